@@ -1,0 +1,61 @@
+"""The one place that starts helper programs: a list of arguments, never a shell, standard input closed."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bennu.errors import BennuError
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a helper program ended. `exit_code` is negative for a death by that signal, as subprocess has it."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class HelperTimeout(BennuError):
+    """A helper program did not end in its time and was killed."""
+
+
+async def run(
+    argv: Sequence[str | Path],
+    *,
+    timeout_s: float,
+    stdin: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Done:
+    """Run a program to its end. On a timeout or a cancellation it is killed with its process group, and reaped.
+
+    Raises: HelperTimeout; OSError if the program cannot be started.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=env,
+        cwd=cwd,
+        pass_fds=tuple(pass_fds),
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            stdout, stderr = await process.communicate(stdin)
+    except TimeoutError:
+        raise HelperTimeout(f"{Path(argv[0]).name} did not end within {timeout_s:g} s") from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await asyncio.shield(process.wait())
+    assert process.returncode is not None
+    return Done(process.returncode, stdout, stderr)
