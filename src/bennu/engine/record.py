@@ -1,0 +1,86 @@
+"""What the engine remembers of a container: one durable record, written only by that container's supervisor."""
+
+import secrets
+
+import msgspec
+
+from bennu.lifecycle.death import Asker
+from bennu.lifecycle.status import State
+from bennu.model import ContainerConfig, EndpointSettings, HostConfig, MountPoint, Shape
+from bennu.network import Sandbox
+
+
+class HealthProbe(Shape):
+    """One finished health probe. `start` and `end` are RFC 3339 texts in the daemon's zone, as Docker shows them."""
+
+    start: str
+    end: str
+    exit_code: int
+    output: str
+
+
+class Health(Shape):
+    """`State.Health`: status is starting, healthy or unhealthy; the log holds the last five probes."""
+
+    status: str
+    failing_streak: int
+    log: list[HealthProbe]
+
+
+class SentSignal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A signal this engine sent to the present life, for its death certificate."""
+
+    at_ns: int  # wall clock
+    number: int
+    by: Asker
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """Wall-clock instants in ns since the epoch; 0 = never."""
+
+    id: str
+    name: str  # without the leading slash
+    created_ns: int
+    image_id: str
+    path: str
+    args: list[str]
+    config: ContainerConfig
+    host_config: HostConfig
+    endpoints: dict[str, EndpointSettings]  # what was asked, by network name; insertion order = eth0, eth1, …
+    mounts: list[MountPoint]
+
+    state: State = State.CREATED
+    exit_code: int | None = 0  # None: it ended and nobody knows how
+    error: str = ""
+    oom_killed: bool = False
+    started_at_ns: int = 0
+    finished_at_ns: int = 0
+    health: Health | None = None
+    sandbox: Sandbox | None = None  # held from the first start of a row of lives until their end
+    health_started_ns: int = 0
+
+    pid: int = 0  # host pid of the container's init; 0 when there is none
+    conmon_pid: int = 0
+    boot_id: str = ""  # of the boot in which pid and sandbox are valid
+
+    life: int = 0  # how many times it was started, ever
+    restart_count: int = 0  # policy restarts since the last start by a person
+    restart_delay_ns: int = 0  # the last back-off delay
+    restart_due_ns: int = 0  # when the pending restart happens; 0 = none pending
+    restart_cancelled: bool = False  # sticky until the next start by a person (or at boot)
+    manually_stopped: bool = False
+    started_before: bool = False
+    signals: list[SentSignal] = msgspec.field(default_factory=list)  # of the present life
+
+    @property
+    def running(self) -> bool:
+        """Docker's `State.Running`: paused and restarting containers count."""
+        return self.state in (State.RUNNING, State.PAUSED, State.RESTARTING)
+
+
+def new_id() -> str:
+    """64 hexadecimal digits whose first twelve are not all decimal (they could be taken for a number)."""
+    while True:
+        candidate = secrets.token_hex(32)
+        if not candidate[:12].isdecimal():
+            return candidate
