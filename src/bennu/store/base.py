@@ -62,6 +62,10 @@ class Store(Protocol):
         """Entries under `prefix` in order of their keys; only keys greater than `after`; 0 = no limit."""
         ...
 
+    async def count_prefix(self, prefix: str) -> int:
+        """How many keys there are under `prefix`."""
+        ...
+
     async def commit(self, transaction: Transaction) -> int:
         """Write it durably and answer its revision.
 

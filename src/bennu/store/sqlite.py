@@ -63,6 +63,9 @@ class SqliteStore:
             self._select, condition, (prefix, prefix + PREFIX_END, after, limit if limit > 0 else -1)
         )
 
+    async def count_prefix(self, prefix: str) -> int:
+        return await asyncio.to_thread(self._count, prefix)
+
     async def commit(self, transaction: Transaction) -> int:
         job = _Job(transaction, Future())
         self._jobs.put(job)
@@ -79,6 +82,12 @@ class SqliteStore:
         with self._read_lock:
             rows = self._reader.execute(f"SELECT key, value, revision FROM kv {condition}", arguments).fetchall()
         return [Entry(*row) for row in rows]
+
+    def _count(self, prefix: str) -> int:
+        query = "SELECT COUNT(*) FROM kv WHERE key >= ? AND key < ?"
+        with self._read_lock:
+            row = self._reader.execute(query, (prefix, prefix + PREFIX_END)).fetchone()
+        return int(row[0])
 
     def _write_jobs(self) -> None:
         while (first := self._jobs.get()) is not None:

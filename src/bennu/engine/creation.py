@@ -1,0 +1,112 @@
+"""How a container comes to be: its record, its folder, its volumes. Nothing runs yet."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bennu.engine.container import Container, encode_record
+from bennu.engine.defaults import fill_host_defaults, merge_image
+from bennu.engine.mounts import Planned, inherited_mounts, plan_mounts, resolve_mounts
+from bennu.engine.record import Record
+from bennu.engine.services import Services
+from bennu.engine.validate import validate_create
+from bennu.images import Image
+from bennu.model import ContainerConfig, EndpointSettings, HostConfig, ImageConfig, MountPoint, NetworkingConfig
+from bennu.store import Put
+from bennu.volumes.copyup import copy_up
+
+
+def complete(config: ContainerConfig, host: HostConfig, image: ImageConfig, container_id: str) -> list[str]:
+    """Fill in what the client left out, from the image and from Docker's defaults; answers warnings.
+
+    Raises: InvalidParameter or NotImplementedHere with Docker's words.
+    """
+    merge_image(config, image)
+    warnings = validate_create(config, host)
+    fill_host_defaults(host)
+    joined = host.network_mode.startswith("container:")
+    if not config.hostname and not joined and host.network_mode != "host":
+        config.hostname = container_id[:12]
+    return warnings
+
+
+async def create_container(
+    services: Services,
+    container_id: str,
+    name: str,
+    image: Image,
+    config: ContainerConfig,
+    host: HostConfig,
+    networking: NetworkingConfig | None,
+) -> Container:
+    """Make it durable; what was made is taken back if anything fails. Raises: BennuError."""
+    argv = [*_words(config.entrypoint), *_words(config.cmd)]
+    planned = plan_mounts(config, host, inherited_mounts(services, host.volumes_from or []))
+    before = {volume.name for volume in services.volumes.list()}
+    folder = services.folder(container_id)
+    mounts: list[MountPoint] = []
+    try:
+        mounts = await resolve_mounts(services, planned)
+        record = Record(
+            id=container_id,
+            name=name,
+            created_ns=time.time_ns(),
+            image_id=image.id,
+            path=argv[0],
+            args=argv[1:],
+            config=config,
+            host_config=host,
+            endpoints=requested_endpoints(host, networking),
+            mounts=mounts,
+        )
+        await asyncio.to_thread(folder.mkdir, 0o710, True)
+        await _fill_volumes(services, image, folder, planned, mounts)
+        container = Container(services, record)
+        await services.journal.commit(
+            [Put(f"containers/{container_id}", encode_record(record))], [container.event("create")]
+        )
+    except BaseException:
+        await asyncio.shield(_take_back(services, folder, {point.name for point in mounts} - before))
+        raise
+    return container
+
+
+async def _fill_volumes(
+    services: Services, image: Image, folder: Path, planned: Sequence[Planned], mounts: Sequence[MountPoint]
+) -> None:
+    """Copy what the image has at a new volume's target into the volume."""
+    wanted = [
+        point
+        for plan, point in zip(planned, mounts, strict=True)
+        if point.type == "volume" and not plan.no_copy and not any(Path(point.source).iterdir())
+    ]
+    if not wanted:
+        return
+    rootfs = await services.images.mount(image, folder)
+    try:
+        for point in wanted:
+            await asyncio.to_thread(copy_up, rootfs, point.destination, Path(point.source))
+    finally:
+        await services.images.unmount(folder)
+
+
+async def _take_back(services: Services, folder: Path, volume_names: set[str]) -> None:
+    for name in volume_names - {""}:
+        await services.volumes.remove(name, force=True)
+    await asyncio.to_thread(shutil.rmtree, folder, True)
+
+
+def requested_endpoints(host: HostConfig, networking: NetworkingConfig | None) -> dict[str, EndpointSettings]:
+    """The networks asked for, the one of NetworkMode first; none for `host` and `container:X`."""
+    mode = "bridge" if host.network_mode in ("", "default") else host.network_mode
+    asked = dict((networking.endpoints_config if networking else None) or {})
+    if mode.startswith("container:"):
+        return {}
+    first = asked.pop(mode, None) or asked.pop("default" if mode == "bridge" else mode, None)
+    return {mode: first or EndpointSettings()} | {name: entry or EndpointSettings() for name, entry in asked.items()}
+
+
+def _words(value: list[str] | str | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])

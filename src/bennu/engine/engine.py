@@ -1,0 +1,143 @@
+"""The containers of one host: their index, their birth and the way to each of them."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from bennu.engine.container import Container, encode_record
+from bennu.engine.defaults import fill_host_defaults, merge_image, random_name
+from bennu.engine.events import Journal
+from bennu.engine.execs import Execs
+from bennu.engine.mounts import inherited_mounts, plan_mounts, resolve_mounts
+from bennu.engine.record import Record, new_id
+from bennu.engine.recovery import read_boot_id, recover
+from bennu.engine.removal import remove_container
+from bennu.engine.services import Services
+from bennu.engine.validate import validate_create, validate_name
+from bennu.errors import Conflict, InvalidParameter, NotFound
+from bennu.images import Image, Images
+from bennu.lifecycle.death import Asker
+from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig
+from bennu.network import Networks
+from bennu.runtime import Runtime
+from bennu.store import Put, Store, open_sqlite
+from bennu.volumes import Volumes
+from bennu.volumes.copyup import copy_up
+
+NAME_TRIES = 6
+
+
+class Engine:
+    """One host's engine. Made by `open_engine`; not thread-safe, lives in one event loop."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.execs = Execs(services)
+        self._containers: dict[str, Container] = {}
+        self._names: dict[str, Container] = {}
+        self._reserved: set[str] = set()
+
+    # --- finding ------------------------------------------------------------------------------------------------
+
+    def find(self, ref: str) -> Container:
+        """By full id, name (with or without `/`), or unique prefix of the id, in this order.
+
+        Raises: NotFound; InvalidParameter when empty or ambiguous.
+        """
+        if not ref:
+            raise InvalidParameter('invalid name or ID supplied: ""')
+        found = self._containers.get(ref) or self._names.get(ref.removeprefix("/"))
+        if found:
+            return found
+        matches = [container for key, container in self._containers.items() if key.startswith(ref)]
+        if not matches:
+            raise NotFound(f"No such container: {ref}")
+        if len(matches) > 1:
+            raise InvalidParameter(f"multiple IDs found with provided prefix: {ref}")
+        return matches[0]
+
+    def list(self) -> list[Container]:
+        """All containers, newest first."""
+        return sorted(self._containers.values(), key=lambda container: -container.record.created_ns)
+
+    # --- birth and death ----------------------------------------------------------------------------------------
+
+    async def create(
+        self, name: str | None, config: ContainerConfig, host: HostConfig, networking: NetworkingConfig | None
+    ) -> tuple[str, list[str]]:
+        """Create a container; answers its id and warnings. Raises: BennuError with Docker's words."""
+        if name is not None:
+            name = validate_name(name)
+        container_id = new_id()
+        image = self.services.images.find(config.image)
+        warnings = complete(config, host, image.config, container_id)
+        name = self._reserve(name, container_id)
+        try:
+            self.add(await create_container(self.services, container_id, name, image, config, host, networking))
+        finally:
+            self._reserved.discard(name)
+        return container_id, warnings
+
+    def _reserve(self, name: str | None, container_id: str) -> str:
+        if name is not None:
+            self._check_name_free(name)
+        else:
+            tries = (random_name() for _ in range(NAME_TRIES))
+            name = next((draw for draw in tries if not self._taken(draw)), container_id[:12])
+        self._reserved.add(name)
+        return name
+
+    def _taken(self, name: str) -> bool:
+        return name in self._names or name in self._reserved
+
+    def _check_name_free(self, name: str) -> None:
+        if self._taken(name):
+            holder = self._names[name].id if name in self._names else ""
+            raise Conflict(
+                f'Conflict. The container name "/{name}" is already in use by container "{holder}". '
+                "You have to remove (or rename) that container to be able to reuse that name."
+            )
+
+    def add(self, container: Container) -> None:
+        """Put it in the index."""
+        self._containers[container.id] = container
+        self._names[container.record.name] = container
+
+    def forget(self, container: Container) -> None:
+        """Take it out of the index; it is gone from the disk."""
+        self._containers.pop(container.id, None)
+        self._names.pop(container.record.name, None)
+        self.execs.forget_container(container.id)
+
+    async def remove(self, ref: str, by: Asker, *, force: bool = False, volumes: bool = False) -> None:
+        await remove_container(self.services, self.find(ref), by, force=force, volumes=volumes)
+
+    async def rename(self, ref: str, new_name: str) -> None:
+        """Raises: InvalidParameter, Conflict with Docker's words."""
+        container = self.find(ref)
+        old_name = container.record.name
+        if not new_name:
+            raise InvalidParameter("Neither old nor new names may be empty")
+        new_name = new_name.removeprefix("/")
+        if new_name == old_name:
+            raise InvalidParameter("Renaming a container with the same name as its current name")
+        prefix = "Error when allocating new name: "
+        try:
+            new_name = validate_name(new_name)
+            self._check_name_free(new_name)
+        except InvalidParameter as error:
+            raise InvalidParameter(prefix + str(error)) from None
+        except Conflict as error:
+            raise Conflict(prefix + str(error)) from None
+        self._reserved.add(new_name)
+        try:
+            await container.change("rename", {"oldName": f"/{old_name}"}, name=new_name)
+            self._names.pop(old_name, None)
+            self._names[new_name] = container
+        finally:
+            self._reserved.discard(new_name)
+

@@ -1,0 +1,160 @@
+"""The journal of what happened: durable, ordered, and never lost on a slow reader.
+
+An event is written in the same transaction as the change it announces (`Journal.commit`). Readers are cursors:
+recent events come from memory, older ones from the store, so one that falls behind reads on from disk instead of
+losing anything. Kept are the last 100,000 events or seven days, whichever is less.
+"""
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from bennu.model import Shape
+from bennu.store import Delete, Put, Store, Transaction
+
+PREFIX: Final = "events/"
+KEEP_EVENTS: Final = 100_000
+KEEP_NS: Final = 7 * 24 * 3600 * 10**9
+RECENT: Final = 4096  # events held in memory for readers that keep up
+PAGE: Final = 512
+PRUNE_EVERY: Final = 1_000  # commits
+
+
+class Actor(Shape):
+    id: str = msgspec.field(name="ID")
+    attributes: dict[str, str]
+
+
+class Event(Shape):
+    """One message of `GET /events`, without the legacy fields (`status`, `id`, `from`) the API adds."""
+
+    type: str
+    action: str
+    actor: Actor
+    scope: str = msgspec.field(name="scope", default="local")
+    time: int = msgspec.field(name="time", default=0)  # seconds
+    time_nano: int = msgspec.field(name="timeNano", default=0)  # unique and increasing within this journal
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Event).decode
+
+
+def event(kind: str, action: str, actor_id: str, attributes: Mapping[str, str]) -> Event:
+    """An event not yet stamped; `Journal.commit` gives it its time."""
+    return Event(type=kind, action=action, actor=Actor(id=actor_id, attributes=dict(attributes)))
+
+
+class Journal:
+    """Writes changes with their events, and lets any number of readers follow."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._recent: deque[Event] = deque(maxlen=RECENT)
+        self._last_ns = 0
+        self._floor_ns = 0  # everything after this instant is in `_recent`
+        self._arrived = asyncio.Event()
+        self._shown_ns = 0
+        self._count = 0
+        self._until_prune = PRUNE_EVERY
+
+    async def open(self) -> None:
+        """Go on after the newest event of the former daemon, even if the clock was set back since."""
+        newest = 0
+        after = f"{PREFIX}{time.time_ns() - 60 * 10**9:020d}"
+        while page := await self._store.read_prefix(PREFIX, after=after, limit=PAGE):
+            newest = int(page[-1].key.removeprefix(PREFIX))
+            after = page[-1].key
+        self._last_ns = self._floor_ns = self._shown_ns = max(newest, time.time_ns())
+        self._count = await self._store.count_prefix(PREFIX)
+
+    async def commit(self, writes: Sequence[Put | Delete], events: Sequence[Event]) -> None:
+        """Write a change and the events that announce it as one transaction; then wake the readers.
+
+        Raises: Unavailable when the disk refuses (nothing written, nothing announced).
+        """
+        for item in events:
+            self._last_ns = max(time.time_ns(), self._last_ns + 1)
+            item.time_nano, item.time = self._last_ns, self._last_ns // 10**9
+        puts = [Put(f"{PREFIX}{item.time_nano:020d}", _encode(item)) for item in events]
+        await self._store.commit(Transaction([*writes, *puts]))
+        if events:
+            self._show(events)
+            self._count += len(events)
+            self._until_prune -= len(events)
+            if self._until_prune <= 0:
+                self._until_prune = PRUNE_EVERY
+                await self._prune()
+
+    async def publish(self, kind: str, action: str, actor_id: str, attributes: Mapping[str, str]) -> None:
+        """An event that announces no change of state of ours (exec, resize, image pull, …)."""
+        await self.commit((), (event(kind, action, actor_id, attributes),))
+
+    async def follow(self, since_ns: int | None, until_ns: int | None) -> AsyncIterator[Event]:
+        """Events from `since_ns` (None: from now; `until_ns` alone: all kept) to `until_ns` (None: for ever).
+
+        Ends at `until_ns`, also when nothing happens; order is that of the journal.
+        """
+        from_start = since_ns is not None or until_ns is not None
+        cursor = (since_ns or 1) - 1 if from_start else self._shown_ns
+        while True:
+            arrived = self._arrived
+            page = await self._after(cursor)
+            for item in page:
+                if until_ns is not None and item.time_nano > until_ns:
+                    return
+                yield item
+                cursor = item.time_nano
+            if page:
+                continue
+            if not await _wait(arrived, until_ns):
+                return
+
+    async def _after(self, cursor_ns: int) -> list[Event]:
+        if self._recent and cursor_ns >= self._floor_ns:
+            newer = itertools.takewhile(lambda item: item.time_nano > cursor_ns, reversed(self._recent))
+            return list(newer)[::-1]
+        entries = await self._store.read_prefix(PREFIX, after=f"{PREFIX}{cursor_ns:020d}", limit=PAGE)
+        return [_decode(entry.value) for entry in entries]
+
+    def _show(self, events: Sequence[Event]) -> None:
+        # Stamps are taken in the order commits are queued and the store answers in that order, so they only grow.
+        for item in events:
+            if len(self._recent) == RECENT:
+                self._floor_ns = self._recent[0].time_nano
+            self._recent.append(item)
+        self._shown_ns = events[-1].time_nano
+        self._arrived.set()
+        self._arrived = asyncio.Event()
+
+    async def _prune(self) -> None:
+        """Drop what is older than seven days or beyond the newest 100,000, a bounded number at a time."""
+        oldest_ns = time.time_ns() - KEEP_NS
+        entries = await self._store.read_prefix(PREFIX, limit=2 * PRUNE_EVERY)
+        surplus = self._count - KEEP_EVENTS
+        stale = [
+            Delete(entry.key)
+            for number, entry in enumerate(entries)
+            if number < surplus or int(entry.key.removeprefix(PREFIX)) < oldest_ns
+        ]
+        if stale:
+            await self._store.commit(Transaction(stale))
+            self._count -= len(stale)
+
+
+async def _wait(arrived: asyncio.Event, until_ns: int | None) -> bool:
+    """Wait for the next event; False when `until_ns` came first."""
+    if until_ns is None:
+        await arrived.wait()
+        return True
+    try:
+        async with asyncio.timeout(max(0, until_ns - time.time_ns()) / 1e9):
+            await arrived.wait()
+    except TimeoutError:
+        return False
+    return True

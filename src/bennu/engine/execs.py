@@ -1,0 +1,127 @@
+"""Exec sessions: other processes inside a running container. Known to this daemon only, as in dockerd."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from bennu.engine.container import Container
+from bennu.engine.record import new_id
+from bennu.engine.services import Services
+from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
+from bennu.lifecycle.status import State
+from bennu.runtime import ExecProcess, ExecRequest, RuntimeFailure
+
+KEEP_ENDED_NS: Final = 10 * 60 * 10**9
+
+
+@dataclass(slots=True)
+class ExecSession:
+    """`exit_code` is None until it has ended; `pid` is the host's and stays after the end."""
+
+    id: str
+    container: Container
+    request: ExecRequest
+    detach_keys: str = ""
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    started: bool = False
+    running: bool = False
+    exit_code: int | None = None
+    pid: int = 0
+    ended_at_ns: int = 0  # monotonic
+    process: ExecProcess | None = None
+    ready: asyncio.Event = field(default_factory=asyncio.Event)  # started, or failed to
+    ended: asyncio.Event = field(default_factory=asyncio.Event)  # exit_code is final
+
+    @property
+    def command(self) -> str:
+        """As events name it: a command without arguments keeps its trailing space."""
+        return " ".join([self.request.args[0], " ".join(self.request.args[1:])])
+
+
+class Execs:
+    """All exec sessions of this host."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._sessions: dict[str, ExecSession] = {}
+
+    def find(self, exec_id: str) -> ExecSession:
+        try:
+            return self._sessions[exec_id]
+        except KeyError:
+            raise NotFound(f"No such exec instance: {exec_id}") from None
+
+    def running_in(self, container_id: str) -> list[str]:
+        return [s.id for s in self._sessions.values() if s.running and s.container.id == container_id]
+
+    def forget_container(self, container_id: str) -> None:
+        for session in [s for s in self._sessions.values() if s.container.id == container_id]:
+            del self._sessions[session.id]
+
+    async def create(self, container: Container, session: ExecSession) -> str:
+        """Raises: InvalidParameter, Conflict with Docker's words."""
+        if not session.request.args:
+            raise InvalidParameter("No exec command specified")
+        if container.record.state is State.PAUSED:
+            raise Conflict(f"Container {container.record.name} is paused, unpause the container before exec")
+        container.check_running()
+        self._drop_old()
+        self._sessions[session.id] = session
+        await container.publish(f"exec_create: {session.command}", execID=session.id)
+        return session.id
+
+    async def start(self, session: ExecSession, *, tty: bool) -> ExecProcess:
+        """Start it; the caller reads its output, this host watches its end.
+
+        Raises: Conflict; RuntimeFailure with the text for the client (the session then has its exit code).
+        """
+        if session.started:
+            word = "is already running" if session.running else "has already run"
+            raise Conflict(f"exec command {session.id} {word}")
+        session.container.check_running()
+        session.started = True
+        try:
+            process = await self._services.runtime.exec(session.container.id, session.request)
+        except RuntimeFailure as failure:
+            session.exit_code = failure.exit_code
+            session.ended.set()
+            session.ended_at_ns = time.monotonic_ns()
+            raise
+        finally:
+            session.ready.set()
+        session.process, session.pid, session.running = process, process.pid, True
+        await session.container.publish(f"exec_start: {session.command}", execID=session.id)
+        self._services.tasks.create_task(self._watch(session, process), name=f"exec {session.id[:12]}")
+        return process
+
+    async def resize(self, session: ExecSession, height: int, width: int) -> None:
+        """Waits up to 10 s for the start. Raises: BennuError, InvalidParameter."""
+        try:
+            async with asyncio.timeout(10):
+                await session.ready.wait()
+        except TimeoutError:
+            raise BennuError("timeout waiting for exec session ready") from None
+        if session.process is None:
+            raise InvalidParameter("exec process is not started")
+        if session.running:
+            await session.process.resize(height, width)
+
+    async def _watch(self, session: ExecSession, process: ExecProcess) -> None:
+        session.exit_code = await process.wait()
+        session.running = False
+        session.ended.set()
+        session.ended_at_ns = time.monotonic_ns()
+        await session.container.publish("exec_die", execID=session.id, exitCode=str(session.exit_code))
+
+    def _drop_old(self) -> None:
+        now = time.monotonic_ns()
+        old = [s.id for s in self._sessions.values() if s.ended_at_ns and now - s.ended_at_ns > KEEP_ENDED_NS]
+        for exec_id in old:
+            del self._sessions[exec_id]
+
+
+def new_session(container: Container, request: ExecRequest) -> ExecSession:
+    return ExecSession(id=new_id(), container=container, request=request)

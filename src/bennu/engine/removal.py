@@ -1,0 +1,93 @@
+"""How a container leaves: `docker rm`, and auto-removal.
+
+The record's deletion is the one durable step and comes after everything that can fail; the folder is taken away
+after it. A crash before it leaves a container that can be removed again, a crash after it an orphaned folder that
+the next start of the daemon clears away.
+"""
+
+import asyncio
+import shutil
+import signal
+
+from bennu.engine.container import Container
+from bennu.engine.launch import release
+from bennu.engine.services import Services
+from bennu.engine.waits import WaitResult
+from bennu.errors import BennuError, Conflict, NotFound
+from bennu.lifecycle.death import Asker
+from bennu.lifecycle.status import State
+from bennu.store import Delete
+
+
+async def remove_container(
+    services: Services, container: Container, by: Asker, *, force: bool = False, volumes: bool = False
+) -> None:
+    """Remove it; `force` kills it first, `volumes` takes its anonymous volumes along.
+
+    Raises: Conflict while it runs (without force) or while another removal is under way; NotFound if that one won.
+    """
+    if container.removing:
+        raise Conflict(f"removal of container {container.record.name} is already in progress")
+    container.removing = True
+    try:
+        if force:
+            await _kill(container, by)
+        async with container.lock:
+            _check_stopped(container)
+            await _take_apart(services, container, volumes)
+    except BaseException:
+        container.removing = False
+        raise
+
+
+async def _kill(container: Container, by: Asker) -> None:
+    while container.record.running:
+        try:
+            await container.send(signal.SIGKILL, by)
+        except Conflict:
+            return
+        await container.wait_killed()
+
+
+def _check_stopped(container: Container) -> None:
+    name = container.record.name
+    match container.record.state:
+        case State.RUNNING | State.RESTARTING as state:
+            raise Conflict(
+                f'cannot remove container "/{name}": container is {state}: '
+                "stop the container before removing or force remove"
+            )
+        case State.PAUSED:
+            raise Conflict(f'cannot remove container "/{name}": container is paused and must be unpaused first')
+
+
+async def _take_apart(services: Services, container: Container, volumes: bool) -> None:
+    record = container.record
+    folder = services.folder(record.id)
+    try:
+        await release(services, record)
+        if volumes:
+            await _remove_anonymous_volumes(services, container)
+        await services.journal.commit([Delete(f"containers/{record.id}")], [container.event("destroy")])
+    except BennuError as error:
+        container.waits.removed(WaitResult(container.exit_code, str(error)))
+        raise
+    services.forget(container)
+    container.end_attachments()
+    container.waits.removed(WaitResult(container.exit_code, ""))
+    await services.images.remove_upper(folder)
+    await asyncio.to_thread(shutil.rmtree, folder, True)
+
+
+async def _remove_anonymous_volumes(services: Services, container: Container) -> None:
+    for point in container.record.mounts:
+        if point.type != "volume":
+            continue
+        try:
+            volume = services.volumes.find(point.name)
+            if volume.anonymous:
+                await services.volumes.remove(point.name, by_container=container.id)
+        except (NotFound, Conflict):
+            continue  # gone, or another container uses it as well
+        except BennuError:
+            raise
