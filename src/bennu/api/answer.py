@@ -1,0 +1,31 @@
+"""Answers of the common kinds: JSON, nothing, and an error's message."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+_encode = msgspec.json.Encoder().encode
+
+
+def answer(value: Any, status: int = 200) -> web.Response:
+    """`value` as JSON, ended by a newline as dockerd does."""
+    return web.Response(body=_encode(value) + b"\n", status=status, content_type="application/json")
+
+
+def no_content() -> web.Response:
+    return web.Response(status=204)
+
+
+def empty(status: int = 200) -> web.Response:
+    """Just the status, and a `Content-Length: 0` that keeps the connection in use."""
+    return web.Response(status=status, body=b"")
+
+
+def error_answer(message: str, status: int) -> web.Response:
+    return answer({"message": message}, status)
+
+
+def encode(value: Any) -> bytes:
+    """One JSON object a line, as streams send them."""
+    return _encode(value) + b"\n"

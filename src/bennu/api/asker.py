@@ -1,0 +1,32 @@
+"""Who is at the other end of the socket: process, user and command line, for the death certificate."""
+
+import contextlib
+import socket
+import struct
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from bennu.lifecycle.death import Asker
+
+CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid
+MAX_COMMAND: Final = 512
+
+
+def asker(request: web.Request) -> Asker:
+    """The client's process as the kernel vouches for it; only `kind` is known of a client that came over TCP."""
+    connection = request.transport.get_extra_info("socket") if request.transport else None
+    if connection is None or connection.family != socket.AF_UNIX:
+        return Asker(kind="client", uid=None, pid=None, command="")
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    pid, uid, _gid = CREDENTIALS.unpack(raw)
+    return Asker(kind="client", uid=uid, pid=pid, command=read_command(pid))
+
+
+def read_command(pid: int) -> str:
+    """The command line of a process, cut to 512 characters; empty when it is gone (or in another pid namespace)."""
+    with contextlib.suppress(OSError):
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes()[: 4 * MAX_COMMAND]
+        return raw.rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")[:MAX_COMMAND]
+    return ""

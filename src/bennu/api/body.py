@@ -1,0 +1,130 @@
+"""JSON bodies: decoded to Docker's shapes, with Go's leniency (null is "not given") and the API's error texts."""
+
+import re
+from typing import Any, Final, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from bennu.errors import InvalidParameter
+
+Body = TypeVar("Body")
+
+MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+BIG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+JSON_TYPE: Final = "application/json"
+MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?\s*(;.*)?\Z")
+
+
+async def read_body(request: web.Request, shape: type[Body]) -> Body:
+    """The body as `shape`; an empty one is `shape()`. Raises: InvalidParameter with the API's words."""
+    found = await read_body_or_none(request, shape)
+    return shape() if found is None else found
+
+
+async def read_body_or_none(request: web.Request, shape: type[Body]) -> Body | None:
+    """As `read_body`, but None for an absent body and for a plain `null`."""
+    check_content_type(request)
+    raw = await read_bounded(request)
+    if not raw:
+        return None
+    if not raw.strip():
+        raise InvalidParameter("invalid JSON: got EOF while reading request body")
+    return decode(raw, shape)
+
+
+def check_content_type(request: web.Request) -> None:
+    given = request.headers.get("Content-Type", "")
+    if not given and not request.can_read_body:
+        return
+    if not MEDIA_TYPE.match(given):
+        raise InvalidParameter(f"malformed Content-Type header ({given[:100]}): mime: no media type")
+    if given.partition(";")[0].strip().lower() != JSON_TYPE:
+        raise InvalidParameter(f"unsupported Content-Type header ({given[:100]}): must be '{JSON_TYPE}'")
+
+
+async def read_bounded(request: web.Request, limit: int = MAX_BODY_BYTES) -> bytes:
+    """The whole body. Raises: InvalidParameter when it is larger than `limit`."""
+    if (request.content_length or 0) > limit:
+        raise InvalidParameter(f"request body too large: more than {limit} bytes")
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.content.iter_any():
+        size += len(part)
+        if size > limit:
+            raise InvalidParameter(f"request body too large: more than {limit} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def decode(raw: bytes, shape: type[Body]) -> Body | None:
+    """Raises: InvalidParameter."""
+    try:
+        return _decode(raw, shape)
+    except msgspec.ValidationError as error:
+        raise InvalidParameter(f"invalid JSON: {error}") from None
+    except msgspec.DecodeError as error:
+        words = str(error)
+        if "trailing characters" in words:
+            raise InvalidParameter("unexpected content after JSON") from None
+        if "truncated" in words:
+            raise InvalidParameter("invalid JSON: unexpected EOF") from None
+        raise InvalidParameter(f"invalid JSON: {words}") from None
+    except (RecursionError, UnicodeDecodeError):
+        raise InvalidParameter("invalid JSON: nested too deep or not UTF-8") from None
+
+
+def _decode(raw: bytes, shape: type[Body]) -> Body | None:
+    if not BIG_NUMBER.search(raw):
+        try:
+            return msgspec.json.decode(raw, type=shape)
+        except msgspec.ValidationError:
+            pass  # a null where Go would see "not given"? Look closer
+    tree = msgspec.json.decode(raw)
+    _check_numbers(tree)
+    if tree is None:
+        return None
+    return msgspec.convert(_without_nulls(tree, msgspec.inspect.type_info(shape)), type=shape)
+
+
+def _check_numbers(tree: Any) -> None:
+    if isinstance(tree, dict):
+        for value in tree.values():
+            _check_numbers(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            _check_numbers(value)
+    elif isinstance(tree, int) and not -(2**63) <= tree < 2**63:
+        raise InvalidParameter("invalid JSON: number out of range for int64")
+
+
+def _without_nulls(value: Any, kind: msgspec.inspect.Type) -> Any:
+    """Drop the nulls of struct fields that cannot hold one; entries of maps and lists stay as they are."""
+    match kind:
+        case msgspec.inspect.UnionType(types=types):
+            fitting = next((item for item in types if _may_be(value, item)), None)
+            return value if fitting is None else _without_nulls(value, fitting)
+        case msgspec.inspect.StructType(fields=fields) if isinstance(value, dict):
+            known = {field.encode_name: field for field in fields}
+            return {
+                key: _without_nulls(entry, known[key].type)
+                for key, entry in value.items()
+                if key in known and (entry is not None or _accepts_null(known[key].type))
+            }
+        case msgspec.inspect.DictType(value_type=value_type) if isinstance(value, dict):
+            return {key: _without_nulls(entry, value_type) for key, entry in value.items()}
+        case msgspec.inspect.ListType(item_type=item_type) if isinstance(value, list):
+            return [_without_nulls(entry, item_type) for entry in value]
+    return value
+
+
+def _may_be(value: Any, kind: msgspec.inspect.Type) -> bool:
+    if isinstance(value, dict):
+        return isinstance(kind, msgspec.inspect.StructType | msgspec.inspect.DictType)
+    return isinstance(value, list) and isinstance(kind, msgspec.inspect.ListType)
+
+
+def _accepts_null(kind: msgspec.inspect.Type) -> bool:
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return kind.includes_none
+    return isinstance(kind, msgspec.inspect.NoneType | msgspec.inspect.AnyType)
