@@ -10,6 +10,7 @@ from aiohttp import web
 from bennu.api import absent, system
 from bennu.api.answer import empty, error_answer
 from bennu.api.errors import Handler, errors_to_http
+from bennu.api.serve import Connection
 from bennu.api.versions import API_VERSION, SERVER, parse_version
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError
@@ -38,12 +39,13 @@ def all_routes(engine: Engine) -> list[web.RouteDef]:
 async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     """What is answered before any resource is asked."""
     connection = request.protocol
-    connection.busy = True  # type: ignore[attr-defined]
+    assert isinstance(connection, Connection)
+    connection.begin()
     try:
         response = await _route(request, handler)
     finally:
-        connection.busy = False  # type: ignore[attr-defined]
-    if getattr(connection, "half_closed", False):
+        goes_on = connection.end()
+    if not goes_on:
         response.force_close()
     return response
 

@@ -1,6 +1,5 @@
 """Errors become HTTP here and nowhere else."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -52,8 +51,8 @@ async def errors_to_http(request: web.Request, handler: Handler) -> web.StreamRe
         if error.status < 400:
             raise
         return error_answer(error.text or error.reason, error.status)
-    except (ConnectionError, asyncio.CancelledError):
-        raise  # the client left
+    except ConnectionError:
+        return error_answer("the client left", 400)  # nobody will read it
     except Exception as error:
         log.exception("%s %s failed", request.method, request.path)
         return error_answer(f"internal error: {type(error).__name__}: {error}", 500)

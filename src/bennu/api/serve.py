@@ -1,40 +1,93 @@
 """From a listening socket to requests: aiohttp's protocol, made to bear clients that half-close."""
 
 import asyncio
+import re
 import socket
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from bennu.api.streams import HangUpWatch
+from bennu.api.answer import error_answer
+from bennu.api.streams import HangUpWatch, has_hung_up
+
+KEEP_RAW: Final = 64 * 1024
+CONTENT_LENGTH: Final = re.compile(rb"^content-length:[ \t]*([0-9]{1,9})", re.IGNORECASE | re.MULTILINE)
+HALF_CLOSED_GRACE_S: Final = 0.5  # for a request that came together with the half-close to be taken up
 
 
 class Connection(RequestHandler):
     """One client's connection.
 
     A client may shut down its sending side after a request (`nc -N`, `socat`) and still read the answer; aiohttp alone
-    would drop the connection there. One that is really gone is noticed all the same.
+    would drop the connection there. One that is really gone is noticed all the same. What a client sends behind a
+    request that becomes a raw stream is its first input; aiohttp's parser loses it, so it is remembered here.
     """
 
     def __init__(self, manager: web.Server, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self.half_closed = False
-        self.busy = False  # a request is being answered; kept by the application
+        self._busy = False
         self._watch: HangUpWatch | None = None
+        self._raw: bytearray | None = bytearray()  # the present request as it came; None: too long to be kept
+
+    def begin(self) -> None:
+        """A request is being answered."""
+        self._busy = True
+
+    def end(self) -> bool:
+        """It is answered; False when the client will send no other."""
+        self._busy = False
+        self._raw = bytearray()
+        return not self.half_closed
+
+    def take_input(self) -> bytes:
+        """What came behind the present request, once; for a connection that is taken over."""
+        raw, self._raw = bytes(self._raw or b""), bytearray()
+        head, found, rest = raw.partition(b"\r\n\r\n")
+        length = CONTENT_LENGTH.search(head)
+        return rest[int(length[1]) if length else 0 :] if found else b""
+
+    def data_received(self, data: bytes) -> None:
+        if self._raw is not None:
+            self._raw += data
+            if len(self._raw) > KEEP_RAW:
+                self._raw = None
+        super().data_received(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        self.half_closed = True
-        if not self.busy or self.transport is None:
+        connection: Any = self.transport.get_extra_info("socket") if self.transport else None
+        if connection is None or has_hung_up(connection.fileno()):
             return False
-        connection = self.transport.get_extra_info("socket")
-        self._watch = HangUpWatch(connection.fileno(), self.transport.abort)
+        self.half_closed = True
+        self._watch = HangUpWatch(connection.fileno(), self._abort)
+        asyncio.get_running_loop().call_later(HALF_CLOSED_GRACE_S, self._close_if_idle)
         return True
+
+    def _close_if_idle(self) -> None:
+        if not self._busy and self.transport is not None:
+            self.transport.close()
+
+    def _abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
 
     def connection_lost(self, error: BaseException | None) -> None:
         if self._watch is not None:
             self._watch.close()
         super().connection_lost(error)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """For what is not HTTP at all; errors of requests have been answered before."""
+        response = error_answer(f"bad request: {message or exc}", status)
+        response.force_close()
+        return response
 
 
 class ApiServer:

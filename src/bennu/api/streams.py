@@ -10,7 +10,7 @@ import logging
 import select
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from aiohttp import web
 
@@ -54,6 +54,13 @@ async def open_chunks(
     return response
 
 
+def has_hung_up(fd: int) -> bool:
+    """Whether the peer has closed both directions."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return bool(poll.poll(0))
+
+
 class HangUpWatch:
     """Calls back once when the peer of a socket has closed both directions, even if nobody reads or writes.
 
@@ -79,10 +86,21 @@ class HangUpWatch:
             self._epoll.close()
 
 
+@runtime_checkable
+class Underlying(Protocol):
+    """What a connection is asked when it is taken over; `serve.Connection` is it."""
+
+    half_closed: bool
+
+    def take_input(self) -> bytes: ...
+
+    def connection_lost(self, error: BaseException | None) -> None: ...
+
+
 class Hijacked(asyncio.Protocol):
     """The client's raw connection, after HTTP. Made by `hijack`."""
 
-    def __init__(self, transport: asyncio.Transport, former: asyncio.BaseProtocol, received: bytes) -> None:
+    def __init__(self, transport: asyncio.Transport, former: Underlying, received: bytes) -> None:
         self.gone = asyncio.Event()  # nobody is there to read what we write
         self._transport = transport
         self._former = former
@@ -225,22 +243,11 @@ def hijack(
         lines = ["HTTP/1.1 101 UPGRADED", f"Content-Type: {content_type}", "Connection: Upgrade", "Upgrade: tcp"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     former = request.protocol
-    connection = Hijacked(transport, former, take_tail(former))
+    assert isinstance(former, Underlying)
+    connection = Hijacked(transport, former, former.take_input())
     transport.write("\r\n".join([*lines, "", ""]).encode())
     transport.set_protocol(connection)
-    with contextlib.suppress(RuntimeError):
-        transport.resume_reading()
-    if half_closed(former):
+    transport.resume_reading()
+    if former.half_closed:
         connection.eof_received()
     return connection
-
-
-def take_tail(former: asyncio.BaseProtocol) -> bytes:
-    """What the client sent behind its request. aiohttp keeps it in its handler and has no public way to it."""
-    tail = getattr(former, "_message_tail", b"")
-    former._message_tail = b""  # type: ignore[attr-defined]
-    return bytes(tail)
-
-
-def half_closed(former: asyncio.BaseProtocol) -> bool:
-    return bool(getattr(former, "half_closed", False))

@@ -13,5 +13,6 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
 
 async def ping(request: web.Request) -> web.Response:
-    body = "" if request.method == "HEAD" else "OK"
-    return web.Response(text=body, headers=PING, content_type="text/plain", charset="utf-8")
+    if request.method == "HEAD":
+        return web.Response(headers=PING | {"Content-Length": "0"}, content_type="text/plain", charset="utf-8")
+    return web.Response(text="OK", headers=PING, content_type="text/plain", charset="utf-8")
