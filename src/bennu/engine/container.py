@@ -430,7 +430,7 @@ class Container:
 
     async def _auto_remove(self) -> None:
         try:
-            await self._services.remove(self)
+            await self._services.index.auto_remove(self)
         except BennuError as error:
             log.warning("container %s could not be removed: %s", self.id[:12], error)
 

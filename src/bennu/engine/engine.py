@@ -36,6 +36,7 @@ class Engine:
 
     def __init__(self, services: Services) -> None:
         self.services = services
+        services.index = self
         self.execs = Execs(services)
         self._containers: dict[str, Container] = {}
         self._names: dict[str, Container] = {}
@@ -113,6 +114,24 @@ class Engine:
         self._names.pop(container.record.name, None)
         self.execs.forget_container(container.id)
 
+    async def open(self) -> None:
+        """Bring the host's state and the containers' back; returns when all that live are adopted."""
+        services = self.services
+        await services.journal.open()
+        records = await read_records(services)
+        for record in records:
+            self.add(Container(services, record))
+        valid = {r.id: r.sandbox for r in records if r.sandbox is not None and r.boot_id == services.boot_id}
+        await services.images.open()
+        await services.volumes.open()
+        await services.networks.open(valid)
+        await clear_orphans(services, set(self._containers))
+        wanted = await readopt(services, self.list()[::-1])
+        services.tasks.create_task(start_by_policy(wanted), name="start containers by policy")
+
+    async def auto_remove(self, container: Container) -> None:
+        await remove_container(self.services, container, Asker.daemon("auto-remove"), force=True, volumes=True)
+
     async def remove(self, ref: str, by: Asker, *, force: bool = False, volumes: bool = False) -> None:
         await remove_container(self.services, self.find(ref), by, force=force, volumes=volumes)
 
@@ -141,3 +160,44 @@ class Engine:
         finally:
             self._reserved.discard(new_name)
 
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Where an engine lives and how its host is set up."""
+
+    data_root: Path
+    exec_root: Path
+    bridge: str = ""
+    bip: str = ""
+    oci_runtime: str = "crun"
+    default_stop_timeout_s: int = 10
+
+
+@contextlib.asynccontextmanager
+async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
+    """Take up where the former daemon left off; on leaving, containers live on.
+
+    The caller holds the lock on both roots. Raises: BennuError when the host cannot carry an engine.
+    """
+    for root in (options.data_root, options.exec_root):
+        root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    async with open_sqlite(options.data_root / "state.db") as store, Background() as tasks:
+        services = Services(
+            data_root=options.data_root,
+            exec_root=options.exec_root,
+            boot_id=read_boot_id(),
+            store=store,
+            journal=Journal(store),
+            images=Images(options.data_root / "images", store),
+            networks=Networks(store, options.data_root, options.exec_root, bridge=options.bridge, bip=options.bip),
+            volumes=Volumes(options.data_root / "volumes", store),
+            runtime=Runtime(options.exec_root, oci=options.oci_runtime),
+            tasks=tasks,
+            default_stop_timeout_s=options.default_stop_timeout_s,
+        )
+        engine = Engine(services)
+        await engine.open()
+        try:
+            yield engine
+        finally:
+            await services.networks.close(remove=False)

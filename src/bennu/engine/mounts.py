@@ -162,7 +162,7 @@ def inherited_mounts(services: Services, volumes_from: Sequence[str]) -> list[Pl
                 no_copy=True,
                 driver=point.driver or "local",
             )
-            for point in services.find(name).record.mounts
+            for point in services.index.find(name).record.mounts
             if point.type != "tmpfs"
         ]
     return inherited

@@ -72,7 +72,7 @@ async def _take_apart(services: Services, container: Container, volumes: bool) -
     except BennuError as error:
         container.waits.removed(WaitResult(container.exit_code, str(error)))
         raise
-    services.forget(container)
+    services.index.forget(container)
     container.end_attachments()
     container.waits.removed(WaitResult(container.exit_code, ""))
     await services.images.remove_upper(folder)

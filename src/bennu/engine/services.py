@@ -1,11 +1,10 @@
 """What every container of this host shares: the adapters, the journal, the folders, the owner of background tasks."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from bennu.engine.background import Background
 from bennu.engine.events import Journal
 from bennu.images import Images
 from bennu.network import Networks
@@ -15,6 +14,22 @@ from bennu.volumes import Volumes
 
 if TYPE_CHECKING:
     from bennu.engine.container import Container
+
+
+class Index(Protocol):
+    """What one container may ask about the others, and about its own leaving."""
+
+    def find(self, ref: str) -> "Container":
+        """Raises: NotFound, InvalidParameter."""
+        ...
+
+    def forget(self, container: "Container") -> None:
+        """It is gone from the disk: drop it."""
+        ...
+
+    async def auto_remove(self, container: "Container") -> None:
+        """Remove it with its anonymous volumes. Raises: BennuError."""
+        ...
 
 
 @dataclass(slots=True)
@@ -28,11 +43,9 @@ class Services:
     networks: Networks
     volumes: Volumes
     runtime: Runtime
-    tasks: asyncio.TaskGroup
-    find: "Callable[[str], Container]"  # another container by name or id; raises NotFound
-    forget: "Callable[[Container], None]"  # a container is gone from the disk: drop it from the index
-    remove: "Callable[[Container], Awaitable[None]]"  # what auto-removal does, with force and anonymous volumes
+    tasks: Background
     default_stop_timeout_s: int = 10
+    index: "Index" = field(init=False)  # set by the engine as it is made
 
     def folder(self, container_id: str) -> Path:
         """The durable folder of one container: writable layer, log, hosts files."""

@@ -1,0 +1,97 @@
+"""What a daemon does with the containers it finds: those its predecessor left, and those a reboot ended.
+
+1. Running, and its monitor is the one on record: adopted as it is.
+2. Running on record, but ended meanwhile: the end is processed as if just seen, with its true exit code.
+3. Of an earlier boot: lost with the host; how its process ended is unknown.
+4. Half started (a process, but no record of a start): the start was never acknowledged and is undone.
+5. Waiting for its restart: goes on waiting.
+Then those whose policy says so are started, a container after the one whose network it joins.
+"""
+
+import asyncio
+import logging
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from bennu.engine.container import Container
+from bennu.engine.record import Record
+from bennu.engine.services import Services
+from bennu.errors import BennuError
+from bennu.lifecycle.death import Asker
+from bennu.lifecycle.restart import Exit, RestartHistory, RestartPolicy, Start, decide_boot
+from bennu.lifecycle.status import State
+
+log = logging.getLogger(__name__)
+_decode = msgspec.json.Decoder(Record).decode
+
+
+def read_boot_id() -> str:
+    """Changes with each boot of the host: process ids and namespaces of another one mean nothing."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+async def read_records(services: Services) -> list[Record]:
+    return [_decode(entry.value) for entry in await services.store.read_prefix("containers/")]
+
+
+async def clear_orphans(services: Services, known: set[str]) -> None:
+    """Take away the folders of containers that are on no record: removals and creations cut short."""
+    parent = services.data_root / "containers"
+    await asyncio.to_thread(parent.mkdir, 0o710, True, True)
+    for folder in await asyncio.to_thread(lambda: list(parent.iterdir())):
+        if folder.name not in known:
+            await services.runtime.delete(folder.name)
+            await services.images.remove_upper(folder)
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+
+
+async def readopt(services: Services, containers: list[Container]) -> list[Container]:
+    """Cases 1 to 5 above; answers the containers that their policy now wants started."""
+    for container in containers:
+        if container.record.boot_id != services.boot_id and (container.record.pid or container.record.sandbox):
+            await container.lost_at_reboot()
+    wanted = [container for container in containers if _wants_start(container)]
+    for container in containers:
+        if container.record.pid or container.record.state is State.RESTARTING:
+            container.adopt()
+        else:
+            await services.runtime.delete(container.id)
+    return wanted
+
+
+async def start_by_policy(wanted: list[Container]) -> None:
+    """Start them, a container after the one whose network it joins; a failed start is only logged."""
+    started: set[str] = set()
+
+    async def bring_up(container: Container) -> None:
+        if container.id in started:
+            return
+        started.add(container.id)
+        joined = container.record.host_config.network_mode.partition("container:")[2]
+        for other in wanted:
+            if joined and joined in (other.id, other.record.name):
+                await bring_up(other)
+        try:
+            await container.start(Asker.daemon("daemon start"))
+        except BennuError as error:
+            log.warning("container %s was not started: %s", container.id[:12], error)
+
+    for container in wanted:
+        await bring_up(container)
+
+
+def _wants_start(container: Container) -> bool:
+    record = container.record
+    if record.state is not State.EXITED or not record.started_before:
+        return False
+    policy = record.host_config.restart_policy
+    ended = Exit(
+        code=record.exit_code,
+        ran_for_ns=max(0, record.finished_at_ns - record.started_at_ns),
+        stopped_by_user=record.manually_stopped,
+    )
+    past = RestartHistory(count=record.restart_count, delay_ns=0, cancelled=False)
+    decision = decide_boot(RestartPolicy.parse(policy.name, policy.maximum_retry_count), ended, past)
+    return isinstance(decision, Start)
