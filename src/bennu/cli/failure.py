@@ -1,0 +1,29 @@
+"""What ends a command: a message for stderr and an exit code."""
+
+
+class Failure(Exception):
+    """The command ends here. An empty message prints nothing (the reason is on the screen already)."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class UsageFailure(Failure):
+    """The command line itself is wrong; `main` adds where help is found."""
+
+    def __init__(self, message: str, exit_code: int = 125) -> None:
+        super().__init__(message, exit_code)
+
+
+class CannotConnect(Failure):
+    """No daemon answers at the address; the message says what to do."""
+
+
+class ApiFailure(Failure):
+    """The daemon refused. `status` is the HTTP status, `message` the daemon's own words."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"Error response from daemon: {message}")
+        self.status = status
+        self.message = message

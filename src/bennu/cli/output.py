@@ -1,0 +1,85 @@
+"""Plain output: tables with docker's spacing, sizes, ages."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+PADDING: Final = 3
+LEAST_WIDTH: Final = 10
+UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")
+BINARY_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def say(text: str) -> None:
+    """One line on stdout, at once, whatever bytes a name holds."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    sys.stdout.flush()
+    print(text, file=sys.stderr, flush=True)
+
+
+def align(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as lines; each column three spaces wider than its widest cell and at least ten, the last one as it is."""
+    rows = list(rows)
+    widths: dict[int, int] = {}
+    for row in rows:
+        for column, cell in enumerate(row[:-1]):
+            widths[column] = max(widths.get(column, 0), len(cell) + PADDING, LEAST_WIDTH)
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(widths[column]) for column, cell in enumerate(row[:-1])]
+        lines.append("".join([*cells, row[-1]]) if row else "")
+    return "\n".join(lines)
+
+
+def human_size(size: float, digits: int = 4) -> str:
+    """Decimal units, `digits` significant digits: `1.98MB`."""
+    return scale(size, 1000.0, UNITS, digits)
+
+
+def human_binary_size(size: float, digits: int = 4) -> str:
+    return scale(size, 1024.0, BINARY_UNITS, digits)
+
+
+def scale(size: float, base: float, units: Sequence[str], digits: int) -> str:
+    number, unit = float(size), 0
+    while number >= base and unit < len(units) - 1:
+        number, unit = number / base, unit + 1
+    return f"{number:.{digits}g}{units[unit]}"
+
+
+def human_age(created_s: float, now_s: float) -> str:
+    from bennu.lifecycle.status import human_duration
+
+    return human_duration(max(0, int((now_s - created_s) * 1_000_000_000))) + " ago"
+
+
+def shorten_id(identity: str) -> str:
+    return identity.removeprefix("sha256:")[:12]
+
+
+def ellipsis(text: str, width: int) -> str:
+    """At most `width` characters, the last one `…` when something was cut."""
+    if len(text) <= width:
+        return text
+    return text[: width - 1] + "…" if width > 1 else text[:width]
+
+
+def go_quote(text: str) -> str:
+    """A Go string literal."""
+    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r", "\a": "\\a", "\b": "\\b"}
+    escapes |= {"\f": "\\f", "\v": "\\v"}
+    quoted = ""
+    for character in text:
+        if character in escapes:
+            quoted += escapes[character]
+        elif character.isprintable():
+            quoted += character
+        elif ord(character) < 0x100:
+            quoted += f"\\x{ord(character):02x}"
+        else:
+            quoted += f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
+    return f'"{quoted}"'
