@@ -1,0 +1,140 @@
+"""What a container gets when its creator did not say: from its image, and from Docker's defaults.
+
+Both work in place on what the client sent; the result is what inspect shows and what is run.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from msgspec import UNSET, UnsetType
+
+from bennu.engine.names import random_name
+from bennu.model import ContainerConfig, Healthcheck, HostConfig, ImageConfig
+
+__all__ = ["fill_host_defaults", "merge_image", "random_name"]
+
+SHM_SIZE: Final = 64 * 1024 * 1024
+MASKED_PATHS: Final = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READONLY_PATHS: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+Value = TypeVar("Value")
+
+
+def merge_image(config: ContainerConfig, image: ImageConfig) -> None:
+    """Fill what `config` leaves open from the image's configuration; the container's word wins."""
+    config.cmd, config.entrypoint = _words(config.cmd), _words(config.entrypoint)
+    if not config.entrypoint:
+        # An entrypoint of one's own drops the image's command; `[]` is "no entrypoint", null is "the image's".
+        config.cmd = config.cmd or image.cmd
+        if config.entrypoint is None:
+            config.entrypoint = image.entrypoint
+    if config.entrypoint == [""]:
+        config.entrypoint = None
+    config.user = config.user or image.user
+    config.working_dir = config.working_dir or image.working_dir
+    config.stop_signal = config.stop_signal or image.stop_signal or UNSET
+    config.env = _merge_env(config.env, image.env)
+    config.labels = {**(image.labels or {}), **(config.labels or {})}
+    config.volumes = {**(image.volumes or {}), **(config.volumes or {})} or None
+    config.exposed_ports = {**(image.exposed_ports or {}), **(config.exposed_ports or {})} or UNSET
+    config.healthcheck = merge_healthcheck(config.healthcheck or None, image.healthcheck) or UNSET
+    config.shell = config.shell or image.shell or UNSET
+    config.on_build = None
+    config.stop_timeout = UNSET if config.stop_timeout is None else config.stop_timeout
+    config.mac_address = config.mac_address or UNSET
+    config.network_disabled = config.network_disabled or UNSET
+    config.args_escaped = config.args_escaped or UNSET
+
+
+def merge_healthcheck(mine: Healthcheck | None, image: Healthcheck | None) -> Healthcheck | None:
+    """The image's as a whole when the container has none, else field by field where the container's are 0 or empty."""
+    if mine is None or image is None:
+        return mine or image
+    return Healthcheck(
+        test=mine.test or image.test,
+        interval=mine.interval or image.interval,
+        timeout=mine.timeout or image.timeout,
+        start_period=mine.start_period or image.start_period,
+        start_interval=mine.start_interval or image.start_interval,
+        retries=mine.retries or image.retries,
+    )
+
+
+def _merge_env(mine: list[str] | None, image: list[str] | None) -> list[str] | None:
+    if not image:
+        return mine
+    named = {entry.partition("=")[0] for entry in mine or []}
+    return [*(mine or []), *(entry for entry in image if entry.partition("=")[0] not in named)]
+
+
+def _words(value: list[str] | str | None) -> list[str] | None:
+    return [value] if isinstance(value, str) else value
+
+
+def is_cgroup_v2() -> bool:
+    return Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+
+def fill_host_defaults(host: HostConfig, *, cgroup_v2: bool | None = None, runtime: str = "crun") -> None:
+    """Docker 28's defaults for what is empty. `cgroup_v2` None: what this host has."""
+    v2 = is_cgroup_v2() if cgroup_v2 is None else cgroup_v2
+    if host.network_mode in ("", "default"):
+        host.network_mode = "bridge"
+    host.restart_policy.name = host.restart_policy.name or "no"
+    host.log_config.type = host.log_config.type or "json-file"
+    host.log_config.config = host.log_config.config or {}
+    host.ipc_mode = host.ipc_mode or "private"
+    host.cgroupns_mode = host.cgroupns_mode or ("private" if v2 else "host")
+    host.shm_size = host.shm_size or SHM_SIZE
+    host.runtime = host.runtime or runtime
+    if host.memory > 0 and host.memory_swap == 0:
+        host.memory_swap = 2 * host.memory
+    host.oom_kill_disable = None if v2 else bool(host.oom_kill_disable)
+    host.pids_limit = host.pids_limit if (host.pids_limit or 0) > 0 else None
+    host.console_size = [*host.console_size, 0, 0][:2]
+    _fill_security(host)
+    _drop_empty(host)
+
+
+def _fill_security(host: HostConfig) -> None:
+    if host.privileged:
+        host.masked_paths = host.readonly_paths = None
+        if not any(option.startswith("label") for option in host.security_opt or []):
+            host.security_opt = [*(host.security_opt or []), "label=disable"]
+        return
+    if host.masked_paths is None:
+        host.masked_paths = [*MASKED_PATHS, *_thermal_paths()]
+    if host.readonly_paths is None:
+        host.readonly_paths = list(READONLY_PATHS)
+
+
+def _thermal_paths() -> Iterable[str]:
+    return sorted(str(path) for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle"))
+
+
+def _drop_empty(host: HostConfig) -> None:
+    """Fields that Docker leaves out of inspect when they are empty."""
+    host.annotations = _or_unset(host.annotations)
+    host.storage_opt = _or_unset(host.storage_opt)
+    host.tmpfs = _or_unset(host.tmpfs)
+    host.sysctls = _or_unset(host.sysctls)
+    host.mounts = _or_unset(host.mounts)
+    host.init = UNSET if host.init is None else host.init
+
+
+def _or_unset(value: Value | UnsetType | None) -> Value | UnsetType:
+    return value or UNSET

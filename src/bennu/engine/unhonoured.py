@@ -1,0 +1,70 @@
+"""Fields of a create request that this engine cannot honour yet: refused by name, never ignored."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from bennu.errors import InvalidParameter, NotImplementedHere
+from bennu.model import ContainerConfig, HostConfig
+
+RUNTIMES: Final = ("", "crun", "runc", "io.containerd.runc.v2")
+LOG_DRIVERS: Final = ("", "json-file", "local", "none")
+DOCKER_LOG_DRIVERS: Final = ("awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog")
+HONOURED_LOG_OPTIONS: Final = frozenset({"max-size", "max-file"})
+LOG_OPTIONS: Final = HONOURED_LOG_OPTIONS | {
+    "compress",
+    "env",
+    "env-regex",
+    "labels",
+    "labels-regex",
+    "max-buffer-size",
+    "mode",
+    "tag",
+}
+
+
+def refuse_unhonoured(config: ContainerConfig, host: HostConfig) -> None:
+    """Raises: NotImplementedHere naming the first field; InvalidParameter for what no engine knows."""
+    _check_log_config(host)
+    if (host.runtime or "") not in RUNTIMES:
+        raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
+    for field in _unhonoured(config, host):
+        raise NotImplementedHere(f"{field} is not implemented")
+
+
+def _unhonoured(config: ContainerConfig, host: HostConfig) -> Iterator[str]:
+    for field, asked in (
+        ("Config.Domainname", config.domainname),
+        ("Config.MacAddress", config.mac_address),
+        ("Config.NetworkDisabled", config.network_disabled),
+        ("HostConfig.Annotations", host.annotations),
+        ("HostConfig.BlkioWeight", host.blkio_weight),
+        ("HostConfig.BlkioWeightDevice", host.blkio_weight_device),
+        ("HostConfig.BlkioDeviceReadBps", host.blkio_device_read_bps),
+        ("HostConfig.BlkioDeviceWriteBps", host.blkio_device_write_bps),
+        ("HostConfig.BlkioDeviceReadIOps", host.blkio_device_read_iops),
+        ("HostConfig.BlkioDeviceWriteIOps", host.blkio_device_write_iops),
+        ("HostConfig.CpuRealtimePeriod", host.cpu_realtime_period),
+        ("HostConfig.CpuRealtimeRuntime", host.cpu_realtime_runtime),
+        ("HostConfig.Cgroup", host.cgroup),
+        ("HostConfig.CgroupParent", host.cgroup_parent),
+        ("HostConfig.DeviceCgroupRules", host.device_cgroup_rules),
+        ("HostConfig.DeviceRequests", host.device_requests),
+        ("HostConfig.Links", host.links),
+        ("HostConfig.StorageOpt", host.storage_opt),
+        ("HostConfig.VolumeDriver other than local", host.volume_driver not in ("", "local")),
+    ):
+        if asked:
+            yield field
+
+
+def _check_log_config(host: HostConfig) -> None:
+    driver = host.log_config.type
+    if driver in DOCKER_LOG_DRIVERS:
+        raise NotImplementedHere(f"the log driver {driver} is not implemented")
+    if driver not in LOG_DRIVERS:
+        raise InvalidParameter(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
+    for option in host.log_config.config or {}:
+        if driver != "none" and option not in LOG_OPTIONS:
+            raise InvalidParameter(f"unknown log opt '{option}' for {driver or 'json-file'} log driver")
+        if option not in HONOURED_LOG_OPTIONS:
+            raise NotImplementedHere(f"the log option {option} is not implemented")

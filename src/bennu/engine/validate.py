@@ -1,0 +1,278 @@
+"""What is wrong with a container someone wants to create, in dockerd 28's words.
+
+Called after the image's configuration was merged in. Mounts, ports and networks are judged by those who parse them.
+A field that this engine cannot honour is refused by `unhonoured`, never ignored.
+"""
+
+import ipaddress
+import os
+import posixpath
+import re
+from typing import Final
+
+from bennu.engine.unhonoured import refuse_unhonoured
+from bennu.errors import BennuError, InvalidParameter
+from bennu.lifecycle.signals import parse_signal
+from bennu.model import ContainerConfig, Healthcheck, HostConfig, RestartPolicy
+
+NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z", re.ASCII)
+MIN_MEMORY: Final = 6 * 1024 * 1024
+MILLISECOND: Final = 10**6
+MAX_HOSTNAME: Final = 64
+CAPABILITIES: Final = frozenset(
+    "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE DAC_READ_SEARCH "
+    "FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN "
+    "NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT SYS_CHROOT "
+    "SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG WAKE_ALARM ALL".split()
+)
+
+
+def validate_name(name: str) -> str:
+    """The name without its leading slash. Raises: InvalidParameter."""
+    bare = name.removeprefix("/")
+    if not NAME.match(bare):
+        raise InvalidParameter(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    return bare
+
+
+def validate_create(config: ContainerConfig, host: HostConfig, *, ncpu: int | None = None) -> list[str]:
+    """Answers warnings for the client. Raises: InvalidParameter, BennuError, NotImplementedHere.
+
+    Cleans `config.working_dir`. `ncpu` None: of this host.
+    """
+    _check_config(config)
+    check_restart_policy(host.restart_policy, auto_remove=host.auto_remove)
+    check_resources(host, ncpu or os.cpu_count() or 1)
+    _check_modes(host)
+    _check_network_conflicts(config, host)
+    _check_capabilities("CapAdd", host.cap_add)
+    _check_capabilities("CapDrop", host.cap_drop)
+    for option in host.security_opt or []:
+        split_security_option(option)
+    for entry in host.extra_hosts or []:
+        _check_extra_host(entry)
+    refuse_unhonoured(config, host)
+    return _warnings(host)
+
+
+# --- Config -----------------------------------------------------------------------------------------------------
+
+
+def _check_config(config: ContainerConfig) -> None:
+    if not config.cmd and not config.entrypoint:
+        raise InvalidParameter("no command specified")
+    if len(config.hostname.encode()) > MAX_HOSTNAME:
+        raise InvalidParameter(f'hostname "{config.hostname}" is too long (maximum {MAX_HOSTNAME} bytes)')
+    if config.working_dir:
+        if not config.working_dir.startswith("/"):
+            raise InvalidParameter(
+                f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
+            )
+        config.working_dir = "/" + posixpath.normpath(config.working_dir).lstrip("/")
+    for entry in config.env or []:
+        if not entry.partition("=")[0]:
+            raise InvalidParameter(f"invalid environment variable: {entry}")
+    for word in [*(config.cmd or []), *(config.entrypoint or []), *(config.env or []), config.user]:
+        if "\0" in word:
+            raise InvalidParameter("invalid configuration: a NUL byte in Cmd, Entrypoint, Env or User")
+    if config.stop_signal:
+        parse_signal(config.stop_signal)
+    if config.healthcheck:
+        check_healthcheck(config.healthcheck)
+
+
+def check_healthcheck(check: Healthcheck) -> None:
+    for name, value in (
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+    ):
+        if value != 0 and value < MILLISECOND:
+            raise InvalidParameter(f"{name} in Healthcheck cannot be less than 1ms")
+    if check.retries < 0:
+        raise InvalidParameter("Retries in Healthcheck cannot be negative")
+    if check.test == ["CMD"]:
+        raise InvalidParameter('Test in Healthcheck has no command: "CMD" needs at least one argument')
+
+
+# --- restart policy ---------------------------------------------------------------------------------------------
+
+
+def check_restart_policy(policy: RestartPolicy, *, auto_remove: bool = False) -> None:
+    """Raises: InvalidParameter."""
+    wrong = "invalid restart policy: "
+    count = policy.maximum_retry_count
+    if policy.name in ("no", "always", "unless-stopped"):
+        if count:
+            negative = " and cannot be negative" if count < 0 else ""
+            raise InvalidParameter(f"{wrong}maximum retry count can only be used with 'on-failure'{negative}")
+    elif policy.name == "on-failure":
+        if count < 0:
+            raise InvalidParameter(f"{wrong}maximum retry count cannot be negative")
+    elif policy.name:
+        raise InvalidParameter(
+            f"{wrong}unknown policy '{policy.name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )
+    if auto_remove and policy.name not in ("", "no"):
+        raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
+
+
+# --- resources --------------------------------------------------------------------------------------------------
+
+
+def check_resources(host: HostConfig, ncpu: int) -> None:
+    """Raises: InvalidParameter."""
+    _check_memory(host)
+    _check_cpu(host, ncpu)
+    if host.shm_size < 0:
+        raise InvalidParameter("SHM size can not be less than 0")
+    if not -1000 <= host.oom_score_adj <= 1000:
+        raise InvalidParameter(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    for ulimit in host.ulimits or []:
+        if ulimit.soft > ulimit.hard >= 0:
+            raise InvalidParameter(
+                f"ulimit soft limit must be less than or equal to hard limit: {ulimit.soft} > {ulimit.hard}"
+            )
+
+
+def _check_memory(host: HostConfig) -> None:
+    if host.memory < 0:
+        raise InvalidParameter("Memory limit can not be less than 0")
+    if 0 < host.memory < MIN_MEMORY:
+        raise InvalidParameter("Minimum memory limit allowed is 6MB")
+    if host.memory > 0 and 0 < host.memory_swap < host.memory:
+        raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
+    if host.memory == 0 and host.memory_swap > 0:
+        raise InvalidParameter("You should always set the Memory limit when using Memoryswap limit, see usage")
+    swappiness = host.memory_swappiness
+    if swappiness is not None and not -1 <= swappiness <= 100:
+        raise InvalidParameter(f"Invalid value: {swappiness}, valid memory swappiness range is 0-100")
+    if 0 < host.memory_reservation < MIN_MEMORY:
+        raise InvalidParameter("Minimum memory reservation allowed is 6MB")
+    if 0 < host.memory < host.memory_reservation:
+        raise InvalidParameter("Minimum memory limit can not be less than memory reservation limit, see usage")
+
+
+def _check_cpu(host: HostConfig, ncpu: int) -> None:
+    if host.nano_cpus:
+        for name, value in (("CPU Period", host.cpu_period), ("CPU Quota", host.cpu_quota)):
+            if value:
+                raise InvalidParameter(f"Conflicting options: Nano CPUs and {name} cannot both be set")
+        if not 0 < host.nano_cpus <= ncpu * 10**9:
+            raise InvalidParameter(f"range of CPUs is from 0.01 to {ncpu}.00, as there are only {ncpu} CPUs available")
+    if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
+        raise InvalidParameter("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+    if 0 < host.cpu_quota < 1000:
+        raise InvalidParameter("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if host.cpu_shares < 0:
+        raise InvalidParameter(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")
+    if host.cpuset_cpus:
+        _check_cpuset(host.cpuset_cpus, ncpu)
+
+
+def _check_cpuset(asked: str, ncpu: int) -> None:
+    wanted = parse_cpuset(asked)
+    if wanted is None:
+        raise InvalidParameter(f"Invalid value {asked} for cpuset cpus")
+    if max(wanted, default=0) >= ncpu:
+        available = "0" if ncpu == 1 else f"0-{ncpu - 1}"
+        raise InvalidParameter(f"Requested CPUs are not available - requested {asked}, available: {available}")
+
+
+def parse_cpuset(text: str) -> set[int] | None:
+    """`0-2,4` as numbers; None when it is malformed or names a CPU beyond 8191."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part.strip(), re.ASCII)
+        if not match:
+            return None
+        first, last = int(match[1]), int(match[2] or match[1])
+        if first > last or last > 8191:
+            return None
+        numbers.update(range(first, last + 1))
+    return numbers
+
+
+# --- modes, security, hosts -------------------------------------------------------------------------------------
+
+
+def _check_modes(host: HostConfig) -> None:
+    if host.network_mode.partition(":")[0] == "container" and not host.network_mode.partition(":")[2]:
+        raise InvalidParameter("invalid network mode: invalid container format container:<name|id>")
+    joins = re.compile(r"container:.+\Z", re.DOTALL)
+    if host.pid_mode not in ("", "host") and not joins.match(host.pid_mode):
+        raise InvalidParameter(f"invalid PID mode: {host.pid_mode}")
+    if host.ipc_mode not in ("", "none", "private", "shareable", "host") and not joins.match(host.ipc_mode):
+        raise InvalidParameter(f"invalid IPC mode: {host.ipc_mode}")
+    if host.uts_mode not in ("", "host"):
+        raise InvalidParameter(f"invalid UTS mode: {host.uts_mode}")
+    if host.cgroupns_mode not in ("", "host", "private"):
+        raise InvalidParameter(f"invalid cgroup namespace mode: {host.cgroupns_mode}")
+    if host.userns_mode not in ("", "host"):
+        raise InvalidParameter(f"invalid user namespace mode: {host.userns_mode}")
+    if host.isolation.lower() not in ("", "default"):
+        raise InvalidParameter(f"invalid isolation ({host.isolation}): linux only supports 'default'")
+
+
+def _check_network_conflicts(config: ContainerConfig, host: HostConfig) -> None:
+    joined = host.network_mode.startswith("container:")
+    if host.uts_mode == "host" and config.hostname:
+        raise InvalidParameter("conflicting options: hostname and the UTS mode")
+    if (joined or host.network_mode == "host") and config.mac_address:
+        raise InvalidParameter("conflicting options: mac-address and the network mode")
+    if not joined:
+        return
+    for wrong, what in (
+        (config.hostname, "hostname and the network mode"),
+        (host.dns, "dns and the network mode"),
+        (host.extra_hosts, "custom host-to-IP mapping and the network mode"),
+        (host.port_bindings or host.publish_all_ports, "port publishing and the container type network mode"),
+    ):
+        if wrong:
+            raise InvalidParameter(f"conflicting options: {what}")
+
+
+def _check_capabilities(field: str, names: list[str] | None) -> None:
+    for name in names or []:
+        bare = name.upper().removeprefix("CAP_")
+        if bare not in CAPABILITIES:
+            raise InvalidParameter(f'invalid {field}: unknown capability: "CAP_{bare}"')
+
+
+def split_security_option(option: str) -> tuple[str, str]:
+    """`key=value` or the older `key:value`; a bare `no-new-privileges` is true. Raises: BennuError (dockerd: 500)."""
+    if option in ("no-new-privileges", "disable"):
+        return ("no-new-privileges", "true") if option != "disable" else ("label", "disable")
+    key, found, value = option.partition("=" if "=" in option else ":")
+    if not found:
+        raise BennuError(f'invalid --security-opt 1: "{option}"')
+    if key not in ("label", "apparmor", "seccomp", "no-new-privileges"):
+        raise BennuError(f'invalid --security-opt 2: "{option}"')
+    if key == "no-new-privileges" and value.lower() not in ("true", "false", "1", "0", "t", "f"):
+        raise BennuError(f'invalid --security-opt 2: "{option}"')
+    return key, value
+
+
+def _check_extra_host(entry: str) -> None:
+    name, found, address = entry.partition(":")
+    if not found or not name:
+        raise InvalidParameter(f'bad format for add-host: "{entry}"')
+    if address == "host-gateway":
+        return
+    try:
+        ipaddress.ip_address(address.strip("[]"))
+    except ValueError:
+        raise InvalidParameter(f'invalid IP address in add-host: "{address}"') from None
+
+
+def _warnings(host: HostConfig) -> list[str]:
+    warnings: list[str] = []
+    if host.oom_kill_disable and host.memory == 0:
+        warnings.append(
+            "OOM killer is disabled for the container, but no memory limit is set, "
+            "this can result in the system running out of resources."
+        )
+    if host.network_mode == "host" and host.port_bindings:
+        warnings.append("Published ports are discarded when using host network mode")
+    return warnings
