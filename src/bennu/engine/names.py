@@ -3,7 +3,7 @@
 import random
 from typing import Final
 
-MOODS: Final = (
+MOOD_WORDS: Final = (
     "agile amber amused ancient ardent austere awake bashful blithe bold breezy bright brisk calm candid careful "
     "cheerful civil clever coy crisp curious daring dapper dazed deft dreamy drowsy eager earnest elated fabled "
     "fearless festive fierce fleet fond frank free frosty gallant gentle giddy glad gleeful golden graceful grand "
@@ -13,9 +13,9 @@ MOODS: Final = (
     "robust rosy rustic sage sandy serene shy silent silver sincere sleek sleepy sober solemn spry stable steady "
     "stoic sturdy sunny supple swift tactful tame tender thrifty tidy tranquil trusty upbeat valiant vivid wakeful "
     "wary watchful whimsical willing wise wistful witty zealous"
-).split()
+)
 
-BIRDS: Final = (
+BIRD_WORDS: Final = (
     "albatross auk avocet barbet bittern bluebird booby brambling bulbul bunting bustard buzzard canary cardinal "
     "chaffinch chickadee chough condor coot cormorant corncrake crane crossbill cuckoo curlew dipper diver dotterel "
     "dove dunlin dunnock eagle egret eider falcon fieldfare finch flamingo frigatebird fulmar gadwall gannet garganey "
@@ -29,7 +29,10 @@ BIRDS: Final = (
     "stonechat stork sunbird swallow swan swift tanager teal tern thrasher thrush toucan treecreeper trogon turaco "
     "turnstone twite vireo vulture wagtail warbler waxwing weaver wheatear whimbrel whinchat wigeon woodcock "
     "woodlark woodpecker wren wryneck yellowhammer"
-).split()
+)
+
+MOODS: Final = MOOD_WORDS.split()
+BIRDS: Final = BIRD_WORDS.split()
 
 
 def random_name() -> str:
