@@ -1,0 +1,204 @@
+"""The command line of bennud: dockerd's flag names, so that what starts dockerd starts bennud.
+
+Each flag is honoured, or refused because ignoring it would be unsafe, or accepted with one warning line.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from bennu.errors import InvalidParameter
+
+
+class Kind(Enum):
+    SWITCH = "switch"
+    VALUE = "value"
+    LIST = "list"  # repeatable
+
+
+class Use(Enum):
+    HONOURED = "honoured"
+    REFUSED = "refused"  # asks for safety that is not here
+    WITHOUT_EFFECT = "without effect"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    kind: Kind
+    use: Use = Use.WITHOUT_EFFECT
+    short: str = ""
+    file_key: str = ""  # the name in a configuration file where it differs
+    help: str = ""
+
+
+def _switch(use: Use = Use.WITHOUT_EFFECT, short: str = "", help: str = "") -> Flag:
+    return Flag(Kind.SWITCH, use, short, help=help)
+
+
+def _value(use: Use = Use.WITHOUT_EFFECT, short: str = "", help: str = "") -> Flag:
+    return Flag(Kind.VALUE, use, short, help=help)
+
+
+def _list(use: Use = Use.WITHOUT_EFFECT, short: str = "", file_key: str = "", help: str = "") -> Flag:
+    return Flag(Kind.LIST, use, short, file_key, help)
+
+
+YES: Final = Use.HONOURED
+NO: Final = Use.REFUSED
+
+FLAGS: Final[Mapping[str, Flag]] = {
+    "bip": _value(YES, help="address and prefix of the default bridge"),
+    "bridge": _value(YES, "b", "name of the default bridge (default bennu0)"),
+    "config-file": _value(YES, help="JSON file with the same names (default /etc/bennu/daemon.json)"),
+    "data-root": _value(YES, help="durable state (default /var/lib/bennu)"),
+    "debug": _switch(YES, "D", "the same as --log-level debug"),
+    "default-runtime": _value(YES, help="crun (default) or runc"),
+    "default-stop-timeout": _value(YES, help="seconds between the stop signal and SIGKILL (default 10)"),
+    "exec-root": _value(YES, help="run-time state (default /run/bennu)"),
+    "group": _value(YES, "G", "group that may use the unix socket (default: root only)"),
+    "help": _switch(YES, help="print this and exit"),
+    "host": _list(YES, "H", "hosts", "unix:///PATH or fd:// (default unix:///run/bennu/bennu.sock); repeatable"),
+    "log-level": _value(YES, "l", "debug, info (default), warn, error or fatal"),
+    "pidfile": _value(YES, "p", "write the process id there"),
+    "validate": _switch(YES, help="check the configuration and exit"),
+    "version": _switch(YES, "v", "print the version and exit"),
+    "authorization-plugin": _list(NO, file_key="authorization-plugins"),
+    "no-new-privileges": _switch(NO),
+    "rootless": _switch(NO),
+    "seccomp-profile": _value(NO),
+    "selinux-enabled": _switch(NO),
+    "tls": _switch(NO),
+    "tlscacert": _value(NO),
+    "tlscert": _value(NO),
+    "tlskey": _value(NO),
+    "tlsverify": _switch(NO),
+    "userns-remap": _value(NO),
+    "add-runtime": _list(file_key="runtimes"),
+    "allow-direct-routing": _switch(),
+    "allow-nondistributable-artifacts": _list(),
+    "api-cors-header": _value(),
+    "bip6": _value(),
+    "bridge-accept-fwmark": _value(),
+    "cdi-spec-dir": _list(file_key="cdi-spec-dirs"),
+    "cgroup-parent": _value(),
+    "containerd": _value(),
+    "containerd-namespace": _value(),
+    "containerd-plugins-namespace": _value(),
+    "cpu-rt-period": _value(),
+    "cpu-rt-runtime": _value(),
+    "cri-containerd": _switch(),
+    "default-address-pool": _list(file_key="default-address-pools"),
+    "default-cgroupns-mode": _value(),
+    "default-gateway": _value(),
+    "default-gateway-v6": _value(),
+    "default-ipc-mode": _value(),
+    "default-network-opt": _list(file_key="default-network-opts"),
+    "default-shm-size": _value(),
+    "default-ulimit": _list(file_key="default-ulimits"),
+    "dns": _list(),
+    "dns-opt": _list(file_key="dns-opts"),
+    "dns-search": _list(),
+    "exec-opt": _list(file_key="exec-opts"),
+    "experimental": _switch(),
+    "feature": _list(file_key="features"),
+    "firewall-backend": _value(),
+    "fixed-cidr": _value(),
+    "fixed-cidr-v6": _value(),
+    "host-gateway-ip": _list(file_key="host-gateway-ips"),
+    "http-proxy": _value(),
+    "https-proxy": _value(),
+    "icc": _switch(),
+    "init": _switch(),
+    "init-path": _value(),
+    "insecure-registry": _list(file_key="insecure-registries"),
+    "ip": _value(),
+    "ip-forward": _switch(),
+    "ip-forward-no-drop": _switch(),
+    "ip-masq": _switch(),
+    "ip6tables": _switch(),
+    "iptables": _switch(),
+    "ipv6": _switch(),
+    "label": _list(file_key="labels"),
+    "live-restore": _switch(),
+    "log-driver": _value(),
+    "log-format": _value(),
+    "log-opt": _list(file_key="log-opts"),
+    "max-concurrent-downloads": _value(),
+    "max-concurrent-uploads": _value(),
+    "max-download-attempts": _value(),
+    "metrics-addr": _value(),
+    "mtu": _value(),
+    "network-control-plane-mtu": _value(),
+    "no-proxy": _value(),
+    "node-generic-resource": _list(file_key="node-generic-resources"),
+    "oom-score-adjust": _value(),
+    "raw-logs": _switch(),
+    "registry-mirror": _list(file_key="registry-mirrors"),
+    "shutdown-timeout": _value(),
+    "storage-driver": _value(short="s"),
+    "storage-opt": _list(file_key="storage-opts"),
+    "swarm-default-advertise-addr": _value(),
+    "userland-proxy": _switch(),
+    "userland-proxy-path": _value(),
+}
+SHORT: Final = {flag.short: name for name, flag in FLAGS.items() if flag.short}
+TRUE: Final = frozenset({"1", "t", "true"})
+FALSE: Final = frozenset({"0", "f", "false"})
+
+Settings = dict[str, str | bool | list[str]]  # by flag name
+
+
+def parse_arguments(arguments: Sequence[str]) -> Settings:
+    """`--name value`, `--name=value`, `-x value`, `-xvalue`. Raises: InvalidParameter."""
+    settings: Settings = {}
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, value = _split(argument)
+        if FLAGS[name].kind is Kind.SWITCH:
+            settings[name] = parse_switch(name, "true" if value is None else value)
+            continue
+        if value is None:
+            value = next(remaining, None)
+        if value is None:
+            raise InvalidParameter(f"flag needs an argument: {argument}")
+        if FLAGS[name].kind is Kind.LIST:
+            former = settings.get(name, [])
+            settings[name] = [*(former if isinstance(former, list) else []), value]
+        else:
+            settings[name] = value
+    return settings
+
+
+def _split(argument: str) -> tuple[str, str | None]:
+    if argument.startswith("--"):
+        name, has_value, value = argument[2:].partition("=")
+        if name not in FLAGS:
+            raise InvalidParameter(f"unknown flag: --{name}")
+        return name, value if has_value else None
+    if argument.startswith("-") and len(argument) > 1:
+        if argument[1] not in SHORT:
+            raise InvalidParameter(f"unknown shorthand flag: '{argument[1]}' in {argument}")
+        return SHORT[argument[1]], argument[2:].removeprefix("=") or None
+    raise InvalidParameter(f"unknown argument: {argument!r}; bennud takes flags only")
+
+
+def parse_switch(name: str, value: str) -> bool:
+    if value.lower() in TRUE:
+        return True
+    if value.lower() in FALSE:
+        return False
+    raise InvalidParameter(f'invalid argument "{value}" for "--{name}" flag: not a boolean')
+
+
+def help_lines() -> Iterator[str]:
+    yield "Usage:  bennud [OPTIONS]"
+    yield ""
+    yield "A container engine that outlives its own death."
+    yield ""
+    for name, flag in FLAGS.items():
+        if flag.use is Use.HONOURED:
+            short = f"-{flag.short}, " if flag.short else "    "
+            yield f"  {short}--{name:<22}{flag.help}"
+    yield ""
+    yield "dockerd's other flags are accepted: with a warning where they have no effect here."

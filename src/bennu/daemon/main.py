@@ -1,0 +1,127 @@
+"""The life of the process: read options, take the roots, open the engine, answer until told to end.
+
+SIGTERM and SIGINT end bennud and leave every container running; the next bennud on the same roots takes them up.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from bennu import __version__
+from bennu.api.app import make_app
+from bennu.api.serve import ApiServer
+from bennu.daemon.flags import help_lines
+from bennu.daemon.options import Options, read_options, wants
+from bennu.daemon.sockets import close_listeners, hold_roots, open_listeners
+from bennu.engine.engine import EngineOptions, open_engine
+from bennu.errors import BennuError
+
+LOG_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.CRITICAL,
+}
+log = logging.getLogger("bennud")
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if wants(arguments, "help"):
+        print("\n".join(help_lines()))
+        return
+    if wants(arguments, "version"):
+        print(f"bennud version {__version__}")
+        return
+    try:
+        start(read_options(arguments))
+    except BennuError as error:
+        print(f"bennud: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def start(options: Options) -> None:
+    """Run to the end. Raises: BennuError when it cannot begin."""
+    if options.validate_only:
+        print("configuration OK")
+        return
+    logging.basicConfig(
+        level=LOG_LEVELS[options.log_level],
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    for warning in options.warnings:
+        log.warning("%s", warning)
+    os.umask(0o022)
+    with hold_roots(options.data_root, options.exec_root), written_pid(options.pidfile):
+        if sys.version_info < (3, 12):  # the default watcher there starts a thread per child
+            asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+        asyncio.run(serve(options))
+
+
+async def serve(options: Options) -> None:
+    """Answer requests until a signal says to end. Raises: BennuError."""
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP: no setting can be changed while bennud runs")
+    listeners = open_listeners(options.hosts, options.group)
+    try:
+        async with open_engine(engine_options(options)) as engine:
+            server = ApiServer(make_app(engine))
+            await server.start(listeners)
+            for host in options.hosts:
+                log.info("API listen on %s", host.removeprefix("unix://"))
+            notify("READY=1")
+            await ending.wait()
+            log.info("ending; containers live on")
+            notify("STOPPING=1")
+            await server.close()
+    finally:
+        close_listeners(listeners)
+
+
+def engine_options(options: Options) -> EngineOptions:
+    return EngineOptions(
+        data_root=options.data_root,
+        exec_root=options.exec_root,
+        bridge=options.bridge,
+        bip=options.bip,
+        oci_runtime=options.oci_runtime,
+        default_stop_timeout_s=options.default_stop_timeout_s,
+    )
+
+
+@contextlib.contextmanager
+def written_pid(path: Path | None) -> Iterator[None]:
+    """The pid in a file while the block runs. Raises: BennuError."""
+    if path is None:
+        yield
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{os.getpid()}")
+    except OSError as error:
+        raise BennuError(f"cannot write the pid file {path}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def notify(state: str) -> None:
+    """Tell the service manager, if one listens."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

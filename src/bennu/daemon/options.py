@@ -1,0 +1,151 @@
+"""From flags and configuration file to checked options."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bennu.daemon.flags import FLAGS, Kind, Settings, Use, parse_arguments, parse_switch
+from bennu.errors import BennuError, InvalidParameter
+
+DEFAULT_CONFIG: Final = Path("/etc/bennu/daemon.json")
+DEFAULT_HOST: Final = "unix:///run/bennu/bennu.sock"
+LEVELS: Final = ("debug", "info", "warn", "error", "fatal")
+RUNTIMES: Final = ("crun", "runc")
+NOTED: Final = {"live-restore": "containers always live on while bennud is down"}
+KEY_TO_FLAG: Final = {flag.file_key or name: name for name, flag in FLAGS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    data_root: Path
+    exec_root: Path
+    hosts: tuple[str, ...]
+    pidfile: Path | None
+    log_level: str
+    group: str
+    bridge: str
+    bip: str
+    oci_runtime: str
+    default_stop_timeout_s: int
+    validate_only: bool
+    warnings: tuple[str, ...]  # one line each, for flags without effect
+
+
+def read_options(arguments: Sequence[str]) -> Options:
+    """Raises: InvalidParameter, BennuError (unreadable file) with a line for the person who started bennud."""
+    return check_options(_with_file(parse_arguments(arguments)))
+
+
+def wants(arguments: Sequence[str], name: str) -> bool:
+    """Whether a switch such as `--help` is on the command line, before anything else is judged."""
+    return bool({f"--{name}", f"-{FLAGS[name].short}" if FLAGS[name].short else ""} & set(arguments))
+
+
+def _with_file(flags: Settings) -> Settings:
+    given = flags.get("config-file")
+    path = Path(str(given)) if given else DEFAULT_CONFIG
+    if not given and not path.exists():
+        return flags
+    from_file = parse_file(path)
+    both = sorted(set(flags) & set(from_file))
+    if both:
+        raise InvalidParameter(
+            f"unable to configure bennud with file {path}: "
+            "the following directives are specified both as a flag and in the configuration file: " + ", ".join(both)
+        )
+    return flags | from_file
+
+
+def parse_file(path: Path) -> Settings:
+    """Raises: BennuError naming the file and what is wrong."""
+    wrong = f"unable to configure bennud with file {path}: "
+    try:
+        content = json.loads(path.read_text() or "{}")
+    except OSError as error:
+        raise BennuError(f"{wrong}{error.strerror}") from None
+    except ValueError as error:
+        raise BennuError(f"{wrong}{error}") from None
+    if not isinstance(content, dict):
+        raise BennuError(f"{wrong}it must hold one JSON object")
+    unknown = sorted(set(content) - set(KEY_TO_FLAG))
+    if unknown:
+        raise BennuError(f"{wrong}the following directives don't match any configuration option: {', '.join(unknown)}")
+    return {KEY_TO_FLAG[key]: _file_value(KEY_TO_FLAG[key], value) for key, value in content.items()}
+
+
+def _file_value(name: str, value: Any) -> str | bool | list[str]:
+    match FLAGS[name].kind:
+        case Kind.SWITCH:
+            return value if isinstance(value, bool) else parse_switch(name, str(value))
+        case Kind.LIST:
+            if isinstance(value, Mapping):
+                return [f"{key}={entry}" for key, entry in value.items()]
+            return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
+        case Kind.VALUE:
+            return str(value)
+
+
+def check_options(settings: Settings) -> Options:
+    """Raises: InvalidParameter."""
+    for name in settings:
+        if FLAGS[name].use is Use.REFUSED and settings[name] is not False:
+            raise InvalidParameter(f"--{name} is not implemented, and ignoring it would not be safe")
+    if settings.get("icc") is False:
+        raise InvalidParameter("--icc=false is not implemented, and ignoring it would not be safe")
+    level = "debug" if settings.get("debug") else str(settings.get("log-level", "info"))
+    if level not in LEVELS:
+        raise InvalidParameter(f"invalid logging level: {level}")
+    runtime = str(settings.get("default-runtime", "crun"))
+    if runtime not in RUNTIMES:
+        raise InvalidParameter(f"unknown or invalid runtime name: {runtime}; use one of {', '.join(RUNTIMES)}")
+    timeout = str(settings.get("default-stop-timeout", "10"))
+    if not timeout.removeprefix("-").isdecimal():
+        raise InvalidParameter(f'invalid argument "{timeout}" for "--default-stop-timeout": not a number of seconds')
+    hosts = settings.get("host") or [DEFAULT_HOST]
+    return Options(
+        data_root=_root(settings.get("data-root", "/var/lib/bennu")),
+        exec_root=_root(settings.get("exec-root", "/run/bennu")),
+        hosts=tuple(_check_host(host) for host in (hosts if isinstance(hosts, list) else [])),
+        pidfile=Path(str(settings["pidfile"])) if settings.get("pidfile") else None,
+        log_level=level,
+        group=str(settings.get("group", "")),
+        bridge=str(settings.get("bridge", "")),
+        bip=str(settings.get("bip", "")),
+        oci_runtime=runtime,
+        default_stop_timeout_s=int(timeout),
+        validate_only=bool(settings.get("validate")),
+        warnings=tuple(_warnings(settings)),
+    )
+
+
+def _warnings(settings: Settings) -> Iterator[str]:
+    for name in settings:
+        if FLAGS[name].use is Use.WITHOUT_EFFECT:
+            yield f"--{name} has no effect: {NOTED.get(name, 'bennud has no such setting')}"
+
+
+def _root(value: object) -> Path:
+    path = Path(str(value)).absolute()
+    if str(path) == "/":
+        raise InvalidParameter("a root cannot be /")
+    return path
+
+
+def _check_host(host: str) -> str:
+    scheme, found, rest = host.partition("://")
+    if not found:
+        scheme, rest = "tcp", host
+    match scheme:
+        case "unix" if rest.startswith("/"):
+            if len(rest.encode()) > 107:
+                raise InvalidParameter(f"the path of {host} is longer than the 107 bytes a unix socket can have")
+            return host
+        case "unix" if not rest:
+            return DEFAULT_HOST
+        case "fd":
+            return host
+        case "tcp":
+            raise InvalidParameter(f"{host}: bennud does not listen on TCP until TLS is implemented; use unix:///PATH")
+    raise InvalidParameter(f"invalid bind address ({host}): use unix:///PATH or fd://")

@@ -1,0 +1,124 @@
+"""The sockets bennud answers on, and the locks that keep a second bennud off its roots."""
+
+import contextlib
+import errno
+import fcntl
+import grp
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from bennu.errors import BennuError, Conflict
+
+SOCKET_MODE: Final = 0o660
+FIRST_PASSED_FD: Final = 3
+
+
+def open_listeners(hosts: tuple[str, ...], group: str) -> list[socket.socket]:
+    """One listening socket a host. Raises: BennuError; then none is left open."""
+    listeners: list[socket.socket] = []
+    try:
+        for host in hosts:
+            if host.startswith("fd:"):
+                listeners += passed_sockets()
+            else:
+                listeners.append(listen_unix(Path(host.removeprefix("unix://")), group))
+    except BaseException:
+        close_listeners(listeners)
+        raise
+    return listeners
+
+
+def listen_unix(path: Path, group: str) -> socket.socket:
+    """A fresh socket at `path`, mode 0660, in place of one nobody listens on. Raises: BennuError."""
+    gid = find_group(group) if group else -1
+    try:
+        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        remove_stale(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        former = os.umask(0o777 & ~SOCKET_MODE)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(former)
+        os.chown(path, -1, gid)
+    except OSError as error:
+        raise BennuError(f"cannot listen on unix://{path}: {error.strerror or error}") from error
+    listener.listen(1024)
+    listener.setblocking(False)
+    return listener
+
+
+def remove_stale(path: Path) -> None:
+    """Take away the socket of a process that is gone. Raises: Conflict if somebody listens, or it is no socket."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise Conflict(f"cannot listen on unix://{path}: the file exists and is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        refused = probe.connect_ex(str(path))
+    if refused not in (errno.ECONNREFUSED, errno.ENOENT):
+        raise Conflict(f"cannot listen on unix://{path}: another process listens there")
+    path.unlink(missing_ok=True)
+
+
+def find_group(group: str) -> int:
+    if group.isdecimal():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise BennuError(f"group {group} not found") from None
+
+
+def passed_sockets() -> list[socket.socket]:
+    """Sockets that the service manager opened for us (`fd://`). Raises: BennuError when there is none."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        raise BennuError("no sockets found via socket activation: make sure the service was started by systemd")
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    passed = [socket.socket(fileno=fd) for fd in range(FIRST_PASSED_FD, FIRST_PASSED_FD + count)]
+    for listener in passed:
+        listener.setblocking(False)
+        os.set_inheritable(listener.fileno(), False)
+    return passed
+
+
+def close_listeners(listeners: list[socket.socket]) -> None:
+    """Close them, and take away the files of those we made."""
+    for listener in listeners:
+        with contextlib.suppress(OSError):
+            name = listener.getsockname() if listener.fileno() >= 0 else ""
+            if isinstance(name, str) and name.startswith("/") and not os.environ.get("LISTEN_FDS"):
+                Path(name).unlink(missing_ok=True)
+        listener.close()
+
+
+@contextlib.contextmanager
+def hold_roots(*roots: Path) -> Iterator[None]:
+    """Own these folders as long as the block runs; the kernel lets go when the process dies, however it dies.
+
+    Raises: Conflict naming the process that owns one of them.
+    """
+    with contextlib.ExitStack() as stack:
+        for root in dict.fromkeys(roots):
+            try:
+                root.mkdir(mode=0o711, parents=True, exist_ok=True)
+                lock = stack.enter_context((root / "lock").open("a+"))
+            except OSError as error:
+                raise BennuError(f"cannot use {root}: {error.strerror}") from error
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read(20).strip() or "unknown"
+                raise Conflict(f"{root} is in use by another bennud (pid {holder})") from None
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+        yield
