@@ -3,6 +3,6 @@
 
 def main() -> None:
     """Entry point; the heavy imports wait until the arguments are known to be good."""
-    from bennu.daemon.main import main as run
+    from bennu.daemon.run import main as run
 
     run()
