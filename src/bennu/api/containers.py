@@ -1,0 +1,269 @@
+"""`/containers`: create, the verbs that change a container's state, and what can be read of it at once."""
+
+import asyncio
+import os
+import time
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from bennu.api.answer import answer, empty, encode, no_content
+from bennu.api.asker import asker
+from bennu.api.body import check_content_type, decode, read_bounded
+from bennu.api.inspect import inspect_container, measure_tree
+from bennu.api.listing import choose, list_entry
+from bennu.api.query import filters, flag, integer, is_version_at_least, text
+from bennu.api.streams import ends_with_client, open_chunks
+from bennu.api.times import parse_moment
+from bennu.engine.container import Container
+from bennu.engine.engine import Engine
+from bennu.engine.top import read_processes
+from bennu.engine.waits import WaitCondition
+from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotImplementedHere
+from bennu.model import ContainerConfig, HostConfig, NetworkingConfig, Shape
+
+NEWEST: Final = 1_000  # for requests without a version
+CONFIG_KEYS: Final = frozenset(ContainerConfig.__struct_encode_fields__)
+
+
+class CreateBody(ContainerConfig):
+    """`Config` at the top level, the rest beside it."""
+
+    host_config: HostConfig | None = None
+    networking_config: NetworkingConfig | None = None
+
+    def config(self) -> ContainerConfig:
+        return ContainerConfig(**{name: getattr(self, name) for name in ContainerConfig.__struct_fields__})
+
+
+class WaitError(Shape):
+    message: str
+
+
+class WaitAnswer(Shape, omit_defaults=True):
+    error: WaitError | None = None
+    status_code: int | None = None
+
+
+def routes(engine: Engine) -> list[web.RouteDef]:
+    api = Containers(engine)
+    one = "/containers/{id}"
+    return [
+        web.route("GET", "/containers/json", api.list),
+        web.route("POST", "/containers/create", api.create),
+        web.route("POST", "/containers/prune", api.prune),
+        web.route("GET", f"{one}/json", api.inspect),
+        web.route("GET", f"{one}/top", api.top),
+        web.route("POST", f"{one}/start", api.start),
+        web.route("POST", f"{one}/stop", api.stop),
+        web.route("POST", f"{one}/restart", api.restart),
+        web.route("POST", f"{one}/kill", api.kill),
+        web.route("POST", f"{one}/pause", api.pause),
+        web.route("POST", f"{one}/unpause", api.unpause),
+        web.route("POST", f"{one}/rename", api.rename),
+        web.route("POST", f"{one}/resize", api.resize),
+        web.route("POST", f"{one}/wait", api.wait),
+        web.route("DELETE", one, api.remove),
+    ]
+
+
+def api_minor(request: web.Request) -> int:
+    minor: int = request.get("api_minor", NEWEST)
+    return minor
+
+
+def bounded(request: web.Request, name: str, wrong: str) -> int:
+    """A terminal dimension. Raises: InvalidParameter beginning with `wrong`."""
+    value = text(request, name)
+    if not value.isascii() or not value.isdecimal() or len(value) > 5 or int(value) > 65535:
+        problem = "value out of range" if value.isdecimal() else "invalid syntax"
+        raise InvalidParameter(f'{wrong} "{value[:100]}": {problem}')
+    return int(value)
+
+
+class Containers:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._pruning = False
+
+    def _find(self, request: web.Request) -> Container:
+        return self._engine.find(request.match_info["id"])
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    async def list(self, request: web.Request) -> web.Response:
+        limit = integer(request, "limit") or 0
+        chosen = choose(self._engine, filters(request), everything=flag(request, "all"), limit=limit)
+        minor, sized = api_minor(request), flag(request, "size")
+        return answer(
+            [
+                list_entry(self._engine, container, minor, await self._sizes(container) if sized else None)
+                for container in chosen
+            ]
+        )
+
+    async def inspect(self, request: web.Request) -> web.Response:
+        container = self._find(request)
+        sizes = await self._sizes(container) if flag(request, "size") else None
+        return answer(inspect_container(self._engine, container, api_minor(request), sizes))
+
+    async def _sizes(self, container: Container) -> tuple[int, int]:
+        """Bytes of the container's own layer, and of that and its image."""
+        own = await asyncio.to_thread(measure_tree, self._engine.services.folder(container.id) / "diff")
+        try:
+            image = self._engine.services.images.find(container.record.image_id).size
+        except NotFound:
+            image = 0
+        return own, own + image
+
+    async def top(self, request: web.Request) -> web.Response:
+        container = self._find(request)
+        container.check_running()
+        pids = self._engine.services.runtime.pids(container.id)
+        titles, rows = await read_processes(pids, text(request, "ps_args"))
+        await container.publish("top")
+        return answer({"Titles": titles, "Processes": rows})
+
+    # --- create and remove --------------------------------------------------------------------------------------
+
+    async def create(self, request: web.Request) -> web.Response:
+        body = await read_create_body(request)
+        networking = body.networking_config
+        endpoints = (networking.endpoints_config if networking else None) or {}
+        if len(endpoints) > 1 and not is_version_at_least(request, 44):
+            names = ", ".join(sorted(endpoints))
+            raise InvalidParameter(f"Container cannot be created with multiple network endpoints: {names}")
+        check_platform(text(request, "platform"))
+        container_id, warnings = await self._engine.create(
+            text(request, "name") or None, body.config(), body.host_config or HostConfig(), networking
+        )
+        return answer({"Id": container_id, "Warnings": warnings}, 201)
+
+    async def remove(self, request: web.Request) -> web.Response:
+        if flag(request, "link"):
+            raise BennuError("Conflict, cannot remove the default link name of the container")
+        await self._engine.remove(
+            request.match_info["id"], asker(request), force=flag(request, "force"), volumes=flag(request, "v")
+        )
+        return no_content()
+
+    async def prune(self, request: web.Request) -> web.Response:
+        asked = filters(request)
+        asked.check({"label", "label!", "until"})
+        until_ns = [parse_moment(value, time.time_ns()) for value in asked.all("until")]
+        if self._pruning:
+            raise Conflict("a prune operation is already running")
+        self._pruning = True
+        try:
+            deleted, reclaimed = [], 0
+            for container in self._engine.list():
+                record = container.record
+                fits = asked.labels_match(record.config.labels) and not asked.labels_refuse(record.config.labels)
+                if record.running or not fits or any(record.created_ns > limit for limit in until_ns):
+                    continue
+                own, _ = await self._sizes(container)
+                try:
+                    await self._engine.remove(container.id, asker(request))
+                except (Conflict, NotFound):
+                    continue  # started again, or removed by another
+                deleted.append(container.id)
+                reclaimed += own
+        finally:
+            self._pruning = False
+        await self._engine.services.journal.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
+        return answer({"ContainersDeleted": deleted or None, "SpaceReclaimed": reclaimed})
+
+    async def rename(self, request: web.Request) -> web.Response:
+        await self._engine.rename(request.match_info["id"], text(request, "name"))
+        return no_content()
+
+    # --- life and death -----------------------------------------------------------------------------------------
+
+    async def start(self, request: web.Request) -> web.Response:
+        if (request.content_length or 0) > 7:
+            raise InvalidParameter(
+                "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
+            )
+        if text(request, "checkpoint"):
+            raise NotImplementedHere("starting from a checkpoint is not implemented")
+        await self._find(request).start(asker(request))
+        return no_content()
+
+    async def stop(self, request: web.Request) -> web.Response:
+        await self._find(request).stop(asker(request), integer(request, "t"), self._signal(request))
+        return no_content()
+
+    async def restart(self, request: web.Request) -> web.Response:
+        await self._find(request).restart(asker(request), integer(request, "t"), self._signal(request))
+        return no_content()
+
+    @staticmethod
+    def _signal(request: web.Request) -> str:
+        return text(request, "signal") if is_version_at_least(request, 42) else ""
+
+    async def kill(self, request: web.Request) -> web.Response:
+        try:
+            container = self._find(request)
+        except NotFound as error:
+            raise NotFound(f"cannot kill container: {request.match_info['id']}: {error}") from None
+        await container.kill(text(request, "signal"), asker(request))
+        return no_content()
+
+    async def pause(self, request: web.Request) -> web.Response:
+        await self._find(request).pause()
+        return no_content()
+
+    async def unpause(self, request: web.Request) -> web.Response:
+        await self._find(request).unpause()
+        return no_content()
+
+    async def resize(self, request: web.Request) -> web.Response:
+        height = bounded(request, "h", "invalid resize height")
+        width = bounded(request, "w", "invalid resize width")
+        container = self._find(request)
+        container.check_running()
+        await self._engine.services.runtime.resize(container.id, height, width)
+        await container.publish("resize", height=str(height), width=str(width))
+        return empty()
+
+    @ends_with_client
+    async def wait(self, request: web.Request) -> web.StreamResponse:
+        """The head goes out as soon as the wait is registered: clients start the container on seeing it."""
+        condition = parse_condition(text(request, "condition"))
+        ended = self._find(request).wait(condition)
+        response = await open_chunks(request)
+        result = await ended
+        error = WaitError(message=result.error) if result.error else None
+        await response.write(encode(WaitAnswer(status_code=result.exit_code, error=error)))
+        return response
+
+
+def parse_condition(name: str) -> WaitCondition:
+    try:
+        return WaitCondition(name or WaitCondition.NOT_RUNNING)
+    except ValueError:
+        raise InvalidParameter(f'invalid condition: "{name}"') from None
+
+
+async def read_create_body(request: web.Request) -> CreateBody:
+    """Raises: InvalidParameter; also when no field of `Config` is given at all."""
+    check_content_type(request)
+    raw = await read_bounded(request)
+    body = decode(raw, CreateBody) if raw else None
+    if body is None or not CONFIG_KEYS & set(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])):
+        raise InvalidParameter("config cannot be empty in order to create a container")
+    return body
+
+
+def check_platform(platform: str) -> None:
+    """Raises: NotImplementedHere for any but this host's."""
+    system, _, machine = platform.partition("/")
+    if platform and (system != "linux" or machine.partition("/")[0] not in ("", own_machine())):
+        raise NotImplementedHere(f"creating a container for the platform {platform} is not implemented")
+
+
+def own_machine() -> str:
+    """This host's architecture in Go's words."""
+    machine = os.uname().machine
+    return {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}.get(machine, machine)

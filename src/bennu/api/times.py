@@ -1,0 +1,36 @@
+"""Instants as the API writes and reads them. Inside they are integer ns since the epoch, 0 for "never"."""
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+from bennu.errors import InvalidParameter
+
+NEVER: Final = "0001-01-01T00:00:00Z"
+DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?(?:ns|us|µs|ms|s|m|h))+\Z", re.ASCII)
+PART: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?)(ns|us|µs|ms|s|m|h)")
+UNIT_NS: Final = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+
+
+def rfc3339(instant_ns: int) -> str:
+    """UTC, up to nine fraction digits, trailing zeros trimmed; 0 is Docker's zero time."""
+    if instant_ns == 0:
+        return NEVER
+    seconds, nanos = divmod(instant_ns, 10**9)
+    fraction = f".{nanos:09d}".rstrip("0").rstrip(".")
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + fraction + "Z"
+
+
+def parse_moment(text: str, now_ns: int) -> int:
+    """A prune's `until`: seconds since the epoch, a duration back from now, or a date. Raises: InvalidParameter."""
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text, re.ASCII):
+        seconds, _, fraction = text.partition(".")
+        return int(seconds) * 10**9 + int(fraction.ljust(9, "0"))
+    if DURATION.match(text) and len(text) < 64:
+        return now_ns - round(sum(float(number) * UNIT_NS[unit] for number, unit in PART.findall(text)))
+    try:
+        moment = datetime.fromisoformat(text)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 10**9)
+    except (ValueError, OverflowError):
+        raise InvalidParameter(f'failed to parse value as time or duration: "{text[:100]}"') from None
