@@ -34,13 +34,13 @@ def read_wait(answer: Answer) -> int:
     return int(result["StatusCode"])
 
 
-def resize(client: Client, container: str) -> None:
-    """Tell the container the window's size. A container that is not running has no window: no error."""
+def resize(client: Client, path: str) -> None:
+    """Tell the process at `path` the window's size. One that is not running has no window: no error."""
     size = read_size(1) or read_size(0)
     if size is None or size == (0, 0):
         return
     try:
-        client.do("POST", f"/containers/{segment(container)}/resize", query={"h": size[0], "w": size[1]})
+        client.do("POST", f"{path}/resize", query={"h": size[0], "w": size[1]})
     except ApiFailure:
         return
 
@@ -64,16 +64,17 @@ def hold_session(
     proxy: bool,
 ) -> bool:
     """Carry the stream to its end. Returns: True when the person detached."""
+    path = f"/containers/{segment(container)}"
     session = Session(
         answer,
         tty=tty,
         stdin=stdin,
         detach_keys=parse_detach_keys(keys) if tty and stdin else b"",
         on_signal=(lambda number: proxy_signal(client, container, number)) if proxy else None,
-        on_resize=(lambda: resize(client, container)) if tty else None,
+        on_resize=(lambda: resize(client, path)) if tty else None,
     )
     if tty:
-        resize(client, container)
+        resize(client, path)
     with raw_mode(tty and stdin):
         return session.run()
 

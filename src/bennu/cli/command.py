@@ -6,7 +6,7 @@ the words are read here, because docker's rules (`--rm=false`, `-e=K=V`, everyth
 container's) are those of another parser.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Final, NoReturn
@@ -88,6 +88,12 @@ class Spec:
     interspersed: bool  # False: options end at the first positional word
     bad_usage_code: int
     index: dict[str, Option] = field(default_factory=dict)
+
+    @property
+    def wants_given(self) -> bool:
+        """Whether the function asks which options were typed, defaults aside."""
+        code = self.function.__code__
+        return "given" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
     def __post_init__(self) -> None:
         self.index.update((flag, option) for option in self.options for flag in option.flags)
@@ -227,7 +233,7 @@ class Command(click.Command):
         words: Words = ctx.meta["bennu.words"]
         client: Client = ctx.find_root().obj
         options = dict(words.values)
-        if "given" in self.spec.function.__code__.co_varnames[: self.spec.function.__code__.co_argcount]:
+        if self.spec.wants_given:
             options["given"] = words.given
         return self.spec.function(client, words.positional, **options) or 0
 
@@ -248,34 +254,60 @@ def fail_usage(ctx: click.Context, command: click.Command, failure: UsageFailure
     raise UsageFailure(message, failure.exit_code)
 
 
+Table = dict[str, tuple[str, str]]
+
+
+@click.pass_context
+def help_when_alone(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        ctx.exit()
+
+
 class Group(click.Group):
     """Commands by name, each loaded from its module when it is asked for.
 
-    `table` maps a name to (where, short help); `where` is "module:attribute" below `bennu.cli`.
+    `table` maps a name to (where, short help); `where` is "module:attribute" below `bennu.cli`. `groups` are tables
+    under a name of their own; `aliases` are second names that help does not list.
     """
 
-    def __init__(self, name: str, table: dict[str, tuple[str, str]], help: str, **settings: Any) -> None:
-        super().__init__(name, help=help, **settings)
+    def __init__(
+        self,
+        name: str,
+        table: Table,
+        *,
+        help: str,
+        groups: Mapping[str, tuple[str, Table]] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(name, help=help, invoke_without_command=True, no_args_is_help=False, **settings)
         self.table = table
+        self.below = groups or {}
+        self.aliases = aliases or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.table)
+        return [*sorted(self.table), *self.below]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self.below:
+            short, table = self.below[cmd_name]
+            return Group(cmd_name, table, help=short, aliases=self.aliases, callback=help_when_alone)
         if cmd_name not in self.table:
-            return None
+            if self.aliases.get(cmd_name) not in self.table:
+                return None
+            cmd_name = self.aliases[cmd_name]
         where, short = self.table[cmd_name]
         module, _, attribute = where.partition(":")
         found = getattr(import_module(f"bennu.cli.{module}"), attribute)
         return Command(cmd_name, short, found) if isinstance(found, Spec) else found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.below:
+            with formatter.section("Management Commands"):
+                formatter.write_dl([(name, short) for name, (short, _) in self.below.items()])
         with formatter.section("Commands"):
-            formatter.write_dl(list(self._rows()))
-
-    def _rows(self) -> Iterator[tuple[str, str]]:
-        for name, (_, short) in self.table.items():
-            yield name, short
+            formatter.write_dl([(name, self.table[name][1]) for name in sorted(self.table)])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -289,7 +321,7 @@ class Group(click.Group):
         from difflib import get_close_matches
 
         message = f"bennu: unknown command: {ctx.command_path} {name}"
-        close = get_close_matches(name, self.table, n=3, cutoff=0.6)
+        close = get_close_matches(name, self.list_commands(ctx), n=3, cutoff=0.6)
         if close:
             message += "\n\nDid you mean " + " or ".join(f"'{ctx.command_path} {one}'" for one in close) + "?"
         return f"{message}\n\nRun '{ctx.command_path} --help' for more information"

@@ -33,6 +33,20 @@ class Headings(dict[str, Any]):
         self["Label"] = lambda name: name.rpartition(".")[2]
 
 
+class Aliased(dict[str, Any]):
+    """An object whose fields answer to further names, too; as JSON it stays what it is."""
+
+    def __init__(self, item: Item, aliases: Mapping[str, str]) -> None:
+        super().__init__(item)
+        self.aliases = aliases
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self.aliases
+
+    def __missing__(self, name: str) -> Any:
+        return self.get(self.aliases[name], "")
+
+
 def unescape(form: str) -> str:
     return form.replace("\\t", "\t").replace("\\n", "\n")
 

@@ -11,37 +11,115 @@ import click
 
 from bennu import __version__
 from bennu.cli.client import Client, find_host
-from bennu.cli.command import Group
+from bennu.cli.command import Group, Table
 from bennu.cli.failure import Failure
 
-PS: Final = ("commands.list_containers:ps", "List containers")
-INSPECT: Final = ("commands.inspect:inspect", "Return low-level information on objects")
-
-CONTAINER: Final[dict[str, tuple[str, str]]] = {
+CONTAINER: Final[Table] = {
     "attach": ("commands.run:attach", "Attach local standard input, output, and error streams to a running container"),
+    "commit": ("commands.transfer:commit", "Create a new image from a container's changes"),
+    "cp": ("commands.copy:cp", "Copy files/folders between a container and the local filesystem"),
     "create": ("commands.run:create", "Create a new container"),
+    "diff": ("commands.look:diff", "Inspect changes to files or directories on a container's filesystem"),
     "exec": ("commands.exec:exec_", "Execute a command in a running container"),
+    "export": ("commands.transfer:export", "Export a container's filesystem as a tar archive"),
     "kill": ("commands.life:kill", "Kill one or more running containers"),
     "logs": ("commands.logs:logs", "Fetch the logs of a container"),
     "pause": ("commands.life:pause", "Pause all processes within one or more containers"),
+    "port": ("commands.look:port", "List port mappings or a specific mapping for the container"),
     "rename": ("commands.life:rename", "Rename a container"),
     "restart": ("commands.life:restart", "Restart one or more containers"),
     "rm": ("commands.life:rm", "Remove one or more containers"),
     "run": ("commands.run:run", "Create and run a new container from an image"),
     "start": ("commands.run:start", "Start one or more stopped containers"),
+    "stats": ("commands.stats:stats", "Display a live stream of container(s) resource usage statistics"),
     "stop": ("commands.life:stop", "Stop one or more running containers"),
+    "top": ("commands.look:top", "Display the running processes of a container"),
     "unpause": ("commands.life:unpause", "Unpause all processes within one or more containers"),
+    "update": ("commands.look:update", "Update configuration of one or more containers"),
     "wait": ("commands.life:wait", "Block until one or more containers stop, then print their exit codes"),
 }
+PS: Final = ("commands.list_containers:ps", "List containers")
+IMAGES: Final = ("commands.images:images", "List images")
+RMI: Final = ("commands.images:rmi", "Remove one or more images")
+IMAGE: Final[Table] = {
+    "build": ("commands.build:build", "Build an image from a Dockerfile"),
+    "history": ("commands.images:history", "Show the history of an image"),
+    "import": ("commands.transfer:import_", "Import the contents from a tarball to create a filesystem image"),
+    "load": ("commands.transfer:load", "Load an image from a tar archive or STDIN"),
+    "pull": ("commands.images:pull", "Download an image from a registry"),
+    "save": ("commands.transfer:save", "Save one or more images to a tar archive (streamed to STDOUT by default)"),
+    "tag": ("commands.images:tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+}
+SYSTEM: Final[Table] = {
+    "events": ("commands.events:events", "Get real time events from the server"),
+    "info": ("commands.system:info", "Display system-wide information"),
+}
 
-ROOT: Final[dict[str, tuple[str, str]]] = {
-    "run": CONTAINER["run"],
-    "exec": CONTAINER["exec"],
-    "ps": PS,
-    "logs": CONTAINER["logs"],
-    "inspect": INSPECT,
-    "version": ("commands.version:version", "Show the version of the command and of the daemon"),
+GROUPS: Final[dict[str, tuple[str, Table]]] = {
+    "container": (
+        "Manage containers",
+        {
+            **CONTAINER,
+            "inspect": ("commands.inspect:container_inspect", "Display detailed information on one or more containers"),
+            "ls": PS,
+            "prune": ("commands.system:container_prune", "Remove all stopped containers"),
+        },
+    ),
+    "image": (
+        "Manage images",
+        {
+            **IMAGE,
+            "inspect": ("commands.inspect:image_inspect", "Display detailed information on one or more images"),
+            "ls": IMAGES,
+            "prune": ("commands.images:prune", "Remove unused images"),
+            "rm": RMI,
+        },
+    ),
+    "network": (
+        "Manage networks",
+        {
+            "connect": ("commands.networks:connect", "Connect a container to a network"),
+            "create": ("commands.networks:create", "Create a network"),
+            "disconnect": ("commands.networks:disconnect", "Disconnect a container from a network"),
+            "inspect": ("commands.inspect:network_inspect", "Display detailed information on one or more networks"),
+            "ls": ("commands.networks:ls", "List networks"),
+            "prune": ("commands.networks:prune", "Remove all unused networks"),
+            "rm": ("commands.networks:rm", "Remove one or more networks"),
+        },
+    ),
+    "system": (
+        "Manage the daemon",
+        {
+            **SYSTEM,
+            "df": ("commands.system:df", "Show disk usage"),
+            "prune": ("commands.system:prune", "Remove unused data"),
+        },
+    ),
+    "volume": (
+        "Manage volumes",
+        {
+            "create": ("commands.volumes:create", "Create a volume"),
+            "inspect": ("commands.inspect:volume_inspect", "Display detailed information on one or more volumes"),
+            "ls": ("commands.volumes:ls", "List volumes"),
+            "prune": ("commands.volumes:prune", "Remove unused local volumes"),
+            "rm": ("commands.volumes:rm", "Remove one or more volumes"),
+        },
+    ),
+}
+# Second names, found but not listed.
+HIDDEN: Final = {"list": "ls", "remove": "rm", "ps": "ls"}
+
+ROOT: Final[Table] = {
     **CONTAINER,
+    **IMAGE,
+    **SYSTEM,
+    "images": IMAGES,
+    "inspect": ("commands.inspect:inspect", "Return low-level information on objects"),
+    "ps": PS,
+    "rmi": RMI,
+    "version": ("commands.version:version", "Show the version of the command and of the daemon"),
+    "demo": ("demo:demo", "Play a scene on real containers, in private roots"),
+    "doctor": ("doctor:doctor", "Check what this machine offers, and say the cure for what is missing"),
 }
 
 
@@ -49,9 +127,9 @@ def build_root() -> Group:
     root = Group(
         "bennu",
         ROOT,
-        "A container engine about the death and resurrection of containers. The words are docker's.",
-        invoke_without_command=True,
-        no_args_is_help=False,
+        groups=GROUPS,
+        aliases=HIDDEN,
+        help="A container engine about the death and resurrection of containers. The words are docker's.",
         epilog="Run 'bennu COMMAND --help' for more information on a command.",
         callback=before_command,
     )

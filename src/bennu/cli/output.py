@@ -57,6 +57,12 @@ def human_age(created_s: float, now_s: float) -> str:
     return human_duration(max(0, int((now_s - created_s) * 1_000_000_000))) + " ago"
 
 
+def created_at(seconds: int) -> str:
+    from datetime import datetime
+
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %z %Z")
+
+
 def shorten_id(identity: str) -> str:
     return identity.removeprefix("sha256:")[:12]
 

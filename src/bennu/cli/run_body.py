@@ -107,9 +107,8 @@ def build_health(values: Values) -> Values | None:
 def build_host(values: Values) -> Values:
     """What of HostConfig has to be computed."""
     binds, anonymous = split_volumes(values["volume"])
-    name, _, retries = (values["restart"] or "no").partition(":")
     host: Values = {
-        "RestartPolicy": {"Name": name, "MaximumRetryCount": parse_retries(retries)},
+        "RestartPolicy": parse_restart(values["restart"] or "no"),
         "NetworkMode": "default",
         "LogConfig": {"Type": values["log_driver"] or "", "Config": as_mapping(values["log_opt"])},
         "MemorySwappiness": -1,
@@ -131,11 +130,13 @@ def build_host(values: Values) -> Values:
     return host
 
 
-def parse_retries(text: str) -> int:
-    if not text:
-        return 0
+def parse_restart(text: str) -> Values:
+    """`on-failure:3`; the names are the daemon's to judge."""
+    name, colon, retries = text.partition(":")
+    if not name and colon:
+        raise Failure("invalid restart policy format: no policy provided before colon")
     try:
-        return int(text)
+        return {"Name": name, "MaximumRetryCount": int(retries) if colon else 0}
     except ValueError:
         raise Failure("invalid restart policy format: maximum retry count must be an integer") from None
 

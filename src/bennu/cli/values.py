@@ -90,8 +90,9 @@ def parse_ulimit(text: str) -> dict[str, str | int]:
 
 
 ULIMITS: Final = frozenset(
-    ("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio")
-    + ("rttime", "sigpending", "stack")
+    re.findall(
+        r"\w+", "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
+    )
 )
 
 

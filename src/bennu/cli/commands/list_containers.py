@@ -5,7 +5,7 @@ from typing import Any
 from bennu.cli.client import Client
 from bennu.cli.command import command, integer, several, switch, text
 from bennu.cli.formatting import Listing, print_list
-from bennu.cli.output import ellipsis, go_quote, human_age, human_size, shorten_id
+from bennu.cli.output import created_at, ellipsis, go_quote, human_age, human_size, shorten_id
 from bennu.cli.values import encode_filters
 
 COMMAND_WIDTH = 20
@@ -78,12 +78,6 @@ def describe(item: Item, now: float, *, full: bool) -> Item:
         "Status": item["Status"],
         "Label": lambda name: labels.get(name, ""),
     }
-
-
-def created_at(seconds: int) -> str:
-    from datetime import datetime
-
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %z %Z")
 
 
 LISTING = Listing(

@@ -1,0 +1,108 @@
+"""inspect: everything the daemon knows about an object."""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from bennu.cli.client import Client, segment
+from bennu.cli.command import Spec, command, switch, text
+from bennu.cli.failure import ApiFailure, Failure
+from bennu.cli.output import say
+
+# In the order in which a bare name is looked up.
+PLACES: Final = {
+    "container": "/containers/{}/json",
+    "image": "/images/{}/json",
+    "network": "/networks/{}",
+    "volume": "/volumes/{}",
+}
+FORMAT: Final = text("-f, --format", "Format output using a Go template, or 'json'")
+
+
+def find_object(client: Client, name: str, kinds: Iterable[str], *, size: bool) -> Any:
+    """The first object of one of the kinds that answers to `name`. Raises: ApiFailure of the last kind tried."""
+    last: ApiFailure | None = None
+    for kind in kinds:
+        query = {"size": True} if size and kind == "container" else None
+        path = PLACES[kind].format(segment(name) if kind != "image" else image_path(name))
+        try:
+            return client.json("GET", path, query=query)
+        except ApiFailure as failure:
+            if failure.status != 404 and not (failure.status in (400, 501) and last is not None):
+                raise
+            last = failure
+    assert last is not None
+    raise last
+
+
+def image_path(name: str) -> str:
+    return "/".join(segment(part) for part in name.split("/"))
+
+
+def show_objects(names: Iterable[str], find: Callable[[str], Any], form: str | None) -> int:
+    """Print what is found, complain about the rest; the exit code."""
+    found, failures = [], []
+    for name in names:
+        try:
+            found.append(find(name))
+        except ApiFailure as failure:
+            failures.append(str(failure))
+    if form is None:
+        say(json.dumps(found, indent=4, ensure_ascii=False))
+    else:
+        from bennu.cli.formatting import print_formatted
+
+        for item in found:
+            print_formatted(form, item)
+    if failures:
+        raise Failure("\n".join(failures))
+    return 0
+
+
+@command(
+    "NAME|ID [NAME|ID...]",
+    FORMAT,
+    switch("-s, --size", "Display total file sizes if the type is container"),
+    text("--type", "Only inspect objects of the given type"),
+    least=1,
+)
+def inspect(client: Client, words: list[str], *, format: str | None, size: bool, type: str | None) -> int:
+    if type is not None and type not in PLACES:
+        raise Failure(f'unknown type: "{type}": must be one of ' + ", ".join(f'"{kind}"' for kind in PLACES))
+
+    def find(name: str) -> Any:
+        try:
+            return find_object(client, name, [type] if type else PLACES, size=size)
+        except ApiFailure as failure:
+            if failure.status == 404 and type is None:
+                raise NoSuchObject(name) from None
+            raise
+
+    return show_objects(words, find, format)
+
+
+class NoSuchObject(ApiFailure):
+    """No kind of object answers to the name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(404, f"No such object: {name}")
+
+    def __str__(self) -> str:
+        return f"Error: {self.message}"
+
+
+def inspect_of(kind: str, usage: str) -> Spec:
+    """The `inspect` of one kind's group."""
+
+    @command(usage, FORMAT, *([SIZE] if kind == "container" else []), least=1)
+    def inspect_one(client: Client, words: list[str], *, format: str | None, size: bool = False) -> int:
+        return show_objects(words, lambda name: find_object(client, name, [kind], size=size), format)
+
+    return inspect_one
+
+
+SIZE: Final = switch("-s, --size", "Display total file sizes")
+container_inspect = inspect_of("container", "CONTAINER [CONTAINER...]")
+image_inspect = inspect_of("image", "IMAGE [IMAGE...]")
+network_inspect = inspect_of("network", "NETWORK [NETWORK...]")
+volume_inspect = inspect_of("volume", "VOLUME [VOLUME...]")
