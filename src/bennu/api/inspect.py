@@ -213,4 +213,3 @@ def measure_tree(root: Path) -> int:
                 seen.add((status.st_dev, status.st_ino))
                 total += status.st_size
     return total
-

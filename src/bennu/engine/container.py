@@ -101,6 +101,12 @@ class Container:
         await self.publish("attach")
         return attachment
 
+    def detach(self, attachment: Attachment) -> None:
+        """Its client has left. Idempotent."""
+        attachment.close()
+        if attachment in self._attachments:
+            self._attachments.remove(attachment)
+
     # --- start --------------------------------------------------------------------------------------------------
 
     async def start(self, by: Asker) -> None:
