@@ -1,0 +1,170 @@
+"""Control groups of both versions: who is in one, what it used, what the memory limit did to it, and its end.
+
+A container's group has one path; under version 1 it exists once in every hierarchy. `hybrid` hosts count as version 1.
+Plain reads and writes of kernel files: quick, so not async.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+
+
+class Cgroups:
+    """The hierarchies of this host, found when first asked for."""
+
+    def __init__(self, root: Path = CGROUP_ROOT) -> None:
+        self.root = root
+
+    @cached_property
+    def unified(self) -> bool:
+        """Pure version 2."""
+        return (self.root / "cgroup.controllers").exists()
+
+    @cached_property
+    def hierarchies(self) -> dict[str, Path]:
+        """Controller name (or `systemd`, `unified`) → mount point; under version 2 just `unified`."""
+        if self.unified:
+            return {"unified": self.root}
+        found: dict[str, Path] = {}
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            _, where, kind, options, *_ = line.split()
+            if kind == "cgroup2":
+                found.setdefault("unified", Path(where))
+            elif kind == "cgroup":
+                for word in options.split(","):
+                    if word.startswith("name="):
+                        found.setdefault(word.removeprefix("name="), Path(where))
+                    elif word in _CONTROLLERS:
+                        found.setdefault(word, Path(where))
+        return found
+
+    def folder(self, controller: str, group: str) -> Path:
+        """The folder of `group` where `controller`'s files are. Raises: FileNotFoundError if the host lacks it."""
+        mount = self.hierarchies.get("unified" if self.unified else controller)
+        if mount is None:
+            raise FileNotFoundError(f"cgroup controller {controller} is not mounted")
+        return mount / group.lstrip("/")
+
+    def folders(self, group: str) -> list[Path]:
+        """All folders of `group` that exist, one a hierarchy."""
+        mounts = dict.fromkeys(self.hierarchies.values())
+        return [folder for mount in mounts if (folder := mount / group.lstrip("/")).is_dir()]
+
+    def pids(self, group: str) -> list[int]:
+        """Host pids of everything in the group and below, ascending. Empty if it is gone."""
+        return sorted(self._pids(group))
+
+    def _pids(self, group: str) -> set[int]:
+        for folder in self.folders(group):
+            if pids := set(_pids_below(folder)):
+                return pids
+        return set()
+
+    def kill(self, group: str, signum: int) -> None:
+        """Send a signal to everything in the group and below."""
+        if signum == signal.SIGKILL and self.unified:
+            with contextlib.suppress(OSError):
+                (self.folder("unified", group) / "cgroup.kill").write_text("1")
+                return
+        for pid in self._pids(group):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signum)
+
+    def remove(self, group: str) -> bool:
+        """Remove the group with all below. False: something still lives in it."""
+        done = True
+        for folder in self.folders(group):
+            for path, _, _ in os.walk(folder, topdown=False):
+                try:
+                    Path(path).rmdir()
+                except FileNotFoundError:
+                    continue
+                except OSError:
+                    done = False
+        return done
+
+    def freeze(self, group: str, *, frozen: bool) -> None:
+        """Ask for it; under version 1 the kernel may take a while. Raises: OSError."""
+        if self.unified:
+            (self.folder("unified", group) / "cgroup.freeze").write_text("1" if frozen else "0")
+        else:
+            (self.folder("freezer", group) / "freezer.state").write_text("FROZEN" if frozen else "THAWED")
+
+    def is_frozen(self, group: str) -> bool:
+        try:
+            if self.unified:
+                return "frozen 1" in (self.folder("unified", group) / "cgroup.events").read_text()
+            return (self.folder("freezer", group) / "freezer.state").read_text().strip() == "FROZEN"
+        except OSError:
+            return False
+
+    def oom_kills(self, group: str) -> int:
+        """How many of its processes the kernel killed for memory; 0 also if the group is gone."""
+        name, below = ("memory.events", "unified") if self.unified else ("memory.oom_control", "memory")
+        with contextlib.suppress(OSError):
+            return _field(self.folder(below, group) / name, "oom_kill")
+        return 0
+
+    def enter(self, group: str, pid: int) -> None:
+        """Move a process there, in those hierarchies in which this process is not at the top already.
+
+        A process at the top is in nobody's way; moving one costs a kernel grace period.
+        """
+        for controllers, _path in own_groups():
+            mount = self.hierarchies.get("unified" if self.unified or not controllers else controllers[0])
+            if mount is None:
+                continue
+            folder = mount / group.lstrip("/")
+            folder.mkdir(parents=True, exist_ok=True)
+            if controllers == ("cpuset",):
+                _inherit_cpuset(folder)
+            (folder / "cgroup.procs").write_text(str(pid))
+
+
+_CONTROLLERS: Final = {
+    *("blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "misc"),
+    *("net_cls", "net_prio", "perf_event", "pids", "rdma"),
+}
+
+
+def own_groups() -> list[tuple[tuple[str, ...], str]]:
+    """Controllers and path of each group this process is in, except those where it is at the top."""
+    groups = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if path != "/":
+            names = tuple(name.removeprefix("name=") for name in controllers.split(",") if name)
+            groups.append((names, path))
+    return groups
+
+
+def _pids_below(folder: Path) -> Iterator[int]:
+    for path, _, files in os.walk(folder):
+        if "cgroup.procs" in files:
+            # Threaded groups refuse the read; the group above lists their processes.
+            with contextlib.suppress(OSError):
+                yield from map(int, (Path(path) / "cgroup.procs").read_text().split())
+
+
+def _field(path: Path, name: str) -> int:
+    """The number behind `name` in a file of `name number` lines; 0 if it is not there."""
+    for line in path.read_text().splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return 0
+
+
+def _inherit_cpuset(folder: Path) -> None:
+    """A new cpuset of version 1 is empty, and nothing can enter an empty one."""
+    missing = [folder, *folder.parents]
+    for level in reversed(missing[: missing.index(CGROUP_ROOT / "cpuset")]):
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if not (level / name).read_text().strip():
+                (level / name).write_text((level.parent / name).read_text())

@@ -1,0 +1,118 @@
+"""Waiting for processes that are not our children, without a thread and without polling."""
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+
+
+async def wait_gone(pid: int) -> None:
+    """Return once the process has ended (a zombie has ended). Cancel-safe; returns at once if there is none."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        await wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def wait_readable(descriptor: int) -> None:
+    """Return once a read would not block."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(descriptor, _resolve, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _resolve(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def read_to_end(descriptor: int, limit: int = 1 << 20) -> bytes:
+    """Everything that comes out of a non-blocking pipe until its last writer is gone."""
+    got = bytearray()
+    while len(got) < limit:
+        try:
+            piece = os.read(descriptor, 65536)
+        except BlockingIOError:
+            await wait_readable(descriptor)
+            continue
+        if not piece:
+            break
+        got += piece
+    return bytes(got)
+
+
+class DescriptorWriter:
+    """Writes to a non-blocking pipe or packet socket, in pieces of at most `piece_bytes`."""
+
+    def __init__(self, descriptor: int, piece_bytes: int, *, owned: bool) -> None:
+        self._descriptor = descriptor
+        self._piece_bytes = piece_bytes
+        self._owned = owned
+        self._ready: asyncio.Future[None] | None = None
+
+    async def write(self, data: bytes) -> None:
+        """Waits while the other side is full. One at a time. Raises: OSError when there is no other side any more."""
+        rest = memoryview(data)
+        while rest:
+            if self._descriptor < 0:
+                raise BrokenPipeError("closed")
+            try:
+                rest = rest[os.write(self._descriptor, rest[: self._piece_bytes]) :]
+            except BlockingIOError:
+                await self._wait_ready()
+
+    async def _wait_ready(self) -> None:
+        loop = asyncio.get_running_loop()
+        descriptor = self._descriptor
+        self._ready = loop.create_future()
+        loop.add_writer(descriptor, _resolve, self._ready)
+        try:
+            await self._ready
+        finally:
+            self._ready = None
+            if self._descriptor == descriptor:
+                loop.remove_writer(descriptor)
+
+    def close(self) -> None:
+        """Idempotent; a write under way fails."""
+        if self._descriptor < 0:
+            return
+        descriptor, self._descriptor = self._descriptor, -1
+        if self._ready is not None:
+            self._ready.get_loop().remove_writer(descriptor)
+            _resolve(self._ready)
+        if self._owned:
+            os.close(descriptor)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs under this number; a zombie does not."""
+    with contextlib.suppress(OSError, IndexError):
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        return stat[stat.rindex(b")") + 2 :].split(None, 1)[0] not in (b"Z", b"X")
+    return False
+
+
+def parent_of(pid: int) -> int:
+    """0: there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    return int(stat[stat.rindex(b")") + 2 :].split()[1])
+
+
+def has_word_in_command(pid: int, word: str) -> bool:
+    """Whether `word` is one of the arguments the process was started with."""
+    try:
+        return word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
