@@ -52,7 +52,7 @@ class Attach:
         finally:
             stopped.cancel()
             if attachment is not None:
-                await container.detach(attachment)
+                container.detach(attachment)
 
 
 def read_terms(request: web.Request, container: Container) -> Terms:

@@ -1,7 +1,6 @@
 """`/containers`: create, the verbs that change a container's state, and what can be read of it at once."""
 
 import asyncio
-import os
 import time
 from typing import Final
 
@@ -13,7 +12,8 @@ from bennu.api.asker import asker
 from bennu.api.body import check_content_type, decode, read_bounded
 from bennu.api.inspect import inspect_container, measure_tree
 from bennu.api.listing import choose, list_entry
-from bennu.api.query import filters, flag, integer, is_version_at_least, text
+from bennu.api.machine import own_machine
+from bennu.api.query import api_minor, filters, flag, integer, is_version_at_least, text
 from bennu.api.streams import ends_with_client, open_chunks
 from bennu.api.times import parse_moment
 from bennu.engine.container import Container
@@ -23,7 +23,6 @@ from bennu.engine.waits import WaitCondition
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotImplementedHere
 from bennu.model import ContainerConfig, HostConfig, NetworkingConfig, Shape
 
-NEWEST: Final = 1_000  # for requests without a version
 CONFIG_KEYS: Final = frozenset(ContainerConfig.__struct_encode_fields__)
 
 
@@ -66,11 +65,6 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.route("POST", f"{one}/wait", api.wait),
         web.route("DELETE", one, api.remove),
     ]
-
-
-def api_minor(request: web.Request) -> int:
-    minor: int = request.get("api_minor", NEWEST)
-    return minor
 
 
 def bounded(request: web.Request, name: str, wrong: str) -> int:
@@ -261,9 +255,3 @@ def check_platform(platform: str) -> None:
     system, _, machine = platform.partition("/")
     if platform and (system != "linux" or machine.partition("/")[0] not in ("", own_machine())):
         raise NotImplementedHere(f"creating a container for the platform {platform} is not implemented")
-
-
-def own_machine() -> str:
-    """This host's architecture in Go's words."""
-    machine = os.uname().machine
-    return {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}.get(machine, machine)

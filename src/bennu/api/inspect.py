@@ -12,7 +12,8 @@ from bennu.engine.record import Record
 from bennu.errors import NotFound
 from bennu.lifecycle.status import State
 from bennu.model import EndpointSettings, MountPoint, PublishedPort
-from bennu.network import as_settings, exposed_names
+from bennu.network.model import as_settings
+from bennu.network.ports import exposed_names
 
 STORAGE_DRIVER: Final = "overlay2"
 Json = dict[str, Any]

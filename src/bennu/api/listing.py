@@ -238,7 +238,7 @@ def status_text(container: Container) -> str:
         return "Removal In Progress"
     return describe_status(
         record.state,
-        exit_code=record.exit_code,
+        exit_code=container.exit_code,
         started_at_ns=record.started_at_ns,
         finished_at_ns=record.finished_at_ns,
         health=record.health.status if record.health else "",

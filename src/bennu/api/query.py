@@ -10,6 +10,7 @@ from aiohttp import web
 from bennu.errors import InvalidParameter
 
 FALSE_WORDS: Final = frozenset({"", "0", "no", "false", "none"})
+NEWEST: Final = 47
 INT64: Final = 2**63
 INTEGER: Final = re.compile(r"[+-]?[0-9]+\Z", re.ASCII)
 
@@ -122,7 +123,12 @@ def _values(wanted: list[str] | dict[str, bool]) -> list[str]:
     return wanted
 
 
+def api_minor(request: web.Request) -> int:
+    """The minor of the version in the path; without one the client gets the newest."""
+    minor: int = request.get("api_minor", NEWEST)
+    return minor
+
+
 def is_version_at_least(request: web.Request, minor: int) -> bool:
-    """Whether the client speaks API 1.`minor` or newer; no version in the path means the newest."""
-    spoken: int | None = request.get("api_minor")
-    return spoken is None or spoken >= minor
+    """Whether the client speaks API 1.`minor` or newer."""
+    return api_minor(request) >= minor

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from bennu.api.detach import KeyWatch
 from bennu.api.streams import STDERR, Hijacked, frame
@@ -48,7 +48,7 @@ async def join(connection: Hijacked, process: Streams, terms: Terms) -> Ended:
     """Carry bytes both ways until one side ends. The connection stays open; nothing is left running."""
     output = asyncio.ensure_future(_carry_output(connection, process, terms))
     gone = asyncio.ensure_future(connection.gone.wait())
-    waiting: set[asyncio.Future[Ended | None]] = {output, gone}  # type: ignore[arg-type]
+    waiting: set[asyncio.Future[Any]] = {output, gone}
     entry = asyncio.ensure_future(_carry_input(connection, process, terms)) if terms.stdin else None
     if entry:
         waiting.add(entry)

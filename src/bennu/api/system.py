@@ -1,18 +1,237 @@
-"""`_ping`, `version`, `info`, `auth`: the engine about itself."""
+"""`_ping`, `version`, `info`, `auth`, `system/df`: the engine about itself and its host."""
+
+import asyncio
+import functools
+import os
+import platform
+import re
+import socket
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
 
 from aiohttp import web
 
+from bennu import __version__
+from bennu.api.answer import answer
+from bennu.api.inspect import STORAGE_DRIVER, measure_tree
+from bennu.api.listing import list_entry
+from bennu.api.machine import own_machine
+from bennu.api.query import api_minor
+from bennu.api.versions import API_VERSION, MIN_API_VERSION
+from bennu.engine.defaults import is_cgroup_v2
 from bennu.engine.engine import Engine
+from bennu.errors import NotImplementedHere
+from bennu.lifecycle.status import State
 
-NO_CACHE = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
-PING = NO_CACHE | {"Builder-Version": "1", "Swarm": "inactive"}
+NO_CACHE: Final = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
+PING: Final = NO_CACHE | {"Builder-Version": "1", "Swarm": "inactive"}
+REGISTRY: Final = "https://index.docker.io/v1/"
+Json = dict[str, Any]
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    return [web.route("GET", "/_ping", ping), web.route("HEAD", "/_ping", ping)]
+    api = System(engine)
+    return [
+        web.route("GET", "/_ping", ping),
+        web.route("HEAD", "/_ping", ping),
+        web.route("GET", "/version", version),
+        web.route("GET", "/info", api.info),
+        web.route("GET", "/system/df", api.disk_usage),
+        web.route("POST", "/auth", auth),
+    ]
 
 
 async def ping(request: web.Request) -> web.Response:
     if request.method == "HEAD":
         return web.Response(headers=PING | {"Content-Length": "0"}, content_type="text/plain", charset="utf-8")
     return web.Response(text="OK", headers=PING, content_type="text/plain", charset="utf-8")
+
+
+async def auth(request: web.Request) -> web.Response:
+    raise NotImplementedHere("checking registry credentials is not implemented")
+
+
+async def version(request: web.Request) -> web.Response:
+    common = {
+        "ApiVersion": API_VERSION,
+        "MinAPIVersion": MIN_API_VERSION,
+        "GitCommit": "",
+        "GoVersion": "",
+        "Os": "linux",
+        "Arch": own_machine(),
+        "KernelVersion": platform.release(),
+        "BuildTime": "",
+    }
+    engine = {"Name": "Engine", "Version": __version__, "Details": common | {"Experimental": "false"}}
+    python = {"Name": "python", "Version": platform.python_version(), "Details": {}}
+    return answer(
+        {
+            "Platform": {"Name": "Bennu"},
+            "Components": [engine, python],
+            "Version": __version__,
+            **common,
+        }
+    )
+
+
+class System:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def info(self, request: web.Request) -> web.Response:
+        return answer(self._containers() | self._engine_facts() | await asyncio.to_thread(host_facts))
+
+    def _containers(self) -> Json:
+        states = Counter(container.record.state for container in self._engine.list())
+        return {
+            "Containers": states.total(),
+            "ContainersRunning": states[State.RUNNING],
+            "ContainersPaused": states[State.PAUSED],
+            "ContainersStopped": states.total() - states[State.RUNNING] - states[State.PAUSED],
+            "Images": len(self._engine.services.images.list()),
+        }
+
+    def _engine_facts(self) -> Json:
+        services = self._engine.services
+        return {
+            "Driver": STORAGE_DRIVER,
+            "DriverStatus": [["Backing Filesystem", filesystem_of(services.data_root)], ["Supports d_type", "true"]],
+            "Plugins": {
+                "Volume": ["local"],
+                "Network": ["bridge", "host", "null"],
+                "Authorization": None,
+                "Log": ["json-file", "local", "none"],
+            },
+            "LoggingDriver": "json-file",
+            "DockerRootDir": str(services.data_root),
+            "Runtimes": {"crun": {"path": "crun"}},
+            "DefaultRuntime": "crun",
+            "Swarm": {
+                "NodeID": "",
+                "NodeAddr": "",
+                "LocalNodeState": "inactive",
+                "ControlAvailable": False,
+                "Error": "",
+                "RemoteManagers": None,
+            },
+            "LiveRestoreEnabled": True,
+            "Isolation": "",
+            "InitBinary": "tini",
+            "ServerVersion": __version__,
+            "ExperimentalBuild": False,
+            "Labels": [],
+            "GenericResources": None,
+            "HttpProxy": "",
+            "HttpsProxy": "",
+            "NoProxy": "",
+            "IndexServerAddress": REGISTRY,
+            "RegistryConfig": {
+                "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
+                "IndexConfigs": {
+                    "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True},
+                },
+                "Mirrors": [],
+            },
+            "Warnings": None,
+        }
+
+    async def disk_usage(self, request: web.Request) -> web.Response:
+        """Everything that takes disk space; types can be chosen with `type=container` and so on."""
+        kinds = set(request.query.getall("type", []))
+        services = self._engine.services
+        document: Json = {"LayersSize": sum(image.size for image in services.images.list())}
+        if not kinds or "container" in kinds:
+            document["Containers"] = [
+                list_entry(self._engine, container, api_minor(request), await self._sizes(container.id))
+                for container in self._engine.list()
+            ]
+        return answer(document)
+
+    async def _sizes(self, container_id: str) -> tuple[int, int]:
+        own = await asyncio.to_thread(measure_tree, self._engine.services.folder(container_id) / "diff")
+        return own, own
+
+
+# --- the host ---------------------------------------------------------------------------------------------------
+
+
+def host_facts() -> Json:
+    """Blocking, shortly: it reads /proc and /etc."""
+    v2 = is_cgroup_v2()
+    release = os_release()
+    options = ["name=seccomp,profile=builtin"] + (["name=cgroupns"] if v2 else [])
+    return {
+        "ID": host_id(),
+        "NCPU": os.cpu_count() or 1,
+        "MemTotal": memory_bytes(),
+        "Name": socket.gethostname(),
+        "OSType": "linux",
+        "OperatingSystem": release.get("PRETTY_NAME", "Linux"),
+        "OSVersion": release.get("VERSION_ID", ""),
+        "Architecture": platform.machine(),
+        "KernelVersion": platform.release(),
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": "2" if v2 else "1",
+        "MemoryLimit": has_controller("memory"),
+        "SwapLimit": has_swap_limit(v2),
+        "CpuCfsPeriod": has_controller("cpu"),
+        "CpuCfsQuota": has_controller("cpu"),
+        "CPUShares": has_controller("cpu"),
+        "CPUSet": has_controller("cpuset"),
+        "PidsLimit": has_controller("pids"),
+        "OomKillDisable": not v2,
+        "IPv4Forwarding": read_text("/proc/sys/net/ipv4/ip_forward") == "1",
+        "SecurityOptions": options,
+        "SystemTime": "",
+        "Debug": False,
+        "NFd": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
+    }
+
+
+@functools.cache
+def host_id() -> str:
+    return read_text("/etc/machine-id")
+
+
+def read_text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def memory_bytes() -> int:
+    found = re.search(r"^MemTotal:\s+([0-9]+) kB", read_text("/proc/meminfo"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def has_controller(name: str) -> bool:
+    """In either hierarchy."""
+    if name in read_text("/sys/fs/cgroup/cgroup.controllers").split():
+        return True
+    return any(line.split()[0] == name and line.split()[-1] == "1" for line in _cgroup_lines())
+
+
+def _cgroup_lines() -> list[str]:
+    return [line for line in read_text("/proc/cgroups").splitlines() if not line.startswith("#")]
+
+
+def has_swap_limit(v2: bool) -> bool:
+    return v2 or Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists()
+
+
+def os_release() -> dict[str, str]:
+    lines = (read_text("/etc/os-release") or read_text("/usr/lib/os-release")).splitlines()
+    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+    return {key: value.strip("\"'") for key, _, value in pairs}
+
+
+def filesystem_of(path: Path) -> str:
+    """The type of the file system that holds `path`."""
+    best, kind = "", "unknown"
+    for line in read_text("/proc/self/mounts").splitlines():
+        _, point, name, *_ = line.split(" ")
+        if (path == Path(point) or Path(point) in path.parents) and len(point) >= len(best):
+            best, kind = point, name
+    return kind
