@@ -15,6 +15,7 @@ from bennu.api.listing import choose, list_entry
 from bennu.api.machine import own_machine
 from bennu.api.query import api_minor, filters, flag, integer, is_version_at_least, text
 from bennu.api.streams import ends_with_client, open_chunks
+from bennu.api.terminal import read_size
 from bennu.api.times import parse_moment
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
@@ -65,15 +66,6 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.route("POST", f"{one}/wait", api.wait),
         web.route("DELETE", one, api.remove),
     ]
-
-
-def bounded(request: web.Request, name: str, wrong: str) -> int:
-    """A terminal dimension. Raises: InvalidParameter beginning with `wrong`."""
-    value = text(request, name)
-    if not value.isascii() or not value.isdecimal() or len(value) > 5 or int(value) > 65535:
-        problem = "value out of range" if value.isdecimal() else "invalid syntax"
-        raise InvalidParameter(f'{wrong} "{value[:100]}": {problem}')
-    return int(value)
 
 
 class Containers:
@@ -213,8 +205,7 @@ class Containers:
         return no_content()
 
     async def resize(self, request: web.Request) -> web.Response:
-        height = bounded(request, "h", "invalid resize height")
-        width = bounded(request, "w", "invalid resize width")
+        height, width = read_size(request)
         container = self._find(request)
         container.check_running()
         await self._engine.services.runtime.resize(container.id, height, width)

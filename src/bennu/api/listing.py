@@ -207,9 +207,9 @@ def parse_port_filter(text: str) -> PortFilter:
 def list_entry(engine: Engine, container: Container, api_minor: int, sizes: tuple[int, int] | None) -> Json:
     record = container.record
     annotations = record.host_config.annotations
-    host = {"NetworkMode": record.host_config.network_mode}
+    host: Json = {"NetworkMode": record.host_config.network_mode}
     if api_minor >= 46 and annotations is not UNSET and annotations:
-        host["Annotations"] = annotations  # type: ignore[assignment]
+        host["Annotations"] = annotations
     networks = networks_of(engine, record).items()
     entry: Json = {
         "Id": record.id,
@@ -236,7 +236,7 @@ def status_text(container: Container) -> str:
     record = container.record
     if container.removing and not record.running:
         return "Removal In Progress"
-    return describe_status(
+    text: str = describe_status(
         record.state,
         exit_code=container.exit_code,
         started_at_ns=record.started_at_ns,
@@ -244,6 +244,7 @@ def status_text(container: Container) -> str:
         health=record.health.status if record.health else "",
         now_ns=time.time_ns(),
     )
+    return text
 
 
 def shown_image(engine: Engine, container: Container) -> str:
