@@ -1,0 +1,216 @@
+"""The networks this host has, and who holds which of their addresses."""
+
+import ipaddress
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
+from bennu.network.addresses import LeaseBook, NoFreeAddress, Subnet, mac_of
+from bennu.network.model import PREDEFINED, Endpoint, EndpointRequest, Network
+from bennu.store import Delete, Put, Store, Transaction
+
+PREFIX: Final = "networks/"
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Network).decode
+
+
+def new_network_id() -> str:
+    return secrets.token_hex(32)
+
+
+class Catalogue:
+    """All networks by id, in order of their creation. Only what is on disk is in here."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._networks: dict[str, Network] = {}
+        self._books: dict[str, list[LeaseBook]] = {}
+
+    async def load(self) -> None:
+        entries = await self._store.read_prefix(PREFIX)
+        networks = [_decode(entry.value) for entry in entries]
+        for network in sorted(networks, key=lambda network: network.created_ns):
+            self._enter(network)
+
+    async def add(self, network: Network) -> None:
+        """Make it durable, then known. Raises: Unavailable."""
+        await self._store.commit(Transaction([Put(PREFIX + network.id, _encode(network))]))
+        self._enter(network)
+
+    async def remove(self, network: Network) -> None:
+        """Raises: Unavailable."""
+        await self._store.commit(Transaction([Delete(PREFIX + network.id)]))
+        self._networks.pop(network.id, None)
+        self._books.pop(network.id, None)
+
+    async def add_predefined(self) -> None:
+        """`host` and `none` have no properties but their identity."""
+        for name, driver in (("host", "host"), ("none", "null")):
+            if self.named(name) is None:
+                await self.add(Network(id=new_network_id(), name=name, created_ns=time.time_ns(), driver=driver))
+
+    def _enter(self, network: Network) -> None:
+        self._networks[network.id] = network
+        self._books[network.id] = [
+            LeaseBook.of(pool.subnet, pool.gateway, pool.ip_range, pool.aux.values()) for pool in network.ipam
+        ]
+
+    def __iter__(self) -> Iterator[Network]:
+        return iter(list(self._networks.values()))
+
+    def get(self, network_id: str) -> Network | None:
+        return self._networks.get(network_id)
+
+    def named(self, name: str) -> Network | None:
+        return next((network for network in self._networks.values() if network.name == name), None)
+
+    def find(self, ref: str) -> Network:
+        """By full id, name, or the beginning of an id. Raises: NotFound, InvalidParameter (ambiguous)."""
+        if not ref:
+            raise InvalidParameter("invalid network name or ID: value is empty")
+        ref_name = "bridge" if ref == "default" else ref
+        found = self._networks.get(ref) or self.named(ref_name)
+        if found is not None:
+            return found
+        matches = [network for network in self._networks.values() if network.id.startswith(ref)]
+        if len(matches) > 1:
+            raise InvalidParameter(f"network {ref} is ambiguous ({len(matches)} matches found based on ID prefix)")
+        if not matches:
+            raise NotFound(f"network {ref} not found")
+        return matches[0]
+
+    def subnets(self) -> list[Subnet]:
+        return [book.subnet for books in self._books.values() for book in books]
+
+    def lend(self, network: Network, request: EndpointRequest) -> dict[int, tuple[LeaseBook, str]]:
+        """An address of each family the network has, by family (4, 6).
+
+        Raises: NoFreeAddress, InvalidParameter, Conflict; then nothing is lent.
+        """
+        lent: dict[int, tuple[LeaseBook, str]] = {}
+        try:
+            for version, wanted in ((4, request.ipv4_address), (6, request.ipv6_address)):
+                books = [book for book in self._books[network.id] if book.subnet.version == version]
+                if wanted:
+                    check_wanted(network, wanted)
+                    books = [book for book in books if ipaddress.ip_address(wanted) in book.subnet]
+                    if not books:
+                        raise InvalidParameter(
+                            f"invalid address {wanted}: It does not belong to any of this network's subnets"
+                        )
+                    lent[version] = (books[0], books[0].lend_exactly(wanted))
+                elif books:
+                    lent[version] = _lend_any(network, version, books)
+        except BennuError:
+            for book, address in lent.values():
+                book.give_back(address)
+            raise
+        return lent
+
+    def adopt(self, endpoint: Endpoint) -> None:
+        """What a living sandbox holds is lent."""
+        for address in (endpoint.ip_address, endpoint.ipv6_address):
+            if address and (book := self._book_of(endpoint.network_id, address)) is not None:
+                book.adopt(address)
+
+    def give_back(self, endpoint: Endpoint) -> None:
+        """Idempotent; the network may be gone meanwhile."""
+        for address in (endpoint.ip_address, endpoint.ipv6_address):
+            if address and (book := self._book_of(endpoint.network_id, address)) is not None:
+                book.give_back(address)
+
+    def gateways(self, network: Network) -> dict[int, str]:
+        """By family."""
+        return {ipaddress.ip_address(pool.gateway).version: pool.gateway for pool in network.ipam if pool.gateway}
+
+    def _book_of(self, network_id: str, address: str) -> LeaseBook | None:
+        parsed = ipaddress.ip_address(address)
+        books = self._books.get(network_id, [])
+        return next((b for b in books if b.subnet.version == parsed.version and parsed in b.subnet), None)
+
+
+def check_wanted(network: Network, wanted: str) -> None:
+    """Whether a container may name its address on this network. Raises: InvalidParameter."""
+    if network.name in PREDEFINED:
+        raise InvalidParameter("user specified IP address is supported on user defined networks only")
+    try:
+        version = ipaddress.ip_address(wanted).version
+    except ValueError:
+        raise InvalidParameter(f"invalid IPv4 address: {wanted}") from None
+    if not any(pool.asked for pool in network.ipam if ipaddress.ip_network(pool.subnet).version == version):
+        raise InvalidParameter(
+            "user specified IP address is supported only when connecting to networks with user configured subnets"
+        )
+
+
+def _lend_any(network: Network, version: int, books: Iterable[LeaseBook]) -> tuple[LeaseBook, str]:
+    for book in books:
+        try:
+            return book, book.lend()
+        except NoFreeAddress:
+            continue
+    raise NoFreeAddress(
+        f"no available IPv{version} addresses on this network's address pools: {network.name} ({network.id})"
+    )
+
+
+def new_endpoint(
+    network: Network,
+    request: EndpointRequest,
+    lent: dict[int, tuple[LeaseBook, str]],
+    gateways: dict[int, str],
+    *,
+    container_id: str,
+    interface: str,
+    host_interface: str,
+) -> Endpoint:
+    """The place on the network that these addresses make."""
+    endpoint = Endpoint(
+        endpoint_id=secrets.token_hex(32),
+        network_id=network.id,
+        network_name=network.name,
+        interface=interface,
+        host_interface=host_interface,
+        mac_address=request.mac_address,
+        gw_priority=request.gw_priority,
+        container_name=request.container_name,
+        aliases=list(request.aliases),
+        links=dict(request.links),
+        driver_opts=request.driver_opts,
+        asked_ipv4=request.ipv4_address,
+        asked_ipv6=request.ipv6_address,
+    )
+    if network.has_names:
+        endpoint.dns_names = dns_names(request, container_id)
+    if 4 in lent:
+        book, endpoint.ip_address = lent[4]
+        endpoint.ip_prefix_len = book.subnet.prefixlen
+        endpoint.gateway = "" if network.internal else gateways.get(4, "")
+        endpoint.mac_address = endpoint.mac_address or mac_of(endpoint.ip_address)
+    if 6 in lent:
+        book, endpoint.ipv6_address = lent[6]
+        endpoint.ipv6_prefix_len = book.subnet.prefixlen
+        endpoint.ipv6_gateway = "" if network.internal else gateways.get(6, "")
+    return endpoint
+
+
+def dns_names(request: EndpointRequest, container_id: str) -> list[str]:
+    """Name, aliases, short id, host name: each once, in this order."""
+    names = [request.container_name, *request.aliases, container_id[:12], request.hostname]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def check_aliases(network: Network, request: EndpointRequest) -> None:
+    """Raises: InvalidParameter."""
+    if request.aliases and not network.has_names:
+        raise InvalidParameter("network-scoped aliases are only supported for user-defined networks")
+
+
+def check_not_connected(endpoints: Iterable[Endpoint], network: Network, container_name: str) -> None:
+    """Raises: Conflict."""
+    if any(endpoint.network_id == network.id for endpoint in endpoints):
+        raise Conflict(f"endpoint with name {container_name} already exists in network {network.name}")

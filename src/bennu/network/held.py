@@ -1,0 +1,173 @@
+"""Host ports that are ours: the one list, and a bound socket for each so that nobody else takes it meanwhile.
+
+The sockets are bound and never listen: whoever reaches the port before its rule is in force is refused, as if
+nothing were there yet.
+"""
+
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from bennu.errors import BennuError
+from bennu.model import PublishedPort
+from bennu.network.model import PortRequest
+
+WILDCARDS: Final = ("0.0.0.0", "::")
+EPHEMERAL: Final = (32768, 60999)
+Key = tuple[str, str, int]  # protocol, host address, host port
+
+
+class PortTaken(BennuError):
+    """In use by one of our containers, or by a program of the host."""
+
+
+class HeldPorts:
+    """Who holds which host port. Not durable: filled again from the living sandboxes."""
+
+    def __init__(self, *, ipv6: bool | None = None) -> None:
+        self._held: dict[Key, socket.socket | None] = {}
+        self._ipv6 = Path("/proc/sys/net/ipv6").exists() if ipv6 is None else ipv6
+        self._last_free = EPHEMERAL[0] - 1
+
+    def hold(self, request: PortRequest, default_host: str = "") -> list[PublishedPort]:
+        """Take host ports for a request: one entry for an address, one for each family for all addresses.
+
+        Raises: PortTaken with dockerd's words; then nothing is held.
+        """
+        hosts = self._hosts(request.host_ip or default_host)
+        refusal: PortTaken | None = None
+        for port in self._candidates(request):
+            try:
+                self._hold_all(request.proto, hosts, port)
+            except PortTaken as error:
+                refusal = error
+                continue
+            if request.host_port_first == 0:
+                self._last_free = port
+            return [
+                PublishedPort(container_port=request.container_port, proto=request.proto, host_ip=host, host_port=port)
+                for host in hosts
+            ]
+        if refusal is not None and request.host_port_first == request.host_port_last != 0:
+            raise refusal
+        raise PortTaken("all ports are allocated")
+
+    def adopt(self, port: PublishedPort) -> None:
+        """What a living sandbox has stays its own. Raises: PortTaken when another program has it meanwhile."""
+        key = (port.proto, port.host_ip, port.host_port)
+        self._held.setdefault(key, None)
+        if self._held[key] is None:
+            self._held[key] = _bind(*key)
+
+    def release(self, ports: Sequence[PublishedPort]) -> None:
+        """Idempotent."""
+        for port in ports:
+            held = self._held.pop((port.proto, port.host_ip, port.host_port), None)
+            if held is not None:
+                held.close()
+
+    def close(self) -> None:
+        for held in self._held.values():
+            if held is not None:
+                held.close()
+        self._held.clear()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def _hosts(self, host_ip: str) -> list[str]:
+        if host_ip:
+            return [host_ip]
+        return list(WILDCARDS if self._ipv6 else WILDCARDS[:1])
+
+    def _candidates(self, request: PortRequest) -> Iterator[int]:
+        if request.host_port_first:
+            yield from range(request.host_port_first, request.host_port_last + 1)
+            return
+        # Go round, as dockerd does, so that a port just freed is not given to another container at once.
+        first, last = read_ephemeral_range()
+        size = last - first + 1
+        start = self._last_free + 1 - first if first <= self._last_free < last else 0
+        for step in range(size):
+            yield first + (start + step) % size
+
+    def _hold_all(self, proto: str, hosts: Sequence[str], port: int) -> None:
+        taken: list[Key] = []
+        try:
+            for host in hosts:
+                key = (proto, host, port)
+                self._check_ours(key)
+                self._held[key] = _bind(*key)
+                taken.append(key)
+        except PortTaken:
+            for key in taken:
+                held = self._held.pop(key)
+                if held is not None:
+                    held.close()
+            raise
+
+    def _check_ours(self, key: Key) -> None:
+        proto, host, port = key
+        address = ipaddress.ip_address(host)
+        wildcard = WILDCARDS[address.version == 6]
+        if address.is_unspecified:
+            clash = any(p == proto and n == port and (":" in h) == (":" in host) for p, h, n in self._held)
+        else:
+            clash = key in self._held or (proto, wildcard, port) in self._held
+        if clash:
+            raise PortTaken(f"Bind for {shown(host)}:{port} failed: port is already allocated")
+
+
+def shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def read_ephemeral_range() -> tuple[int, int]:
+    try:
+        first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+        return int(first), int(last)
+    except (OSError, ValueError):
+        return EPHEMERAL
+
+
+def _bind(proto: str, host: str, port: int) -> socket.socket | None:
+    """A bound socket; None where the family is not to be had. Raises: PortTaken with the kernel's reason."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
+    try:
+        held = socket.socket(family, kind | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT:
+            return None
+        raise
+    try:
+        if family == socket.AF_INET6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _bind_exclusively(held, host, port)
+    except OSError as error:
+        held.close()
+        if error.errno == errno.EADDRNOTAVAIL and family == socket.AF_INET6 and host == "::":
+            return None  # IPv6 is switched off
+        reason = os.strerror(error.errno or errno.EADDRINUSE).lower()
+        raise PortTaken(f"failed to bind host port {shown(host)}:{port}/{proto}: {reason}") from None
+    return held
+
+
+def _bind_exclusively(held: socket.socket, host: str, port: int) -> None:
+    try:
+        held.bind((host, port))
+        return
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or held.type != socket.SOCK_STREAM:
+            raise
+    # Perhaps only finished connections (TIME_WAIT) are in the way. With SO_REUSEADDR they are not, but another
+    # program's bound socket is not either, so listen for a moment: that finds it. Then nobody may share it.
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((host, port))
+    held.listen(1)
+    held.shutdown(socket.SHUT_RDWR)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

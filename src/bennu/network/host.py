@@ -1,0 +1,164 @@
+"""What the host itself has to offer: the default bridge and its subnet, forwarding."""
+
+import asyncio
+import contextlib
+import fcntl
+import ipaddress
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from bennu.errors import InvalidParameter
+from bennu.network import links, netns
+from bennu.network.addresses import Subnet, choose_subnet
+from bennu.network.catalogue import Catalogue, new_network_id
+from bennu.network.links import BridgeAddress
+from bennu.network.model import (
+    DEFAULT_MTU,
+    OPTION_BRIDGE_NAME,
+    OPTION_DEFAULT_BRIDGE,
+    OPTION_HOST_BINDING,
+    OPTION_ICC,
+    OPTION_MASQUERADE,
+    OPTION_MTU,
+    Ipam,
+    Network,
+)
+from bennu.network.netns import in_own_thread
+
+SUBNET_LOCK: Final = Path("/run/lock/bennu-subnets")  # of the machine: two daemons must not choose one subnet
+RESOLV_CONF: Final = Path("/etc/resolv.conf")
+RESOLVED_CONF: Final = Path("/run/systemd/resolve/resolv.conf")
+log = logging.getLogger(__name__)
+
+
+async def ensure_default_bridge(catalogue: Catalogue, bridge: str, bip: str) -> Network:
+    """The network `bridge`, as it was, or new on a subnet that nothing on this host uses. Raises: BennuError."""
+    known = catalogue.named("bridge")
+    if known is not None:
+        if known.bridge == bridge and (not bip or _ipam_of(bip) == known.ipam[0]):
+            return known
+        await catalogue.remove(known)
+    async with subnet_lock():
+        ipam = _ipam_of(bip) if bip else _ipam_free(await used_subnets(catalogue, but_of=[bridge]))
+        network = default_network(bridge, ipam)
+        # Raised while the lock is held: only then does another daemon see its route.
+        await raise_bridge(network)
+        await catalogue.add(network)
+    return network
+
+
+def default_network(bridge: str, ipam: Ipam) -> Network:
+    return Network(
+        id=new_network_id(),
+        name="bridge",
+        created_ns=time.time_ns(),
+        bridge=bridge,
+        ipam=[ipam],
+        options={
+            OPTION_DEFAULT_BRIDGE: "true",
+            OPTION_ICC: "true",
+            OPTION_MASQUERADE: "true",
+            OPTION_HOST_BINDING: "0.0.0.0",
+            OPTION_BRIDGE_NAME: bridge,
+            OPTION_MTU: str(DEFAULT_MTU),
+        },
+    )
+
+
+def _ipam_of(bip: str) -> Ipam:
+    """`--bip 172.26.0.1/24`: the bridge's address, and with it the subnet."""
+    try:
+        interface = ipaddress.IPv4Interface(bip)
+    except ValueError:
+        raise InvalidParameter(f"invalid address of the default bridge: {bip}") from None
+    return Ipam(subnet=str(interface.network), gateway=str(interface.ip))
+
+
+def _ipam_free(used: Sequence[Subnet]) -> Ipam:
+    subnet = choose_subnet(used)
+    return Ipam(subnet=str(subnet), gateway=str(subnet.network_address + 1))
+
+
+@contextlib.asynccontextmanager
+async def subnet_lock() -> AsyncIterator[None]:
+    """Held while a subnet is chosen and until its bridge is up."""
+    SUBNET_LOCK.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(SUBNET_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        await _flock(fd)
+        yield
+    finally:
+        os.close(fd)
+
+
+async def _flock(fd: int) -> None:
+    # Waits at most a few seconds: the other daemon holds it for milliseconds, a stopped one must not hold us up.
+    for _ in range(250):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        await asyncio.sleep(0.02)
+    log.warning("another daemon has held %s for 5 s; going on without it", SUBNET_LOCK)
+
+
+async def used_subnets(catalogue: Catalogue, *, but_of: Sequence[str] = ()) -> list[Subnet]:
+    """Networks of ours, where the host's routes lead, and its resolvers: nothing of it may become a subnet."""
+    routes = await in_own_thread(lambda: links.read_routes(but_of=but_of))
+    return [*catalogue.subnets(), *routes, *resolver_addresses(read_resolv_conf())]
+
+
+def resolver_addresses(text: str) -> list[Subnet]:
+    found: list[Subnet] = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver":
+            with contextlib.suppress(ValueError):
+                found.append(ipaddress.ip_network(words[1].partition("%")[0]))
+    return found
+
+
+def read_resolv_conf() -> str:
+    """The host's; where that only names systemd's local stub, what stands behind the stub."""
+    try:
+        text = RESOLV_CONF.read_text(errors="replace")
+    except OSError:
+        return ""
+    if resolver_addresses(text) == [ipaddress.ip_network("127.0.0.53")]:
+        with contextlib.suppress(OSError):
+            return RESOLVED_CONF.read_text(errors="replace")
+    return text
+
+
+async def raise_bridge(network: Network) -> None:
+    """Make or put right the interface of a network. Idempotent. Raises: OSError, NetlinkError."""
+    addresses = [
+        BridgeAddress(pool.gateway, ipaddress.ip_network(pool.subnet).prefixlen)
+        for pool in network.ipam
+        if pool.gateway
+    ]
+    await in_own_thread(
+        lambda: links.ensure_bridge(network.bridge, addresses, network.mtu, route_localnet=not network.internal)
+    )
+    if network.enable_ipv6 and not network.internal:
+        enable_ipv6_forwarding()
+
+
+def enable_forwarding() -> None:
+    if not netns.write_sysctl("ipv4/ip_forward", "1"):
+        log.warning("cannot switch on net.ipv4.ip_forward: containers reach no other host, nor others their ports")
+
+
+def enable_ipv6_forwarding() -> None:
+    """A host that forwards ignores router advertisements unless told otherwise: keep those it listened to."""
+    if Path("/proc/sys/net/ipv6/conf/all/forwarding").exists():
+        for folder in Path("/proc/sys/net/ipv6/conf").iterdir():
+            knob = folder / "accept_ra"
+            with contextlib.suppress(OSError):
+                if knob.read_text().strip() == "1":
+                    knob.write_text("2")
+    if not netns.write_sysctl("ipv6/conf/all/forwarding", "1"):
+        log.warning("cannot switch on IPv6 forwarding")

@@ -1,0 +1,212 @@
+"""Links, addresses and routes through netlink. Blocking; holds no policy and no state.
+
+Functions that take an `IPRoute` act in the namespace its thread was in when it was made.
+"""
+
+import errno
+import ipaddress
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from socket import AF_INET, AF_INET6
+from typing import Any, Final
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from bennu.network import netns
+from bennu.network.addresses import Subnet
+from bennu.network.model import Endpoint
+
+MAIN_TABLE: Final = 254
+IFA_F_NODAD: Final = 2
+IFF_UP: Final = 1
+PREPARED_NAME: Final = "eth0"  # the container's end of the pair that a prepared namespace comes with
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeAddress:
+    address: str
+    prefix_len: int
+
+
+def make_namespace(path: Path, host_interface: str) -> None:
+    """A pinned namespace with loopback up and a veth pair of which `host_interface` is the host's end ("": none).
+
+    Both ends are down and without addresses. Runs in a thread of its own. Raises: OSError, NetlinkError.
+    """
+    host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        netns.enter_new()
+        netns.pin(path)
+        try:
+            # An interface without IPv6 addresses of ours must not make itself one; loopback keeps ::1.
+            netns.write_sysctl("ipv6/conf/default/disable_ipv6", "1")
+            with IPRoute() as ipr:
+                ipr.link("set", index=1, state="up")
+                if host_interface:
+                    add_pair(ipr, host_interface, PREPARED_NAME, host)
+        except BaseException:
+            netns.unpin(path)
+            raise
+    finally:
+        os.close(host)
+
+
+def add_pair(ipr: IPRoute, host_interface: str, interface: str, host_ns: int) -> None:
+    """From within a namespace: `interface` here, `host_interface` in the namespace behind the descriptor."""
+    ipr.link("add", ifname=interface, kind="veth", peer={"ifname": host_interface, "net_ns_fd": host_ns})
+
+
+def plug_in(host_interface: str, bridge: str, mtu: int) -> None:
+    """Make the host's end a port of the bridge, and up. Raises: NetlinkError."""
+    with IPRoute() as ipr:
+        index = require_index(ipr, host_interface)
+        ipr.link("set", index=index, master=require_index(ipr, bridge), mtu=mtu, state="up")
+        # A container that calls its own published port comes back through the port it left by (with br_netfilter).
+        ipr.brport("set", index=index, mode=1)
+
+
+def add_pair_into(path: str, host_interface: str, interface: str) -> None:
+    """As `add_pair`, from the host's side: the container's end is born inside the namespace behind `path`."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with IPRoute() as ipr:
+            ipr.link("add", ifname=host_interface, kind="veth", peer={"ifname": interface, "net_ns_fd": fd})
+    finally:
+        os.close(fd)
+
+
+def configure(endpoint: Endpoint, mtu: int, *, with_routes: bool) -> None:
+    """From inside a sandbox: give an interface its addresses and bring it up. Raises: OSError, NetlinkError."""
+    if endpoint.ipv6_address:
+        netns.write_sysctl(f"ipv6/conf/{endpoint.interface}/disable_ipv6", "0")
+        netns.write_sysctl(f"ipv6/conf/{endpoint.interface}/accept_ra", "0")
+    with IPRoute() as ipr:
+        index = require_index(ipr, endpoint.interface)
+        ipr.link("set", index=index, address=endpoint.mac_address, mtu=mtu)
+        for address, prefix_len in (
+            (endpoint.ip_address, endpoint.ip_prefix_len),
+            (endpoint.ipv6_address, endpoint.ipv6_prefix_len),
+        ):
+            if address:
+                add_address(ipr, index, address, prefix_len)
+        ipr.link("set", index=index, state="up")
+        if with_routes:
+            set_default_routes(ipr, index, filter(None, (endpoint.gateway, endpoint.ipv6_gateway)))
+
+
+def add_address(ipr: IPRoute, index: int, address: str, prefix_len: int) -> None:
+    """Idempotent."""
+    interface = ipaddress.ip_interface(f"{address}/{prefix_len}")
+    extra: dict[str, Any] = {"flags": IFA_F_NODAD} if interface.version == 6 else {}
+    if interface.version == 4 and prefix_len < 31:
+        extra["broadcast"] = str(interface.network.broadcast_address)
+    try:
+        ipr.addr("add", index=index, address=address, prefixlen=prefix_len, **extra)
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
+            raise
+
+
+def set_default_routes(ipr: IPRoute, index: int, gateways: Iterable[str]) -> None:
+    for gateway in gateways:
+        family = AF_INET6 if ":" in gateway else AF_INET
+        ipr.route("replace", family=family, dst="default", gateway=gateway, oif=index)
+
+
+def drop_default_routes(ipr: IPRoute) -> None:
+    for family in (AF_INET, AF_INET6):
+        for route in ipr.get_routes(family=family, table=MAIN_TABLE):
+            if route["dst_len"] == 0 and route.get_attr("RTA_GATEWAY") is not None:
+                ipr.route("del", family=family, dst="default", gateway=route.get_attr("RTA_GATEWAY"))
+
+
+def ensure_bridge(name: str, addresses: Sequence[BridgeAddress], mtu: int, *, route_localnet: bool) -> None:
+    """Make the bridge, or put right the one that is there; addresses that are not named are taken off it.
+
+    Raises: OSError, NetlinkError.
+    """
+    with IPRoute() as ipr:
+        if find_index(ipr, name) is None:
+            ipr.link("add", ifname=name, kind="bridge", mtu=mtu)
+        index = require_index(ipr, name)
+        link = ipr.get_links(index)[0]
+        if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "bridge":
+            raise OSError(errno.EEXIST, "an interface of that name is there and is no bridge", name)
+        present = _addresses_of(ipr, index)
+        wanted = {(item.address, item.prefix_len) for item in addresses}
+        for address, prefix_len in present - wanted:
+            ipr.addr("del", index=index, address=address, prefixlen=prefix_len)
+        if any(":" in item.address for item in addresses):
+            netns.write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "0")
+        for address, prefix_len in sorted(wanted - present):
+            add_address(ipr, index, address, prefix_len)
+        ipr.link("set", index=index, state="up", mtu=mtu)
+    if route_localnet:
+        netns.write_sysctl(f"ipv4/conf/{name}/route_localnet", "1")
+
+
+def _addresses_of(ipr: IPRoute, index: int) -> set[tuple[str, int]]:
+    """Link-local ones, which the kernel makes itself, apart."""
+    found = {(item.get_attr("IFA_ADDRESS"), item["prefixlen"]) for item in ipr.get_addr(index=index)}
+    return {(address, length) for address, length in found if not ipaddress.ip_address(address).is_link_local}
+
+
+def remove_link(name: str) -> None:
+    """Idempotent. Slow: the kernel waits until nobody uses it any more. Raises: NetlinkError."""
+    with IPRoute() as ipr:
+        index = find_index(ipr, name)
+        if index is None:
+            return
+        try:
+            ipr.link("del", index=index)
+        except NetlinkError as error:
+            if error.code != errno.ENODEV:
+                raise
+
+
+def find_index(ipr: IPRoute, name: str) -> int | None:
+    found = ipr.link_lookup(ifname=name)
+    return int(found[0]) if found else None
+
+
+def require_index(ipr: IPRoute, name: str) -> int:
+    """Raises: OSError (ENODEV)."""
+    index = find_index(ipr, name)
+    if index is None:
+        raise OSError(errno.ENODEV, "no such interface", name)
+    return index
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    index: int
+    master: str  # the bridge it is a port of, "" for none
+    is_up: bool
+
+
+def list_links() -> dict[str, LinkState]:
+    """The interfaces of this namespace, by name."""
+    with IPRoute() as ipr:
+        found = [(link.get_attr("IFLA_IFNAME"), link) for link in ipr.get_links()]
+    names = {link["index"]: name for name, link in found}
+    return {
+        name: LinkState(link["index"], names.get(link.get_attr("IFLA_MASTER"), ""), bool(link["flags"] & IFF_UP))
+        for name, link in found
+    }
+
+
+def read_routes(*, but_of: Iterable[str] = ()) -> list[Subnet]:
+    """What the host's main routing table leads to, default routes apart, without the routes of some interfaces."""
+    with IPRoute() as ipr:
+        ignored = {find_index(ipr, name) for name in but_of}
+        found: list[Subnet] = []
+        for family in (AF_INET, AF_INET6):
+            for route in ipr.get_routes(family=family, table=MAIN_TABLE):
+                destination = route.get_attr("RTA_DST")
+                if destination is None or route["dst_len"] == 0 or route.get_attr("RTA_OIF") in ignored:
+                    continue
+                found.append(ipaddress.ip_network(f"{destination}/{route['dst_len']}", strict=False))
+        return [subnet for subnet in found if not subnet.is_link_local and not subnet.is_multicast]

@@ -1,0 +1,146 @@
+"""Network namespaces as files, and threads that step into them.
+
+A namespace belongs to a thread, and a thread that has stepped into one must never serve anybody else: each call
+here runs in a thread of its own that ends with it. The daemon itself never leaves its namespace.
+"""
+
+import asyncio
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+Result = TypeVar("Result")
+
+CLONE_NEWNET: Final = 0x40000000
+MS_BIND: Final = 4096
+MNT_DETACH: Final = 2
+NSFS_MAGIC: Final = 0x6E736673
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+
+
+async def in_own_thread(work: Callable[[], Result]) -> Result:
+    """Run blocking work in a fresh thread. A cancellation waits for the work's end, so that it can be undone."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def body() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # handed to the waiter, whatever it is
+            _call_soon(loop, _fail, future, error)
+        else:
+            _call_soon(loop, _succeed, future, result)
+
+    threading.Thread(target=body, name="netns", daemon=True).start()
+    return await finish(future)
+
+
+def run_in_own_thread(work: Callable[[], Result]) -> Result:
+    """The same for callers that may block."""
+    outcome: list[Result] = []
+    failure: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # handed to the caller, whatever it is
+            failure.append(error)
+
+    thread = threading.Thread(target=body, name="netns", daemon=True)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+async def finish(future: "asyncio.Future[Result]") -> Result:
+    """Wait for it to the end, also when cancelled meanwhile; then the cancellation goes on."""
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        if not future.done():
+            await asyncio.wait([future])
+        raise
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: object) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call, *args)
+
+
+def _succeed(future: "asyncio.Future[Result]", result: Result) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: "asyncio.Future[Result]", error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def enter_new() -> None:
+    """Move the calling thread into a new network namespace. Only in a thread of one's own. Raises: OSError."""
+    _check(_libc.unshare(CLONE_NEWNET), "unshare")
+
+
+def enter(path: str | Path) -> None:
+    """Move the calling thread into the namespace behind `path`. Only in a thread of one's own. Raises: OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.setns(fd, CLONE_NEWNET), f"setns {path}")
+    finally:
+        os.close(fd)
+
+
+def pin(path: Path) -> None:
+    """Let the calling thread's namespace live on as the file `path`, which must not exist. Raises: OSError."""
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+    try:
+        source = b"/proc/thread-self/ns/net"
+        _check(_libc.mount(source, os.fsencode(path), b"none", MS_BIND, None), f"mount {path}")
+    except BaseException:
+        path.unlink()
+        raise
+
+
+def unpin(path: Path) -> None:
+    """Take the file away; the namespace ends with its last process. Idempotent. Raises: OSError."""
+    while _libc.umount2(os.fsencode(path), MNT_DETACH) == 0:
+        pass  # each mount on top of the other
+    path.unlink(missing_ok=True)
+
+
+def is_pinned(path: str | Path) -> bool:
+    """Whether a namespace is behind the file (after a reboot only an empty file may be left, or none)."""
+    try:
+        statvfs_type = _filesystem_of(path)
+    except OSError:
+        return False
+    return statvfs_type == NSFS_MAGIC
+
+
+def _filesystem_of(path: str | Path) -> int:
+    buffer = ctypes.create_string_buffer(256)  # struct statfs; f_type is its first word
+    _check(_libc.statfs(os.fsencode(path), buffer), f"statfs {path}")
+    return ctypes.c_long.from_buffer(buffer).value
+
+
+def write_sysctl(name: str, value: str) -> bool:
+    """Set `net/…` in the calling thread's namespace; False where the kernel has no such knob or lets nobody turn it."""
+    path = Path("/proc/sys/net") / name
+    try:
+        if path.read_text().strip() != value:
+            path.write_text(value)
+    except OSError:
+        return False
+    return True

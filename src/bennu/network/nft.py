@@ -1,0 +1,169 @@
+"""Carries out plans with `nft`: one process at a time, for all changes that came while the last one ran."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from bennu.errors import BennuError
+from bennu.network.rules import Plan, render_change, render_removal, render_table
+from bennu.process import run
+
+NFT_TIMEOUT_S: Final = 30
+NETLINK_NETFILTER: Final = 12
+NFNL_SUBSYS_NFTABLES: Final = 10
+NFT_MSG_NEWGEN: Final = 15
+NFT_MSG_GETGEN: Final = 16
+NLM_F_REQUEST: Final = 1
+NFTA_GEN_ID: Final = 1
+log = logging.getLogger(__name__)
+
+
+class FirewallFailure(BennuError):
+    """nftables refused; the text says why."""
+
+
+class Firewall:
+    """One table of ours. Callers change what `wanted()` answers and then wait for `apply`."""
+
+    def __init__(self, table: str, wanted: Callable[[], Plan]) -> None:
+        self.table = table
+        self._wanted = wanted
+        self._applied: Plan | None = None  # None: unknown, the table is written anew
+        self._turn = asyncio.Lock()
+        self._waiting: asyncio.Task[None] | None = None
+        self._runs: set[asyncio.Task[None]] = set()  # the one that runs and the one that waits
+        self._generation = -1  # of the kernel's rule set after our last write
+        self.runs = 0  # nft processes started so far
+
+    async def apply(self) -> None:
+        """Return when the kernel holds what was wanted at the time of the call, or something newer.
+
+        Raises: FirewallFailure; then the table may be older than wanted, never half-written.
+        A cancelled caller does not stop the others' change.
+        """
+        if self._waiting is None:
+            self._waiting = asyncio.create_task(self._run_next(), name=f"write table {self.table}")
+            self._runs.add(self._waiting)
+            self._waiting.add_done_callback(self._runs.discard)
+        await asyncio.shield(self._waiting)
+
+    async def rewrite(self) -> None:
+        """Write the whole table again, whatever we believe it to be."""
+        self._applied = None
+        await self.apply()
+
+    async def remove(self) -> None:
+        """Delete the table."""
+        async with self._turn:
+            await self._nft(render_removal(self.table))
+            self._applied = None
+
+    async def is_intact(self) -> bool:
+        """False when somebody flushed or changed our table since we wrote it. Cheap unless rules changed anywhere."""
+        async with self._turn:
+            if self._applied is None:
+                return False
+            generation = read_generation()
+            if generation == self._generation:
+                return True
+            counts = await self._count()
+            if counts != _expected(self._applied):
+                return False
+            self._generation = generation
+            return True
+
+    async def _run_next(self) -> None:
+        async with self._turn:
+            self._waiting = None  # from here on a change needs another turn
+            plan = self._wanted()
+            try:
+                await self._write(plan)
+            except BaseException:
+                self._applied = None
+                raise
+            self._applied = plan
+            self._generation = read_generation()
+
+    async def _write(self, plan: Plan) -> None:
+        before = self._applied
+        if before is not None and before.bridges == plan.bridges:
+            change = render_change(self.table, before.forwards, plan.forwards)
+            if not change:
+                return
+            try:
+                await self._nft(change)
+                return
+            except FirewallFailure as error:  # somebody flushed the table under us
+                log.warning("the table %s was not as we left it, writing it anew: %s", self.table, error)
+        await self._nft(render_table(self.table, plan))
+
+    async def _nft(self, script: str) -> None:
+        self.runs += 1
+        done = await run(["nft", "-f", "-"], timeout_s=NFT_TIMEOUT_S, stdin=script.encode())
+        if done.exit_code != 0:
+            raise FirewallFailure(f"nftables refused a change: {done.stderr.decode(errors='replace').strip()[:500]}")
+
+    async def _count(self) -> tuple[int, int]:
+        """How many rules and how many published ports the kernel's table has."""
+        done = await run(["nft", "-nn", "list", "table", "inet", self.table], timeout_s=NFT_TIMEOUT_S)
+        return (-1, -1) if done.exit_code != 0 else count_listing(done.stdout.decode(errors="replace"))
+
+
+def count_listing(text: str) -> tuple[int, int]:
+    """Rules and map elements in what `nft list table` prints. A rule is a line inside a chain, its head apart."""
+    rules = elements = 0
+    where = ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith(("chain ", "map ")):
+            where = line.split()[0]
+        elif line == "}":
+            where = ""
+        elif where == "chain" and line and not line.startswith("type "):
+            rules += 1
+        elif where == "map" and not line.startswith("type "):
+            elements += line.count(" : ")
+    return rules, elements
+
+
+def _expected(plan: Plan) -> tuple[int, int]:
+    # The text we write has the shape of the text nft prints, but for maps on one line and statements of chains' heads.
+    rules = 0
+    inside = False
+    for line in map(str.strip, render_table("t", plan).splitlines()):
+        if line.startswith("chain "):
+            inside = True
+        elif line == "}":
+            inside = False
+        elif inside and not line.startswith("type "):
+            rules += 1
+    return rules, len(plan.forwards)
+
+
+def read_generation() -> int:
+    """The kernel's rule set generation: it grows with every transaction of anybody. -1 when it cannot be read."""
+    header = struct.pack("=IHHII", 20, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN, NLM_F_REQUEST, 1, 0)
+    try:
+        with contextlib.closing(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)) as sock:
+            sock.settimeout(1)
+            sock.send(header + struct.pack(">BBH", 0, 0, 0))
+            answer = sock.recv(4096)
+    except OSError:
+        return -1
+    return parse_generation(answer)
+
+
+def parse_generation(answer: bytes) -> int:
+    """The generation in a netlink answer, -1 when it has none."""
+    if len(answer) < 28 or struct.unpack_from("=H", answer, 4)[0] != NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWGEN:
+        return -1
+    position = 20
+    while position + 8 <= len(answer):
+        length, kind = struct.unpack_from("=HH", answer, position)
+        if kind & 0x3FFF == NFTA_GEN_ID:
+            return int(struct.unpack_from(">I", answer, position + 4)[0])
+        position += max(4, length + 3 & ~3)
+    return -1

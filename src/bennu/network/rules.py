@@ -1,0 +1,183 @@
+"""The nftables table as a pure function of a plan: what is to hold in, text for `nft -f -` out.
+
+One table of the `inet` family holds all rules of one daemon, so that no rule of anybody else is ever touched and
+all of ours go with one `delete table`. Published ports are elements of maps: a packet costs one lookup however many
+there are, and a change is a few elements, not a new rule set.
+
+How packets go:
+
+    prerouting, output   a local address and a published port → the container (dnat)
+    forward              answers, traffic within one network, published ports and what leaves pass;
+                         everything else towards a container is dropped (other networks, unpublished ports)
+    postrouting          what leaves a network gets the host's address; so does what comes back to the network it
+                         started in (a container that calls its own published port must see the answer come from
+                         where it called) and what comes from the host's loopback
+    guard                nobody reaches 127.0.0.0/8 from inside a network, although `route_localnet` is on
+"""
+
+import ipaddress
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+MAPS: Final = {
+    "port4": "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
+    "any4": "inet_proto . inet_service : ipv4_addr . inet_service",
+    "port6": "ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service",
+    "any6": "inet_proto . inet_service : ipv6_addr . inet_service",
+}
+LOOPBACK: Final = "127.0.0.0/8"
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeRules:
+    """What the rules have to know of one network."""
+
+    name: str  # of the interface
+    subnets: tuple[str, ...] = ()
+    masquerade: bool = True
+    icc: bool = True  # containers on it may talk to each other
+    internal: bool = False  # nothing in, nothing out
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Forward:
+    """A published port. Both addresses are of one family; a wildcard is the unspecified address."""
+
+    proto: str
+    host_ip: str
+    host_port: int
+    target_ip: str
+    target_port: int
+
+    @property
+    def map_name(self) -> str:
+        address = ipaddress.ip_address(self.host_ip)
+        return ("any" if address.is_unspecified else "port") + str(address.version)
+
+    @property
+    def key(self) -> str:
+        wildcard = ipaddress.ip_address(self.host_ip).is_unspecified
+        return ("" if wildcard else f"{self.host_ip} . ") + f"{self.proto} . {self.host_port}"
+
+    @property
+    def element(self) -> str:
+        return f"{self.key} : {self.target_ip} . {self.target_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that is to hold. Two plans that are equal give the same table."""
+
+    bridges: tuple[BridgeRules, ...] = ()
+    forwards: frozenset[Forward] = field(default=frozenset())
+
+
+def render_table(table: str, plan: Plan) -> str:
+    """Replace the whole table by what the plan says, in one transaction."""
+    lines = [*_emptied(table), f"table inet {table} {{"]
+    for name, kind in MAPS.items():
+        elements = sorted(forward.element for forward in plan.forwards if forward.map_name == name)
+        inside = f" elements = {{ {', '.join(elements)} }}" if elements else ""
+        lines.append(f"\tmap {name} {{ type {kind};{inside} }}")
+    for name, chain in (
+        ("published", _published()),
+        ("guard", _guard(plan.bridges)),
+        ("prerouting", _prerouting()),
+        ("output", _output()),
+        ("postrouting", _postrouting(plan.bridges)),
+        ("forward", _forward(plan.bridges)),
+    ):
+        lines += [f"\tchain {name} {{", *(f"\t\t{line}" for line in chain), "\t}"]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def render_change(table: str, before: Collection[Forward], after: Collection[Forward]) -> str:
+    """From one set of published ports to another, in one transaction; "" when nothing changes."""
+    old, new = set(before), set(after)
+    lines = []
+    for name in MAPS:
+        gone = sorted(forward.key for forward in old - new if forward.map_name == name)
+        came = sorted(forward.element for forward in new - old if forward.map_name == name)
+        if gone:
+            lines.append(f"delete element inet {table} {name} {{ {', '.join(gone)} }}")
+        if came:
+            lines.append(f"add element inet {table} {name} {{ {', '.join(came)} }}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def render_removal(table: str) -> str:
+    return "\n".join(_emptied(table)) + "\n"
+
+
+def _emptied(table: str) -> Sequence[str]:
+    # `add` first, so that `delete` never fails on a table that is not there.
+    return (f"add table inet {table}", f"delete table inet {table}")
+
+
+def _published() -> list[str]:
+    return [
+        "dnat ip to ip daddr . meta l4proto . th dport map @port4",
+        "dnat ip to meta l4proto . th dport map @any4",
+        "dnat ip6 to ip6 daddr . meta l4proto . th dport map @port6",
+        "dnat ip6 to meta l4proto . th dport map @any6",
+    ]
+
+
+def _guard(bridges: Sequence[BridgeRules]) -> list[str]:
+    lines = ["type filter hook prerouting priority raw; policy accept;"]
+    if bridges:
+        lines.append(f"iifname {_names(bridges)} ip daddr {LOOPBACK} drop")
+    return lines
+
+
+def _prerouting() -> list[str]:
+    return [
+        "type nat hook prerouting priority dstnat; policy accept;",
+        # A port published on 127.0.0.1 is not for a neighbour who puts that address on the wire.
+        f"ip daddr {LOOPBACK} return",
+        "meta l4proto { tcp, udp } fib daddr type local jump published",
+    ]
+
+
+def _output() -> list[str]:
+    return [
+        "type nat hook output priority -100; policy accept;",
+        "meta l4proto { tcp, udp } fib daddr type local jump published",
+    ]
+
+
+def _postrouting(bridges: Iterable[BridgeRules]) -> list[str]:
+    lines = ["type nat hook postrouting priority srcnat; policy accept;"]
+    for bridge in bridges:
+        lines.append(f'oifname "{bridge.name}" ip saddr {LOOPBACK} masquerade')
+        lines.append(f'oifname "{bridge.name}" ip6 saddr ::1 masquerade')
+        for subnet in bridge.subnets:
+            family = "ip6" if ":" in subnet else "ip"
+            lines.append(f'oifname "{bridge.name}" {family} saddr {subnet} ct status dnat masquerade')
+            if bridge.masquerade and not bridge.internal:
+                lines.append(f'oifname != "{bridge.name}" {family} saddr {subnet} masquerade')
+    return lines
+
+
+def _forward(bridges: Sequence[BridgeRules]) -> list[str]:
+    lines = ["type filter hook forward priority filter; policy accept;"]
+    if not bridges:
+        return lines
+    ours = _names(bridges)
+    lines += [
+        f"iifname {ours} ct state established,related accept",
+        f"oifname {ours} ct state established,related accept",
+    ]
+    for bridge in bridges:
+        same = f'iifname "{bridge.name}" oifname "{bridge.name}"'
+        lines.append(f"{same} accept" if bridge.icc else f"{same} ct status dnat accept")
+    closed = [bridge for bridge in bridges if bridge.internal]
+    if closed:
+        lines += [f"iifname {_names(closed)} drop", f"oifname {_names(closed)} drop"]
+    lines += [f"oifname {ours} ct status dnat accept", f"oifname {ours} drop"]
+    return lines
+
+
+def _names(bridges: Iterable[BridgeRules]) -> str:
+    return "{ " + ", ".join(f'"{bridge.name}"' for bridge in bridges) + " }"

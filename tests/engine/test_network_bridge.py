@@ -1,0 +1,247 @@
+"""The default bridge with real packets between real namespaces."""
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from network_helpers import Host, echo_server, exchange, inside, needs_network, open_host, run_quietly
+
+from bennu.errors import BennuError, NotFound
+from bennu.network import EndpointRequest, PortRequest, Sandbox
+from bennu.network import netns as namespaces
+
+pytestmark = needs_network
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    async with open_host(tmp_path) as opened:
+        yield opened
+
+
+async def start(host: Host, name: str, *ports: PortRequest) -> Sandbox:
+    return await host.networks.open_sandbox(name * 12, [EndpointRequest(network="bridge", container_name=name)], ports)
+
+
+async def test_two_containers_reach_each_other_and_the_host(host: Host) -> None:
+    a, b = await start(host, "a"), await start(host, "b")
+    with echo_server(b.netns, "0.0.0.0", 7):
+        assert (
+            exchange(a.netns, b.endpoints[0].ip_address, 7)
+            == b.endpoints[0].ip_address + " heard " + a.endpoints[0].ip_address
+        )
+        assert exchange("", b.endpoints[0].ip_address, 7).endswith(a.endpoints[0].gateway)
+    with echo_server("", a.endpoints[0].gateway, 7788):
+        assert exchange(a.netns, a.endpoints[0].gateway, 7788).endswith(a.endpoints[0].ip_address)
+
+
+async def test_the_mac_address_is_derived_from_the_address(host: Host) -> None:
+    endpoint = (await start(host, "a")).endpoints[0]
+    expected = "02:42:" + ":".join(f"{int(part):02x}" for part in endpoint.ip_address.split("."))
+    assert endpoint.mac_address == expected
+    shown = inside(
+        host.networks.sandbox("a" * 12).netns,
+        lambda: subprocess.run(["ip", "-br", "link"], capture_output=True, text=True).stdout,
+    )
+    assert expected in shown and "eth0" in shown
+
+
+@pytest.mark.parametrize("proto", ["tcp", "udp"])
+async def test_a_published_port_is_reached_from_everywhere(host: Host, proto: str) -> None:
+    port = host.free_port(proto)
+    a = await start(host, "a", PortRequest(container_port=7, proto=proto, host_port_first=port, host_port_last=port))
+    b = await start(host, "b")
+    own = a.endpoints[0].ip_address
+    outside = host.own_address()
+    with echo_server(a.netns, "0.0.0.0", 7, proto):
+        assert exchange("", "127.0.0.1", port, proto).startswith(own), "from localhost"
+        assert exchange("", outside, port, proto).startswith(own), "from the host's own address"
+        assert exchange("", a.endpoints[0].gateway, port, proto).startswith(own), "from the bridge's address"
+        assert exchange(b.netns, outside, port, proto).startswith(own), "from another container"
+        assert exchange(b.netns, a.endpoints[0].gateway, port, proto).startswith(own), "through the gateway"
+        assert exchange(a.netns, outside, port, proto).startswith(own), "from itself"
+        assert exchange(a.netns, a.endpoints[0].gateway, port, proto).startswith(own), "from itself, by the gateway"
+
+
+async def test_a_published_port_is_gone_with_its_sandbox(host: Host) -> None:
+    port = host.free_port()
+    a = await start(host, "a", PortRequest(container_port=7, host_port_first=port, host_port_last=port))
+    with echo_server(a.netns, "0.0.0.0", 7):
+        assert exchange("", "127.0.0.1", port)
+        await host.networks.close_sandbox("a" * 12)
+        with pytest.raises(ConnectionRefusedError):
+            exchange("", "127.0.0.1", port)
+
+
+async def test_a_port_published_on_loopback_is_not_reached_through_another_address(host: Host) -> None:
+    port = host.free_port()
+    request = PortRequest(container_port=7, host_ip="127.0.0.1", host_port_first=port, host_port_last=port)
+    a, b = await start(host, "a", request), await start(host, "b")
+    with echo_server(a.netns, "0.0.0.0", 7):
+        assert exchange("", "127.0.0.1", port).startswith(a.endpoints[0].ip_address)
+        with pytest.raises(OSError):
+            exchange("", host.own_address(), port)
+        with pytest.raises(OSError):
+            exchange(b.netns, host.own_address(), port)
+
+
+async def test_a_taken_port_is_refused_with_dockers_words_and_nothing_is_left(host: Host) -> None:
+    port = host.free_port()
+    request = PortRequest(container_port=7, host_port_first=port, host_port_last=port)
+    first = await start(host, "a", request)
+    before = host.kernel_state()
+    with pytest.raises(BennuError) as refused:
+        await start(host, "b", PortRequest(container_port=8), request)
+    assert str(refused.value).startswith("driver failed programming external connectivity on endpoint b (")
+    assert str(refused.value).endswith(f"): Bind for 0.0.0.0:{port} failed: port is already allocated")
+    await host.settled()
+    assert host.kernel_state() == before
+    second = await start(host, "c")
+    assert second.endpoints[0].ip_address != first.endpoints[0].ip_address
+    await host.networks.close_sandbox("a" * 12)
+    assert (await start(host, "d", request)).ports[0].host_port == port
+
+
+async def test_a_port_of_a_host_program_is_refused(host: Host) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(BennuError, match=f"failed to bind host port 0.0.0.0:{port}/tcp: address already in use"):
+            await start(host, "a", PortRequest(container_port=7, host_port_first=port, host_port_last=port))
+
+
+async def test_nobody_else_gets_a_published_port(host: Host) -> None:
+    sandbox = await start(host, "a", PortRequest(container_port=7))
+    assert {port.host_ip for port in sandbox.ports} == {"0.0.0.0", "::"}
+    assert len({port.host_port for port in sandbox.ports}) == 1
+    for address in ("127.0.0.1", "0.0.0.0"):
+        with pytest.raises(OSError, match="Address already in use"):
+            socket.create_server((address, sandbox.ports[0].host_port))
+
+
+async def test_a_range_takes_its_first_free_port(host: Host) -> None:
+    base = host.free_port()
+    ask = PortRequest(container_port=7, host_port_first=base, host_port_last=base + 3)
+    with socket.create_server(("0.0.0.0", base)):
+        sandbox = await start(host, "a", ask)
+    assert base < sandbox.ports[0].host_port <= base + 3
+
+
+async def test_unpublished_ports_are_closed_to_other_networks_and_neighbours(host: Host) -> None:
+    """A neighbour who routes to the container's address by way of the host gets nothing."""
+    a = await start(host, "a")
+    with host.neighbour() as neighbour, echo_server(a.netns, "0.0.0.0", 7), pytest.raises(OSError):
+        exchange(neighbour, a.endpoints[0].ip_address, 7)
+
+
+async def test_a_neighbour_reaches_published_ports_and_sees_the_hosts_address(host: Host) -> None:
+    port = host.free_port()
+    a = await start(host, "a", PortRequest(container_port=7, host_port_first=port, host_port_last=port))
+    with host.neighbour() as neighbour:
+        with echo_server(a.netns, "0.0.0.0", 7):
+            assert (
+                exchange(neighbour, host.neighbour_gateway, port)
+                == f"{a.endpoints[0].ip_address} heard {host.neighbour_address}"
+            )
+        with echo_server(neighbour, "0.0.0.0", 7799):
+            assert exchange(a.netns, host.neighbour_address, 7799).endswith(f"heard {host.neighbour_gateway}")
+
+
+async def test_no_endpoints_means_loopback_only(host: Host) -> None:
+    sandbox = await host.networks.open_sandbox("a" * 12, [], [])
+    with echo_server(sandbox.netns, "127.0.0.1", 7):
+        assert exchange(sandbox.netns, "127.0.0.1", 7)
+    names = inside(sandbox.netns, lambda: Path("/proc/self/net/dev"))
+    shown = inside(sandbox.netns, lambda: [name for _, name in socket.if_nameindex()])
+    assert shown == ["lo"], names
+
+
+async def test_addresses_are_not_reused_while_the_old_namespace_may_live(host: Host) -> None:
+    seen = set()
+    for _ in range(5):
+        sandbox = await start(host, "a")
+        assert sandbox.endpoints[0].ip_address not in seen
+        seen.add(sandbox.endpoints[0].ip_address)
+        await host.networks.close_sandbox("a" * 12)
+    await host.settled()
+    assert (await start(host, "a")).endpoints[0].ip_address in seen
+
+
+async def test_a_reopened_daemon_adopts_what_lives_and_deletes_what_does_not(host: Host) -> None:
+    port = host.free_port()
+    kept = await start(host, "a", PortRequest(container_port=7, host_port_first=port, host_port_last=port))
+    await start(host, "b")
+    await host.networks.close(remove=False)
+    again = await host.reopen({"a" * 12: kept})
+    with echo_server(kept.netns, "0.0.0.0", 7):
+        assert exchange("", "127.0.0.1", port)
+    assert (await start(host, "c")).endpoints[0].ip_address != kept.endpoints[0].ip_address
+    with pytest.raises(BennuError, match="port is already allocated"):
+        await start(host, "d", PortRequest(container_port=7, host_port_first=port, host_port_last=port))
+    await again.close(remove=True)
+    assert host.kernel_state() == host.pristine
+
+
+async def test_a_vanished_bridge_pair_and_namespace_are_made_anew_at_open(host: Host) -> None:
+    kept = await start(host, "a")
+    await host.networks.close(remove=False)
+    run_quietly("ip", "link", "del", host.networks.bridge)
+    run_quietly("ip", "link", "del", kept.endpoints[0].host_interface)
+    namespaces.unpin(Path(kept.netns))
+    await host.reopen({"a" * 12: kept})
+    with echo_server(kept.netns, "0.0.0.0", 7):
+        assert exchange("", kept.endpoints[0].ip_address, 7)
+
+
+async def test_a_flushed_rule_set_is_written_again(host: Host) -> None:
+    port = host.free_port()
+    a = await start(host, "a", PortRequest(container_port=7, host_port_first=port, host_port_last=port))
+    run_quietly("nft", "delete", "table", "inet", host.networks.table)
+    with echo_server(a.netns, "0.0.0.0", 7):
+        async with asyncio.timeout(5):
+            while True:
+                with contextlib.suppress(OSError):
+                    exchange("", "127.0.0.1", port)
+                    break
+                await asyncio.sleep(0.1)
+
+
+async def test_changes_that_arrive_together_share_an_nft_process(host: Host) -> None:
+    before = host.networks.firewall_runs
+    await asyncio.gather(*(start(host, name, PortRequest(container_port=7)) for name in "abcdefgh"))
+    assert host.networks.firewall_runs - before <= 4
+
+
+async def test_a_cancelled_start_leaves_nothing(host: Host) -> None:
+    before = host.kernel_state()
+    for delay in (0.0, 0.001, 0.002, 0.004, 0.008):
+        task = asyncio.ensure_future(start(host, "a", PortRequest(container_port=7)))
+        await asyncio.sleep(delay)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+            await host.networks.close_sandbox("a" * 12)
+    await host.settled()
+    assert host.kernel_state() == before
+
+
+async def test_two_daemons_on_one_machine_use_different_subnets(host: Host, tmp_path: Path) -> None:
+    async with open_host(tmp_path / "other") as other:
+        mine, theirs = host.networks.find("bridge"), other.networks.find("bridge")
+        assert mine.ipam[0].subnet != theirs.ipam[0].subnet
+        assert mine.bridge != theirs.bridge
+        a = await start(host, "a", PortRequest(container_port=7))
+        b = await start(other, "b", PortRequest(container_port=7))
+        assert a.ports[0].host_port != b.ports[0].host_port
+        with echo_server(b.netns, "0.0.0.0", 7):
+            assert exchange(a.netns, host.own_address(), b.ports[0].host_port).startswith(b.endpoints[0].ip_address)
+            with pytest.raises(OSError):
+                exchange(a.netns, b.endpoints[0].ip_address, 7)
+
+
+async def test_an_unknown_network_is_named(host: Host) -> None:
+    with pytest.raises(NotFound, match="network nosuchnet not found"):
+        await host.networks.open_sandbox("a" * 12, [EndpointRequest(network="nosuchnet")], [])
