@@ -6,11 +6,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bennu.engine.container import Container, encode_record
+from bennu.engine.container import Container
 from bennu.engine.defaults import fill_host_defaults, merge_image
 from bennu.engine.mounts import Planned, inherited_mounts, plan_mounts, resolve_mounts
 from bennu.engine.record import Record
 from bennu.engine.services import Services
+from bennu.engine.supervisor import encode_record
 from bennu.engine.validate import validate_create
 from bennu.images import Image
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, ImageConfig, MountPoint, NetworkingConfig

@@ -1,34 +1,33 @@
 """The containers of one host: their index, their birth and the way to each of them."""
 
-import asyncio
+import builtins
 import contextlib
-import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-import msgspec
-
-from bennu.engine.container import Container, encode_record
-from bennu.engine.defaults import fill_host_defaults, merge_image, random_name
+from bennu.engine.background import Background
+from bennu.engine.container import Container
+from bennu.engine.creation import complete, create_container
 from bennu.engine.events import Journal
 from bennu.engine.execs import Execs
-from bennu.engine.mounts import inherited_mounts, plan_mounts, resolve_mounts
-from bennu.engine.record import Record, new_id
-from bennu.engine.recovery import read_boot_id, recover
+from bennu.engine.names import random_name
+from bennu.engine.record import new_id
+from bennu.engine.recovery import clear_orphans, read_boot_id, read_records, readopt, start_by_policy
 from bennu.engine.removal import remove_container
 from bennu.engine.services import Services
-from bennu.engine.validate import validate_create, validate_name
+from bennu.engine.validate import validate_name
 from bennu.errors import Conflict, InvalidParameter, NotFound
-from bennu.images import Image, Images
+from bennu.images import Images
 from bennu.lifecycle.death import Asker
-from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig
+from bennu.model import ContainerConfig, HostConfig, NetworkingConfig
 from bennu.network import Networks
 from bennu.runtime import Runtime
-from bennu.store import Put, Store, open_sqlite
+from bennu.store import open_sqlite
 from bennu.volumes import Volumes
-from bennu.volumes.copyup import copy_up
 
-NAME_TRIES = 6
+NAME_TRIES: Final = 6
 
 
 class Engine:
@@ -69,7 +68,7 @@ class Engine:
 
     async def create(
         self, name: str | None, config: ContainerConfig, host: HostConfig, networking: NetworkingConfig | None
-    ) -> tuple[str, list[str]]:
+    ) -> tuple[str, builtins.list[str]]:
         """Create a container; answers its id and warnings. Raises: BennuError with Docker's words."""
         if name is not None:
             name = validate_name(name)
@@ -123,14 +122,24 @@ class Engine:
             self.add(Container(services, record))
         valid = {r.id: r.sandbox for r in records if r.sandbox is not None and r.boot_id == services.boot_id}
         await services.images.open()
+        services.volumes.users = self._users_of_volume
         await services.volumes.open()
         await services.networks.open(valid)
         await clear_orphans(services, set(self._containers))
         wanted = await readopt(services, self.list()[::-1])
         services.tasks.create_task(start_by_policy(wanted), name="start containers by policy")
 
-    async def auto_remove(self, container: Container) -> None:
-        await remove_container(self.services, container, Asker.daemon("auto-remove"), force=True, volumes=True)
+    def _users_of_volume(self, name: str) -> builtins.list[str]:
+        return [
+            container.id
+            for container in self._containers.values()
+            if any(point.type == "volume" and point.name == name for point in container.record.mounts)
+        ]
+
+    async def auto_remove(self, container_id: str) -> None:
+        await remove_container(
+            self.services, self.find(container_id), Asker.daemon("auto-remove"), force=True, volumes=True
+        )
 
     async def remove(self, ref: str, by: Asker, *, force: bool = False, volumes: bool = False) -> None:
         await remove_container(self.services, self.find(ref), by, force=force, volumes=volumes)

@@ -5,26 +5,28 @@
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+import msgspec
 
 from bennu.engine.attach import Attachment
-from bennu.engine.events import Event, event
+from bennu.engine.events import Event
 from bennu.engine.record import Record
+from bennu.engine.sandbox import make_files, namespaces_of, network_event, open_sandbox
 from bennu.engine.services import Services
-from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
-from bennu.lifecycle.exit_status import classify_start_failure
-from bennu.lifecycle.status import State
-from bennu.network import EndpointRequest, Sandbox, parse_port_bindings, render_hosts, render_resolv_conf
+from bennu.errors import BennuError, InvalidParameter
+from bennu.network import Sandbox
 from bennu.runtime import BundleRequest, RuntimeFailure, SpecRequest, build_spec
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Launched:
     pid: int
-    conmon_pid: int
     sandbox: Sandbox | None
     started_at_ns: int
     events: list[Event]  # what the network and the volumes have to say
@@ -44,15 +46,12 @@ class UnstartableCommand(StartFailure, InvalidParameter):
 
 async def launch(services: Services, record: Record, attachments: Sequence[Attachment]) -> Launched:
     """Start the container's process. Raises: BennuError; then nothing of the container is held any more."""
+    held = record
     try:
-        sandbox, events = await _open_sandbox(services, record)
-    except BennuError as error:
-        await _release_quietly(services, record)
-        raise _network_failure(error) from error
-    held = _with_sandbox(record, sandbox)
-    try:
-        spec = await _make_spec(services, held)
-        created = await services.runtime.create(record.id, _bundle(services, held, spec))
+        sandbox, events = await open_sandbox(services, record)
+        held = msgspec.structs.replace(record, sandbox=sandbox)
+        bundle = await _make_bundle(services, held)
+        created = await services.runtime.create(record.id, bundle)
         for attachment in attachments:
             attachment.connect(await services.runtime.attach(record.id))
         started_at_ns = time.time_ns()
@@ -62,18 +61,45 @@ async def launch(services: Services, record: Record, attachments: Sequence[Attac
         if isinstance(error, RuntimeFailure) and error.exit_code in (126, 127):
             raise UnstartableCommand(str(error), error.exit_code) from error
         raise
-    return Launched(created.pid, created.conmon_pid, sandbox, started_at_ns, events)
+    return Launched(created.pid, sandbox, started_at_ns, events)
 
 
-async def release(services: Services, record: Record) -> list[Event]:
-    """Give back process, sandbox and mounts; answers the network's events. Idempotent."""
+async def _make_bundle(services: Services, record: Record) -> BundleRequest:
+    """Mount the root filesystem, write the files of the network, and say what the runtime is to make."""
+    config, host = record.config, record.host_config
+    folder = services.folder(record.id)
+    rootfs = await services.images.mount(services.images.find(record.image_id), folder)
+    files = await asyncio.to_thread(make_files, services, record)
+    spec = build_spec(
+        SpecRequest(
+            container_id=record.id,
+            config=config,
+            host=host,
+            rootfs=rootfs,
+            mounts=[_volume_mount(point) for point in record.mounts],
+            files=files,
+            namespaces=namespaces_of(services, record),
+        )
+    )
+    return BundleRequest(
+        spec=spec,
+        log_path=None if host.log_config.type == "none" else folder / f"{record.id}-json.log",
+        open_stdin=config.open_stdin,
+        stdin_once=config.stdin_once,
+    )
+
+
+def farewell(record: Record) -> list[Event]:
+    """What the network says when a container's sandbox is given up."""
+    endpoints = record.sandbox.endpoints if record.sandbox else []
+    return [network_event("disconnect", record, endpoint) for endpoint in endpoints]
+
+
+async def release(services: Services, record: Record) -> None:
+    """Give back process, sandbox and mounts. Idempotent. Raises: BennuError."""
     await services.runtime.delete(record.id)
-    events: list[Event] = []
-    if record.sandbox is not None:
-        events = [_network_event("disconnect", record, endpoint) for endpoint in record.sandbox.endpoints]
-        await services.networks.close_sandbox(record.id)
+    await services.networks.close_sandbox(record.id)
     await services.images.unmount(services.folder(record.id))
-    return events
 
 
 async def _release_quietly(services: Services, record: Record) -> None:

@@ -57,10 +57,8 @@ class Record(msgspec.Struct, kw_only=True):
     finished_at_ns: int = 0
     health: Health | None = None
     sandbox: Sandbox | None = None  # held from the first start of a row of lives until their end
-    health_started_ns: int = 0
 
     pid: int = 0  # host pid of the container's init; 0 when there is none
-    conmon_pid: int = 0
     boot_id: str = ""  # of the boot in which pid and sandbox are valid
 
     life: int = 0  # how many times it was started, ever

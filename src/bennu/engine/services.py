@@ -27,7 +27,7 @@ class Index(Protocol):
         """It is gone from the disk: drop it."""
         ...
 
-    async def auto_remove(self, container: "Container") -> None:
+    async def auto_remove(self, container_id: str) -> None:
         """Remove it with its anonymous volumes. Raises: BennuError."""
         ...
 

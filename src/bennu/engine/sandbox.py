@@ -1,0 +1,156 @@
+"""What a container's network mode means: its own sandbox, another's, or the host's; and the files that go with it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from bennu.engine.events import Event, event
+from bennu.engine.record import Record
+from bennu.engine.services import Services
+from bennu.errors import BennuError, Conflict
+from bennu.lifecycle.status import State
+from bennu.model import EndpointIPAMConfig
+from bennu.network import (
+    Endpoint,
+    EndpointRequest,
+    Sandbox,
+    parse_port_bindings,
+    read_resolv_conf,
+    render_hosts,
+    render_resolv_conf,
+)
+
+JOIN: Final = "container:"
+FILES: Final = ("hosts", "hostname", "resolv.conf")
+
+
+async def open_sandbox(services: Services, record: Record) -> tuple[Sandbox | None, list[Event]]:
+    """The sandbox the container holds already, or a new one; None for those that live in another's.
+
+    Raises: BennuError, prefixed as dockerd does for a failure of the network.
+    """
+    if record.sandbox is not None:
+        return record.sandbox, []
+    mode = record.host_config.network_mode
+    if mode == "host" or mode.startswith(JOIN):
+        return None, []
+    exposed = record.config.exposed_ports if isinstance(record.config.exposed_ports, dict) else None
+    ports = parse_port_bindings(exposed, record.host_config.port_bindings, record.host_config.publish_all_ports)
+    requests = [] if mode == "none" else [_endpoint_request(record, name) for name in record.endpoints]
+    try:
+        sandbox = await services.networks.open_sandbox(
+            record.id, requests, ports if requests else [], dns=record.host_config.dns or ()
+        )
+    except BennuError as error:
+        raise type(error)(f"failed to set up container networking: {error}") from error
+    return sandbox, [network_event("connect", record, endpoint) for endpoint in sandbox.endpoints]
+
+
+def _endpoint_request(record: Record, network: str) -> EndpointRequest:
+    asked = record.endpoints[network]
+    ipam = asked.ipam_config or EndpointIPAMConfig()
+    mac = record.config.mac_address
+    return EndpointRequest(
+        network=network,
+        container_name=record.name,
+        hostname=record.config.hostname,
+        aliases=list(asked.aliases or []),
+        ipv4_address=ipam.ipv4_address,
+        ipv6_address=ipam.ipv6_address,
+        mac_address=asked.mac_address or (mac if isinstance(mac, str) else ""),
+        gw_priority=asked.gw_priority,
+        driver_opts=asked.driver_opts,
+    )
+
+
+def network_event(action: str, record: Record, endpoint: Endpoint) -> Event:
+    attributes = {"container": record.id, "name": endpoint.network_name, "type": "bridge"}
+    return event("network", action, endpoint.network_id, attributes)
+
+
+def namespaces_of(services: Services, record: Record) -> Mapping[str, str]:
+    """OCI namespace type → path to join; absent: a new one; "": the host's.
+
+    Raises: Conflict when the container to join does not run.
+    """
+    host = record.host_config
+    joined: dict[str, str] = {}
+    if record.sandbox is not None:
+        joined["network"] = record.sandbox.netns
+    for kind, mode in (("network", host.network_mode), ("pid", host.pid_mode), ("ipc", host.ipc_mode)):
+        if mode == "host":
+            joined[kind] = ""
+        elif mode.startswith(JOIN):
+            joined[kind] = _namespace_of(services, kind, mode.removeprefix(JOIN))
+    if host.uts_mode == "host" or host.network_mode == "host":
+        joined["uts"] = ""
+    if host.cgroupns_mode != "private":
+        joined["cgroup"] = ""
+    return joined
+
+
+def _namespace_of(services: Services, kind: str, ref: str) -> str:
+    other = services.index.find(ref).record
+    if kind == "network" and other.sandbox is not None:
+        return other.sandbox.netns  # outlives a restart of the other
+    if other.state is State.RESTARTING or not other.pid:
+        what = {"network": "network", "pid": "PID", "ipc": "IPC"}[kind]
+        raise Conflict(f"cannot join {what} namespace of a non running container: {other.id}")
+    if kind == "ipc" and other.host_config.ipc_mode not in ("shareable", "host"):
+        raise BennuError(f"container {other.id} has a non-shareable IPC (hint: use IpcMode:shareable for the donor)")
+    if kind == "network" and other.host_config.network_mode == "host":
+        return ""
+    return f"/proc/{other.pid}/ns/{'net' if kind == 'network' else kind}"
+
+
+def make_files(services: Services, record: Record) -> Mapping[str, Path]:
+    """Write hosts, hostname and resolv.conf; name → path. Those of a joined container are shared. Blocks.
+
+    Raises: BennuError.
+    """
+    mode = record.host_config.network_mode
+    if mode.startswith(JOIN):
+        owner = services.index.find(mode.removeprefix(JOIN)).id
+        return {name: services.folder(owner) / name for name in FILES}
+    folder = services.folder(record.id)
+    texts = {
+        "hosts": _hosts(record),
+        "hostname": f"{record.config.hostname}\n",
+        "resolv.conf": _resolv_conf(record),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)  # in place: a running container has this very file mounted
+    return {name: folder / name for name in FILES}
+
+
+def _hosts(record: Record) -> str:
+    host = record.host_config
+    if host.network_mode == "host":
+        return Path("/etc/hosts").read_text() + "".join(
+            f"{address}\t{name}\n" for name, _, address in (entry.partition(":") for entry in host.extra_hosts or [])
+        )
+    endpoints: Sequence[Endpoint] = record.sandbox.endpoints if record.sandbox else ()
+    addresses = [endpoint.ip_address for endpoint in endpoints if endpoint.ip_address]
+    addresses += [endpoint.ipv6_address for endpoint in endpoints if endpoint.ipv6_address]
+    gateway = next((endpoint.gateway for endpoint in endpoints if endpoint.gateway), "")
+    return render_hosts(
+        record.config.hostname,
+        record.config.domainname,
+        addresses=addresses,
+        extra_hosts=host.extra_hosts or (),
+        host_gateway=gateway,
+    )
+
+
+def _resolv_conf(record: Record) -> str:
+    host = record.host_config
+    if host.network_mode == "host" and not (host.dns or host.dns_search or host.dns_options):
+        return read_resolv_conf()
+    embedded = record.sandbox is not None and record.sandbox.has_embedded_dns
+    return render_resolv_conf(
+        read_resolv_conf(),
+        dns=host.dns or (),
+        dns_search=host.dns_search or (),
+        dns_options=host.dns_options or (),
+        embedded=embedded,
+    )

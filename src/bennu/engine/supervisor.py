@@ -1,0 +1,299 @@
+"""The supervision of one container: the only writer of its record.
+
+Whoever changes the record holds the container's lock, for a short and bounded time; nobody holds it while waiting for
+a process to end. While a process lives, or a restart is pending, one task (`_supervise`) waits for what comes next. A
+change is written first and becomes visible after (`commit`); what was running when a daemon died is taken up by
+`adopt`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from bennu.engine.attach import Attachment
+from bennu.engine.events import Event, event
+from bennu.engine.launch import farewell, launch, release, start_failure_code
+from bennu.engine.record import Record, SentSignal
+from bennu.engine.services import Services
+from bennu.engine.waits import WaitResult, Waits
+from bennu.errors import BennuError, Conflict
+from bennu.lifecycle.death import Asker
+from bennu.lifecycle.restart import Exit, Restart, RestartHistory, RestartPolicy, Stay, decide_restart
+from bennu.lifecycle.signals import parse_signal
+from bennu.lifecycle.status import State
+from bennu.lifecycle.stop import effect_of_signal
+from bennu.runtime import NotAlive
+from bennu.store import Put
+
+log = logging.getLogger(__name__)
+
+encode_record = msgspec.json.Encoder().encode
+
+
+class Supervisor:
+    """Keeps one container's record and the world in agreement."""
+
+    def __init__(self, services: Services, record: Record) -> None:
+        self.record = record
+        self.lock = asyncio.Lock()
+        self.waits = Waits()
+        self.removing = False
+        self.exited = asyncio.Event()  # set while no process exists: followers of the log stop, stops are done
+        self.services = services
+        self.attachments: list[Attachment] = []  # waiting for the next start
+        self.keep_after_exit = False  # an API restart is under way: no auto-removal
+        self._back_off_over = asyncio.Event()
+        if record.pid == 0:
+            self.exited.set()
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    def event(self, action: str, **details: str) -> Event:
+        """A container event with Docker's attributes: labels win over details, image and name over labels."""
+        config = self.record.config
+        attributes = {**details, **(config.labels or {})}
+        if config.image:
+            attributes["image"] = config.image
+        attributes["name"] = self.record.name
+        return event("container", action, self.id, attributes)
+
+    async def publish(self, action: str, **details: str) -> None:
+        await self.services.journal.commit((), (self.event(action, **details),))
+
+    # --- from a record to a process -------------------------------------------------------------------------------
+
+    async def launch(self, base: Record) -> None:
+        """Make a process of it; `base` becomes the record with what the start adds. Holds the lock."""
+        try:
+            launched = await launch(self.services, base, self.attachments)
+        except BennuError as error:
+            await self._record_failed_start(error)
+            raise
+        self.attachments = []
+        changed = msgspec.structs.replace(
+            base,
+            state=State.RUNNING,
+            exit_code=0,
+            error="",
+            oom_killed=False,
+            pid=launched.pid,
+            sandbox=launched.sandbox,
+            started_at_ns=launched.started_at_ns,
+            started_before=True,
+            life=base.life + 1,
+            boot_id=self.services.boot_id,
+            restart_due_ns=0,
+            signals=[],
+        )
+        try:
+            await self.commit(changed, [*launched.events, self.event("start")])
+        except BaseException:
+            # Not on disk, so it never happened.
+            await asyncio.shield(release(self.services, changed))
+            raise
+        self.exited.clear()
+
+    async def _record_failed_start(self, error: BennuError) -> None:
+        """A failed start leaves `created` (or `exited`) with its code and text, and no event.
+
+        A failed restart by policy keeps the exit code of the run before.
+        """
+        record = self.record
+        changed = msgspec.structs.replace(
+            record,
+            state=State.EXITED if record.started_at_ns else State.CREATED,
+            error=str(error),
+            exit_code=record.exit_code if record.state is State.RESTARTING else start_failure_code(error),
+            pid=0,
+            sandbox=None,
+            restart_due_ns=0,
+        )
+        await self.commit(changed, [])
+
+    # --- signals --------------------------------------------------------------------------------------------------
+
+    async def send(self, number: int, by: Asker) -> None:
+        """Bookkeeping first, durable; then the signal; then the event. A pending restart is cancelled instead."""
+        async with self.lock:
+            if not self.record.running:
+                raise Conflict(f"cannot kill container: {self.record.name}: container {self.id} is not running")
+            paused = self.record.state is State.PAUSED
+            effect = effect_of_signal(self.declared_stop_signal(), number, paused=paused)
+            changed = msgspec.structs.replace(
+                self.record,
+                manually_stopped=True,
+                restart_cancelled=self.record.restart_cancelled or effect.cancel_restart,
+                signals=[*self.record.signals, SentSignal(time.time_ns(), number, by)],
+            )
+            if self.record.state is State.RESTARTING:
+                await self._cancel_back_off(changed)
+                return
+            await self.commit(changed, [])
+            await self.services.runtime.kill(self.id, number)
+            events = [self.event("kill", signal=str(number))]
+            if effect.unpause:
+                await self.services.runtime.resume(self.id)
+                changed = msgspec.structs.replace(changed, state=State.RUNNING)
+                events.append(self.event("unpause"))
+            await self.commit(changed, events)
+
+    async def _cancel_back_off(self, changed: Record) -> None:
+        if not changed.restart_cancelled:
+            await self.commit(changed, [])
+            return
+        ended = msgspec.structs.replace(changed, state=State.EXITED, restart_due_ns=0, sandbox=None)
+        await self.commit(ended, farewell(changed))
+        await self._let_go(changed, keep_sandbox=False)
+        self._back_off_over.set()
+
+    def declared_stop_signal(self) -> int | None:
+        declared = self.record.config.stop_signal
+        return parse_signal(declared) if isinstance(declared, str) and declared else None
+
+    # --- what follows an end ------------------------------------------------------------------------------------
+
+    def adopt(self) -> None:
+        """Supervise from here on: it was just started, or a former daemon left it running or waiting."""
+        self.services.tasks.create_task(self._supervise(), name=f"supervise {self.id[:12]}")
+
+    async def lost_at_reboot(self) -> None:
+        """The host went down with it: how its process ended, nobody knows. A pending restart is void."""
+        record = self.record
+        lived = record.pid != 0
+        changed = msgspec.structs.replace(
+            record,
+            state=State.EXITED if record.started_at_ns else State.CREATED,
+            exit_code=None if lived else record.exit_code,
+            finished_at_ns=time.time_ns() if lived else record.finished_at_ns,
+            pid=0,
+            sandbox=None,
+            restart_due_ns=0,
+        )
+        await self.commit(changed, [self.event("die", exitCode="255")] if lived else [])
+        self.exited.set()
+
+    async def _supervise(self) -> None:
+        try:
+            while True:
+                if self.record.pid:
+                    with contextlib.suppress(NotAlive):  # its bundle is gone, so it is gone
+                        await self.services.runtime.wait_end(self.id)
+                    async with self.lock:
+                        await self._process_end()
+                if self.record.state is not State.RESTARTING or not await self._restart_when_due():
+                    break
+        except Exception:
+            # One container's failure must not take the others' supervision with it.
+            log.exception("supervision of container %s failed", self.id)
+            return
+        if self.record.host_config.auto_remove and not self.keep_after_exit:
+            await self.auto_remove()
+
+    async def _process_end(self) -> None:
+        """The process is gone: write down how, decide what follows, tell everyone. Holds the lock."""
+        services, record = self.services, self.record
+        ended = services.runtime.read_exit(self.id)
+        exit_code = ended.exit_code if ended else None
+        finished_ns = ended.finished_at_ns if ended else time.time_ns()
+        decision = self._decide(exit_code, finished_ns)
+        changed = msgspec.structs.replace(
+            record,
+            exit_code=exit_code,
+            finished_at_ns=finished_ns,
+            oom_killed=services.runtime.oom_kills(self.id) > 0,
+            pid=0,
+            restart_delay_ns=decision.delay_ns,
+        )
+        events: list[Event] = []
+        if isinstance(decision, Restart):
+            changed.state = State.RESTARTING
+            changed.restart_count += 1
+            changed.restart_due_ns = time.time_ns() + decision.delay_ns
+        else:
+            changed.state = State.EXITED
+            changed.sandbox = None
+            events = farewell(record)
+        seconds = max(0, finished_ns - record.started_at_ns) // 10**9
+        code = 255 if exit_code is None else exit_code
+        events.append(self.event("die", execDuration=str(seconds), exitCode=str(code)))
+        # The exit code's only other home is the runtime's exit file: it is on disk here before that is deleted.
+        await self.commit(changed, events)
+        await self._let_go(record, keep_sandbox=isinstance(decision, Restart))
+        self._back_off_over.clear()
+        self.exited.set()
+        self.waits.process_ended(self.wait_result())
+
+    async def _let_go(self, record: Record, *, keep_sandbox: bool) -> None:
+        """Give back what the process held; what cannot be given back now is cleared by the next start or removal."""
+        try:
+            if keep_sandbox:
+                await self.services.runtime.delete(self.id)
+            else:
+                await release(self.services, record)
+        except BennuError:
+            log.exception("what container %s held could not all be given back", self.id)
+
+    def _decide(self, exit_code: int | None, finished_ns: int) -> Restart | Stay:
+        record = self.record
+        policy = record.host_config.restart_policy
+        return decide_restart(
+            RestartPolicy.parse(policy.name, policy.maximum_retry_count),
+            Exit(
+                code=exit_code,
+                ran_for_ns=max(0, finished_ns - record.started_at_ns),
+                stopped_by_user=record.manually_stopped,
+            ),
+            RestartHistory(
+                count=record.restart_count,
+                delay_ns=record.restart_delay_ns,
+                cancelled=record.restart_cancelled,
+            ),
+        )
+
+    async def _restart_when_due(self) -> bool:
+        """Wait out the back-off and start again. False: it was cancelled, or the start failed."""
+        wait_s = max(0, self.record.restart_due_ns - time.time_ns()) / 1e9
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._back_off_over.wait()
+        except TimeoutError:
+            pass
+        async with self.lock:
+            if self.record.state is not State.RESTARTING:
+                return False
+            try:
+                await self.launch(self.record)
+            except BennuError as error:
+                log.warning("container %s could not be restarted: %s", self.id[:12], error)
+                return False
+            return True
+
+    async def auto_remove(self) -> None:
+        try:
+            await self.services.index.auto_remove(self.id)
+        except BennuError as error:
+            log.warning("container %s could not be removed: %s", self.id[:12], error)
+
+    @property
+    def exit_code(self) -> int:
+        """As clients see it: an unknown exit code is 255 (dockerd since 25)."""
+        return 255 if self.record.exit_code is None else self.record.exit_code
+
+    def end_attachments(self) -> None:
+        """There will be no next run: let go those who wait for it."""
+        for attachment in self.attachments:
+            attachment.connect(None)
+        self.attachments = []
+
+    def wait_result(self) -> WaitResult:
+        return WaitResult(self.exit_code, self.record.error)
+
+    async def commit(self, changed: Record, events: Sequence[Event]) -> None:
+        await self.services.journal.commit([Put(f"containers/{self.id}", encode_record(changed))], events)
+        self.record = changed

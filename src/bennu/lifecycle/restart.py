@@ -1,0 +1,122 @@
+"""Whether a container whose process has ended is started again, when, and why. Pure; lives here and nowhere else.
+
+Docker's rules, in their order: a policy of `no` never restarts; a person's stop or kill calls the policy off until
+the next start by a person; back-off starts at 100 ms, doubles with each end and stays at a minute, and a run of ten
+seconds sets it back.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+MS: Final = 10**6
+BACK_OFF_FIRST_NS: Final = 100 * MS
+BACK_OFF_MAX_NS: Final = 60_000 * MS
+BACK_OFF_RESET_AFTER_NS: Final = 10_000 * MS
+
+
+class RestartMode(StrEnum):
+    NO = "no"
+    ON_FAILURE = "on-failure"
+    UNLESS_STOPPED = "unless-stopped"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """`max_retries` counts for on-failure only; 0 means no limit."""
+
+    mode: RestartMode
+    max_retries: int = 0
+
+    @classmethod
+    def parse(cls, name: str, max_retries: int) -> "RestartPolicy":
+        """From the API's words, already validated; "" is `no`."""
+        return cls(RestartMode(name or "no"), max_retries)
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a run ended. `code` None: nobody knows, which counts as a failure."""
+
+    code: int | None
+    ran_for_ns: int
+    stopped_by_user: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RestartHistory:
+    """Since the last start by a person: restarts done, the last delay, and whether the policy was called off."""
+
+    count: int
+    delay_ns: int
+    cancelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    delay_ns: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """`delay_ns` is remembered: back-off advances even when nothing is restarted."""
+
+    delay_ns: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    reason: str
+
+
+def next_delay_ns(last_ns: int, ran_for_ns: int) -> int:
+    """100 ms, then twice the last, at most a minute; a run of ten seconds begins anew."""
+    if last_ns == 0 or ran_for_ns >= BACK_OFF_RESET_AFTER_NS:
+        return BACK_OFF_FIRST_NS
+    return min(last_ns * 2, BACK_OFF_MAX_NS)
+
+
+def decide_restart(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> Restart | Stay:
+    """Decide what follows the end of a container's main process. Never raises."""
+    delay_ns = next_delay_ns(past.delay_ns, ended.ran_for_ns)
+    refusal = _refusal(policy, ended, past)
+    if refusal:
+        return Stay(delay_ns, refusal)
+    return Restart(delay_ns, _reason(policy, ended, past))
+
+
+def _refusal(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> str:
+    if policy.mode is RestartMode.NO:
+        return "the restart policy is no"
+    if past.cancelled:
+        return "a person stopped it"
+    if policy.mode is RestartMode.UNLESS_STOPPED and ended.stopped_by_user:
+        return "a person stopped it"
+    if policy.mode is RestartMode.ON_FAILURE:
+        if ended.code == 0:
+            return "the restart policy is on-failure and it exited with 0"
+        if 0 < policy.max_retries <= past.count:
+            return f"the restart policy is on-failure and all {policy.max_retries} retries are used"
+    return ""
+
+
+def _reason(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> str:
+    if policy.mode is not RestartMode.ON_FAILURE:
+        return f"the restart policy is {policy.mode}"
+    limit = f" of {policy.max_retries}" if policy.max_retries else ""
+    code = "an unknown code" if ended.code is None else str(ended.code)
+    return f"the restart policy is on-failure and it exited with {code}: retry {past.count + 1}{limit}"
+
+
+def decide_boot(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> Start | Stay:
+    """Decide whether a container found ended when the daemon starts is started. Never raises.
+
+    `always` starts even what a person stopped: Docker's documented exception.
+    """
+    refusal = _refusal(policy, ended, RestartHistory(past.count, past.delay_ns, cancelled=False))
+    if refusal:
+        return Stay(past.delay_ns, refusal)
+    return Start(f"the daemon started and {_reason(policy, ended, past)}")
