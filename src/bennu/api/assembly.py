@@ -10,8 +10,9 @@ from aiohttp import web
 
 from bennu.api.answer import empty, error_answer
 from bennu.api.errors import Handler, errors_to_http
+from bennu.api.query import api_minor
 from bennu.api.serve import Connection
-from bennu.api.versions import API_VERSION, SERVER, parse_version
+from bennu.api.versions import API_VERSION, SERVER
 from bennu.errors import BennuError
 
 SLASHES: Final = re.compile(r"/{2,}")
@@ -22,9 +23,9 @@ def assemble(routes: Iterable[web.RouteDef]) -> web.Application:
     """These routes, each with and without a version in front."""
     finisher = Finisher()
     app = web.Application(middlewares=[edge, errors_to_http, check_version, finisher.middleware])
-    for route in routes:
-        app.router.add_route(route.method, route.path, route.handler, **route.kwargs)
-        app.router.add_route(route.method, "/v{version:[0-9.]+}" + route.path, route.handler, **route.kwargs)
+    for route in routes:  # HEAD is not implied by GET: dockerd answers it only where it says so
+        app.router.add_route(route.method, route.path, route.handler)
+        app.router.add_route(route.method, "/v{version:[0-9.]+}" + route.path, route.handler)
     app.on_response_prepare.append(add_headers)
     app.on_cleanup.append(finisher.close)
     return app
@@ -58,10 +59,8 @@ async def _route(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def check_version(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse versions not spoken; `request["api_minor"]` is set when the path names one."""
-    version = request.match_info.get("version")
-    if version is not None:
-        request["api_minor"] = parse_version(version)
+    """Refuse versions that are not spoken here."""
+    api_minor(request)
     return await handler(request)
 
 

@@ -236,7 +236,7 @@ def status_text(container: Container) -> str:
     record = container.record
     if container.removing and not record.running:
         return "Removal In Progress"
-    text: str = describe_status(
+    return describe_status(
         record.state,
         exit_code=container.exit_code,
         started_at_ns=record.started_at_ns,
@@ -244,7 +244,6 @@ def status_text(container: Container) -> str:
         health=record.health.status if record.health else "",
         now_ns=time.time_ns(),
     )
-    return text
 
 
 def shown_image(engine: Engine, container: Container) -> str:

@@ -7,10 +7,10 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from bennu.api.versions import API_VERSION, parse_version
 from bennu.errors import InvalidParameter
 
 FALSE_WORDS: Final = frozenset({"", "0", "no", "false", "none"})
-NEWEST: Final = 47
 INT64: Final = 2**63
 INTEGER: Final = re.compile(r"[+-]?[0-9]+\Z", re.ASCII)
 
@@ -124,9 +124,8 @@ def _values(wanted: list[str] | dict[str, bool]) -> list[str]:
 
 
 def api_minor(request: web.Request) -> int:
-    """The minor of the version in the path; without one the client gets the newest."""
-    minor: int = request.get("api_minor", NEWEST)
-    return minor
+    """The minor of the version in the path; without one the client gets the newest. Raises: InvalidParameter."""
+    return parse_version(request.match_info.get("version", API_VERSION))
 
 
 def is_version_at_least(request: web.Request, minor: int) -> bool:

@@ -108,6 +108,10 @@ class ApiServer:
         assert manager is not None
         return Connection(manager, loop=asyncio.get_running_loop(), access_log=None, keepalive_timeout=3600.0)
 
+    @property
+    def open_connections(self) -> int:
+        return len(self._runner.server.connections) if self._runner.server else 0
+
     async def close(self, timeout_s: float = 1.0) -> None:
         """Accept nobody new, give requests under way `timeout_s`, then cut them off."""
         for server in self._servers:
