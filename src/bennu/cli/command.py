@@ -53,8 +53,16 @@ def text(names: str, help: str, *, default: str | None = None, kind: str = "stri
     return Option(names, help, kind, default=default, body=body)
 
 
-def several(names: str, help: str, *, kind: str = "list", parse: Callable[[str], Any] = str, body: str = "") -> Option:
-    return Option(names, help, kind, parse, many=True, body=body)
+def several(
+    names: str,
+    help: str,
+    *,
+    kind: str = "list",
+    parse: Callable[[str], Any] = str,
+    body: str = "",
+    hidden: bool = False,
+) -> Option:
+    return Option(names, help, kind, parse, many=True, body=body, hidden=hidden)
 
 
 def integer(names: str, help: str, *, default: int | None = None, body: str = "") -> Option:

@@ -61,7 +61,7 @@ def print_list(
 ) -> None:
     """Print `items` as a table (the default), by a template, as JSON lines, or only their IDs."""
     now = time.time()
-    rows = [describe(item, now) for item in items]
+    rows = [dict(sorted(describe(item, now).items())) for item in items]
     if quiet and (form is None or form == "table"):
         for row in rows:
             say(row[listing.quiet])

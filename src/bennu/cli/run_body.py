@@ -119,6 +119,12 @@ def build_host(values: Values) -> Values:
         host["Tmpfs"] = parse_tmpfs(values["tmpfs"])
     if values["mount"]:
         host["Mounts"] = values["mount"]
+    if values["ulimit"]:
+        by_name = {limit["Name"]: limit for limit in values["ulimit"]}
+        host["Ulimits"] = [by_name[name] for name in sorted(by_name)]
+    for place, names in zip(("CapAdd", "CapDrop"), settle_capabilities(values), strict=True):
+        if names:
+            host[place] = names
     if values["init"]:
         host["Init"] = True
     for option, place in (("sysctl", "Sysctls"), ("storage_opt", "StorageOpt"), ("annotation", "Annotations")):
@@ -128,6 +134,17 @@ def build_host(values: Values) -> Values:
         host["SecurityOpt"] = [read_security(entry) for entry in values["security_opt"]]
     values["anonymous_volumes"] = anonymous
     return host
+
+
+def settle_capabilities(values: Values) -> tuple[list[str], list[str]]:
+    """(added, dropped) in the kernel's spelling; what is both added and dropped is added."""
+    added, dropped = ({spell_capability(name) for name in values[option]} for option in ("cap_add", "cap_drop"))
+    return sorted(added), sorted(dropped - added)
+
+
+def spell_capability(name: str) -> str:
+    name = name.strip().upper()
+    return name if name == "ALL" or name.startswith("CAP_") else "CAP_" + name
 
 
 def parse_restart(text: str) -> Values:

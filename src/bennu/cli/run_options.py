@@ -59,7 +59,7 @@ PROCESS: Final = (
     text("--stop-signal", "Signal to stop the container", body="StopSignal"),
     integer("--stop-timeout", "Timeout (in seconds) to stop a container", body="StopTimeout"),
     switch("-t, --tty", "Allocate a pseudo-TTY", body="Tty"),
-    several("--ulimit", "Ulimit options", kind="ulimit", parse=parse_ulimit, body=H + "Ulimits"),
+    several("--ulimit", "Ulimit options", kind="ulimit", parse=parse_ulimit),
     text("-u, --user", "Username or UID (format: <name|uid>[:<group|gid>])", body="User"),
     text("-w, --workdir", "Working directory inside the container", body="WorkingDir"),
 )
@@ -77,7 +77,7 @@ HEALTH: Final = (
 NETWORK: Final = (
     several("--add-host", "Add a custom host-to-IP mapping (host:ip)", parse=parse_host_mapping, body=H + "ExtraHosts"),
     several("--dns", "Set custom DNS servers", body=H + "Dns"),
-    several("--dns-opt", "Set DNS options", body=H + "DnsOptions"),
+    several("--dns-opt", "Set DNS options", body=H + "DnsOptions", hidden=True),
     several("--dns-option", "Set DNS options", body=H + "DnsOptions"),
     several("--dns-search", "Set custom DNS search domains", body=H + "DnsSearch"),
     text("--domainname", "Container NIS domain name", body="Domainname"),
@@ -88,8 +88,8 @@ NETWORK: Final = (
     several("--link", "Add link to another container"),
     several("--link-local-ip", "Container IPv4/IPv6 link-local addresses"),
     text("--mac-address", "Container MAC address (e.g., 92:d0:c6:0a:29:33)"),
-    several("--net", "Connect a container to a network", kind="network"),
-    several("--net-alias", "Add network-scoped alias for the container"),
+    several("--net", "Connect a container to a network", kind="network", hidden=True),
+    several("--net-alias", "Add network-scoped alias for the container", hidden=True),
     several("--network", "Connect a container to a network", kind="network"),
     several("--network-alias", "Add network-scoped alias for the container"),
     several("-p, --publish", "Publish a container's port(s) to the host"),
@@ -116,8 +116,8 @@ FILESYSTEM: Final = (
 
 ISOLATION: Final = (
     several("--annotation", "Add an annotation to the container (passed through to the OCI runtime)", kind="map"),
-    several("--cap-add", "Add Linux capabilities", body=H + "CapAdd"),
-    several("--cap-drop", "Drop Linux capabilities", body=H + "CapDrop"),
+    several("--cap-add", "Add Linux capabilities"),
+    several("--cap-drop", "Drop Linux capabilities"),
     text("--cgroup-parent", "Optional parent cgroup for the container", body=H + "CgroupParent"),
     text("--cgroupns", "Cgroup namespace to use (host|private)", body=H + "CgroupnsMode"),
     text("--gpus", "GPU devices to add to the container ('all' to pass all GPUs)", kind="gpu-request"),

@@ -33,6 +33,7 @@ def exec_(client: Client, words: list[str], **values: Any) -> int:
         "WorkingDir": values["workdir"],
         "Privileged": values["privileged"],
         "Tty": tty,
+        "Detach": detach,
         "AttachStdin": stdin,
         "AttachStdout": not detach,
         "AttachStderr": not detach,

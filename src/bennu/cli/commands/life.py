@@ -1,6 +1,7 @@
 """The short commands that change a container's state."""
 
 from collections.abc import Callable
+from urllib.parse import quote
 
 from bennu.cli.client import Client, segment
 from bennu.cli.command import command, integer, switch, text
@@ -32,7 +33,7 @@ def post(client: Client, name: str, verb: str, query: dict[str, str | int | None
 
 @command(NAMES, text(SIGNAL, "Signal to send to the container"), least=1)
 def kill(client: Client, words: list[str], *, signal: str | None) -> None:
-    for_each(words, lambda name: post(client, name, "kill", {"signal": signal or "KILL"}))
+    for_each(words, lambda name: post(client, name, "kill", {"signal": signal}))
 
 
 STOP_OPTIONS = (
@@ -78,7 +79,7 @@ def rm(client: Client, words: list[str], *, force: bool, link: bool, volumes: bo
         if not name.strip("/"):
             raise Failure("Container name cannot be empty")
         try:
-            client.do("DELETE", f"/containers/{segment(name.strip('/'))}", query=query)
+            client.do("DELETE", f"/containers/{quote(name.strip('/'))}", query=query)
         except ApiFailure as failure:
             if not (force and failure.status == 404):
                 raise
