@@ -1,16 +1,39 @@
 """Processes of containers: OCI bundle, conmon, crun. Knows processes, knows no policy."""
 
 from bennu.runtime.attach import AttachStream
+from bennu.runtime.capabilities import parse_capabilities
+from bennu.runtime.devices import DeviceNode, parse_device_rule
 from bennu.runtime.failures import NotAlive, RuntimeFailure
-from bennu.runtime.runtime import BundleRequest, Created, ExitRecord, Recovered, Runtime
+from bennu.runtime.hostfacts import HostFacts
+from bennu.runtime.rootfs import make_working_dir, open_inside, read_inside
+from bennu.runtime.runtime import BundleRequest, Created, ExitRecord, LookedUp, Recovered, Runtime
+from bennu.runtime.security import Security, parse_security_options
+from bennu.runtime.spec import SpecRequest, build_env, build_spec, container_group
+from bennu.runtime.users import User, resolve_user
 
 __all__ = [
     "AttachStream",
     "BundleRequest",
     "Created",
+    "DeviceNode",
     "ExitRecord",
+    "HostFacts",
+    "LookedUp",
     "NotAlive",
     "Recovered",
     "Runtime",
     "RuntimeFailure",
+    "Security",
+    "SpecRequest",
+    "User",
+    "build_env",
+    "build_spec",
+    "container_group",
+    "make_working_dir",
+    "open_inside",
+    "parse_capabilities",
+    "parse_device_rule",
+    "parse_security_options",
+    "read_inside",
+    "resolve_user",
 ]

@@ -9,21 +9,26 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from bennu.errors import BennuError
+from bennu.model import HostConfig
 from bennu.runtime.attach import AttachStream, connect_attach
 from bennu.runtime.cgroups import Cgroups
 from bennu.runtime.conmon import ConmonRequest, run_conmon
 from bennu.runtime.crun import OciRuntime, find_runtime
+from bennu.runtime.devices import DeviceNode, read_all_devices, read_devices
 from bennu.runtime.failures import NotAlive, create_failure
+from bennu.runtime.hostfacts import HostFacts, read_host_facts
 from bennu.runtime.paths import Bundle, Facts, read_pid
 from bennu.runtime.stdin import drop_keeper, make_stdin, open_stdin
+from bennu.runtime.users import User, resolve_user
 from bennu.runtime.waiting import DescriptorWriter, has_word_in_command, is_alive, parent_of, wait_gone
 
 CONMON_GROUP = "/bennu/conmon"
@@ -65,6 +70,14 @@ class Recovered:
     exit: ExitRecord | None
 
 
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """What only a look at the root filesystem and at this host can tell about a container to be."""
+
+    user: User
+    devices: Sequence[DeviceNode]
+
+
 class Runtime:
     """All of one engine's containers; `exec_root` is its alone."""
 
@@ -76,6 +89,24 @@ class Runtime:
         self.cgroups = Cgroups()
         for folder in (self._bundles, self._exits, self._oci.root):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @cached_property
+    def host(self) -> HostFacts:
+        """What this host can give; read at the first use."""
+        return read_host_facts(self.cgroups)
+
+    async def look_up(self, rootfs: Path, user: str, host_config: HostConfig) -> LookedUp:
+        """Find the user in a mounted root filesystem and the devices on this host; for a `SpecRequest`.
+
+        Raises: RuntimeFailure (128) in dockerd's words.
+        """
+
+        def look() -> LookedUp:
+            devices = read_all_devices() if host_config.privileged else []
+            asked = read_devices(host_config.devices or ())
+            return LookedUp(resolve_user(rootfs, user, host_config.group_add or ()), [*devices, *asked])
+
+        return await asyncio.to_thread(look)
 
     # --- creation -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,135 @@
+"""What is mounted in a container: the default file systems, the client's mounts, the engine's files. Pure."""
+
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from bennu.errors import InvalidParameter
+from bennu.model import HostConfig, Mount, MountPoint
+
+INIT_PATH: Final = "/sbin/docker-init"
+DEFAULT_SHM_BYTES: Final = 64 << 20
+_SHARED: Final = frozenset({"shared", "rshared"})
+_SLAVE: Final = frozenset({"slave", "rslave"})
+
+Entry = dict[str, Any]
+
+
+def default_mounts(*, cgroup_v2: bool, privileged: bool, shm: Entry | None, host_ipc: bool) -> list[Entry]:
+    """The file systems every container has, in mounting order. `shm` None: no /dev/shm."""
+    access = "rw" if privileged else "ro"
+    secure = ["nosuid", "noexec", "nodev"]
+    mqueue = _entry("/dev/mqueue", "mqueue", "mqueue", secure)
+    if host_ipc:
+        mqueue = _entry("/dev/mqueue", "bind", "/dev/mqueue", ["rbind", *secure])
+    mounts = [
+        _entry("/proc", "proc", "proc", secure),
+        _entry("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        _entry(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        _entry("/sys", "sysfs", "sysfs", [*secure, access]),
+        _entry("/sys/fs/cgroup", "cgroup", "cgroup", [access, *secure]),
+        mqueue,
+    ]
+    return [*mounts, shm] if shm is not None else mounts
+
+
+def private_shm(size_bytes: int) -> Entry:
+    """A /dev/shm of the container's own."""
+    options = ["nosuid", "noexec", "nodev", "mode=1777", f"size={size_bytes or DEFAULT_SHM_BYTES}"]
+    return _entry("/dev/shm", "tmpfs", "shm", options)
+
+
+def joined_shm(source: str) -> Entry:
+    """The /dev/shm of the host or of another container."""
+    return bind_entry(source, "/dev/shm", read_only=False)
+
+
+def bind_entry(source: str, target: str, *, read_only: bool, propagation: str = "rprivate") -> Entry:
+    return _entry(target, "bind", source, ["rbind", "ro" if read_only else "rw", propagation or "rprivate"])
+
+
+def client_mounts(points: Sequence[MountPoint], host: HostConfig) -> list[Entry]:
+    """The client's binds, volumes and tmpfs, parents before children. Raises: InvalidParameter for tmpfs options."""
+    asked = {posixpath.normpath(mount.target): mount for mount in (host.mounts or ())} if host.mounts else {}
+    entries = [_point(point, asked.get(point.destination)) for point in points if point.type != "tmpfs"]
+    entries += [_typed_tmpfs(target, mount) for target, mount in asked.items() if mount.type == "tmpfs"]
+    tmpfs = host.tmpfs if isinstance(host.tmpfs, dict) else {}
+    entries += [tmpfs_entry(posixpath.normpath(target), options) for target, options in (tmpfs or {}).items()]
+    return sorted(entries, key=lambda entry: entry["destination"].rstrip("/").count("/"))
+
+
+def _point(point: MountPoint, asked: Mount | None) -> Entry:
+    entry = bind_entry(point.source, point.destination, read_only=not point.rw, propagation=point.propagation)
+    bind = asked.bind_options if asked is not None else None
+    if bind is not None and bind.non_recursive:
+        entry["options"][0] = "bind"
+    elif not point.rw and not (bind is not None and bind.read_only_non_recursive):
+        entry["options"].append("rro")
+    return entry
+
+
+def _typed_tmpfs(target: str, mount: Mount) -> Entry:
+    """A `--mount type=tmpfs`."""
+    words = ["ro"] if mount.read_only else []
+    options = mount.tmpfs_options
+    if options is not None:
+        words += [f"size={options.size_bytes}"] if options.size_bytes else []
+        words += [f"mode={options.mode:o}"] if options.mode else []
+        words += ["=".join(option) for option in options.options or ()]
+    return tmpfs_entry(target, ",".join(words))
+
+
+# Pairs that undo each other; the later word wins.
+_OPPOSITES: Final = {
+    frozenset(pair)
+    for pair in (
+        *(("ro", "rw"), ("suid", "nosuid"), ("dev", "nodev"), ("exec", "noexec"), ("sync", "async")),
+        *(("atime", "noatime"), ("diratime", "nodiratime"), ("relatime", "norelatime")),
+        *(("strictatime", "nostrictatime"), ("mand", "nomand"), ("dirsync", "nodirsync")),
+    )
+}
+_FLAGS: Final = frozenset().union(*_OPPOSITES) | {"defaults", "bind", "rbind", "nosymfollow"}
+_VALUES: Final = frozenset({"mode", "uid", "gid", "size", "nr_blocks", "nr_inodes", "mpol", "huge"})
+
+
+def tmpfs_entry(target: str, options: str) -> Entry:
+    """A tmpfs with Docker's cautious defaults under the client's options. Raises: InvalidParameter."""
+    chosen: dict[Any, str] = {}
+    for word in ["noexec", "nosuid", "nodev", *(word for word in options.split(",") if word)]:
+        name, equals, value = word.partition("=")
+        if equals and (name not in _VALUES or not value):
+            raise InvalidParameter(f'Invalid tmpfs option "{word}"')
+        if not equals and name not in _FLAGS:
+            raise InvalidParameter(f'Invalid tmpfs option "{word}"')
+        key = name if equals else next((pair for pair in _OPPOSITES if name in pair), name)
+        chosen.pop(key, None)
+        chosen[key] = word
+    return _entry(target, "tmpfs", "tmpfs", list(chosen.values()))
+
+
+def merge_mounts(defaults: Iterable[Entry], clients: Sequence[Entry]) -> list[Entry]:
+    """The client's mounts take the place of defaults; a client's /dev replaces everything below it."""
+    targets = {entry["destination"] for entry in clients}
+    kept = [
+        entry
+        for entry in defaults
+        if entry["destination"] not in targets and not ("/dev" in targets and entry["destination"].startswith("/dev/"))
+    ]
+    return [*kept, *clients]
+
+
+def root_propagation(entries: Iterable[Mapping[str, Any]]) -> str:
+    """What the container's root must be for its mounts to propagate; "" if none does."""
+    words = {word for entry in entries for word in entry["options"]}
+    if words & _SHARED:
+        return "shared"
+    return "rslave" if words & _SLAVE else ""
+
+
+def _entry(target: str, kind: str, source: str, options: Sequence[str]) -> Entry:
+    return {"destination": target, "type": kind, "source": source, "options": list(options)}
