@@ -1,5 +1,6 @@
 """The containers of one host: their index, their birth and the way to each of them."""
 
+import asyncio
 import builtins
 import contextlib
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ from bennu.lifecycle.death import Asker
 from bennu.model import ContainerConfig, HostConfig, NetworkingConfig
 from bennu.network import Networks
 from bennu.runtime import Runtime
+from bennu.runtime.hostfacts import read_host_facts
 from bennu.store import open_sqlite
 from bennu.volumes import Volumes
 
@@ -190,6 +192,7 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
     """
     for root in (options.data_root, options.exec_root):
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    runtime = Runtime(options.exec_root, oci=options.oci_runtime)
     async with open_sqlite(options.data_root / "state.db") as store, Background() as tasks:
         services = Services(
             data_root=options.data_root,
@@ -200,7 +203,8 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
             images=Images(options.data_root / "images", store),
             networks=Networks(store, options.data_root, options.exec_root, bridge=options.bridge, bip=options.bip),
             volumes=Volumes(options.data_root / "volumes", store),
-            runtime=Runtime(options.exec_root, oci=options.oci_runtime),
+            runtime=runtime,
+            host_facts=await asyncio.to_thread(read_host_facts, runtime.cgroups),
             tasks=tasks,
             default_stop_timeout_s=options.default_stop_timeout_s,
         )

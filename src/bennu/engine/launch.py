@@ -5,10 +5,14 @@
 """
 
 import asyncio
+import contextlib
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -19,7 +23,10 @@ from bennu.engine.sandbox import make_files, namespaces_of, network_event, open_
 from bennu.engine.services import Services
 from bennu.errors import BennuError, InvalidParameter
 from bennu.network import Sandbox
-from bennu.runtime import BundleRequest, RuntimeFailure, SpecRequest, build_spec
+from bennu.runtime import BundleRequest, RuntimeFailure
+from bennu.runtime.devices import read_all_devices, read_devices
+from bennu.runtime.spec import SpecRequest, build_spec
+from bennu.runtime.users import resolve_user
 
 log = logging.getLogger(__name__)
 
@@ -66,27 +73,54 @@ async def launch(services: Services, record: Record, attachments: Sequence[Attac
 
 async def _make_bundle(services: Services, record: Record) -> BundleRequest:
     """Mount the root filesystem, write the files of the network, and say what the runtime is to make."""
+    rootfs = await services.images.mount(services.images.find(record.image_id), services.folder(record.id))
+    spec = await asyncio.to_thread(_make_spec, services, record, rootfs)
+    log_driver = record.host_config.log_config.type
+    return BundleRequest(
+        spec=spec,
+        log_path=None if log_driver == "none" else services.log_path(record.id),
+        open_stdin=record.config.open_stdin,
+        stdin_once=record.config.stdin_once,
+    )
+
+
+def _make_spec(services: Services, record: Record, rootfs: Path) -> dict[str, Any]:
+    """The container's OCI configuration. Blocks. Raises: BennuError."""
     config, host = record.config, record.host_config
-    folder = services.folder(record.id)
-    rootfs = await services.images.mount(services.images.find(record.image_id), folder)
-    files = await asyncio.to_thread(make_files, services, record)
-    spec = build_spec(
+    spaces = namespaces_of(services, record)
+    files = make_files(services, record)
+    _make_bind_sources(host.binds or (), record)
+    return build_spec(
         SpecRequest(
             container_id=record.id,
             config=config,
-            host=host,
-            rootfs=rootfs,
-            mounts=[_volume_mount(point) for point in record.mounts],
-            files=files,
-            namespaces=namespaces_of(services, record),
+            host_config=host,
+            host=services.host_facts,
+            args=[record.path, *record.args],
+            rootfs=str(rootfs),
+            mounts=record.mounts,
+            user=resolve_user(rootfs, config.user, host.group_add or ()),
+            devices=read_all_devices() if host.privileged else read_devices(host.devices or ()),
+            netns=spaces.network,
+            pid_ns=spaces.pid,
+            ipc_ns=spaces.ipc,
+            uts_ns=spaces.uts,
+            shm_path=spaces.shm,
+            hostname=config.hostname,
+            hostname_path=str(files["hostname"]),
+            hosts_path=str(files["hosts"]),
+            resolv_path=str(files["resolv.conf"]),
         )
     )
-    return BundleRequest(
-        spec=spec,
-        log_path=None if host.log_config.type == "none" else folder / f"{record.id}-json.log",
-        open_stdin=config.open_stdin,
-        stdin_once=config.stdin_once,
-    )
+
+
+def _make_bind_sources(binds: Sequence[str], record: Record) -> None:
+    """`-v /host/path:/x` makes the host's folder if there is none (`--mount` does not)."""
+    asked = {bind.partition(":")[0] for bind in binds}
+    for point in record.mounts:
+        if point.type == "bind" and point.source in {os.path.normpath(source) for source in asked}:
+            with contextlib.suppress(FileExistsError):
+                Path(point.source).mkdir(parents=True)
 
 
 def farewell(record: Record) -> list[Event]:

@@ -1,6 +1,7 @@
 """What a container's network mode means: its own sandbox, another's, or the host's; and the files that go with it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -68,25 +69,33 @@ def network_event(action: str, record: Record, endpoint: Endpoint) -> Event:
     return event("network", action, endpoint.network_id, attributes)
 
 
-def namespaces_of(services: Services, record: Record) -> Mapping[str, str]:
-    """OCI namespace type → path to join; absent: a new one; "": the host's.
+@dataclass(frozen=True, slots=True)
+class Namespaces:
+    """None: one of its own; "": the host's; else the path of another container's."""
 
-    Raises: Conflict when the container to join does not run.
-    """
+    network: str | None = None
+    pid: str | None = None
+    ipc: str | None = None
+    uts: str | None = None
+    shm: str = ""  # with another's IPC namespace: its /dev/shm, seen from the host
+
+
+def namespaces_of(services: Services, record: Record) -> Namespaces:
+    """Raises: Conflict when a container to join does not run; NotFound."""
     host = record.host_config
-    joined: dict[str, str] = {}
-    if record.sandbox is not None:
-        joined["network"] = record.sandbox.netns
-    for kind, mode in (("network", host.network_mode), ("pid", host.pid_mode), ("ipc", host.ipc_mode)):
-        if mode == "host":
-            joined[kind] = ""
-        elif mode.startswith(JOIN):
-            joined[kind] = _namespace_of(services, kind, mode.removeprefix(JOIN))
-    if host.uts_mode == "host" or host.network_mode == "host":
-        joined["uts"] = ""
-    if host.cgroupns_mode != "private":
-        joined["cgroup"] = ""
-    return joined
+    network = record.sandbox.netns if record.sandbox else _joined(services, "network", host.network_mode)
+    ipc = _joined(services, "ipc", host.ipc_mode)
+    shm = ""
+    if host.ipc_mode.startswith(JOIN):
+        shm = f"/proc/{services.index.find(host.ipc_mode.removeprefix(JOIN)).record.pid}/root/dev/shm"
+    own_uts = host.uts_mode != "host" and host.network_mode != "host"
+    return Namespaces(network, _joined(services, "pid", host.pid_mode), ipc, None if own_uts else "", shm)
+
+
+def _joined(services: Services, kind: str, mode: str) -> str | None:
+    if mode == "host":
+        return ""
+    return _namespace_of(services, kind, mode.removeprefix(JOIN)) if mode.startswith(JOIN) else None
 
 
 def _namespace_of(services: Services, kind: str, ref: str) -> str:

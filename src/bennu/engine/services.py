@@ -9,6 +9,7 @@ from bennu.engine.events import Journal
 from bennu.images import Images
 from bennu.network import Networks
 from bennu.runtime import Runtime
+from bennu.runtime.hostfacts import HostFacts
 from bennu.store import Store
 from bennu.volumes import Volumes
 
@@ -44,9 +45,13 @@ class Services:
     volumes: Volumes
     runtime: Runtime
     tasks: Background
+    host_facts: HostFacts
     default_stop_timeout_s: int = 10
     index: "Index" = field(init=False)  # set by the engine as it is made
 
     def folder(self, container_id: str) -> Path:
         """The durable folder of one container: writable layer, log, hosts files."""
         return self.data_root / "containers" / container_id
+
+    def log_path(self, container_id: str) -> Path:
+        return self.folder(container_id) / f"{container_id}-json.log"
