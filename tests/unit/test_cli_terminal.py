@@ -77,7 +77,7 @@ def test_sizes_are_decimal() -> None:
 
 
 def test_a_command_is_cut_and_quoted_as_go_does() -> None:
-    assert go_quote(ellipsis("sh -c 'echo \"hello\" again'", 20)) == '"sh -c \'echo \\"hello…"'
+    assert go_quote(ellipsis("sh -c 'echo \"hello\" again'", 20)) == '"sh -c \'echo \\"hello\\"…"'
     assert go_quote("a\n\x01é") == '"a\\n\\x01é"'
 
 

@@ -276,7 +276,7 @@ class Group(click.Group):
     """Commands by name, each loaded from its module when it is asked for.
 
     `table` maps a name to (where, short help); `where` is "module:attribute" below `bennu.cli`. `groups` are tables
-    under a name of their own; `aliases` are second names that help does not list.
+    under a name of their own; `aliases` are second names that help does not list; `common` ones come first.
     """
 
     def __init__(
@@ -287,12 +287,14 @@ class Group(click.Group):
         help: str,
         groups: Mapping[str, tuple[str, Table]] | None = None,
         aliases: Mapping[str, str] | None = None,
+        common: Sequence[str] = (),
         **settings: Any,
     ) -> None:
         super().__init__(name, help=help, invoke_without_command=True, no_args_is_help=False, **settings)
         self.table = table
         self.below = groups or {}
         self.aliases = aliases or {}
+        self.common = common
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*sorted(self.table), *self.below]
@@ -310,12 +312,19 @@ class Group(click.Group):
         found = getattr(import_module(f"bennu.cli.{module}"), attribute)
         return Command(cmd_name, short, found) if isinstance(found, Spec) else found
 
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return ["COMMAND"] if ctx.parent else ["[OPTIONS] COMMAND"]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.common:
+            with formatter.section("Common Commands"):
+                formatter.write_dl([(name, self.table[name][1]) for name in self.common])
         if self.below:
             with formatter.section("Management Commands"):
                 formatter.write_dl([(name, short) for name, (short, _) in self.below.items()])
         with formatter.section("Commands"):
-            formatter.write_dl([(name, self.table[name][1]) for name in sorted(self.table)])
+            others = sorted(set(self.table) - set(self.common))
+            formatter.write_dl([(name, self.table[name][1]) for name in others])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -122,6 +122,8 @@ ROOT: Final[Table] = {
     "doctor": ("doctor:doctor", "Check what this machine offers, and say the cure for what is missing"),
 }
 
+COMMON: Final = ("run", "exec", "ps", "logs", "stop", "kill", "rm", "build", "pull", "images", "version", "info")
+
 
 def build_root() -> Group:
     root = Group(
@@ -129,6 +131,7 @@ def build_root() -> Group:
         ROOT,
         groups=GROUPS,
         aliases=HIDDEN,
+        common=COMMON,
         help="A container engine about the death and resurrection of containers. The words are docker's.",
         epilog="Run 'bennu COMMAND --help' for more information on a command.",
         callback=before_command,
@@ -163,7 +166,10 @@ def run_command(args: list[str] | None) -> int:
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except click.UsageError as error:
-        print(error.format_message(), "\nRun 'bennu --help' for more information", file=sys.stderr)
+        flag = getattr(error, "option_name", None)
+        problem = f"unknown flag: {flag}" if flag else error.format_message()
+        usage = "Usage:  bennu [OPTIONS] COMMAND [ARG...]"
+        print(f"{problem}\n\n{usage}\n\nRun 'bennu --help' for more information", file=sys.stderr)
         return 125
     except (KeyboardInterrupt, click.Abort):
         return 130

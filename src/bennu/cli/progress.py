@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, TextIO
 
 from bennu.cli.failure import Failure
+from bennu.cli.output import human_size
 
 Message = dict[str, Any]
 
@@ -59,42 +59,64 @@ def status_line(message: Message) -> str:
 
 
 def show_bars(messages: Iterable[Message], stream: TextIO) -> list[Any]:
-    """One line for each id that moves, everything else above it."""
+    """One line for each id that moves, everything else above those lines."""
     found: list[Any] = []
-    with bars(stream) as live:
-        tasks: dict[str, Any] = {}
+    with Bars(stream) as bars:
         for message in messages:
             check_error(message)
             if message.get("aux") is not None:
                 found.append(message["aux"])
             elif message.get("stream"):
-                live.console.out(message["stream"], end="", highlight=False)
+                bars.write(message["stream"])
             elif message.get("id") and "progressDetail" in message:
-                move_bar(live, tasks, message)
+                bars.move(message)
             else:
-                live.console.out(status_line(message), highlight=False)
+                bars.write(status_line(message) + "\n")
     return found
 
 
-def move_bar(live: Any, tasks: dict[str, Any], message: Message) -> None:
-    identity, detail = message["id"], message.get("progressDetail") or {}
-    if identity not in tasks:
-        tasks[identity] = live.add_task(identity, total=None, status="")
-    total = detail.get("total") or None
-    changes: dict[str, Any] = {"status": message.get("status", "")}
-    if total or detail.get("current"):
-        changes |= {"completed": detail.get("current", 0), "total": total}
-    elif "complete" in changes["status"].lower() or "exists" in changes["status"].lower():
-        changes |= {"completed": 1, "total": 1}
-    live.update(tasks[identity], **changes)
+class Bars:
+    """A terminal with bars at its end. Until the first one moves, output is plain (and rich is not loaded)."""
 
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.live: Any = None
+        self.tasks: dict[str, Any] = {}
 
-@contextmanager
-def bars(stream: TextIO) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+    def __enter__(self) -> "Bars":
+        return self
 
-    console = Console(file=stream)
-    columns = (TextColumn("{task.description}: {task.fields[status]}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console) as live:
-        yield live
+    def __exit__(self, *reason: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def write(self, text: str) -> None:
+        if self.live is not None:
+            self.live.console.out(text, end="", highlight=False)
+            return
+        self.stream.write(text)
+        self.stream.flush()
+
+    def move(self, message: Message) -> None:
+        identity, detail = message["id"], message.get("progressDetail") or {}
+        done, total, status = detail.get("current", 0), detail.get("total") or None, message.get("status", "")
+        if identity not in self.tasks:
+            self.tasks[identity] = self._open().add_task(identity, total=None, status="", size="")
+        changes: dict[str, Any] = {"status": status} if status else {}
+        if done or total:
+            size = human_size(done, 3) + (f"/{human_size(total, 3)}" if total else "")
+            changes |= {"completed": done, "total": total, "size": size}
+        elif any(word in status.lower() for word in ("complete", "exists")):
+            changes |= {"completed": 1, "total": 1, "size": ""}
+        self.live.update(self.tasks[identity], **changes)
+
+    def _open(self) -> Any:
+        if self.live is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            name = TextColumn("{task.description}: {task.fields[status]}", markup=False)
+            size = TextColumn("{task.fields[size]}", markup=False)
+            self.live = Progress(name, BarColumn(), size, console=Console(file=self.stream))
+            self.live.start()
+        return self.live
