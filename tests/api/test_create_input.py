@@ -154,7 +154,7 @@ def test_security_options_have_an_old_and_a_new_separator() -> None:
     ("fields", "named"),
     [
         ({"Links": ["a:b"]}, "HostConfig.Links"),
-        ({"CgroupParent": "/x"}, "HostConfig.CgroupParent"),
+        ({"StorageOpt": {"size": "1G"}}, "HostConfig.StorageOpt"),
         ({"DeviceRequests": [{}]}, "HostConfig.DeviceRequests"),
         ({"LogConfig": {"Type": "syslog"}}, "the log driver syslog"),
         ({"LogConfig": {"Config": {"tag": "x"}}}, "the log option tag"),

@@ -1,6 +1,7 @@
 """The HTTP layer over real sockets: routing, versions, bodies, half-closes, hijacks, clients that vanish."""
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -78,6 +79,11 @@ def test_routes(seen: Seen) -> list[web.RouteDef]:
             raise
         return response
 
+    async def broken_stream(request: web.Request) -> web.StreamResponse:
+        response = await open_chunks(request)
+        await response.write(b"some")
+        raise NotFound("gone in between")
+
     async def change(request: web.Request) -> web.StreamResponse:
         await seen.go_on.wait()
         seen.finished.set()
@@ -103,6 +109,7 @@ def test_routes(seen: Seen) -> list[web.RouteDef]:
         web.post("/broken-session", broken_session),
         web.post("/host-config", host_config),
         web.post("/wait", wait_for_ever),
+        web.get("/broken-stream", broken_stream),
         web.post("/change", change),
         web.get("/slow", slow),
         web.post("/refused", refused),
@@ -279,6 +286,16 @@ async def test_what_is_no_http_gets_a_400_of_the_same_shape(http: Http) -> None:
     assert got.message.startswith("bad request: ")
     writer.close()
     assert (await http.ask("GET", "/slow")).status == 200
+
+
+async def test_a_stream_that_fails_breaks_off_instead_of_ending_well(http: Http) -> None:
+    reader, writer = await http.open("GET /broken-stream HTTP/1.1\r\nHost: x\r\n\r\n")
+    raw = b""
+    with contextlib.suppress(ConnectionError):
+        raw = await asyncio.wait_for(reader.read(), 5)
+    assert raw.count(b"HTTP/1.1") <= 1
+    assert not raw.endswith(b"0\r\n\r\n")
+    writer.close()
 
 
 # --- bodies -----------------------------------------------------------------------------------------------------

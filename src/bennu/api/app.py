@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from bennu.api import absent, attach, containers, events, system
+from bennu.api import absent, attach, containers, events, files, system
 from bennu.api.assembly import assemble
 from bennu.engine.engine import Engine
 
@@ -18,5 +18,6 @@ def all_routes(engine: Engine) -> list[web.RouteDef]:
         *containers.routes(engine),
         *attach.routes(engine),
         *events.routes(engine),
+        *files.routes(engine),
         *absent.routes(),
     ]

@@ -66,6 +66,8 @@ async def check_version(request: web.Request, handler: Handler) -> web.StreamRes
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """On every answer of a known route."""
+    if isinstance(request.protocol, Connection):
+        request.protocol.answering = True
     headers = response.headers
     if request.match_info.http_exception is not None:
         headers.popall("Server", None)

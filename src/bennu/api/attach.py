@@ -1,14 +1,17 @@
 """`/containers/{id}/attach`: a client joins a container's standard streams, before or during a run."""
 
+import asyncio
+import dataclasses
 from typing import Final
 
-from aiohttp import web
+from aiohttp import WSMsgType, web
 
 from bennu.api.detach import parse_keys
 from bennu.api.errors import status_of
 from bennu.api.query import flag, text
-from bennu.api.sessions import Ended, Terms, join
+from bennu.api.sessions import Client, Ended, Terms, join
 from bennu.api.streams import Hijacked, ends_with_client, refuse_as_text, stream_type, take_over
+from bennu.engine.attach import Attachment
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.waits import WaitCondition
@@ -19,7 +22,10 @@ REASONS: Final = {400: "Bad Request", 404: "Not Found", 409: "Conflict", 501: "N
 
 def routes(engine: Engine) -> list[web.RouteDef]:
     api = Attach(engine)
-    return [web.route("POST", "/containers/{id}/attach", api.attach)]
+    return [
+        web.route("POST", "/containers/{id}/attach", api.attach),
+        web.route("GET", "/containers/{id}/attach/ws", api.attach_web_socket),
+    ]
 
 
 class Attach:
@@ -36,23 +42,62 @@ class Attach:
         except BennuError as error:
             status = status_of(error)
             return await refuse_as_text(request, f"{status} {REASONS.get(status, 'Internal Server Error')}", str(error))
-        stopped = container.wait(WaitCondition.NOT_RUNNING)
 
         async def work(connection: Hijacked) -> None:
-            if attachment is None:
-                return
-            ended = await join(connection, attachment, terms)
-            if ended is Ended.DETACHED:
-                await container.publish("detach")
-            if ended is Ended.OUTPUT and container.record.config.stdin_once and not container.record.config.tty:
-                await stopped
-
-        try:
-            return await take_over(request, stream_type(request, multiplexed=terms.framed), work)
-        finally:
-            stopped.cancel()
             if attachment is not None:
-                container.detach(attachment)
+                await hold(container, attachment, connection, terms)
+
+        return await take_over(request, stream_type(request, multiplexed=terms.framed), work)
+
+    @ends_with_client
+    async def attach_web_socket(self, request: web.Request) -> web.StreamResponse:
+        """The same over a web socket, never multiplexed."""
+        container = self._engine.find(request.match_info["id"])
+        terms = dataclasses.replace(read_terms(request, container), framed=False)
+        socket = web.WebSocketResponse(autoping=True, heartbeat=30)
+        attachment = await container.attach()
+        try:
+            await socket.prepare(request)
+            await hold(container, attachment, WebSocketClient(socket), terms)
+        finally:
+            container.detach(attachment)
+            await socket.close()
+        return socket
+
+
+async def hold(container: Container, attachment: Attachment, client: Client, terms: Terms) -> None:
+    """One session, from its attachment to the end of it. Releases the attachment."""
+    stopped = container.wait(WaitCondition.NOT_RUNNING)
+    try:
+        ended = await join(client, attachment, terms)
+        if ended is Ended.DETACHED:
+            await container.publish("detach")
+        if ended is Ended.OUTPUT and container.record.config.stdin_once and not container.record.config.tty:
+            await stopped
+    finally:
+        stopped.cancel()
+        container.detach(attachment)
+
+
+class WebSocketClient:
+    """A web socket with the manners of a raw connection. It has no half-close: the end of input is the end."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self.gone = asyncio.Event()
+        self._socket = socket
+
+    async def read(self) -> bytes | None:
+        message = await self._socket.receive()
+        match message.type:
+            case WSMsgType.BINARY:
+                return bytes(message.data)
+            case WSMsgType.TEXT:
+                return str(message.data).encode()
+        self.gone.set()
+        return None
+
+    async def write(self, data: bytes) -> None:
+        await self._socket.send_bytes(data)
 
 
 def read_terms(request: web.Request, container: Container) -> Terms:

@@ -22,7 +22,7 @@ from bennu.engine.engine import Engine
 from bennu.engine.top import read_processes
 from bennu.engine.waits import WaitCondition
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotImplementedHere
-from bennu.model import ContainerConfig, HostConfig, NetworkingConfig, Shape
+from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, Shape
 
 CONFIG_KEYS: Final = frozenset(ContainerConfig.__struct_encode_fields__)
 
@@ -121,6 +121,7 @@ class Containers:
             names = ", ".join(sorted(endpoints))
             raise InvalidParameter(f"Container cannot be created with multiple network endpoints: {names}")
         check_platform(text(request, "platform"))
+        take_mac_address(body)
         container_id, warnings = await self._engine.create(
             text(request, "name") or None, body.config(), body.host_config or HostConfig(), networking
         )
@@ -239,6 +240,17 @@ async def read_create_body(request: web.Request) -> CreateBody:
     if body is None or not CONFIG_KEYS & set(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])):
         raise InvalidParameter("config cannot be empty in order to create a container")
     return body
+
+
+def take_mac_address(body: CreateBody) -> None:
+    """`Config.MacAddress`, as older clients send it, belongs to the endpoint on the container's own network."""
+    mode = (body.host_config.network_mode if body.host_config else "") or "default"
+    if not body.mac_address or mode == "host" or mode.startswith("container:"):
+        return
+    networking = body.networking_config = body.networking_config or NetworkingConfig()
+    endpoints = networking.endpoints_config = dict(networking.endpoints_config or {})
+    endpoint = endpoints[mode] = endpoints.get(mode) or EndpointSettings()
+    endpoint.mac_address = endpoint.mac_address or body.mac_address
 
 
 def check_platform(platform: str) -> None:

@@ -41,18 +41,32 @@ def status_of(error: BennuError) -> int:
 
 @web.middleware
 async def errors_to_http(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every failure leaves as `{"message": …}`; a bug as a 500 whose traceback is in the log."""
+    """Every failure leaves as `{"message": …}`; a bug as a 500 whose traceback is in the log.
+
+    Once the head of an answer is out, a failure breaks the connection off instead.
+    """
     try:
         return await handler(request)
-    except BennuError as error:
+    except Exception as error:
+        if isinstance(error, ConnectionError):
+            return error_answer("the client left", 400)  # nobody will read it
+        if getattr(request.protocol, "answering", False):
+            return _break_off(request, error)
+        return _as_answer(request, error)
+
+
+def _as_answer(request: web.Request, error: Exception) -> web.StreamResponse:
+    if isinstance(error, BennuError):
         status = status_of(error)
         return web.Response(status=304) if status == 304 else error_answer(str(error), status)
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        return error_answer(error.text or error.reason, error.status)
-    except ConnectionError:
-        return error_answer("the client left", 400)  # nobody will read it
-    except Exception as error:
-        log.exception("%s %s failed", request.method, request.path)
-        return error_answer(f"internal error: {type(error).__name__}: {error}", 500)
+    if isinstance(error, web.HTTPException):
+        return error if error.status < 400 else error_answer(error.text or error.reason, error.status)
+    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    return error_answer(f"internal error: {type(error).__name__}: {error}", 500)
+
+
+def _break_off(request: web.Request, error: Exception) -> web.StreamResponse:
+    log.error("%s %s failed after its head was sent", request.method, request.path, exc_info=error)
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()

@@ -27,13 +27,15 @@ class Connection(RequestHandler):
     def __init__(self, manager: web.Server, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self.half_closed = False
+        self.answering = False  # the head of the answer is on its way
         self._busy = False
         self._watch: HangUpWatch | None = None
         self._raw: bytearray | None = bytearray()  # the present request as it came; None: too long to be kept
 
     def begin(self) -> None:
-        """A request is being answered."""
+        """A request is being worked on."""
         self._busy = True
+        self.answering = False
 
     def end(self) -> bool:
         """It is answered; False when the client will send no other."""

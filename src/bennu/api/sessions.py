@@ -7,9 +7,23 @@ from enum import Enum
 from typing import Any, Final, Protocol
 
 from bennu.api.detach import KeyWatch
-from bennu.api.streams import STDERR, Hijacked, frame
+from bennu.api.streams import STDERR, frame
 
 LAST_INPUT_S: Final = 10  # for a process to take what a client that is gone had sent
+
+
+class Client(Protocol):
+    """The client's side: a hijacked connection, or a web socket."""
+
+    gone: asyncio.Event
+
+    async def read(self) -> bytes | None:
+        """What the client sent; None when it will send no more."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Raises: ConnectionError once it is gone."""
+        ...
 
 
 class Streams(Protocol):
@@ -44,7 +58,7 @@ class Ended(Enum):
     LEFT = "the client closed its input, or is gone"
 
 
-async def join(connection: Hijacked, process: Streams, terms: Terms) -> Ended:
+async def join(connection: Client, process: Streams, terms: Terms) -> Ended:
     """Carry bytes both ways until one side ends. The connection stays open; nothing is left running."""
     output = asyncio.ensure_future(_carry_output(connection, process, terms))
     gone = asyncio.ensure_future(connection.gone.wait())
@@ -75,7 +89,7 @@ async def _finish_input(entry: asyncio.Future[Ended | None] | None) -> None:
         await asyncio.wait([entry], timeout=LAST_INPUT_S)
 
 
-async def _carry_output(connection: Hijacked, process: Streams, terms: Terms) -> Ended:
+async def _carry_output(connection: Client, process: Streams, terms: Terms) -> Ended:
     try:
         while (item := await process.read()) is not None:
             stream, data = item
@@ -86,7 +100,7 @@ async def _carry_output(connection: Hijacked, process: Streams, terms: Terms) ->
     return Ended.OUTPUT
 
 
-async def _carry_input(connection: Hijacked, process: Streams, terms: Terms) -> Ended | None:
+async def _carry_input(connection: Client, process: Streams, terms: Terms) -> Ended | None:
     """None: the input has ended, and the output may go on."""
     watch = KeyWatch(terms.keys) if terms.keys else None
     while (data := await connection.read()) is not None:

@@ -44,10 +44,16 @@ def stream_type(request: web.Request, *, multiplexed: bool) -> str:
 
 
 async def open_chunks(
-    request: web.Request, content_type: str = "application/json", status: int = 200
+    request: web.Request,
+    content_type: str = "application/json",
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
 ) -> web.StreamResponse:
-    """A chunked answer whose head is on its way when this returns; write to it, then return it."""
-    response = web.StreamResponse(status=status, headers={"Content-Type": content_type})
+    """A chunked answer whose head is on its way when this returns; write to it, then return it.
+
+    A handler that fails after this breaks the connection off: the client sees that it did not get everything.
+    """
+    response = web.StreamResponse(status=status, headers={"Content-Type": content_type, **(headers or {})})
     if request.version >= (1, 1):
         response.enable_chunked_encoding()
     await response.prepare(request)

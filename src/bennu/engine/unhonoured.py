@@ -33,21 +33,13 @@ def refuse_unhonoured(config: ContainerConfig, host: HostConfig) -> None:
 
 def _unhonoured(config: ContainerConfig, host: HostConfig) -> Iterator[str]:
     for field, asked in (
-        ("Config.Domainname", config.domainname),
-        ("Config.MacAddress", config.mac_address),
         ("Config.NetworkDisabled", config.network_disabled),
-        ("HostConfig.Annotations", host.annotations),
-        ("HostConfig.BlkioWeight", host.blkio_weight),
         ("HostConfig.BlkioWeightDevice", host.blkio_weight_device),
         ("HostConfig.BlkioDeviceReadBps", host.blkio_device_read_bps),
         ("HostConfig.BlkioDeviceWriteBps", host.blkio_device_write_bps),
         ("HostConfig.BlkioDeviceReadIOps", host.blkio_device_read_iops),
         ("HostConfig.BlkioDeviceWriteIOps", host.blkio_device_write_iops),
-        ("HostConfig.CpuRealtimePeriod", host.cpu_realtime_period),
-        ("HostConfig.CpuRealtimeRuntime", host.cpu_realtime_runtime),
         ("HostConfig.Cgroup", host.cgroup),
-        ("HostConfig.CgroupParent", host.cgroup_parent),
-        ("HostConfig.DeviceCgroupRules", host.device_cgroup_rules),
         ("HostConfig.DeviceRequests", host.device_requests),
         ("HostConfig.Links", host.links),
         ("HostConfig.StorageOpt", host.storage_opt),
