@@ -47,18 +47,23 @@ class Attach:
             if attachment is not None:
                 await hold(container, attachment, connection, terms)
 
-        return await take_over(request, stream_type(request, multiplexed=terms.framed), work)
+        try:
+            return await take_over(request, stream_type(request, multiplexed=terms.framed), work)
+        finally:
+            if attachment is not None:
+                container.detach(attachment)
 
     @ends_with_client
     async def attach_web_socket(self, request: web.Request) -> web.StreamResponse:
         """The same over a web socket, never multiplexed."""
         container = self._engine.find(request.match_info["id"])
-        terms = dataclasses.replace(read_terms(request, container), framed=False)
+        terms = read_terms(request, container)
+        held = dataclasses.replace(terms, framed=False, stdin=True, leave_at_end_of_input=True)
         socket = web.WebSocketResponse(autoping=True, heartbeat=30)
         attachment = await container.attach()
         try:
             await socket.prepare(request)
-            await hold(container, attachment, WebSocketClient(socket), terms)
+            await hold(container, attachment, WebSocketClient(socket, takes_input=terms.stdin), held)
         finally:
             container.detach(attachment)
             await socket.close()
@@ -80,19 +85,23 @@ async def hold(container: Container, attachment: Attachment, client: Client, ter
 
 
 class WebSocketClient:
-    """A web socket with the manners of a raw connection. It has no half-close: the end of input is the end."""
+    """A web socket with the manners of a raw connection. It has no half-close: the end of input is the end.
 
-    def __init__(self, socket: web.WebSocketResponse) -> None:
+    It is read even where no input is wanted: nothing else tells that it was closed.
+    """
+
+    def __init__(self, socket: web.WebSocketResponse, *, takes_input: bool) -> None:
         self.gone = asyncio.Event()
         self._socket = socket
+        self._takes_input = takes_input
 
     async def read(self) -> bytes | None:
         message = await self._socket.receive()
         match message.type:
             case WSMsgType.BINARY:
-                return bytes(message.data)
+                return bytes(message.data) if self._takes_input else b""
             case WSMsgType.TEXT:
-                return str(message.data).encode()
+                return str(message.data).encode() if self._takes_input else b""
         self.gone.set()
         return None
 
