@@ -1,0 +1,98 @@
+"""What this process may do: user, capabilities, limits, security modules; and whether there is room on the disk."""
+
+import os
+import resource
+from pathlib import Path
+from typing import Final
+
+from bennu.host.finding import Finding, fail, ok, warn
+from bennu.host.kernel import nearest_existing
+
+# By their bit, from the kernel's list.
+NEEDED: Final = {
+    0: "CAP_CHOWN",
+    1: "CAP_DAC_OVERRIDE",
+    3: "CAP_FOWNER",
+    5: "CAP_KILL",
+    6: "CAP_SETGID",
+    7: "CAP_SETUID",
+    12: "CAP_NET_ADMIN",
+    18: "CAP_SYS_CHROOT",
+    21: "CAP_SYS_ADMIN",
+    27: "CAP_MKNOD",
+}
+SYS_RESOURCE: Final = 24
+FILES_WANTED: Final = 65536
+GIB: Final = 1 << 30
+SECCOMP_PROFILES: Final = (Path("/usr/share/containers/seccomp.json"), Path("/etc/containers/seccomp.json"))
+
+
+def check_rights(status: str, euid: int) -> list[Finding]:
+    """Pure: from /proc/self/status."""
+    if euid != 0:
+        return [fail("user", f"uid {euid}: containers need root", "sudo bennud")]
+    mask = int(_field(status, "CapEff") or "0", 16)
+    findings = [ok("user", "root")]
+    lost = [name for bit, name in NEEDED.items() if not mask >> bit & 1]
+    if lost:
+        findings.append(fail("capabilities", f"missing: {', '.join(lost)}", "run outside of an unprivileged container"))
+    elif not mask >> SYS_RESOURCE & 1:
+        text = "no CAP_SYS_RESOURCE: limits and OOM scores are clamped to what this process itself has"
+        findings.append(warn("capabilities", text))
+    else:
+        findings.append(ok("capabilities", "all that are needed"))
+    return findings
+
+
+def check_seccomp(status: str, profiles: tuple[Path, ...] = SECCOMP_PROFILES) -> Finding:
+    """One look for the files; the kernel's word comes from /proc/self/status."""
+    if _field(status, "Seccomp") is None:
+        return warn("seccomp", "not in this kernel: containers run without a filter")
+    profile = next((path for path in profiles if path.is_file()), None)
+    if profile is None:
+        cure = "apt-get install golang-github-containers-common"
+        return fail("seccomp", "the default profile is not installed", cure)
+    return ok("seccomp", str(profile))
+
+
+def check_security_modules(sys: Path = Path("/sys")) -> Finding:
+    enforcing = sys / "fs/selinux/enforce"
+    if enforcing.exists() and enforcing.read_text().strip() == "1":
+        return warn("security", "SELinux enforces; containers get no label and may be denied", "setenforce 0")
+    enabled = sys / "module/apparmor/parameters/enabled"
+    if enabled.exists() and enabled.read_text().strip() == "Y":
+        return ok("security", "AppArmor is on; containers run unconfined by it")
+    return ok("security", "neither AppArmor nor SELinux; neither is needed")
+
+
+def check_limits(hard_files: int | None = None) -> Finding:
+    if hard_files is None:
+        _, hard_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard_files != resource.RLIM_INFINITY and hard_files < FILES_WANTED:
+        text = f"at most {hard_files} open files; each container takes some"
+        return warn("limits", text, f"ulimit -n {FILES_WANTED} (or LimitNOFILE= in the service)")
+    return ok("limits", "any number of open files" if hard_files < 0 else f"{hard_files} open files")
+
+
+def check_disk(data_root: Path) -> Finding:
+    where = nearest_existing(data_root)
+    room = os.statvfs(where)
+    free = room.f_bavail * room.f_frsize
+    text = f"{free / GIB:.1f} GiB free in {where}"
+    if room.f_files and room.f_favail < 10_000:
+        return warn(
+            "disk", f"only {room.f_favail} more files fit in {where}", "delete files, or choose another --data-root"
+        )
+    if free < GIB // 10:
+        return fail("disk", text, "delete files, or choose another --data-root")
+    if free < 2 * GIB:
+        return warn("disk", text, "bennu image prune; or choose another --data-root")
+    return ok("disk", text)
+
+
+def _field(status: str, name: str) -> str | None:
+    for line in status.splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return value.strip()
+    return None
