@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,3 +59,39 @@ async def run(
             await asyncio.shield(process.wait())
     assert process.returncode is not None
     return Done(process.returncode, stdout, stderr)
+
+
+@contextlib.asynccontextmanager
+async def started(
+    argv: Sequence[str | Path],
+    *,
+    stdin: int | None = None,
+    stdout: int = asyncio.subprocess.PIPE,
+    stderr: int = asyncio.subprocess.PIPE,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
+    line_limit: int = 1 << 20,
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A program that talks while it runs. Leaving the block, however, kills its process group and reaps it.
+
+    `stdin`, `stdout` and `stderr` are descriptors or asyncio's marks. Raises: OSError if it cannot be started.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=env,
+        cwd=cwd,
+        pass_fds=tuple(pass_fds),
+        start_new_session=True,
+        limit=line_limit,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await asyncio.shield(process.wait())

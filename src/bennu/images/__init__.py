@@ -1,0 +1,6 @@
+"""Images: content store, layers, names; how they come in, go out and become root filesystems."""
+
+from bennu.images.image import Image
+from bennu.images.images import Images
+
+__all__ = ["Image", "Images"]

@@ -1,0 +1,301 @@
+"""The images of one host: which there are, what they are called, and how one becomes a root filesystem."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bennu.errors import BennuError, NotFound
+from bennu.images.image import Image, ImageRecord, image_config, parse_config, parse_time
+from bennu.images.layers import Hold, Layers
+from bennu.images.overlay import mount_overlay, remove_tree, unmount
+from bennu.images.reference import HEX64, SHA256, Reference, parse_reference
+from bennu.store import Delete, Put, Store, Transaction
+
+RECORDS: Final = "images/records/"
+TAGS: Final = "images/tags/"
+DIGESTS: Final = "images/digests/"
+User = tuple[str, bool]  # a container's id, and whether it runs
+
+log = logging.getLogger(__name__)
+
+
+class Images:
+    """All images; not thread-safe, lives in one event loop.
+
+    `users` is set by the engine: the containers made from an image id. What an image was told to be called and that
+    it is here is on the disk before a call returns.
+    """
+
+    def __init__(self, root: Path, store: Store) -> None:
+        self.root = root
+        self.layers = Layers(root)
+        self.store = store
+        self.users: Callable[[str], list[User]] = lambda image_id: []
+        self._images: dict[str, Image] = {}
+        self._tags: dict[str, str] = {}  # familiar name:tag → id
+        self._digests: dict[str, str] = {}  # familiar name@digest → id
+        self._writing = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Load what is there; half-done work of a former daemon is removed."""
+        await asyncio.to_thread(self.layers.open)
+        for entry in await self.store.read_prefix(RECORDS):
+            record = msgspec.json.decode(entry.value, type=ImageRecord)
+            try:
+                self._index(await asyncio.to_thread(self._read_image, record))
+            except (OSError, BennuError) as error:
+                log.error("image %s cannot be used: %s", record.id, error)
+        for prefix, names in ((TAGS, self._tags), (DIGESTS, self._digests)):
+            for entry in await self.store.read_prefix(prefix):
+                image_id = entry.value.decode()
+                if image_id in self._images:
+                    names[entry.key.removeprefix(prefix)] = image_id
+        self._name_all()
+        await self.collect()
+        await asyncio.to_thread(self.layers.sweep_blobs, set(self._images))
+
+    def _read_image(self, record: ImageRecord) -> Image:
+        blob = self.layers.blob_path(record.id).read_bytes()
+        return self._make_image(blob, record)
+
+    def _make_image(self, blob: bytes, record: ImageRecord) -> Image:
+        raw = parse_config(blob)
+        diff_ids: list[str] = raw["rootfs"]["diff_ids"]
+        layers = [self.layers.get(diff_id) for diff_id in diff_ids]
+        if None in layers:
+            raise BennuError(f"layer {diff_ids[layers.index(None)]} is missing")
+        return Image(
+            id=record.id,
+            raw=raw,
+            config=image_config(raw),
+            diff_ids=diff_ids,
+            created_ns=parse_time(raw.get("created")),
+            size=sum(layer.size for layer in layers if layer),
+            parent=record.parent,
+            last_tag_ns=record.last_tag_ns,
+            removed=record.removed,
+        )
+
+    def _index(self, image: Image) -> None:
+        self._images[image.id] = image
+
+    def _name_all(self) -> None:
+        for image in self._images.values():
+            image.repo_tags = sorted(name for name, image_id in self._tags.items() if image_id == image.id)
+            image.repo_digests = sorted(name for name, image_id in self._digests.items() if image_id == image.id)
+
+    # --- finding ------------------------------------------------------------------------------------------------
+
+    def list(self) -> list[Image]:
+        """All images, newest first."""
+        return sorted((image for image in self._images.values() if not image.removed), key=lambda i: -i.created_ns)
+
+    def find(self, ref: str) -> Image:
+        """By name, `name@digest`, full id or the beginning of one. Raises: NotFound, InvalidParameter."""
+        if SHA256.match(ref) or HEX64.match(ref):
+            found = self._images.get("sha256:" + ref.removeprefix("sha256:"))
+            if found is None or found.removed:
+                raise NotFound(f"No such image: sha256:{ref.removeprefix('sha256:')}")
+            return found
+        reference = parse_reference(ref)
+        image_id = self.resolve(reference) or self._complete(ref)
+        if image_id is None:
+            raise NotFound(f"No such image: {reference.tagged()}")
+        return self._images[image_id]
+
+    def by_id(self, image_id: str) -> Image:
+        """Also one that was removed by force while containers use it. Raises: NotFound."""
+        if image_id not in self._images:
+            raise NotFound(f"No such image: {image_id}")
+        return self._images[image_id]
+
+    def get(self, image_id: str) -> Image | None:
+        image = self._images.get(image_id)
+        return None if image is None or image.removed else image
+
+    def resolve(self, reference: Reference) -> str | None:
+        """The id a name stands for here."""
+        if reference.digest:
+            return self._digests.get(f"{reference.familiar_name}@{reference.digest}")
+        return self._tags.get(str(reference.tagged()))
+
+    def _complete(self, ref: str) -> str | None:
+        start = "sha256:" + ref.removeprefix("sha256:")
+        matches = [key for key, image in self._images.items() if key.startswith(start) and not image.removed]
+        return matches[0] if len(matches) == 1 else None
+
+    def children(self, image: Image) -> Sequence[Image]:
+        return [other for other in self._images.values() if other.parent == image.id and not other.removed]
+
+    # --- changing what there is -----------------------------------------------------------------------------------
+
+    async def add(
+        self, config: bytes, *, parent: str = "", tags: Iterable[Reference] = (), digests: Iterable[Reference] = ()
+    ) -> Image:
+        """Make an image of a configuration whose layers are here (and held by the caller).
+
+        Raises: InvalidParameter for a bad configuration; Unavailable when the disk is full.
+        """
+        raw_id = await asyncio.to_thread(self.layers.write_blob, config)
+        async with self._writing:
+            known = self._images.get(raw_id)
+            record = ImageRecord(id=raw_id, parent=parent) if known is None else known.record()
+            record.removed = False
+            names = [reference.tagged() for reference in tags]
+            if names:
+                record.last_tag_ns = time.time_ns()
+            image = self._make_image(config, record)
+            pinned = [Put(f"{DIGESTS}{name}", raw_id.encode()) for name in map(_digest_name, digests)]
+            named = [Put(f"{TAGS}{name}", raw_id.encode()) for name in names]
+            await self.store.commit(Transaction([_put_record(record), *named, *pinned]))
+            self._index(image)
+            self._tags |= {str(name): raw_id for name in names}
+            self._digests |= {_digest_name(name): raw_id for name in digests}
+            self._name_all()
+        return image
+
+    async def tag(self, image: Image, name: Reference) -> None:
+        """Call it so from now on; the name leaves the image that had it."""
+        async with self._writing:
+            full = str(name.tagged())
+            record = image.record()
+            record.last_tag_ns = time.time_ns()
+            await self.store.commit(Transaction([Put(f"{TAGS}{full}", image.id.encode()), _put_record(record)]))
+            image.last_tag_ns = record.last_tag_ns
+            self._tags[full] = image.id
+            self._name_all()
+
+    async def untag(self, names: Sequence[str]) -> None:
+        """Drop names (`name:tag` or `name@digest`, familiar); absent ones are fine."""
+        async with self._writing:
+            await self.store.commit(Transaction([Delete(_name_key(name)) for name in names]))
+            for name in names:
+                (self._digests if "@" in name else self._tags).pop(name, None)
+            self._name_all()
+
+    async def delete(self, image: Image) -> Sequence[str]:
+        """Forget an image and its names; answers the diff IDs of layers that went with it.
+
+        While containers use it, its layers stay until the last of them is gone.
+        """
+        async with self._writing:
+            names = [*image.repo_tags, *image.repo_digests]
+            writes: list[Put | Delete] = [Delete(_name_key(name)) for name in names]
+            used = bool(self.users(image.id))
+            record = image.record()
+            record.removed = True
+            writes.append(_put_record(record) if used else Delete(_record_key(image.id)))
+            await self.store.commit(Transaction(writes))
+            for name in names:
+                (self._digests if "@" in name else self._tags).pop(name, None)
+            if used:
+                image.removed = True
+            else:
+                del self._images[image.id]
+            self._name_all()
+        return await self._collect_layers([] if used else [image])
+
+    async def collect(self) -> None:
+        """Let go of removed images whose last container is gone, and of layers nobody needs."""
+        async with self._writing:
+            gone = [image for image in self._images.values() if image.removed and not self.users(image.id)]
+            if gone:
+                await self.store.commit(Transaction([Delete(_record_key(image.id)) for image in gone]))
+            for image in gone:
+                del self._images[image.id]
+        await self._collect_layers(gone)
+
+    async def _collect_layers(self, gone: Sequence[Image]) -> Sequence[str]:
+        async with self._writing:
+            wanted = {diff_id for image in self._images.values() for diff_id in image.diff_ids}
+            collected = await self.layers.collect(wanted)
+            for image in gone:
+                if image.id not in self._images:
+                    await asyncio.to_thread(self.layers.blob_path(image.id).unlink, True)
+        order = [diff_id for image in gone for diff_id in reversed(image.diff_ids)]
+        found = {layer.diff_id for layer in collected}
+        return [diff_id for diff_id in order if diff_id in found]
+
+    def missing(self, diff_ids: Sequence[str], hold: Hold) -> Sequence[str]:
+        """Which of these layers are not here; those that are, are held."""
+        for diff_id in diff_ids:
+            hold.add(diff_id)
+        return [diff_id for diff_id in diff_ids if self.layers.get(diff_id) is None]
+
+    # --- root filesystems -------------------------------------------------------------------------------------------
+
+    async def mount(self, image: Image, upper_root: Path) -> Path:
+        """The image with a writable layer at `upper_root/{diff,work}`, seen at `upper_root/merged`. Idempotent.
+
+        Raises: BennuError.
+        """
+        return await asyncio.to_thread(self._mount, image, upper_root)
+
+    def _mount(self, image: Image, upper_root: Path) -> Path:
+        merged = upper_root / "merged"
+        if os.path.ismount(merged):
+            return merged
+        lowers = [self.layers.lower_of(diff_id) for diff_id in dict.fromkeys(reversed(image.diff_ids))]
+        fresh = not (upper_root / "diff").exists()
+        for name, mode in (("work", 0o700), ("merged", 0o700), ("diff", 0o755)):
+            (upper_root / name).mkdir(mode=mode, parents=True, exist_ok=True)
+        if fresh:
+            self._dress_root(image, upper_root / "diff")
+        try:
+            return mount_overlay(
+                self.layers.root, lowers or [os.path.relpath(self.layers.empty, self.layers.root)], upper_root
+            )
+        except FileNotFoundError as error:
+            raise BennuError(f"a layer of {image.id} is missing: {error}") from None
+
+    def _dress_root(self, image: Image, upper: Path) -> None:
+        """`/` looks as the topmost layer that says so made it."""
+        upper.chmod(0o755)
+        for diff_id in reversed(image.diff_ids):
+            layer = self.layers.get(diff_id)
+            if layer is not None and layer.has_root:
+                seen = (self.layers.root / self.layers.lower_of(diff_id)).stat()
+                os.chown(upper, seen.st_uid, seen.st_gid)
+                upper.chmod(seen.st_mode & 0o7777)
+                return
+
+    async def unmount(self, upper_root: Path) -> None:
+        """Idempotent. Raises: BennuError."""
+        await asyncio.to_thread(unmount, upper_root / "merged")
+
+    async def remove_upper(self, upper_root: Path) -> None:
+        """Unmount and delete the writable layer; what else is in the folder stays. Idempotent. Raises: BennuError."""
+        await asyncio.to_thread(_remove_upper, upper_root)
+
+
+def _remove_upper(upper_root: Path) -> None:
+    unmount(upper_root / "merged")
+    for name in ("merged", "work", "diff"):
+        with contextlib.suppress(FileNotFoundError):
+            if name == "merged":
+                (upper_root / name).rmdir()  # never deletes through a mount
+            else:
+                remove_tree(upper_root / name)
+
+
+def _digest_name(name: Reference) -> str:
+    return f"{name.familiar_name}@{name.digest}"
+
+
+def _name_key(name: str) -> str:
+    return f"{DIGESTS if '@' in name else TAGS}{name}"
+
+
+def _record_key(image_id: str) -> str:
+    return f"{RECORDS}{image_id.removeprefix('sha256:')}"
+
+
+def _put_record(record: ImageRecord) -> Put:
+    return Put(_record_key(record.id), msgspec.json.encode(record))

@@ -1,0 +1,312 @@
+"""Layers and blobs on disk: everything is whole or not there.
+
+    images/blobs/<hex>           a blob as it came: an image's configuration, or a layer's tar (compressed or not)
+    images/layers/<hex>/diff     that layer unpacked, ready to be a lower folder; <hex> is its diff ID
+    images/layers/<hex>/meta     a `Layer` as JSON
+    images/tmp/                  work in progress; emptied when the daemon starts
+
+A layer is written and unpacked under tmp and renamed when it is complete and on the disk. Layers that no image uses are
+collected; who is bringing one in holds it meanwhile (`Hold`).
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import secrets
+import sys
+from collections import Counter
+from collections.abc import AsyncIterable, Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from bennu.errors import BennuError, InvalidParameter, Unavailable
+from bennu.images.overlay import remove_tree
+from bennu.process import started
+
+UNPACK: Final = Path(__file__).with_name("unpack.py")
+FLUSH_AT: Final = 1 << 20  # bytes gathered before a thread writes them
+NO_SPACE: Final = (28, 122)  # ENOSPC, EDQUOT
+
+log = logging.getLogger(__name__)
+Progress = Callable[[int], None]
+
+
+class Layer(msgspec.Struct, frozen=True):
+    """An unpacked layer. `size` is the bytes of its files; `has_root`: it says how `/` itself looks."""
+
+    diff_id: str
+    blob: str  # digest of the tar as it came
+    blob_size: int
+    size: int
+    has_root: bool
+
+
+class Unpacked(msgspec.Struct):
+    """A line the unpacker prints."""
+
+    read: int = 0
+    diff_id: str = ""
+    size: int = 0
+    root: bool = False
+    error: str = ""
+    errno: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A blob that has arrived and is not yet anybody's: a file under tmp."""
+
+    path: Path
+    digest: str
+    size: int
+
+
+class Hold:
+    """Keeps layers from being collected while an image is being put together from them."""
+
+    def __init__(self, held: Counter[str]) -> None:
+        self._held = held
+        self._mine: list[str] = []
+
+    def add(self, diff_id: str) -> None:
+        self._held[diff_id] += 1
+        self._mine.append(diff_id)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for diff_id in self._mine:
+            self._held[diff_id] -= 1
+        self._mine.clear()
+
+
+class Layers:
+    """The content of all images of this host. One event loop; disk work is done in threads and helper programs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "layers"
+        self.tmp = root / "tmp"
+        self.blobs = root / "blobs"
+        self.empty = root / "empty"  # the lower folder of an image without layers
+        self._known: dict[str, Layer] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by diff ID, or blob if unknown
+        self._shelf = asyncio.Lock()  # who puts layers in place or takes them away
+        self._held: Counter[str] = Counter()
+
+    def open(self) -> None:
+        """Blocking: read what is there, remove what was left half-done."""
+        for folder in (self.root, self.tmp, self.blobs, self.empty):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.empty.chmod(0o755)
+        for leftover in self.tmp.iterdir():
+            _remove(leftover)
+        for folder in self.root.iterdir():
+            try:
+                layer = msgspec.json.decode((folder / "meta").read_bytes(), type=Layer)
+            except (OSError, msgspec.DecodeError) as error:
+                log.warning("layer %s cannot be read and is removed: %s", folder.name, error)
+                _remove(folder)
+            else:
+                self._known[layer.diff_id] = layer
+
+    def get(self, diff_id: str) -> Layer | None:
+        return self._known.get(diff_id)
+
+    def hold(self) -> Hold:
+        return Hold(self._held)
+
+    def lower_of(self, diff_id: str) -> str:
+        """The unpacked layer's folder, relative to `root`."""
+        return f"{_hex(diff_id)}/diff"
+
+    def blob_path(self, digest: str) -> Path:
+        return self.blobs / _hex(digest)
+
+    def new_path(self) -> Path:
+        """A name under tmp that nobody has."""
+        return self.tmp / secrets.token_hex(8)
+
+    async def receive(self, data: AsyncIterable[bytes], on_progress: Progress | None = None) -> Draft:
+        """Write a stream to a file under tmp. Raises: Unavailable when the disk is full; whatever `data` raises."""
+        path = self.new_path()
+        digest = hashlib.sha256()
+        size = 0
+        try:
+            with await asyncio.to_thread(path.open, "wb") as target:
+                buffer = bytearray()
+
+                def flush(data: bytes) -> None:
+                    digest.update(data)
+                    target.write(data)
+
+                async for part in data:
+                    buffer += part
+                    size += len(part)
+                    if len(buffer) >= FLUSH_AT:
+                        await asyncio.to_thread(flush, bytes(buffer))
+                        buffer.clear()
+                        if on_progress:
+                            on_progress(size)
+                await asyncio.to_thread(flush, bytes(buffer))
+        except BaseException as error:
+            path.unlink(missing_ok=True)
+            if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+                raise disk_error(error) from error
+            raise
+        return Draft(path, f"sha256:{digest.hexdigest()}", size)
+
+    async def add(self, draft: Draft, hold: Hold, *, diff_id: str = "", on_progress: Progress | None = None) -> Layer:
+        """Unpack a draft and keep it as a layer, held; the draft is consumed, whatever happens.
+
+        A layer that is there already is not unpacked again. With `diff_id` the content must have it.
+        Raises: InvalidParameter for a damaged or dangerous tar; Unavailable when the disk is full.
+        """
+        lock = self._locks.setdefault(diff_id or draft.digest, asyncio.Lock())
+        try:
+            async with lock:
+                if diff_id:
+                    hold.add(diff_id)
+                if (known := self.get(diff_id)) is not None:
+                    return known
+                return await self._unpack(draft, hold, diff_id, on_progress)
+        finally:
+            draft.path.unlink(missing_ok=True)
+
+    async def _unpack(self, draft: Draft, hold: Hold, diff_id: str, on_progress: Progress | None) -> Layer:
+        work = self.new_path()
+        try:
+            await asyncio.to_thread(_make_work, work)
+            told = await self._run_unpacker(draft.path, work / "diff", on_progress)
+            if diff_id and told.diff_id != diff_id:
+                raise InvalidParameter(f"invalid diffID for layer: expected {diff_id!r}, got {told.diff_id!r}")
+            hold.add(told.diff_id)
+            layer = Layer(told.diff_id, draft.digest, draft.size, told.size, told.root)
+            async with self._shelf:
+                if (known := self.get(told.diff_id)) is None:
+                    await asyncio.to_thread(self._keep, work, draft, layer)
+                    self._known[layer.diff_id] = layer
+            return known or layer
+        except OSError as error:
+            raise disk_error(error) from error
+        finally:
+            await asyncio.shield(asyncio.to_thread(_remove, work))
+
+    async def _run_unpacker(self, tar: Path, dest: Path, on_progress: Progress | None) -> Unpacked:
+        argv: list[str | Path] = [sys.executable, "-I", "-S", UNPACK, dest]
+        told = Unpacked(error="the unpacker died without a word")
+        with await asyncio.to_thread(tar.open, "rb") as source:
+            async with started(argv, stdin=source.fileno()) as process:
+                assert process.stdout is not None and process.stderr is not None
+                async for line in process.stdout:
+                    told = msgspec.json.decode(line, type=Unpacked)
+                    if told.read and on_progress:
+                        on_progress(told.read)
+                complaint = (await process.stderr.read()).decode(errors="replace").strip()
+                await process.wait()
+        if told.errno in NO_SPACE:
+            raise Unavailable(f"failed to register layer: {told.error}")
+        if told.error or not told.diff_id:
+            if complaint:
+                log.error("unpacking a layer failed: %s", complaint)
+            raise InvalidParameter(told.error or "the unpacker died without a word")
+        return told
+
+    def _keep(self, work: Path, draft: Draft, layer: Layer) -> None:
+        """Blob first, then the layer: a layer that is there has its blob."""
+        self._keep_blob(draft.path, layer.blob)
+        write_durably(work / "meta", msgspec.json.encode(layer))
+        work.rename(self.root / _hex(layer.diff_id))
+        sync_folder(self.root)
+
+    def _keep_blob(self, path: Path, digest: str) -> None:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        path.rename(self.blob_path(digest))
+        sync_folder(self.blobs)
+
+    def write_blob(self, data: bytes) -> str:
+        """Blocking: keep a small blob (an image's configuration) durably; answers its digest."""
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        path = self.new_path()
+        try:
+            write_durably(path, data)
+            path.rename(self.blob_path(digest))
+            sync_folder(self.blobs)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise disk_error(error) from error
+        return digest
+
+    async def collect(self, wanted: Collection[str]) -> list[Layer]:
+        """Remove the layers that are neither wanted (diff IDs) nor held; answers them."""
+        async with self._shelf:
+            unused = [layer for key, layer in self._known.items() if key not in wanted and self._held[key] <= 0]
+            for layer in unused:
+                del self._known[layer.diff_id]
+            trash = await asyncio.to_thread(self._put_away, unused)
+        for folder in trash:
+            await asyncio.to_thread(remove_tree, folder)
+        return unused
+
+    def _put_away(self, layers: Collection[Layer]) -> list[Path]:
+        """Move layers out of sight as a whole, so that half a layer is never met; answers what is to be deleted."""
+        trash = []
+        for layer in layers:
+            trash.append(self.new_path())
+            (self.root / _hex(layer.diff_id)).rename(trash[-1])
+            self.blob_path(layer.blob).unlink(missing_ok=True)
+        return trash
+
+    def sweep_blobs(self, config_digests: Collection[str]) -> None:
+        """Blocking, at start only: remove blobs that belong to no layer and no image."""
+        wanted = {_hex(layer.blob) for layer in self._known.values()} | {_hex(digest) for digest in config_digests}
+        for path in self.blobs.iterdir():
+            if path.name not in wanted:
+                path.unlink()
+
+
+def disk_error(error: OSError) -> BennuError:
+    if error.errno in NO_SPACE:
+        return Unavailable(f"failed to register layer: {error.strerror}")
+    return BennuError(f"failed to register layer: {error}")
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _make_work(work: Path) -> None:
+    work.mkdir(mode=0o700)
+    (work / "diff").mkdir(mode=0o755)
+    (work / "diff").chmod(0o755)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        remove_tree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")

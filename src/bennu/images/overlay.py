@@ -1,0 +1,79 @@
+"""Mounting layers over each other with the kernel's overlayfs. Blocking calls: the callers use threads."""
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from bennu.errors import BennuError
+
+MAX_OPTIONS: Final = 4000  # mount(2) takes one page
+MNT_DETACH: Final = 2
+# What the host may have set otherwise, and what a layer's difference could then not be read from.
+PARAMETERS: Final = (("index", "index=off"), ("redirect_dir", "redirect_dir=off"), ("metacopy", "metacopy=off"))
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount_overlay(layers_root: Path, lowers: Sequence[str], upper_root: Path) -> Path:
+    """Mount `upper_root/diff` over `lowers` (paths relative to `layers_root`, topmost first). Raises: BennuError."""
+    merged = upper_root / "merged"
+    fixed = [f"upperdir={_escape(upper_root / 'diff')}", f"workdir={_escape(upper_root / 'work')}", *_parameters()]
+    plain = ":".join(_escape(layers_root / lower, colon=True) for lower in lowers)
+    if len(plain) + sum(len(word) + 1 for word in fixed) < MAX_OPTIONS:
+        _mount(merged, [f"lowerdir={plain}", *fixed])
+        return merged
+    # Deep images: name each layer through an open descriptor, which is far shorter.
+    with contextlib.ExitStack() as stack:
+        numbers = []
+        for lower in lowers:
+            numbers.append(os.open(layers_root / lower, os.O_PATH | os.O_DIRECTORY))
+            stack.callback(os.close, numbers[-1])
+        short = ":".join(f"/proc/self/fd/{number}" for number in numbers)
+        _mount(merged, [f"lowerdir={short}", *fixed])
+    return merged
+
+
+def _parameters() -> list[str]:
+    known = Path("/sys/module/overlay/parameters")
+    return [option for name, option in PARAMETERS if (known / name).exists()]
+
+
+def _escape(path: Path, *, colon: bool = False) -> str:
+    text = str(path).replace("\\", "\\\\").replace(",", "\\,")
+    return text.replace(":", "\\:") if colon else text
+
+
+def _mount(target: Path, options: Sequence[str]) -> None:
+    data = ",".join(options).encode()
+    if len(data) >= MAX_OPTIONS + 90:
+        raise BennuError("the image has too many layers to be mounted")
+    if _libc.mount(b"overlay", os.fsencode(target), b"overlay", 0, data) != 0:
+        number = ctypes.get_errno()
+        raise BennuError(f"cannot mount the image's layers at {target}: {os.strerror(number)}")
+
+
+def unmount(target: Path) -> None:
+    """Idempotent; what still uses it keeps it until it lets go. Raises: BennuError."""
+    if _libc.umount2(os.fsencode(target), MNT_DETACH) != 0:
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOENT):
+            raise BennuError(f"cannot unmount {target}: {os.strerror(number)}")
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder with everything in it, whatever a container made of it; absent is fine. Raises: BennuError."""
+    try:
+        shutil.rmtree(path)
+    except (OSError, RecursionError) as error:
+        if not path.exists():
+            return
+        # Trees deeper than this interpreter can follow, or changing under us: rm can.
+        done = subprocess.run(["rm", "-rf", "--one-file-system", "--", str(path)], capture_output=True, check=False)
+        if done.returncode != 0:
+            raise BennuError(f"cannot remove {path}: {done.stderr.decode(errors='replace').strip()}") from error
