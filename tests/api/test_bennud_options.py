@@ -1,0 +1,221 @@
+"""bennud's command line, configuration file, sockets and locks."""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bennu.daemon.flags import FLAGS, Kind, Use, help_lines, parse_arguments
+from bennu.daemon.options import check_options, parse_file, read_options
+from bennu.daemon.sockets import close_listeners, hold_roots, listen_unix, remove_stale
+from bennu.errors import BennuError, Conflict, InvalidParameter
+
+
+def options(*arguments: str, file: Path | None = None):  # type: ignore[no-untyped-def]
+    return read_options([*arguments, *(("--config-file", str(file)) if file else ())])
+
+
+def test_without_arguments_everything_is_in_its_usual_place() -> None:
+    got = check_options({})
+    assert got.data_root == Path("/var/lib/bennu")
+    assert got.exec_root == Path("/run/bennu")
+    assert got.hosts == ("unix:///run/bennu/bennu.sock",)
+    assert (got.log_level, got.oci_runtime, got.default_stop_timeout_s, got.warnings) == ("info", "crun", 10, ())
+
+
+def test_values_come_after_a_blank_an_equals_sign_or_a_short_name() -> None:
+    spoken = ["--data-root", "/d", "--exec-root=/e", "-H", "unix:///a", "-Hunix:///b", "-l=debug", "-p", "/p"]
+    got = check_options(parse_arguments(spoken))
+    assert (got.data_root, got.exec_root) == (Path("/d"), Path("/e"))
+    assert got.hosts == ("unix:///a", "unix:///b")
+    assert (got.log_level, got.pidfile) == ("debug", Path("/p"))
+
+
+def test_debug_is_a_log_level() -> None:
+    assert check_options(parse_arguments(["-D"])).log_level == "debug"
+    assert check_options(parse_arguments(["--debug=false"])).log_level == "info"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--storage-driver", "overlay2"],
+        ["-s", "overlay2"],
+        ["--userland-proxy=false"],
+        ["--containerd", "/run/containerd/containerd.sock"],
+        ["--live-restore"],
+        ["--iptables=true", "--ip-masq"],
+        ["--log-opt", "max-size=1m", "--log-opt", "max-file=2"],
+        ["--registry-mirror=http://x", "--label", "a=b"],
+    ],
+)
+def test_dockerds_other_flags_are_accepted_with_one_warning_each(arguments: list[str]) -> None:
+    names = {word.partition("=")[0] for word in arguments if word.startswith("-")}
+    warnings = check_options(parse_arguments(arguments)).warnings
+    assert len(warnings) == len(names)
+    assert all("no effect" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, flag in FLAGS.items() if flag.use is Use.REFUSED))
+def test_flags_that_promise_safety_are_refused_and_not_ignored(name: str) -> None:
+    value = [] if FLAGS[name].kind is Kind.SWITCH else ["x"]
+    with pytest.raises(InvalidParameter, match=f"--{name} is not implemented"):
+        check_options(parse_arguments([f"--{name}", *value]))
+
+
+def test_switching_an_absent_safety_off_is_fine() -> None:
+    assert check_options(parse_arguments(["--tlsverify=false", "--icc=true"]))
+    with pytest.raises(InvalidParameter, match="--icc=false"):
+        check_options(parse_arguments(["--icc=false"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--bogus"], "unknown flag: --bogus"),
+        (["-z"], "unknown shorthand flag: 'z' in -z"),
+        (["-H"], "flag needs an argument: -H"),
+        (["extra"], "unknown argument: 'extra'"),
+        (["-D=maybe"], 'invalid argument "maybe" for "--debug" flag'),
+        (["-l", "loud"], "invalid logging level: loud"),
+        (["-H", "tcp://127.0.0.1:2375"], "does not listen on TCP until TLS"),
+        (["-H", "127.0.0.1:2375"], "does not listen on TCP until TLS"),
+        (["-H", "npipe:////./pipe/x"], "invalid bind address"),
+        (["-H", "unix://" + "/x" * 60], "longer than the 107 bytes"),
+        (["--default-runtime", "kata"], "unknown or invalid runtime name: kata"),
+        (["--default-stop-timeout", "soon"], "not a number of seconds"),
+        (["--data-root", "/"], "a root cannot be /"),
+    ],
+)
+def test_nonsense_is_told_in_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        check_options(parse_arguments(arguments))
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_configuration_file_speaks_the_same_names(tmp_path: Path) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text(
+        json.dumps(
+            {
+                "hosts": ["unix:///a"],
+                "data-root": "/d",
+                "debug": True,
+                "log-opts": {"max-size": "1m"},
+                "default-stop-timeout": 5,
+                "live-restore": True,
+            }
+        )
+    )
+    got = options(file=file)
+    assert (got.hosts, got.data_root, got.log_level) == (("unix:///a",), Path("/d"), "debug")
+    assert got.default_stop_timeout_s == 5
+    assert len(got.warnings) == 2
+
+
+def test_a_setting_in_both_places_is_a_conflict(tmp_path: Path) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text('{"data-root": "/d"}')
+    with pytest.raises(InvalidParameter, match="specified both as a flag and in the configuration file: data-root"):
+        options("--data-root", "/e", file=file)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "it must hold one JSON object"),
+        ('{"bogus": 1}', "don't match any configuration option: bogus"),
+    ],
+)
+def test_a_bad_configuration_file_is_named_with_its_problem(tmp_path: Path, content: str, problem: str) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text(content)
+    with pytest.raises(BennuError, match=problem) as refused:
+        parse_file(file)
+    assert str(file) in str(refused.value)
+    with pytest.raises(BennuError, match="No such file"):
+        parse_file(tmp_path / "absent")
+
+
+def test_help_shows_what_is_honoured() -> None:
+    text = "\n".join(help_lines())
+    assert "--data-root" in text
+    assert "--userland-proxy" not in text
+
+
+# --- sockets and locks ------------------------------------------------------------------------------------------
+
+
+def test_a_socket_is_for_its_owner_and_group_only_from_the_first_moment(tmp_path: Path) -> None:
+    listener = listen_unix(tmp_path / "new" / "s", "")
+    assert stat.S_IMODE((tmp_path / "new" / "s").stat().st_mode) == 0o660
+    close_listeners([listener])
+    assert not (tmp_path / "new" / "s").exists()
+
+
+def test_a_stale_socket_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    first = listen_unix(path, "")
+    with pytest.raises(Conflict, match="another process listens there"):
+        remove_stale(path)
+    first.close()
+    assert path.exists()
+    close_listeners([listen_unix(path, "")])
+
+
+def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    path.write_text("precious")
+    with pytest.raises(Conflict, match="is no socket"):
+        listen_unix(path, "")
+    assert path.read_text() == "precious"
+
+
+def test_an_unknown_group_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BennuError, match="group nobody-knows-it not found"):
+        listen_unix(tmp_path / "s", "nobody-knows-it")
+
+
+def test_roots_belong_to_one_process_and_the_second_is_told_which(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from bennu.daemon.sockets import hold_roots\n"
+        "with hold_roots(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "root")]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(Conflict, match=rf"in use by another bennud \(pid {holder.pid}\)"),
+            hold_roots(tmp_path / "other", tmp_path / "root"),
+        ):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.communicate()
+    with hold_roots(tmp_path / "other", tmp_path / "root"):
+        assert (tmp_path / "root" / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_passed_sockets_need_a_service_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bennu.daemon.sockets import passed_sockets
+
+    monkeypatch.delenv("LISTEN_PID", raising=False)
+    with pytest.raises(BennuError, match="no sockets found via socket activation"):
+        passed_sockets()
+
+
+def test_a_listener_accepts_at_once(tmp_path: Path) -> None:
+    listener = listen_unix(tmp_path / "s", "")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "s"))
+    close_listeners([listener])
