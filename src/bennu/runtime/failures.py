@@ -6,7 +6,8 @@ Pure: the tables are tested against recorded output.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from bennu.errors import BennuError, Conflict
@@ -33,29 +34,26 @@ class NotAlive(Conflict):
     """The container, or the process meant, is not there (any more)."""
 
 
-def create_failure(stderr: str, spec: dict[str, Any]) -> RuntimeFailure:
+def create_failure(stderr: str, spec: Mapping[str, Any]) -> RuntimeFailure:
     """What a failed creation of a container is told as. `spec` is its OCI configuration."""
-    reason = _reason(stderr, spec["process"]["args"], spec["process"].get("cwd", "/"), spec.get("mounts", ()))
-    return _failure(CREATE_PREFIX + "unable to start container process: " + reason, reason)
+    process = spec["process"]
+    failed = _Failed(process["args"], process.get("cwd", "/"), spec.get("mounts", ()))
+    return _failure(CREATE_PREFIX, _reason(stderr, failed))
 
 
 def exec_failure(stderr: str, args: Sequence[str], cwd: str) -> RuntimeFailure:
     """What a failed start of a further process is told as."""
-    reason = _reason(stderr, args, cwd, ())
-    return _failure(EXEC_PREFIX + "unable to start container process: " + reason, reason)
+    return _failure(EXEC_PREFIX, _reason(stderr, _Failed(args, cwd, (), in_exec=True)))
 
 
-def _failure(message: str, reason: str) -> RuntimeFailure:
-    hint = f": {CLASH_HINT}" if reason.endswith(": not a directory") and "mounting" in reason else ""
-    message += ": unknown" + hint
-    return RuntimeFailure(message, exit_code_of(message))
+def _failure(prefix: str, reason: str) -> RuntimeFailure:
+    hint = f": {CLASH_HINT}" if "error mounting" in reason and reason.endswith(": not a directory") else ""
+    return RuntimeFailure(f"{prefix}{reason}: unknown{hint}", exit_code_of(reason))
 
 
 def exit_code_of(message: str) -> int:
     """The exit code of a start that failed with these words, as dockerd decides it."""
     text = message.lower()
-    if "/dev/" in text and "device file" in text:
-        return 128
     if any(words in text for words in ("executable file not found", "no such file or directory", "not a directory")):
         return 127
     if "permission denied" in text or "is a directory" in text:
@@ -64,63 +62,109 @@ def exit_code_of(message: str) -> int:
 
 
 def last_line(stderr: str) -> str:
-    """The error itself: crun may print warnings before it, and runc prefixes its log's fields."""
+    """The error itself: warnings may come before it, and runc wraps it in a log line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     if not lines:
         return ""
-    line = lines[-1]
-    field = re.search(r'\bmsg="((?:[^"\\]|\\.)*)"', line)
-    if field:
-        line = field[1].replace('\\"', '"')
-    return re.sub(r"^(\d{4}-\d\d-\d\dT\S+: )?", "", line)
+    wrapped = re.search(r'\bmsg="((?:[^"\\]|\\.)*)"', lines[-1])
+    return wrapped[1].replace('\\"', '"') if wrapped else re.sub(r"^error: ", "", lines[-1])
 
 
-def _reason(stderr: str, args: Sequence[str], cwd: str, mounts: Sequence[dict[str, Any]]) -> str:
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """What was to be started."""
+
+    args: Sequence[str]
+    cwd: str
+    mounts: Sequence[Mapping[str, Any]]
+    in_exec: bool = False
+
+    @property
+    def program(self) -> str:
+        return self.args[0] if self.args else ""
+
+
+def _reason(stderr: str, failed: _Failed) -> str:
     said = last_line(stderr)
-    program = args[0] if args else ""
+    if said.startswith(("runc create failed: ", "exec failed: ")):
+        return said.partition(" failed: ")[2]
     for pattern, rewrite in _SENTENCES:
-        match = re.search(pattern, said)
-        if match:
-            return rewrite(match, program, cwd, mounts)
-    return _lower_errno(said) or "the runtime gave no reason"
+        if match := re.search(pattern, said):
+            return rewrite(match, failed)
+    return _START + (_lower(said) or "the runtime gave no reason")
 
 
-def _lower_errno(text: str) -> str:
+_START: Final = "unable to start container process: "
+_INIT: Final = _START + "error during container init: "
+
+
+def _lower(text: str) -> str:
     """`…: Permission denied` → `…: permission denied`: runc's errno texts begin in lower case."""
     head, colon, tail = text.rpartition(": ")
-    return f"{head}{colon}{tail[:1].lower()}{tail[1:]}" if colon else text
+    return f"{head}{colon}{tail[:1].lower()}{tail[1:]}"
 
 
-def _not_found(match: "re.Match[str]", program: str, _cwd: str, _mounts: object) -> str:
+def _not_found(_match: "re.Match[str]", failed: _Failed) -> str:
+    program = failed.program
     if "/" in program:
-        return f'exec: "{program}": stat {program}: no such file or directory'
-    return f'exec: "{program}": executable file not found in $PATH'
+        return f'{_START}exec: "{program}": stat {program}: no such file or directory'
+    return f'{_START}exec: "{program}": executable file not found in $PATH'
 
 
-def _cannot_open(match: "re.Match[str]", program: str, _cwd: str, _mounts: object) -> str:
-    errno = match[1].lower()
-    # crun answers EPERM for what is no regular file; runc says what it is only for directories.
-    if errno == "operation not permitted":
-        return f'exec: "{program}": is a directory: permission denied'
-    return f'exec: "{program}": {errno}'
+def _cannot_execute(match: "re.Match[str]", failed: _Failed) -> str:
+    program, errno = failed.program, match["errno"].lower()
+    if not program:
+        return f'{_START}exec: "": executable file not found in $PATH'
+    if errno == "operation not permitted":  # crun's word for what is no regular file
+        return f'{_START}exec: "{program}": is a directory: permission denied'
+    if errno == "not a directory":
+        return f'{_START}exec: "{program}": stat {program}: not a directory'
+    return f'{_START}exec: "{program}": {errno}'
 
 
-def _bad_workdir(match: "re.Match[str]", _program: str, cwd: str, _mounts: object) -> str:
-    return f'chdir to cwd ("{cwd}") set in config.json failed: {match[1].lower()}'
+def _bad_workdir(match: "re.Match[str]", failed: _Failed) -> str:
+    errno = match["errno"].lower()
+    if errno == "not a directory" and not failed.in_exec:
+        return f"{_INIT}mkdir {failed.cwd}: {errno}"
+    return f'{_START}chdir to cwd ("{failed.cwd}") set in config.json failed: {errno}'
 
 
-def _mount_clash(match: "re.Match[str]", _program: str, _cwd: str, mounts: Sequence[dict[str, Any]]) -> str:
-    inside, errno = match[1].strip("`'"), match[2].lower()
-    source = next((m.get("source", "") for m in mounts if m.get("destination", "").strip("/") == inside.strip("/")), "")
-    return f'error during container init: error mounting "{source}" to rootfs at "/{inside.strip("/")}": {errno}'
+def _bad_mount(match: "re.Match[str]", failed: _Failed) -> str:
+    found = match.groupdict()
+    target = "/" + (found.get("target") or "").strip("/")
+    source, errno = found.get("source") or "", found["errno"].lower()
+    for mount in failed.mounts:
+        if (source and mount["source"] == source) or (not source and mount["destination"].rstrip("/") == target):
+            source, target = mount["source"], mount["destination"]
+            break
+    else:
+        return _START + _lower(match[0])
+    detail = f"stat {source}: " if errno == "no such file or directory" else ""
+    return f'{_INIT}error mounting "{source}" to rootfs at "{target}": {detail}{errno}'
+
+
+def _sysctl(match: "re.Match[str]", _failed: _Failed) -> str:
+    return f'sysctl "{match["name"]}" is not in a separate kernel namespace'
+
+
+def _in_init(match: "re.Match[str]", _failed: _Failed) -> str:
+    return _INIT + _lower(match[0]).replace("write to /proc", "write /proc")
+
+
+def _bad_cgroup(match: "re.Match[str]", _failed: _Failed) -> str:
+    return f"{_START}unable to apply cgroup configuration: write {match['file']}: {match['errno'].lower()}"
 
 
 _SENTENCES: Final = (
-    (r"^(?:exec: )?executable file [`'].*['`] not found(?: in \$PATH)?", _not_found),
-    (r"^open executable: (.+)$", _cannot_open),
-    (r"^chdir [`'].*['`]?: (.+)$", _bad_workdir),
-    (
-        r"mount [`'][^`']*[`'] (?:to|at) ([^:]+): (Not a directory)",
-        _mount_clash,
-    ),
+    (r"executable file [`'].*['`] not found", _not_found),
+    (r"^open executable: (?P<errno>.+)$", _cannot_execute),
+    (r"^exec(?: container process)?(?: \(.*\))?(?: `.*`)?: (?P<errno>.+)$", _cannot_execute),
+    (r"^chdir [`'].*['`]?: (?P<errno>.+)$", _bad_workdir),
+    (r"^mount [`'][^`']*[`'] to [`'](?P<target>[^`']*)[`']: (?P<errno>.+)$", _bad_mount),
+    (r"^error stat'ing file `(?P<source>[^`]*)`: (?P<errno>.+)$", _bad_mount),
+    (r"^(?:mkdir|creat|open|openat|creating file|creating directory) `(?P<target>[^`]*)`: (?P<errno>.+)$", _bad_mount),
+    (r"^the sysctl `(?P<name>[^`]*)` is not namespaced$", _sysctl),
+    (r"^(?:open|write to) /proc/sys/.*$", _in_init),
+    (r"^(?:sethostname|setrlimit `\w+`|set ?rlimit).*$", _in_init),
+    (r"^writing file `(?P<file>[^`]*)`: (?P<errno>.+)$", _bad_cgroup),
 )

@@ -166,7 +166,7 @@ class Runtime:
             if keeper:
                 keeper.close()
         if report.data <= 0:
-            raise create_failure(report.message, dict(request.spec))
+            raise create_failure(report.message, request.spec)
         conmon_pid = read_pid(place.conmon_pid_file)
         if parent_of(report.data) not in (conmon_pid, 0):
             place.orphan_marker.touch()

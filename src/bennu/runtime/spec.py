@@ -31,6 +31,7 @@ from bennu.runtime.users import User
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_GROUP: Final = "/bennu"  # the control group above all containers
+HOME_ANNOTATION: Final = "bennu.home"  # its HOME is not the client's but its user's, so execs have their own user's
 MASKED_PATHS: Final = (
     *("/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
     *("/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"),
@@ -84,8 +85,10 @@ def build_spec(request: SpecRequest) -> dict[str, Any]:
         spec["linux"]["rootfsPropagation"] = propagation
     if request.uts_ns is None:
         spec["hostname"] = _hostname(request)
-    annotations = host.annotations
-    if isinstance(annotations, dict) and annotations:
+    annotations = dict(host.annotations) if isinstance(host.annotations, dict) else {}
+    if not has_variable(config.env or (), "HOME"):
+        annotations[HOME_ANNOTATION] = "passwd"
+    if annotations:
         spec["annotations"] = annotations
     return spec
 
@@ -161,9 +164,13 @@ def build_env(own: Iterable[str], *, extra: Iterable[str] = (), hostname: str, t
     if tty:
         base.append("TERM=xterm")
     env = replace_env([*base, *extra], own)
-    if not any(entry.startswith("HOME=") for entry in env):
+    if not has_variable(env, "HOME"):
         env.append(f"HOME={home}")
     return env
+
+
+def has_variable(env: Iterable[str], name: str) -> bool:
+    return any(entry.startswith(f"{name}=") for entry in env)
 
 
 def replace_env(base: Iterable[str], changes: Iterable[str]) -> list[str]:
