@@ -1,0 +1,51 @@
+"""Which configuration governs a rollout, with Docker's defaults where none was given.
+
+The config used is that of the spec being rolled *to*: an update uses the new spec's update config; a rollback uses the
+rollback config of the *restored* spec, so rollback flags given together with a bad update do not help to undo it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bennu.orchestration.model import Service
+from bennu.orchestration.spec import BlueGreen, Canary, Rolling, Strategy, UpdateConfig
+from bennu.orchestration.states import NS_PER_SECOND, UpdateOrder
+
+_DEFAULT: Final = UpdateConfig()
+
+
+def config_in_force(service: Service) -> UpdateConfig:
+    """The update or rollback config that governs the service now."""
+    status = service.update_status
+    if status is not None and status.state.is_rollback:
+        return service.spec.rollback or _DEFAULT
+    return service.spec.update or _DEFAULT
+
+
+def strategy_in_force(service: Service) -> Strategy:
+    """A rollback is never watched: it goes straight back, slot by slot."""
+    status = service.update_status
+    if status is not None and status.state.is_rollback:
+        return Rolling()
+    return service.spec.strategy
+
+
+def starts_beside(service: Service) -> bool:
+    """Whether a replacement runs beside the task it replaces for a while."""
+    if isinstance(strategy_in_force(service), BlueGreen):
+        return True
+    return config_in_force(service).order is UpdateOrder.START_FIRST
+
+
+def is_watched(service: Service) -> bool:
+    """Whether a canary or blue/green judge rules, instead of the failure ratio."""
+    rollout = service.rollout
+    return isinstance(strategy_in_force(service), Canary | BlueGreen) and not (rollout and rollout.promoted)
+
+
+def final_watch_ns(config: UpdateConfig) -> int:
+    """How long the service is watched after the last slot is done, before the rollout is called complete."""
+    if config.delay_ns >= config.monitor_ns:
+        return config.delay_ns + NS_PER_SECOND
+    return config.monitor_ns

@@ -1,0 +1,117 @@
+"""What was seen of two versions of a service while both ran, and whether one is worse.
+
+Law: a version is condemned only by a difference that chance explains with a probability below `1 - confidence`, or by
+one that needs no statistics (it never became ready). Every verdict says its numbers.
+
+Theory. Two cohorts were exposed for known amounts (task-seconds for deaths and flaps, connections for connection
+failures). If both were equally good, the bad events would fall on them in proportion to exposure; the chance that the
+canary got at least as many as it did is then a binomial tail. One death among many canaries beside a stable version
+that never dies is not yet proof; three are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import comb, erfc, sqrt
+
+from bennu.orchestration.states import NS_PER_SECOND
+
+MIN_PROBES = 20  # latencies are compared only when both cohorts were probed this often
+EXACT_UP_TO = 500  # events; beyond it the binomial tail is taken from the normal curve
+LATENCY_SLACK_NS = 5_000_000  # a few milliseconds are noise on any machine
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """One version's record over the watched time. All counts are of that time only."""
+
+    tasks: int = 0
+    watched_ns: int = 0  # summed over its tasks
+    deaths: int = 0
+    oom_kills: int = 0  # of those deaths
+    health_flaps: int = 0
+    readiness_flaps: int = 0
+    connections: int = 0
+    connection_failures: int = 0
+    probes: int = 0
+    probe_p95_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    stable: Cohort
+    canary: Cohort
+
+
+class Ruling(Enum):
+    GOOD = "good"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    ruling: Ruling
+    reason: str
+
+
+def judge_cohorts(evidence: Evidence, *, confidence: float, slower_by: float) -> Verdict:
+    """Compare the canary with the stable version over the same time."""
+    stable, canary = evidence.stable, evidence.canary
+    shares = _share(canary.watched_ns, stable.watched_ns)
+    counts = (
+        ("died", canary.deaths, stable.deaths, shares),
+        ("lost its health", canary.health_flaps, stable.health_flaps, shares),
+        ("lost its readiness", canary.readiness_flaps, stable.readiness_flaps, shares),
+        (
+            "failed connections",
+            canary.connection_failures,
+            stable.connection_failures,
+            _share(canary.connections, stable.connections),
+        ),
+    )
+    for what, bad, beside, share in counts:
+        chance = binomial_tail(bad, bad + beside, share)
+        if bad and chance <= 1 - confidence:
+            oom = f" ({canary.oom_kills} for lack of memory)" if what == "died" and canary.oom_kills else ""
+            return Verdict(
+                Ruling.BAD,
+                f"the new version {what} {bad} times{oom}, the old one {beside} times; "
+                f"if both were equally good, the chance of that would be {chance:.2%}",
+            )
+    if _is_slower(canary, stable, slower_by):
+        return Verdict(
+            Ruling.BAD,
+            f"the new version answers its probes in {canary.probe_p95_ns / 1e6:.1f} ms (95 %), "
+            f"the old one in {stable.probe_p95_ns / 1e6:.1f} ms",
+        )
+    return Verdict(
+        Ruling.GOOD,
+        f"{canary.tasks} tasks of the new version were watched for {canary.watched_ns / NS_PER_SECOND:g} task-seconds: "
+        f"{canary.deaths} deaths against {stable.deaths} of the old one in {stable.watched_ns / NS_PER_SECOND:g}",
+    )
+
+
+def binomial_tail(at_least: int, trials: int, share: float) -> float:
+    """The chance of `at_least` or more hits in `trials`, each a hit with probability `share`."""
+    if at_least <= 0:
+        return 1.0
+    if trials > EXACT_UP_TO:  # far from the edge of what floats can hold; the normal curve is close enough there
+        spread = sqrt(trials * share * (1 - share))
+        above = at_least - 0.5 - trials * share
+        return 0.5 * erfc(above / (spread * sqrt(2))) if spread else float(above <= 0)
+    return sum(comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(at_least, trials + 1))
+
+
+def _share(canary: int, stable: int) -> float:
+    """The canary's part of the exposure; without any exposure of the old version there is nothing to compare with,
+    and its events are held against it as if both had been exposed alike."""
+    if canary + stable == 0 or stable == 0:
+        return 0.5
+    return canary / (canary + stable)
+
+
+def _is_slower(canary: Cohort, stable: Cohort, slower_by: float) -> bool:
+    if min(canary.probes, stable.probes) < MIN_PROBES:
+        return False
+    return canary.probe_p95_ns > stable.probe_p95_ns * slower_by + LATENCY_SLACK_NS

@@ -1,0 +1,166 @@
+"""Which nodes a task could go to, and the count of those it could not, in Docker's words.
+
+Law: a node is charged to the first filter it fails, in the order of `FILTERS`; if no node is left, the explanation
+names every filter that refused one, the most frequent first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from bennu.orchestration.constraints import unmet_constraint
+from bennu.orchestration.fleet import Tally
+from bennu.orchestration.model import Task
+from bennu.orchestration.spec import Platform
+
+_ARCHITECTURES: Final = {
+    "x86_64": "amd64",
+    "x64": "amd64",
+    "aarch64": "arm64",
+    "armhf": "arm",
+    "i386": "386",
+    "i686": "386",
+}
+
+
+@dataclass(slots=True)
+class Room:
+    """What is left on one node while a group of tasks is being placed: a scratch copy of its tally."""
+
+    tally: Tally
+    nano_cpus: int  # free
+    memory_bytes: int  # free
+    generic: dict[str, int]  # free pieces by kind
+    names: set[tuple[str, str]]  # taken pieces
+    host_ports: set[tuple[str, int]]  # taken
+    of_service: int
+    tasks: int
+
+    @classmethod
+    def of(cls, tally: Tally, service_id: str, superseded: int = 0) -> Room:
+        """`superseded`: tasks of the service here that already have a successor; they no longer count."""
+        has = tally.node.resources
+        total = {kind: len(n) if isinstance(n, frozenset) else n for kind, n in has.generic.items()}
+        return cls(
+            tally=tally,
+            nano_cpus=has.nano_cpus - tally.nano_cpus,
+            memory_bytes=has.memory_bytes - tally.memory_bytes,
+            generic={kind: number - tally.generic.get(kind, 0) for kind, number in total.items()},
+            names=set(tally.names),
+            host_ports=set(tally.host_ports),
+            of_service=tally.by_service.get(service_id, 0) - superseded,  # type: ignore[call-overload]
+            tasks=tally.tasks - superseded,
+        )
+
+    def take(self, task: Task) -> tuple[tuple[str, str], ...]:
+        """Account for the task; answers the generic resources it is given."""
+        wanted = task.spec.reservation
+        self.nano_cpus -= wanted.nano_cpus
+        self.memory_bytes -= wanted.memory_bytes
+        self.host_ports |= task.host_ports
+        self.of_service += 1
+        self.tasks += 1
+        granted: list[tuple[str, str]] = []
+        for kind, number in wanted.generic:
+            self.generic[kind] = self.generic.get(kind, 0) - number
+            granted.extend(self._grant(kind, number))
+        return tuple(granted)
+
+    def _grant(self, kind: str, number: int) -> list[tuple[str, str]]:
+        has = self.tally.node.resources.generic.get(kind)
+        if not isinstance(has, frozenset):
+            return [(kind, str(number))]
+        free = [(kind, name) for name in sorted(has) if (kind, name) not in self.names]
+        self.names.update(free[:number])
+        return free[:number]
+
+
+def is_ready(task: Task, room: Room) -> bool:
+    return room.tally.node.takes_new_tasks
+
+
+def has_resources(task: Task, room: Room) -> bool:
+    wanted = task.spec.reservation
+    if wanted.nano_cpus > max(0, room.nano_cpus) or wanted.memory_bytes > max(0, room.memory_bytes):
+        return False
+    return all(number <= room.generic.get(kind, 0) for kind, number in wanted.generic)
+
+
+def has_plugins(task: Task, room: Room) -> bool:
+    return task.spec.plugins <= room.tally.node.plugins
+
+
+def meets_constraints(task: Task, room: Room) -> bool:
+    return unmet_constraint(task.spec.placement.constraints, room.tally.node) is None
+
+
+def is_supported_platform(task: Task, room: Room) -> bool:
+    platforms = task.spec.placement.platforms
+    node = room.tally.node
+    return not platforms or any(_same_platform(wanted, node.os, node.architecture) for wanted in platforms)
+
+
+def has_free_ports(task: Task, room: Room) -> bool:
+    return not (task.host_ports & room.host_ports)
+
+
+def is_below_maximum(task: Task, room: Room) -> bool:
+    limit = task.spec.placement.max_replicas
+    return limit == 0 or room.of_service < limit
+
+
+def has_volumes(task: Task, room: Room) -> bool:
+    return task.spec.cluster_volumes <= room.tally.node.cluster_volumes
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    admits: Callable[[Task, Room], bool]
+    on_one: str
+    on_many: str  # with {} for the count
+
+
+FILTERS: Final = (
+    Filter(is_ready, "1 node not available for new tasks", "{} nodes not available for new tasks"),
+    Filter(has_resources, "insufficient resources on 1 node", "insufficient resources on {} nodes"),
+    Filter(has_plugins, "missing plugin on 1 node", "missing plugin on {} nodes"),
+    Filter(
+        meets_constraints,
+        "scheduling constraints not satisfied on 1 node",
+        "scheduling constraints not satisfied on {} nodes",
+    ),
+    Filter(is_supported_platform, "unsupported platform on 1 node", "unsupported platform on {} nodes"),
+    Filter(has_free_ports, "host-mode port already in use on 1 node", "host-mode port already in use on {} nodes"),
+    # Docker's words, without a count and with its spelling: clients match on them.
+    Filter(is_below_maximum, "max replicas per node limit exceed", "max replicas per node limit exceed"),
+    Filter(
+        has_volumes,
+        "cannot fulfill requested CSI volume mounts on 1 node",
+        "cannot fulfill requested CSI volume mounts on {} nodes",
+    ),
+)
+
+
+def first_refusal(task: Task, room: Room) -> Filter | None:
+    """The filter that refuses the node, or None if it may have the task."""
+    return next((each for each in FILTERS if not each.admits(task, room)), None)
+
+
+def explain_refusals(refusals: Counter[Filter]) -> str:
+    """ "insufficient resources on 2 nodes; 1 node not available for new tasks" """
+    ordered = sorted(refusals.items(), key=lambda pair: (-pair[1], FILTERS.index(pair[0])))
+    return "; ".join(each.on_one if count == 1 else each.on_many.format(count) for each, count in ordered)
+
+
+def _same_platform(wanted: Platform, os: str, architecture: str) -> bool:
+    if wanted.os and wanted.os.lower() != os.lower():
+        return False
+    return not wanted.architecture or _normal(wanted.architecture) == _normal(architecture)
+
+
+def _normal(architecture: str) -> str:
+    lowered = architecture.lower()
+    return _ARCHITECTURES.get(lowered, lowered)

@@ -1,0 +1,154 @@
+"""What the nodes hold: the index the scheduler reads.
+
+Law: the tallies of a node are a function of the tasks put here; putting and dropping in any order ends the same.
+
+The shell keeps one `Fleet` for its life as a manager and tells it every change of a node or task, so that placing one
+task costs a walk over nodes and never over tasks. It is a cache of stored state, not state: building it anew from all
+nodes and tasks gives the same answers, but for the recent failures, which are remembered for five minutes.
+
+    holds       reservations, host ports and generic resources: tasks placed there and not observed beyond running
+    counts      tasks meant to run there (desired at most complete), in all and by service
+    failures    tasks of a service version that failed or were rejected there within the last five minutes
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from bennu.orchestration.model import Node, NodeId, ServiceId, Task, TaskId
+from bennu.orchestration.states import NS_PER_SECOND, TaskState
+
+FAILURE_MEMORY_NS: Final = 300 * NS_PER_SECOND
+MANY_FAILURES: Final = 5  # fewer than these do not count against a node at all
+
+K = TypeVar("K")
+VersionKey = tuple[ServiceId, int]
+
+
+@dataclass(slots=True)
+class Tally:
+    """One node and what it holds. Written only by `Fleet`."""
+
+    node: Node
+    tasks: int = 0
+    by_service: Counter[ServiceId] = field(default_factory=Counter)
+    nano_cpus: int = 0
+    memory_bytes: int = 0
+    generic: Counter[str] = field(default_factory=Counter)
+    names: set[tuple[str, str]] = field(default_factory=set)
+    host_ports: Counter[tuple[str, int]] = field(default_factory=Counter)
+    failures: dict[VersionKey, list[int]] = field(default_factory=dict)
+
+    def recent_failures(self, version: VersionKey, now_ns: int) -> int:
+        """How often the version failed here within the last five minutes; 0 while that is not often."""
+        since = now_ns - FAILURE_MEMORY_NS
+        recent = sum(1 for at in self.failures.get(version, ()) if at > since)
+        return recent if recent >= MANY_FAILURES else 0
+
+
+class Fleet:
+    """Nodes and their tallies. Nodes may be put before or after their tasks."""
+
+    def __init__(self, nodes: Iterable[Node] = (), tasks: Iterable[Task] = ()) -> None:
+        self.tallies: dict[NodeId, Tally] = {}
+        self._tasks: dict[TaskId, Task] = {}
+        self._homeless: dict[NodeId, set[TaskId]] = {}
+        for node in nodes:
+            self.put_node(node)
+        for task in tasks:
+            self.put_task(task)
+
+    def put_node(self, node: Node) -> None:
+        """Add a node or its new description."""
+        tally = self.tallies.get(node.id)
+        if tally is not None:
+            tally.node = node
+            return
+        self.tallies[node.id] = Tally(node)
+        for task_id in self._homeless.pop(node.id, ()):
+            self._count(self._tasks[task_id], 1)
+
+    def drop_node(self, node_id: NodeId) -> None:
+        """Forget a node. Tasks that are still said to be there count again if it returns."""
+        self.tallies.pop(node_id, None)
+        for task in self._tasks.values():
+            if task.node_id == node_id:
+                self._homeless.setdefault(node_id, set()).add(task.id)
+
+    def put_task(self, task: Task) -> None:
+        """Add a task or its new state."""
+        old = self._tasks.get(task.id)
+        if old is not None:
+            self._uncount(old)
+        if _holds(task) or _is_meant(task):
+            self._tasks[task.id] = task
+            self._count(task, 1)
+        elif old is not None:
+            del self._tasks[task.id]
+        if old is None or old.state < task.state:
+            self._remember_failure(task)
+
+    def drop_task(self, task_id: TaskId) -> None:
+        """Forget a deleted task."""
+        old = self._tasks.get(task_id)
+        if old is not None:
+            self._uncount(old)
+            del self._tasks[task_id]
+
+    def _uncount(self, task: Task) -> None:
+        if task.node_id is not None and task.node_id in self._homeless:
+            self._homeless[task.node_id].discard(task.id)
+        self._count(task, -1)
+
+    def _count(self, task: Task, sign: int) -> None:
+        if task.node_id is None:
+            return
+        tally = self.tallies.get(task.node_id)
+        if tally is None:
+            if sign > 0:
+                self._homeless.setdefault(task.node_id, set()).add(task.id)
+            return
+        if _is_meant(task):
+            tally.tasks += sign
+            _add(tally.by_service, task.service_id, sign)
+        if not _holds(task):
+            return
+        wanted = task.spec.reservation
+        tally.nano_cpus += sign * wanted.nano_cpus
+        tally.memory_bytes += sign * wanted.memory_bytes
+        for kind, number in wanted.generic:
+            _add(tally.generic, kind, sign * number)
+        for granted in task.granted:
+            (tally.names.add if sign > 0 else tally.names.discard)(granted)
+        for port in task.host_ports:
+            _add(tally.host_ports, port, sign)
+
+    def _remember_failure(self, task: Task) -> None:
+        if task.state not in (TaskState.FAILED, TaskState.REJECTED) or task.node_id is None:
+            return
+        tally = self.tallies.get(task.node_id)
+        if tally is None:
+            return
+        now_ns = task.status.applied_at_ns
+        times = tally.failures.setdefault((task.service_id, task.spec_version), [])
+        times[:] = [at for at in times if at > now_ns - FAILURE_MEMORY_NS]
+        times.append(now_ns)
+
+
+def _add(counter: Counter[K], key: K, by: int) -> None:
+    counter[key] += by
+    if counter[key] == 0:
+        del counter[key]
+
+
+def _holds(task: Task) -> bool:
+    """Whether it has a place on its node that nobody else can have."""
+    return task.node_id is not None and TaskState.ASSIGNED <= task.state <= TaskState.RUNNING
+
+
+def _is_meant(task: Task) -> bool:
+    """Whether it counts as one of its service on its node."""
+    return task.node_id is not None and task.desired <= TaskState.COMPLETE and not task.has_ended

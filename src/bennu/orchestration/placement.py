@@ -1,0 +1,230 @@
+"""The scheduler: which node gets which pending task, and why a task gets none.
+
+Laws.
+* A task goes only to a node that every filter admits, counting what was placed a moment before.
+* A task that stays pending says why, and the reason is kept up to date.
+* Nothing placed is ever moved: there is no rebalancing.
+
+Choice, Docker's: the best node is the one with (1) fewer recent failures of this service version, once they are many,
+(2) fewer tasks of this service, (3) fewer tasks in all. Spread preferences come first: nodes are grouped by the value
+of the outermost descriptor (no value: a group of its own), groups are evened out by their number of tasks of this
+service, and so on inward. There is no bin packing and no regard for real load. Ties: the node with the smaller id.
+
+A task that already has a successor in its slot no longer counts against its node; it leaves soon. And if the only
+thing in a task's way is what the old task of its own slot holds (its host port, its memory, its place under the limit
+per node), the refusal says so: the updater then stops the old one first.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bennu.orchestration.actions import AssignTask, Draft, Plan, RefuseTask
+from bennu.orchestration.constraints import node_attribute
+from bennu.orchestration.filters import Filter, Room, explain_refusals, first_refusal
+from bennu.orchestration.fleet import Fleet, Tally
+from bennu.orchestration.model import NodeId, Task
+from bennu.orchestration.states import TaskState
+
+Rank = tuple[int, int, int, str]
+
+
+def place(tasks: Iterable[Task], fleet: Fleet, *, now_ns: int) -> Plan:
+    """Place the pending tasks of ONE service.
+
+    Args:
+        tasks: all tasks of the service; those with addresses (state pending) that are wanted are placed.
+        fleet: all nodes, with what they hold; not written, so put the placed tasks after applying the plan.
+        now_ns: decides which failures are recent.
+    """
+    draft = Draft()
+    known = list(tasks)
+    superseded = _superseded(known)
+    groups: dict[int, list[Task]] = {}
+    for task in known:
+        if task.state is not TaskState.PENDING or task.desired > TaskState.COMPLETE:
+            continue
+        if task.node_id is not None:
+            _confirm(draft, task, fleet, superseded)
+        else:
+            groups.setdefault(task.spec_version, []).append(task)
+    for version in sorted(groups):
+        _Group(draft, fleet, superseded, known, now_ns).place(groups[version])
+    return draft.finish()
+
+
+def _confirm(draft: Draft, task: Task, fleet: Fleet, superseded: Counter[NodeId]) -> None:
+    """A task whose node is fixed is judged, not moved."""
+    assert task.node_id is not None
+    tally = fleet.tallies.get(task.node_id)
+    if tally is None:
+        _refuse(draft, task, "its node is gone", room=False)
+        return
+    # The task itself is among those counted on its node: a fixed node is part of it from the beginning.
+    room = Room.of(tally, task.service_id, superseded[task.node_id] + 1)
+    refusal = first_refusal(task, room)
+    if refusal is None:
+        message = "scheduler confirmed task can run on preassigned node"
+        draft.do(AssignTask(task.id, task.node_id, message, message, room.take(task)))
+        return
+    _refuse(draft, task, refusal.on_one, room=_has_rival(task, fleet))
+
+
+def _has_rival(task: Task, fleet: Fleet) -> bool:
+    """Of a global service: whether an older task of it is still on the node and may be what is in the way."""
+    assert task.node_id is not None
+    return fleet.tallies[task.node_id].by_service[task.service_id] > 1
+
+
+def _refuse(draft: Draft, task: Task, err: str, *, room: bool) -> None:
+    if (task.status.err, task.waits_for_room) != (err, room):
+        draft.do(RefuseTask(task.id, err, room))
+    draft.wait(f"task {task.id}", err)
+
+
+def _superseded(tasks: Sequence[Task]) -> Counter[NodeId]:
+    """By node: live tasks that have a newer live task in their slot."""
+    newest: dict[int, Task] = {}
+    live = [task for task in tasks if task.desired <= TaskState.COMPLETE and not task.has_ended]
+    if all(task.slot == 0 for task in live):  # global: slots are nodes
+        by_node: dict[NodeId | None, Task] = {}
+        for task in live:
+            known = by_node.get(task.node_id)
+            if known is None or (task.created_at_ns, task.id) > (known.created_at_ns, known.id):
+                by_node[task.node_id] = task
+        return Counter(t.node_id for t in live if t.node_id is not None and by_node[t.node_id] is not t)
+    for task in live:
+        if task.slot not in newest or (task.created_at_ns, task.id) > (
+            newest[task.slot].created_at_ns,
+            newest[task.slot].id,
+        ):
+            newest[task.slot] = task
+    return Counter(t.node_id for t in live if t.node_id is not None and newest[t.slot] is not t)
+
+
+@dataclass(slots=True)
+class _Branch:
+    """Nodes that share the values of the spread descriptors so far; a leaf holds them in a heap, best first."""
+
+    tasks: int = 0
+    children: dict[str, _Branch] = field(default_factory=dict)
+    heap: list[tuple[Rank, NodeId]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Tasks of one service and version, placed together."""
+
+    draft: Draft
+    fleet: Fleet
+    superseded: Counter[NodeId]
+    of_service: Sequence[Task]
+    now_ns: int
+    rooms: dict[NodeId, Room] = field(default_factory=dict)
+
+    def place(self, tasks: list[Task]) -> None:
+        first = tasks[0]
+        refusals: Counter[Filter] = Counter()
+        root = self._grow(first, refusals)
+        for task in sorted(tasks, key=lambda task: (task.slot, task.created_at_ns, task.id)):
+            node_id = self._descend(root, task, refusals)
+            if node_id is None:
+                self._explain(task, refusals)
+                continue
+            message = "scheduler assigned task to node"
+            reason = f"{message} {node_id}, the least loaded that fits"
+            self.draft.do(AssignTask(task.id, node_id, message, reason, self.rooms[node_id].take(task)))
+            self._put_back(root, task, node_id)
+
+    def _grow(self, task: Task, refusals: Counter[Filter]) -> _Branch:
+        """The tree of all nodes that admit such a task now."""
+        root = _Branch()
+        for node_id, tally in self.fleet.tallies.items():
+            room = Room.of(tally, task.service_id, self.superseded[node_id])
+            refusal = first_refusal(task, room)
+            if refusal is not None:
+                refusals[refusal] += 1
+                continue
+            self.rooms[node_id] = room
+            for branch in _path(root, task, tally):
+                branch.tasks += room.of_service
+            leaf = _path(root, task, tally)[-1]
+            heapq.heappush(leaf.heap, (self._rank(task, room), node_id))
+        return root
+
+    def _rank(self, task: Task, room: Room) -> Rank:
+        failures = room.tally.recent_failures((task.service_id, task.spec_version), self.now_ns)
+        return failures, room.of_service, room.tasks, room.tally.node.id
+
+    def _descend(self, branch: _Branch, task: Task, refusals: Counter[Filter]) -> NodeId | None:
+        """The node for one more task under this branch; branches and nodes that are full drop out."""
+        if branch.children:
+            for value in sorted(branch.children, key=lambda value: (branch.children[value].tasks, value)):
+                node_id = self._descend(branch.children[value], task, refusals)
+                if node_id is not None:
+                    return node_id
+            return None
+        while branch.heap:
+            _, node_id = branch.heap[0]
+            refusal = first_refusal(task, self.rooms[node_id])
+            if refusal is None:
+                heapq.heappop(branch.heap)
+                return node_id
+            heapq.heappop(branch.heap)
+            refusals[refusal] += 1
+        return None
+
+    def _put_back(self, root: _Branch, task: Task, node_id: NodeId) -> None:
+        room = self.rooms[node_id]
+        path = _path(root, task, room.tally)
+        for branch in path:
+            branch.tasks += 1
+        heapq.heappush(path[-1].heap, (self._rank(task, room), node_id))
+
+    def _explain(self, task: Task, refusals: Counter[Filter]) -> None:
+        text = explain_refusals(refusals)
+        err = f"no suitable node ({text})" if text else "no suitable node"
+        _refuse(self.draft, task, err, room=self._fits_without_old(task))
+
+    def _fits_without_old(self, task: Task) -> bool:
+        """Whether the node of the slot's old task would admit the new one if the old one were gone."""
+        for old in self.of_service:
+            if old.slot != task.slot or old.id == task.id or old.node_id is None or old.has_ended:
+                continue
+            tally = self.fleet.tallies.get(old.node_id)
+            if tally is None:
+                continue
+            room = self.rooms.get(old.node_id) or Room.of(tally, task.service_id, self.superseded[old.node_id])
+            if first_refusal(task, _without(room, old, self.superseded)) is None:
+                return True
+        return False
+
+
+def _without(room: Room, old: Task, superseded: Mapping[NodeId, int]) -> Room:
+    """A copy of the room as it would be after the old task's end."""
+    wanted = old.spec.reservation
+    generic = dict(room.generic)
+    for kind, number in wanted.generic:
+        generic[kind] = generic.get(kind, 0) + number
+    return Room(
+        tally=room.tally,
+        nano_cpus=room.nano_cpus + wanted.nano_cpus,
+        memory_bytes=room.memory_bytes + wanted.memory_bytes,
+        generic=generic,
+        names=room.names - set(old.granted),
+        host_ports=room.host_ports - old.host_ports,
+        of_service=room.of_service,
+        tasks=room.tasks,
+    )
+
+
+def _path(root: _Branch, task: Task, tally: Tally) -> list[_Branch]:
+    """The branches a node hangs on, root first."""
+    path = [root]
+    for descriptor in task.spec.placement.spread:
+        value = node_attribute(descriptor, tally.node) or ""
+        path.append(path[-1].children.setdefault(value, _Branch()))
+    return path

@@ -1,0 +1,144 @@
+"""What has to be done for one service, and why: the entry of the core.
+
+Law: `reconcile` is a function of the stored state and the time. It looks at one service; the cost of an event does not
+depend on the services it does not concern. It is stable: carried out to its end it answers no actions, and then every
+slot is as the spec asks, or `waits` says in words what stands in the way (design law 7).
+
+Order within one look. Later parts leave alone what an earlier part just touched; the next look sees the result.
+
+1. verdicts   failures of a running rollout are judged first, so that nothing is done for a version already condemned
+2. upkeep     per slot: successors, delayed starts, tasks on their way out (`upkeep.py`)
+3. number     missing slots are filled from the lowest free number; surplus ones are chosen as Docker chooses
+4. rollout    outdated slots, as fast as the update config allows (`rollout.py`)
+5. history    (`history.py`)
+
+The scheduler (`placement.py`) and the keeper of nodes (`nodes.py`) are separate: they look across services.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import count, islice
+
+from bennu.orchestration.actions import CreateTask, DeleteTask, Draft, Plan, SetDesired
+from bennu.orchestration.everywhere import reconcile_global
+from bennu.orchestration.evidence import Evidence
+from bennu.orchestration.explain import explain
+from bennu.orchestration.history import trim_history
+from bennu.orchestration.jobs import reconcile_global_job, reconcile_replicated_job
+from bennu.orchestration.model import Node, NodeId, Service, SlotKey, Task
+from bennu.orchestration.rollout import judge, roll_out
+from bennu.orchestration.scale import choose_victims
+from bennu.orchestration.slots import Scene, Slot, SlotKind, sort_into_slots
+from bennu.orchestration.spec import Global, GlobalJob, Replicated, ReplicatedJob
+from bennu.orchestration.states import TaskState
+from bennu.orchestration.upkeep import first_desired, keep_up, kept_record
+
+DEFAULT_HISTORY_LIMIT = 5
+
+
+def reconcile(
+    service: Service,
+    tasks: Iterable[Task],
+    nodes: Mapping[NodeId, Node],
+    *,
+    now_ns: int,
+    history_limit: int = DEFAULT_HISTORY_LIMIT,
+    evidence: Evidence | None = None,
+) -> Plan:
+    """Decide what the service needs now. Never raises on any stored state.
+
+    Args:
+        service: as stored.
+        tasks: all tasks of this service in the store, in any order.
+        nodes: all nodes of the cluster (only those that hold or may hold tasks of the service are looked at).
+        now_ns: of the cluster's steady clock.
+        history_limit: `TaskHistoryRetentionLimit` of the cluster.
+        evidence: what a watched rollout (canary, blue/green) has seen of both versions; None if nothing is measured.
+    """
+    scene = Scene(service, nodes, now_ns, Draft())
+    slots = sort_into_slots(scene, tasks)
+    if judge(scene, slots):
+        return scene.draft.finish()
+    match service.spec.mode:
+        case Replicated(replicas):
+            _reconcile_replicated(scene, slots, replicas, evidence)
+        case Global():
+            reconcile_global(scene, slots, evidence)
+        case ReplicatedJob():
+            reconcile_replicated_job(scene, slots, service.spec.mode)
+        case GlobalJob():
+            reconcile_global_job(scene, slots)
+    for slot in slots:
+        trim_history(scene, slot, history_limit)
+    if not scene.draft.actions:
+        explain(scene, slots)
+    return _without_repeats(scene.draft.finish())
+
+
+def reconcile_removed(tasks: Iterable[Task], nodes: Mapping[NodeId, Node], *, now_ns: int) -> Plan:
+    """Wind up what is left of a service that is no longer in the store."""
+    draft = Draft()
+    for task in tasks:
+        if task.desired is not TaskState.REMOVE:
+            draft.do(SetDesired(task.id, TaskState.REMOVE, "its service was removed"))
+        elif task.state < TaskState.ASSIGNED or task.state >= TaskState.COMPLETE:
+            draft.do(DeleteTask(task.id, "its service was removed and the task is over"))
+        else:
+            draft.wait(f"task {task.id}", "its service was removed; its node has not reported its end")
+    return draft.finish()
+
+
+def _reconcile_replicated(scene: Scene, slots: list[Slot], replicas: int, evidence: Evidence | None) -> None:
+    touched = {slot.key for slot in slots if keep_up(scene, slot)}
+    counted = [slot for slot in slots if slot.kind is not SlotKind.DEAD]
+    if len(counted) > replicas:
+        victims = choose_victims(counted, len(counted) - replicas)
+        for slot in victims:
+            for task in slot.tasks:
+                if task.desired is not TaskState.REMOVE:
+                    scene.draft.do(SetDesired(task.id, TaskState.REMOVE, f"scaled down to {replicas}"))
+        gone = {slot.key for slot in victims}
+        counted = [slot for slot in counted if slot.key not in gone]
+    elif len(counted) < replicas:
+        _fill(scene, slots, counted, replicas)
+    roll_out(scene, counted, touched, evidence)
+    _forget_dead(scene, slots, touched)
+
+
+def _fill(scene: Scene, slots: list[Slot], counted: list[Slot], replicas: int) -> None:
+    by_number = {slot.key.number: slot for slot in slots}
+    taken = {slot.key.number for slot in counted}
+    free = (number for number in count(1) if number not in taken)
+    for number in islice(free, replicas - len(counted)):
+        old = by_number.get(number)
+        scene.draft.do(
+            CreateTask(
+                slot=number,
+                desired=first_desired(scene, old),
+                restarts=kept_record(scene, old),
+                reason=f"{replicas} replicas are wanted and {SlotKey(number)} is empty",
+            )
+        )
+
+
+def _forget_dead(scene: Scene, slots: list[Slot], touched: set[SlotKey]) -> None:
+    for slot in slots:
+        if slot.kind is not SlotKind.DEAD or slot.key in touched:
+            continue
+        for task in slot.tasks:
+            if task.desired is not TaskState.REMOVE and (task.has_ended or task.state < TaskState.ASSIGNED):
+                scene.draft.do(DeleteTask(task.id, "nothing of its slot is left to keep"))
+
+
+def _without_repeats(plan: Plan) -> Plan:
+    """Each task is deleted once, whoever asked for it."""
+    seen: set[object] = set()
+    kept = []
+    for action in plan.actions:
+        if isinstance(action, DeleteTask):
+            if action.task_id in seen:
+                continue
+            seen.add(action.task_id)
+        kept.append(action)
+    return Plan(tuple(kept), plan.waits, plan.wake_at_ns)

@@ -1,0 +1,198 @@
+"""Rolling update and rollback: the updater.
+
+Laws.
+* Everything is derived from stored state: the tasks of the service, `UpdateStatus`, and `Rollout`. A manager that dies
+  in the middle changes nothing.
+* During an update never fewer than `replicas - parallelism` (stop-first) or `replicas` (start-first) tasks are ready by
+  the updater's doing (design law 4).
+* A rollback never rolls back again. Tasks of the version being restored are left alone.
+
+The algorithm is Docker's (`parallelism` slots in work at a time, no lock-step batches; each slot: new task, wait until
+it runs, then `delay`; after the last slot one more watch; messages word for word), with these differences, each of
+which makes a bad version do less harm:
+
+1. Failures are judged as they happen, before anything else, not only when a place gets free.
+2. A failure is: a task of the version being rolled out, in a slot that was there when the run began, that ended before
+   it ran or within `monitor` of running. Also one that the restart supervisor made. Each slot counts once.
+3. stop-first prepares before it stops: the new task is placed, its image pulled and its container made while the old
+   one still serves; only then the old one is told to stop, or at once if it does not serve, or if the new one can only
+   have the room that the old one holds. A version that cannot even be prepared takes down nothing.
+4. What is down is updated first: it costs nothing.
+
+A look writes at most one new `Rollout`, as the first action of its plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bennu.orchestration.actions import Action, RollBack, SetRollout
+from bennu.orchestration.config import config_in_force, final_watch_ns, is_watched, strategy_in_force
+from bennu.orchestration.evidence import Evidence
+from bennu.orchestration.model import Rollout, SlotKey, Task, UpdateStatus
+from bennu.orchestration.rollout_steps import finish, take
+from bennu.orchestration.seats import Phase, Seat, survey
+from bennu.orchestration.slots import Scene, Slot
+from bennu.orchestration.spec import BlueGreen, Canary, UpdateConfig
+from bennu.orchestration.states import FailureAction, TaskState, UpdateState
+from bennu.orchestration.watched import advance_blue_green, advance_canary
+
+
+def judge(scene: Scene, slots: list[Slot]) -> bool:
+    """Count new failures of the rollout under way. True if that wrote something: then nothing else is decided yet."""
+    service = scene.service
+    status, rollout = service.update_status, service.rollout
+    if status is None or rollout is None or not status.state.is_under_way or is_watched(service):
+        return False
+    config = config_in_force(service)
+    failed = rollout.failed
+    culprit = None
+    for slot in slots:
+        if slot.key in failed or slot.key not in rollout.slots:
+            continue
+        task = next((task for task in slot.tasks if is_failure(scene, rollout, task, config.monitor_ns)), None)
+        if task is None:
+            continue
+        failed = (*failed, slot.key)
+        culprit = task
+        if len(failed) / max(1, rollout.total) > config.max_failure_ratio:
+            break
+    if culprit is None:
+        return False
+    rollout = replace(rollout, failed=failed)
+    scene.draft.do(_sentence(scene, status, rollout, config, culprit))
+    return True
+
+
+def is_failure(scene: Scene, rollout: Rollout, task: Task, monitor_ns: int) -> bool:
+    """Whether a task of the rolled-out version ended early: before it ran, or within `monitor_ns` of running.
+
+    An exit with 0, a person's stop and a drained node count too, as in Docker; what was scaled away or is only lost
+    from sight does not.
+    """
+    if task.spec_version != scene.service.spec_version or task.created_at_ns < rollout.began_at_ns:
+        return False
+    if not task.has_ended or task.state is TaskState.ORPHANED or task.desired is TaskState.REMOVE:
+        return False
+    if task.running_since_ns is None:
+        return True
+    return task.status.applied_at_ns - task.running_since_ns <= monitor_ns
+
+
+def _sentence(
+    scene: Scene, status: UpdateStatus, rollout: Rollout, config: UpdateConfig, culprit: Task
+) -> SetRollout | RollBack:
+    """What a new failure leads to. `culprit` is the task that clients are told."""
+    share = f"{len(rollout.failed)} of {rollout.total} slots failed"
+    within = len(rollout.failed) / max(1, rollout.total) <= config.max_failure_ratio
+    if config.failure_action is FailureAction.CONTINUE or within:
+        allowed = "continue" if config.failure_action is FailureAction.CONTINUE else f"{config.max_failure_ratio:g}"
+        return SetRollout(status, rollout, f"{share}, tolerated ({allowed})")
+    rolling_back = status.state is UpdateState.ROLLBACK_STARTED
+    rolls_back = config.failure_action is FailureAction.ROLLBACK and scene.service.previous is not None
+    words = "due to failure or early termination of task"
+    if rolls_back and not rolling_back:
+        told = replace(status, state=UpdateState.ROLLBACK_STARTED, message=f"update rolled back {words} {culprit.id}")
+        return RollBack(told, f"{share}, more than {config.max_failure_ratio:g}: back to the previous spec")
+    what = "rollback" if rolling_back and config.failure_action is FailureAction.ROLLBACK else "update"
+    state = UpdateState.ROLLBACK_PAUSED if rolling_back else UpdateState.PAUSED
+    told = replace(status, state=state, message=f"{what} paused {words} {culprit.id}")
+    return SetRollout(told, rollout, f"{share}, more than {config.max_failure_ratio:g}: paused")
+
+
+def roll_out(scene: Scene, slots: list[Slot], touched: set[SlotKey], evidence: Evidence | None) -> None:
+    """Advance the rollout of a service by what can be done now; nothing if nothing is outdated.
+
+    Args:
+        slots: the live and stopped slots that stay.
+        touched: slots that this look already changed; they are counted and left alone.
+    """
+    service = scene.service
+    status, rollout = service.update_status, service.rollout
+    seats = survey(scene, slots)
+    untouched = [seat for seat in seats if seat.key not in touched]
+    if status is not None and status.state.is_paused:
+        finish(scene, seats, untouched, paused=True)
+        scene.draft.wait("rollout", status.message)
+        return
+    outdated = [seat for seat in seats if seat.phase in (Phase.OUTDATED, Phase.IN_WORK) and seat.key not in touched]
+    if rollout is None:
+        if outdated:
+            _begin(scene, seats, len(outdated))
+        elif status is not None and status.state.is_under_way:
+            _complete(scene, status, rollout)
+        return
+    if is_watched(service) and status is not None and status.state.is_under_way:
+        _advance_watched(scene, seats, untouched, evidence)
+    else:
+        if outdated:
+            finish(scene, seats, untouched, paused=False)
+            take(scene, seats, untouched, limit=None)
+    if not any(touches_rollout(action) for action in scene.draft.actions):
+        _settle(scene, seats, touched)
+
+
+def touches_rollout(action: Action) -> bool:
+    return isinstance(action, SetRollout | RollBack)
+
+
+def _advance_watched(scene: Scene, seats: list[Seat], untouched: list[Seat], evidence: Evidence | None) -> None:
+    strategy = strategy_in_force(scene.service)
+    if isinstance(strategy, Canary):
+        limit = advance_canary(scene, strategy, seats, evidence)
+        if limit is not None:
+            finish(scene, seats, untouched, paused=False)
+            take(scene, seats, untouched, limit=limit)
+    elif isinstance(strategy, BlueGreen):
+        advance_blue_green(scene, strategy, seats, untouched)
+
+
+def _begin(scene: Scene, seats: list[Seat], total: int) -> None:
+    status = scene.service.update_status
+    if status is None:
+        status = UpdateStatus(UpdateState.UPDATING, "update in progress", started_at_ns=scene.now_ns)
+    rollout = Rollout(
+        began_at_ns=scene.now_ns,
+        total=total,
+        slots=frozenset(seat.key for seat in seats),
+        step_began_at_ns=scene.now_ns,
+    )
+    why = next((seat.why for seat in seats if seat.why), "more than one live task in a slot")
+    scene.draft.actions.insert(0, SetRollout(status, rollout, f"{total} of {len(seats)} slots are outdated: {why}"))
+
+
+def _settle(scene: Scene, seats: list[Seat], touched: set[SlotKey]) -> None:
+    """Notice the end of the last slot, watch once more, and complete."""
+    status, rollout = scene.service.update_status, scene.service.rollout
+    if status is None or rollout is None or not status.state.is_under_way or is_watched(scene.service):
+        return
+    busy = [seat for seat in seats if not seat.is_finished(scene.now_ns)]
+    if busy:
+        for seat in busy:
+            if seat.delay_ends_ns is not None and scene.now_ns < seat.delay_ends_ns:
+                scene.draft.wait("rollout", f"the delay after {seat.key} is not over", seat.delay_ends_ns)
+        if rollout.settled_at_ns is not None:
+            reason = f"{busy[0].key} needs the updater again"
+            scene.draft.actions.insert(0, SetRollout(status, replace(rollout, settled_at_ns=None), reason))
+        return
+    if touched and rollout.settled_at_ns is None:
+        return
+    watch_ns = final_watch_ns(config_in_force(scene.service))
+    if rollout.settled_at_ns is None:
+        settled = replace(rollout, settled_at_ns=scene.now_ns)
+        scene.draft.actions.insert(0, SetRollout(status, settled, "the last slot is done; watching it once more"))
+    elif scene.now_ns < rollout.settled_at_ns + watch_ns:
+        scene.draft.wait("rollout", "all slots are done and are being watched", rollout.settled_at_ns + watch_ns)
+    else:
+        _complete(scene, status, rollout)
+
+
+def _complete(scene: Scene, status: UpdateStatus, rollout: Rollout | None) -> None:
+    back = status.state is UpdateState.ROLLBACK_STARTED
+    told = replace(
+        status,
+        state=UpdateState.ROLLBACK_COMPLETED if back else UpdateState.COMPLETED,
+        message="rollback completed" if back else "update completed",
+        completed_at_ns=scene.now_ns,
+    )
+    scene.draft.actions.insert(0, SetRollout(told, rollout, "all slots are up to date"))

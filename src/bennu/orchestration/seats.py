@@ -1,0 +1,156 @@
+"""How each slot stands in a rollout.
+
+    serving    one up-to-date task, observed running
+    coming     one up-to-date task that does not run (yet, or not at the moment)
+    stopped    stopped for good, and up to date
+    in work    an up-to-date task beside others that have to go
+    outdated   nothing up to date yet
+
+All of it is read from the stored tasks, at every look anew; the rollout has no workers that could be lost. What Docker
+calls a worker is here a slot that *holds* one of the `parallelism` places:
+
+* in work, or coming: until it serves again. That is more than Docker asks, where a place is free as soon as the new
+  task ran once; it is what keeps a bad image from taking down more than `parallelism` slots (design law 4).
+* and afterwards until the delay since its new task first ran, or ended, is over (also after the last slot).
+* A slot whose failure was counted and tolerated (`Rollout.failed`) holds nothing but that delay, and one that
+  was only just created by scaling up holds nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from bennu.orchestration.config import config_in_force
+from bennu.orchestration.model import Rollout, SlotKey, Task
+from bennu.orchestration.slots import Scene, Slot, SlotKind
+from bennu.orchestration.states import Origin, TaskState
+
+
+class Phase(Enum):
+    SERVING = "serving"
+    COMING = "coming"
+    STOPPED = "stopped"
+    IN_WORK = "in work"
+    OUTDATED = "outdated"
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """One slot as the updater sees it."""
+
+    slot: Slot
+    phase: Phase
+    keep: Task | None  # the up-to-date task, if there is one
+    others: tuple[Task, ...]  # live tasks that have to go
+    made: Task | None  # the first task this run of the updater made here
+    why: str = ""  # why it is outdated
+    failed: bool = False  # counted and tolerated
+    delay_ends_ns: int | None = None  # None: no delay, or not begun
+
+    @property
+    def key(self) -> SlotKey:
+        return self.slot.key
+
+    @property
+    def old_serves(self) -> bool:
+        return any(is_serving(task) for task in self.others)
+
+    @property
+    def is_down(self) -> bool:
+        """Missing from service, and on its way (back)."""
+        if self.phase is Phase.COMING:
+            return self.keep is not None and self.keep.origin is not Origin.CREATE
+        return self.phase is Phase.IN_WORK and not self.old_serves and not (self.keep and is_serving(self.keep))
+
+    def holds(self, now_ns: int) -> bool:
+        """Whether it occupies one of the `parallelism` places."""
+        if self.delay_ends_ns is not None and now_ns < self.delay_ends_ns:
+            return True
+        if self.failed:
+            return False
+        return self.phase is Phase.IN_WORK or (self.phase is Phase.COMING and self.is_down)
+
+    def is_finished(self, now_ns: int) -> bool:
+        """Whether the updater has nothing left to do here."""
+        if self.delay_ends_ns is not None and now_ns < self.delay_ends_ns:
+            return False
+        if self.failed:
+            return True
+        if self.phase in (Phase.OUTDATED, Phase.IN_WORK):
+            return False
+        return self.made is None or done_at(self.made) is not None
+
+
+def survey(scene: Scene, slots: Iterable[Slot]) -> list[Seat]:
+    """All slots of a service that counts them, as the updater sees them."""
+    rollout = scene.service.rollout
+    return [_seat(scene, slot, rollout) for slot in slots]
+
+
+def is_serving(task: Task) -> bool:
+    return task.state is TaskState.RUNNING and task.desired is TaskState.RUNNING
+
+
+def done_at(task: Task) -> int | None:
+    """When the updater was done with a task it made: it first ran, or it ended without. None: not yet."""
+    if task.running_since_ns is not None:
+        return task.running_since_ns
+    return task.status.applied_at_ns if task.has_ended else None
+
+
+def _seat(scene: Scene, slot: Slot, rollout: Rollout | None) -> Seat:
+    made = _made_by_run(scene, slot, rollout)
+    done = done_at(made) if made is not None else None
+    delay_ns = config_in_force(scene.service).delay_ns
+    keep, others, why = _split(scene, slot)
+    if slot.kind is SlotKind.STOPPED:
+        phase = Phase.OUTDATED if why else Phase.STOPPED
+    elif keep is None:
+        phase = Phase.OUTDATED
+    elif others:
+        phase = Phase.IN_WORK
+    else:
+        phase = Phase.SERVING if is_serving(keep) else Phase.COMING
+    return Seat(
+        slot=slot,
+        phase=phase,
+        keep=keep,
+        others=others,
+        made=made,
+        why=why,
+        failed=rollout is not None and slot.key in rollout.failed,
+        delay_ends_ns=done + delay_ns if done is not None and delay_ns else None,
+    )
+
+
+def _split(scene: Scene, slot: Slot) -> tuple[Task | None, tuple[Task, ...], str]:
+    """The task to keep, those to go, and why the slot is outdated."""
+    if slot.kind is SlotKind.STOPPED:
+        return None, (), scene.outdated(slot.newest) or ""
+    reasons = [(task, scene.outdated(task)) for task in slot.live]
+    clean = [task for task, reason in reasons if reason is None]
+    keep = max(clean, key=_preference, default=None)
+    others = tuple(task for task in slot.live if task is not keep)
+    why = next((reason for _, reason in reasons if reason), "")
+    return keep, others, why
+
+
+def _preference(task: Task) -> tuple[bool, bool, bool, int, str]:
+    return (not task.has_ended, is_serving(task), task.desired is TaskState.RUNNING, task.created_at_ns, task.id)
+
+
+def _made_by_run(scene: Scene, slot: Slot, rollout: Rollout | None) -> Task | None:
+    if rollout is None:
+        return None
+    return next(
+        (
+            task
+            for task in slot.tasks
+            if task.origin is Origin.UPDATE
+            and task.spec_version == scene.service.spec_version
+            and task.created_at_ns >= rollout.began_at_ns
+        ),
+        None,
+    )

@@ -1,0 +1,124 @@
+"""The scene: one service, its tasks sorted into slots, and what kind each slot is.
+
+    live      at least one task desired to run (or to get ready for it); represented by just those tasks
+    stopped   none is wanted and the restart policy grants its newest task no successor: it still counts as a slot, so
+              scaling does not refill it, but an update reaches it. Newest is the one made last: a predecessor whose
+              end is reported late must not reopen a slot that has used up its attempts
+    dead      everything else: nothing but history, and free to be filled anew
+
+While a rollback is under way there are no stopped slots, only dead ones: the restored version gets a fresh chance.
+Here live tasks of a job are those wanted to complete and not yet ended, of the current iteration only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from bennu.orchestration.actions import Draft
+from bennu.orchestration.dirty import why_outdated
+from bennu.orchestration.model import Node, NodeId, Service, SlotKey, Task, slot_key
+from bennu.orchestration.restart import may_restart
+from bennu.orchestration.states import Availability, NodeState, TaskState, UpdateState
+
+
+class SlotKind(Enum):
+    LIVE = "live"
+    STOPPED = "stopped"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """All tasks of one slot, oldest first, and those that represent it."""
+
+    key: SlotKey
+    kind: SlotKind
+    tasks: tuple[Task, ...]
+    live: tuple[Task, ...]  # empty unless LIVE
+
+    @property
+    def newest(self) -> Task:
+        return self.tasks[-1]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether some task of it serves: observed running and wanted to."""
+        return any(task.state is TaskState.RUNNING for task in self.live)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One look at one service. Built once, read by every part of the reconciler; only `draft` is written."""
+
+    service: Service
+    nodes: Mapping[NodeId, Node]
+    now_ns: int
+    draft: Draft
+
+    def node_of(self, task: Task) -> Node | None:
+        return self.nodes.get(task.node_id) if task.node_id is not None else None
+
+    def outdated(self, task: Task) -> str | None:
+        return why_outdated(task, self.service, self.node_of(task))
+
+    def lost_because(self, task: Task) -> str | None:
+        """Why the node of a placed task can no longer hold it, or None."""
+        if task.node_id is None:
+            return None
+        node = self.nodes.get(task.node_id)
+        if node is None:
+            return "its node is gone"
+        if node.state is NodeState.DOWN:
+            return "its node is down"
+        if node.availability is Availability.DRAIN:
+            return "its node is drained"
+        return None
+
+    def may_have_process(self, task: Task) -> bool:
+        """Whether a process of the task may still be there on a node that can be asked about it."""
+        if task.has_ended or task.node_id is None or task.state < TaskState.ASSIGNED:
+            return False
+        node = self.nodes.get(task.node_id)
+        return node is not None and node.state is not NodeState.DOWN
+
+
+def sort_into_slots(scene: Scene, tasks: Iterable[Task]) -> list[Slot]:
+    """The slots of the service in order of their keys."""
+    by_key: dict[SlotKey, list[Task]] = {}
+    for task in tasks:
+        by_key.setdefault(slot_key(task, scene.service), []).append(task)
+    return [_classify(scene, key, by_key[key]) for key in sorted(by_key)]
+
+
+def by_age(tasks: Iterable[Task]) -> list[Task]:
+    """Oldest first, in an order that does not depend on how they were stored."""
+    return sorted(tasks, key=lambda task: (task.created_at_ns, task.id))
+
+
+def _classify(scene: Scene, key: SlotKey, tasks: list[Task]) -> Slot:
+    ordered = tuple(by_age(tasks))
+    if scene.service.is_job:
+        return _classify_of_job(scene, key, ordered)
+    live = tuple(task for task in ordered if task.is_wanted)
+    if live:
+        return Slot(key, SlotKind.LIVE, ordered, live)
+    status = scene.service.update_status
+    rolling_back = status is not None and status.state is UpdateState.ROLLBACK_STARTED
+    kept = [task for task in ordered if task.desired is not TaskState.REMOVE]
+    if kept and not rolling_back and may_restart(kept[-1], is_job=False, now_ns=scene.now_ns) is not None:
+        return Slot(key, SlotKind.STOPPED, ordered, ())
+    return Slot(key, SlotKind.DEAD, ordered, ())
+
+
+def _classify_of_job(scene: Scene, key: SlotKey, ordered: tuple[Task, ...]) -> Slot:
+    """Of a job a slot is stopped when it completed, or failed for good, in the current iteration."""
+    current = [task for task in ordered if task.iteration == scene.service.iteration]
+    live = tuple(t for t in current if t.desired <= TaskState.COMPLETE and t.state is not TaskState.COMPLETE)
+    if live:
+        return Slot(key, SlotKind.LIVE, ordered, live)
+    kept = [task for task in current if task.desired is not TaskState.REMOVE]
+    if kept and may_restart(kept[-1], is_job=True, now_ns=scene.now_ns) is not None:
+        return Slot(key, SlotKind.STOPPED, ordered, ())
+    return Slot(key, SlotKind.DEAD, ordered, ())

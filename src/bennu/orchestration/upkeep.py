@@ -1,0 +1,171 @@
+"""Keeping one slot alive: successors of ended tasks, delayed starts, and tasks on their way out.
+
+Laws.
+* A successor is made at once and only its *start* waits, so the image is pulled and the container made during the
+  restart delay.
+* A successor is made before its predecessor is given up (a plan may be cut in between), and a slot that already has an
+  up-to-date live task gets no second one.
+* At most one task of a slot is told to run, except beside the old one in a start-first replacement. A start waits for
+  the reported end of every other task of the slot whose node can be asked, at most `STOP_TIMEOUT_NS` from the stop
+  order; a task whose node is down or gone is not waited for.
+"""
+
+from __future__ import annotations
+
+from bennu.orchestration.actions import CreateTask, DeleteTask, SetDesired
+from bennu.orchestration.config import starts_beside
+from bennu.orchestration.model import NodeId, Task
+from bennu.orchestration.restart import STOP_TIMEOUT_NS, Stay, decide_restart
+from bennu.orchestration.slots import Scene, Slot
+from bennu.orchestration.states import Availability, Origin, TaskState, UpdateState
+
+
+def keep_up(scene: Scene, slot: Slot) -> bool:
+    """Do for one slot what needs no view of the others. True if it changed something: then leave the slot for now."""
+    before = len(scene.draft.actions)
+    reap_removed(scene, slot)
+    for task in slot.live:
+        _supervise(scene, slot, task)
+    if len(scene.draft.actions) == before:
+        _promote(scene, slot)
+    return len(scene.draft.actions) > before
+
+
+def reap_removed(scene: Scene, slot: Slot) -> None:
+    """Forget tasks that are to be removed, once they are over or never got to a node."""
+    for task in slot.tasks:
+        if task.desired is not TaskState.REMOVE:
+            continue
+        if task.state < TaskState.ASSIGNED or task.state >= TaskState.COMPLETE:
+            scene.draft.do(DeleteTask(task.id, "its slot is gone and the task is over"))
+        else:
+            scene.draft.wait(f"task {task.id}", _why_not_over(scene, task))
+
+
+def _why_not_over(scene: Scene, task: Task) -> str:
+    lost = scene.lost_because(task)
+    if lost and not scene.may_have_process(task):
+        return f"it is to be removed, but {lost}: nobody can say that it stopped"
+    return "it is to be removed and its node has not reported its end"
+
+
+def _supervise(scene: Scene, slot: Slot, task: Task) -> None:
+    """What follows for a wanted task that ended, or whose node can no longer hold it."""
+    lost = scene.lost_because(task)
+    if not task.has_ended and lost is None:
+        return
+    what = lost if lost and not task.has_ended else _how_it_ended(task)
+    if has_heir(scene, slot, task):
+        scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; its slot already has a successor"))
+    elif task.desired is TaskState.READY and task.has_ended and scene.now_ns < task.start_at_ns:
+        scene.draft.wait(slot.key, f"{what} before its restart delay was over", task.start_at_ns)
+    elif scene.service.is_global and lost:
+        scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{lost}; a global task stays with its node"))
+    elif scene.service.is_global and _is_paused(scene, task):
+        scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; its node is paused"))
+    else:
+        _succeed(scene, slot, task, what, at_once=_is_drained(scene, task))
+
+
+def has_heir(scene: Scene, slot: Slot, task: Task) -> bool:
+    """Whether the slot has another live, up-to-date task that can carry on."""
+    return any(
+        other is not task
+        and not other.has_ended
+        and scene.lost_because(other) is None
+        and scene.outdated(other) is None
+        for other in slot.live
+    )
+
+
+def _succeed(scene: Scene, slot: Slot, task: Task, what: str, *, at_once: bool) -> None:
+    decision = decide_restart(task, scene.service, at_once=at_once, now_ns=scene.now_ns)
+    if isinstance(decision, Stay):
+        scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; not restarted: {decision.reason}"))
+        return
+    scene.draft.do(
+        CreateTask(
+            slot=slot.key.number,
+            node_id=NodeId(slot.key.node_id) if slot.key.node_id else None,
+            desired=TaskState.READY,
+            origin=Origin.RESTART,
+            start_at_ns=scene.now_ns + decision.delay_ns,
+            restarts=decision.restarts,
+            reason=f"{what}; {decision.reason}",
+        )
+    )
+    scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; it has a successor"))
+
+
+def _promote(scene: Scene, slot: Slot) -> None:
+    """Start the task that is being held ready, if everything it waits for has come."""
+    for task in reversed(slot.live):
+        if task.desired is not TaskState.READY or task.has_ended:
+            continue
+        if scene.now_ns < task.start_at_ns:
+            scene.draft.wait(slot.key, "the restart delay of its new task is not over", task.start_at_ns)
+            continue
+        if scene.outdated(task) is not None and has_heir(scene, slot, task):
+            continue
+        blocked = why_not_start(scene, slot, task)
+        if blocked is None:
+            goal = TaskState.COMPLETE if scene.service.is_job else TaskState.RUNNING
+            scene.draft.do(SetDesired(task.id, goal, "nothing it has to wait for is left"))
+            return
+        scene.draft.wait(slot.key, *blocked)
+
+
+def why_not_start(scene: Scene, slot: Slot, task: Task) -> tuple[str, int | None] | None:
+    """None if `task` may be told to run, else the reason and when that reason ends by itself."""
+    for other in slot.tasks:
+        if other.id == task.id or not scene.may_have_process(other):
+            continue
+        if other.desired is TaskState.RUNNING or other.desired is TaskState.COMPLETE:
+            if not starts_beside(scene.service):
+                return f"its new task is held ready while task {other.id} is not told to stop", None
+        elif other.desired > TaskState.RUNNING:
+            ordered = other.stop_ordered_at_ns if other.stop_ordered_at_ns is not None else other.created_at_ns
+            if scene.now_ns < ordered + STOP_TIMEOUT_NS:
+                return f"its new task waits for the end of task {other.id}", ordered + STOP_TIMEOUT_NS
+    return None
+
+
+def first_desired(scene: Scene, slot: Slot | None) -> TaskState:
+    """The desired state a task for an empty slot begins with: held back while an earlier one is still stopping."""
+    goal = TaskState.COMPLETE if scene.service.is_job else TaskState.RUNNING
+    if slot is not None and any(scene.may_have_process(task) for task in slot.tasks):
+        return TaskState.READY
+    return goal
+
+
+def kept_record(scene: Scene, slot: Slot | None) -> tuple[int, ...]:
+    """The restart record a slot keeps when it is filled again without a restart: nobody's budget grows by it."""
+    status = scene.service.update_status
+    if slot is None or (status is not None and status.state is UpdateState.ROLLBACK_STARTED):
+        return ()
+    kept = [task for task in slot.tasks if task.desired is not TaskState.REMOVE]
+    if not kept or kept[-1].spec_version != scene.service.spec_version:
+        return ()
+    return kept[-1].restarts
+
+
+def _is_paused(scene: Scene, task: Task) -> bool:
+    node = scene.node_of(task)
+    return node is not None and node.availability is Availability.PAUSE
+
+
+def _is_drained(scene: Scene, task: Task) -> bool:
+    node = scene.node_of(task)
+    return node is not None and node.availability is Availability.DRAIN
+
+
+def _how_it_ended(task: Task) -> str:
+    words = {
+        TaskState.COMPLETE: "it completed",
+        TaskState.SHUTDOWN: "it was shut down",
+        TaskState.FAILED: "it failed",
+        TaskState.REJECTED: "it was rejected",
+        TaskState.ORPHANED: "it was orphaned",
+    }
+    said = words.get(task.state, f"it is {task.state.word}")
+    return f"{said} ({task.status.err})" if task.status.err else said

@@ -1,0 +1,194 @@
+"""Rollouts that judge themselves: canary and blue/green.
+
+Laws.
+* A canary step never brings more slots to the new version than it says, whatever fails meanwhile.
+* Blue/green stops no old task before the traffic was switched and the warm time is over or a person promoted it; until
+  then going back is one switch.
+* A verdict is stored with its reason in words before anything follows from it.
+
+Both are the ordinary updater with another gate and another judge: tasks, slots and `UpdateStatus` are those of a plain
+update, so a Docker client sees an update that is truthful about itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bennu.orchestration.actions import RollBack, SetRollout
+from bennu.orchestration.evidence import Cohort, Evidence, Ruling, Verdict, judge_cohorts
+from bennu.orchestration.model import Rollout, Service, SlotKey, Task
+from bennu.orchestration.rollout_steps import begin_slot
+from bennu.orchestration.seats import Phase, Seat, is_serving
+from bennu.orchestration.slots import Scene
+from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep
+from bennu.orchestration.states import NS_PER_SECOND, TaskState, UpdateState
+
+
+def step_target(step: CanaryStep, slots: int) -> int:
+    """How many slots of the new version a step asks for: at least one, at most all."""
+    share = -(-slots * step.percent // 100)
+    return max(1, min(slots, max(step.tasks, share)))
+
+
+def may_serve(service: Service, task: Task) -> bool:
+    """Whether the load balancer may send a ready task of the service new connections.
+
+    Always, except under blue/green: before the switch the new version gets nothing, after it the old one gets nothing.
+    """
+    status, rollout = service.update_status, service.rollout
+    if not isinstance(service.spec.strategy, BlueGreen) or rollout is None or status is None:
+        return True
+    if status.state not in (UpdateState.UPDATING, UpdateState.PAUSED) or rollout.promoted:
+        return True
+    is_green = task.spec_version == service.spec_version and task.created_at_ns >= rollout.began_at_ns
+    return is_green is (rollout.switched_at_ns is not None)
+
+
+def advance_canary(scene: Scene, canary: Canary, seats: list[Seat], evidence: Evidence | None) -> int | None:
+    """How many slots may be of the new version now; None if the rollout's record was written instead."""
+    rollout = scene.service.rollout
+    assert rollout is not None
+    if rollout.step >= len(canary.steps):
+        _store(scene, replace(rollout, promoted=True), "all canary steps passed: the rest follows")
+        return None
+    step = canary.steps[rollout.step]
+    target = step_target(step, len(seats))
+    serving = sum(1 for seat in seats if seat.phase is Phase.SERVING)
+    seen = evidence or evidence_from_tasks(scene, seats)
+    verdict = judge_cohorts(seen, confidence=canary.confidence, slower_by=canary.slower_by)
+    if verdict.ruling is Ruling.BAD:
+        _condemn(scene, f"canary: {verdict.reason}")
+        return None
+    began = rollout.step_began_at_ns if rollout.step_began_at_ns is not None else rollout.began_at_ns
+    if rollout.step_ready_at_ns is None:
+        return _await_step(scene, canary, rollout, serving, target, began)
+    watched_until = rollout.step_ready_at_ns + step.watch_ns
+    if scene.now_ns < watched_until:
+        scene.draft.wait("rollout", f"canary step {rollout.step + 1}: {target} slots are watched", watched_until)
+        return target
+    if serving < target:
+        return _await_step(scene, canary, rollout, serving, target, watched_until)
+    _pass_step(scene, rollout, verdict)
+    return None
+
+
+def _await_step(scene: Scene, canary: Canary, rollout: Rollout, serving: int, target: int, since_ns: int) -> int | None:
+    if serving >= target:
+        ready = replace(rollout, step_ready_at_ns=scene.now_ns)
+        _store(scene, ready, f"canary step {rollout.step + 1}: all {target} slots serve; watching them")
+        return None
+    deadline = since_ns + canary.ready_within_ns
+    if scene.now_ns >= deadline:
+        limit = canary.ready_within_ns / NS_PER_SECOND
+        _condemn(scene, f"canary: {serving} of {target} slots of the new version were ready within {limit:g} s")
+        return None
+    scene.draft.wait("rollout", f"canary step {rollout.step + 1}: {serving} of {target} slots serve", deadline)
+    return target
+
+
+def _pass_step(scene: Scene, rollout: Rollout, verdict: Verdict) -> None:
+    passed = replace(
+        rollout,
+        step=rollout.step + 1,
+        step_ready_at_ns=None,
+        step_began_at_ns=scene.now_ns,
+        verdict=verdict.reason,
+    )
+    _store(scene, passed, f"canary step {rollout.step + 1} passed: {verdict.reason}")
+
+
+def evidence_from_tasks(scene: Scene, seats: list[Seat]) -> Evidence:
+    """What the stored tasks alone tell of both versions since the rollout began: who lived how long, who died.
+
+    A task counts for the time after the rollout began. Its end counts if nobody ordered it: by itself, or unhealthy.
+    """
+    rollout = scene.service.rollout
+    assert rollout is not None
+    cohorts = {True: Cohort(), False: Cohort()}
+    for seat in seats:
+        for task in seat.slot.tasks:
+            if task.node_id is None:
+                continue
+            is_new = task.spec_version == scene.service.spec_version and task.created_at_ns >= rollout.began_at_ns
+            ended_at = task.status.applied_at_ns if task.has_ended else scene.now_ns
+            ordered = task.stop_ordered_at_ns
+            died = task.has_ended and (ordered is None or ordered >= ended_at) and ended_at >= rollout.began_at_ns
+            since = task.running_since_ns if task.running_since_ns is not None else ended_at
+            watched = max(0, ended_at - max(since, rollout.began_at_ns))
+            cohort = cohorts[is_new]
+            cohorts[is_new] = replace(
+                cohort,
+                tasks=cohort.tasks + 1,
+                watched_ns=cohort.watched_ns + watched,
+                deaths=cohort.deaths + died,
+            )
+    return Evidence(stable=cohorts[False], canary=cohorts[True])
+
+
+def advance_blue_green(scene: Scene, strategy: BlueGreen, seats: list[Seat], untouched: list[Seat]) -> None:
+    """Green beside blue, then the switch, then the warm time; each stage entered by a stored record."""
+    rollout = scene.service.rollout
+    assert rollout is not None
+    dead = next((task for seat in seats for task in seat.slot.tasks if _is_dead_green(scene, rollout, task)), None)
+    if dead is not None:
+        when = "before the switch" if rollout.switched_at_ns is None else "after the switch"
+        _condemn(scene, f"blue/green: task {dead.id} of the new version ended {when}")
+        return
+    if rollout.switched_at_ns is not None:
+        _keep_warm(scene, strategy, rollout, rollout.switched_at_ns)
+        return
+    for seat in untouched:
+        if seat.phase is Phase.OUTDATED:
+            begin_slot(scene, seat)
+    missing = [seat.key for seat in seats if seat.keep is None or not is_serving(seat.keep)]
+    if missing:
+        _await_green(scene, strategy, rollout, missing)
+    elif rollout.step_ready_at_ns is None:
+        ready = replace(rollout, step_ready_at_ns=scene.now_ns)
+        _store(scene, ready, f"all {len(seats)} new tasks run beside the old ones")
+    elif scene.now_ns < rollout.step_ready_at_ns + strategy.settle_ns:
+        scene.draft.wait("rollout", "the new version settles", rollout.step_ready_at_ns + strategy.settle_ns)
+    else:
+        reason = f"all {len(seats)} new tasks ran for {strategy.settle_ns / NS_PER_SECOND:g} s without an end"
+        _store(scene, replace(rollout, switched_at_ns=scene.now_ns, verdict=reason), f"traffic is switched: {reason}")
+
+
+def _await_green(scene: Scene, strategy: BlueGreen, rollout: Rollout, missing: list[SlotKey]) -> None:
+    deadline = rollout.began_at_ns + strategy.ready_within_ns
+    if rollout.step_ready_at_ns is None and scene.now_ns >= deadline:
+        limit = strategy.ready_within_ns / NS_PER_SECOND
+        _condemn(scene, f"blue/green: the new task of {missing[0]} was not ready within {limit:g} s")
+        return
+    scene.draft.wait("rollout", f"the new tasks of {len(missing)} slots do not run yet", deadline)
+
+
+def _keep_warm(scene: Scene, strategy: BlueGreen, rollout: Rollout, switched_at_ns: int) -> None:
+    until = switched_at_ns + strategy.keep_warm_ns
+    if scene.now_ns < until:
+        scene.draft.wait("rollout", "the old version is kept warm for a switch back", until)
+    else:
+        _store(scene, replace(rollout, promoted=True), "the warm time is over: the old version goes")
+
+
+def _is_dead_green(scene: Scene, rollout: Rollout, task: Task) -> bool:
+    is_green = task.spec_version == scene.service.spec_version and task.created_at_ns >= rollout.began_at_ns
+    if not is_green or not task.has_ended or task.desired is TaskState.REMOVE:
+        return False
+    lost = scene.lost_because(task)
+    return lost is None and task.state is not TaskState.ORPHANED
+
+
+def _condemn(scene: Scene, reason: str) -> None:
+    """Go back, with the reason in words; if there is nothing to go back to, stop here."""
+    service = scene.service
+    assert service.update_status is not None and service.rollout is not None
+    if service.previous is None:
+        told = replace(service.update_status, state=UpdateState.PAUSED, message=f"update paused: {reason}")
+        scene.draft.actions.insert(0, SetRollout(told, replace(service.rollout, verdict=reason), reason))
+        return
+    told = replace(service.update_status, state=UpdateState.ROLLBACK_STARTED, message=f"update rolled back: {reason}")
+    scene.draft.actions.insert(0, RollBack(told, reason))
+
+
+def _store(scene: Scene, rollout: Rollout, reason: str) -> None:
+    scene.draft.actions.insert(0, SetRollout(scene.service.update_status, rollout, reason))
