@@ -33,6 +33,13 @@ def segment(text: str) -> str:
     return quote(text, safe=":@")
 
 
+def decode(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise Failure(f"cannot understand the daemon's answer: {text[:200]!r}") from None
+
+
 class Answer:
     """One response. The head has been read; the body is read by exactly one of the methods below."""
 
@@ -44,7 +51,7 @@ class Answer:
 
     def read_head(self) -> None:
         while b"\r\n\r\n" not in self.rest:
-            data = self.sock.recv(READ_SIZE)
+            data = self._receive()
             if not data or len(self.rest) > MAX_HEAD:
                 raise Failure("the daemon closed the connection without an answer")
             self.rest += data
@@ -93,13 +100,20 @@ class Answer:
 
     def _some(self, most: int) -> bytes:
         if not self.rest:
-            self.rest = self.sock.recv(READ_SIZE)
+            self.rest = self._receive()
         data, self.rest = self.rest[:most], self.rest[most:]
         return data
 
+    def _receive(self) -> bytes:
+        """What has arrived; b"" at the end of the stream."""
+        try:
+            return self.sock.recv(READ_SIZE)
+        except OSError as error:
+            raise Failure(f"lost the connection to the daemon: {error.strerror or error}") from None
+
     def _line(self) -> bytes:
         while b"\r\n" not in self.rest:
-            data = self.sock.recv(READ_SIZE)
+            data = self._receive()
             if not data:
                 raise Failure("the daemon's answer ended too early")
             self.rest += data
@@ -111,16 +125,16 @@ class Answer:
 
     def json(self) -> Any:
         text = self.read()
-        return json.loads(text) if text.strip() else None
+        return decode(text) if text.strip() else None
 
     def objects(self) -> Iterator[Any]:
         """The body as a stream of JSON values, one a line."""
         held = b""
         for data in self.chunks():
             *lines, held = (held + data).split(b"\n")
-            yield from (json.loads(line) for line in lines if line.strip())
+            yield from (decode(line) for line in lines if line.strip())
         if held.strip():
-            yield json.loads(held)
+            yield decode(held)
 
     def close(self) -> None:
         self.sock.close()

@@ -1,6 +1,6 @@
 """The short commands that change a container's state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 from bennu.cli.client import Client, segment
@@ -10,21 +10,38 @@ from bennu.cli.output import complain, say
 
 NAMES = "CONTAINER [CONTAINER...]"
 SIGNAL = "-s, --signal"
+AT_ONCE = 50
 
 
-def for_each(names: list[str], act: Callable[[str], str | None]) -> None:
-    """Do it for every name and print what comes back (None: the name, "": nothing); complain at the end."""
+def for_each(names: list[str], act: Callable[[str], str | None], *, at_once: bool = False) -> None:
+    """Do it for every name and print what comes back (None: the name, "": nothing); complain at the end.
+
+    `at_once`: all names at the same time, because each may take its grace period; printed in the order typed.
+    """
     failures = []
-    for name in names:
-        try:
-            shown = act(name)
-        except ApiFailure as failure:
-            failures.append(str(failure))
-            continue
-        if shown != "":
-            say(name if shown is None else shown)
+    for name, outcome in zip(names, outcomes(names, act, at_once=at_once), strict=True):
+        if isinstance(outcome, ApiFailure):
+            failures.append(str(outcome))
+        elif outcome != "":
+            say(name if outcome is None else outcome)
     if failures:
         raise Failure("\n".join(failures))
+
+
+def outcomes(names: list[str], act: Callable[[str], str | None], *, at_once: bool) -> Iterator[str | ApiFailure | None]:
+    def attempt(name: str) -> str | ApiFailure | None:
+        try:
+            return act(name)
+        except ApiFailure as failure:
+            return failure
+
+    if not at_once or len(names) == 1:
+        yield from map(attempt, names)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=min(len(names), AT_ONCE)) as pool:
+        yield from pool.map(attempt, names)
 
 
 def post(client: Client, name: str, verb: str, query: dict[str, str | int | None] | None = None) -> None:
@@ -33,7 +50,7 @@ def post(client: Client, name: str, verb: str, query: dict[str, str | int | None
 
 @command(NAMES, text(SIGNAL, "Signal to send to the container"), least=1)
 def kill(client: Client, words: list[str], *, signal: str | None) -> None:
-    for_each(words, lambda name: post(client, name, "kill", {"signal": signal}))
+    for_each(words, lambda name: post(client, name, "kill", {"signal": signal}), at_once=True)
 
 
 STOP_OPTIONS = (
@@ -46,23 +63,23 @@ STOP_OPTIONS = (
 @command(NAMES, *STOP_OPTIONS, least=1)
 def stop(client: Client, words: list[str], *, signal: str | None, timeout: int | None, time: int | None) -> None:
     query = {"signal": signal, "t": timeout if timeout is not None else time}
-    for_each(words, lambda name: post(client, name, "stop", query))
+    for_each(words, lambda name: post(client, name, "stop", query), at_once=True)
 
 
 @command(NAMES, *STOP_OPTIONS, least=1)
 def restart(client: Client, words: list[str], *, signal: str | None, timeout: int | None, time: int | None) -> None:
     query = {"signal": signal, "t": timeout if timeout is not None else time}
-    for_each(words, lambda name: post(client, name, "restart", query))
+    for_each(words, lambda name: post(client, name, "restart", query), at_once=True)
 
 
 @command(NAMES, least=1)
 def pause(client: Client, words: list[str]) -> None:
-    for_each(words, lambda name: post(client, name, "pause"))
+    for_each(words, lambda name: post(client, name, "pause"), at_once=True)
 
 
 @command(NAMES, least=1)
 def unpause(client: Client, words: list[str]) -> None:
-    for_each(words, lambda name: post(client, name, "unpause"))
+    for_each(words, lambda name: post(client, name, "unpause"), at_once=True)
 
 
 @command(
@@ -87,7 +104,7 @@ def rm(client: Client, words: list[str], *, force: bool, link: bool, volumes: bo
             return ""
         return name
 
-    for_each(words, remove)
+    for_each(words, remove, at_once=True)
 
 
 @command("CONTAINER NEW_NAME", least=2, most=2)

@@ -51,8 +51,8 @@ def describe(item: Item, now: float, *, full: bool) -> Item:
     """The words that `--format` knows."""
     image, command = item["Image"] or "<no image>", item["Command"]
     if not full:
-        if item["ImageID"].startswith(image) or image.startswith("sha256:"):
-            image = shorten_id(image)
+        same = shorten_id(item.get("ImageID", "")) == shorten_id(image)
+        image = shorten_id(image) if same else image.partition("@")[0]
         command = ellipsis(command, COMMAND_WIDTH)
     labels = item.get("Labels") or {}
     mounts = [mount.get("Name") or mount.get("Source", "") for mount in item.get("Mounts") or []]

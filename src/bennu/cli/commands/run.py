@@ -11,7 +11,7 @@ from bennu.cli.failure import ApiFailure, Failure
 from bennu.cli.output import complain, say
 from bennu.cli.run_body import Values, build_body, write_cid_file
 from bennu.cli.run_options import CREATE, RUN
-from bennu.cli.terminal import console_size, is_terminal, require_terminal
+from bennu.cli.terminal import console_size, is_terminal, parse_detach_keys, require_terminal
 
 USAGE = "IMAGE [COMMAND] [ARG...]"
 NOT_FOUND = ("executable file not found", "no such file or directory", "system cannot find the file specified")
@@ -57,6 +57,7 @@ def run(client: Client, words: list[str], **values: Any) -> int:
 def run_container(client: Client, words: list[str], values: Values) -> int:
     detach = values["detach"]
     body = build_body(values, words[0], words[1:], detach=detach)
+    parse_detach_keys(values["detach_keys"])  # refuse bad ones before anything lives
     if not detach:
         require_terminal(tty=body.get("Tty", False), interactive=body["AttachStdin"])
     if is_terminal(1):
