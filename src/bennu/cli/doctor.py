@@ -1,0 +1,80 @@
+"""doctor: what this machine offers to containers, and the command that cures what is missing.
+
+Looks at the machine itself, so it works, and is needed most, when no daemon runs.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from bennu.cli.client import Client
+from bennu.cli.command import command, switch, text
+from bennu.cli.failure import ApiFailure, Failure
+from bennu.cli.output import say
+from bennu.host import DEFAULT_BRIDGE, Finding, Verdict, examine
+
+MARKS: Final = {Verdict.OK: "ok", Verdict.WARN: "warn", Verdict.FAIL: "FAIL"}
+COLOURS: Final = {Verdict.OK: "\x1b[32m", Verdict.WARN: "\x1b[33m", Verdict.FAIL: "\x1b[1;31m"}
+RESET: Final = "\x1b[0m"
+
+
+@command(
+    "",
+    text("--data-root", "Folder in which the daemon keeps, or would keep, its state", default="/var/lib/bennu"),
+    text("--bridge", "Bridge of the default network", default=DEFAULT_BRIDGE),
+    switch("-q, --quiet", "Only what is not as it should be"),
+    switch("--json", "Findings as JSON, one an object"),
+    most=0,
+)
+def doctor(client: Client, words: list[str], *, data_root: str, bridge: str, quiet: bool, json: bool) -> int:
+    findings = asyncio.run(examine(Path(data_root), bridge=bridge))
+    findings.append(look_at_daemon(client))
+    shown = [finding for finding in findings if not quiet or finding.verdict is not Verdict.OK]
+    if json:
+        print_json(shown)
+    else:
+        print_findings(shown, colours=sys.stdout.isatty())
+        say(summary(findings))
+    return 1 if any(finding.verdict is Verdict.FAIL for finding in findings) else 0
+
+
+def look_at_daemon(client: Client) -> Finding:
+    """Ask the daemon whether it is there. That it is not is worth a warning: this machine may be fine."""
+    try:
+        version = client.json("GET", "/version")
+    except ApiFailure as failure:
+        return Finding("daemon", Verdict.WARN, f"answers at {client.host}, but: {failure.message}")
+    except Failure as failure:
+        problem, _, cure = str(failure).partition("\n")
+        return Finding("daemon", Verdict.WARN, problem, cure.removeprefix("Start it with: "))
+    return Finding("daemon", Verdict.OK, f"{version.get('Version', 'unknown version')} answers at {client.host}")
+
+
+def print_findings(findings: Sequence[Finding], *, colours: bool) -> None:
+    for finding in findings:
+        mark = MARKS[finding.verdict]
+        padded = mark.ljust(5)
+        if colours:
+            padded = COLOURS[finding.verdict] + padded + RESET
+        say(f"{padded} {finding.name:<13} {finding.text}")
+        if finding.cure:
+            say(f"{'':5} {'':<13} → {finding.cure}")
+
+
+def print_json(findings: Sequence[Finding]) -> None:
+    say(json.dumps([asdict(finding) for finding in findings], indent=4))
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """Pure: one line that ends the list."""
+    failed = sum(finding.verdict is Verdict.FAIL for finding in findings)
+    warned = sum(finding.verdict is Verdict.WARN for finding in findings)
+    if failed:
+        return f"\nThis machine cannot run containers yet: {failed} to cure, {warned} to know of."
+    if warned:
+        return f"\nThis machine can run containers; {warned} to know of."
+    return "\nThis machine is fit."
