@@ -13,7 +13,7 @@ from typing import Final
 
 from bennu.orchestration.constraints import unmet_constraint
 from bennu.orchestration.fleet import Tally
-from bennu.orchestration.model import Task
+from bennu.orchestration.model import ServiceId, Task
 from bennu.orchestration.spec import Platform
 
 _ARCHITECTURES: Final = {
@@ -36,12 +36,14 @@ class Room:
     generic: dict[str, int]  # free pieces by kind
     names: set[tuple[str, str]]  # taken pieces
     host_ports: set[tuple[str, int]]  # taken
-    of_service: int
+    of_service: int  # tasks of the service, for the choice
+    towards_limit: int  # tasks of the service, for the limit per node
     tasks: int
 
     @classmethod
-    def of(cls, tally: Tally, service_id: str, superseded: int = 0) -> Room:
-        """`superseded`: tasks of the service here that already have a successor; they no longer count."""
+    def of(cls, tally: Tally, service_id: ServiceId, superseded: int = 0, beside: int = 0) -> Room:
+        """`superseded`: tasks of the service here that already have a successor, and no longer count. `beside`: how
+        many of them run on beside it for a while, and so do count towards the limit."""
         has = tally.node.resources
         total = {kind: len(n) if isinstance(n, frozenset) else n for kind, n in has.generic.items()}
         return cls(
@@ -51,7 +53,8 @@ class Room:
             generic={kind: number - tally.generic.get(kind, 0) for kind, number in total.items()},
             names=set(tally.names),
             host_ports=set(tally.host_ports),
-            of_service=tally.by_service.get(service_id, 0) - superseded,  # type: ignore[call-overload]
+            of_service=tally.by_service[service_id] - superseded,
+            towards_limit=tally.by_service[service_id] - superseded + beside,
             tasks=tally.tasks - superseded,
         )
 
@@ -62,6 +65,7 @@ class Room:
         self.memory_bytes -= wanted.memory_bytes
         self.host_ports |= task.host_ports
         self.of_service += 1
+        self.towards_limit += 1
         self.tasks += 1
         granted: list[tuple[str, str]] = []
         for kind, number in wanted.generic:
@@ -109,7 +113,7 @@ def has_free_ports(task: Task, room: Room) -> bool:
 
 def is_below_maximum(task: Task, room: Room) -> bool:
     limit = task.spec.placement.max_replicas
-    return limit == 0 or room.of_service < limit
+    return limit == 0 or room.towards_limit < limit
 
 
 def has_volumes(task: Task, room: Room) -> bool:

@@ -68,8 +68,9 @@ class Task:
     restarts: tuple[int, ...] = ()  # instants of the restarts of this slot and version that led here (restart.py)
     iteration: int = 0  # of a job
     waits_for_room: bool = False  # unplaceable only because of what the old task of its own slot holds
-    granted: tuple[tuple[str, str], ...] = ()  # generic resources: (kind, name), or (kind, count) if nameless@property
+    granted: tuple[tuple[str, str], ...] = ()  # generic resources: (kind, name), or (kind, count) if nameless
 
+    @property
     def state(self) -> TaskState:
         return self.status.state
 

@@ -20,89 +20,53 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bennu.orchestration.actions import AssignTask, Draft, Plan, RefuseTask
+from bennu.orchestration.config import starts_beside
 from bennu.orchestration.constraints import node_attribute
 from bennu.orchestration.filters import Filter, Room, explain_refusals, first_refusal
 from bennu.orchestration.fleet import Fleet, Tally
-from bennu.orchestration.model import NodeId, Task
+from bennu.orchestration.model import NodeId, Service, SlotKey, Task, slot_key
+from bennu.orchestration.slots import by_age
 from bennu.orchestration.states import TaskState
 
 Rank = tuple[int, int, int, str]
 
 
-def place(tasks: Iterable[Task], fleet: Fleet, *, now_ns: int) -> Plan:
-    """Place the pending tasks of ONE service.
+def place(service: Service, tasks: Iterable[Task], fleet: Fleet, *, now_ns: int) -> Plan:
+    """Place the pending tasks of one service.
 
     Args:
+        service: as stored.
         tasks: all tasks of the service; those with addresses (state pending) that are wanted are placed.
         fleet: all nodes, with what they hold; not written, so put the placed tasks after applying the plan.
         now_ns: decides which failures are recent.
     """
-    draft = Draft()
     known = list(tasks)
-    superseded = _superseded(known)
-    groups: dict[int, list[Task]] = {}
+    group = _Placing(Draft(), service, fleet, known, _superseded(service, known), now_ns)
+    by_version: dict[int, list[Task]] = {}
     for task in known:
         if task.state is not TaskState.PENDING or task.desired > TaskState.COMPLETE:
             continue
         if task.node_id is not None:
-            _confirm(draft, task, fleet, superseded)
+            group.confirm(task)
         else:
-            groups.setdefault(task.spec_version, []).append(task)
-    for version in sorted(groups):
-        _Group(draft, fleet, superseded, known, now_ns).place(groups[version])
-    return draft.finish()
+            by_version.setdefault(task.spec_version, []).append(task)
+    for version in sorted(by_version):
+        group.place(by_version[version])
+    return group.draft.finish()
 
 
-def _confirm(draft: Draft, task: Task, fleet: Fleet, superseded: Counter[NodeId]) -> None:
-    """A task whose node is fixed is judged, not moved."""
-    assert task.node_id is not None
-    tally = fleet.tallies.get(task.node_id)
-    if tally is None:
-        _refuse(draft, task, "its node is gone", room=False)
-        return
-    # The task itself is among those counted on its node: a fixed node is part of it from the beginning.
-    room = Room.of(tally, task.service_id, superseded[task.node_id] + 1)
-    refusal = first_refusal(task, room)
-    if refusal is None:
-        message = "scheduler confirmed task can run on preassigned node"
-        draft.do(AssignTask(task.id, task.node_id, message, message, room.take(task)))
-        return
-    _refuse(draft, task, refusal.on_one, room=_has_rival(task, fleet))
-
-
-def _has_rival(task: Task, fleet: Fleet) -> bool:
-    """Of a global service: whether an older task of it is still on the node and may be what is in the way."""
-    assert task.node_id is not None
-    return fleet.tallies[task.node_id].by_service[task.service_id] > 1
-
-
-def _refuse(draft: Draft, task: Task, err: str, *, room: bool) -> None:
-    if (task.status.err, task.waits_for_room) != (err, room):
-        draft.do(RefuseTask(task.id, err, room))
-    draft.wait(f"task {task.id}", err)
-
-
-def _superseded(tasks: Sequence[Task]) -> Counter[NodeId]:
+def _superseded(service: Service, tasks: Sequence[Task]) -> Counter[NodeId]:
     """By node: live tasks that have a newer live task in their slot."""
-    newest: dict[int, Task] = {}
+    newest: dict[SlotKey, Task] = {}
     live = [task for task in tasks if task.desired <= TaskState.COMPLETE and not task.has_ended]
-    if all(task.slot == 0 for task in live):  # global: slots are nodes
-        by_node: dict[NodeId | None, Task] = {}
-        for task in live:
-            known = by_node.get(task.node_id)
-            if known is None or (task.created_at_ns, task.id) > (known.created_at_ns, known.id):
-                by_node[task.node_id] = task
-        return Counter(t.node_id for t in live if t.node_id is not None and by_node[t.node_id] is not t)
-    for task in live:
-        if task.slot not in newest or (task.created_at_ns, task.id) > (
-            newest[task.slot].created_at_ns,
-            newest[task.slot].id,
-        ):
-            newest[task.slot] = task
-    return Counter(t.node_id for t in live if t.node_id is not None and newest[t.slot] is not t)
+    for task in by_age(live):
+        newest[slot_key(task, service)] = task
+    return Counter(
+        task.node_id for task in live if task.node_id is not None and newest[slot_key(task, service)] is not task
+    )
 
 
 @dataclass(slots=True)
@@ -115,15 +79,42 @@ class _Branch:
 
 
 @dataclass(slots=True)
-class _Group:
-    """Tasks of one service and version, placed together."""
+class _Placing:
+    """One walk over the pending tasks of a service."""
 
     draft: Draft
+    service: Service
     fleet: Fleet
-    superseded: Counter[NodeId]
     of_service: Sequence[Task]
+    superseded: Counter[NodeId]
     now_ns: int
     rooms: dict[NodeId, Room] = field(default_factory=dict)
+
+    def confirm(self, task: Task) -> None:
+        """A task whose node is fixed is judged, not moved."""
+        assert task.node_id is not None
+        tally = self.fleet.tallies.get(task.node_id)
+        if tally is None:
+            self._refuse(task, "its node is gone", room=False)
+            return
+        # The task itself is among those counted on its node: a fixed node is part of it from the beginning.
+        room = self._room(tally, itself=1)
+        refusal = first_refusal(task, room)
+        if refusal is None:
+            message = "scheduler confirmed task can run on preassigned node"
+            self.draft.do(AssignTask(task.id, task.node_id, message, message, room.take(task)))
+        else:
+            self._refuse(task, refusal.on_one, room=self._fits_without_old(task, {task.node_id: room}))
+
+    def _room(self, tally: Tally, itself: int = 0) -> Room:
+        superseded = self.superseded[tally.node.id]
+        beside = superseded if starts_beside(self.service) else 0
+        return Room.of(tally, self.service.id, superseded + itself, beside)
+
+    def _refuse(self, task: Task, err: str, *, room: bool) -> None:
+        if (task.status.err, task.waits_for_room) != (err, room):
+            self.draft.do(RefuseTask(task.id, err, room))
+        self.draft.wait(f"task {task.id}", err)
 
     def place(self, tasks: list[Task]) -> None:
         first = tasks[0]
@@ -143,7 +134,7 @@ class _Group:
         """The tree of all nodes that admit such a task now."""
         root = _Branch()
         for node_id, tally in self.fleet.tallies.items():
-            room = Room.of(tally, task.service_id, self.superseded[node_id])
+            room = self._room(tally)
             refusal = first_refusal(task, room)
             if refusal is not None:
                 refusals[refusal] += 1
@@ -187,37 +178,37 @@ class _Group:
     def _explain(self, task: Task, refusals: Counter[Filter]) -> None:
         text = explain_refusals(refusals)
         err = f"no suitable node ({text})" if text else "no suitable node"
-        _refuse(self.draft, task, err, room=self._fits_without_old(task))
+        self._refuse(task, err, room=self._fits_without_old(task, self.rooms))
 
-    def _fits_without_old(self, task: Task) -> bool:
+    def _fits_without_old(self, task: Task, rooms: Mapping[NodeId, Room]) -> bool:
         """Whether the node of the slot's old task would admit the new one if the old one were gone."""
+        key = slot_key(task, self.service)
         for old in self.of_service:
-            if old.slot != task.slot or old.id == task.id or old.node_id is None or old.has_ended:
+            if old.id == task.id or old.node_id is None or old.has_ended or slot_key(old, self.service) != key:
                 continue
             tally = self.fleet.tallies.get(old.node_id)
             if tally is None:
                 continue
-            room = self.rooms.get(old.node_id) or Room.of(tally, task.service_id, self.superseded[old.node_id])
-            if first_refusal(task, _without(room, old, self.superseded)) is None:
+            room = rooms.get(old.node_id) or self._room(tally)
+            if first_refusal(task, _without(room, old, starts_beside(self.service))) is None:
                 return True
         return False
 
 
-def _without(room: Room, old: Task, superseded: Mapping[NodeId, int]) -> Room:
-    """A copy of the room as it would be after the old task's end."""
+def _without(room: Room, old: Task, counted: bool) -> Room:
+    """A copy of the room as it would be after the old task's end. `counted`: it counts towards the limit now."""
     wanted = old.spec.reservation
     generic = dict(room.generic)
     for kind, number in wanted.generic:
         generic[kind] = generic.get(kind, 0) + number
-    return Room(
-        tally=room.tally,
+    return replace(
+        room,
         nano_cpus=room.nano_cpus + wanted.nano_cpus,
         memory_bytes=room.memory_bytes + wanted.memory_bytes,
         generic=generic,
         names=room.names - set(old.granted),
         host_ports=room.host_ports - old.host_ports,
-        of_service=room.of_service,
-        tasks=room.tasks,
+        towards_limit=room.towards_limit - counted,
     )
 
 

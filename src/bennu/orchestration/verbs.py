@@ -16,7 +16,7 @@ from bennu.orchestration.states import UpdateState
 
 
 def pause_rollout(service: Service, *, now_ns: int) -> Service:
-    """Hold a rollout where it is. Slots in work are finished; no new one begins. Raises Conflict if none is under way."""
+    """Hold a rollout where it is: no slot begins, those in work are finished. Raises Conflict if none is under way."""
     status, _ = _under_way(service)
     rolling_back = status.state is UpdateState.ROLLBACK_STARTED
     state = UpdateState.ROLLBACK_PAUSED if rolling_back else UpdateState.PAUSED
