@@ -1,16 +1,19 @@
 """Bridges, addresses, published ports and names: how a container meets the others and the world."""
 
+from bennu.network.creation import NetworkRequest
 from bennu.network.files import render_hosts, render_resolv_conf
 from bennu.network.host import read_resolv_conf
 from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Resolver, Sandbox
-from bennu.network.networks import NetworkFailure, Networks
+from bennu.network.networks import Networks
 from bennu.network.ports import parse_port_bindings
+from bennu.network.sandboxes import NetworkFailure
 
 __all__ = [
     "Endpoint",
     "EndpointRequest",
     "Network",
     "NetworkFailure",
+    "NetworkRequest",
     "Networks",
     "PortRequest",
     "Resolver",

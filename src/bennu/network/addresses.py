@@ -1,6 +1,6 @@
 """Address arithmetic, pure: which subnet a new network gets, which address a new endpoint.
 
-A `Lease book` never answers an address twice before it was given back. What is lent is not kept on disk: after a
+A `LeaseBook` never answers an address twice before it was given back. What is lent is not kept on disk: after a
 crash the book is filled again from the sandboxes that live, which is the truth.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
-from bennu.errors import BennuError, Conflict, InvalidParameter
+from bennu.errors import BennuError, Forbidden, InvalidParameter
 
 Subnet = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
@@ -104,12 +104,12 @@ class LeaseBook:
         raise NoFreeAddress("no available addresses")
 
     def lend_exactly(self, wanted: str) -> str:
-        """The address asked for. Raises: InvalidParameter when it is no address of this subnet, Conflict when taken."""
+        """The address asked for. Raises: InvalidParameter when it is not of this subnet, Forbidden when taken."""
         address = ipaddress.ip_address(wanted)
         if address.version != self.subnet.version or address not in self.subnet:
             raise InvalidParameter(f"invalid address {wanted}: It does not belong to any of this network's subnets")
         if address in self.lent or address in self.reserved:
-            raise Conflict("Address already in use")
+            raise Forbidden("Address already in use")
         self.lent.add(address)
         return str(address)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
+from bennu.errors import BennuError, Forbidden, InvalidParameter, NotFound
 from bennu.network.addresses import LeaseBook, NoFreeAddress, Subnet, mac_of
 from bennu.network.model import PREDEFINED, Endpoint, EndpointRequest, Network
 from bennu.store import Delete, Put, Store, Transaction
@@ -89,7 +89,7 @@ class Catalogue:
     def lend(self, network: Network, request: EndpointRequest) -> dict[int, tuple[LeaseBook, str]]:
         """An address of each family the network has, by family (4, 6).
 
-        Raises: NoFreeAddress, InvalidParameter, Conflict; then nothing is lent.
+        Raises: NoFreeAddress, InvalidParameter, Forbidden; then nothing is lent.
         """
         lent: dict[int, tuple[LeaseBook, str]] = {}
         try:
@@ -211,6 +211,6 @@ def check_aliases(network: Network, request: EndpointRequest) -> None:
 
 
 def check_not_connected(endpoints: Iterable[Endpoint], network: Network, container_name: str) -> None:
-    """Raises: Conflict."""
+    """Raises: Forbidden."""
     if any(endpoint.network_id == network.id for endpoint in endpoints):
-        raise Conflict(f"endpoint with name {container_name} already exists in network {network.name}")
+        raise Forbidden(f"endpoint with name {container_name} already exists in network {network.name}")

@@ -43,7 +43,7 @@ async def ensure_default_bridge(catalogue: Catalogue, bridge: str, bip: str) -> 
             return known
         await catalogue.remove(known)
     async with subnet_lock():
-        ipam = _ipam_of(bip) if bip else _ipam_free(await used_subnets(catalogue, but_of=[bridge]))
+        ipam = _ipam_of(bip) if bip else _ipam_free([*catalogue.subnets(), *await used_subnets(but_of=[bridge])])
         network = default_network(bridge, ipam)
         # Raised while the lock is held: only then does another daemon see its route.
         await raise_bridge(network)
@@ -105,10 +105,10 @@ async def _flock(fd: int) -> None:
     log.warning("another daemon has held %s for 5 s; going on without it", SUBNET_LOCK)
 
 
-async def used_subnets(catalogue: Catalogue, *, but_of: Sequence[str] = ()) -> list[Subnet]:
-    """Networks of ours, where the host's routes lead, and its resolvers: nothing of it may become a subnet."""
+async def used_subnets(*, but_of: Sequence[str] = ()) -> list[Subnet]:
+    """Where the host's routes lead (but for some interfaces), and its resolvers: nothing of it may become a subnet."""
     routes = await in_own_thread(lambda: links.read_routes(but_of=but_of))
-    return [*catalogue.subnets(), *routes, *resolver_addresses(read_resolv_conf())]
+    return [*routes, *resolver_addresses(read_resolv_conf())]
 
 
 def resolver_addresses(text: str) -> list[Subnet]:

@@ -6,6 +6,7 @@ Functions that take an `IPRoute` act in the namespace its thread was in when it 
 import errno
 import ipaddress
 import os
+import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +63,8 @@ def add_pair(ipr: IPRoute, host_interface: str, interface: str, host_ns: int) ->
 def plug_in(host_interface: str, bridge: str, mtu: int) -> None:
     """Make the host's end a port of the bridge, and up. Raises: NetlinkError."""
     with IPRoute() as ipr:
-        index = require_index(ipr, host_interface)
-        ipr.link("set", index=index, master=require_index(ipr, bridge), mtu=mtu, state="up")
+        index = require_index(host_interface)
+        ipr.link("set", index=index, master=require_index(bridge), mtu=mtu, state="up")
         # A container that calls its own published port comes back through the port it left by (with br_netfilter).
         ipr.brport("set", index=index, mode=1)
 
@@ -84,7 +85,7 @@ def configure(endpoint: Endpoint, mtu: int, *, with_routes: bool) -> None:
         netns.write_sysctl(f"ipv6/conf/{endpoint.interface}/disable_ipv6", "0")
         netns.write_sysctl(f"ipv6/conf/{endpoint.interface}/accept_ra", "0")
     with IPRoute() as ipr:
-        index = require_index(ipr, endpoint.interface)
+        index = require_index(endpoint.interface)
         ipr.link("set", index=index, address=endpoint.mac_address, mtu=mtu)
         for address, prefix_len in (
             (endpoint.ip_address, endpoint.ip_prefix_len),
@@ -116,11 +117,11 @@ def set_default_routes(ipr: IPRoute, index: int, gateways: Iterable[str]) -> Non
         ipr.route("replace", family=family, dst="default", gateway=gateway, oif=index)
 
 
-def drop_default_routes(ipr: IPRoute) -> None:
-    for family in (AF_INET, AF_INET6):
-        for route in ipr.get_routes(family=family, table=MAIN_TABLE):
-            if route["dst_len"] == 0 and route.get_attr("RTA_GATEWAY") is not None:
-                ipr.route("del", family=family, dst="default", gateway=route.get_attr("RTA_GATEWAY"))
+def set_gateway(endpoint: Endpoint) -> None:
+    """From inside a sandbox: lead what goes outside through this endpoint. Raises: OSError, NetlinkError."""
+    with IPRoute() as ipr:
+        gateways = filter(None, (endpoint.gateway, endpoint.ipv6_gateway))
+        set_default_routes(ipr, require_index(endpoint.interface), gateways)
 
 
 def ensure_bridge(name: str, addresses: Sequence[BridgeAddress], mtu: int, *, route_localnet: bool) -> None:
@@ -129,9 +130,9 @@ def ensure_bridge(name: str, addresses: Sequence[BridgeAddress], mtu: int, *, ro
     Raises: OSError, NetlinkError.
     """
     with IPRoute() as ipr:
-        if find_index(ipr, name) is None:
+        if find_index(name) is None:
             ipr.link("add", ifname=name, kind="bridge", mtu=mtu)
-        index = require_index(ipr, name)
+        index = require_index(name)
         link = ipr.get_links(index)[0]
         if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "bridge":
             raise OSError(errno.EEXIST, "an interface of that name is there and is no bridge", name)
@@ -157,7 +158,7 @@ def _addresses_of(ipr: IPRoute, index: int) -> set[tuple[str, int]]:
 def remove_link(name: str) -> None:
     """Idempotent. Slow: the kernel waits until nobody uses it any more. Raises: NetlinkError."""
     with IPRoute() as ipr:
-        index = find_index(ipr, name)
+        index = find_index(name)
         if index is None:
             return
         try:
@@ -167,14 +168,17 @@ def remove_link(name: str) -> None:
                 raise
 
 
-def find_index(ipr: IPRoute, name: str) -> int | None:
-    found = ipr.link_lookup(ifname=name)
-    return int(found[0]) if found else None
+def find_index(name: str) -> int | None:
+    """Of an interface in the calling thread's namespace."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return None
 
 
-def require_index(ipr: IPRoute, name: str) -> int:
+def require_index(name: str) -> int:
     """Raises: OSError (ENODEV)."""
-    index = find_index(ipr, name)
+    index = find_index(name)
     if index is None:
         raise OSError(errno.ENODEV, "no such interface", name)
     return index
@@ -201,7 +205,7 @@ def list_links() -> dict[str, LinkState]:
 def read_routes(*, but_of: Iterable[str] = ()) -> list[Subnet]:
     """What the host's main routing table leads to, default routes apart, without the routes of some interfaces."""
     with IPRoute() as ipr:
-        ignored = {find_index(ipr, name) for name in but_of}
+        ignored = {find_index(name) for name in but_of}
         found: list[Subnet] = []
         for family in (AF_INET, AF_INET6):
             for route in ipr.get_routes(family=family, table=MAIN_TABLE):

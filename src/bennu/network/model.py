@@ -152,6 +152,7 @@ class Resolver(msgspec.Struct, kw_only=True):
     """Where the embedded DNS of a sandbox sends what it does not know itself."""
 
     servers: list[str] = msgspec.field(default_factory=list)  # [] = the host's own
+    port: int = 0  # of 127.0.0.11, where port 53 leads; 0 = not served yet
 
 
 class Sandbox(msgspec.Struct, kw_only=True):

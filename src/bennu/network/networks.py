@@ -1,46 +1,35 @@
 """The networks of this host and the sandboxes on them: the one door for the rest of the engine.
 
-What holds is in the kernel; what should hold is in memory (`_sandboxes`, the catalogue) and, durably, in the
-containers' records and the store. `open` makes the first agree with the second, and so does `reconcile` later.
-Order of a start: addresses and ports are taken in memory, then the namespace is furnished while the rules are
-written; whatever fails, all of it is taken back. Order of an end: rules first, then ports, then the slow deletion in
-the kernel, and only after that the addresses may be lent again.
+What holds is in the kernel; what should hold is in memory and, durably, in the containers' records (sandboxes) and
+the store (networks). `open` makes the first agree with the second, and `reconcile` keeps it so.
 """
 
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from bennu.errors import BennuError
-from bennu.model import PublishedPort
-from bennu.network import host, links, netns
-from bennu.network.catalogue import (
-    Catalogue,
-    check_aliases,
-    check_not_connected,
-    new_endpoint,
-)
-from bennu.network.held import HeldPorts, PortTaken
-from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Resolver, Sandbox
+from bennu.errors import BennuError, Forbidden
+from bennu.network import host, links
+from bennu.network.catalogue import Catalogue, new_network_id
+from bennu.network.creation import NetworkRequest, plan_network
+from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Sandbox
 from bennu.network.netns import finish, in_own_thread
 from bennu.network.nft import Firewall
-from bennu.network.pool import Graveyard, Namer, Pool, Prepared, Remains
-from bennu.network.rules import BridgeRules, Forward, Plan
+from bennu.network.pool import Graveyard, Namer, Pool, Prepared
+from bennu.network.rules import BridgeRules, Plan
+from bennu.network.sandboxes import NetworkFailure, Sandboxes
 from bennu.store import Store
 
 DEFAULT_ROOT: Final = Path("/var/lib/bennu")
 RECONCILE_EVERY_S: Final = 2.0
 EventSink = Callable[[str, str, str, Mapping[str, str]], Awaitable[None]]
 log = logging.getLogger(__name__)
-
-
-class NetworkFailure(BennuError):
-    """The kernel refused something about a network; the text says what."""
 
 
 class Networks:
@@ -57,21 +46,22 @@ class Networks:
         on_event: EventSink | None = None,
         ready: int = 3,
     ) -> None:
-        tag = hashlib.sha256(str(data_root.absolute()).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(str(data_root.absolute()).encode()).digest()
+        tag = digest.hex()[:8]
         is_default = data_root.absolute() == DEFAULT_ROOT
         self.bridge = bridge or ("bennu0" if is_default else f"bennu-{tag}")
         self.table = "bennu" if is_default else f"bennu_{tag}"
         self._bip = bip
         self._on_event = on_event
+        self._global_id = digest[8:13]  # of our IPv6 networks
         self._namer = Namer(tag, exec_root / "netns")
         self._catalogue = Catalogue(store)
-        self._held = HeldPorts()
-        self._sandboxes: dict[str, Sandbox] = {}
-        self._forwards: dict[str, list[Forward]] = {}  # by container
         self._bridged: dict[str, BridgeRules] = {}  # networks whose bridge is up, by id
         self._firewall = Firewall(self.table, self._plan)
         self._graveyard = Graveyard()
         self._pool = Pool(self._namer, self._graveyard, ready)
+        self._sandboxes = Sandboxes(self._catalogue, self._firewall, self._namer, self._pool, self._graveyard)
+        self._changing = asyncio.Lock()  # held while the set of networks changes
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- the daemon's life --------------------------------------------------------------------------------------
@@ -89,9 +79,9 @@ class Networks:
         for network in self._catalogue:
             await self._raise_bridge(network)
         for container_id, sandbox in known.items():
-            self._adopt(container_id, sandbox)
-        await self._delete_leftovers()
-        await asyncio.to_thread(self._restore_links)
+            self._sandboxes.adopt(container_id, sandbox)
+        await self._sandboxes.delete_leftovers()
+        await self._sandboxes.restore()
         await self._firewall.rewrite()
         self._spawn(self._pool.keep_full(), "prepare network namespaces")
         self._spawn(self._graveyard.keep_burying(), "delete network namespaces")
@@ -105,15 +95,14 @@ class Networks:
             await asyncio.wait(self._tasks)
         self._pool.drain()
         if remove:
-            for container_id in list(self._sandboxes):
-                await self.close_sandbox(container_id)
+            for container_id, _ in self._sandboxes.items():
+                await self._sandboxes.close(container_id)
         await self._graveyard.finish()
         if remove:
             await self._firewall.remove()
             for network in self._catalogue:
-                if network.bridge:
-                    await in_own_thread(lambda name=network.bridge: links.remove_link(name))  # type: ignore[misc]
-        self._held.close()
+                await _remove_link(network.bridge)
+        self._sandboxes.close_sockets()
 
     async def settle(self) -> None:
         """Wait until all that ended is out of the kernel and the pool is full."""
@@ -151,7 +140,7 @@ class Networks:
         """Raises: NotFound, InvalidParameter (ambiguous)."""
         return self._catalogue.find(ref)
 
-    def list(self) -> Sequence[Network]:
+    def all(self) -> Sequence[Network]:
         return list(self._catalogue)
 
     def endpoints_of(self, network: Network) -> Mapping[str, Endpoint]:
@@ -162,6 +151,70 @@ class Networks:
             for endpoint in sandbox.endpoints
             if endpoint.network_id == network.id
         }
+
+    async def create(self, request: NetworkRequest) -> Network:
+        """A user-defined network, durable and up. Raises: BennuError; then nothing of it is left."""
+        async with self._changing, host.subnet_lock():
+            ours = [network.bridge for network in self._catalogue if network.bridge]
+            network = plan_network(
+                request,
+                network_id=new_network_id(),
+                created_ns=time.time_ns(),
+                present=self.all(),
+                interfaces=await in_own_thread(links.list_links),
+                routes=await host.used_subnets(but_of=ours),
+                global_id=self._global_id,
+            )
+            # On disk first: a bridge nobody remembers would stay for ever, a network without bridge gets it at open.
+            await self._catalogue.add(network)
+            try:
+                await self._raise_bridge(network)
+                await self._firewall.apply()
+            except BaseException:
+                await finish(asyncio.ensure_future(self._forget(network)))
+                raise
+        await self._tell("create", network)
+        return network
+
+    async def remove(self, ref: str) -> Network:
+        """Raises: NotFound; Forbidden when predefined or in use."""
+        async with self._changing:
+            network = self.find(ref)
+            if network.is_predefined:
+                raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+            users = self.endpoints_of(network)
+            if users:
+                named = ", ".join(
+                    f'name:"{endpoint.container_name}" id:"{container_id[:12]}"'
+                    for container_id, endpoint in users.items()
+                )
+                raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({named})")
+            await finish(asyncio.ensure_future(self._forget(network)))
+        await self._tell("destroy", network)
+        return network
+
+    async def prune(self, unused: Callable[[Network], bool]) -> list[str]:
+        """Remove the user-defined networks that nobody is on and that `unused` agrees to; their names."""
+        removed = []
+        for network in self.all():
+            if network.is_predefined or self.endpoints_of(network) or not unused(network):
+                continue
+            try:
+                await self.remove(network.id)
+            except BennuError as error:  # somebody was faster, one way or the other
+                log.info("network %s was not pruned: %s", network.name, error)
+                continue
+            removed.append(network.name)
+        if self._on_event is not None:
+            await self._on_event("network", "prune", "", {"reclaimed": "0"})
+        return removed
+
+    async def _forget(self, network: Network) -> None:
+        self._bridged.pop(network.id, None)
+        await self._graveyard.finish()
+        await _remove_link(network.bridge)
+        await self._firewall.apply()
+        await self._catalogue.remove(network)
 
     async def _raise_bridge(self, network: Network) -> None:
         if not network.bridge:
@@ -178,6 +231,11 @@ class Networks:
             internal=network.internal,
         )
 
+    async def _tell(self, action: str, network: Network, **more: str) -> None:
+        if self._on_event is not None:
+            attributes = {**more, "name": network.name, "type": network.driver}
+            await self._on_event("network", action, network.id, attributes)
+
     # --- sandboxes ----------------------------------------------------------------------------------------------
 
     def sandbox(self, container_id: str) -> Sandbox | None:
@@ -193,188 +251,44 @@ class Networks:
     ) -> Sandbox:
         """A namespace on the networks asked for, with the ports published; no endpoints: loopback only.
 
+        `dns`: whom the embedded DNS asks instead of the host's servers. The caller keeps the answer durably.
         Raises: BennuError; then, as after a cancellation, nothing of it is left.
         """
-        await self.close_sandbox(container_id)
-        wanted = [(self._catalogue.find(request.network), request) for request in endpoints]
-        has_links = any(network.bridge for network, _ in wanted)
-        prepared = await self._prepared(has_links)
-        sandbox = Sandbox(
-            sandbox_id=prepared.sandbox_id,
-            netns=str(prepared.path),
-            resolver=Resolver(servers=list(dns)),
-            requested_ports=list(ports),
-        )
-        self._sandboxes[container_id] = sandbox
-        try:
-            for network, request in wanted:
-                self._add_endpoint(container_id, sandbox, network, request, prepared)
-            self._take_ports(container_id, sandbox)
-            await self._furnish(sandbox)
-        except BaseException:
-            await finish(asyncio.ensure_future(self.close_sandbox(container_id)))
-            raise
-        return sandbox
+        return await self._sandboxes.open(container_id, endpoints, ports, dns)
 
     async def close_sandbox(self, container_id: str) -> None:
         """Its rules are gone when this returns; the kernel's slow part happens later. Idempotent."""
-        sandbox = self._sandboxes.pop(container_id, None)
-        if sandbox is None:
-            return
-        had_ports = self._forwards.pop(container_id, None)
-        try:
-            if had_ports:
-                await self._firewall.apply()
-        finally:
-            self._held.release(sandbox.ports)
-            self._graveyard.bury(
-                Remains(
-                    Path(sandbox.netns),
-                    tuple(endpoint.host_interface for endpoint in sandbox.endpoints),
-                    lambda: self._give_back(sandbox.endpoints),
-                )
-            )
+        await self._sandboxes.close(container_id)
 
-    async def _prepared(self, has_links: bool) -> Prepared:
-        try:
-            return await (self._pool.take() if has_links else self._pool.make(with_pair=False))
-        except (OSError, NetlinkError) as error:
-            raise NetworkFailure(f"cannot make a network namespace: {error}") from error
+    async def connect_sandbox(self, container_id: str, request: EndpointRequest) -> Endpoint:
+        """One more network for a running container, whose sandbox (changed in place) has to be kept again.
 
-    def _add_endpoint(
-        self, container_id: str, sandbox: Sandbox, network: Network, request: EndpointRequest, prepared: Prepared | None
-    ) -> Endpoint:
-        """Take addresses and names on a network. Raises: BennuError; then nothing is taken."""
-        check_not_connected(sandbox.endpoints, network, request.container_name)
-        check_aliases(network, request)
-        number = sum(1 for endpoint in sandbox.endpoints if endpoint.interface)
-        first = prepared is not None and number == 0
-        host_interface = prepared.host_interface if prepared is not None and first else self._namer.interface()
-        endpoint = new_endpoint(
-            network,
-            request,
-            self._catalogue.lend(network, request),
-            self._catalogue.gateways(network),
-            container_id=container_id,
-            interface=f"eth{number}" if network.bridge else "",
-            host_interface=host_interface if network.bridge else "",
-        )
-        sandbox.endpoints.append(endpoint)
+        Raises: BennuError; then it is as it was before.
+        """
+        network = self.find(request.network)
+        if network.driver != "bridge":
+            raise Forbidden(f"container cannot be connected to {network.name} network")
+        endpoint = await self._sandboxes.connect(container_id, network, request)
+        await self._tell("connect", network, container=container_id)
         return endpoint
 
-    def _give_back(self, endpoints: Iterable[Endpoint]) -> None:
-        for endpoint in endpoints:
-            self._catalogue.give_back(endpoint)
+    async def disconnect_sandbox(self, container_id: str, ref: str) -> None:
+        """Take a running container off a network; its sandbox is changed in place. Raises: BennuError."""
+        network = self.find(ref)
+        endpoint = self.endpoints_of(network).get(container_id)
+        if endpoint is None:
+            raise BennuError(f"container {container_id} is not connected to the network {network.name}")
+        await finish(asyncio.ensure_future(self._sandboxes.disconnect(container_id, endpoint)))
+        await self._tell("disconnect", network, container=container_id)
 
-    async def _furnish(self, sandbox: Sandbox) -> None:
-        """Links and rules at the same time. Raises: NetworkFailure, FirewallFailure."""
-        work = [in_own_thread(lambda: self._connect_all(sandbox))]
-        if sandbox.ports:
-            work.append(self._firewall.apply())
-        for outcome in await asyncio.gather(*work, return_exceptions=True):
-            if isinstance(outcome, OSError | NetlinkError):
-                raise NetworkFailure(f"cannot connect the container to its network: {outcome}") from outcome
-            if isinstance(outcome, BaseException):
-                raise outcome
-
-    def _connect_all(self, sandbox: Sandbox) -> None:
-        """Blocking, in a thread of its own: it ends inside the sandbox's namespace."""
-        connected = [(endpoint, self._network_of(endpoint)) for endpoint in sandbox.endpoints if endpoint.interface]
-        for endpoint, _ in connected[1:]:
-            links.add_pair_into(sandbox.netns, endpoint.host_interface, endpoint.interface)
-        for endpoint, network in connected:
-            links.plug_in(endpoint.host_interface, network.bridge, network.mtu)
-        if connected:
-            way_out = sandbox.gateway_endpoint()
-            netns.enter(sandbox.netns)
-            for endpoint, network in connected:
-                links.configure(endpoint, network.mtu, with_routes=endpoint is way_out)
-
-    def _network_of(self, endpoint: Endpoint) -> Network:
-        network = self._catalogue.get(endpoint.network_id)
-        if network is None:
-            raise NetworkFailure(f"network {endpoint.network_name} is gone")
-        return network
-
-    # --- published ports ----------------------------------------------------------------------------------------
-
-    def _take_ports(self, container_id: str, sandbox: Sandbox) -> None:
-        """Raises: NetworkFailure with dockerd's words; what was taken until then is in the sandbox, to be released."""
-        target = sandbox.gateway_endpoint()
-        if target is None:  # nothing leads into it from outside
-            return
-        network = self._network_of(target)
-        for request in sandbox.requested_ports:
-            try:
-                sandbox.ports += self._held.hold(request, network.host_binding)
-            except PortTaken as error:
-                raise NetworkFailure(
-                    "driver failed programming external connectivity on endpoint "
-                    f"{target.container_name} ({target.endpoint_id}): {error}"
-                ) from error
-        self._forwards[container_id] = forwards_to(target, sandbox.ports)
-
-    def _plan(self) -> Plan:
-        forwards = frozenset(forward for entries in self._forwards.values() for forward in entries)
-        return Plan(tuple(self._bridged[key] for key in sorted(self._bridged)), forwards)
+    def rename_sandbox(self, container_id: str, name: str) -> None:
+        """The container is called differently from now on, in the DNS too."""
+        self._sandboxes.rename(container_id, name)
 
     # --- agreeing with the kernel -------------------------------------------------------------------------------
 
-    def _adopt(self, container_id: str, sandbox: Sandbox) -> None:
-        self._sandboxes[container_id] = sandbox
-        for endpoint in sandbox.endpoints:
-            self._catalogue.adopt(endpoint)
-        for port in sandbox.ports:
-            try:
-                self._held.adopt(port)
-            except PortTaken as error:
-                log.warning("a program of the host took a port of container %s: %s", container_id[:12], error)
-        target = sandbox.gateway_endpoint()
-        if target is not None and sandbox.ports:
-            self._forwards[container_id] = forwards_to(target, sandbox.ports)
-
-    async def _delete_leftovers(self) -> None:
-        """Namespaces and interfaces that bear our mark and belong to no sandbox: a daemon died over them."""
-        files = {Path(sandbox.netns) for sandbox in self._sandboxes.values()}
-        pairs = {endpoint.host_interface for s in self._sandboxes.values() for endpoint in s.endpoints}
-        present = await asyncio.to_thread(links.list_links)
-        orphans = [name for name in present if name.startswith(self._namer.prefix) and name not in pairs]
-        paths = [path for path in self._namer.folder.iterdir() if path not in files]
-        for path in paths:
-            self._graveyard.bury(Remains(path, (), lambda: None))
-        self._graveyard.bury(Remains(None, tuple(orphans), lambda: None))
-        await self._graveyard.finish()
-
-    def _restore_links(self) -> None:
-        """Blocking. Put back what is missing of the sandboxes: their namespace, their pairs, the bridge they are on."""
-        present = links.list_links()
-        for container_id, sandbox in self._sandboxes.items():
-            try:
-                self._restore_sandbox(sandbox, present)
-            except (OSError, NetlinkError, BennuError) as error:
-                log.warning("cannot restore the network of container %s: %s", container_id[:12], error)
-
-    def _restore_sandbox(self, sandbox: Sandbox, present: Mapping[str, links.LinkState]) -> None:
-        path = Path(sandbox.netns)
-        if not netns.is_pinned(path):
-            path.unlink(missing_ok=True)
-            netns.run_in_own_thread(lambda: links.make_namespace(path, ""))
-        for endpoint in sandbox.endpoints:
-            if not endpoint.interface:
-                continue
-            network = self._network_of(endpoint)
-            state = present.get(endpoint.host_interface)
-            if state is None:
-                log.warning("interface %s of a container is gone, making it anew", endpoint.host_interface)
-                netns.run_in_own_thread(lambda e=endpoint, n=network: self._rebuild(sandbox, e, n))  # type: ignore[misc]
-            elif state.master != network.bridge:
-                links.plug_in(endpoint.host_interface, network.bridge, network.mtu)
-
-    def _rebuild(self, sandbox: Sandbox, endpoint: Endpoint, network: Network) -> None:
-        links.add_pair_into(sandbox.netns, endpoint.host_interface, endpoint.interface)
-        links.plug_in(endpoint.host_interface, network.bridge, network.mtu)
-        netns.enter(sandbox.netns)
-        links.configure(endpoint, network.mtu, with_routes=endpoint is sandbox.gateway_endpoint())
+    def _plan(self) -> Plan:
+        return Plan(tuple(self._bridged[key] for key in sorted(self._bridged)), self._sandboxes.forwards())
 
     async def _keep_reconciled(self) -> None:
         while True:
@@ -389,20 +303,16 @@ class Networks:
         if not await self._firewall.is_intact():
             log.warning("the rules of table %s were changed by others; writing them anew", self.table)
             await self._firewall.rewrite()
-        present = await asyncio.to_thread(links.list_links)
-        gone = [network for network in self._catalogue if network.id in self._bridged and network.bridge not in present]
-        for network in gone:
-            log.warning("bridge %s of network %s is gone; making it anew", network.bridge, network.name)
-            await self._raise_bridge(network)
-        if gone:
-            await asyncio.to_thread(self._restore_links)
+        async with self._changing:
+            present = await in_own_thread(links.list_links)
+            gone = [network for network in self._catalogue if network.bridge and network.bridge not in present]
+            for network in gone:
+                log.warning("bridge %s of network %s is gone; making it anew", network.bridge, network.name)
+                await self._raise_bridge(network)
+            if gone:
+                await self._sandboxes.restore()
 
 
-def forwards_to(target: Endpoint, ports: Iterable[PublishedPort]) -> list[Forward]:
-    """The rules that lead published ports to an endpoint; a family the endpoint lacks has none."""
-    found = []
-    for port in ports:
-        address = target.ipv6_address if ":" in port.host_ip else target.ip_address
-        if address:
-            found.append(Forward(port.proto, port.host_ip, port.host_port, address, port.container_port))
-    return found
+async def _remove_link(name: str) -> None:
+    if name:
+        await in_own_thread(lambda: links.remove_link(name))

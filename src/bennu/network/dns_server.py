@@ -1,0 +1,279 @@
+"""The embedded DNS: 127.0.0.11 inside each sandbox on a user-defined network, served from the daemon's loop.
+
+The sockets are made inside the namespace by a thread that enters it, and belong to it from then on wherever they
+are used. They listen on a free port, and two rules in the namespace lead port 53 of that address to it, so that a
+container may run a name server of its own on every address. Questions about containers are answered at once;
+others are forwarded from the host's namespace, where also its loopback resolvers can be asked.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import socket
+import struct
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+
+from bennu.network import netns
+from bennu.network.files import EMBEDDED_DNS
+from bennu.network.model import Sandbox
+from bennu.network.names import REVERSE_ZONES, NameIndex
+from bennu.network.netns import in_own_thread
+from bennu.network.upstream import MAX_MESSAGE, Upstream
+
+TTL_S: Final = 5  # containers come and go; a client that keeps answers must not keep them long
+DATAGRAMS_A_TURN: Final = 64
+FORWARDS_AT_ONCE: Final = 1024
+BIND_TRIES: Final = 20
+TCP_IDLE_S: Final = 10.0
+RULES: Final = """add table ip bennu_dns
+delete table ip bennu_dns
+table ip bennu_dns {{
+	chain output {{
+		type nat hook output priority -100; policy accept;
+		ip daddr {address} udp dport 53 dnat to {address}:{port}
+		ip daddr {address} tcp dport 53 dnat to {address}:{port}
+	}}
+}}
+"""
+Peer = tuple[Any, ...]
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Client:
+    """One sandbox that asks."""
+
+    sandbox: Sandbox
+    udp: socket.socket
+    tcp: socket.socket
+    server: asyncio.Server | None = None
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+class NameServer:
+    """Serves all sandboxes of the daemon."""
+
+    def __init__(
+        self,
+        index: Callable[[], NameIndex],
+        default_servers: Callable[[], Sequence[str]],
+        upstream: Upstream | None = None,
+    ) -> None:
+        self._index = index
+        self._default_servers = default_servers
+        self._upstream = upstream or Upstream()
+        self._clients: dict[str, Client] = {}
+        self._forwarding = 0
+
+    def serves(self, container_id: str) -> bool:
+        return container_id in self._clients
+
+    async def serve(self, container_id: str, sandbox: Sandbox) -> None:
+        """Begin, on the port the sandbox had before if it still is free; the port is noted in the sandbox.
+
+        Raises: OSError.
+        """
+        self.stop(container_id)
+        udp, tcp = await in_own_thread(lambda: open_inside(sandbox.netns, sandbox.resolver.port))
+        sandbox.resolver.port = udp.getsockname()[1]
+        client = Client(sandbox, udp, tcp)
+        self._clients[container_id] = client
+        asyncio.get_running_loop().add_reader(udp, self._read_datagrams, client)
+        client.server = await asyncio.start_server(lambda r, w: self._talk(client, r, w), sock=tcp)
+
+    def stop(self, container_id: str) -> None:
+        """Idempotent."""
+        client = self._clients.pop(container_id, None)
+        if client is None:
+            return
+        asyncio.get_running_loop().remove_reader(client.udp)
+        client.udp.close()
+        if client.server is not None:
+            client.server.close()
+        client.tcp.close()
+        for task in client.tasks:
+            task.cancel()
+
+    def close(self) -> None:
+        for container_id in list(self._clients):
+            self.stop(container_id)
+
+    def _read_datagrams(self, client: Client) -> None:
+        for _ in range(DATAGRAMS_A_TURN):
+            try:
+                wire, peer = client.udp.recvfrom(MAX_MESSAGE)
+            except OSError:
+                return
+            answer = self.answer_now(client.sandbox, wire, tcp=False)
+            if answer is not None:
+                _send(client.udp, answer, peer)
+                continue
+            task = asyncio.get_running_loop().create_task(self._forward_datagram(client, wire, peer))
+            client.tasks.add(task)
+            task.add_done_callback(client.tasks.discard)
+
+    async def _forward_datagram(self, client: Client, wire: bytes, peer: Peer) -> None:
+        answer = await self._forward(client.sandbox, wire, tcp=False)
+        if client.udp.fileno() >= 0:
+            _send(client.udp, answer, peer)
+
+    async def _talk(self, client: Client, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        client.tasks.add(task)
+        try:
+            while True:
+                async with asyncio.timeout(TCP_IDLE_S):
+                    (size,) = struct.unpack("!H", await reader.readexactly(2))
+                    wire = await reader.readexactly(size)
+                answer = self.answer_now(client.sandbox, wire, tcp=True)
+                if answer is None:
+                    answer = await self._forward(client.sandbox, wire, tcp=True)
+                if not answer:
+                    return
+                writer.write(struct.pack("!H", len(answer)) + answer)
+                await writer.drain()
+        except (EOFError, OSError, TimeoutError):
+            return
+        finally:
+            client.tasks.discard(task)
+            writer.close()
+
+    def answer_now(self, sandbox: Sandbox, wire: bytes, *, tcp: bool) -> bytes | None:
+        """The answer where it needs nobody else; None = has to be forwarded; b"" = deserves none."""
+        try:
+            query = dns.message.from_wire(wire)
+        except dns.exception.DNSException:
+            return _malformed(wire)
+        if query.flags & dns.flags.QR:
+            return b""
+        response = dns.message.make_response(query, recursion_available=True)
+        if query.opcode() != dns.opcode.QUERY or len(query.question) != 1:
+            response.set_rcode(dns.rcode.NOTIMP)
+            return _wire(query, response, tcp)
+        if not self._fill(sandbox, query.question[0], response):
+            return None
+        return _wire(query, response, tcp)
+
+    def _fill(self, sandbox: Sandbox, question: dns.rrset.RRset, response: dns.message.Message) -> bool:
+        """Answer what is known of containers; False if it is none of ours."""
+        name = question.name.to_text(omit_final_dot=True)
+        index = self._index()
+        if name.lower().endswith(REVERSE_ZONES):
+            pointer = index.find_pointer(sandbox, name)
+            if pointer is None:
+                return False
+            if question.rdtype in (dns.rdatatype.PTR, dns.rdatatype.ANY):
+                _add(response, question.name, dns.rdatatype.PTR, [f"{pointer}."])
+            return True
+        found = index.find(sandbox, name)
+        if not found:
+            if "." in name or question.name == dns.name.root:
+                return False
+            # Nobody else can know a bare name; asking only costs the client time.
+            response.set_rcode(dns.rcode.NXDOMAIN)
+            return True
+        if question.rdclass == dns.rdataclass.IN:
+            found = random.sample(found, len(found))
+            v4 = [endpoint.ip_address for endpoint in found if endpoint.ip_address]
+            v6 = [endpoint.ipv6_address for endpoint in found if endpoint.ipv6_address]
+            for kind, addresses in ((dns.rdatatype.A, v4), (dns.rdatatype.AAAA, v6)):
+                if addresses and question.rdtype in (kind, dns.rdatatype.ANY):
+                    _add(response, question.name, kind, addresses)
+        return True
+
+    async def _forward(self, sandbox: Sandbox, wire: bytes, *, tcp: bool) -> bytes:
+        outside = any(endpoint.gateway or endpoint.ipv6_gateway for endpoint in sandbox.endpoints)
+        if not outside or self._forwarding >= FORWARDS_AT_ONCE:
+            return _failed(wire)
+        self._forwarding += 1
+        try:
+            servers = sandbox.resolver.servers or self._default_servers()
+            return await self._upstream.ask(servers, wire, tcp=tcp) or _failed(wire)
+        finally:
+            self._forwarding -= 1
+
+
+def _add(
+    response: dns.message.Message, name: dns.name.Name, kind: dns.rdatatype.RdataType, values: Sequence[str]
+) -> None:
+    response.answer.append(dns.rrset.from_text_list(name, TTL_S, "IN", kind, list(dict.fromkeys(values))))
+
+
+def _wire(query: dns.message.Message, response: dns.message.Message, tcp: bool) -> bytes:
+    limit = MAX_MESSAGE if tcp else max(512, query.payload if query.edns >= 0 else 512)
+    return response.to_wire(max_size=limit, prefer_truncation=True)
+
+
+def _malformed(wire: bytes) -> bytes:
+    """FORMERR under the question's id, if there is one."""
+    if len(wire) < 12 or wire[2] & 0x80:
+        return b""
+    return wire[:2] + bytes([0x80 | wire[2] & 0x79, 0x80 | dns.rcode.FORMERR]) + bytes(8)
+
+
+def _failed(wire: bytes) -> bytes:
+    """SERVFAIL to a question that was well-formed."""
+    response = dns.message.make_response(dns.message.from_wire(wire), recursion_available=True)
+    response.set_rcode(dns.rcode.SERVFAIL)
+    return response.to_wire()
+
+
+def _send(sock: socket.socket, answer: bytes, peer: Peer) -> None:
+    if answer:
+        with contextlib.suppress(OSError):  # the asker's loss; it will ask again
+            sock.sendto(answer, peer)
+
+
+def open_inside(path: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """A UDP and a TCP socket on one port of 127.0.0.11 in the namespace, and the rules that lead port 53 to it.
+
+    Blocking, in a thread of its own. Raises: OSError.
+    """
+    netns.enter(path)
+    udp, tcp = _bind_pair(port)
+    try:
+        number = udp.getsockname()[1]
+        script = RULES.format(address=EMBEDDED_DNS, port=number)
+        done = subprocess.run(["nft", "-f", "-"], input=script.encode(), capture_output=True, timeout=30, check=False)
+        if done.returncode != 0:
+            raise OSError(
+                f"nftables refused the rules of the embedded DNS: {done.stderr.decode(errors='replace')[:300]}"
+            )
+    except BaseException:
+        udp.close()
+        tcp.close()
+        raise
+    return udp, tcp
+
+
+def _bind_pair(port: int) -> tuple[socket.socket, socket.socket]:
+    for attempt in range(BIND_TRIES):
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            udp.bind((EMBEDDED_DNS, port if attempt == 0 else 0))
+            tcp.bind((EMBEDDED_DNS, udp.getsockname()[1]))
+            tcp.listen(64)
+            return udp, tcp
+        except OSError:
+            udp.close()
+            tcp.close()
+            if attempt == BIND_TRIES - 1:
+                raise
+    raise AssertionError("unreachable")

@@ -1,0 +1,362 @@
+"""Sandboxes: what one container has of the networks, from its start to its end and across the daemon's death.
+
+Order of a start: addresses and ports are taken in memory, then the namespace is furnished while the rules are
+written; whatever fails, all of it is taken back. Order of an end: rules first, then ports, then the slow deletion in
+the kernel, and only after that the addresses may be lent again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from bennu.errors import BennuError
+from bennu.model import PublishedPort
+from bennu.network import links, netns
+from bennu.network.catalogue import Catalogue, check_aliases, check_not_connected, new_endpoint
+from bennu.network.dns_server import NameServer
+from bennu.network.files import upstream_servers
+from bennu.network.held import HeldPorts, PortTaken
+from bennu.network.host import read_resolv_conf
+from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Resolver, Sandbox
+from bennu.network.names import NameIndex
+from bennu.network.netns import finish, in_own_thread
+from bennu.network.nft import Firewall
+from bennu.network.pool import Graveyard, Namer, Pool, Prepared, Remains
+from bennu.network.rules import Forward
+
+log = logging.getLogger(__name__)
+
+
+class NetworkFailure(BennuError):
+    """The kernel refused something about a network; the text says what."""
+
+
+class Sandboxes:
+    """All sandboxes of the daemon, by container id."""
+
+    def __init__(
+        self, catalogue: Catalogue, firewall: Firewall, namer: Namer, pool: Pool, graveyard: Graveyard
+    ) -> None:
+        self._catalogue = catalogue
+        self._firewall = firewall
+        self._namer = namer
+        self._pool = pool
+        self._graveyard = graveyard
+        self._held = HeldPorts()
+        self._open: dict[str, Sandbox] = {}
+        self._forwards: dict[str, list[Forward]] = {}  # by container
+        self._index: NameIndex | None = None
+        self.name_server = NameServer(self._names, lambda: upstream_servers(read_resolv_conf()))
+
+    def get(self, container_id: str) -> Sandbox | None:
+        return self._open.get(container_id)
+
+    def items(self) -> Iterable[tuple[str, Sandbox]]:
+        return list(self._open.items())
+
+    def forwards(self) -> frozenset[Forward]:
+        """All published ports as rules."""
+        return frozenset(forward for entries in self._forwards.values() for forward in entries)
+
+    def close_sockets(self) -> None:
+        """Stop answering questions and holding ports; what is in the kernel stays."""
+        self.name_server.close()
+        self._held.close()
+
+    def rename(self, container_id: str, name: str) -> None:
+        """The container is called differently from now on, in the DNS too."""
+        sandbox = self._open.get(container_id)
+        for endpoint in sandbox.endpoints if sandbox else ():
+            endpoint.dns_names = [name if known == endpoint.container_name else known for known in endpoint.dns_names]
+            endpoint.container_name = name
+        self._index = None
+
+    # --- start and end ------------------------------------------------------------------------------------------
+
+    async def open(
+        self,
+        container_id: str,
+        endpoints: Sequence[EndpointRequest],
+        ports: Sequence[PortRequest],
+        dns: Sequence[str] = (),
+    ) -> Sandbox:
+        """Raises: BennuError; then, as after a cancellation, nothing of it is left."""
+        await self.close(container_id)
+        wanted = [(self._catalogue.find(request.network), request) for request in endpoints]
+        prepared = await self._prepared(any(network.bridge for network, _ in wanted))
+        sandbox = Sandbox(
+            sandbox_id=prepared.sandbox_id,
+            netns=str(prepared.path),
+            resolver=Resolver(servers=list(dns)),
+            requested_ports=list(ports),
+        )
+        self._open[container_id] = sandbox
+        try:
+            for network, request in wanted:
+                self._add_endpoint(container_id, sandbox, network, request, prepared.host_interface)
+            self._take_ports(container_id, sandbox)
+            await self._furnish(container_id, sandbox)
+        except BaseException:
+            await finish(asyncio.ensure_future(self.close(container_id)))
+            raise
+        return sandbox
+
+    async def close(self, container_id: str) -> None:
+        """Its rules are gone when this returns; the kernel's slow part happens later. Idempotent."""
+        sandbox = self._open.pop(container_id, None)
+        if sandbox is None:
+            return
+        self._index = None
+        self.name_server.stop(container_id)
+        had_ports = self._forwards.pop(container_id, None)
+        try:
+            if had_ports:
+                await self._firewall.apply()
+        finally:
+            self._held.release(sandbox.ports)
+            self._bury(Path(sandbox.netns), sandbox.endpoints)
+
+    def _bury(self, path: Path | None, endpoints: Sequence[Endpoint]) -> None:
+        endpoints = list(endpoints)
+        names = tuple(endpoint.host_interface for endpoint in endpoints)
+        self._graveyard.bury(Remains(path, names, lambda: self._give_back(endpoints)))
+
+    def _give_back(self, endpoints: Iterable[Endpoint]) -> None:
+        for endpoint in endpoints:
+            self._catalogue.give_back(endpoint)
+
+    async def _prepared(self, has_links: bool) -> Prepared:
+        try:
+            return await (self._pool.take() if has_links else self._pool.make(with_pair=False))
+        except (OSError, NetlinkError) as error:
+            raise NetworkFailure(f"cannot make a network namespace: {error}") from error
+
+    def _add_endpoint(
+        self, container_id: str, sandbox: Sandbox, network: Network, request: EndpointRequest, ready_interface: str = ""
+    ) -> Endpoint:
+        """Take addresses and names on a network. Raises: BennuError; then nothing is taken.
+
+        `ready_interface`: the host's end of the pair the namespace came with, for its first endpoint.
+        """
+        check_not_connected(sandbox.endpoints, network, request.container_name)
+        check_aliases(network, request)
+        interface = next_interface(sandbox.endpoints)
+        ready = ready_interface if interface == links.PREPARED_NAME else ""
+        endpoint = new_endpoint(
+            network,
+            request,
+            self._catalogue.lend(network, request),
+            self._catalogue.gateways(network),
+            container_id=container_id,
+            interface=interface if network.bridge else "",
+            host_interface=(ready or self._namer.interface()) if network.bridge else "",
+        )
+        sandbox.endpoints.append(endpoint)
+        self._index = None
+        return endpoint
+
+    async def _furnish(self, container_id: str, sandbox: Sandbox) -> None:
+        """Links, rules and name service at the same time. Raises: NetworkFailure, FirewallFailure."""
+        work = [in_own_thread(lambda: self._link_all(sandbox))]
+        if sandbox.ports:
+            work.append(self._firewall.apply())
+        if sandbox.has_embedded_dns:
+            work.append(self.name_server.serve(container_id, sandbox))
+        await all_of(work)
+
+    def _link_all(self, sandbox: Sandbox) -> None:
+        """Blocking, in a thread of its own: it ends inside the sandbox's namespace."""
+        connected = [(endpoint, self._network_of(endpoint)) for endpoint in sandbox.endpoints if endpoint.interface]
+        for endpoint, _ in connected[1:]:
+            links.add_pair_into(sandbox.netns, endpoint.host_interface, endpoint.interface)
+        for endpoint, network in connected:
+            links.plug_in(endpoint.host_interface, network.bridge, network.mtu)
+        if connected:
+            way_out = sandbox.gateway_endpoint()
+            netns.enter(sandbox.netns)
+            for endpoint, network in connected:
+                links.configure(endpoint, network.mtu, with_routes=endpoint is way_out)
+
+    def _network_of(self, endpoint: Endpoint) -> Network:
+        network = self._catalogue.get(endpoint.network_id)
+        if network is None:
+            raise NetworkFailure(f"network {endpoint.network_name} is gone")
+        return network
+
+    # --- connect and disconnect while it runs -------------------------------------------------------------------
+
+    async def connect(self, container_id: str, network: Network, request: EndpointRequest) -> Endpoint:
+        """One more network for an open sandbox. Raises: BennuError; then it is as it was before."""
+        sandbox = self._require(container_id)
+        endpoint = self._add_endpoint(container_id, sandbox, network, request)
+        try:
+            if endpoint.interface:
+                work = [in_own_thread(lambda: self._link_one(sandbox, endpoint, network))]
+                if sandbox.has_embedded_dns and not self.name_server.serves(container_id):
+                    work.append(self.name_server.serve(container_id, sandbox))
+                await all_of(work)
+            await self._lead_ports(container_id, sandbox)
+        except BaseException:
+            await finish(asyncio.ensure_future(self.disconnect(container_id, endpoint)))
+            raise
+        return endpoint
+
+    async def disconnect(self, container_id: str, endpoint: Endpoint) -> None:
+        """Take an open sandbox off a network; its other networks stay, and one of them may become the way out."""
+        sandbox = self._require(container_id)
+        sandbox.endpoints.remove(endpoint)
+        self._index = None
+        self._bury(None, [endpoint])
+        await self._graveyard.finish()
+        if not sandbox.has_embedded_dns:
+            self.name_server.stop(container_id)
+        await all_of([in_own_thread(lambda: self._set_way_out(sandbox))])
+        await self._lead_ports(container_id, sandbox)
+
+    def _link_one(self, sandbox: Sandbox, endpoint: Endpoint, network: Network) -> None:
+        """Blocking, in a thread of its own."""
+        links.add_pair_into(sandbox.netns, endpoint.host_interface, endpoint.interface)
+        links.plug_in(endpoint.host_interface, network.bridge, network.mtu)
+        netns.enter(sandbox.netns)
+        way_out = sandbox.gateway_endpoint()
+        links.configure(endpoint, network.mtu, with_routes=endpoint is way_out)
+
+    def _set_way_out(self, sandbox: Sandbox) -> None:
+        """Blocking, in a thread of its own."""
+        netns.enter(sandbox.netns)
+        way_out = sandbox.gateway_endpoint()
+        if way_out is not None:
+            links.set_gateway(way_out)
+
+    async def _lead_ports(self, container_id: str, sandbox: Sandbox) -> None:
+        """Publish through the way out, which may be another one now. Raises: NetworkFailure, FirewallFailure."""
+        before = self._forwards.pop(container_id, [])
+        target = sandbox.gateway_endpoint()
+        if target is None:
+            self._held.release(sandbox.ports)
+            sandbox.ports = []
+        elif sandbox.ports:
+            self._forwards[container_id] = forwards_to(target, sandbox.ports)
+        else:
+            self._take_ports(container_id, sandbox)
+        if self._forwards.get(container_id, []) != before:
+            await self._firewall.apply()
+
+    def _require(self, container_id: str) -> Sandbox:
+        sandbox = self._open.get(container_id)
+        if sandbox is None:
+            raise NetworkFailure(f"container {container_id} has no network namespace")
+        return sandbox
+
+    # --- published ports and names ------------------------------------------------------------------------------
+
+    def _take_ports(self, container_id: str, sandbox: Sandbox) -> None:
+        """Raises: NetworkFailure with dockerd's words; what was taken until then is in the sandbox, to be released."""
+        target = sandbox.gateway_endpoint()
+        if target is None:  # nothing leads into it from outside
+            return
+        network = self._network_of(target)
+        for request in sandbox.requested_ports:
+            try:
+                sandbox.ports += self._held.hold(request, network.host_binding)
+            except PortTaken as error:
+                raise NetworkFailure(
+                    "driver failed programming external connectivity on endpoint "
+                    f"{target.container_name} ({target.endpoint_id}): {error}"
+                ) from error
+        if sandbox.ports:
+            self._forwards[container_id] = forwards_to(target, sandbox.ports)
+
+    def _names(self) -> NameIndex:
+        if self._index is None:
+            self._index = NameIndex(self._open.values())
+        return self._index
+
+    # --- after the daemon was away ------------------------------------------------------------------------------
+
+    def adopt(self, container_id: str, sandbox: Sandbox) -> None:
+        """What a living container holds is its own."""
+        self._open[container_id] = sandbox
+        self._index = None
+        for endpoint in sandbox.endpoints:
+            self._catalogue.adopt(endpoint)
+        for port in sandbox.ports:
+            try:
+                self._held.adopt(port)
+            except PortTaken as error:
+                log.warning("a program of the host took a port of container %s: %s", container_id[:12], error)
+        target = sandbox.gateway_endpoint()
+        if target is not None and sandbox.ports:
+            self._forwards[container_id] = forwards_to(target, sandbox.ports)
+
+    async def delete_leftovers(self) -> None:
+        """Namespaces and interfaces that bear our mark and belong to no sandbox: a daemon died over them."""
+        files = {Path(sandbox.netns) for sandbox in self._open.values()}
+        pairs = {endpoint.host_interface for s in self._open.values() for endpoint in s.endpoints}
+        present = await in_own_thread(links.list_links)
+        orphans = [name for name in present if name.startswith(self._namer.prefix) and name not in pairs]
+        for path in self._namer.folder.iterdir():
+            if path not in files:
+                self._graveyard.bury(Remains(path, (), lambda: None))
+        self._graveyard.bury(Remains(None, tuple(orphans), lambda: None))
+        await self._graveyard.finish()
+
+    async def restore(self) -> None:
+        """Put back what is missing of the sandboxes: namespace, pairs, the bridge they are on, their name service."""
+        present = await in_own_thread(links.list_links)
+        for container_id, sandbox in self.items():
+            try:
+                await asyncio.to_thread(self._restore_links, sandbox, present)
+                if sandbox.has_embedded_dns and not self.name_server.serves(container_id):
+                    await self.name_server.serve(container_id, sandbox)
+            except (OSError, NetlinkError, BennuError) as error:
+                log.warning("cannot restore the network of container %s: %s", container_id[:12], error)
+
+    def _restore_links(self, sandbox: Sandbox, present: Mapping[str, links.LinkState]) -> None:
+        """Blocking."""
+        path = Path(sandbox.netns)
+        if not netns.is_pinned(path):
+            path.unlink(missing_ok=True)
+            netns.run_in_own_thread(lambda: links.make_namespace(path, ""))
+        for endpoint in sandbox.endpoints:
+            if not endpoint.interface:
+                continue
+            network = self._network_of(endpoint)
+            state = present.get(endpoint.host_interface)
+            if state is None:
+                log.warning("interface %s of a container is gone, making it anew", endpoint.host_interface)
+                netns.run_in_own_thread(lambda e=endpoint, n=network: self._link_one(sandbox, e, n))  # type: ignore[misc]
+            elif state.master != network.bridge:
+                links.plug_in(endpoint.host_interface, network.bridge, network.mtu)
+
+
+def next_interface(endpoints: Iterable[Endpoint]) -> str:
+    """The first ethN that is free."""
+    taken = {endpoint.interface for endpoint in endpoints}
+    number = 0
+    while f"eth{number}" in taken:
+        number += 1
+    return f"eth{number}"
+
+
+def forwards_to(target: Endpoint, ports: Iterable[PublishedPort]) -> list[Forward]:
+    """The rules that lead published ports to an endpoint; a family the endpoint lacks has none."""
+    found = []
+    for port in ports:
+        address = target.ipv6_address if ":" in port.host_ip else target.ip_address
+        if address:
+            found.append(Forward(port.proto, port.host_ip, port.host_port, address, port.container_port))
+    return found
+
+
+async def all_of(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all, whatever fails; then raise the first failure, the kernel's as NetworkFailure."""
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(outcome, OSError | NetlinkError):
+            raise NetworkFailure(f"cannot connect the container to its network: {outcome}") from outcome
+        if isinstance(outcome, BaseException):
+            raise outcome

@@ -1,0 +1,141 @@
+"""Asking other name servers: by UDP or TCP, one after the other, with a small cache."""
+
+import asyncio
+import contextlib
+import secrets
+import struct
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdatatype
+
+ASK_TIMEOUT_S: Final = 2.0
+ROUNDS: Final = 2
+CACHE_ENTRIES: Final = 1024
+CACHE_AT_MOST_S: Final = 30.0  # answers are kept with the TTL they came with, so they may be this much too long
+MAX_MESSAGE: Final = 65535
+TRY_ANOTHER: Final = frozenset({dns.rcode.SERVFAIL, dns.rcode.REFUSED})
+
+
+class Upstream:
+    """Forwards questions from this thread's namespace."""
+
+    def __init__(self, port: int = 53) -> None:
+        self._port = port  # of all servers; tests have one of their own
+        self._cache: OrderedDict[tuple[tuple[str, ...], bool, bytes], tuple[float, bytes]] = OrderedDict()
+
+    async def ask(self, servers: Sequence[str], wire: bytes, *, tcp: bool) -> bytes | None:
+        """The first good answer to the question `wire`, under its id; None when nobody answers."""
+        key = (tuple(servers), tcp, wire[2:].lower())
+        kept = self._cache.get(key)
+        if kept is not None and kept[0] > time.monotonic():
+            self._cache.move_to_end(key)
+            return wire[:2] + kept[1][2:]
+        answer = await self._ask_all(servers, wire, tcp)
+        if answer is not None:
+            self._keep(key, answer)
+        return answer
+
+    def _keep(self, key: tuple[tuple[str, ...], bool, bytes], answer: bytes) -> None:
+        lifetime = min(lifetime_s(answer), CACHE_AT_MOST_S)
+        if lifetime > 0:
+            self._cache[key] = (time.monotonic() + lifetime, answer)
+            while len(self._cache) > CACHE_ENTRIES:
+                self._cache.popitem(last=False)
+
+    async def _ask_all(self, servers: Sequence[str], wire: bytes, tcp: bool) -> bytes | None:
+        refused: bytes | None = None
+        for server in [*servers] * ROUNDS:
+            try:
+                async with asyncio.timeout(ASK_TIMEOUT_S):
+                    answer = await (ask_tcp if tcp else ask_udp)(server, self._port, wire)
+            except (TimeoutError, OSError, EOFError):
+                continue
+            if answer[3] & 0x0F not in TRY_ANOTHER:
+                return answer
+            refused = refused or answer
+        return refused
+
+
+class _Question(asyncio.DatagramProtocol):
+    def __init__(self, wire: bytes, answer: "asyncio.Future[bytes]") -> None:
+        self._wire = wire
+        self._answer = answer
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        # Same id and same question, or it is not for us: the port is random and so is the id.
+        if not self._answer.done() and is_answer_to(self._wire, data):
+            self._answer.set_result(data)
+
+    def error_received(self, exc: Exception) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(exc)
+
+
+async def ask_udp(server: str, port: int, wire: bytes) -> bytes:
+    """Raises: OSError. Waits for ever if nobody answers."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[bytes] = loop.create_future()
+    sent = secrets.token_bytes(2) + wire[2:]
+    transport, _ = await loop.create_datagram_endpoint(lambda: _Question(sent, answer), remote_addr=(server, port))
+    try:
+        transport.sendto(sent)
+        return wire[:2] + (await answer)[2:]
+    finally:
+        transport.close()
+
+
+async def ask_tcp(server: str, port: int, wire: bytes) -> bytes:
+    """Raises: OSError, EOFError."""
+    reader, writer = await asyncio.open_connection(server, port)
+    try:
+        writer.write(struct.pack("!H", len(wire)) + wire)
+        (size,) = struct.unpack("!H", await reader.readexactly(2))
+        answer = await reader.readexactly(size)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    if not is_answer_to(wire, answer):
+        raise OSError("an answer to another question")
+    return answer
+
+
+def is_answer_to(question: bytes, answer: bytes) -> bool:
+    """Whether id, the answer flag and the question section fit."""
+    if len(answer) < 12 or answer[:2] != question[:2] or not answer[2] & 0x80:
+        return False
+    if answer[4:6] == b"\0\0":  # an error without the question
+        return answer[3] & 0x0F != 0
+    end = question_end(question)
+    return answer[4:6] == b"\0\1" and answer[12:end].lower() == question[12:end].lower()
+
+
+def question_end(wire: bytes) -> int:
+    """Where the first question ends."""
+    position = 12
+    while position < len(wire) and wire[position] not in (0,):
+        position += wire[position] + 1
+    return position + 5
+
+
+def lifetime_s(answer: bytes) -> float:
+    """How long an answer holds: the least TTL in it, for a "no" that of its SOA. 0 = not at all."""
+    try:
+        message = dns.message.from_wire(answer, ignore_trailing=True)
+    except dns.exception.DNSException:
+        return 0.0
+    if message.flags & dns.flags.TC or message.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        return 0.0
+    if message.answer:
+        return float(min(rrset.ttl for rrset in message.answer))
+    bounds = [
+        min(rrset.ttl, rrset[0].minimum) for rrset in message.authority if rrset.rdtype == dns.rdatatype.SOA and rrset
+    ]
+    return float(min(bounds, default=0))

@@ -1,0 +1,431 @@
+"""User-defined networks with real packets: names, isolation, connect and disconnect, IPv6, restarts of the daemon."""
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import dns.resolver
+import pytest
+from network_helpers import (
+    Host,
+    echo_server,
+    exchange,
+    inside,
+    needs_network,
+    open_host,
+    run_quietly,
+)
+
+from bennu.errors import BennuError, Conflict, Forbidden, InvalidParameter, NotFound
+from bennu.network import EndpointRequest, Network, NetworkRequest, PortRequest, Sandbox
+from bennu.network.creation import IpamConfig, IpamRequest
+
+pytestmark = needs_network
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    async with open_host(tmp_path) as opened:
+        yield opened
+
+
+async def make(host: Host, name: str, *configs: IpamConfig, **more: object) -> Network:
+    ipam = IpamRequest(config=list(configs)) if configs else None
+    return await host.networks.create(NetworkRequest(name=name, ipam=ipam, **more))
+
+
+def on(network: str, name: str, **more: object) -> EndpointRequest:
+    return EndpointRequest(network=network, container_name=name, **more)
+
+
+def cid(name: str) -> str:
+    return (name.encode().hex() + "f" * 64)[:64]
+
+
+async def start(host: Host, name: str, *endpoints: EndpointRequest, ports: tuple[PortRequest, ...] = ()) -> Sandbox:
+    return await host.networks.open_sandbox(cid(name), endpoints, ports)
+
+
+async def ask(
+    sandbox: Sandbox, name: str, kind: str = "A", *, tcp: bool = False, timeout_s: float = 5
+) -> dns.message.Message:
+    """What 127.0.0.11 answers inside the sandbox."""
+    query = dns.message.make_query(name, kind)
+    send = dns.query.tcp if tcp else dns.query.udp
+    return await asyncio.to_thread(inside, sandbox.netns, lambda: send(query, "127.0.0.11", timeout=timeout_s))
+
+
+def values(message: dns.message.Message) -> set[str]:
+    return {item.to_text() for rrset in message.answer for item in rrset}
+
+
+async def test_containers_find_each_other_by_name_alias_and_short_id(host: Host) -> None:
+    await make(host, "net1")
+    web = await start(host, "web", on("net1", "web", hostname="box", aliases=["www"]))
+    other = await start(host, "other", on("net1", "other"))
+    address = web.endpoints[0].ip_address
+    for name in ("web", "WEB", "www", "box", cid("web")[:12], "web.net1", "www.net1"):
+        for tcp in (False, True):
+            assert values(await ask(other, name, tcp=tcp)) == {address}, name
+    assert values(await ask(web, "web")) == {address}, "itself"
+    pointer = ".".join(reversed(address.split("."))) + ".in-addr.arpa"
+    assert values(await ask(other, pointer, "PTR")) == {"web.net1."}
+    with echo_server(web.netns, "0.0.0.0", 7):
+        assert exchange(other.netns, address, 7).startswith(address)
+
+
+async def test_a_known_name_without_such_an_address_is_an_empty_answer_and_an_unknown_one_is_denied_at_once(
+    host: Host,
+) -> None:
+    await make(host, "net1")
+    web = await start(host, "web", on("net1", "web"))
+    answer = await ask(web, "web", "AAAA")
+    assert answer.rcode() == dns.rcode.NOERROR and not answer.answer
+    async with asyncio.timeout(1):
+        assert (await ask(web, "nosuch")).rcode() == dns.rcode.NXDOMAIN
+
+
+async def test_one_alias_for_several_containers_answers_all_in_changing_order(host: Host) -> None:
+    await make(host, "net1")
+    expected = set()
+    for number in range(4):
+        sandbox = await start(host, f"w{number}", on("net1", f"w{number}", aliases=["workers"]))
+        expected.add(sandbox.endpoints[0].ip_address)
+    firsts = set()
+    for _ in range(40):
+        answer = await ask(sandbox, "workers")
+        assert values(answer) == expected
+        firsts.add(answer.answer[0][0].to_text())
+    assert len(firsts) > 1
+
+
+async def test_names_vanish_with_their_containers_and_follow_a_rename(host: Host) -> None:
+    await make(host, "net1")
+    await start(host, "web", on("net1", "web"))
+    other = await start(host, "other", on("net1", "other"))
+    host.networks.rename_sandbox(cid("web"), "shop")
+    assert values(await ask(other, "shop"))
+    assert (await ask(other, "web")).rcode() == dns.rcode.NXDOMAIN
+    await host.networks.close_sandbox(cid("web"))
+    assert (await ask(other, "shop")).rcode() == dns.rcode.NXDOMAIN
+
+
+async def test_the_default_bridge_has_no_names(host: Host) -> None:
+    sandbox = await start(host, "web", on("bridge", "web"))
+    assert not sandbox.has_embedded_dns
+    with pytest.raises(InvalidParameter, match="only supported for user-defined networks"):
+        await start(host, "other", on("bridge", "other", aliases=["x"]))
+
+
+async def test_a_link_is_known_to_its_owner_alone(host: Host) -> None:
+    await make(host, "net1")
+    db = await start(host, "db", on("net1", "db"))
+    web = await start(host, "web", on("net1", "web", links={"database": "db"}))
+    assert values(await ask(web, "database")) == {db.endpoints[0].ip_address}
+    assert (await ask(db, "database")).rcode() == dns.rcode.NXDOMAIN
+
+
+async def test_a_container_may_listen_on_port_53_itself(host: Host) -> None:
+    await make(host, "net1")
+    web = await start(host, "web", on("net1", "web"))
+    with echo_server(web.netns, "0.0.0.0", 53), echo_server(web.netns, "0.0.0.0", 53, "udp"):
+        assert values(await ask(web, "web"))
+
+
+async def test_what_is_not_ours_is_forwarded_and_kept_for_a_while(host: Host) -> None:
+    await make(host, "net1")
+    asked: list[str] = []
+
+    class Answers(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            query = dns.message.from_wire(data)
+            asked.append(query.question[0].name.to_text())
+            response = dns.message.make_response(query)
+            if "slow" not in asked[-1]:
+                response.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "A", "203.0.113.7"))
+                self.transport.sendto(response.to_wire(), addr)
+
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(Answers, local_addr=("127.0.0.77", 53))
+    try:
+        web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=["127.0.0.77"])
+        for _ in range(3):
+            assert values(await ask(web, "www.example.test")) == {"203.0.113.7"}
+        assert asked == ["www.example.test."]
+        slow = asyncio.ensure_future(ask(web, "slow.example.test", timeout_s=0.5))
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(1):
+            assert values(await ask(web, "web")), "others do not wait for a slow server"
+        with pytest.raises(dns.exception.Timeout):
+            await slow
+    finally:
+        transport.close()
+
+
+async def test_broken_questions_get_an_error_and_harm_nothing(host: Host) -> None:
+    await make(host, "net1")
+    web = await start(host, "web", on("net1", "web"))
+
+    def send(*packets: bytes) -> list[bytes]:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(0.3)
+            sock.connect(("127.0.0.11", 53))
+            answers = []
+            for packet in packets:
+                sock.send(packet)
+                with contextlib.suppress(TimeoutError):
+                    answers.append(sock.recv(4096))
+            return answers
+
+    garbage = [b"", b"x", b"\0" * 11, b"\x12\x34\1\0\0\1\0\0\0\0\0\0" + b"\xc0\x0c\0\1\0\1", b"\xff" * 600]
+    answers = await asyncio.to_thread(inside, web.netns, lambda: send(*garbage))
+    assert all(answer[3] & 0x0F != 0 for answer in answers)
+    assert values(await ask(web, "web"))
+
+
+async def test_two_networks_do_not_reach_each_other_not_even_by_name(host: Host) -> None:
+    await make(host, "net1")
+    await make(host, "net2")
+    a = await start(host, "a", on("net1", "a"))
+    b = await start(host, "b", on("net2", "b"))
+    c = await start(host, "c", on("bridge", "c"))
+    with echo_server(b.netns, "0.0.0.0", 7):
+        for asker in (a, c):
+            with pytest.raises(OSError):
+                exchange(asker.netns, b.endpoints[0].ip_address, 7)
+        assert exchange("", b.endpoints[0].ip_address, 7), "the host reaches it"
+    assert (await ask(a, "b")).rcode() == dns.rcode.NXDOMAIN
+
+
+async def test_an_internal_network_has_no_way_out(host: Host) -> None:
+    await make(host, "inner", internal=True)
+    a = await start(host, "a", on("inner", "a"), ports=(PortRequest(container_port=7),))
+    b = await start(host, "b", on("inner", "b"))
+    assert a.endpoints[0].gateway == "" and a.ports == []
+    with echo_server(a.netns, "0.0.0.0", 7):
+        assert exchange(b.netns, a.endpoints[0].ip_address, 7)
+    with host.neighbour() as neighbour, echo_server(neighbour, "0.0.0.0", 7), pytest.raises(OSError):
+        exchange(a.netns, host.neighbour_address, 7)
+    assert (await ask(a, "www.example.test")).rcode() == dns.rcode.SERVFAIL
+
+
+async def test_without_icc_containers_meet_only_by_published_ports(host: Host) -> None:
+    await make(host, "quiet", options={"com.docker.network.bridge.enable_icc": "false"})
+    port = host.free_port()
+    request = PortRequest(container_port=7, host_port_first=port, host_port_last=port)
+    a = await start(host, "a", on("quiet", "a"), ports=(request,))
+    b = await start(host, "b", on("quiet", "b"))
+    with echo_server(a.netns, "0.0.0.0", 7):
+        if Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists():
+            with pytest.raises(OSError):
+                exchange(b.netns, a.endpoints[0].ip_address, 7)
+        assert exchange(b.netns, host.own_address(), port)
+
+
+async def test_options_name_the_bridge_and_its_mtu(host: Host) -> None:
+    options = {"com.docker.network.bridge.name": "bntest7", "com.docker.network.driver.mtu": "1400"}
+    await make(host, "named", options=options)
+    a = await start(host, "a", on("named", "a"))
+    shown = inside(
+        a.netns, lambda: subprocess.run(["ip", "link", "show", "eth0"], capture_output=True, text=True).stdout
+    )
+    assert "mtu 1400" in shown
+    assert Path("/sys/class/net/bntest7/mtu").read_text().strip() == "1400"
+
+
+async def test_connect_and_disconnect_while_running(host: Host) -> None:
+    await make(host, "net1")
+    await make(host, "net2")
+    a = await start(host, "a", on("net1", "a"))
+    b = await start(host, "b", on("net2", "b"))
+    endpoint = await host.networks.connect_sandbox(cid("a"), on("net2", "a", aliases=["front"]))
+    assert endpoint.interface == "eth1"
+    assert host.networks.sandbox(cid("a")) is a and len(a.endpoints) == 2
+    with echo_server(b.netns, "0.0.0.0", 7):
+        assert exchange(a.netns, b.endpoints[0].ip_address, 7).endswith(endpoint.ip_address)
+        assert values(await ask(b, "front")) == {endpoint.ip_address}
+        assert values(await ask(a, "b")) == {b.endpoints[0].ip_address}
+        await host.networks.disconnect_sandbox(cid("a"), "net2")
+        with pytest.raises(OSError):
+            exchange(a.netns, b.endpoints[0].ip_address, 7)
+    assert (await ask(b, "front")).rcode() == dns.rcode.NXDOMAIN
+    with pytest.raises(BennuError, match="is not connected to the network net2"):
+        await host.networks.disconnect_sandbox(cid("a"), "net2")
+
+
+async def test_the_way_out_follows_the_networks(host: Host) -> None:
+    """The first by name, unless a priority says otherwise; published ports go with it."""
+    await make(host, "m")
+    await make(host, "b")
+    await make(host, "z")
+    port = host.free_port()
+    request = PortRequest(container_port=7, host_port_first=port, host_port_last=port)
+    a = await start(host, "a", on("m", "a"), ports=(request,))
+
+    def way_out() -> str:
+        show = ["ip", "route", "show", "default"]
+        return inside(a.netns, lambda: subprocess.run(show, capture_output=True, text=True).stdout)
+
+    gateway = {name: host.networks.find(name).ipam[0].gateway for name in "mbz"}
+    with echo_server(a.netns, "0.0.0.0", 7):
+        assert f"via {gateway['m']} " in way_out()
+        await host.networks.connect_sandbox(cid("a"), on("b", "a"))
+        assert f"via {gateway['b']} " in way_out() and exchange("", "127.0.0.1", port)
+        await host.networks.connect_sandbox(cid("a"), on("z", "a", gw_priority=5))
+        assert f"via {gateway['z']} " in way_out() and exchange("", "127.0.0.1", port)
+        await host.networks.disconnect_sandbox(cid("a"), "z")
+        assert f"via {gateway['b']} " in way_out() and exchange("", "127.0.0.1", port)
+        await host.networks.disconnect_sandbox(cid("a"), "b")
+        assert f"via {gateway['m']} " in way_out() and exchange("", host.own_address(), port)
+        await host.networks.disconnect_sandbox(cid("a"), "m")
+        assert way_out() == "" and a.ports == []
+        with pytest.raises(OSError):
+            exchange("", "127.0.0.1", port)
+        await host.networks.connect_sandbox(cid("a"), on("m", "a"))
+        assert exchange("", "127.0.0.1", port), "published again"
+
+
+async def test_a_start_on_several_networks(host: Host) -> None:
+    await make(host, "net1")
+    await make(host, "net2")
+    a = await start(host, "a", on("net2", "a"), on("net1", "a"), on("bridge", "a"))
+    assert [(e.network_name, e.interface) for e in a.endpoints] == [
+        ("net2", "eth0"),
+        ("net1", "eth1"),
+        ("bridge", "eth2"),
+    ]
+    assert a.gateway_endpoint().network_name == "bridge"
+    peers = [await start(host, f"p{n}", on(n, f"p{n}")) for n in ("net1", "net2", "bridge")]
+    for peer in peers:
+        with echo_server(peer.netns, "0.0.0.0", 7):
+            assert exchange(a.netns, peer.endpoints[0].ip_address, 7)
+
+
+async def test_a_container_may_name_its_address(host: Host) -> None:
+    await make(host, "fixed", IpamConfig(subnet="10.213.7.0/24", gateway="10.213.7.254", ip_range="10.213.7.64/26"))
+    a = await start(host, "a", on("fixed", "a", ipv4_address="10.213.7.9"))
+    assert a.endpoints[0].ip_address == "10.213.7.9" and a.endpoints[0].gateway == "10.213.7.254"
+    b = await start(host, "b", on("fixed", "b"))
+    assert b.endpoints[0].ip_address == "10.213.7.64"
+    for wanted, kind, text in (
+        ("10.213.7.9", Forbidden, "Address already in use"),
+        ("10.213.7.254", Forbidden, "Address already in use"),
+        ("10.9.9.9", InvalidParameter, "does not belong to any of this network's subnets"),
+        ("bogus", InvalidParameter, "invalid IPv4 address: bogus"),
+    ):
+        with pytest.raises(kind, match=text):
+            await start(host, "c", on("fixed", "c", ipv4_address=wanted))
+    await make(host, "free")
+    with pytest.raises(InvalidParameter, match="only when connecting to networks with user configured subnets"):
+        await start(host, "c", on("free", "c", ipv4_address="172.18.0.9"))
+    with pytest.raises(InvalidParameter, match="user specified IP address is supported on user defined networks only"):
+        await start(host, "c", on("bridge", "c", ipv4_address="172.17.0.9"))
+
+
+async def test_a_full_network_says_so(host: Host) -> None:
+    await make(host, "tiny", IpamConfig(subnet="10.213.8.0/30"))
+    await start(host, "a", on("tiny", "a"))
+    with pytest.raises(BennuError, match="no available IPv4 addresses on this network's address pools: tiny"):
+        await start(host, "b", on("tiny", "b"))
+
+
+async def test_ipv6_between_containers_and_published(host: Host) -> None:
+    await make(host, "six", IpamConfig(subnet="fd00:bee::/64"), enable_ipv6=True)
+    port = host.free_port()
+    request = PortRequest(container_port=7, host_port_first=port, host_port_last=port)
+    a = await start(host, "a", on("six", "a"), ports=(request,))
+    b = await start(host, "b", on("six", "b", ipv6_address="fd00:bee::77"))
+    six = a.endpoints[0].ipv6_address
+    assert b.endpoints[0].ipv6_address == "fd00:bee::77"
+    assert values(await ask(b, "a", "AAAA")) == {six}
+    with echo_server(a.netns, "::", 7):
+        assert exchange(b.netns, six, 7) == f"{six} heard fd00:bee::77"
+        assert exchange("", a.endpoints[0].ipv6_gateway, port).startswith(six)
+        assert exchange(b.netns, a.endpoints[0].ipv6_gateway, port).startswith(six), "from a neighbour"
+        assert exchange(a.netns, a.endpoints[0].ipv6_gateway, port).startswith(six), "from itself"
+
+
+async def test_unwanted_networks_are_refused_in_clear_words(host: Host) -> None:
+    await make(host, "net1", IpamConfig(subnet="10.213.9.0/24"))
+    own = host.own_address().rpartition(".")[0]
+    for request, kind, text in (
+        (NetworkRequest(name="net1"), Conflict, "network with name net1 already exists"),
+        (NetworkRequest(name="bridge"), Forbidden, "operation is not permitted on predefined bridge network"),
+        (NetworkRequest(name="x", driver="nosuch"), NotFound, 'plugin "nosuch" not found'),
+        (NetworkRequest(name="x", options={"com.docker.network.bridge.name": "eth0"}), Forbidden, "already exists on"),
+    ):
+        with pytest.raises(kind, match=text):
+            await host.networks.create(request)
+    with pytest.raises(Forbidden, match="Pool overlaps with other one on this address space"):
+        await make(host, "x", IpamConfig(subnet="10.213.9.128/25"))
+    with pytest.raises(Forbidden, match=f"subnet {own}.0/24 overlaps with a route of this host"):
+        await make(host, "x", IpamConfig(subnet=f"{own}.0/24"))
+
+
+async def test_a_network_in_use_stays(host: Host) -> None:
+    await make(host, "net1")
+    await start(host, "web", on("net1", "web"))
+    words = f'error while removing network: network net1 has active endpoints \\(name:"web" id:"{cid("web")[:12]}"\\)'
+    with pytest.raises(Forbidden, match=words):
+        await host.networks.remove("net1")
+    await host.networks.close_sandbox(cid("web"))
+    removed = await host.networks.remove("net1")
+    with pytest.raises(NotFound, match="network net1 not found"):
+        host.networks.find("net1")
+    assert not Path("/sys/class/net", removed.bridge).exists()
+    with pytest.raises(Forbidden, match="bridge is a pre-defined network and cannot be removed"):
+        await host.networks.remove("bridge")
+
+
+async def test_prune_removes_what_nobody_is_on(host: Host) -> None:
+    for name in ("used", "idle", "kept"):
+        await make(host, name)
+    await start(host, "web", on("used", "web"))
+    assert await host.networks.prune(lambda network: network.name != "kept") == ["idle"]
+    assert {network.name for network in host.networks.all()} == {"bridge", "host", "none", "used", "kept"}
+
+
+async def test_a_reopened_daemon_serves_names_on_the_same_networks(host: Host) -> None:
+    network = await make(host, "net1")
+    web = await start(host, "web", on("net1", "web", aliases=["www"]))
+    other = await start(host, "other", on("net1", "other"))
+    await host.networks.close(remove=False)
+    await host.reopen({cid("web"): web, cid("other"): other})
+    assert host.networks.find("net1") == network
+    assert values(await ask(other, "www")) == {web.endpoints[0].ip_address}
+    third = await start(host, "third", on("net1", "third"))
+    assert third.endpoints[0].ip_address not in {web.endpoints[0].ip_address, other.endpoints[0].ip_address}
+
+
+async def test_a_removed_bridge_comes_back_with_its_containers(host: Host) -> None:
+    network = await make(host, "net1")
+    web = await start(host, "web", on("net1", "web"))
+    run_quietly("ip", "link", "del", network.bridge)
+    async with asyncio.timeout(5):
+        with echo_server(web.netns, "0.0.0.0", 7):
+            while True:
+                with contextlib.suppress(OSError):
+                    exchange("", web.endpoints[0].ip_address, 7)
+                    break
+                await asyncio.sleep(0.1)
+
+
+@pytest.mark.slow
+async def test_two_hundred_containers_on_one_network(host: Host) -> None:
+    await make(host, "crowd")
+    opened = await asyncio.gather(*(start(host, f"c{n:03}", on("crowd", f"c{n:03}")) for n in range(200)))
+    assert len({sandbox.endpoints[0].ip_address for sandbox in opened}) == 200
+    for number in (0, 57, 199):
+        assert values(await ask(opened[100], f"c{number:03}")) == {opened[number].endpoints[0].ip_address}
+    with echo_server(opened[199].netns, "0.0.0.0", 7):
+        assert exchange(opened[0].netns, opened[199].endpoints[0].ip_address, 7)
