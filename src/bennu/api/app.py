@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from bennu.api import absent, attach, containers, events, files, system
+from bennu.api import absent, attach, containers, events, exec, files, system
 from bennu.api.assembly import assemble
 from bennu.engine.engine import Engine
 
@@ -17,6 +17,7 @@ def all_routes(engine: Engine) -> list[web.RouteDef]:
         *system.routes(engine),
         *containers.routes(engine),
         *attach.routes(engine),
+        *exec.routes(engine),
         *events.routes(engine),
         *files.routes(engine),
         *absent.routes(),

@@ -1,6 +1,7 @@
 """`/exec`: other processes inside a running container."""
 
 import base64
+import dataclasses
 from typing import Any, Final
 
 from aiohttp import web
@@ -11,7 +12,7 @@ from bennu.api.detach import parse_keys
 from bennu.api.query import is_version_at_least
 from bennu.api.sessions import Ended, Terms, join
 from bennu.api.streams import STDOUT, Hijacked, ends_with_client, frame, stream_type, take_over
-from bennu.api.terminal import read_size, terminal_size
+from bennu.api.terminal import Size, read_size, terminal_size
 from bennu.api.versions import API_VERSION, SERVER
 from bennu.engine.engine import Engine
 from bennu.engine.execs import ExecSession, new_session
@@ -59,7 +60,8 @@ class Exec:
     async def create(self, request: web.Request) -> web.Response:
         container = self._engine.find(request.match_info["id"])
         body = await read_body(request, ExecBody)
-        session = new_session(container, exec_request(body))
+        sized = is_version_at_least(request, 42)
+        session = new_session(container, exec_request(body, terminal_size(body.console_size) if sized else None))
         session.detach_keys = body.detach_keys
         session.attach_stdin = body.attach_stdin
         session.attach_stdout = body.attach_stdout
@@ -75,7 +77,7 @@ class Exec:
         body = await read_body(request, StartBody)
         size = terminal_size(body.console_size) if is_version_at_least(request, 42) else None
         if size is not None:
-            session.request.console_size = size
+            session.request = dataclasses.replace(session.request, console_size=size)
         if body.detach:
             await self._engine.execs.start(session)
             return empty()
@@ -106,7 +108,8 @@ class Exec:
             case Ended.DETACHED:
                 await session.container.publish("exec_detach", execID=session.id)
             case Ended.LEFT:
-                process.abandon()
+                await process.close_stdin()
+                process.discard()
 
     async def resize(self, request: web.Request) -> web.Response:
         height, width = read_size(request)
@@ -115,6 +118,20 @@ class Exec:
 
     async def inspect(self, request: web.Request) -> web.Response:
         return answer(session_json(self._engine.execs.find(request.match_info["id"])))
+
+
+def exec_request(body: ExecBody, size: Size | None) -> ExecRequest:
+    return ExecRequest(
+        args=[body.cmd] if isinstance(body.cmd, str) else body.cmd or [],
+        env=body.env or (),
+        cwd=body.working_dir,
+        user=body.user,
+        tty=body.tty,
+        stdin=body.attach_stdin,
+        output=body.attach_stdout or body.attach_stderr,
+        privileged=body.privileged,
+        console_size=size or (0, 0),
+    )
 
 
 def check_keys(keys: str) -> None:

@@ -58,6 +58,8 @@ def start(options: Options) -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    for library in ("pyroute2", "asyncio", "aiohttp"):
+        logging.getLogger(library).setLevel(logging.WARNING)  # their debugging is not ours
     for warning in options.warnings:
         log.warning("%s", warning)
     os.umask(0o022)

@@ -73,7 +73,7 @@ class Execs:
         await container.publish(f"exec_create: {session.command}", execID=session.id)
         return session.id
 
-    async def start(self, session: ExecSession, *, tty: bool) -> ExecProcess:
+    async def start(self, session: ExecSession) -> ExecProcess:
         """Start it; the caller reads its output, this host watches its end.
 
         Raises: Conflict; RuntimeFailure with the text for the client (the session then has its exit code).
