@@ -3,6 +3,7 @@
 from bennu.runtime.attach import AttachStream
 from bennu.runtime.capabilities import parse_capabilities
 from bennu.runtime.devices import DeviceNode, parse_device_rule
+from bennu.runtime.exec import ExecProcess, ExecRequest
 from bennu.runtime.failures import NotAlive, RuntimeFailure
 from bennu.runtime.hostfacts import HostFacts
 from bennu.runtime.rootfs import make_working_dir, open_inside, read_inside
@@ -16,6 +17,8 @@ __all__ = [
     "BundleRequest",
     "Created",
     "DeviceNode",
+    "ExecProcess",
+    "ExecRequest",
     "ExitRecord",
     "HostFacts",
     "LookedUp",

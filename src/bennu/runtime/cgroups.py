@@ -89,6 +89,14 @@ class Cgroups:
                     done = False
         return done
 
+    def make_child(self, group: str, name: str) -> None:
+        """A group below one that exists, in every hierarchy."""
+        for folder in self.folders(group):
+            child = folder / name
+            child.mkdir()
+            if (child / "cpuset.cpus").exists() and not self.unified:
+                _inherit_cpuset(child)
+
     def freeze(self, group: str, *, frozen: bool) -> None:
         """Ask for it; under version 1 the kernel may take a while. Raises: OSError."""
         if self.unified:
@@ -163,8 +171,8 @@ def _field(path: Path, name: str) -> int:
 
 def _inherit_cpuset(folder: Path) -> None:
     """A new cpuset of version 1 is empty, and nothing can enter an empty one."""
-    missing = [folder, *folder.parents]
-    for level in reversed(missing[: missing.index(CGROUP_ROOT / "cpuset")]):
-        for name in ("cpuset.cpus", "cpuset.mems"):
-            if not (level / name).read_text().strip():
-                (level / name).write_text((level.parent / name).read_text())
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if not (folder / name).read_text().strip():
+            if not (folder.parent / name).read_text().strip():
+                _inherit_cpuset(folder.parent)
+            (folder / name).write_text((folder.parent / name).read_text())

@@ -7,6 +7,7 @@ started knows as much as the one that created the container.
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ from bennu.runtime.cgroups import Cgroups
 from bennu.runtime.conmon import ConmonRequest, run_conmon
 from bennu.runtime.crun import OciRuntime, find_runtime
 from bennu.runtime.devices import DeviceNode, read_all_devices, read_devices
+from bennu.runtime.exec import ExecProcess, ExecRequest, plan_process
+from bennu.runtime.exec_start import start_exec
 from bennu.runtime.failures import NotAlive, create_failure
 from bennu.runtime.hostfacts import HostFacts, read_host_facts
 from bennu.runtime.paths import Bundle, Facts, read_pid
@@ -262,10 +265,18 @@ class Runtime:
                 pidfd = self._open_process(place, facts)
                 os.close(pidfd)
                 await wait_gone(read_pid(place.pid_file))
-            await asyncio.to_thread(self.cgroups.kill, facts.cgroup, signal.SIGKILL)
+            await self._kill_all(facts.cgroup)
         conmon_pid = self._conmon_pid(container_id)
         if conmon_pid:
             await wait_gone(conmon_pid)
+
+    async def _kill_all(self, group: str) -> None:
+        """Kill until nobody is left: what forks meanwhile is met in the next round."""
+        for _ in range(400):
+            if not self.cgroups.pids(group):
+                return
+            self.cgroups.kill(group, signal.SIGKILL)
+            await asyncio.sleep(0.005)
 
     def read_exit(self, container_id: str) -> ExitRecord | None:
         """None: no end is on record (it lives, or its conmon was killed)."""
@@ -329,6 +340,56 @@ class Runtime:
                     drop_keeper(read_pid(place.conmon_pid_file), facts.keeper_fd)
 
         return AttachStream(sock, writer, end_stdin)
+
+    # --- further processes ----------------------------------------------------------------------------------------
+
+    async def exec(self, container_id: str, process: ExecRequest) -> ExecProcess:
+        """Run a further process. Raises: RuntimeFailure in runc's words (its exit code 126, 127 or 128); NotAlive."""
+        place, facts = self._facts(container_id)
+        spec = msgspec.json.decode(place.config.read_bytes())
+        user = await asyncio.to_thread(self._exec_user, place, process) if process.user else None
+        planned = plan_process(spec, process, user, sorted(self.host.capabilities))
+        group = f"exec-{secrets.token_hex(4)}" if process.contained else ""
+        if group:
+            await asyncio.to_thread(self.cgroups.make_child, facts.cgroup, group)
+        try:
+            started = await start_exec(
+                self._oci.command, container_id, planned, process, folder=place.root, group=group
+            )
+        except BaseException:
+            self._end_exec_group(facts.cgroup, group)
+            raise
+        _set_oom_score(started.pid, spec["process"].get("oomScoreAdj", 0))
+
+        def kill_tree(signum: int) -> None:
+            if group:
+                self.cgroups.kill(f"{facts.cgroup}/{group}", signum)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(started.pid, signum)
+
+        return ExecProcess(
+            started.process,
+            started.pid,
+            started.outputs,
+            started.stdin,
+            kill_tree,
+            lambda: self._end_exec_group(facts.cgroup, group),
+        )
+
+    def _exec_user(self, place: Bundle, process: ExecRequest) -> User:
+        return resolve_user(Path(f"/proc/{read_pid(place.pid_file)}/root"), process.user)
+
+    def _end_exec_group(self, group: str, name: str) -> None:
+        """Gone if nothing was left running in it; else it goes with the container's."""
+        if name:
+            self.cgroups.remove(f"{group}/{name}")
+
+
+def _set_oom_score(pid: int, score: int) -> None:
+    with contextlib.suppress(OSError):
+        path = Path(f"/proc/{pid}/oom_score_adj")
+        if int(path.read_text()) != score:
+            path.write_text(str(score))
 
 
 def _shares_pids(spec: Mapping[str, Any]) -> bool:
