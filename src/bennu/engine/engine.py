@@ -165,7 +165,13 @@ class Engine:
             raise Conflict(prefix + str(error)) from None
         self._reserved.add(new_name)
         try:
-            await container.change("rename", {"oldName": f"/{old_name}"}, name=new_name)
+            # The sandbox is part of the record, so its names change before that is written.
+            self.services.networks.rename_sandbox(container.id, new_name)
+            try:
+                await container.change("rename", {"oldName": f"/{old_name}"}, name=new_name)
+            except BaseException:
+                self.services.networks.rename_sandbox(container.id, old_name)
+                raise
             self._names.pop(old_name, None)
             self._names[new_name] = container
         finally:
@@ -208,6 +214,7 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
             tasks=tasks,
             default_stop_timeout_s=options.default_stop_timeout_s,
         )
+        services.networks.on_event = services.journal.publish
         engine = Engine(services)
         await engine.open()
         try:

@@ -37,7 +37,7 @@ async def open_sandbox(services: Services, record: Record) -> tuple[Sandbox | No
         return None, []
     exposed = record.config.exposed_ports if isinstance(record.config.exposed_ports, dict) else None
     ports = parse_port_bindings(exposed, record.host_config.port_bindings, record.host_config.publish_all_ports)
-    requests = [] if mode == "none" else [_endpoint_request(record, name) for name in record.endpoints]
+    requests = [] if mode == "none" else [endpoint_request(record, name) for name in record.endpoints]
     try:
         sandbox = await services.networks.open_sandbox(
             record.id, requests, ports if requests else [], dns=record.host_config.dns or ()
@@ -47,7 +47,8 @@ async def open_sandbox(services: Services, record: Record) -> tuple[Sandbox | No
     return sandbox, [network_event("connect", record, endpoint) for endpoint in sandbox.endpoints]
 
 
-def _endpoint_request(record: Record, network: str) -> EndpointRequest:
+def endpoint_request(record: Record, network: str) -> EndpointRequest:
+    """What the container asks of one of its networks."""
     asked = record.endpoints[network]
     ipam = asked.ipam_config or EndpointIPAMConfig()
     mac = record.config.mac_address

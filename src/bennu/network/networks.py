@@ -52,7 +52,7 @@ class Networks:
         self.bridge = bridge or ("bennu0" if is_default else f"bennu-{tag}")
         self.table = "bennu" if is_default else f"bennu_{tag}"
         self._bip = bip
-        self._on_event = on_event
+        self.on_event = on_event
         self._global_id = digest[8:13]  # of our IPv6 networks
         self._namer = Namer(tag, exec_root / "netns")
         self._catalogue = Catalogue(store)
@@ -205,8 +205,8 @@ class Networks:
                 log.info("network %s was not pruned: %s", network.name, error)
                 continue
             removed.append(network.name)
-        if self._on_event is not None:
-            await self._on_event("network", "prune", "", {"reclaimed": "0"})
+        if self.on_event is not None:
+            await self.on_event("network", "prune", "", {"reclaimed": "0"})
         return removed
 
     async def _forget(self, network: Network) -> None:
@@ -232,9 +232,9 @@ class Networks:
         )
 
     async def _tell(self, action: str, network: Network, **more: str) -> None:
-        if self._on_event is not None:
+        if self.on_event is not None:
             attributes = {**more, "name": network.name, "type": network.driver}
-            await self._on_event("network", action, network.id, attributes)
+            await self.on_event("network", action, network.id, attributes)
 
     # --- sandboxes ----------------------------------------------------------------------------------------------
 
