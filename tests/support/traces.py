@@ -1,0 +1,137 @@
+"""What a daemon has in the kernel and among the processes, told apart from everybody else's by its roots and tag."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from support.daemon import Daemon
+from support.waiting import wait_for
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def tag_of(daemon: Daemon) -> str:
+    """The mark that its bridge, interfaces and nftables table bear."""
+    return hashlib.sha256(str(daemon.data_root.absolute()).encode()).hexdigest()[:8]
+
+
+def mounts(daemon: Daemon) -> list[str]:
+    """Mount points below its roots, in the order of mounting."""
+    places = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [place for place in places if place.startswith((f"{daemon.root}/", f"{daemon.exec_root}/"))]
+
+
+def processes(daemon: Daemon) -> dict[int, str]:
+    """Helpers that work for it or for its containers: conmon, crun, skopeo …, by pid."""
+    found = {}
+    for pid, line in command_lines():
+        if pid != os.getpid() and (str(daemon.exec_root) in line or str(daemon.data_root) in line):
+            found[pid] = line
+    if daemon.process is not None:
+        found.pop(daemon.process.pid, None)
+    return found
+
+
+def command_lines() -> Iterator[tuple[int, str]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                yield int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:  # it ended meanwhile
+                continue
+
+
+def links(daemon: Daemon) -> list[str]:
+    """Its interfaces in the host's network namespace: bridges, and the host's ends of veth pairs."""
+    tag = tag_of(daemon)
+    return [name for name in names_in(Path("/sys/class/net")) if tag in name or name.startswith(f"vb{tag[:5]}")]
+
+
+def tables(daemon: Daemon) -> list[str]:
+    """Its nftables tables, as `family name`."""
+    done = subprocess.run(["nft", "--json", "list", "tables"], capture_output=True, check=True)
+    items = [item["table"] for item in json.loads(done.stdout)["nftables"] if "table" in item]
+    return [f"{table['family']} {table['name']}" for table in items if table["name"].endswith(tag_of(daemon))]
+
+
+def control_groups(ids: set[str]) -> list[str]:
+    """Control groups of these containers, whatever hierarchy they are in."""
+    return [str(path) for one in ids for path in CGROUPS.glob(f"**/*{one}*") if path.is_dir()] if ids else []
+
+
+def open_files(daemon: Daemon) -> int:
+    return len(list(Path(f"/proc/{daemon.pid}/fd").iterdir()))
+
+
+def left_behind(daemon: Daemon, ids: set[str] = frozenset()) -> dict[str, object]:  # type: ignore[assignment]
+    """What is there although no container is. Network namespaces kept ready for the next container do not count."""
+    findings: dict[str, object] = {
+        "mounts": [place for place in mounts(daemon) if not place.startswith(f"{daemon.exec_root}/netns/")],
+        "processes": processes(daemon),
+        "container folders": names_in(daemon.data_root / "containers"),
+        "bundles": names_in(daemon.exec_root / "c"),
+        "control groups": control_groups(ids),
+    }
+    return {name: finding for name, finding in findings.items() if finding}
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
+
+def assert_nothing_left(daemon: Daemon, ids: set[str] = frozenset(), timeout_s: float = 10.0) -> None:  # type: ignore[assignment]
+    """Wait for what may take its time in the background, then insist."""
+    wait_for(
+        lambda: not left_behind(daemon, ids),
+        timeout_s=timeout_s,
+        what="every trace of the removed containers to vanish",
+        describe=lambda: "\n".join(f"{name}: {finding}" for name, finding in left_behind(daemon, ids).items()),
+    )
+
+
+def discard(daemon: Daemon) -> None:
+    """End the daemon and whatever it left, in whatever state it is; afterwards the machine is as before."""
+    if daemon.is_alive:
+        with contextlib.suppress(AssertionError):
+            remove_networks(daemon)
+        daemon.stop()
+    for pid in processes(daemon):
+        for one in (*children_of(pid), pid):
+            send_kill(one)
+    wait_for(lambda: not processes(daemon), what="the daemon's helpers to die")
+    for place in reversed(mounts(daemon)):
+        subprocess.run(["umount", "--lazy", place], capture_output=True, check=False)
+    for table in tables(daemon):
+        subprocess.run(["nft", "delete", "table", *table.split(" ")], capture_output=True, check=False)
+    for name in links(daemon):
+        subprocess.run(["ip", "link", "delete", name], capture_output=True, check=False)
+    shutil.rmtree(daemon.root, ignore_errors=True)
+    shutil.rmtree(daemon.exec_root, ignore_errors=True)
+
+
+def remove_networks(daemon: Daemon) -> None:
+    """Bridges of networks that tests made bear no tag of the daemon, so it has to remove them itself."""
+    if ids := daemon.bennu("ps", "-aq").lines:
+        daemon.bennu("rm", "-fv", *ids)
+    if names := daemon.bennu("network", "ls", "-q", "--filter", "type=custom").lines:
+        daemon.bennu("network", "rm", *names)
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def send_kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

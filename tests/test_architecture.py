@@ -1,0 +1,78 @@
+"""The layout is the architecture; what import-linter cannot say is checked here. It also runs import-linter itself."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src/bennu"
+PURE = ("lifecycle", "orchestration")
+# Modules of the standard library that neither look at the world nor change it.
+PURE_STDLIB = {
+    "__future__", "abc", "bisect", "collections", "dataclasses", "enum", "functools", "heapq", "itertools", "math",
+    "operator", "re", "string", "textwrap", "types", "typing",
+}  # fmt: skip
+# `datetime` and `hashlib` can be used purely; what they could leak is named instead.
+PURE_WITH_CARE = {"datetime": ("now", "today", "utcnow"), "hashlib": (), "ipaddress": (), "fnmatch": (), "signal": ()}
+MAX_LINES = 600
+
+
+def modules(*below: str) -> Iterator[Path]:
+    for folder in below or ("",):
+        yield from sorted((PACKAGE / folder).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module)
+    return names
+
+
+def test_the_pure_core_imports_nothing_that_can_do_io() -> None:
+    pure = tuple(f"bennu.{package}" for package in ("errors", *PURE))
+    for path in modules(*PURE):
+        for module in imported(path):
+            top = module.partition(".")[0]
+            allowed = module.startswith(pure) if top == "bennu" else top in PURE_STDLIB or top in PURE_WITH_CARE
+            assert allowed, f"{path.relative_to(ROOT)} imports {module}"
+
+
+def test_the_pure_core_awaits_nothing_and_asks_no_clock() -> None:
+    for path in modules(*PURE):
+        for node in ast.walk(ast.parse(path.read_text())):
+            where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+            assert not isinstance(node, ast.AsyncFunctionDef | ast.Await), f"{where} is async"
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert node.attr not in PURE_WITH_CARE.get(node.value.id, ()), f"{where} reads the clock"
+
+
+def test_every_layer_imports_downwards_only() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_every_top_level_name_of_the_package_has_its_place_on_the_map() -> None:
+    """docs/architecture.md draws the house; a room that is not on the map, or is drawn and not there, is an error."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    drawn = set(re.findall(r"^  ([a-z_]+)(?:/|\.py) ", text, re.MULTILINE))
+    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert there - {"__init__"} == drawn
+
+
+def test_no_module_outgrows_a_reader() -> None:
+    long = {str(path): lines for path in modules() if (lines := len(path.read_text().splitlines())) > MAX_LINES}
+    assert not long
+
+
+def test_helper_programs_are_started_in_one_place_without_a_shell() -> None:
+    for path in modules():
+        text = path.read_text()
+        assert "shell=True" not in text and "create_subprocess_shell" not in text and "os.system(" not in text, path
