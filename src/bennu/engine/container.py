@@ -10,7 +10,7 @@ from bennu.engine.attach import Attachment
 from bennu.engine.supervisor import Supervisor
 from bennu.engine.waits import WaitCondition, WaitResult
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotModified
-from bennu.lifecycle.death import Asker
+from bennu.lifecycle.death import Asker, Verb
 from bennu.lifecycle.signals import is_linux_signal, parse_signal
 from bennu.lifecycle.status import State
 
@@ -101,7 +101,7 @@ class Container(Supervisor):
             raise InvalidParameter(
                 f"cannot kill container: {self.record.name}: the linux daemon does not support signal {number}"
             )
-        await self.send(number, by)
+        await self.send(number, by, Verb.KILL)
         if number == signal.SIGKILL:
             await self.wait_killed()
 
@@ -112,10 +112,13 @@ class Container(Supervisor):
         """
         if not self.record.running:
             raise NotModified(f"container {self.id} is already stopped")
+        await self._stop(by, Verb.STOP, timeout_s, signal_text)
+
+    async def _stop(self, by: Asker, verb: Verb, timeout_s: int | None, signal_text: str) -> None:
         if self.record.state is State.RESTARTING:
-            await self.send(self._stop_signal(""), by)
+            await self.send(self._stop_signal(""), by, verb)
         else:
-            await self._end(self._stop_signal(signal_text), self._grace_s(timeout_s), by)
+            await self._end(self._stop_signal(signal_text), self._grace_s(timeout_s), by, verb)
         await self.publish("stop")
 
     async def restart(self, by: Asker, timeout_s: int | None = None, signal_text: str = "") -> None:
@@ -123,7 +126,7 @@ class Container(Supervisor):
         self.keep_after_exit = True
         try:
             if self.record.running:
-                await self.stop(by, timeout_s, signal_text)
+                await self._stop(by, Verb.RESTART, timeout_s, signal_text)
             await self.start(by)
         except NotModified:
             pass
@@ -133,9 +136,9 @@ class Container(Supervisor):
             self.keep_after_exit = False
         await self.publish("restart")
 
-    async def _end(self, number: int, grace_s: float | None, by: Asker) -> None:
+    async def _end(self, number: int, grace_s: float | None, by: Asker, verb: Verb) -> None:
         try:
-            await self.send(number, by)
+            await self.send(number, by, verb)
         except Conflict:
             return  # it ended by itself meanwhile: that is what was wanted
         if grace_s is None:
@@ -144,7 +147,7 @@ class Container(Supervisor):
         if grace_s > 0 and await self._wait_ended(grace_s):
             return
         try:
-            await self.send(signal.SIGKILL, by)
+            await self.send(signal.SIGKILL, by, verb)
         except Conflict:
             return
         await self.wait_killed()

@@ -11,6 +11,7 @@ from typing import Final
 from bennu.engine.background import Background
 from bennu.engine.container import Container
 from bennu.engine.creation import complete, create_container
+from bennu.engine.deaths import Deaths
 from bennu.engine.events import Journal
 from bennu.engine.execs import Execs
 from bennu.engine.names import random_name
@@ -130,6 +131,7 @@ class Engine:
         await clear_orphans(services, set(self._containers))
         wanted = await readopt(services, self.list()[::-1])
         services.tasks.create_task(start_by_policy(wanted), name="start containers by policy")
+        services.tasks.create_task(services.deaths.keep_pruned(self._containers), name="prune certificates")
 
     def _users_of_volume(self, name: str) -> builtins.list[str]:
         return [
@@ -206,6 +208,7 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
             boot_id=read_boot_id(),
             store=store,
             journal=Journal(store),
+            deaths=Deaths(store),
             images=Images(options.data_root / "images", store),
             networks=Networks(store, options.data_root, options.exec_root, bridge=options.bridge, bip=options.bip),
             volumes=Volumes(options.data_root / "volumes", store),

@@ -4,7 +4,7 @@ import secrets
 
 import msgspec
 
-from bennu.lifecycle.death import Asker
+from bennu.lifecycle.death import SentSignal
 from bennu.lifecycle.status import State
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, MountPoint, Shape
 from bennu.network import Sandbox
@@ -25,14 +25,6 @@ class Health(Shape):
     status: str
     failing_streak: int
     log: list[HealthProbe]
-
-
-class SentSignal(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A signal this engine sent to the present life, for its death certificate."""
-
-    at_ns: int  # wall clock
-    number: int
-    by: Asker
 
 
 class Record(msgspec.Struct, kw_only=True):

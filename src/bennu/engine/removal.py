@@ -14,7 +14,7 @@ from bennu.engine.launch import release
 from bennu.engine.services import Services
 from bennu.engine.waits import WaitResult
 from bennu.errors import BennuError, Conflict, NotFound
-from bennu.lifecycle.death import Asker
+from bennu.lifecycle.death import Asker, Verb
 from bennu.lifecycle.status import State
 from bennu.store import Delete
 
@@ -43,7 +43,7 @@ async def remove_container(
 async def _kill(container: Container, by: Asker) -> None:
     while container.record.running:
         try:
-            await container.send(signal.SIGKILL, by)
+            await container.send(signal.SIGKILL, by, Verb.REMOVE)
         except Conflict:
             return
         await container.wait_killed()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bennu.engine.background import Background
+from bennu.engine.deaths import Deaths
 from bennu.engine.events import Journal
 from bennu.images import Images
 from bennu.network import Networks
@@ -40,6 +41,7 @@ class Services:
     boot_id: str
     store: Store
     journal: Journal
+    deaths: Deaths
     images: Images
     networks: Networks
     volumes: Volumes

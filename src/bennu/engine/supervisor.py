@@ -15,13 +15,14 @@ from collections.abc import Sequence
 import msgspec
 
 from bennu.engine.attach import Attachment
+from bennu.engine.deaths import certify, read_oom
 from bennu.engine.events import Event, event
 from bennu.engine.launch import farewell, launch, release, start_failure_code
-from bennu.engine.record import Record, SentSignal
+from bennu.engine.record import Record
 from bennu.engine.services import Services
 from bennu.engine.waits import WaitResult, Waits
 from bennu.errors import BennuError, Conflict
-from bennu.lifecycle.death import Asker
+from bennu.lifecycle.death import Asker, Decision, Ending, SentSignal, Verb
 from bennu.lifecycle.restart import Exit, Restart, RestartHistory, RestartPolicy, Stay, decide_restart
 from bennu.lifecycle.signals import parse_signal
 from bennu.lifecycle.status import State
@@ -104,21 +105,33 @@ class Supervisor:
 
         A failed restart by policy keeps the exit code of the run before.
         """
-        record = self.record
+        record, code = self.record, start_failure_code(error)
+        was_restart = record.state is State.RESTARTING
         changed = msgspec.structs.replace(
             record,
             state=State.EXITED if record.started_at_ns else State.CREATED,
             error=str(error),
-            exit_code=record.exit_code if record.state is State.RESTARTING else start_failure_code(error),
+            exit_code=record.exit_code if was_restart else code,
             pid=0,
             sandbox=None,
             restart_due_ns=0,
         )
-        await self.commit(changed, [])
+        ending = Ending(exit_code=code, finished_at_ns=time.time_ns(), start_error=str(error))
+        reason = "a start that fails is not tried again"
+        await self._commit_end(changed, [], ending, Decision(self._final_action(), reason))
+
+    def _final_action(self) -> str:
+        return "remove" if self.record.host_config.auto_remove else "stay"
+
+    async def _commit_end(self, changed: Record, events: Sequence[Event], ending: Ending, decision: Decision) -> None:
+        """The end, the events that tell of it and its certificate, in one transaction."""
+        services = self.services
+        certificate = await certify(self.record, ending, decision, services.log_path(self.id))
+        await self.commit(changed, events, [services.deaths.put(certificate)])
 
     # --- signals --------------------------------------------------------------------------------------------------
 
-    async def send(self, number: int, by: Asker) -> None:
+    async def send(self, number: int, by: Asker, verb: Verb) -> None:
         """Bookkeeping first, durable; then the signal; then the event. A pending restart is cancelled instead."""
         async with self.lock:
             if not self.record.running:
@@ -129,7 +142,7 @@ class Supervisor:
                 self.record,
                 manually_stopped=True,
                 restart_cancelled=self.record.restart_cancelled or effect.cancel_restart,
-                signals=[*self.record.signals, SentSignal(time.time_ns(), number, by)],
+                signals=[*self.record.signals, SentSignal(time.time_ns(), number, by, verb)],
             )
             if self.record.state is State.RESTARTING:
                 await self._cancel_back_off(changed)
@@ -175,7 +188,12 @@ class Supervisor:
             sandbox=None,
             restart_due_ns=0,
         )
-        await self.commit(changed, [self.event("die", exitCode="255")] if lived else [])
+        if lived:
+            ending = Ending(exit_code=None, finished_at_ns=changed.finished_at_ns, lost=True)
+            decision = Decision(self._final_action(), "the host went down; its policy is asked as the daemon starts")
+            await self._commit_end(changed, [self.event("die", exitCode="255")], ending, decision)
+        else:
+            await self.commit(changed, [])
         self.exited.set()
 
     async def _supervise(self) -> None:
@@ -197,21 +215,19 @@ class Supervisor:
 
     async def _process_end(self) -> None:
         """The process is gone: write down how, decide what follows, tell everyone. Holds the lock."""
-        services, record = self.services, self.record
-        ended = services.runtime.read_exit(self.id)
-        exit_code = ended.exit_code if ended else None
-        finished_ns = ended.finished_at_ns if ended else time.time_ns()
-        decision = self._decide(exit_code, finished_ns)
+        ending = self._look_at_end()
+        decision = self._decide(ending)
+        record, restarts = self.record, isinstance(decision, Restart)
         changed = msgspec.structs.replace(
             record,
-            exit_code=exit_code,
-            finished_at_ns=finished_ns,
-            oom_killed=services.runtime.oom_kills(self.id) > 0,
+            exit_code=ending.exit_code,
+            finished_at_ns=ending.finished_at_ns,
+            oom_killed=ending.oom is not None,
             pid=0,
             restart_delay_ns=decision.delay_ns,
         )
         events: list[Event] = []
-        if isinstance(decision, Restart):
+        if restarts:
             changed.state = State.RESTARTING
             changed.restart_count += 1
             changed.restart_due_ns = time.time_ns() + decision.delay_ns
@@ -219,15 +235,28 @@ class Supervisor:
             changed.state = State.EXITED
             changed.sandbox = None
             events = farewell(record)
-        seconds = max(0, finished_ns - record.started_at_ns) // 10**9
-        code = 255 if exit_code is None else exit_code
+        seconds = max(0, ending.finished_at_ns - record.started_at_ns) // 10**9
+        code = 255 if ending.exit_code is None else ending.exit_code
         events.append(self.event("die", execDuration=str(seconds), exitCode=str(code)))
+        followed = Decision("restart" if restarts else self._final_action(), decision.reason, changed.restart_due_ns)
         # The exit code's only other home is the runtime's exit file: it is on disk here before that is deleted.
-        await self.commit(changed, events)
-        await self._let_go(record, keep_sandbox=isinstance(decision, Restart))
+        await self._commit_end(changed, events, ending, followed)
+        await self._let_go(record, keep_sandbox=restarts)
         self._back_off_over.clear()
         self.exited.set()
         self.waits.process_ended(self.wait_result())
+
+    def _look_at_end(self) -> Ending:
+        """What can be seen of the end, before the runtime forgets it."""
+        runtime = self.services.runtime
+        ended = runtime.read_exit(self.id)
+        exit_code = ended.exit_code if ended else None
+        return Ending(
+            exit_code=exit_code,
+            finished_at_ns=ended.finished_at_ns if ended else time.time_ns(),
+            signals=self.record.signals,
+            oom=read_oom(runtime, self.id, exit_code),
+        )
 
     async def _let_go(self, record: Record, *, keep_sandbox: bool) -> None:
         """Give back what the process held; what cannot be given back now is cleared by the next start or removal."""
@@ -239,14 +268,14 @@ class Supervisor:
         except BennuError:
             log.exception("what container %s held could not all be given back", self.id)
 
-    def _decide(self, exit_code: int | None, finished_ns: int) -> Restart | Stay:
+    def _decide(self, ending: Ending) -> Restart | Stay:
         record = self.record
         policy = record.host_config.restart_policy
         return decide_restart(
             RestartPolicy.parse(policy.name, policy.maximum_retry_count),
             Exit(
-                code=exit_code,
-                ran_for_ns=max(0, finished_ns - record.started_at_ns),
+                code=ending.exit_code,
+                ran_for_ns=max(0, ending.finished_at_ns - record.started_at_ns),
                 stopped_by_user=record.manually_stopped,
             ),
             RestartHistory(
@@ -294,6 +323,7 @@ class Supervisor:
     def wait_result(self) -> WaitResult:
         return WaitResult(self.exit_code, self.record.error)
 
-    async def commit(self, changed: Record, events: Sequence[Event]) -> None:
-        await self.services.journal.commit([Put(f"containers/{self.id}", encode_record(changed))], events)
+    async def commit(self, changed: Record, events: Sequence[Event], more: Sequence[Put] = ()) -> None:
+        """Write the record with its events, then let it be seen. Raises: Unavailable (nothing has changed)."""
+        await self.services.journal.commit([Put(f"containers/{self.id}", encode_record(changed)), *more], events)
         self.record = changed

@@ -6,10 +6,11 @@ from typing import Final
 
 from bennu.errors import InvalidParameter
 
-_NUMBERED: Final = (
+_ORDER: Final = (
     "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG "
     "XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
-).split()
+)
+_NUMBERED: Final = _ORDER.split()
 RTMIN: Final = 34
 RTMAX: Final = 64
 _MIDDLE: Final = 15  # RTMIN+15 is the last one counted from below, RTMAX-14 the first counted from above
@@ -22,7 +23,7 @@ NUMBER_OF: Final = MappingProxyType(
     | {f"RTMAX-{step}": RTMAX - step for step in range(1, RTMAX - RTMIN - _MIDDLE)}
 )
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+\Z", re.ASCII)
-_NAME_OF: Final = {number: f"SIG{name}" for name, number in reversed(NUMBER_OF.items())}
+_NAME_OF: Final = {number: f"SIG{name}" for name, number in reversed(list(NUMBER_OF.items()))}
 
 
 def parse_signal(text: str) -> int:

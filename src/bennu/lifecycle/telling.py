@@ -1,0 +1,160 @@
+"""A death certificate in the words of a person: the story, and what usually helps. Pure."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from bennu.lifecycle.death import Asker, Cause, Certificate, Decision, Oom
+from bennu.lifecycle.exit_status import decode_exit_code
+from bennu.lifecycle.signals import signal_name
+
+SECOND_NS: Final = 10**9
+
+
+def tell(certificate: Certificate) -> list[str]:
+    """The story in a few sentences, for a person."""
+    story = [_how(certificate)]
+    if certificate.escalated:
+        first = certificate.signals[0]
+        waited = format_ns(certificate.finished_at_ns - first.at_ns)
+        story.append(f"It did not end on {signal_name(first.number)}, so SIGKILL followed; {waited} went by.")
+    if certificate.cause is Cause.UNHEALTHY and certificate.probes:
+        probe = certificate.probes[-1]
+        story.append(f"The last health probe ended with {probe.exit_code}: {_first_line(probe.output) or 'no output'}")
+    if certificate.log_tail:
+        story.append(f"The last it said was: {certificate.log_tail[-1]}")
+    story.append(_what_followed(certificate.decision))
+    return story
+
+
+def _how(certificate: Certificate) -> str:
+    name, life = certificate.name, certificate.life
+    lived = f"its life number {life} lasted {format_ns(certificate.lived_ns)}"
+    code = decode_exit_code(certificate.exit_code)
+    match certificate.cause:
+        case Cause.START_FAILED:
+            return f"{name} could not be started: {certificate.error}"
+        case Cause.LOST:
+            return f"{name} ran when the host went down; how its process ended is unknown."
+        case Cause.OOM:
+            return f"The kernel killed {name} for memory ({_memory(certificate.oom)}); {lived}."
+        case Cause.UNHEALTHY:
+            return f"{name} was stopped because it was unhealthy, and ended with {code}; {lived}."
+        case Cause.STOPPED | Cause.KILLED as cause:
+            return f"{name} was {cause} by {describe_asker(certificate.asked_by)} and ended with {code}; {lived}."
+        case Cause.SIGNAL:
+            return f"{name} died of a signal that came from outside or from itself ({code}); {lived}."
+        case Cause.EXITED:
+            return f"{name} ended by itself with {code}; {lived}."
+        case Cause.UNKNOWN:
+            return f"{name} ended, and nobody could see how; {lived}."
+
+
+def describe_asker(asker: Asker) -> str:
+    """`docker stop web (pid 812, uid 0)`, `the daemon (auto-remove)`, `nobody`."""
+    match asker.kind:
+        case "client" if asker.pid is not None:
+            return f"`{asker.command or 'a client'}` (pid {asker.pid}, uid {asker.uid})"
+        case "client":
+            return asker.command or "an API client"
+        case "nobody":
+            return "nobody"
+        case kind:
+            return f"the {kind}" + (f" ({asker.command})" if asker.command else "")
+
+
+def _what_followed(decision: Decision) -> str:
+    match decision.action:
+        case "restart":
+            return f"It is restarted, because {decision.reason}."
+        case "remove":
+            return "It is removed, as --rm asks."
+        case _:
+            return f"It stays down, because {decision.reason}."
+
+
+def _memory(oom: Oom | None) -> str:
+    if oom is None:
+        return "no figures"
+    limit = f"limit {format_bytes(oom.limit_bytes)}" if oom.limit_bytes else "no limit of its own"
+    return f"{limit}, peak {format_bytes(oom.peak_bytes)}"
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+def format_ns(ns: int) -> str:
+    """`850 ms`, `12.3 s`, `4 min 5 s`, `3 h 2 min`, `5 d 1 h`."""
+    seconds = max(0, ns) / SECOND_NS
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    for unit, word, below, below_word in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= unit:
+            return f"{int(seconds // unit)} {word} {int(seconds % unit // below)} {below_word}"
+    return f"{seconds:.0f} s"
+
+
+def format_bytes(count: int) -> str:
+    for unit, word in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.4g} {word}"
+    return f"{count} B"
+
+
+# --- advice -----------------------------------------------------------------------------------------------------------
+
+
+def hints(certificate: Certificate) -> list[str]:
+    """What usually helps, where the cause is well known."""
+    found = [_start_hint(certificate), _memory_hint(certificate), _signal_hint(certificate), _policy_hint(certificate)]
+    return [hint for hint in found if hint]
+
+
+def _start_hint(certificate: Certificate) -> str:
+    if certificate.cause is Cause.START_FAILED and "port is already allocated" in certificate.error:
+        return "Another container or program on this host listens on that port: stop it, or publish another port."
+    if certificate.exit_code == 127:
+        return "The command was not found: check its spelling, the PATH, and that the image contains it."
+    if certificate.exit_code == 126:
+        return "The command was found but cannot be run: it is a folder, or lacks the execute bit (chmod +x)."
+    return ""
+
+
+def _memory_hint(certificate: Certificate) -> str:
+    if certificate.cause is Cause.OOM:
+        return "Give it more memory (--memory), or find what grew; `docker stats` shows its use while it runs."
+    if certificate.oom and certificate.oom.kills:
+        return "The kernel killed a child of it for memory, not the main process: the limit may be too low."
+    if certificate.exit_code == 137 and certificate.cause is Cause.SIGNAL:
+        return "SIGKILL without a memory kill: somebody on the host used kill -9, or its own parent did."
+    return ""
+
+
+def _signal_hint(certificate: Certificate) -> str:
+    if certificate.escalated:
+        if has_shell_form(certificate.command):
+            return (
+                "The first process is a shell, which does not pass signals on: use the exec form of ENTRYPOINT or CMD, "
+                "start the program with `exec`, or run with --init."
+            )
+        return "The first process has no handler for the stop signal: handle it, use STOPSIGNAL, or run with --init."
+    if certificate.exit_code in (130, 143) and certificate.cause is Cause.SIGNAL:
+        return "SIGINT or SIGTERM came from outside of the engine: a shell on the host, or the program itself."
+    return ""
+
+
+def _policy_hint(certificate: Certificate) -> str:
+    if (
+        certificate.restart_policy == "on-failure"
+        and certificate.exit_code == 0
+        and certificate.decision.action == "stay"
+    ):
+        return "Exit code 0 is no failure, so on-failure does not restart it: use always or unless-stopped for that."
+    return ""
+
+
+def has_shell_form(command: Sequence[str]) -> bool:
+    """Whether this is what the shell form of ENTRYPOINT or CMD becomes."""
+    return len(command) >= 3 and command[0] in ("/bin/sh", "sh", "/bin/bash", "bash") and command[1] == "-c"
