@@ -1,0 +1,183 @@
+"""The files of one container's log: the one conmon writes, and older ones rotated away as `.1`, `.2`, …"""
+
+import asyncio
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from bennu.engine.log_records import END_OF_RUN, LINE
+
+BLOCK: Final = 256 * 1024
+REOPEN: Final = b"2 0 0\n"  # conmon's control message: close the log and create it anew
+CHECK_SIZE_EVERY_S: Final = 1.0
+REOPEN_LOOKS: Final = 500
+REOPEN_LOOK_EVERY_S: Final = 0.01
+
+
+def rotated(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")
+
+
+def open_all(path: Path) -> list[int]:
+    """Descriptors of all files, oldest first; the caller closes them. A rotation meanwhile shows no file twice."""
+    found: list[int] = []
+    seen: set[int] = set()
+    number = 0
+    while True:
+        try:
+            descriptor = os.open(rotated(path, number) if number else path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if number:
+                return found[::-1]
+        else:
+            inode = os.fstat(descriptor).st_ino
+            if inode in seen:
+                os.close(descriptor)
+            else:
+                seen.add(inode)
+                found.append(descriptor)
+        number += 1
+
+
+def open_after(path: Path, inode: int) -> int | None:
+    """The file that was begun when `inode` was rotated away; None while `inode` is the one being written.
+
+    None also between the rename and conmon's new file: more may still arrive in the old one. If the old one is gone
+    altogether, the oldest there is.
+    """
+    descriptors = open_all(path)
+    inodes = [os.fstat(descriptor).st_ino for descriptor in descriptors]
+    position = inodes.index(inode) + 1 if inode in inodes else 0
+    chosen: int | None = None
+    for index, descriptor in enumerate(descriptors):
+        if index == position:
+            chosen = descriptor
+        else:
+            os.close(descriptor)
+    return chosen
+
+
+def tail_start(descriptors: Sequence[int], lines: int) -> tuple[int, int]:
+    """Where to begin so that at least the last `lines` lines follow, none of them without its beginning.
+
+    Reads backwards, no more than needed. Answers (index of the file, offset in it).
+    """
+    missing = lines
+    unsettled: set[bytes] = set()  # streams whose first line that follows may have begun earlier
+    for index, offset, stream, tag in _backwards(descriptors):
+        if missing > 0:
+            if tag != END_OF_RUN:
+                unsettled.add(stream)
+                missing -= tag == b"F"
+        elif tag == END_OF_RUN or (tag == b"F" and unsettled <= {stream}):
+            return index, offset
+        elif tag == b"F":
+            unsettled.discard(stream)
+    return 0, 0
+
+
+def _backwards(descriptors: Sequence[int]) -> Iterator[tuple[int, int, bytes, bytes]]:
+    """Whole lines from the last to the first: (index of the file, offset after the line, stream, tag)."""
+    for index in range(len(descriptors) - 1, -1, -1):
+        end = os.fstat(descriptors[index]).st_size
+        rest = b""
+        while end > 0:
+            begin = max(0, end - BLOCK)
+            block = os.pread(descriptors[index], end - begin, begin) + rest
+            cut = block.find(b"\n") + 1 if begin else 0  # before it: the end of a line that begins earlier
+            if cut or not begin:
+                for match in reversed(list(LINE.finditer(block, cut))):
+                    yield index, begin + match.end(), match[4], match[5]
+            rest, end = block[:cut] if cut else block if begin else b"", begin
+
+
+# --- keeping the log in its bounds ---------------------------------------------------------------------------------
+
+
+async def rotate(path: Path, control: Path, max_files: int) -> None:
+    """Put the log aside and have conmon begin a new one; no line is lost. `control`: conmon's `ctl`.
+
+    Keeps `max_files` files in all, the one being written included. conmon may be gone: then nothing is done.
+    Raises: OSError.
+    """
+    await asyncio.to_thread(_shift, path, max_files)
+    inode = await asyncio.to_thread(_inode, rotated(path, 1))
+    try:
+        descriptor = os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # nobody listens
+        await asyncio.to_thread(_shift_back, path)
+        return
+    try:
+        os.write(descriptor, REOPEN)
+    finally:
+        os.close(descriptor)
+    for _ in range(REOPEN_LOOKS):
+        if _inode(path) not in (None, inode):
+            break
+        await asyncio.sleep(REOPEN_LOOK_EVERY_S)
+    if max_files == 1:
+        await asyncio.to_thread(rotated(path, 1).unlink, True)
+
+
+def _shift(path: Path, max_files: int) -> None:
+    kept = max(1, max_files - 1)
+    rotated(path, kept).unlink(missing_ok=True)
+    for number in range(kept - 1, -1, -1):
+        with contextlib.suppress(FileNotFoundError):
+            (rotated(path, number) if number else path).rename(rotated(path, number + 1))
+
+
+def _shift_back(path: Path) -> None:
+    if not path.exists():
+        rotated(path, 1).rename(path)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+async def keep_in_bounds(path: Path, control: Path, max_bytes: int, max_files: int) -> None:
+    """Rotate whenever the log has grown past `max_bytes`, until cancelled; run it while the container runs.
+
+    Looks once a second, so a file can be larger by what is written within one.
+    """
+    while True:
+        with contextlib.suppress(OSError):
+            if path.stat().st_size >= max_bytes:
+                await rotate(path, control, max_files)
+        await asyncio.sleep(CHECK_SIZE_EVERY_S)
+
+
+def mark_end_of_run(path: Path, now_ns: int) -> None:
+    """Write down that a run has ended, so that its unfinished last line is not continued by the next run.
+
+    Only when conmon is gone. Does nothing if the log ends with a whole line. Raises: OSError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        size = os.fstat(descriptor).st_size
+        tail = os.pread(descriptor, BLOCK, max(0, size - BLOCK))
+        if not _has_unfinished(tail):
+            return
+        seconds, fraction = divmod(now_ns, 10**9)
+        instant = datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        torn = b"" if tail.endswith(b"\n") else b"\n"
+        os.write(descriptor, torn + f"{instant}.{fraction:09d}+00:00 stdout E \n".encode())
+    finally:
+        os.close(descriptor)
+
+
+def _has_unfinished(tail: bytes) -> bool:
+    last: dict[bytes, bytes] = {}
+    for match in LINE.finditer(tail):
+        last = {} if match[5] == b"E" else last | {match[4]: match[5]}
+    return b"P" in last.values() or (bool(tail) and not tail.endswith(b"\n"))
