@@ -239,7 +239,7 @@ def read_message(answer: Answer) -> str:
         message = json.loads(text)["message"]
     except (ValueError, KeyError, TypeError):
         message = text
-    return str(message or f"status {answer.status} without a message")
+    return str(message).strip() or f"status {answer.status} without a message"
 
 
 def explain_connect(host: str, error: OSError) -> str:

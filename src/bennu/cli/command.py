@@ -338,7 +338,8 @@ class Group(click.Group):
         from difflib import get_close_matches
 
         message = f"bennu: unknown command: {ctx.command_path} {name}"
-        close = get_close_matches(name, self.list_commands(ctx), n=3, cutoff=0.6)
+        known = self.list_commands(ctx)
+        close = [one for one in known if one.startswith(name)] or get_close_matches(name, known, n=3, cutoff=0.7)
         if close:
             message += "\n\nDid you mean " + " or ".join(f"'{ctx.command_path} {one}'" for one in close) + "?"
         return f"{message}\n\nRun '{ctx.command_path} --help' for more information"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bennu.cli.output import align, say
+from bennu.cli.output import align, complain, say
 from bennu.cli.template import Template
 from bennu.cli.template_functions import to_json
 
@@ -62,7 +62,9 @@ def print_list(
     """Print `items` as a table (the default), by a template, as JSON lines, or only their IDs."""
     now = time.time()
     rows = [dict(sorted(describe(item, now).items())) for item in items]
-    if quiet and (form is None or form == "table"):
+    if quiet:
+        if form not in (None, "table"):
+            complain("WARNING: Ignoring custom format, because both --format and --quiet are set.")
         for row in rows:
             say(row[listing.quiet])
         return
@@ -90,4 +92,8 @@ def align_lines(lines: list[str]) -> list[str]:
 
 def print_formatted(form: str, value: Any) -> None:
     """One object by a template, or as JSON."""
-    say(to_json(value) if form == "json" else Template(unescape(form)).render(value))
+    say(make_renderer(form)(value))
+
+
+def make_renderer(form: str) -> Callable[[Any], str]:
+    return to_json if form == "json" else Template(unescape(form)).render

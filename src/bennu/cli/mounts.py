@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from bennu.cli.failure import Failure
 from bennu.cli.values import parse_size
 
 BIND_KEYS: Final = {"bind-propagation": "Propagation"}
@@ -41,7 +42,9 @@ def parse_device(text: str) -> dict[str, str]:
         else:
             inside = parts[1]
     elif len(parts) > 3:
-        raise ValueError(f"invalid device specification: {text}")
+        raise Failure(f"bad format for path: {text}")
+    if not parts[0].startswith("/"):
+        raise Failure(f"{parts[0]} is not an absolute path")
     return {"PathOnHost": parts[0], "PathInContainer": inside or parts[0], "CgroupPermissions": permissions}
 
 

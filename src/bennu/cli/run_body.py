@@ -6,12 +6,18 @@ from typing import Any, Final
 
 from bennu.cli.command import Option
 from bennu.cli.failure import Failure
-from bennu.cli.mounts import parse_tmpfs, split_volumes
+from bennu.cli.mounts import parse_device, parse_tmpfs, split_volumes
 from bennu.cli.ports import parse_expose, parse_publish
 from bennu.cli.run_options import CREATE
 from bennu.cli.values import as_mapping, collect_env, collect_labels
 
 Values = dict[str, Any]
+NAMESPACES: Final = (
+    ("pid", "PID", ("", "host")),
+    ("uts", "UTS", ("", "host")),
+    ("userns", "USER", ("", "host")),
+    ("cgroupns", "CGROUP", ("", "host", "private")),
+)
 BUILT_IN_NETWORKS: Final = frozenset({"default", "bridge", "host", "none"})
 
 
@@ -47,6 +53,10 @@ def check_conflicts(values: Values) -> None:
     swappiness = values["memory_swappiness"]
     if swappiness is not None and not -1 <= swappiness <= 100:
         raise Failure(f"invalid value: {swappiness}. Valid memory swappiness range is 0-100")
+    for option, word, kinds in NAMESPACES:
+        mode = values[option] or ""
+        if mode not in kinds and not (option == "pid" and mode.startswith("container:")):
+            raise Failure(f"--{option}: invalid {word} mode")
     if values["gpus"] is not None:
         raise Failure("--gpus is not implemented")
 
@@ -65,8 +75,6 @@ def build_config(values: Values, image: str, words: list[str], *, detach: bool) 
     streams = set(values["attach"])
     if not streams and not detach:
         streams = {"stdout", "stderr"} | ({"stdin"} if values["interactive"] else set())
-    if detach and values["attach"]:
-        raise Failure("conflicting options: cannot specify both --attach and --detach")
     config: Values = {
         "Image": image,
         "AttachStdin": "stdin" in streams,
@@ -119,6 +127,8 @@ def build_host(values: Values) -> Values:
         host["Tmpfs"] = parse_tmpfs(values["tmpfs"])
     if values["mount"]:
         host["Mounts"] = values["mount"]
+    if values["device"]:
+        host["Devices"] = [parse_device(entry) for entry in values["device"]]
     if values["ulimit"]:
         by_name = {limit["Name"]: limit for limit in values["ulimit"]}
         host["Ulimits"] = [by_name[name] for name in sorted(by_name)]
@@ -168,7 +178,8 @@ def read_security(entry: str) -> str:
     try:
         return f"seccomp={Path(value).read_text()}"
     except OSError as error:
-        raise Failure(f"opening seccomp profile ({value}) failed: {(error.strerror or '').lower()}") from None
+        reason = (error.strerror or str(error)).lower()
+        raise Failure(f"opening seccomp profile ({value}) failed: open {value}: {reason}") from None
 
 
 def publish(values: Values, config: Values, host: Values) -> None:

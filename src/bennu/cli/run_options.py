@@ -7,7 +7,7 @@ combined by `run_body`.
 from typing import Final
 
 from bennu.cli.command import Option, integer, several, switch, text
-from bennu.cli.mounts import parse_device, parse_mount
+from bennu.cli.mounts import parse_mount
 from bennu.cli.values import (
     parse_attach,
     parse_cpus,
@@ -97,7 +97,7 @@ NETWORK: Final = (
 )
 
 FILESYSTEM: Final = (
-    several("--device", "Add a host device to the container", parse=parse_device, body=H + "Devices"),
+    several("--device", "Add a host device to the container"),
     several(
         "--device-cgroup-rule",
         "Add a rule to the cgroup allowed devices list",

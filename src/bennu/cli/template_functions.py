@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bennu.cli.failure import Failure
+from bennu.cli.template_fields import NoList, NoMap
 
 
 class Missing:
@@ -22,8 +23,6 @@ def to_text(value: Any) -> str:
     """As Go prints it. Raises: Failure for a missing field."""
     if isinstance(value, Missing):
         raise Failure(f"template parsing error: {value.problem}")
-    if value is None:
-        return "<no value>"
     return show(value)
 
 
@@ -42,7 +41,7 @@ def show(value: Any) -> str:
 
 
 def to_json(value: Any) -> str:
-    if isinstance(value, Missing):
+    if isinstance(value, (Missing, NoList, NoMap)):
         return "null"
     if isinstance(value, Mapping):
         value = {name: item for name, item in value.items() if not callable(item)}

@@ -20,6 +20,9 @@ NANOSECONDS: Final = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
+ULIMITS: Final = re.compile(
+    "core|cpu|data|fsize|locks|memlock|msgqueue|nice|nofile|nproc|rss|rtprio|rttime|sigpending|stack"
+)
 SECOND: Final = 1_000_000_000
 
 
@@ -74,7 +77,7 @@ def parse_ulimit(text: str) -> dict[str, str | int]:
     name, equals, limits = text.partition("=")
     if not equals:
         raise ValueError(f"invalid ulimit argument: {text}")
-    if name not in ULIMITS:
+    if not ULIMITS.fullmatch(name):
         raise ValueError(f"invalid ulimit type: {name}")
     parts = limits.split(":")
     if len(parts) > 2:
@@ -89,16 +92,9 @@ def parse_ulimit(text: str) -> dict[str, str | int]:
     return {"Name": name, "Soft": soft, "Hard": hard}
 
 
-ULIMITS: Final = frozenset(
-    re.findall(
-        r"\w+", "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
-    )
-)
-
-
 def parse_label(text: str) -> str:
     if text.startswith("="):
-        raise ValueError(f"invalid label format: '{text}'")
+        raise ValueError(f"invalid label '{text}': empty name")
     return text
 
 
@@ -186,13 +182,17 @@ def as_mapping(entries: Iterable[str]) -> dict[str, str]:
     return {name: value for name, _, value in (entry.partition("=") for entry in entries)}
 
 
+def parse_filter(text: str) -> str:
+    if text and "=" not in text:
+        raise ValueError("bad format of filter (expected name=value)")
+    return text
+
+
 def parse_filters(entries: Iterable[str]) -> dict[str, list[str]]:
     """`name=value` texts as the API's `filters`."""
     filters: dict[str, list[str]] = {}
-    for entry in entries:
-        name, equals, value = entry.partition("=")
-        if not equals:
-            raise Failure(f'invalid argument "{entry}" for "-f, --filter" flag: invalid filter \'{entry}\'')
+    for entry in filter(None, entries):
+        name, _, value = entry.partition("=")
         values = filters.setdefault(name.strip().lower(), [])
         if value.strip() not in values:
             values.append(value.strip())

@@ -7,7 +7,7 @@ from typing import Any, Final
 from bennu.cli.client import Client
 from bennu.cli.command import command, several, text
 from bennu.cli.output import say
-from bennu.cli.values import SECOND, encode_filters, parse_timestamp
+from bennu.cli.values import SECOND, encode_filters, parse_filter, parse_timestamp
 
 # Go's names of the fields whose JSON names differ.
 ALIASES: Final = {
@@ -40,7 +40,7 @@ def show_moment(event: dict[str, Any]) -> str:
 
 @command(
     "",
-    several("-f, --filter", "Filter output based on conditions provided", kind="filter"),
+    several("-f, --filter", "Filter output based on conditions provided", kind="filter", parse=parse_filter),
     text("--format", "Format output using a Go template, or 'json'"),
     text("--since", "Show all events created since timestamp"),
     text("--until", "Stream events until this timestamp"),

@@ -14,7 +14,7 @@ from bennu.cli.output import complain, created_at, human_age, human_size, say, s
 from bennu.cli.progress import show_progress
 from bennu.cli.prompt import confirm
 from bennu.cli.reference import split_reference
-from bennu.cli.values import encode_filters
+from bennu.cli.values import encode_filters, parse_filter
 
 LISTING = Listing(
     headers={"ID": "IMAGE ID", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT"},
@@ -97,7 +97,7 @@ def describe(item: dict[str, Any], now: float, *, full: bool, digests: bool) -> 
     "[REPOSITORY[:TAG]]",
     switch("-a, --all", "Show all images (default hides intermediate images)"),
     switch("--digests", "Show digests"),
-    several("-f, --filter", "Filter output based on conditions provided", kind="filter"),
+    several("-f, --filter", "Filter output based on conditions provided", kind="filter", parse=parse_filter),
     FORMAT,
     NO_TRUNC,
     QUIET,
@@ -188,7 +188,7 @@ def describe_layer(item: dict[str, Any], now: float, human: bool, full: bool) ->
 @command(
     "",
     switch("-a, --all", "Remove all unused images, not just dangling ones"),
-    several("--filter", 'Provide filter values (e.g. "until=<timestamp>")', kind="filter"),
+    several("--filter", 'Provide filter values (e.g. "until=<timestamp>")', kind="filter", parse=parse_filter),
     switch("-f, --force", "Do not prompt for confirmation"),
     most=0,
 )

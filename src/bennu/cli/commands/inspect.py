@@ -41,22 +41,33 @@ def image_path(name: str) -> str:
 
 def show_objects(names: Iterable[str], find: Callable[[str], Any], form: str | None) -> int:
     """Print what is found, complain about the rest; the exit code."""
+    render = None if form is None else renderer(form)
     found, failures = [], []
     for name in names:
         try:
             found.append(find(name))
         except ApiFailure as failure:
             failures.append(str(failure))
-    if form is None:
+    if form == "json":
+        say(json.dumps(found, separators=(",", ":"), ensure_ascii=False))
+    elif render is None:
         say(json.dumps(found, indent=4, ensure_ascii=False))
     else:
-        from bennu.cli.formatting import print_formatted
-
         for item in found:
-            print_formatted(form, item)
+            say(render(item))
     if failures:
         raise Failure("\n".join(failures))
     return 0
+
+
+def renderer(form: str) -> Callable[[Any], str]:
+    """What turns an object into text; a template that makes no sense is refused before anything is asked."""
+    from bennu.cli.formatting import make_renderer
+
+    try:
+        return make_renderer(form)
+    except Failure as failure:
+        raise Failure(str(failure), 64) from None
 
 
 @command(

@@ -94,7 +94,7 @@ def rm(client: Client, words: list[str], *, force: bool, link: bool, volumes: bo
 
     def remove(name: str) -> str | None:
         if not name.strip("/"):
-            raise Failure("Container name cannot be empty")
+            raise Failure("container name cannot be empty")
         try:
             client.do("DELETE", f"/containers/{quote(name.strip('/'))}", query=query)
         except ApiFailure as failure:
@@ -112,7 +112,10 @@ def rename(client: Client, words: list[str]) -> None:
     old, new = words[0].strip(), words[1].strip()
     if not old or not new:
         raise Failure("Error: Neither old nor new names may be empty")
-    client.do("POST", f"/containers/{segment(old)}/rename", query={"name": new})
+    try:
+        client.do("POST", f"/containers/{segment(old)}/rename", query={"name": new})
+    except ApiFailure as failure:
+        raise Failure(f"{failure}\nError: failed to rename container named {old}") from None
 
 
 @command(NAMES, least=1)

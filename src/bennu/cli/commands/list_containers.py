@@ -6,7 +6,7 @@ from bennu.cli.client import Client
 from bennu.cli.command import command, integer, several, switch, text
 from bennu.cli.formatting import Listing, print_list
 from bennu.cli.output import created_at, ellipsis, go_quote, human_age, human_size, shorten_id
-from bennu.cli.values import encode_filters
+from bennu.cli.values import encode_filters, parse_filter
 
 COMMAND_WIDTH = 20
 
@@ -96,7 +96,7 @@ LISTING = Listing(
 @command(
     "",
     switch("-a, --all", "Show all containers (default shows just running)"),
-    several("-f, --filter", "Filter output based on conditions provided", kind="filter"),
+    several("-f, --filter", "Filter output based on conditions provided", kind="filter", parse=parse_filter),
     text("--format", "Format output using a Go template: 'table', 'table TEMPLATE', 'json' or 'TEMPLATE'"),
     integer("-n, --last", "Show n last created containers (includes all states)", default=-1),
     switch("-l, --latest", "Show the latest created container (includes all states)"),

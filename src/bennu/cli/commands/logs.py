@@ -4,8 +4,16 @@ import time
 
 from bennu.cli.client import Client, segment
 from bennu.cli.command import command, switch, text
+from bennu.cli.failure import Failure
 from bennu.cli.session import output_writer
 from bennu.cli.values import parse_timestamp
+
+
+def read_moment(option: str, text: str | None, now_ns: int) -> str | None:
+    try:
+        return parse_timestamp(text, now_ns) if text else None
+    except Failure as failure:
+        raise Failure(f'invalid value for "{option}": {failure}') from None
 
 
 @command(
@@ -37,10 +45,10 @@ def logs(
         "stderr": True,
         "details": details,
         "follow": follow,
-        "since": parse_timestamp(since, now_ns) if since else None,
+        "since": read_moment("since", since, now_ns),
         "tail": tail,
         "timestamps": timestamps,
-        "until": parse_timestamp(until, now_ns) if until else None,
+        "until": read_moment("until", until, now_ns),
     }
     found = client.json("GET", f"/containers/{container}/json")
     write = output_writer(tty=found["Config"]["Tty"])

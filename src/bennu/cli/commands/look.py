@@ -34,7 +34,7 @@ def port(client: Client, words: list[str]) -> None:
         number, _, protocol = words[1].partition("/")
         wanted = f"{number}/{protocol or 'tcp'}"
         if not ports.get(wanted):
-            raise Failure(f"no public port '{words[1]}' published for {words[0]}")
+            raise Failure(f"Error: No public port '{words[1]}' published for {words[0]}")
         for binding in ports[wanted] or []:
             say(show_binding(binding))
         return

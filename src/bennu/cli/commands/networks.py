@@ -10,7 +10,7 @@ from bennu.cli.failure import ApiFailure, Failure
 from bennu.cli.formatting import Listing, print_list
 from bennu.cli.output import complain, say, shorten_id
 from bennu.cli.prompt import confirm
-from bennu.cli.values import as_mapping, encode_filters
+from bennu.cli.values import as_mapping, encode_filters, parse_filter
 
 LISTING = Listing(headers={"ID": "NETWORK ID", "CreatedAt": "CREATED AT"}, columns="ID Name Driver Scope", quiet="ID")
 
@@ -37,7 +37,7 @@ def show_flag(value: bool) -> str:
 
 @command(
     "",
-    several("-f, --filter", 'Provide filter values (e.g. "driver=bridge")', kind="filter"),
+    several("-f, --filter", 'Provide filter values (e.g. "driver=bridge")', kind="filter", parse=parse_filter),
     text("--format", "Format output using a Go template: 'table', 'table TEMPLATE', 'json' or 'TEMPLATE'"),
     switch("--no-trunc", "Do not truncate the output"),
     switch("-q, --quiet", "Only display network IDs"),
@@ -172,7 +172,7 @@ def disconnect(client: Client, words: list[str], *, force: bool) -> None:
 
 @command(
     "",
-    several("--filter", 'Provide filter values (e.g. "until=<timestamp>")', kind="filter"),
+    several("--filter", 'Provide filter values (e.g. "until=<timestamp>")', kind="filter", parse=parse_filter),
     switch("-f, --force", "Do not prompt for confirmation"),
     most=0,
 )

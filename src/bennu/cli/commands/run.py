@@ -45,25 +45,28 @@ class refused:  # noqa: N801 - reads as a statement
 def create(client: Client, words: list[str], **values: Any) -> None:
     with refused("bennu create"):
         body = build_body(values, words[0], words[1:], detach=False)
-        say(create_container(client, values, body))
+    say(create_container(client, values, body))
 
 
 @command(USAGE, *RUN, least=1, interspersed=False)
 def run(client: Client, words: list[str], **values: Any) -> int:
-    with refused("bennu run"):
-        return run_container(client, words, values)
-
-
-def run_container(client: Client, words: list[str], values: Values) -> int:
     detach = values["detach"]
-    body = build_body(values, words[0], words[1:], detach=detach)
-    parse_detach_keys(values["detach_keys"])  # refuse bad ones before anything lives
+    with refused("bennu run"):
+        body = build_body(values, words[0], words[1:], detach=detach)
     if not detach:
         require_terminal(tty=body.get("Tty", False), interactive=body["AttachStdin"])
+    elif values["attach"]:
+        raise Failure("conflicting options: cannot specify both --attach and --detach")
+    parse_detach_keys(values["detach_keys"])  # refuse bad ones before anything lives
+    with refused("bennu run"):
+        return run_container(client, body, values)
+
+
+def run_container(client: Client, body: Values, values: Values) -> int:
     if is_terminal(1):
         body["HostConfig"]["ConsoleSize"] = console_size()
     container = create_container(client, values, body)
-    if detach:
+    if values["detach"]:
         client.do("POST", f"/containers/{container}/start")
         say(container)
         return 0
@@ -176,7 +179,7 @@ def start(
             complain(str(failure))
             failed.append(name)
     if failed:
-        raise Failure("failed to start containers: " + ", ".join(failed))
+        raise Failure("Error: failed to start containers: " + ", ".join(failed))
     return 0
 
 

@@ -12,7 +12,7 @@ from bennu.cli.failure import Failure
 from bennu.cli.formatting import Listing, print_list
 from bennu.cli.output import complain, human_binary_size, human_size, say
 from bennu.cli.prompt import confirm
-from bennu.cli.values import encode_filters
+from bennu.cli.values import encode_filters, parse_filter
 
 FORMAT: Final = text("-f, --format", "Format output using a Go template, or 'json'")
 SIMPLE: Final = (
@@ -84,7 +84,8 @@ def df(client: Client, words: list[str], *, format: str | None, verbose: bool) -
 def usage_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
     images, containers = found.get("Images") or [], found.get("Containers") or []
     volumes, caches = found.get("Volumes") or [], found.get("BuildCache") or []
-    idle_images = sum(image["Size"] - max(image.get("SharedSize", 0), 0) for image in images if not image["Containers"])
+    used_layers = sum(image["Size"] - max(image.get("SharedSize", 0), 0) for image in images if image["Containers"])
+    idle_images = found.get("LayersSize", 0) - used_layers
     running = [container for container in containers if container["State"] in ("running", "paused", "restarting")]
     idle_containers = sum(container.get("SizeRw", 0) for container in containers if container not in running)
     used = [volume for volume in volumes if (volume.get("UsageData") or {}).get("RefCount", 0) > 0]
@@ -110,7 +111,7 @@ def dig(item: dict[str, Any], path: tuple[str, ...]) -> int:
 
 
 def usage(kind: str, count: int, active: int, size: int, idle: int) -> dict[str, Any]:
-    share = f" ({idle * 100 // size if size else 0}%)"
+    share = f" ({idle * 100 // size}%)" if size else ""
     return {
         "Type": kind,
         "TotalCount": str(count),
@@ -120,7 +121,9 @@ def usage(kind: str, count: int, active: int, size: int, idle: int) -> dict[str,
     }
 
 
-FILTER: Final = several("--filter", 'Provide filter values (e.g. "label=<key>=<value>")', kind="filter")
+FILTER: Final = several(
+    "--filter", 'Provide filter values (e.g. "label=<key>=<value>")', kind="filter", parse=parse_filter
+)
 FORCE: Final = switch("-f, --force", "Do not prompt for confirmation")
 
 

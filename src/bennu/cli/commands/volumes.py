@@ -9,9 +9,9 @@ from bennu.cli.failure import Failure
 from bennu.cli.formatting import Listing, print_list
 from bennu.cli.output import human_size, say
 from bennu.cli.prompt import confirm
-from bennu.cli.values import as_mapping, encode_filters
+from bennu.cli.values import as_mapping, encode_filters, parse_filter
 
-FILTER = several("-f, --filter", "Provide filter values", kind="filter")
+FILTER = several("-f, --filter", "Provide filter values", kind="filter", parse=parse_filter)
 LISTING = Listing(
     headers={"Name": "VOLUME NAME", "Size": "SIZE", "Availability": "AVAILABILITY"},
     columns="Driver Name",
@@ -82,7 +82,7 @@ def rm(client: Client, words: list[str], *, force: bool) -> None:
 @command(
     "",
     switch("-a, --all", "Remove all unused volumes, not just anonymous ones"),
-    several("--filter", 'Provide filter values (e.g. "label=<label>")', kind="filter"),
+    several("--filter", 'Provide filter values (e.g. "label=<label>")', kind="filter", parse=parse_filter),
     switch("-f, --force", "Do not prompt for confirmation"),
     most=0,
 )
