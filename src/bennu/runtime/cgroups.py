@@ -119,6 +119,24 @@ class Cgroups:
             return _field(self.folder(below, group) / name, "oom_kill")
         return 0
 
+    def memory_marks(self, group: str) -> tuple[int, int]:
+        """The limit on memory and the most that was used, in bytes; a limit of 0: there is none, or nobody knows."""
+        names = (
+            ("memory.max", "memory.peak")
+            if self.unified
+            else (
+                "memory.limit_in_bytes",
+                "memory.max_usage_in_bytes",
+            )
+        )
+        marks = []
+        for name in names:
+            value = 0
+            with contextlib.suppress(OSError, ValueError):  # v2 says "max" for no limit; old kernels have no peak
+                value = int((self.folder("memory", group) / name).read_text())
+            marks.append(value if value < 1 << 60 else 0)
+        return marks[0], marks[1]
+
     def enter(self, group: str, pid: int) -> None:
         """Move a process there, in those hierarchies in which this process is not at the top already.
 

@@ -32,7 +32,15 @@ from bennu.runtime.hostfacts import HostFacts, read_host_facts
 from bennu.runtime.paths import Bundle, Facts, read_pid
 from bennu.runtime.stdin import drop_keeper, make_stdin, open_stdin
 from bennu.runtime.users import User, resolve_user
-from bennu.runtime.waiting import DescriptorWriter, has_word_in_command, is_alive, parent_of, wait_gone
+from bennu.runtime.waiting import (
+    DescriptorWriter,
+    find_by_word,
+    finish,
+    has_word_in_command,
+    is_alive,
+    parent_of,
+    wait_gone,
+)
 
 CONMON_GROUP = "/bennu/conmon"
 ID_DIGITS = 24  # of a container's id in its bundle's name
@@ -116,22 +124,24 @@ class Runtime:
     async def create(self, container_id: str, bundle: BundleRequest) -> Created:
         """Make the container's process, stopped before its program begins. Leftovers of the same id are deleted.
 
-        A failure or a cancellation leaves nothing. Raises: RuntimeFailure in runc's words; BennuError.
+        A failure or a cancellation leaves nothing; a cancelled creation is finished before it is undone, for one cut
+        short leaves processes that nobody knows. Raises: RuntimeFailure in runc's words; BennuError.
         """
         await self.delete(container_id)
+        creation = asyncio.ensure_future(self._create(container_id, bundle))
         try:
-            return await self._create(container_id, bundle)
+            return await asyncio.shield(creation)
         except BaseException:
+            await finish(creation)
             await asyncio.shield(self._abandon(container_id))
             raise
 
     async def _abandon(self, container_id: str) -> None:
-        """Undo a creation. conmon first: it must not go on creating what is being deleted."""
-        conmon_pid = self._conmon_pid(container_id)
-        if conmon_pid:
+        """Undo a creation. A conmon that hangs goes first: it must not go on creating what is being deleted."""
+        for pid in find_by_word(_conmon_mark(container_id)):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(conmon_pid, signal.SIGKILL)
-            await wait_gone(conmon_pid)
+                os.kill(pid, signal.SIGKILL)
+            await wait_gone(pid)
         await self.delete(container_id)
 
     async def _create(self, container_id: str, request: BundleRequest) -> Created:
@@ -236,8 +246,12 @@ class Runtime:
             await self._clear_group(facts.cgroup)
         if conmon_pid:
             await _end_conmon(conmon_pid)
-        await asyncio.to_thread(shutil.rmtree, place.root, True)
+        await asyncio.to_thread(self._remove_files, container_id)
         place.exit_file.unlink(missing_ok=True)
+
+    def _remove_files(self, container_id: str) -> None:
+        shutil.rmtree(self._bundle(container_id).root, ignore_errors=True)
+        shutil.rmtree(self._oci.root / container_id, ignore_errors=True)  # of a creation cut short
 
     async def _clear_group(self, group: str) -> None:
         """The group goes when its last process has; a killed process may take a moment."""
@@ -306,12 +320,17 @@ class Runtime:
     def _conmon_pid(self, container_id: str) -> int:
         """0: it is gone. Another process with its number is not taken for it."""
         pid = read_pid(self._bundle(container_id).conmon_pid_file)
-        return pid if pid and has_word_in_command(pid, f"--cid={container_id}") else 0
+        return pid if pid and has_word_in_command(pid, _conmon_mark(container_id)) else 0
 
     def oom_kills(self, container_id: str) -> int:
         """How many of its processes the kernel killed for memory, until `delete`. Also after its end."""
         facts = self._bundle(container_id).read_facts()
         return self.cgroups.oom_kills(facts.cgroup) if facts else 0
+
+    def memory_marks(self, container_id: str) -> tuple[int, int]:
+        """Its memory limit and the most it used, in bytes, until `delete`; see `Cgroups.memory_marks`."""
+        facts = self._bundle(container_id).read_facts()
+        return self.cgroups.memory_marks(facts.cgroup) if facts else (0, 0)
 
     def pids(self, container_id: str) -> list[int]:
         """Host pids of all its processes. Empty if it does not live."""
@@ -390,6 +409,11 @@ def _set_oom_score(pid: int, score: int) -> None:
         path = Path(f"/proc/{pid}/oom_score_adj")
         if int(path.read_text()) != score:
             path.write_text(str(score))
+
+
+def _conmon_mark(container_id: str) -> str:
+    """The word of its command line that tells a container's conmon."""
+    return f"--cid={container_id}"
 
 
 def _shares_pids(spec: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 from pathlib import Path
+from typing import Any
 
 
 async def wait_gone(pid: int) -> None:
@@ -116,3 +117,18 @@ def has_word_in_command(pid: int, word: str) -> bool:
         return word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
+
+
+def find_by_word(word: str) -> list[int]:
+    """All living processes with this argument; looks at every process of the host."""
+    pids = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdecimal()]
+    return [pid for pid in pids if has_word_in_command(pid, word)]
+
+
+async def finish(task: "asyncio.Future[Any]") -> None:
+    """Wait until it is done, however often the caller is cancelled meanwhile; what came of it is not told."""
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()
