@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from bennu.api import absent, attach, containers, events, exec, files, networks, system
+from bennu.api import absent, attach, containers, deaths, events, exec, files, networks, system
 from bennu.api.assembly import assemble
 from bennu.engine.engine import Engine
 
@@ -20,6 +20,8 @@ def all_routes(engine: Engine) -> list[web.RouteDef]:
         *exec.routes(engine),
         *events.routes(engine),
         *files.routes(engine),
+        *images.routes(engine),
         *networks.routes(engine),
+        *deaths.routes(engine),
         *absent.routes(),
     ]

@@ -13,7 +13,7 @@ import msgspec
 
 from bennu.errors import BennuError, NotFound
 from bennu.images.image import Image, ImageRecord, image_config, parse_config, parse_time
-from bennu.images.layers import Hold, Layers
+from bennu.images.layers import Hold, Layer, Layers
 from bennu.images.overlay import mount_overlay, remove_tree, unmount
 from bennu.images.reference import HEX64, SHA256, Reference, parse_reference
 from bennu.store import Delete, Put, Store, Transaction
@@ -180,8 +180,8 @@ class Images:
                 (self._digests if "@" in name else self._tags).pop(name, None)
             self._name_all()
 
-    async def delete(self, image: Image) -> Sequence[str]:
-        """Forget an image and its names; answers the diff IDs of layers that went with it.
+    async def delete(self, image: Image) -> Sequence[Layer]:
+        """Forget an image and its names; answers the layers that went with it, topmost first.
 
         While containers use it, its layers stay until the last of them is gone.
         """
@@ -212,16 +212,16 @@ class Images:
                 del self._images[image.id]
         await self._collect_layers(gone)
 
-    async def _collect_layers(self, gone: Sequence[Image]) -> Sequence[str]:
+    async def _collect_layers(self, gone: Sequence[Image]) -> Sequence[Layer]:
         async with self._writing:
             wanted = {diff_id for image in self._images.values() for diff_id in image.diff_ids}
             collected = await self.layers.collect(wanted)
             for image in gone:
                 if image.id not in self._images:
                     await asyncio.to_thread(self.layers.blob_path(image.id).unlink, True)
-        order = [diff_id for image in gone for diff_id in reversed(image.diff_ids)]
-        found = {layer.diff_id for layer in collected}
-        return [diff_id for diff_id in order if diff_id in found]
+        found = {layer.diff_id: layer for layer in collected}
+        order = dict.fromkeys(diff_id for image in gone for diff_id in reversed(image.diff_ids))
+        return [found[diff_id] for diff_id in order if diff_id in found]
 
     def missing(self, diff_ids: Sequence[str], hold: Hold) -> Sequence[str]:
         """Which of these layers are not here; those that are, are held."""

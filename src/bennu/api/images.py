@@ -1,0 +1,150 @@
+"""`/images/…`: everything about images but building them."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+
+from aiohttp import web
+
+from bennu.api.answer import answer, empty
+from bennu.api.image_filters import list_images, prune_test
+from bennu.api.image_shapes import history_json, inspect_json
+from bennu.api.progress import Message, status, stream_progress
+from bennu.api.query import api_minor, filters, flag, text
+from bennu.engine.engine import Engine
+from bennu.errors import InvalidParameter, NotImplementedHere
+from bennu.images import Image, Images
+from bennu.images.importing import import_image
+from bennu.images.reference import TAG, Reference, parse_reference
+from bennu.images.removal import Removal, prune_images, remove_image
+
+
+def routes(engine: Engine) -> list[web.RouteDef]:
+    api = ImageRoutes(engine)
+    return [
+        web.route("GET", "/images/json", api.list),
+        web.route("GET", "/images/search", api.search),
+        web.route("POST", "/images/create", api.create),
+        web.route("POST", "/images/prune", api.prune),
+        web.route("GET", "/images/{name:.+}/json", api.inspect),
+        web.route("GET", "/images/{name:.+}/history", api.history),
+        web.route("POST", "/images/{name:.+}/tag", api.tag),
+        web.route("DELETE", "/images/{name:.+}", api.remove),
+    ]
+
+
+class ImageRoutes:
+    def __init__(self, engine: Engine) -> None:
+        self._journal = engine.services.journal
+        self._images: Images = engine.services.images
+
+    async def _announce(self, action: str, actor_id: str, name: str, labels: Mapping[str, str] | None = None) -> None:
+        await self._journal.publish("image", action, actor_id, {**(labels or {}), "name": name})
+
+    async def _announce_removal(self, removal: Removal) -> None:
+        for action, image_id, labels in removal.events:
+            await self._announce(action, image_id, image_id, labels)
+
+    # --- looking ------------------------------------------------------------------------------------------------
+
+    async def list(self, request: web.Request) -> web.Response:
+        asked, minor = filters(request), api_minor(request)
+        return answer(list_images(self._images, asked, everything=flag(request, "all"), minor=minor))
+
+    async def inspect(self, request: web.Request) -> web.Response:
+        image = self._images.find(request.match_info["name"])
+        return answer(inspect_json(self._images, image, api_minor(request)))
+
+    async def history(self, request: web.Request) -> web.Response:
+        return answer(history_json(self._images, self._images.find(request.match_info["name"])))
+
+    async def search(self, request: web.Request) -> web.Response:
+        raise NotImplementedHere("searching a registry for images is not implemented")
+
+    # --- names and removal --------------------------------------------------------------------------------------
+
+    async def tag(self, request: web.Request) -> web.Response:
+        name = repo_tag(text(request, "repo"), text(request, "tag"))
+        if name is None:
+            raise InvalidParameter("invalid reference format")
+        if name.familiar_name == "sha256":
+            raise InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
+        image = self._images.find(request.match_info["name"])
+        await self._tag(image, name)
+        return empty(201)
+
+    async def _tag(self, image: Image, name: Reference) -> None:
+        await self._images.tag(image, name)
+        await self._announce("tag", image.id, str(name.tagged()), image.labels)
+
+    async def remove(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if not name.strip():
+            raise InvalidParameter("image name cannot be blank")
+        force, prune = flag(request, "force"), not flag(request, "noprune")
+        removal = await remove_image(self._images, name, force=force, prune=prune)
+        await self._announce_removal(removal)
+        return answer(removal.records)
+
+    async def prune(self, request: web.Request) -> web.Response:
+        asked = filters(request)
+        accept = prune_test(asked)
+        removal = await prune_images(self._images, dangling_only=asked.boolean("dangling") is not False, accept=accept)
+        await self._announce_removal(removal)
+        await self._journal.publish("image", "prune", "", {"reclaimed": str(removal.reclaimed)})
+        return answer({"ImagesDeleted": removal.records or None, "SpaceReclaimed": removal.reclaimed})
+
+    # --- coming in ----------------------------------------------------------------------------------------------
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """`docker pull` with `fromImage`, `docker import` with `fromSrc`."""
+        if text(request, "fromImage"):
+            raise NotImplementedHere("pulling is not implemented")
+        return await stream_progress(request, self._import(request))
+
+    async def _import(self, request: web.Request) -> AsyncGenerator[Message, None]:
+        source = text(request, "fromSrc")
+        name = repo_tag(text(request, "repo"), text(request, "tag"))
+        if source != "-":
+            raise NotImplementedHere("importing from a URL is not implemented")
+        image = await import_image(
+            self._images,
+            body_of(request),
+            name=name,
+            message=text(request, "message") or "Imported from -",
+            changes=request.query.getall("changes", []),
+            architecture=_architecture(text(request, "platform")),
+        )
+        if name is not None:
+            await self._announce("tag", image.id, str(name.tagged()), image.labels)
+        await self._announce("import", image.id, image.id, image.labels)
+        yield status(image.id)
+
+
+def repo_tag(repo: str, tag: str) -> Reference | None:
+    """What `repo=` and `tag=` name together; None when neither is given. Raises: InvalidParameter."""
+    if not repo:
+        return None
+    name = parse_reference(repo)
+    if name.digest:
+        raise InvalidParameter("cannot import digest reference")
+    if tag and not TAG.match(tag):
+        raise InvalidParameter("invalid tag format")
+    return Reference(name.domain, name.path, tag or name.tag).tagged()
+
+
+def _architecture(platform: str) -> str:
+    """The middle of `linux/arm64/v8`. Raises: InvalidParameter."""
+    if not platform:
+        return ""
+    system, _, rest = platform.partition("/")
+    if system != "linux":
+        raise InvalidParameter(f'"{platform}": unsupported operating system')
+    return rest.partition("/")[0]
+
+
+async def body_of(request: web.Request) -> AsyncIterator[bytes]:
+    """A large body as it comes. Raises: InvalidParameter when the client leaves in the middle."""
+    try:
+        async for part in request.content.iter_any():
+            yield part
+    except (ConnectionError, web.HTTPException) as error:
+        raise InvalidParameter(f"the client left in the middle of its data: {error}") from None

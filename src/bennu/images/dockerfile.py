@@ -1,0 +1,143 @@
+"""The language of Dockerfile instructions, as far as `--change` of import and commit speaks it. Pure."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from bennu.errors import InvalidParameter
+
+CONTINUED: Final = re.compile(r"\\[ \t]*\n")
+VARIABLE: Final = re.compile(r"\\(.)|\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-+])([^}]*))?\})")
+DURATION: Final = re.compile(r"([0-9]*\.?[0-9]+|[0-9]+\.)(ns|us|µs|μs|ms|s|m|h)")
+UNIT_NS: Final = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9}
+HOUR_NS: Final = 3600 * 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One line: its word in capitals, its flags (`--x=y`) and the rest."""
+
+    word: str
+    flags: Mapping[str, str]
+    rest: str
+
+    def json_list(self) -> list[str] | None:
+        """The rest as a JSON list of strings, None when it is not one: then it is for the shell."""
+        if not self.rest.startswith("["):
+            return None
+        try:
+            return msgspec.json.decode(self.rest, type=list[str])
+        except (msgspec.DecodeError, RecursionError):
+            return None
+
+
+def parse_instructions(lines: Sequence[str]) -> list[Instruction]:
+    """Comments and empty lines are nothing."""
+    text = CONTINUED.sub("", "\n".join(lines))
+    stripped = (line.strip() for line in text.split("\n"))
+    return [_parse_line(line) for line in stripped if line and not line.startswith("#")]
+
+
+def _parse_line(line: str) -> Instruction:
+    word, _, rest = line.replace("\t", " ", 1).partition(" ") if " " not in line else line.partition(" ")
+    rest = rest.strip()
+    flags: dict[str, str] = {}
+    while rest.startswith("--"):
+        flag, _, rest = rest.partition(" ")
+        name, _, value = flag.removeprefix("--").partition("=")
+        if not name:
+            break
+        flags[name] = value
+        rest = rest.lstrip()
+    return Instruction(word.upper(), flags, rest)
+
+
+def split_words(text: str) -> list[str]:
+    """Words parted by blanks; quotes and backslashes keep blanks together and stay in the word."""
+    words: list[str] = []
+    word = ""
+    quote = ""
+    position = 0
+    while position < len(text):
+        char = text[position]
+        position += 1
+        if char == "\\" and position < len(text) and quote != "'":
+            word += char + text[position]
+            position += 1
+        elif not quote and char.isspace():
+            words += [word] if word else []
+            word = ""
+        else:
+            quote = "" if char == quote else char if not quote and char in "\"'" else quote
+            word += char
+    return words + ([word] if word else [])
+
+
+def expand(text: str, env: Mapping[str, str]) -> str:
+    """Take quotes away and put the values of variables in; nothing is replaced inside single quotes."""
+    out = ""
+    for part in re.split(r"('[^']*')", text):
+        if len(part) > 1 and part.startswith("'") and part.endswith("'"):
+            out += part[1:-1]
+        else:
+            out += _substitute(part.replace('\\"', "\0").replace('"', "").replace("\0", '\\"'), env)
+    return out
+
+
+def _substitute(text: str, env: Mapping[str, str]) -> str:
+    def value_of(match: re.Match[str]) -> str:
+        escaped, plain, braced, sign, other = match.groups()
+        if escaped is not None:
+            return str(escaped)
+        value = env.get(plain or braced, "")
+        if sign == "-":
+            return value or str(other)
+        if sign == "+":
+            return str(other) if value else ""
+        return value
+
+    return VARIABLE.sub(value_of, text)
+
+
+def parse_pairs(instruction: Instruction, env: Mapping[str, str]) -> dict[str, str]:
+    """`k=v k2="v 2"`, or the old `k the rest`. Raises: InvalidParameter."""
+    words = split_words(instruction.rest)
+    if not words:
+        raise InvalidParameter(f"{instruction.word} requires at least one argument")
+    if "=" not in words[0]:
+        key, _, value = instruction.rest.partition(" ")
+        if not value.strip():
+            raise InvalidParameter(f"{instruction.word} must have two arguments")
+        return {expand(key, env): expand(value.strip(), env)}
+    pairs: dict[str, str] = {}
+    for word in words:
+        key, found, value = word.partition("=")
+        if not found:
+            raise InvalidParameter(f"Syntax error - can't find = in {_quote(word)}. Must be of the form: name=value")
+        if not key:
+            raise InvalidParameter(f"{instruction.word} names can not be blank")
+        pairs[expand(key, env)] = expand(value, env)
+    return pairs
+
+
+def parse_duration(text: str) -> int:
+    """Go's durations ("1m30s") in ns. Raises: InvalidParameter with Go's words."""
+    body = text.removeprefix("-").removeprefix("+")
+    if body == "0":
+        return 0
+    total, position = 0.0, 0
+    for match in DURATION.finditer(body):
+        if match.start() != position:
+            break
+        position = match.end()
+        total += float(match[1]) * (UNIT_NS.get(match[2]) or HOUR_NS)
+    if not body or position != len(body):
+        raise InvalidParameter(f"time: invalid duration {_quote(text)}")
+    return int(-total if text.startswith("-") else total)
+
+
+def _quote(text: str) -> str:
+    return msgspec.json.encode(text).decode()

@@ -1,0 +1,140 @@
+"""Images made here: from a bare tar (`docker import`), or from what a container wrote (`docker commit`)."""
+
+import asyncio
+import platform
+import sys
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from bennu.errors import BennuError, InvalidParameter
+from bennu.images.changes import apply_changes
+from bennu.images.image import Image, format_time
+from bennu.images.images import Images
+from bennu.images.layers import Layer
+from bennu.images.reference import Reference
+from bennu.process import started
+
+PACK: Final = Path(__file__).with_name("pack.py")
+ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+EMPTY_CONFIG: Final[Mapping[str, Any]] = {
+    "Hostname": "",
+    "Domainname": "",
+    "User": "",
+    "AttachStdin": False,
+    "AttachStdout": False,
+    "AttachStderr": False,
+    "Tty": False,
+    "OpenStdin": False,
+    "StdinOnce": False,
+    "Env": None,
+    "Cmd": None,
+    "Image": "",
+    "Volumes": None,
+    "WorkingDir": "",
+    "Entrypoint": None,
+    "OnBuild": None,
+    "Labels": None,
+}
+
+
+def host_architecture() -> str:
+    """In the words of images (Go's)."""
+    machine = platform.machine()
+    return ARCHITECTURES.get(machine, machine)
+
+
+async def import_image(
+    images: Images,
+    tar: AsyncIterable[bytes],
+    *,
+    name: Reference | None = None,
+    message: str = "",
+    changes: Sequence[str] = (),
+    architecture: str = "",
+) -> Image:
+    """One layer out of a tar, compressed or not. Raises: InvalidParameter, Unavailable; then nothing is left of it."""
+    config = apply_changes(EMPTY_CONFIG, changes)
+    draft = await images.layers.receive(tar)
+    with images.layers.hold() as hold:
+        try:
+            layer = await images.layers.add(draft, hold)
+        except InvalidParameter as error:
+            raise BennuError(str(error)) from error  # dockerd answers 500 to a broken tar
+        created = format_time(time.time_ns())
+        blob = {
+            "architecture": architecture or host_architecture(),
+            "comment": message,
+            "config": config,
+            "created": created,
+            "docker_version": "28.0.0",
+            "history": [{"created": created, "comment": message}],
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
+        }
+        return await images.add(msgspec.json.encode(blob), tags=[name] if name else [])
+
+
+async def commit_image(
+    images: Images,
+    upper_root: Path,
+    parent: Image,
+    config: Mapping[str, Any],
+    *,
+    container_id: str = "",
+    name: Reference | None = None,
+    author: str = "",
+    comment: str = "",
+    created_by: str = "",
+    changes: Sequence[str] = (),
+) -> Image:
+    """The parent and what was written over it (`upper_root/diff`) as a new image.
+
+    `config` is the container's, with Docker's keys. Pause the container before. Raises: InvalidParameter, Unavailable.
+    """
+    config = apply_changes(config, changes)
+    with images.layers.hold() as hold:
+        images.missing(parent.diff_ids, hold)
+        draft = await images.layers.receive(pack_upper(upper_root / "diff"))
+        layer = await images.layers.add(draft, hold)
+        created = format_time(time.time_ns())
+        blob = _committed(parent, config, layer, created, author, comment, created_by) | {"container": container_id}
+        return await images.add(msgspec.json.encode(blob), parent=parent.id, tags=[name] if name else [])
+
+
+def _committed(
+    parent: Image, config: Mapping[str, Any], layer: Layer, created: str, author: str, comment: str, created_by: str
+) -> dict[str, Any]:
+    step = {"created": created, "author": author, "created_by": created_by, "comment": comment}
+    return {
+        "architecture": parent.architecture or host_architecture(),
+        "author": author,
+        "comment": comment,
+        "config": dict(config),
+        "created": created,
+        "docker_version": "28.0.0",
+        "history": [*_history(parent), {key: value for key, value in step.items() if value}],
+        "os": parent.os,
+        "rootfs": {"type": "layers", "diff_ids": [*parent.diff_ids, layer.diff_id]},
+    }
+
+
+def _history(image: Image) -> list[Any]:
+    known = image.raw.get("history")
+    return list(known) if isinstance(known, list) else []
+
+
+async def pack_upper(upper: Path) -> AsyncIterator[bytes]:
+    """A writable layer as a layer's tar, overlayfs's marks turned into whiteouts. Raises: BennuError."""
+    argv: list[str | Path] = [sys.executable, "-I", "-S", PACK, upper]
+    async with started(argv) as process:
+        assert process.stdout is not None and process.stderr is not None
+        while data := await process.stdout.read(1 << 20):
+            yield data
+        complaint = (await process.stderr.read()).decode(errors="replace").strip()
+        if await process.wait() != 0:
+            raise BennuError(f"cannot read what the container wrote: {complaint.splitlines()[-1:]}")
+    await asyncio.sleep(0)
