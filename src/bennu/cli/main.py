@@ -37,6 +37,7 @@ CONTAINER: Final[Table] = {
     "unpause": ("commands.life:unpause", "Unpause all processes within one or more containers"),
     "update": ("commands.look:update", "Update configuration of one or more containers"),
     "wait": ("commands.life:wait", "Block until one or more containers stop, then print their exit codes"),
+    "why": ("commands.why:why", "Tell why a container died, who asked for it, and what was decided then"),
 }
 PS: Final = ("commands.list_containers:ps", "List containers")
 IMAGES: Final = ("commands.images:images", "List images")

@@ -93,8 +93,8 @@ def read_oom(runtime: Runtime, container_id: str, exit_code: int | None) -> Oom 
     return Oom(kills, limit, peak, main_process=exit_code == 137)
 
 
-def read_tail(path: Path) -> list[str]:
-    """The last 20 lines of a container's log. Blocks; no log is no lines."""
+def read_tail(path: Path, since_ns: int) -> list[str]:
+    """The last 20 lines a container has logged since an instant. Blocks; no log is no lines."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -102,20 +102,21 @@ def read_tail(path: Path) -> list[str]:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return []
-    return [_text_of(line) for line in lines[-TAIL_LINES:] if line.count(" ") >= 2]
+    since = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since_ns // 10**9)) + f".{since_ns % 10**9:09d}"
+    return [text for line in lines[-TAIL_LINES:] if (text := _text_since(line, since)) is not None]
 
 
-def _text_of(line: str) -> str:
-    """A line of conmon's log: `TIME STREAM F|P TEXT`."""
+def _text_since(line: str, since: str) -> str | None:
+    """The text of a line of conmon's log (`TIME STREAM F|P TEXT`, times in UTC); None if it is older or cut off."""
     parts = line.split(" ", 3)
-    return parts[3] if len(parts) == 4 else ""
+    return parts[3] if len(parts) == 4 and parts[0] >= since else None
 
 
 async def certify(record: Record, ending: Ending, decision: Decision, log_path: Path) -> Certificate:
     """Put together what is known of an end. `record` is that of the life that ended."""
     cause, asked_by = classify_death(ending)
     signals: list[SentSignal] = list(ending.signals)
-    tail = [] if ending.start_error else await asyncio.to_thread(read_tail, log_path)
+    tail = [] if ending.start_error else await asyncio.to_thread(read_tail, log_path, record.started_at_ns)
     probes = record.health.log if record.health else []
     return Certificate(
         container_id=record.id,

@@ -253,7 +253,8 @@ class Supervisor:
         exit_code = ended.exit_code if ended else None
         return Ending(
             exit_code=exit_code,
-            finished_at_ns=ended.finished_at_ns if ended else time.time_ns(),
+            # The exit file's time has the kernel's coarse clock: it can seem to lie before the start.
+            finished_at_ns=max(ended.finished_at_ns, self.record.started_at_ns) if ended else time.time_ns(),
             signals=self.record.signals,
             oom=read_oom(runtime, self.id, exit_code),
         )

@@ -1,0 +1,97 @@
+"""why: how a container died, who asked for it, and what was decided then."""
+
+import json as json_module
+from typing import Any
+
+from bennu.cli.client import Client, segment
+from bennu.cli.command import command, switch
+from bennu.cli.failure import Failure
+from bennu.cli.output import align, say
+
+
+@command(
+    "CONTAINER",
+    switch("-a, --all", "Show all its lives in a table, newest first"),
+    switch("--json", "Print the certificates as JSON"),
+    least=1,
+    most=1,
+)
+def why(client: Client, words: list[str], *, all: bool, json: bool) -> None:
+    deaths = client.json("GET", f"/bennu/v1/containers/{segment(words[0])}/deaths")
+    if json:
+        print_json(deaths if all else deaths[:1])
+        return
+    if not deaths:
+        raise Failure(f"{words[0]} has not died yet")
+    if all:
+        say(align([HEADERS, *(row(death) for death in deaths)]))
+    else:
+        say("\n".join(full_story(deaths[0])))
+
+
+HEADERS = ("LIFE", "ENDED", "LIVED", "CAUSE", "EXIT", "ASKED BY", "THEN")
+
+
+def print_json(deaths: list[dict[str, Any]]) -> None:
+    say(json_module.dumps(deaths, indent=4, ensure_ascii=False))
+
+
+def row(death: dict[str, Any]) -> tuple[str, ...]:
+    from bennu.cli.output import ellipsis
+    from bennu.lifecycle.telling import format_ns
+
+    code = death["ExitCode"]
+    return (
+        str(death["Life"]),
+        shorten_time(death["FinishedAt"]),
+        format_ns(death["Lived"]),
+        death["Cause"],
+        "unknown" if code is None else str(code),
+        ellipsis(asker(death["AskedBy"]), 40),
+        f"{death['Decision']['Action']}: {death['Decision']['Reason']}",
+    )
+
+
+def full_story(death: dict[str, Any]) -> list[str]:
+    lines = [*death["Story"]]
+    if death["Hints"]:
+        lines += ["", *(f"Hint: {hint}" for hint in death["Hints"])]
+    lines += ["", *align(facts(death)).splitlines()]
+    for signal in death["Signals"]:
+        lines.append(f"Signal:   {shorten_time(signal['Time'])}  {signal['Name']} ({signal['Verb']})")
+    for probe in death["Probes"][-3:]:
+        lines.append(f"Probe:    {probe['End']}  {probe['ExitCode']}  {probe['Output'].strip()}")
+    if death["LogTail"]:
+        lines += ["", "It said last:", *(f"  {line}" for line in death["LogTail"])]
+    return lines
+
+
+def facts(death: dict[str, Any]) -> list[tuple[str, str]]:
+    from bennu.lifecycle.telling import format_ns
+
+    found = [
+        ("Container", f"{death['Name']} ({death['ContainerID'][:12]}), image {death['Image']}"),
+        ("Life", f"{death['Life']}, from {shorten_time(death['StartedAt'])} to {shorten_time(death['FinishedAt'])}"),
+        ("Lived", format_ns(death["Lived"])),
+        ("Cause", death["Cause"]),
+        ("Exit", death["Meaning"]),
+        ("Asked by", asker(death["AskedBy"])),
+        ("Policy", death["RestartPolicy"]),
+        ("Then", f"{death['Decision']['Action']}: {death['Decision']['Reason']}"),
+    ]
+    if death["Decision"]["NextTry"]:
+        found.append(("Next try", shorten_time(death["Decision"]["NextTry"])))
+    if oom := death["Oom"]:
+        found.append(("Memory", f"{oom['Kills']} killed, limit {oom['LimitBytes']}, peak {oom['PeakBytes']} bytes"))
+    return [(f"{name}:", value) for name, value in found]
+
+
+def asker(by: dict[str, Any]) -> str:
+    if by["Kind"] == "client" and by["Pid"] is not None:
+        return f"{by['Command'] or 'a client'} (pid {by['Pid']}, uid {by['Uid']})"
+    return " ".join(filter(None, (by["Kind"], by["Command"])))
+
+
+def shorten_time(moment: str) -> str:
+    """`2026-03-01 12:00:00Z`, or `never`."""
+    return moment[:19].replace("T", " ") + "Z" if moment else "never"
