@@ -54,6 +54,7 @@ class Cli:
         env: Mapping[str, str] | None = None,
     ) -> Said:
         """Run to the end. `stdin=None` is closed input."""
+        __tracebackhide__ = True
         argv = self._argv(words)
         data = stdin.encode() if isinstance(stdin, str) else stdin
         how = {"stdin": subprocess.DEVNULL} if data is None else {"input": data}

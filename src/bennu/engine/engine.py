@@ -3,6 +3,7 @@
 import asyncio
 import builtins
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from bennu.engine.removal import remove_container
 from bennu.engine.services import Services
 from bennu.engine.validate import validate_name
 from bennu.errors import Conflict, InvalidParameter, NotFound
+from bennu.host import prepare
 from bennu.images import Images
 from bennu.lifecycle.death import Asker
 from bennu.model import ContainerConfig, HostConfig, NetworkingConfig
@@ -31,6 +33,8 @@ from bennu.store import open_sqlite
 from bennu.volumes import Volumes
 
 NAME_TRIES: Final = 6
+
+log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -200,8 +204,12 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
     """
     for root in (options.data_root, options.exec_root):
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
-    runtime = Runtime(options.exec_root, oci=options.oci_runtime)
     async with open_sqlite(options.data_root / "state.db") as store, Background() as tasks:
+        networks = Networks(store, options.data_root, options.exec_root, bridge=options.bridge, bip=options.bip)
+        prepared = await prepare(options.data_root, options.oci_runtime, bridge=networks.bridge)
+        for finding in prepared.findings:
+            log.warning("%s: %s%s", finding.name, finding.text, f" (cure: {finding.cure})" if finding.cure else "")
+        runtime = Runtime(options.exec_root, oci=prepared.oci_runtime)
         services = Services(
             data_root=options.data_root,
             exec_root=options.exec_root,
@@ -210,7 +218,7 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
             journal=Journal(store),
             deaths=Deaths(store),
             images=Images(options.data_root / "images", store),
-            networks=Networks(store, options.data_root, options.exec_root, bridge=options.bridge, bip=options.bip),
+            networks=networks,
             volumes=Volumes(options.data_root / "volumes", store),
             runtime=runtime,
             host_facts=await asyncio.to_thread(read_host_facts, runtime.cgroups),
