@@ -20,6 +20,7 @@ def all_routes(engine: Engine) -> list[web.RouteDef]:
         *exec.routes(engine),
         *events.routes(engine),
         *files.routes(engine),
+        *logs.routes(engine),
         *images.routes(engine),
         *networks.routes(engine),
         *deaths.routes(engine),

@@ -2,18 +2,22 @@
 
 import asyncio
 import dataclasses
+import time
+from contextlib import aclosing
 from typing import Final
 
 from aiohttp import WSMsgType, web
 
 from bennu.api.detach import parse_keys
 from bennu.api.errors import status_of
+from bennu.api.logs import Dress, check_has_log
 from bennu.api.query import flag, text
 from bennu.api.sessions import Client, Ended, Terms, join
 from bennu.api.streams import Hijacked, ends_with_client, refuse_as_text, stream_type, take_over
 from bennu.engine.attach import Attachment
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
+from bennu.engine.logs import LogQuery, read_logs
 from bennu.engine.waits import WaitCondition
 from bennu.errors import BennuError
 
@@ -38,12 +42,16 @@ class Attach:
         try:
             container = self._engine.find(request.match_info["id"])
             terms = read_terms(request, container)
+            if flag(request, "logs"):
+                check_has_log(container)
             attachment = await container.attach() if flag(request, "stream") else None
         except BennuError as error:
             status = status_of(error)
             return await refuse_as_text(request, f"{status} {REASONS.get(status, 'Internal Server Error')}", str(error))
 
         async def work(connection: Hijacked) -> None:
+            if flag(request, "logs"):
+                await self._replay(container, connection, terms)
             if attachment is not None:
                 await hold(container, attachment, connection, terms)
 
@@ -52,6 +60,15 @@ class Attach:
         finally:
             if attachment is not None:
                 container.detach(attachment)
+
+    async def _replay(self, container: Container, client: Client, terms: Terms) -> None:
+        """What the container has written so far. What it writes meanwhile waits in the attachment."""
+        query = LogQuery(stdout=terms.stdout, stderr=terms.stderr, until_ns=time.time_ns())
+        dress = Dress(tty=not terms.framed)
+        path = self._engine.services.log_path(container.id)
+        async with aclosing(read_logs(path, query, ended=container.exited)) as batches:
+            async for records in batches:
+                await client.write(dress.encode(records))
 
     @ends_with_client
     async def attach_web_socket(self, request: web.Request) -> web.StreamResponse:

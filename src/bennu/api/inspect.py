@@ -35,7 +35,7 @@ def inspect_container(
         "ResolvConfPath": str(folder / "resolv.conf"),
         "HostnamePath": str(folder / "hostname"),
         "HostsPath": str(folder / "hosts"),
-        "LogPath": log_path(folder, record),
+        "LogPath": shown_log_path(engine, record),
         "Name": f"/{record.name}",
         "RestartCount": record.restart_count,
         "Driver": STORAGE_DRIVER,
@@ -82,10 +82,11 @@ def state_of(container: Container) -> Json:
     return state
 
 
-def log_path(folder: Path, record: Record) -> str:
+def shown_log_path(engine: Engine, record: Record) -> str:
+    """Empty before the first start and where no log is kept."""
     if not record.started_at_ns or record.host_config.log_config.type == "none":
         return ""
-    return str(folder / f"{record.id}-json.log")
+    return str(engine.services.log_path(record.id))
 
 
 def graph_driver(folder: Path) -> Json:
