@@ -2,7 +2,19 @@
 
 from aiohttp import web
 
-from bennu.api import absent, attach, containers, deaths, events, exec, files, images, networks, system
+from bennu.api import (
+    absent,
+    attach,
+    containers,
+    deaths,
+    events,
+    exec,
+    files,
+    images,
+    logs,
+    networks,
+    system,
+)
 from bennu.api.assembly import assemble
 from bennu.engine.engine import Engine
 
