@@ -1,0 +1,124 @@
+"""The nftables table as text; and, where nft is, that the kernel's own parser takes it."""
+
+import itertools
+import shutil
+import subprocess
+
+import pytest
+
+from bennu.network.nft import _expected, count_listing, parse_generation
+from bennu.network.rules import BridgeRules, Forward, Plan, render_change, render_removal, render_table
+
+WEB = Forward("tcp", "0.0.0.0", 8080, "172.17.0.2", 80)
+LOCAL = Forward("udp", "127.0.0.1", 53, "172.17.0.2", 53)
+SIX = Forward("tcp", "::", 8080, "fd00::2", 80)
+SIX_ONE = Forward("tcp", "fd00::1", 8080, "fd00::2", 80)
+BRIDGES = (
+    BridgeRules("bennu0", ("172.17.0.0/16",)),
+    BridgeRules("br-six", ("172.18.0.0/16", "fd00::/64")),
+    BridgeRules("br-inner", ("172.19.0.0/16",), internal=True),
+    BridgeRules("br-quiet", ("172.20.0.0/16",), icc=False, masquerade=False),
+)
+
+
+def test_each_port_is_one_element_of_the_map_for_its_kind() -> None:
+    text = render_table("t", Plan(BRIDGES, frozenset({WEB, LOCAL, SIX, SIX_ONE})))
+    assert "map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; elements = { tcp . 8080 :" in text
+    assert "elements = { tcp . 8080 : 172.17.0.2 . 80 }" in text
+    assert "elements = { 127.0.0.1 . udp . 53 : 172.17.0.2 . 53 }" in text
+    assert "elements = { tcp . 8080 : fd00::2 . 80 }" in text
+    assert "elements = { fd00::1 . tcp . 8080 : fd00::2 . 80 }" in text
+
+
+def test_only_networks_that_ask_for_it_are_masqueraded() -> None:
+    text = render_table("t", Plan(BRIDGES))
+    assert 'oifname != "bennu0" ip saddr 172.17.0.0/16 masquerade' in text
+    assert 'oifname != "br-six" ip6 saddr fd00::/64 masquerade' in text
+    assert 'oifname != "br-inner"' not in text and 'oifname != "br-quiet"' not in text
+
+
+def test_internal_networks_are_closed_and_quiet_ones_open_for_published_ports_only() -> None:
+    text = render_table("t", Plan(BRIDGES))
+    assert 'iifname { "br-inner" } drop' in text and 'oifname { "br-inner" } drop' in text
+    assert 'iifname "br-quiet" oifname "br-quiet" ct status dnat accept' in text
+    assert 'iifname "bennu0" oifname "bennu0" accept' in text
+
+
+def test_what_goes_nowhere_near_our_bridges_meets_no_verdict() -> None:
+    """A host's other traffic is nobody's business here: every rule that filters names one of our interfaces."""
+    chain = render_table("t", Plan(BRIDGES)).partition("chain forward {")[2].partition("}\n\t}")[0]
+    for line in map(str.strip, chain.splitlines()):
+        if line.endswith(("drop", "accept")):
+            assert line.startswith(("iifname", "oifname")), line
+
+
+def test_a_change_names_only_what_changed() -> None:
+    text = render_change("t", {WEB, LOCAL}, {WEB, SIX})
+    assert text.splitlines() == [
+        "delete element inet t port4 { 127.0.0.1 . udp . 53 }",
+        "add element inet t any6 { tcp . 8080 : fd00::2 . 80 }",
+    ]
+    assert render_change("t", {WEB}, {WEB}) == ""
+
+
+def test_a_port_that_moves_is_deleted_before_it_is_added() -> None:
+    moved = Forward("tcp", "0.0.0.0", 8080, "172.17.0.3", 80)
+    assert [line.split()[0] for line in render_change("t", {WEB}, {moved}).splitlines()] == ["delete", "add"]
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
+@pytest.mark.parametrize("bridges", [pytest.param(part, id=str(len(part))) for n in range(5) for part in [BRIDGES[:n]]])
+def test_the_kernels_parser_accepts_every_table_and_lists_what_we_count(bridges: tuple[BridgeRules, ...]) -> None:
+    forwards = [WEB, LOCAL, SIX, SIX_ONE]
+    for size in range(len(forwards) + 1):
+        for chosen in itertools.combinations(forwards, size):
+            plan = Plan(bridges, frozenset(chosen))
+            check(render_table("bennu_parse_only", plan))
+    check(render_removal("bennu_parse_only"))
+
+
+def check(script: str) -> None:
+    done = subprocess.run(["nft", "--check", "-f", "-"], input=script, capture_output=True, text=True)
+    if "Operation not permitted" in done.stderr:
+        pytest.skip("nft --check needs root")
+    assert done.returncode == 0, f"{done.stderr}\n{script}"
+
+
+LISTING = """table inet t {
+	map any4 {
+		type inet_proto . inet_service : ipv4_addr . inet_service
+		elements = { 6 . 8080 : 172.17.0.2 . 80,
+				6 . 8081 : 172.17.0.3 . 80 }
+	}
+
+	chain published {
+		dnat ip to ip daddr . meta l4proto . th dport map @port4
+	}
+
+	chain guard {
+		type filter hook prerouting priority raw; policy accept;
+		iifname "bennu0" ip daddr 127.0.0.0/8 drop
+	}
+}
+"""
+
+
+def test_rules_and_elements_of_a_listing_are_counted() -> None:
+    assert count_listing(LISTING) == (2, 2)
+    assert count_listing("") == (0, 0)
+
+
+def test_what_is_expected_of_a_plan_counts_its_rules() -> None:
+    few, more = _expected(Plan(BRIDGES[:1])), _expected(Plan(BRIDGES))
+    assert few[1] == 0 and more[0] > few[0] > 5
+    assert _expected(Plan((), frozenset({WEB, SIX})))[1] == 2
+
+
+def test_a_generation_is_read_from_the_kernels_answer() -> None:
+    answer = bytes.fromhex(
+        "2c000000 0f0a0000 01000000 00000000 00000000 08000100 00000007 08000200 000004d2".replace(" ", "")
+    )
+    assert parse_generation(answer) == 7
+    for cut in range(28):
+        assert parse_generation(answer[:cut]) == -1
+    assert parse_generation(b"\0" * 64) == -1
