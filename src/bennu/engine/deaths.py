@@ -13,6 +13,8 @@ from typing import Final
 
 import msgspec
 
+from bennu.engine.log_files import mark_end_of_run
+from bennu.engine.log_records import Assembler
 from bennu.engine.record import Record
 from bennu.lifecycle.death import (
     Certificate,
@@ -93,30 +95,25 @@ def read_oom(runtime: Runtime, container_id: str, exit_code: int | None) -> Oom 
     return Oom(kills, limit, peak, main_process=exit_code == 137)
 
 
-def read_tail(path: Path, since_ns: int) -> list[str]:
-    """The last 20 lines a container has logged since an instant. Blocks; no log is no lines."""
+def close_log(path: Path, record: Record, ended_ns: int) -> list[str]:
+    """Mark the end of the run in the log and answer the last 20 lines of that run. Blocks; no log is no lines."""
     try:
+        mark_end_of_run(path, ended_ns)
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
+            records = list(Assembler().feed(file.read()))
     except OSError:
         return []
-    since = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since_ns // 10**9)) + f".{since_ns % 10**9:09d}"
-    return [text for line in lines[-TAIL_LINES:] if (text := _text_since(line, since)) is not None]
-
-
-def _text_since(line: str, since: str) -> str | None:
-    """The text of a line of conmon's log (`TIME STREAM F|P TEXT`, times in UTC); None if it is older or cut off."""
-    parts = line.split(" ", 3)
-    return parts[3] if len(parts) == 4 and parts[0] >= since else None
+    said = b"".join(item.data for item in records if item.at_ns >= record.started_at_ns)
+    return said.decode(errors="replace").splitlines()[-TAIL_LINES:]
 
 
 async def certify(record: Record, ending: Ending, decision: Decision, log_path: Path) -> Certificate:
     """Put together what is known of an end. `record` is that of the life that ended."""
     cause, asked_by = classify_death(ending)
     signals: list[SentSignal] = list(ending.signals)
-    tail = [] if ending.start_error else await asyncio.to_thread(read_tail, log_path, record.started_at_ns)
+    tail = [] if ending.start_error else await asyncio.to_thread(close_log, log_path, record, ending.finished_at_ns)
     probes = record.health.log if record.health else []
     return Certificate(
         container_id=record.id,
