@@ -109,7 +109,7 @@ def roll_out(scene: Scene, slots: list[Slot], touched: set[SlotKey], evidence: E
     """
     service = scene.service
     status, rollout = service.update_status, service.rollout
-    seats = survey(scene, slots)
+    seats = survey(scene, slots, touched)
     untouched = [seat for seat in seats if seat.key not in touched]
     if status is not None and status.state.is_paused:
         finish(scene, seats, untouched, paused=True)

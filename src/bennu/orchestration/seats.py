@@ -13,12 +13,12 @@ calls a worker is here a slot that *holds* one of the `parallelism` places:
   task ran once; it is what keeps a bad image from taking down more than `parallelism` slots (design law 4).
 * and afterwards until the delay since its new task first ran, or ended, is over (also after the last slot).
 * A slot whose failure was counted and tolerated (`Rollout.failed`) holds nothing but that delay, and one that
-  was only just created by scaling up holds nothing at all.
+  was not there when the rollout began (scale-up) holds nothing at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from enum import Enum
 
@@ -48,6 +48,8 @@ class Seat:
     why: str = ""  # why it is outdated
     failed: bool = False  # counted and tolerated
     delay_ends_ns: int | None = None  # None: no delay, or not begun
+    is_new: bool = False  # was not there when the rollout began
+    is_touched: bool = False  # this look already does something here
 
     @property
     def key(self) -> SlotKey:
@@ -60,9 +62,13 @@ class Seat:
     @property
     def is_down(self) -> bool:
         """Missing from service, and on its way (back)."""
-        if self.phase is Phase.COMING:
-            return self.keep is not None and self.keep.origin is not Origin.CREATE
-        return self.phase is Phase.IN_WORK and not self.old_serves and not (self.keep and is_serving(self.keep))
+        if self.is_new:
+            return False
+        if self.phase is Phase.OUTDATED:  # its task ended just now, and the successor is being made up to date
+            return self.is_touched and bool(self.others) and not self.old_serves
+        if self.phase is Phase.IN_WORK:
+            return not self.old_serves and not (self.keep and is_serving(self.keep))
+        return self.phase is Phase.COMING
 
     def holds(self, now_ns: int) -> bool:
         """Whether it occupies one of the `parallelism` places."""
@@ -70,7 +76,7 @@ class Seat:
             return True
         if self.failed:
             return False
-        return self.phase is Phase.IN_WORK or (self.phase is Phase.COMING and self.is_down)
+        return self.phase is Phase.IN_WORK or self.is_down
 
     def is_finished(self, now_ns: int) -> bool:
         """Whether the updater has nothing left to do here."""
@@ -83,10 +89,10 @@ class Seat:
         return self.made is None or done_at(self.made) is not None
 
 
-def survey(scene: Scene, slots: Iterable[Slot]) -> list[Seat]:
-    """All slots of a service that counts them, as the updater sees them."""
+def survey(scene: Scene, slots: Iterable[Slot], touched: Set[SlotKey] = frozenset()) -> list[Seat]:
+    """The live and stopped slots as the updater sees them; `touched` are those this look already changes."""
     rollout = scene.service.rollout
-    return [_seat(scene, slot, rollout) for slot in slots]
+    return [_seat(scene, slot, rollout, slot.key in touched) for slot in slots]
 
 
 def is_serving(task: Task) -> bool:
@@ -100,7 +106,7 @@ def done_at(task: Task) -> int | None:
     return task.status.applied_at_ns if task.has_ended else None
 
 
-def _seat(scene: Scene, slot: Slot, rollout: Rollout | None) -> Seat:
+def _seat(scene: Scene, slot: Slot, rollout: Rollout | None, is_touched: bool) -> Seat:
     made = _made_by_run(scene, slot, rollout)
     done = done_at(made) if made is not None else None
     delay_ns = config_in_force(scene.service).delay_ns
@@ -122,6 +128,8 @@ def _seat(scene: Scene, slot: Slot, rollout: Rollout | None) -> Seat:
         why=why,
         failed=rollout is not None and slot.key in rollout.failed,
         delay_ends_ns=done + delay_ns if done is not None and delay_ns else None,
+        is_new=rollout is not None and slot.key not in rollout.slots,
+        is_touched=is_touched,
     )
 
 

@@ -1,0 +1,45 @@
+"""`python -m bennu.simulate`: find the history that breaks a law.
+
+--seeds N [--from M]     play N histories, stop at the first that breaks a law, print how to replay it
+--seed N [--verbose]     replay one, with every action and event in words
+--nodes N [--services S --replicas R]    one large cluster, and what it costs
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from bennu.simulate.run import SeedFailed, run_cluster, run_seed, run_seeds
+
+
+def main() -> int:
+    """Exit status 0: all laws held. 1: one did not; how to see it is on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m bennu.simulate", description="Simulate services under faults.")
+    parser.add_argument("--seeds", type=int, default=1000, help="how many histories to play")
+    parser.add_argument("--from", dest="first", type=int, default=0, help="the first seed")
+    parser.add_argument("--seed", type=int, help="replay this one history")
+    parser.add_argument("--verbose", action="store_true", help="tell the history while it is replayed")
+    parser.add_argument("--nodes", type=int, help="run one large cluster of this many nodes")
+    parser.add_argument("--services", type=int, default=100)
+    parser.add_argument("--replicas", type=int, default=1000)
+    options = parser.parse_args()
+    began = time.perf_counter()
+    try:
+        if options.nodes is not None:
+            print(run_cluster(nodes=options.nodes, services=options.services, replicas=options.replicas))
+        elif options.seed is not None:
+            run_seed(options.seed, verbose=True)
+            print(f"seed {options.seed}: all laws held")
+        else:
+            print(run_seeds(range(options.first, options.first + options.seeds)))
+    except SeedFailed as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    print(f"{time.perf_counter() - began:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""The programs that simulated tasks run: how they come up, how long they live, how they die.
+
+A task's `container` payload is the program's name and a release number: b"good#3". Everything random about a life is
+drawn from the world's generator, so a seed is a history.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from bennu.orchestration.states import NS_PER_SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Times in seconds; a pair is drawn from uniformly. `lives` None: until stopped."""
+
+    prepare: tuple[float, float] = (0.02, 0.4)
+    start: tuple[float, float] = (0.02, 0.5)  # until it runs, and is healthy if it has a check
+    lives: tuple[float, float] | None = None
+    exit_code: int = 0
+    is_rejected: bool = False  # no such image
+    never_ready: bool = False  # starts and never becomes healthy
+    stop: tuple[float, float] = (0.01, 0.6)  # from the stop signal to its end
+    drain: tuple[float, float] = (0.0, 3.0)  # how long its last connection lasts
+
+    @property
+    def is_good(self) -> bool:
+        return self.lives is None and not self.is_rejected and not self.never_ready
+
+
+PROGRAMS: Final = {
+    "good": Program(),
+    "slow": Program(prepare=(1, 5), start=(2, 8)),
+    "stubborn": Program(stop=(9.9, 10.0), drain=(0, 30)),
+    "crash": Program(lives=(0.0, 0.3), exit_code=1),
+    "early": Program(lives=(0.5, 4.0), exit_code=7),
+    "late": Program(lives=(8.0, 40.0), exit_code=137),
+    "brief": Program(lives=(1.0, 9.0), exit_code=0),
+    "missing": Program(is_rejected=True),
+    "unready": Program(never_ready=True),
+}
+
+
+def program_of(container: bytes) -> Program:
+    return PROGRAMS[container.decode().partition("#")[0]]
+
+
+def draw(random: Random, span: tuple[float, float]) -> int:
+    """A duration in nanoseconds."""
+    return int(random.uniform(*span) * NS_PER_SECOND)

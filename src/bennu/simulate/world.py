@@ -1,0 +1,103 @@
+"""The world of a simulation: virtual time, the durable store, and who is told what.
+
+Law: what is in `World` survives every simulated death; what is in `Manager` and `Agent` objects survives only as their
+docstrings say. All randomness comes from one generator, and no set of strings is ever iterated: a seed is a history.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import TYPE_CHECKING
+
+from bennu.orchestration.model import Node, NodeId, Service, ServiceId, Task, TaskId
+from bennu.orchestration.states import NS_PER_SECOND
+
+if TYPE_CHECKING:
+    from bennu.simulate.agent import Agent
+    from bennu.simulate.laws import Laws
+    from bennu.simulate.manager import Manager
+
+
+class World:
+    """Time, store and people. `now_ns` is true time: it only the simulator knows."""
+
+    manager: Manager
+    laws: Laws
+
+    def __init__(self, seed: int, *, verbose: bool = False) -> None:
+        self.random = Random(seed)
+        self.now_ns = 1_000 * NS_PER_SECOND
+        self.wall_offset_ns = 0
+        self.services: dict[ServiceId, Service] = {}
+        self.tasks: dict[TaskId, Task] = {}
+        self.nodes: dict[NodeId, Node] = {}
+        self.agents: dict[NodeId, Agent] = {}
+        self.newest_stored_ns = 0
+        self.steps = 0
+        self.verbose = verbose
+        self._of_service: dict[ServiceId, dict[TaskId, Task]] = {}
+        self._on_node: dict[NodeId, dict[TaskId, None]] = {}
+        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._sequence = 0
+        self._ids = 0
+
+    # -- time
+
+    def after(self, delay_ns: int, do: Callable[[], None]) -> None:
+        """Do something later. Same instants keep their order."""
+        self._sequence += 1
+        heapq.heappush(self._queue, (self.now_ns + max(0, delay_ns), self._sequence, do))
+
+    def run_until(self, until_ns: int) -> None:
+        while self._queue and self._queue[0][0] <= until_ns:
+            self.now_ns, _, do = heapq.heappop(self._queue)
+            self.steps += 1
+            do()
+        self.now_ns = until_ns
+
+    def say(self, text: str) -> None:
+        if self.verbose:
+            print(f"{(self.now_ns - 1_000 * NS_PER_SECOND) / NS_PER_SECOND:9.3f}  {text}")
+
+    # -- store
+
+    def new_task_id(self) -> TaskId:
+        self._ids += 1
+        return TaskId(f"t{self._ids:05d}")
+
+    def put_service(self, service: Service) -> None:
+        self.services[service.id] = service
+        self._of_service.setdefault(service.id, {})
+
+    def put_task(self, task: Task) -> None:
+        old = self.tasks.get(task.id)
+        self.laws.on_task(old, task)
+        self.tasks[task.id] = task
+        self._of_service.setdefault(task.service_id, {})[task.id] = task
+        if task.node_id is not None:
+            self._on_node.setdefault(task.node_id, {})[task.id] = None
+        self.newest_stored_ns = max(self.newest_stored_ns, task.created_at_ns, task.status.applied_at_ns)
+
+    def delete_task(self, task_id: TaskId) -> None:
+        task = self.tasks.pop(task_id, None)
+        if task is None:
+            return
+        del self._of_service[task.service_id][task_id]
+        if task.node_id is not None:
+            self._on_node.get(task.node_id, {}).pop(task_id, None)
+
+    def tasks_of(self, service_id: ServiceId) -> list[Task]:
+        return list(self._of_service.get(service_id, {}).values())
+
+    def tasks_on(self, node_id: NodeId) -> Iterator[Task]:
+        return (self.tasks[task_id] for task_id in self._on_node.get(node_id, {}))
+
+    def service_ids(self) -> list[ServiceId]:
+        """Services that are there or have tasks left."""
+        return [
+            service_id
+            for service_id in self._of_service
+            if self.services.get(service_id) or self._of_service[service_id]
+        ]
