@@ -1,0 +1,172 @@
+"""Where a demo plays: a bennud with roots, socket, mounts and network of its own, gone without a trace afterwards.
+
+The daemon gets a network and a mount namespace for itself, so whatever it makes there ends with it. Its socket is an
+ordinary file: another terminal can look in while the demo runs.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import bennu
+from bennu.cli.client import Client
+from bennu.cli.failure import Failure
+from bennu.cli.output import say
+
+SOURCE: Final = Path(bennu.__file__).parents[2]  # examples live in the source tree, not in the package
+PROGRAMS: Final = Path(sys.executable).parent
+START_TIMEOUT_S: Final = 20.0
+COMMAND_TIMEOUT_S: Final = 300.0
+BOLD, DIM, GREEN, RED, RESET = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
+
+
+@dataclass(slots=True)
+class Stage:
+    """One daemon and one client on it. `program` is what is typed: docker or bennu."""
+
+    program: str
+    path: str
+    folder: Path
+    host: str
+    pace_s: float
+    colours: bool
+    surprises: list[str] = field(default_factory=list)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        private = {
+            "DOCKER_HOST": self.host,
+            "BENNU_HOST": self.host,
+            "DOCKER_CONFIG": str(self.folder / "docker"),
+            "DOCKER_BUILDKIT": "0",
+            "DOCKER_CLI_HINTS": "false",
+        }
+        return {**os.environ, **private}
+
+    def paint(self, colour: str, text: str) -> str:
+        return f"{colour}{text}{RESET}" if self.colours else text
+
+    def tell(self, text: str) -> None:
+        """A sentence of the narrator."""
+        say("")
+        say(self.paint(BOLD, f"# {text}"))
+        time.sleep(self.pace_s)
+
+    def type(self, *words: str, expect: str = "", code: int = 0) -> str:
+        """Type a command, show its real output. What was not as promised is marked and remembered."""
+        self.show(words)
+        done = subprocess.run(
+            [self.path, *words],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+        output = done.stdout.decode(errors="replace")
+        sys.stdout.write(output)
+        if done.returncode:
+            say(self.paint(DIM, f"(exit code {done.returncode})"))
+        if done.returncode != code:
+            self.surprise(f"exit code {done.returncode} instead of {code}", words)
+        if expect not in output:
+            self.surprise(f"expected to read: {expect}", words)
+        time.sleep(self.pace_s)
+        return output
+
+    def follow(self, *words: str, seconds: float) -> None:
+        """Type a command that does not end, watch it for a while."""
+        self.show(words)
+        watched = subprocess.Popen([self.path, *words], env=self.environment, stdin=subprocess.DEVNULL)
+        time.sleep(seconds)
+        if watched.poll() is not None:
+            self.surprise("ended by itself", words)
+        watched.send_signal(signal.SIGINT)
+        watched.wait()
+        say("^C")
+
+    def show(self, words: Sequence[str]) -> None:
+        import shlex
+
+        said = shlex.join([self.program, *words])
+        say(self.paint(GREEN, "$ ") + said)
+        sys.stdout.flush()
+
+    def surprise(self, text: str, words: Sequence[str]) -> None:
+        self.surprises.append(f"{self.program} {' '.join(words)}: {text}")
+        say(self.paint(RED, f"!! {text}"))
+
+
+@contextlib.contextmanager
+def private_daemon(folder: Path) -> Iterator[str]:
+    """The address of a daemon that lives as long as the block. Raises: Failure with its log when it does not start."""
+    run = Path(f"/run/bennu-demo-{secrets.token_hex(3)}")
+    run.mkdir(mode=0o711)
+    host = f"unix://{run}/bennu.sock"
+    bennud = [PROGRAMS / "bennud", "--data-root", folder / "data", "--exec-root", run, "-H", host]
+    # A shell only to bring loopback up; the daemon takes its place.
+    argv = ["unshare", "--mount", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *map(str, bennud)]
+    with (folder / "log").open("wb") as log:
+        daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+    try:
+        wait_for_answer(host, daemon, folder / "log")
+        yield host
+        with contextlib.suppress(Failure):
+            remove_containers(Client(host))
+    finally:
+        daemon.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            daemon.wait(30)
+        daemon.kill()
+        daemon.wait()
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def wait_for_answer(host: str, daemon: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + START_TIMEOUT_S
+    while True:
+        if daemon.poll() is not None or time.monotonic() > end:
+            raise Failure(f"bennud did not start:\n{log.read_text(errors='replace')}")
+        try:
+            Client(host).do("GET", "/_ping")
+        except Failure:
+            time.sleep(0.05)
+        else:
+            return
+
+
+def remove_containers(client: Client) -> None:
+    for container in client.json("GET", "/containers/json", query={"all": True}):
+        client.do("DELETE", f"/containers/{container['Id']}", query={"force": True, "v": True})
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="bennu-demo-"))
+    try:
+        (folder / "docker").mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def base_image(name: str) -> Path:
+    """The tar file of a base image; built when it never was. Raises: Failure."""
+    recipe = SOURCE / "examples/base-images"
+    if not recipe.exists():
+        raise Failure("the demo needs Bennu's source tree: clone it and run ./dev demo")
+    if subprocess.run([recipe], check=False).returncode != 0:
+        raise Failure("the base images could not be built; ./dev demo installs what is missing")
+    cache = Path(os.environ.get("BENNU_CACHE") or SOURCE / ".cache")
+    return cache / "images" / f"{name}.tar"
