@@ -5,7 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
-from bennu.errors import NotImplementedHere, Unavailable
+from bennu.errors import NotFound, NotImplementedHere, Unavailable
 
 NO_SWARM: Final = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
@@ -62,7 +62,6 @@ NOT_HERE: Final = (
     ("GET", "/plugins/privileges", "managed plugins"),
     ("POST", "/plugins/pull", "managed plugins"),
     ("POST", "/plugins/create", "managed plugins"),
-    ("GET", "/plugins/{name:.+}/json", "managed plugins"),
     ("DELETE", "/plugins/{name:.+}", "managed plugins"),
     ("POST", "/plugins/{name:.+}/{verb:enable|disable|upgrade|push|set}", "managed plugins"),
 )
@@ -70,7 +69,13 @@ NOT_HERE: Final = (
 
 def routes() -> list[web.RouteDef]:
     swarm = [web.route(method, path, _needs_swarm) for method, path in NEED_SWARM]
+    swarm.append(web.get("/plugins/{name:.+}/json", _no_plugin))
     return swarm + [web.route(method, path, _not_here(feature)) for method, path, feature in NOT_HERE]
+
+
+async def _no_plugin(request: web.Request) -> web.StreamResponse:
+    # `docker inspect NAME` asks here in passing: a 501 would end its search, though there is simply no such plugin.
+    raise NotFound(f'plugin "{request.match_info["name"]}" not found')
 
 
 async def _needs_swarm(request: web.Request) -> web.StreamResponse:
