@@ -179,8 +179,9 @@ def test_exec_runs_beside_the_main_process(cli: Cli, busybox: str, name: str) ->
 
 def test_the_death_is_an_event(cli: Cli, busybox: str, name: str) -> None:
     run(cli, "--name", name, busybox, "sh", "-c", "exit 21")
-    shown = cli("events", "--since", "1m", "--until", "0s", "-f", f"container={name}", "-f", "event=die")
-    assert re.search(rf"^\S+ container die [0-9a-f]{{64}} \(.*exitCode=21.*name={name}\)$", shown.out.strip())
+    asked = ("events", "--since", "1m", "--until", "0s", "-f", f"container={name}", "-f", "event=die")
+    shown = wait_for(lambda: cli(*asked).out)  # docker cuts the present to whole seconds
+    assert re.search(rf"^\S+ container die [0-9a-f]{{64}} \(.*exitCode=21.*name={name}\)$", shown.strip())
 
 
 def test_files_are_copied_in_and_out(cli: Cli, busybox: str, name: str, tmp_path: Path) -> None:
