@@ -273,7 +273,7 @@ class Laws:
             if left:
                 raise LawBroken(7, f"{left} of a removed service are left without a reason")
             return
-        serving = {slot_key(task, service) for task in tasks if _is_serving(task)}
+        serving = {slot_key(task, service) for task in tasks if task.is_running}
         if isinstance(service.spec.mode, Replicated):
             numbers = {task.slot for task in tasks if task.desired is not TaskState.REMOVE}
             if len(numbers) != service.spec.mode.replicas:

@@ -143,15 +143,13 @@ class Scenario:
         )
 
     def _strategy(self) -> Strategy:
-        return self._pick(
-            Rolling(),
-            Rolling(),
-            Rolling(),
-            Canary(
-                (CanaryStep(tasks=1, watch_ns=5 * NS_PER_SECOND), CanaryStep(percent=50, watch_ns=5 * NS_PER_SECOND))
-            ),
-            BlueGreen(2 * NS_PER_SECOND, 10 * NS_PER_SECOND, 60 * NS_PER_SECOND),
-        )
+        kind = self.random.random()
+        if kind < 0.7:
+            return Rolling()
+        if kind < 0.85:
+            watch_ns = 5 * NS_PER_SECOND
+            return Canary((CanaryStep(tasks=1, watch_ns=watch_ns), CanaryStep(percent=50, watch_ns=watch_ns)))
+        return BlueGreen(2 * NS_PER_SECOND, 10 * NS_PER_SECOND, 60 * NS_PER_SECOND)
 
     def _endpoint(self) -> EndpointSpec | None:
         return self._pick(None, None, EndpointSpec(ports=(PortSpec(80, 8080, mode=PublishMode.HOST),)))
