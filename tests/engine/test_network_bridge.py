@@ -67,6 +67,52 @@ async def test_a_published_port_is_reached_from_everywhere(host: Host, proto: st
         assert exchange(a.netns, a.endpoints[0].gateway, port, proto).startswith(own), "from itself, by the gateway"
 
 
+@pytest.mark.parametrize("proto", ["tcp", "udp"])
+async def test_an_ipv6_client_reaches_a_container_that_has_only_ipv4(host: Host, proto: str) -> None:
+    a = await start(host, "a", PortRequest(container_port=7, proto=proto))
+    port = a.ports[0].host_port
+    assert [published.host_ip for published in a.ports] == ["0.0.0.0", "::"]
+    with echo_server(a.netns, "0.0.0.0", 7, proto):
+        for address in ("::1", host.own_address(6)):
+            for _ in range(3):
+                heard = await asyncio.to_thread(exchange, "", address, port, proto)
+                assert heard == f"{a.endpoints[0].ip_address} heard {a.endpoints[0].gateway}"
+    if proto == "tcp":
+        with pytest.raises(OSError):
+            await asyncio.to_thread(exchange, "", "::1", port)
+    await host.networks.close_sandbox("a" * 12)
+    if proto == "tcp":
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.to_thread(exchange, "", "::1", port)
+
+
+async def test_megabytes_go_both_ways_through_the_relay_and_each_end_is_told(host: Host) -> None:
+    a = await start(host, "a", PortRequest(container_port=7))
+    server = inside(a.netns, lambda: socket.create_server(("0.0.0.0", 7)))
+    sent = bytes(range(256)) * 16384
+
+    def mirror() -> None:
+        connection, _ = server.accept()
+        with connection:
+            data = b""
+            while chunk := connection.recv(65536):
+                data += chunk
+            connection.sendall(data[::-1])
+
+    def client() -> bytes:
+        with socket.create_connection(("::1", a.ports[0].host_port), timeout=10) as connection:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            data = b""
+            while chunk := connection.recv(65536):
+                data += chunk
+            return data
+
+    with server:
+        _, received = await asyncio.gather(asyncio.to_thread(mirror), asyncio.to_thread(client))
+    assert received == sent[::-1]
+
+
 async def test_a_published_port_is_gone_with_its_sandbox(host: Host) -> None:
     port = host.free_port()
     a = await start(host, "a", PortRequest(container_port=7, host_port_first=port, host_port_last=port))

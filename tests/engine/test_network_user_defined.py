@@ -351,6 +351,8 @@ async def test_ipv6_between_containers_and_published(host: Host) -> None:
     with echo_server(a.netns, "::", 7):
         assert exchange(b.netns, six, 7) == f"{six} heard fd00:bee::77"
         assert exchange("", a.endpoints[0].ipv6_gateway, port).startswith(six)
+        assert (await asyncio.to_thread(exchange, "", "::1", port)).startswith(six), "from localhost"
+        assert exchange("", host.own_address(6), port).startswith(six), "from the host's own address"
         assert exchange(b.netns, a.endpoints[0].ipv6_gateway, port).startswith(six), "from a neighbour"
         assert exchange(a.netns, a.endpoints[0].ipv6_gateway, port).startswith(six), "from itself"
 

@@ -1,6 +1,6 @@
 """Host ports that are ours: the one list, and a bound socket for each so that nobody else takes it meanwhile.
 
-The sockets are bound and never listen: whoever reaches the port before its rule is in force is refused, as if
+The sockets are bound and do not listen: whoever reaches the port before its rule is in force is refused, as if
 nothing were there yet.
 """
 
@@ -62,6 +62,10 @@ class HeldPorts:
         self._held.setdefault(key, None)
         if self._held[key] is None:
             self._held[key] = _bind(*key)
+
+    def socket_of(self, port: PublishedPort) -> socket.socket | None:
+        """What holds it; still this object's to close."""
+        return self._held.get((port.proto, port.host_ip, port.host_port))
 
     def release(self, ports: Sequence[PublishedPort]) -> None:
         """Idempotent."""

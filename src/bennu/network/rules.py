@@ -143,6 +143,7 @@ def _prerouting() -> list[str]:
 def _output() -> list[str]:
     return [
         "type nat hook output priority -100; policy accept;",
+        "ip6 daddr ::1 return",  # the kernel cannot lead it anywhere; the daemon carries it
         "meta l4proto { tcp, udp } fib daddr type local jump published",
     ]
 
@@ -151,7 +152,6 @@ def _postrouting(bridges: Iterable[BridgeRules]) -> list[str]:
     lines = ["type nat hook postrouting priority srcnat; policy accept;"]
     for bridge in bridges:
         lines.append(f'oifname "{bridge.name}" ip saddr {LOOPBACK} masquerade')
-        lines.append(f'oifname "{bridge.name}" ip6 saddr ::1 masquerade')
         for subnet in bridge.subnets:
             family = "ip6" if ":" in subnet else "ip"
             lines.append(f'oifname "{bridge.name}" {family} saddr {subnet} ct status dnat masquerade')

@@ -7,7 +7,7 @@ the kernel, and only after that the addresses may be lent again.
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from bennu.network.names import NameIndex
 from bennu.network.netns import finish, in_own_thread
 from bennu.network.nft import Firewall
 from bennu.network.pool import Graveyard, Namer, Pool, Prepared, Remains
+from bennu.network.relay import Passage, Relays
 from bennu.network.rules import Forward
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Sandboxes:
         self._held = HeldPorts()
         self._open: dict[str, Sandbox] = {}
         self._forwards: dict[str, list[Forward]] = {}  # by container
+        self._relays = Relays()
         self._index: NameIndex | None = None
         self.name_server = NameServer(self._names, lambda: upstream_servers(read_resolv_conf()))
 
@@ -65,6 +67,7 @@ class Sandboxes:
     def close_sockets(self) -> None:
         """Stop answering questions and holding ports; what is in the kernel stays."""
         self.name_server.close()
+        self._relays.close()
         self._held.close()
 
     def rename(self, container_id: str, name: str) -> None:
@@ -112,6 +115,7 @@ class Sandboxes:
             return
         self._index = None
         self.name_server.stop(container_id)
+        self._relays.stop(container_id)
         had_ports = self._forwards.pop(container_id, None)
         try:
             if had_ports:
@@ -235,12 +239,13 @@ class Sandboxes:
     async def _lead_ports(self, container_id: str, sandbox: Sandbox) -> None:
         """Publish through the way out, which may be another one now. Raises: NetworkFailure, FirewallFailure."""
         before = self._forwards.pop(container_id, [])
+        self._relays.stop(container_id)
         target = sandbox.gateway_endpoint()
         if target is None:
             self._held.release(sandbox.ports)
             sandbox.ports = []
         elif sandbox.ports:
-            self._forwards[container_id] = forwards_to(target, sandbox.ports)
+            self._publish(container_id, target, sandbox)
         else:
             self._take_ports(container_id, sandbox)
         if self._forwards.get(container_id, []) != before:
@@ -269,7 +274,18 @@ class Sandboxes:
                     f"{target.container_name} ({target.endpoint_id}): {error}"
                 ) from error
         if sandbox.ports:
-            self._forwards[container_id] = forwards_to(target, sandbox.ports)
+            self._publish(container_id, target, sandbox)
+
+    def _publish(self, container_id: str, target: Endpoint, sandbox: Sandbox) -> None:
+        """Lead the ports the sandbox has to an endpoint; the rules are in force after the firewall's next turn."""
+        self._forwards[container_id] = forwards_to(target, sandbox.ports)
+        self._relays.set(container_id, [*self._passages(target, sandbox)])
+
+    def _passages(self, target: Endpoint, sandbox: Sandbox) -> Iterator[Passage]:
+        for port in sandbox.ports:
+            held = self._held.socket_of(port)
+            if ":" in port.host_ip and held is not None:
+                yield Passage(held, target.ipv6_address or target.ip_address, port.container_port)
 
     def _names(self) -> NameIndex:
         if self._index is None:
@@ -291,7 +307,7 @@ class Sandboxes:
                 log.warning("a program of the host took a port of container %s: %s", container_id[:12], error)
         target = sandbox.gateway_endpoint()
         if target is not None and sandbox.ports:
-            self._forwards[container_id] = forwards_to(target, sandbox.ports)
+            self._publish(container_id, target, sandbox)
 
     async def delete_leftovers(self) -> None:
         """Namespaces and interfaces that bear our mark and belong to no sandbox: a daemon died over them."""
