@@ -10,6 +10,7 @@ from bennu.runtime.rootfs import make_working_dir, open_inside, read_inside
 from bennu.runtime.runtime import BundleRequest, Created, ExitRecord, LookedUp, Recovered, Runtime
 from bennu.runtime.security import Security, parse_security_options
 from bennu.runtime.spec import SpecRequest, build_env, build_spec, container_group
+from bennu.runtime.stats import MemoryFacts, Stats
 from bennu.runtime.users import User, resolve_user
 
 __all__ = [
@@ -22,12 +23,14 @@ __all__ = [
     "ExitRecord",
     "HostFacts",
     "LookedUp",
+    "MemoryFacts",
     "NotAlive",
     "Recovered",
     "Runtime",
     "RuntimeFailure",
     "Security",
     "SpecRequest",
+    "Stats",
     "User",
     "build_env",
     "build_spec",

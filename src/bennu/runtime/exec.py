@@ -92,7 +92,6 @@ class ExecProcess:
         `kill_tree(signum)` signals everything it started; `forget()` is called once when it has ended.
         """
         self.pid = pid
-        self._process = process
         self._outputs = dict(outputs)
         self._kill_tree = kill_tree
         self._forget: Callable[[], None] | None = forget
@@ -104,10 +103,10 @@ class ExecProcess:
         self._paused = False
         self._discarding = False
         self._arrived = asyncio.Event()
-        self._pidfd = os.pidfd_open(process.pid)
+        self._exit = asyncio.ensure_future(process.wait())  # ends with the process
         for descriptor in self._outputs:
             self._loop.add_reader(descriptor, self._take, descriptor)
-        self._loop.add_reader(self._pidfd, self._ended)
+        self._exit.add_done_callback(lambda _: self._ended())
 
     # --- its streams ----------------------------------------------------------------------------------------------
 
@@ -191,7 +190,7 @@ class ExecProcess:
 
     async def wait(self) -> int:
         """Its exit code; 128+n if signal n killed it. All it wrote is then there to be read."""
-        code = await self._process.wait()
+        code = await asyncio.shield(self._exit)
         return code if code >= 0 else 128 - code
 
     async def kill(self, signum: int = signal.SIGKILL) -> None:
@@ -200,8 +199,6 @@ class ExecProcess:
 
     def _ended(self) -> None:
         """It is gone: take what it left in the pipes. What it left running does not keep its streams open."""
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
         for descriptor in list(self._outputs):
             while self._take(descriptor):
                 pass

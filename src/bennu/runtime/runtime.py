@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,10 @@ from bennu.runtime.exec import ExecProcess, ExecRequest, plan_process
 from bennu.runtime.exec_start import start_exec
 from bennu.runtime.failures import NotAlive, create_failure
 from bennu.runtime.hostfacts import HostFacts, read_host_facts
+from bennu.runtime.oom import watch_oom_kills
 from bennu.runtime.paths import Bundle, Facts, read_pid
+from bennu.runtime.resources import build_resources, update_resources
+from bennu.runtime.stats import MemoryFacts, Stats, read_memory_facts, read_stats
 from bennu.runtime.stdin import drop_keeper, make_stdin, open_stdin
 from bennu.runtime.users import User, resolve_user
 from bennu.runtime.waiting import (
@@ -43,6 +46,7 @@ from bennu.runtime.waiting import (
 )
 
 CONMON_GROUP = "/bennu/conmon"
+FREEZE_LIMIT_MS = 1000
 ID_DIGITS = 24  # of a container's id in its bundle's name
 
 
@@ -97,6 +101,7 @@ class Runtime:
         self._bundles = exec_root / "c"
         self._exits = exec_root / "exits"
         self._oci = OciRuntime(find_runtime(oci), exec_root / "oci")
+        self._resizing = asyncio.Lock()
         self.cgroups = Cgroups()
         for folder in (self._bundles, self._exits, self._oci.root):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -232,6 +237,61 @@ class Runtime:
             os.close(pidfd)
         raise NotAlive(f"container {facts.id} is not running")
 
+    async def pause(self, container_id: str) -> None:
+        """Freeze everything in it; returns when it is frozen. Raises: NotAlive, BennuError."""
+        await self._set_frozen(container_id, frozen=True)
+
+    async def resume(self, container_id: str) -> None:
+        """Let it run on. Raises: NotAlive, BennuError."""
+        await self._set_frozen(container_id, frozen=False)
+
+    async def _set_frozen(self, container_id: str, *, frozen: bool) -> None:
+        _, facts = self._facts(container_id)
+        try:
+            self.cgroups.freeze(facts.cgroup, frozen=frozen)
+            for _ in range(FREEZE_LIMIT_MS):
+                if self.cgroups.is_frozen(facts.cgroup) == frozen:
+                    return
+                await asyncio.sleep(0.001)
+                if frozen and not self.cgroups.unified:
+                    self.cgroups.freeze(facts.cgroup, frozen=True)  # version 1 forgets who was about to fork
+        except FileNotFoundError:
+            raise NotAlive(f"container {container_id} is not running") from None
+        except OSError as error:
+            raise BennuError(f"cannot {'freeze' if frozen else 'thaw'} container {container_id}: {error}") from error
+        if frozen:
+            self.cgroups.freeze(facts.cgroup, frozen=False)
+        raise BennuError(f"container {container_id} did not {'freeze' if frozen else 'thaw'} within a second")
+
+    async def update(self, container_id: str, host_config: HostConfig) -> None:
+        """Put new limits in force in a living container. Raises: NotAlive, BennuError (then the old ones hold)."""
+        place, _ = self._facts(container_id)
+        spec = msgspec.json.decode(place.config.read_bytes())
+        resources = update_resources(spec["linux"]["resources"], host_config, self.host)
+        if resources:
+            await self._oci.update(container_id, msgspec.json.encode(resources))
+        changed = build_resources(host_config, self.host)
+        changed["devices"] = spec["linux"]["resources"].get("devices", [])
+        spec["linux"]["resources"] = changed
+        place.config.write_bytes(msgspec.json.encode(spec))
+
+    async def resize(self, container_id: str, height: int, width: int) -> None:
+        """Tell its terminal. Without one nothing happens. Raises: NotAlive."""
+        place, facts = self._facts(container_id)
+        if not facts.tty:
+            return
+        async with self._resizing:
+            try:
+                control = os.open(place.control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                raise NotAlive(f"container {container_id} is not running") from error
+            try:
+                os.write(control, f"1 {height} {width}\n".encode())
+            finally:
+                os.close(control)
+            # conmon takes the first of two messages twice if it reads them together.
+            await asyncio.sleep(0.01)
+
     async def delete(self, container_id: str) -> None:
         """Kill what is left of it and forget it: processes, control group, bundle, exit file. Idempotent.
 
@@ -332,6 +392,25 @@ class Runtime:
         facts = self._bundle(container_id).read_facts()
         return self.cgroups.memory_marks(facts.cgroup) if facts else (0, 0)
 
+    def watch_oom(self, container_id: str) -> AsyncIterator[int]:
+        """That number each time it grows, until the container is deleted."""
+        facts = self._bundle(container_id).read_facts()
+        return watch_oom_kills(self.cgroups, facts.cgroup if facts else "/nowhere")
+
+    def memory(self, container_id: str) -> MemoryFacts:
+        """Its memory limit and use, until `delete`. Also after its end."""
+        facts = self._bundle(container_id).read_facts()
+        return read_memory_facts(self.cgroups, facts.cgroup) if facts else MemoryFacts(0, 0, 0, 0)
+
+    async def stats(self, container_id: str) -> Stats:
+        """What it uses now. Raises: NotAlive."""
+        _, facts = self._facts(container_id)
+        return await asyncio.to_thread(read_stats, self.cgroups, facts.cgroup)
+
+    async def describe_stuck(self, container_id: str) -> str:
+        """Why it does not die, as far as the kernel tells: who is left, in what state, waiting where."""
+        return await asyncio.to_thread(lambda: "; ".join(map(_describe_process, self.pids(container_id)[:5])))
+
     def pids(self, container_id: str) -> list[int]:
         """Host pids of all its processes. Empty if it does not live."""
         facts = self._bundle(container_id).read_facts()
@@ -402,6 +481,16 @@ class Runtime:
         """Gone if nothing was left running in it; else it goes with the container's."""
         if name:
             self.cgroups.remove(f"{group}/{name}")
+
+
+def _describe_process(pid: int) -> str:
+    proc = Path(f"/proc/{pid}")
+    try:
+        name, rest = (proc / "stat").read_text().rsplit(")", 1)
+        where = (proc / "wchan").read_text()
+    except OSError:
+        return f"process {pid} is gone"
+    return f"process {pid} ({name.partition('(')[2]}) is in state {rest.split()[0]} in {where or 'the kernel'}"
 
 
 def _set_oom_score(pid: int, score: int) -> None:
