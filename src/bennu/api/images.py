@@ -1,5 +1,6 @@
 """`/images/…`: everything about images but building them."""
 
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from aiohttp import web
@@ -9,12 +10,15 @@ from bennu.api.image_filters import list_images, prune_test
 from bennu.api.image_shapes import history_json, inspect_json
 from bennu.api.progress import Message, status, stream_progress
 from bennu.api.query import api_minor, filters, flag, text
+from bennu.api.streams import open_chunks
 from bennu.engine.engine import Engine
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images import Image, Images
 from bennu.images.importing import import_image
+from bennu.images.loading import LayerProgress, Loaded, load
 from bennu.images.reference import TAG, Reference, parse_reference
-from bennu.images.removal import Removal, prune_images, remove_image
+from bennu.images.removal import Removal, prune_images, remove_image, short_id
+from bennu.images.saving import choose, save
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -22,6 +26,9 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     return [
         web.route("GET", "/images/json", api.list),
         web.route("GET", "/images/search", api.search),
+        web.route("GET", "/images/get", api.save),
+        web.route("GET", "/images/{name:.+}/get", api.save),
+        web.route("POST", "/images/load", api.load),
         web.route("POST", "/images/create", api.create),
         web.route("POST", "/images/prune", api.prune),
         web.route("GET", "/images/{name:.+}/json", api.inspect),
@@ -117,6 +124,44 @@ class ImageRoutes:
             await self._announce("tag", image.id, str(name.tagged()), image.labels)
         await self._announce("import", image.id, image.id, image.labels)
         yield status(image.id)
+
+    async def load(self, request: web.Request) -> web.StreamResponse:
+        return await stream_progress(request, self._load(request), errors_in_stream=True)
+
+    async def _load(self, request: web.Request) -> AsyncGenerator[Message, None]:
+        quiet = flag(request, "quiet")
+        async with contextlib.aclosing(load(self._images, body_of(request))) as steps:
+            async for step in steps:
+                if isinstance(step, LayerProgress):
+                    if not quiet:
+                        yield status("Loading layer", short_id(step.diff_id), step.current, step.total)
+                else:
+                    await self._announce("load", step.image.id, step.image.id, step.image.labels)
+                    for text in loaded_lines(step):
+                        yield {"stream": f"{text}\n"}
+
+    # --- going out ----------------------------------------------------------------------------------------------
+
+    async def save(self, request: web.Request) -> web.StreamResponse:
+        named = request.match_info.get("name")
+        refs = [named] if named else request.query.getall("names", [])
+        chosen = choose(self._images, refs)
+        response = await open_chunks(request, "application/x-tar")
+        async with contextlib.aclosing(save(self._images, refs)) as pieces:
+            async for piece in pieces:
+                await response.write(piece)
+        for image in chosen:
+            await self._announce("save", image.id, image.id, image.labels)
+        return response
+
+
+def loaded_lines(loaded: Loaded) -> list[str]:
+    lines = [
+        f"The image {name} already exists, renaming the old one with ID {holder} to empty string"
+        for name, holder in loaded.displaced.items()
+    ]
+    lines += [f"Loaded image: {tag}" for tag in loaded.tags]
+    return lines if loaded.tags else [*lines, f"Loaded image ID: {loaded.image.id}"]
 
 
 def repo_tag(repo: str, tag: str) -> Reference | None:

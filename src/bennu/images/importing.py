@@ -1,7 +1,5 @@
 """Images made here: from a bare tar (`docker import`), or from what a container wrote (`docker commit`)."""
 
-import asyncio
-import platform
 import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
@@ -15,11 +13,11 @@ from bennu.images.changes import apply_changes
 from bennu.images.image import Image, format_time
 from bennu.images.images import Images
 from bennu.images.layers import Layer
+from bennu.images.machine import host_architecture
 from bennu.images.reference import Reference
 from bennu.process import started
 
 PACK: Final = Path(__file__).with_name("pack.py")
-ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 EMPTY_CONFIG: Final[Mapping[str, Any]] = {
     "Hostname": "",
     "Domainname": "",
@@ -39,12 +37,6 @@ EMPTY_CONFIG: Final[Mapping[str, Any]] = {
     "OnBuild": None,
     "Labels": None,
 }
-
-
-def host_architecture() -> str:
-    """In the words of images (Go's)."""
-    machine = platform.machine()
-    return ARCHITECTURES.get(machine, machine)
 
 
 async def import_image(
@@ -70,7 +62,6 @@ async def import_image(
             "comment": message,
             "config": config,
             "created": created,
-            "docker_version": "28.0.0",
             "history": [{"created": created, "comment": message}],
             "os": "linux",
             "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
@@ -115,7 +106,6 @@ def _committed(
         "comment": comment,
         "config": dict(config),
         "created": created,
-        "docker_version": "28.0.0",
         "history": [*_history(parent), {key: value for key, value in step.items() if value}],
         "os": parent.os,
         "rootfs": {"type": "layers", "diff_ids": [*parent.diff_ids, layer.diff_id]},
@@ -137,4 +127,3 @@ async def pack_upper(upper: Path) -> AsyncIterator[bytes]:
         complaint = (await process.stderr.read()).decode(errors="replace").strip()
         if await process.wait() != 0:
             raise BennuError(f"cannot read what the container wrote: {complaint.splitlines()[-1:]}")
-    await asyncio.sleep(0)

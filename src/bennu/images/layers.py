@@ -43,6 +43,7 @@ class Layer(msgspec.Struct, frozen=True):
     diff_id: str
     blob: str  # digest of the tar as it came
     blob_size: int
+    tar_size: int  # of the plain tar
     size: int
     has_root: bool
 
@@ -52,6 +53,7 @@ class Unpacked(msgspec.Struct):
 
     read: int = 0
     diff_id: str = ""
+    tar_size: int = 0
     size: int = 0
     root: bool = False
     error: str = ""
@@ -189,7 +191,7 @@ class Layers:
             if diff_id and told.diff_id != diff_id:
                 raise InvalidParameter(f"invalid diffID for layer: expected {diff_id!r}, got {told.diff_id!r}")
             hold.add(told.diff_id)
-            layer = Layer(told.diff_id, draft.digest, draft.size, told.size, told.root)
+            layer = Layer(told.diff_id, draft.digest, draft.size, told.tar_size, told.size, told.root)
             async with self._shelf:
                 if (known := self.get(told.diff_id)) is None:
                     await asyncio.to_thread(self._keep, work, draft, layer)
@@ -201,10 +203,9 @@ class Layers:
             await asyncio.shield(asyncio.to_thread(_remove, work))
 
     async def _run_unpacker(self, tar: Path, dest: Path, on_progress: Progress | None) -> Unpacked:
-        argv: list[str | Path] = [sys.executable, "-I", "-S", UNPACK, dest]
         told = Unpacked(error="the unpacker died without a word")
         with await asyncio.to_thread(tar.open, "rb") as source:
-            async with started(argv, stdin=source.fileno()) as process:
+            async with started(unpacker("layer", dest), stdin=source.fileno()) as process:
                 assert process.stdout is not None and process.stderr is not None
                 async for line in process.stdout:
                     told = msgspec.json.decode(line, type=Unpacked)
@@ -212,12 +213,8 @@ class Layers:
                         on_progress(told.read)
                 complaint = (await process.stderr.read()).decode(errors="replace").strip()
                 await process.wait()
-        if told.errno in NO_SPACE:
-            raise Unavailable(f"failed to register layer: {told.error}")
         if told.error or not told.diff_id:
-            if complaint:
-                log.error("unpacking a layer failed: %s", complaint)
-            raise InvalidParameter(told.error or "the unpacker died without a word")
+            raise unpack_error(told, complaint)
         return told
 
     def _keep(self, work: Path, draft: Draft, layer: Layer) -> None:
@@ -272,6 +269,20 @@ class Layers:
         for path in self.blobs.iterdir():
             if path.name not in wanted:
                 path.unlink()
+
+
+def unpacker(what: str, dest: Path) -> list[str | Path]:
+    """How the unpacking program is started; `what` is layer or archive."""
+    return [sys.executable, "-I", "-S", UNPACK, what, dest]
+
+
+def unpack_error(told: Unpacked, complaint: str) -> BennuError:
+    """What the unpacker's last words mean."""
+    if complaint:
+        log.error("unpacking failed: %s", complaint)
+    if told.errno in NO_SPACE:
+        return Unavailable(f"failed to register layer: {told.error}")
+    return InvalidParameter(told.error or "the unpacker died without a word")
 
 
 def disk_error(error: OSError) -> BennuError:

@@ -1,12 +1,16 @@
-"""Unpacks one layer into one folder. Run as a program of its own, by path: `unpack.py DEST < layer`.
+"""Unpacks one layer into one folder. Run as a program of its own, by path: `unpack.py layer DEST < layer`.
 
 Law: nothing in a tar can touch anything outside DEST. The program changes its root to DEST before it reads the first
 header, so absolute names, `..`, symbolic links and hard links can only ever mean places inside. It uses nothing but
 the standard library, and runs beside the daemon, so a large layer costs its event loop nothing.
 
 Whiteouts become overlayfs's own: `.wh.x` a character device 0/0 named x, `.wh..wh..opq` the opaque mark on its folder.
-Answers one line of JSON: {"diff_id", "size", "root"} or {"error", "errno"}. `size` counts the bytes of regular files;
-`root` is whether the tar says how the root folder itself looks. While it works it prints lines {"read": bytes}.
+Answers one line of JSON: {"diff_id", "tar_size", "size", "root"} or {"error", "errno"}. `size` counts the bytes of
+regular files; `root` is whether the tar says how the root folder itself looks. While it works it prints lines
+{"read": bytes}.
+
+`unpack.py archive DEST < archive` takes an image archive apart instead: each regular file in it becomes a file of DEST
+whose name is a number, told in a line {"name", "file", "digest", "size"}; links are told as {"name", "link"}.
 """
 
 # Names out of a tar are used as they are; a Path would clean them.
@@ -29,6 +33,7 @@ import subprocess
 import sys
 import tarfile
 import zlib
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 OPAQUE: Final = "trusted.overlay.opaque"
@@ -294,9 +299,13 @@ def copy(source: Any, target: Any, length: int) -> None:
         if not data:
             raise BadLayer("unexpected EOF")
         length -= len(data)
-        view = memoryview(data)
-        while view:
-            view = view[target.write(view) :]
+        write_all(target, data)
+
+
+def write_all(target: Any, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[target.write(view) :]
 
 
 def remove_tree(path: str) -> None:
@@ -310,19 +319,34 @@ def remove_tree(path: str) -> None:
 
 
 def unpack(dest: str) -> dict[str, Any]:
-    """Unpack standard input into `dest`. Raises: BadLayer, OSError."""
+    """Unpack a layer from standard input into `dest`. Raises: BadLayer, OSError."""
     tar = Digesting(decompress(io.BufferedReader(Reporting(), CHUNK)))
-    flush = os.open(dest, os.O_RDONLY | os.O_DIRECTORY)
-    os.fchdir(flush)
+    flush = enter(dest)
+    unpacker = Unpacker()
+    read_members(tar, unpacker.add)
+    unpacker.finish()
+    if ctypes.CDLL(None, use_errno=True).syncfs(flush) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return {"diff_id": tar.digest, "tar_size": tar.count, "size": unpacker.size, "root": unpacker.has_root}
+
+
+def enter(dest: str) -> int:
+    """Make `dest` this process's root; answers a descriptor of it."""
+    folder = os.open(dest, os.O_RDONLY | os.O_DIRECTORY)
+    os.fchdir(folder)
     os.chroot(".")
     os.umask(0)
-    unpacker = Unpacker()
+    return folder
+
+
+def read_members(tar: Digesting, take: Callable[[tarfile.TarFile, tarfile.TarInfo], None]) -> None:
+    """Every header in order, then the rest of the stream. Raises: BadLayer."""
     try:
         with tarfile.open(
             fileobj=cast(Any, tar), mode="r|", bufsize=CHUNK, encoding="utf-8", tarinfo=Member, errorlevel=2
         ) as archive:
             while (member := archive.next()) is not None:
-                unpacker.add(archive, member)
+                take(archive, member)
                 cast(Any, archive).members = []  # remembered for ever otherwise
         tar.drain()
     except tarfile.ReadError as error:
@@ -331,10 +355,43 @@ def unpack(dest: str) -> dict[str, Any]:
         raise BadLayer("unexpected EOF") from None
     except (lzma.LZMAError, zlib.error) as error:
         raise BadLayer(f"the compressed layer is damaged: {error}") from None
-    unpacker.finish()
-    if ctypes.CDLL(None, use_errno=True).syncfs(flush) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return {"diff_id": tar.digest, "size": unpacker.size, "root": unpacker.has_root}
+
+
+def take_apart(dest: str) -> dict[str, Any]:
+    """Raises: BadLayer, OSError."""
+    tar = Digesting(decompress(io.BufferedReader(Reporting(), CHUNK)))
+    enter(dest)
+    count = 0
+
+    def take(archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        nonlocal count
+        name = clean_name(member.name)
+        if member.isreg() and getattr(member, "sparse", None) is None:
+            count += 1
+            say({"name": name, "file": str(count), "size": member.size, "digest": write_out(archive, member, count)})
+        elif member.issym():
+            say({"name": name, "link": clean_name(posixpath.join(posixpath.dirname(name), member.linkname))})
+        elif member.islnk():
+            say({"name": name, "link": clean_name(member.linkname)})
+
+    read_members(tar, take)
+    return {"count": count}
+
+
+def write_out(archive: tarfile.TarFile, member: tarfile.TarInfo, number: int) -> str:
+    source = cast(Any, archive.fileobj)
+    source.seek(member.offset_data)
+    digest = hashlib.sha256()
+    with open(f"/{number}", "xb", buffering=0) as target:
+        left = member.size
+        while left > 0:
+            data = source.read(min(CHUNK, left))
+            if not data:
+                raise BadLayer("unexpected EOF")
+            left -= len(data)
+            digest.update(data)
+            write_all(target, data)
+    return "sha256:" + digest.hexdigest()
 
 
 def words_of(error: tarfile.ReadError, count: int) -> str:
@@ -356,7 +413,7 @@ def main() -> int:
     for codec in ("utf-8", "ascii", "iso8859-1"):
         "".encode(codec)  # loads it now: after the change of root there is nothing to load from
     try:
-        say(unpack(sys.argv[1]))
+        say({"layer": unpack, "archive": take_apart}[sys.argv[1]](sys.argv[2]))
     except (BadLayer, OSError, tarfile.TarError, ValueError, OverflowError) as error:
         detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         where = f" ({error.filename!s})" if isinstance(error, OSError) and error.filename else ""

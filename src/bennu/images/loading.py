@@ -1,0 +1,310 @@
+"""`docker load`: archives of images, as `docker save` (old and new), skopeo and podman write them."""
+
+import asyncio
+import contextlib
+import posixpath
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from bennu.errors import BennuError, InvalidParameter
+from bennu.images.image import Image, parse_config
+from bennu.images.images import Images
+from bennu.images.layers import Draft, Hold, Unpacked, disk_error, unpack_error, unpacker
+from bennu.images.machine import host_architecture
+from bennu.images.overlay import remove_tree
+from bennu.images.reference import Reference, parse_reference
+from bennu.process import started
+
+MAX_DOCUMENT: Final = 4 << 20  # manifests and configurations; docker and skopeo have the same limit
+MAX_INDEX_DEPTH: Final = 3
+CONTAINERD_NAME: Final = "io.containerd.image.name"
+OCI_NAME: Final = "org.opencontainers.image.ref.name"
+
+
+class Part(msgspec.Struct):
+    """A line of the unpacker about one member of the archive."""
+
+    name: str = ""
+    file: str = ""
+    link: str = ""
+    digest: str = ""
+    size: int = 0
+    error: str = ""
+    errno: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """An image as an archive describes it; layers are names of parts, bottom first."""
+
+    config: bytes
+    layers: Sequence[str]
+    tags: Sequence[Reference]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerProgress:
+    diff_id: str
+    current: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    image: Image
+    tags: Sequence[Reference]
+    displaced: Mapping[str, str]  # names that were taken from another image, and its id
+
+
+class Archive:
+    """An archive taken apart under tmp: its members by name."""
+
+    def __init__(self, folder: Path, parts: Mapping[str, Part]) -> None:
+        self._folder = folder
+        self._parts = parts
+
+    def find(self, name: str) -> Part | None:
+        """Follows links, which stay inside."""
+        seen: set[str] = set()
+        while (part := self._parts.get(posixpath.normpath(name))) is not None and part.link and name not in seen:
+            seen.add(name)
+            name = part.link
+        return part if part is not None and part.file else None
+
+    def path(self, part: Part) -> Path:
+        return self._folder / part.file
+
+    def read(self, name: str) -> bytes:
+        """Blocking: a document of bounded size. Raises: InvalidParameter."""
+        part = self.find(name)
+        if part is None:
+            raise InvalidParameter(f"invalid archive: it has no {name}")
+        if part.size > MAX_DOCUMENT:
+            raise InvalidParameter(f"invalid archive: {name} is too large")
+        return self.path(part).read_bytes()
+
+    def read_json(self, name: str, shape: Any) -> Any:
+        return _decode(self.read(name), shape, name)
+
+    def read_blob(self, digest: str) -> bytes:
+        data = self.read(_blob_name(digest))
+        part = self.find(_blob_name(digest))
+        if part is None or part.digest != digest:
+            raise InvalidParameter(f"invalid archive: blob {digest} does not have this digest")
+        return data
+
+
+async def load(images: Images, data: AsyncIterable[bytes]) -> AsyncGenerator[LayerProgress | Loaded, None]:
+    """Bring all images of an archive in; yields how it goes. Images loaded before a failure stay.
+
+    Raises: InvalidParameter for what is no archive; Unavailable when the disk is full.
+    """
+    async with take_apart(images, data) as archive:
+        for planned in await asyncio.to_thread(plan, archive):
+            async with contextlib.aclosing(_load_one(images, archive, planned)) as steps:
+                async for step in steps:
+                    yield step
+
+
+@contextlib.asynccontextmanager
+async def take_apart(images: Images, data: AsyncIterable[bytes]) -> AsyncIterator[Archive]:
+    """Spread an archive's members out on the disk as it comes; gone after the block."""
+    folder = images.layers.new_path()
+    try:
+        await asyncio.to_thread(folder.mkdir, 0o700)
+        yield Archive(folder, await _spread(folder, data))
+    except OSError as error:
+        raise disk_error(error) from error
+    finally:
+        await asyncio.shield(asyncio.to_thread(remove_tree, folder))
+
+
+async def _spread(folder: Path, data: AsyncIterable[bytes]) -> dict[str, Part]:
+    parts: dict[str, Part] = {}
+    last = Part(error="the unpacker died without a word")
+
+    async with started(unpacker("archive", folder), stdin=asyncio.subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+
+        async def feed(pipe: asyncio.StreamWriter) -> None:
+            async for piece in data:
+                pipe.write(piece)
+                with contextlib.suppress(ConnectionError):  # it has given up, and says why; the client may go on
+                    await pipe.drain()
+            pipe.close()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                feeding = group.create_task(feed(process.stdin))
+                async for line in process.stdout:
+                    last = _decode(line, Part, "its list of members")
+                    if last.name:
+                        parts[last.name] = last
+                complaint = (await process.stderr.read()).decode(errors="replace").strip()
+                await process.wait()
+                if last.error:
+                    feeding.cancel()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+    if last.error:
+        raise unpack_error(Unpacked(error=last.error, errno=last.errno), complaint)
+    return parts
+
+
+async def _load_one(images: Images, archive: Archive, planned: Planned) -> AsyncGenerator[LayerProgress | Loaded, None]:
+    raw = parse_config(planned.config)
+    diff_ids: list[str] = raw["rootfs"]["diff_ids"]
+    if len(diff_ids) != len(planned.layers):
+        raise InvalidParameter(
+            f"invalid manifest, layers length mismatch: expected {len(diff_ids)}, got {len(planned.layers)}"
+        )
+    with images.layers.hold() as hold:
+        missing = images.missing(diff_ids, hold)
+        for diff_id, name in zip(diff_ids, planned.layers, strict=True):
+            if diff_id in missing and images.layers.get(diff_id) is None:
+                async with contextlib.aclosing(_load_layer(images, archive, name, diff_id, hold)) as steps:
+                    async for step in steps:
+                        yield step
+        displaced = {str(tag): holder for tag in planned.tags if (holder := images.resolve(tag)) is not None}
+        image = await images.add(planned.config, tags=planned.tags)
+    displaced = {name: holder for name, holder in displaced.items() if holder != image.id}
+    yield Loaded(image, planned.tags, displaced)
+
+
+async def _load_layer(
+    images: Images, archive: Archive, name: str, diff_id: str, hold: Hold
+) -> AsyncGenerator[LayerProgress, None]:
+    part = archive.find(name)
+    if part is None:
+        raise InvalidParameter(f"invalid archive: it has no {name}")
+    draft = await asyncio.to_thread(_take_part, images, archive, part)
+    async with contextlib.aclosing(
+        with_progress(lambda report: images.layers.add(draft, hold, diff_id=diff_id, on_progress=report))
+    ) as counts:
+        async for count in counts:
+            yield LayerProgress(diff_id, min(count, part.size), part.size)
+    yield LayerProgress(diff_id, part.size, part.size)
+
+
+def _take_part(images: Images, archive: Archive, part: Part) -> Draft:
+    """A second name, for two images of an archive may name the same part."""
+    path = images.layers.new_path()
+    path.hardlink_to(archive.path(part))
+    return Draft(path, part.digest, part.size)
+
+
+async def with_progress(work: Callable[[Callable[[int], None]], Any]) -> AsyncGenerator[int, None]:
+    """Run `work(report)` to its end, yielding what it reports; its failure is raised here."""
+    queue: asyncio.Queue[int | None] = asyncio.Queue()
+    task = asyncio.ensure_future(work(queue.put_nowait))
+    task.add_done_callback(lambda _: queue.put_nowait(None))
+    try:
+        while (count := await queue.get()) is not None:
+            yield count
+        await task
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+
+# --- what an archive says it has --------------------------------------------------------------------------------------
+
+
+class ManifestEntry(msgspec.Struct, rename="pascal"):
+    """One image of docker-archive's `manifest.json`."""
+
+    config: str
+    layers: list[str] | None = None
+    repo_tags: list[str] | None = None
+
+
+class Descriptor(msgspec.Struct, rename="camel"):
+    digest: str
+    media_type: str = ""
+    size: int = 0
+    annotations: dict[str, str] | None = None
+    platform: dict[str, Any] | None = None
+
+
+class Manifest(msgspec.Struct, rename="camel"):
+    """An image's manifest or an index of them, Docker's or OCI's."""
+
+    media_type: str = ""
+    config: Descriptor | None = None
+    layers: list[Descriptor] | None = None
+    manifests: list[Descriptor] | None = None
+
+
+def plan(archive: Archive) -> list[Planned]:
+    """Blocking: all images of an archive. Raises: InvalidParameter."""
+    if archive.find("manifest.json") is not None:
+        entries = archive.read_json("manifest.json", list[ManifestEntry])
+        return [_plan_docker(archive, entry) for entry in entries]
+    if archive.find("index.json") is not None:
+        index: Manifest = archive.read_json("index.json", Manifest)
+        return [_plan_oci(archive, descriptor) for descriptor in index.manifests or []]
+    raise InvalidParameter("invalid archive: does not contain a manifest.json or an index.json")
+
+
+def _plan_docker(archive: Archive, entry: ManifestEntry) -> Planned:
+    tags = []
+    for text in entry.repo_tags or []:
+        reference = parse_reference(text)
+        if not reference.tag:
+            raise InvalidParameter(f'invalid tag "{text}"')
+        tags.append(reference)
+    return Planned(archive.read(entry.config), entry.layers or [], tags)
+
+
+def _plan_oci(archive: Archive, descriptor: Descriptor, depth: int = 0) -> Planned:
+    manifest: Manifest = _decode(archive.read_blob(descriptor.digest), Manifest, descriptor.digest)
+    if manifest.manifests is not None:
+        if depth >= MAX_INDEX_DEPTH:
+            raise InvalidParameter("invalid archive: an index within an index within an index")
+        chosen = choose_platform(manifest.manifests)
+        chosen.annotations = {**(descriptor.annotations or {}), **(chosen.annotations or {})}
+        return _plan_oci(archive, chosen, depth + 1)
+    if manifest.config is None:
+        raise InvalidParameter("invalid archive: a manifest without a configuration")
+    config = archive.read_blob(manifest.config.digest)
+    layers = [_blob_name(layer.digest) for layer in manifest.layers or []]
+    return Planned(config, layers, _names_of(descriptor.annotations or {}))
+
+
+def _names_of(annotations: Mapping[str, str]) -> list[Reference]:
+    """A full name if there is one; a bare tag names nothing."""
+    text = annotations.get(CONTAINERD_NAME) or annotations.get(OCI_NAME) or ""
+    if ":" not in text and "/" not in text:
+        return []
+    try:
+        return [parse_reference(text).tagged()]
+    except InvalidParameter:
+        return []
+
+
+def choose_platform(descriptors: Sequence[Descriptor]) -> Descriptor:
+    """The entry for this machine; without any platform the first. Raises: BennuError."""
+    wanted = host_architecture()
+    for descriptor in descriptors:
+        platform = descriptor.platform or {}
+        if platform.get("os") == "linux" and platform.get("architecture") == wanted:
+            return descriptor
+    if descriptors and all(descriptor.platform is None for descriptor in descriptors):
+        return descriptors[0]
+    raise BennuError(f"no matching manifest for linux/{wanted} in the manifest list entries")
+
+
+def _blob_name(digest: str) -> str:
+    return "blobs/" + digest.replace(":", "/", 1)
+
+
+def _decode(data: bytes, shape: Any, name: str) -> Any:
+    try:
+        return msgspec.json.decode(data, type=shape)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidParameter(f"invalid archive: {name}: {error}") from None

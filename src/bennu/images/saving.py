@@ -1,0 +1,177 @@
+"""`docker save`: one tar that is both an OCI layout and a docker-archive, so that old and new tools read it."""
+
+import asyncio
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import subprocess
+import tarfile
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Final, cast
+
+import msgspec
+
+from bennu.errors import BennuError
+from bennu.images.image import Image
+from bennu.images.images import Images
+from bennu.images.layers import Layer
+from bennu.images.reference import Reference, parse_reference
+
+CHUNK: Final = 1 << 20
+OCI: Final = "application/vnd.oci.image"
+
+
+async def save(images: Images, refs: Sequence[str]) -> AsyncGenerator[bytes, None]:
+    """The archive, piece by piece. Raises: NotFound, InvalidParameter (before the first piece)."""
+    chosen = choose(images, refs)
+    with images.layers.hold() as hold:
+        for image in chosen:
+            images.missing(image.diff_ids, hold)
+        pieces = _pieces(images, chosen)
+        try:
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                yield piece
+        finally:
+            await asyncio.to_thread(pieces.close)  # type: ignore[attr-defined]
+
+
+def choose(images: Images, refs: Sequence[str]) -> dict[Image, list[Reference]]:
+    """The images asked for and the tags each goes by in the archive: those asked for by name, not by id."""
+    chosen: dict[Image, list[Reference]] = {}
+    for ref in refs:
+        image = images.find(ref)
+        tags = chosen.setdefault(image, [])
+        by_id = image.id.startswith(ref) or image.id.removeprefix("sha256:").startswith(ref)
+        if not by_id and not (name := parse_reference(ref)).digest and name.tagged() not in tags:
+            tags.append(name.tagged())
+    return chosen
+
+
+def _pieces(images: Images, chosen: dict[Image, list[Reference]]) -> Iterator[bytes]:
+    """Blocking. A tar written into a buffer that is emptied as it fills."""
+    buffer = io.BytesIO()
+
+    def taken() -> bytes:
+        data = buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+        return data
+
+    with tarfile.open(fileobj=buffer, mode="w|", format=tarfile.PAX_FORMAT, bufsize=CHUNK) as tar:
+        written: set[str] = set()
+        for image in chosen:
+            for layer in _layers_of(images, image):
+                if layer.diff_id not in written:
+                    written.add(layer.diff_id)
+                    for _ in _add_layer(tar, images.layers.blob_path(layer.blob), layer):
+                        yield taken()
+        for name, data in _documents(images, chosen).items():
+            tar.addfile(_header(name, len(data)), io.BytesIO(data))
+    yield taken()
+
+
+def _layers_of(images: Images, image: Image) -> list[Layer]:
+    layers = [images.layers.get(diff_id) for diff_id in image.diff_ids]
+    if None in layers:
+        raise BennuError(f"a layer of {image.id} is missing")
+    return cast(list[Layer], layers)
+
+
+def _add_layer(tar: tarfile.TarFile, path: Path, layer: Layer) -> Iterator[None]:
+    """Write a layer as a plain tar, coming up for air after every chunk."""
+    header = _header(_blob_name(layer.diff_id), layer.tar_size)
+    tar.addfile(header)
+    stream = cast(IO[bytes], tar.fileobj)
+    left = layer.tar_size
+    with open_plain(path) as plain:
+        while left > 0:
+            data = plain.read(min(CHUNK, left))
+            if not data:
+                raise BennuError(f"layer {layer.diff_id} is damaged on the disk")
+            left -= len(data)
+            stream.write(data)
+            yield
+    padding = -layer.tar_size % tarfile.BLOCKSIZE
+    stream.write(b"\0" * padding)
+    cast(Any, tar).offset += layer.tar_size + padding
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """A layer's blob without its compression."""
+    with path.open("rb") as file:
+        magic = file.read(6)
+    if magic.startswith(b"\x1f\x8b"):
+        return cast(IO[bytes], gzip.open(path))
+    if magic.startswith(b"BZh"):
+        return bz2.open(path)
+    if magic.startswith(b"\xfd7zXZ\x00"):
+        return cast(IO[bytes], lzma.open(path))
+    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        process = subprocess.Popen(["zstd", "-d", "-c", "-q", "--", str(path)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        return process.stdout
+    return path.open("rb")
+
+
+def _documents(images: Images, chosen: dict[Image, list[Reference]]) -> dict[str, bytes]:
+    """Everything but the layers, by name."""
+    documents: dict[str, bytes] = {}
+    descriptors: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
+    repositories: dict[str, dict[str, str]] = {}
+    for image, tags in chosen.items():
+        layers = _layers_of(images, image)
+        config = images.layers.blob_path(image.id).read_bytes()
+        manifest = _manifest(image, config, layers)
+        digest = "sha256:" + hashlib.sha256(manifest).hexdigest()
+        documents |= {_blob_name(image.id): config, _blob_name(digest): manifest}
+        descriptors += _descriptors(manifest, digest, tags)
+        names = [_blob_name(layer.diff_id) for layer in layers]
+        entries.append(
+            {"Config": _blob_name(image.id), "RepoTags": [str(tag) for tag in tags] or None, "Layers": names}
+        )
+        for tag in tags if layers else []:
+            repositories.setdefault(tag.familiar_name, {})[tag.tag] = layers[-1].diff_id.removeprefix("sha256:")
+    index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": descriptors}
+    documents["index.json"] = msgspec.json.encode(index)
+    documents["manifest.json"] = msgspec.json.encode(entries)
+    documents["oci-layout"] = b'{"imageLayoutVersion":"1.0.0"}'
+    if repositories:
+        documents["repositories"] = msgspec.json.encode(repositories)
+    return documents
+
+
+def _manifest(image: Image, config: bytes, layers: Sequence[Layer]) -> bytes:
+    parts = [{"mediaType": f"{OCI}.layer.v1.tar", "digest": layer.diff_id, "size": layer.tar_size} for layer in layers]
+    described = {"mediaType": f"{OCI}.config.v1+json", "digest": image.id, "size": len(config)}
+    return msgspec.json.encode(
+        {"schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "config": described, "layers": parts}
+    )
+
+
+def _descriptors(manifest: bytes, digest: str, tags: Sequence[Reference]) -> list[dict[str, Any]]:
+    plain = {"mediaType": f"{OCI}.manifest.v1+json", "digest": digest, "size": len(manifest)}
+    return [
+        plain
+        | {
+            "annotations": {
+                "io.containerd.image.name": f"{tag.full_name}:{tag.tag}",
+                "org.opencontainers.image.ref.name": tag.tag,
+            }
+        }
+        for tag in tags
+    ] or [plain]
+
+
+def _blob_name(digest: str) -> str:
+    return "blobs/" + digest.replace(":", "/", 1)
+
+
+def _header(name: str, size: int) -> tarfile.TarInfo:
+    header = tarfile.TarInfo(name)
+    header.size = size
+    header.mode = 0o644
+    return header
