@@ -113,6 +113,26 @@ async def test_megabytes_go_both_ways_through_the_relay_and_each_end_is_told(hos
     assert received == sent[::-1]
 
 
+async def test_a_udp_client_that_goes_on_sending_follows_the_port_to_another_container(host: Host) -> None:
+    """Conntrack keeps a flow's translation as long as packets come; a change of the port has to end it."""
+    port = host.free_port("udp")
+    request = PortRequest(container_port=7, proto="udp", host_port_first=port, host_port_last=port)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(1)
+
+        def ask() -> str:
+            client.sendto(b"?", (host.own_address(), port))
+            return client.recv(100).decode()
+
+        with pytest.raises(OSError):
+            ask()
+        for name in "ab":
+            sandbox = await start(host, name, request)
+            with echo_server(sandbox.netns, "0.0.0.0", 7, "udp"):
+                assert ask().startswith(sandbox.endpoints[0].ip_address)
+            await host.networks.close_sandbox(name * 12)
+
+
 async def test_a_published_port_is_gone_with_its_sandbox(host: Host) -> None:
     port = host.free_port()
     a = await start(host, "a", PortRequest(container_port=7, host_port_first=port, host_port_last=port))

@@ -17,6 +17,7 @@ from bennu.errors import BennuError
 from bennu.model import PublishedPort
 from bennu.network import links, netns
 from bennu.network.catalogue import Catalogue, check_aliases, check_not_connected, new_endpoint
+from bennu.network.conntrack import forget_udp_flows
 from bennu.network.dns_server import NameServer
 from bennu.network.files import upstream_servers
 from bennu.network.held import HeldPorts, PortTaken
@@ -119,7 +120,7 @@ class Sandboxes:
         had_ports = self._forwards.pop(container_id, None)
         try:
             if had_ports:
-                await self._firewall.apply()
+                await self._write_rules(had_ports)
         finally:
             self._held.release(sandbox.ports)
             self._bury(Path(sandbox.netns), sandbox.endpoints)
@@ -167,7 +168,7 @@ class Sandboxes:
         """Links, rules and name service at the same time. Raises: NetworkFailure, FirewallFailure."""
         work = [in_own_thread(lambda: self._link_all(sandbox))]
         if sandbox.ports:
-            work.append(self._firewall.apply())
+            work.append(self._write_rules(self._forwards[container_id]))
         if sandbox.has_embedded_dns:
             work.append(self.name_server.serve(container_id, sandbox))
         await all_of(work)
@@ -248,8 +249,9 @@ class Sandboxes:
             self._publish(container_id, target, sandbox)
         else:
             self._take_ports(container_id, sandbox)
-        if self._forwards.get(container_id, []) != before:
-            await self._firewall.apply()
+        after = self._forwards.get(container_id, [])
+        if after != before:
+            await self._write_rules([*before, *after])
 
     def _require(self, container_id: str) -> Sandbox:
         sandbox = self._open.get(container_id)
@@ -275,6 +277,13 @@ class Sandboxes:
                 ) from error
         if sandbox.ports:
             self._publish(container_id, target, sandbox)
+
+    async def _write_rules(self, changed: Iterable[Forward]) -> None:
+        """Raises: FirewallFailure."""
+        await self._firewall.apply()
+        flows = [forward.host_port for forward in changed if forward.proto == "udp"]
+        if flows:
+            await asyncio.to_thread(forget_udp_flows, flows)
 
     def _publish(self, container_id: str, target: Endpoint, sandbox: Sandbox) -> None:
         """Lead the ports the sandbox has to an endpoint; the rules are in force after the firewall's next turn."""
