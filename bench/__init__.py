@@ -1,0 +1,1 @@
+"""Side by side with dockerd on this machine: `./dev bench`. Not tests: nothing fails here for being slow."""
