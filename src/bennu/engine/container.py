@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from bennu.engine.attach import Attachment
+from bennu.engine.health import not_monitored
 from bennu.engine.supervisor import Supervisor
 from bennu.engine.waits import WaitCondition, WaitResult
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotModified
@@ -192,7 +193,9 @@ class Container(Supervisor):
                 raise Conflict(f"container {self.id} is already paused")
             self.check_running()
             await self.services.runtime.pause(self.id)
-            await self.commit(msgspec.structs.replace(self.record, state=State.PAUSED), [self.event("pause")])
+            self.stop_watching_health()
+            paused = msgspec.structs.replace(self.record, state=State.PAUSED, health=not_monitored(self.record.health))
+            await self.commit(paused, [self.event("pause")])
 
     async def unpause(self) -> None:
         async with self.lock:
@@ -200,6 +203,7 @@ class Container(Supervisor):
                 raise BennuError(f"Container {self.id} is not paused")
             await self.services.runtime.resume(self.id)
             await self.commit(msgspec.structs.replace(self.record, state=State.RUNNING), [self.event("unpause")])
+            self.watch_health()
 
     async def change(self, action: str, details: dict[str, str], **changes: object) -> None:
         """Write other fields of the record with one event (rename, update)."""

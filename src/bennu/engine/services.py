@@ -1,8 +1,9 @@
 """What every container of this host shares: the adapters, the journal, the folders, the owner of background tasks."""
 
+import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from bennu.engine.background import Background
 from bennu.engine.deaths import Deaths
@@ -16,6 +17,9 @@ from bennu.volumes import Volumes
 
 if TYPE_CHECKING:
     from bennu.engine.container import Container
+
+
+PROBES_AT_ONCE: Final = 32  # health probes of all containers; more wait for a place
 
 
 class Index(Protocol):
@@ -49,6 +53,7 @@ class Services:
     tasks: Background
     host_facts: HostFacts
     default_stop_timeout_s: int = 10
+    probe_places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PROBES_AT_ONCE))
     index: "Index" = field(init=False)  # set by the engine as it is made
 
     def folder(self, container_id: str) -> Path:

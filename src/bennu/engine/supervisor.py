@@ -17,12 +17,15 @@ import msgspec
 from bennu.engine.attach import Attachment
 from bennu.engine.deaths import certify, read_oom
 from bennu.engine.events import Event, event
+from bennu.engine.health import check_of, keep_checking, not_monitored, starting, take_in
 from bennu.engine.launch import farewell, launch, release, start_failure_code
+from bennu.engine.probes import ProbeResult
 from bennu.engine.record import Record
 from bennu.engine.services import Services
 from bennu.engine.waits import WaitResult, Waits
 from bennu.errors import BennuError, Conflict
 from bennu.lifecycle.death import Asker, Decision, Ending, SentSignal, Verb
+from bennu.lifecycle.health import Check, HealthStatus
 from bennu.lifecycle.restart import Exit, Restart, RestartHistory, RestartPolicy, Stay, decide_restart
 from bennu.lifecycle.signals import parse_signal
 from bennu.lifecycle.status import State
@@ -48,6 +51,7 @@ class Supervisor:
         self.attachments: list[Attachment] = []  # waiting for the next start
         self.keep_after_exit = False  # an API restart is under way: no auto-removal
         self._back_off_over = asyncio.Event()
+        self._monitor: asyncio.Task[None] | None = None
         if record.pid == 0:
             self.exited.set()
 
@@ -91,6 +95,7 @@ class Supervisor:
             boot_id=self.services.boot_id,
             restart_due_ns=0,
             signals=[],
+            health=starting(base),
         )
         try:
             await self.commit(changed, [*launched.events, self.event("start")])
@@ -99,6 +104,38 @@ class Supervisor:
             await asyncio.shield(release(self.services, changed))
             raise
         self.exited.clear()
+        self.watch_health()
+
+    def watch_health(self) -> None:
+        """Begin to probe the present run, if it has a check; a former monitor ends."""
+        self.stop_watching_health()
+        check = check_of(self.record)
+        if check is not None and self.record.state is State.RUNNING:
+            work = keep_checking(self, check, self.services.probe_places)
+            self._monitor = self.services.tasks.create_task(work, name=f"health {self.id[:12]}")
+
+    def stop_watching_health(self) -> None:
+        if self._monitor is not None:
+            self._monitor.cancel()
+            self._monitor = None
+
+    async def note_probe(self, check: Check, result: ProbeResult) -> None:
+        """Take in a probe's result: a change of status is written and told at once."""
+        async with self.lock:
+            record = self.record
+            if record.state is not State.RUNNING or record.health is None or result.start_ns < record.started_at_ns:
+                return
+            health, changed, reason = take_in(record, check, result)
+            noted = msgspec.structs.replace(record, health=health)
+            if not changed:
+                self.record = noted
+                return
+            await self.commit(noted, [self.event(f"health_status: {health.status}")])
+        if health.status == HealthStatus.UNHEALTHY:
+            self.act_on_unhealthy(reason)
+
+    def act_on_unhealthy(self, reason: str) -> None:
+        """A place for what a container's labels ask to be done; Docker does nothing."""
 
     async def _record_failed_start(self, error: BennuError) -> None:
         """A failed start leaves `created` (or `exited`) with its code and text, and no event.
@@ -173,6 +210,10 @@ class Supervisor:
 
     def adopt(self) -> None:
         """Supervise from here on: it was just started, or a former daemon left it running or waiting."""
+        if self._monitor is None and self.record.pid and self.record.state is State.RUNNING:
+            # What the former daemon saw last is old: health begins anew, its log is kept.
+            self.record = msgspec.structs.replace(self.record, health=starting(self.record))
+            self.watch_health()
         self.services.tasks.create_task(self._supervise(), name=f"supervise {self.id[:12]}")
 
     async def lost_at_reboot(self) -> None:
@@ -215,6 +256,7 @@ class Supervisor:
 
     async def _process_end(self) -> None:
         """The process is gone: write down how, decide what follows, tell everyone. Holds the lock."""
+        self.stop_watching_health()
         ending = self._look_at_end()
         decision = self._decide(ending)
         record, restarts = self.record, isinstance(decision, Restart)
@@ -225,6 +267,7 @@ class Supervisor:
             oom_killed=ending.oom is not None,
             pid=0,
             restart_delay_ns=decision.delay_ns,
+            health=not_monitored(self.record.health),
         )
         events: list[Event] = []
         if restarts:

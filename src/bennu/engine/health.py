@@ -1,0 +1,113 @@
+"""The health of one running container: probes on schedule, results to the state machine, and what is done about it.
+
+Probes of one container never overlap; those of all containers share a bounded number of places. Results are kept in
+memory and reach the disk with the next change of state, as with dockerd; a change of status is written at once.
+"""
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from bennu.engine.probes import ProbeResult, run_probe
+from bennu.engine.record import Health, HealthProbe, Record, new_id
+from bennu.lifecycle.health import (
+    KEPT_RESULTS,
+    Check,
+    CommandProbe,
+    HealthState,
+    HealthStatus,
+    judge,
+    next_wait_ns,
+    plan_check,
+)
+
+if TYPE_CHECKING:
+    from bennu.engine.supervisor import Supervisor
+
+JITTER: Final = 0.05  # of the first interval: containers started together are not probed together
+TIMED_OUT_AS: Final = 137  # exit code of the exec's event when the probe was cut off
+
+
+def check_of(record: Record) -> Check | None:
+    """The health check in force; None: there is none, or it is switched off."""
+    config = record.config
+    asked = config.healthcheck if isinstance(config.healthcheck, msgspec.Struct) else None
+    return plan_check(
+        asked.test if asked else None,
+        interval_ns=asked.interval if asked else 0,
+        timeout_ns=asked.timeout if asked else 0,
+        start_period_ns=asked.start_period if asked else 0,
+        start_interval_ns=asked.start_interval if asked else 0,
+        retries=asked.retries if asked else 0,
+        shell=config.shell if isinstance(config.shell, list) else None,
+        labels=config.labels,
+    )
+
+
+def starting(record: Record) -> Health | None:
+    """`State.Health` as a run begins: the log of earlier runs is kept."""
+    if check_of(record) is None:
+        return None
+    return Health(status=HealthStatus.STARTING, failing_streak=0, log=list(record.health.log) if record.health else [])
+
+
+def not_monitored(health: Health | None) -> Health | None:
+    """While nobody looks (paused, ended) a container counts as unhealthy: dockerd's rule, without an event."""
+    return msgspec.structs.replace(health, status=HealthStatus.UNHEALTHY) if health else None
+
+
+async def keep_checking(container: "Supervisor", check: Check, places: asyncio.Semaphore) -> None:
+    """Probe this run of the container until cancelled."""
+    spread = 1 + random.random() * JITTER
+    while (health := container.record.health) is not None:
+        state = HealthState(HealthStatus(health.status), health.failing_streak)
+        running_for_ns = time.time_ns() - container.record.started_at_ns
+        await asyncio.sleep(next_wait_ns(state, check, running_for_ns=running_for_ns) * spread / 1e9)
+        spread = 1.0
+        async with places:
+            result = await _probe(container, check)
+        await container.note_probe(check, result)
+
+
+async def _probe(container: "Supervisor", check: Check) -> ProbeResult:
+    """One probe with the events of its exec, if it is one."""
+    runtime, record = container.services.runtime, container.record
+    if not isinstance(check.probe, CommandProbe):
+        return await run_probe(runtime, record.id, record.pid, check.probe, check.timeout_ns)
+    exec_id = new_id()
+    command = f"{check.probe.args[0]} {' '.join(check.probe.args[1:])}"
+    await container.services.journal.commit(
+        (), [container.event(f"{verb}: {command}", execID=exec_id) for verb in ("exec_create", "exec_start")]
+    )
+    result = await run_probe(runtime, record.id, record.pid, check.probe, check.timeout_ns)
+    code = result.exit_code if result.exit_code >= 0 else TIMED_OUT_AS
+    await container.publish("exec_die", execID=exec_id, exitCode=str(code))
+    return result
+
+
+def take_in(record: Record, check: Check, result: ProbeResult) -> tuple[Health, bool, str]:
+    """The health after a probe, whether its status changed, and why. The record must have a health."""
+    assert record.health is not None
+    state = HealthState(HealthStatus(record.health.status), record.health.failing_streak)
+    judged = judge(state, check, exit_code=result.exit_code, started_after_ns=result.start_ns - record.started_at_ns)
+    entry = HealthProbe(
+        start=local_time(result.start_ns),
+        end=local_time(result.end_ns),
+        exit_code=result.exit_code,
+        output=result.output,
+    )
+    log = [*record.health.log, entry][-KEPT_RESULTS:]
+    health = Health(status=judged.state.status, failing_streak=judged.state.failing_streak, log=log)
+    return health, judged.changed, judged.reason
+
+
+def local_time(instant_ns: int) -> str:
+    """RFC 3339 with nine digits in the daemon's own zone, as dockerd writes probe times."""
+    seconds, nanos = divmod(instant_ns, 10**9)
+    local = time.localtime(seconds)
+    zone = time.strftime("%z", local)
+    zone = "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}"
+    return time.strftime("%Y-%m-%dT%H:%M:%S", local) + f".{nanos:09d}{zone}"
