@@ -1,67 +1,116 @@
 """The local volume driver: each volume is one folder under its root, with a record in the store.
 
-The record comes first and the folder after it is made whole at `open`, so a volume that was acknowledged is always
-there, and a folder without a record is half a creation (or half a removal) and is taken away.
+A crash at any instruction leaves a volume whole or absent: a creation is acknowledged when its record is written, and
+an empty folder without one is swept away at `open`; a removal first marks the record, then deletes the data, then the
+record, and is finished at `open`. A folder that holds data but has no record is never deleted: it is a volume again.
 """
 
 import asyncio
+import builtins
+import logging
+import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from bennu.errors import Conflict, InvalidParameter, NotFound, NotImplementedHere
+from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
+from bennu.process import run
 from bennu.store import Delete, Put, Store, Transaction
+from bennu.volumes.copyup import FILLING
+from bennu.volumes.mounting import check_options, is_mounted, mount_options, unmount
 
 PREFIX: Final = "volumes/"
-NAME: Final = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]+$")
+NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+NAME_BYTES: Final = 255
+DATA: Final = "_data"
+DELETE_TIMEOUT_S: Final = 3600
 ANONYMOUS_LABEL: Final = "com.docker.volume.anonymous"
+
+log = logging.getLogger(__name__)
 
 
 class Volume(msgspec.Struct, kw_only=True):
-    """One volume as it is kept on disk."""
+    """One volume as it is kept on disk. None for labels and options: not given, which clients are shown as null."""
 
     name: str
     driver: str = "local"
     mountpoint: str
     created_ns: int
-    labels: dict[str, str] = msgspec.field(default_factory=dict)
-    options: dict[str, str] = msgspec.field(default_factory=dict)
+    labels: dict[str, str] | None = None
+    options: dict[str, str] | None = None
+    removing: bool = False
 
     @property
     def anonymous(self) -> bool:
-        return ANONYMOUS_LABEL in self.labels
+        return ANONYMOUS_LABEL in (self.labels or {})
+
+
+Commit = Callable[[Put | Delete, str, Volume], Awaitable[None]]
 
 
 class Volumes:
-    """All volumes of one host. `users` is set by the engine: which containers use a volume, by id."""
+    """All volumes of one host.
+
+    Set by the engine: `users`, which containers use a volume, by id; `running_users`, which of them run; `commit`,
+    which writes a change together with the event (`create`, `destroy`) that announces it.
+    """
 
     def __init__(self, root: Path, store: Store) -> None:
-        self.users: Callable[[str], list[str]] = lambda name: []
+        self.users: Callable[[str], builtins.list[str]] = lambda name: []
+        self.running_users: Callable[[str], builtins.list[str]] = lambda name: self.users(name)
+        self.commit: Commit = self._commit
         self._root = root
         self._store = store
         self._volumes: dict[str, Volume] = {}
         self._lock = asyncio.Lock()
 
+    async def _commit(self, write: Put | Delete, action: str, volume: Volume) -> None:
+        await self._store.commit(Transaction([write]))
+
+    # --- what there is --------------------------------------------------------------------------------------------
+
     async def open(self) -> None:
-        """Read the records; make missing folders, take away folders without a record."""
+        """Read the records; finish what a former daemon left half done."""
         entries = await self._store.read_prefix(PREFIX)
         found = [msgspec.json.decode(entry.value, type=Volume) for entry in entries]
-        self._volumes = {volume.name: volume for volume in found}
-        await asyncio.to_thread(self._repair)
+        gone = {volume.name for volume in found if volume.removing}
+        for volume in found:
+            if volume.removing:
+                await _delete_tree(Path(volume.mountpoint).parent)
+        await asyncio.to_thread(self._repair, [volume for volume in found if not volume.removing])
+        self._volumes = {volume.name: volume for volume in found if volume.name not in gone}
+        for name in sorted(gone):
+            await self._store.commit(Transaction([Delete(PREFIX + name)]))
+        for name in await asyncio.to_thread(self._find_unrecorded):
+            log.warning("volume %s has data and no record: taken up again", name)
+            volume = self._new(name, None, None)
+            await self._store.commit(Transaction([Put(PREFIX + name, msgspec.json.encode(volume))]))
+            self._volumes[name] = volume
 
-    def _repair(self) -> None:
+    def _repair(self, found: builtins.list[Volume]) -> None:
         self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        for volume in self._volumes.values():
+        for volume in found:
             Path(volume.mountpoint).mkdir(mode=0o755, parents=True, exist_ok=True)
-        for folder in self._root.iterdir():
-            if folder.is_dir() and folder.name not in self._volumes:
+            shutil.rmtree(Path(volume.mountpoint).with_name(FILLING), ignore_errors=True)
+
+    def _find_unrecorded(self) -> builtins.list[str]:
+        """Folders with data and without a record; empty ones are swept away."""
+        names = []
+        for folder in sorted(self._root.iterdir()):
+            if folder.name in self._volumes or not folder.is_dir() or not NAME.fullmatch(folder.name):
+                continue
+            shutil.rmtree(folder / FILLING, ignore_errors=True)
+            if (folder / DATA).is_dir() and any((folder / DATA).iterdir()):
+                names.append(folder.name)
+            else:
                 shutil.rmtree(folder, ignore_errors=True)
+        return names
 
     def find(self, name: str) -> Volume:
         """Raises: NotFound."""
@@ -70,8 +119,10 @@ class Volumes:
         except KeyError:
             raise NotFound(f"get {name}: no such volume") from None
 
-    def list(self) -> "list[Volume]":
+    def list(self) -> builtins.list[Volume]:
         return sorted(self._volumes.values(), key=lambda volume: volume.name)
+
+    # --- birth ----------------------------------------------------------------------------------------------------
 
     async def create(
         self,
@@ -80,31 +131,61 @@ class Volumes:
         options: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Volume:
-        """Create it, or answer the one of that name. "" makes an anonymous one.
+        """Create it, or answer the one of that name as it is. "" makes an anonymous one.
 
-        Raises: InvalidParameter, NotFound (driver), NotImplementedHere (mount options).
+        Raises: InvalidParameter, NotFound (driver), with dockerd's words; OSError.
         """
-        labels = dict(labels or {})
         if not name:
-            name, labels[ANONYMOUS_LABEL] = secrets.token_hex(32), ""
-        if not NAME.match(name):
-            raise InvalidParameter(
-                f'create {name}: "{name}" includes invalid characters for a local volume name, only '
-                '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
-            )
+            name, labels = secrets.token_hex(32), {**(labels or {}), ANONYMOUS_LABEL: ""}
         if driver not in ("", "local"):
-            raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
-        if options:
-            raise NotImplementedHere("options of the local volume driver (type, o, device) are not implemented")
+            raise NotFound(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
+        check_name(name)
         async with self._lock:
             if name in self._volumes:
                 return self._volumes[name]
-            mountpoint = self._root / name / "_data"
-            await asyncio.to_thread(mountpoint.mkdir, 0o755, True, True)
-            volume = Volume(name=name, mountpoint=str(mountpoint), created_ns=time.time_ns(), labels=labels)
-            await self._store.commit(Transaction([Put(PREFIX + name, msgspec.json.encode(volume))]))
+            check_options(name, options or {})
+            volume = self._new(name, options, labels)
+            await asyncio.to_thread(Path(volume.mountpoint).mkdir, 0o755, True, True)
+            await self.commit(Put(PREFIX + name, msgspec.json.encode(volume)), "create", volume)
             self._volumes[name] = volume
             return volume
+
+    def _new(self, name: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None) -> Volume:
+        return Volume(
+            name=name,
+            mountpoint=str(self._root / name / DATA),
+            created_ns=time.time_ns(),
+            labels=None if labels is None else dict(labels),
+            options=None if options is None else dict(options),
+        )
+
+    # --- use ------------------------------------------------------------------------------------------------------
+
+    async def mount(self, name: str) -> None:
+        """Before a container that uses it starts: mount what its options say, if they say anything. Idempotent.
+
+        Raises: NotFound; BennuError with the reason.
+        """
+        volume = self.find(name)
+        if not volume.options:
+            return
+        async with self._lock:
+            if not await asyncio.to_thread(is_mounted, volume.mountpoint):
+                await mount_options(volume.mountpoint, volume.options)
+
+    async def unmount_unused(self, name: str) -> None:
+        """After a container that used it has ended: unmount it, unless another one runs. Idempotent.
+
+        Raises: BennuError with the reason.
+        """
+        volume = self._volumes.get(name)
+        if volume is None or not volume.options:
+            return
+        async with self._lock:
+            if not self.running_users(name) and await asyncio.to_thread(is_mounted, volume.mountpoint):
+                await unmount(volume.mountpoint)
+
+    # --- end ------------------------------------------------------------------------------------------------------
 
     async def remove(self, name: str, *, force: bool = False, by_container: str = "") -> None:
         """Remove it with its data; `force` tolerates that there is none.
@@ -112,13 +193,78 @@ class Volumes:
         `by_container`: the one container whose use of it does not count, since it is being removed.
         Raises: NotFound, Conflict when containers use it.
         """
-        if force and name not in self._volumes:
-            return
-        volume = self.find(name)
-        users = [user for user in self.users(name) if user != by_container]
-        if users:
-            raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
         async with self._lock:
-            await self._store.commit(Transaction([Delete(PREFIX + name)]))
-            self._volumes.pop(name, None)
-            await asyncio.to_thread(shutil.rmtree, Path(volume.mountpoint).parent, True)
+            if force and name not in self._volumes:
+                return
+            volume = self.find(name)
+            users = [user for user in self.users(name) if user != by_container]
+            if users:
+                raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+            if await asyncio.to_thread(is_mounted, volume.mountpoint):
+                await unmount(volume.mountpoint)
+            await asyncio.shield(self._remove(volume))
+
+    async def _remove(self, volume: Volume) -> None:
+        marked = msgspec.structs.replace(volume, removing=True)
+        await self._store.commit(Transaction([Put(PREFIX + volume.name, msgspec.json.encode(marked))]))
+        self._volumes.pop(volume.name, None)
+        await _delete_tree(Path(volume.mountpoint).parent)
+        await self.commit(Delete(PREFIX + volume.name), "destroy", volume)
+
+    async def prune(self, wanted: Callable[[Volume], bool]) -> tuple[builtins.list[str], int]:
+        """Remove the unused ones among the `wanted`: (their names, the bytes that became free)."""
+        names, freed = [], 0
+        for volume in self.list():
+            if not wanted(volume) or self.users(volume.name):
+                continue
+            size = await self.measure(volume)
+            try:
+                await self.remove(volume.name)
+            except (NotFound, Conflict):
+                continue  # somebody was faster
+            names.append(volume.name)
+            freed += size
+        return names, freed
+
+    async def measure(self, volume: Volume) -> int:
+        """Bytes of its files, each inode once; 0 of a volume with mount options, whose data lives elsewhere."""
+        if volume.options:
+            return 0
+        return await asyncio.to_thread(_measure, volume.mountpoint)
+
+
+def check_name(name: str) -> None:
+    """Raises: InvalidParameter with dockerd's words."""
+    if len(name) == 1:
+        raise InvalidParameter(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )
+    if not NAME.fullmatch(name):
+        raise InvalidParameter(
+            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
+        )
+    if len(name) > NAME_BYTES:
+        raise InvalidParameter(f"create {name[:32]}…: volume name is too long, at most {NAME_BYTES} characters fit")
+
+
+async def _delete_tree(folder: Path) -> None:
+    """Delete it, however deep it is; what is mounted below is left alone. Raises: BennuError."""
+    done = await run(["rm", "-rf", "--one-file-system", "--", folder], timeout_s=DELETE_TIMEOUT_S)
+    if done.exit_code != 0:
+        raise BennuError(f"cannot delete {folder}: {done.stderr.decode(errors='replace').strip()}")
+
+
+def _measure(root: str) -> int:
+    seen: set[int] = set()
+    total = 0
+    for folder, _folders, names in os.walk(root):
+        for name in names:
+            try:
+                status = os.lstat(f"{folder}/{name}")
+            except OSError:
+                continue
+            if status.st_ino not in seen:
+                seen.add(status.st_ino)
+                total += status.st_size
+    return total
