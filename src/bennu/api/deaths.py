@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from bennu.api.answer import answer
+from bennu.api.answer import answer, no_content
 from bennu.api.query import text
 from bennu.api.times import parse_moment, rfc3339
 from bennu.engine.engine import Engine
@@ -139,6 +139,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     return [
         web.route("GET", "/bennu/v1/deaths", api.list),
         web.route("GET", "/bennu/v1/containers/{id}/deaths", api.of_container),
+        web.route("POST", "/bennu/v1/containers/{id}/restart-now", api.restart_now),
     ]
 
 
@@ -165,3 +166,8 @@ class Deaths:
             if not found:
                 raise
         return answer([death_of(certificate) for certificate in reversed(found)])
+
+    async def restart_now(self, request: web.Request) -> web.Response:
+        """Skip the delay of a pending restart."""
+        await self._engine.find(request.match_info["id"]).restart_now()
+        return no_content()

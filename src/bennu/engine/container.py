@@ -72,6 +72,8 @@ class Container(Supervisor):
                 restart_delay_ns=0,
                 restart_due_ns=0,
                 restart_cancelled=False,
+                restarts_ns=[],
+                crash_score=0.0,
                 manually_stopped=False,
             )
             try:
@@ -122,6 +124,13 @@ class Container(Supervisor):
             await self._end(self._stop_signal(signal_text), self._grace_s(timeout_s), by, verb)
         await self.publish("stop")
 
+    async def revive(self, by: Asker) -> None:
+        """End the present run as a stop does, then start it again as after a crash: same back-off, same budget."""
+        async with self.lock:
+            self.check_running()
+            await self.commit(msgspec.structs.replace(self.record, revive=True), [])
+        await self._end(self._stop_signal(""), self._grace_s(None), by, Verb.RESTART, for_good=False)
+
     async def restart(self, by: Asker, timeout_s: int | None = None, signal_text: str = "") -> None:
         """Stop what runs, then start; no auto-removal in between. Raises: BennuError for any failure."""
         self.keep_after_exit = True
@@ -137,9 +146,9 @@ class Container(Supervisor):
             self.keep_after_exit = False
         await self.publish("restart")
 
-    async def _end(self, number: int, grace_s: float | None, by: Asker, verb: Verb) -> None:
+    async def _end(self, number: int, grace_s: float | None, by: Asker, verb: Verb, *, for_good: bool = True) -> None:
         try:
-            await self.send(number, by, verb)
+            await self.send(number, by, verb, for_good=for_good)
         except Conflict:
             return  # it ended by itself meanwhile: that is what was wanted
         if grace_s is None:
@@ -148,7 +157,7 @@ class Container(Supervisor):
         if grace_s > 0 and await self._wait_ended(grace_s):
             return
         try:
-            await self.send(signal.SIGKILL, by, verb)
+            await self.send(signal.SIGKILL, by, verb, for_good=for_good)
         except Conflict:
             return
         await self.wait_killed()

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bennu.engine.container import Container
@@ -14,6 +14,8 @@ from bennu.engine.services import Services
 from bennu.engine.supervisor import encode_record
 from bennu.engine.validate import validate_create
 from bennu.images import Image
+from bennu.lifecycle.governor import parse_governor
+from bennu.lifecycle.health import on_unhealthy, probe_from_labels
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, ImageConfig, MountPoint, NetworkingConfig
 from bennu.store import Put
 from bennu.volumes.copyup import copy_up
@@ -27,10 +29,19 @@ def complete(config: ContainerConfig, host: HostConfig, image: ImageConfig, cont
     merge_image(config, image)
     warnings = validate_create(config, host)
     fill_host_defaults(host)
+    check_labels(config.labels or {})
     joined = host.network_mode.startswith("container:")
     if not config.hostname and not joined and host.network_mode != "host":
         config.hostname = container_id[:12]
     return warnings
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Bennu's own labels are read when they are needed, which is too late to refuse them. Raises: InvalidParameter."""
+    probe_from_labels("bennu.health", labels)
+    probe_from_labels("bennu.ready", labels)
+    on_unhealthy(labels)
+    parse_governor(labels)
 
 
 async def create_container(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ async def run_probe(runtime: Runtime, container_id: str, pid: int, probe: Probe,
     except BennuError as error:
         code, output = TIMED_OUT, str(error)
     except OSError as error:
-        code, output = 1, error.strerror or str(error)
+        code, output = 1, os.strerror(error.errno) if error.errno else str(error)
     return ProbeResult(start_ns, time.time_ns(), code, output)
 
 

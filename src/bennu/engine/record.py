@@ -58,6 +58,10 @@ class Record(msgspec.Struct, kw_only=True):
     restart_delay_ns: int = 0  # the last back-off delay
     restart_due_ns: int = 0  # when the pending restart happens; 0 = none pending
     restart_cancelled: bool = False  # sticky until the next start by a person (or at boot)
+    restarts_ns: list[int] = msgspec.field(default_factory=list)  # instants of policy restarts, for the governor
+    crash_score: float = 0.0
+    scored_at_ns: int = 0
+    revive: bool = False  # it is being ended only to be started again, whatever its policy
     manually_stopped: bool = False
     started_before: bool = False
     signals: list[SentSignal] = msgspec.field(default_factory=list)  # of the present life

@@ -9,8 +9,12 @@ change is written first and becomes visible after (`commit`); what was running w
 import asyncio
 import contextlib
 import logging
+import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from signal import SIGKILL
+from typing import Final
 
 import msgspec
 
@@ -23,10 +27,11 @@ from bennu.engine.probes import ProbeResult
 from bennu.engine.record import Record
 from bennu.engine.services import Services
 from bennu.engine.waits import WaitResult, Waits
-from bennu.errors import BennuError, Conflict
+from bennu.errors import BennuError, Conflict, NotModified
 from bennu.lifecycle.death import Asker, Decision, Ending, SentSignal, Verb
-from bennu.lifecycle.health import Check, HealthStatus
-from bennu.lifecycle.restart import Exit, Restart, RestartHistory, RestartPolicy, Stay, decide_restart
+from bennu.lifecycle.governor import CrashHistory, govern, parse_governor, score_after_end
+from bennu.lifecycle.health import Check, HealthStatus, OnUnhealthy, on_unhealthy
+from bennu.lifecycle.restart import Exit, Restart, RestartHistory, RestartMode, RestartPolicy, Stay, decide_restart
 from bennu.lifecycle.signals import parse_signal
 from bennu.lifecycle.status import State
 from bennu.lifecycle.stop import effect_of_signal
@@ -35,10 +40,11 @@ from bennu.store import Put
 
 log = logging.getLogger(__name__)
 
+KEPT_RESTARTS: Final = 1000  # instants for the governor's budget
 encode_record = msgspec.json.Encoder().encode
 
 
-class Supervisor:
+class Supervisor(ABC):
     """Keeps one container's record and the world in agreement."""
 
     def __init__(self, services: Services, record: Record) -> None:
@@ -95,6 +101,7 @@ class Supervisor:
             boot_id=self.services.boot_id,
             restart_due_ns=0,
             signals=[],
+            revive=False,
             health=starting(base),
         )
         try:
@@ -135,7 +142,29 @@ class Supervisor:
             self.act_on_unhealthy(reason)
 
     def act_on_unhealthy(self, reason: str) -> None:
-        """A place for what a container's labels ask to be done; Docker does nothing."""
+        """Do in the background what the label `bennu.on-unhealthy` asks; Docker does nothing."""
+        action = on_unhealthy(self.record.config.labels or {})
+        if action is not OnUnhealthy.NONE:
+            name = f"unhealthy {self.id[:12]}"
+            self.services.tasks.create_task(self._act_on_unhealthy(action, reason), name=name)
+
+    async def _act_on_unhealthy(self, action: OnUnhealthy, reason: str) -> None:
+        by = Asker("health", command=reason)
+        with contextlib.suppress(Conflict, NotModified):  # it ended meanwhile
+            match action:
+                case OnUnhealthy.KILL:
+                    await self.send(SIGKILL, by, Verb.KILL, for_good=False)
+                case OnUnhealthy.RESTART:
+                    await self.revive(by)
+                case OnUnhealthy.STOP:
+                    await self.stop(by)
+
+    @abstractmethod
+    async def stop(self, by: Asker, timeout_s: int | None = None, signal_text: str = "") -> None: ...
+
+    @abstractmethod
+    async def revive(self, by: Asker) -> None:
+        """End the present run as a stop does, then start it again as after a crash."""
 
     async def _record_failed_start(self, error: BennuError) -> None:
         """A failed start leaves `created` (or `exited`) with its code and text, and no event.
@@ -168,8 +197,11 @@ class Supervisor:
 
     # --- signals --------------------------------------------------------------------------------------------------
 
-    async def send(self, number: int, by: Asker, verb: Verb) -> None:
-        """Bookkeeping first, durable; then the signal; then the event. A pending restart is cancelled instead."""
+    async def send(self, number: int, by: Asker, verb: Verb, *, for_good: bool = True) -> None:
+        """Bookkeeping first, durable; then the signal; then the event. A pending restart is cancelled instead.
+
+        `for_good`: counts as a person's wish that it end, as Docker has it; else its policy decides what follows.
+        """
         async with self.lock:
             if not self.record.running:
                 raise Conflict(f"cannot kill container: {self.record.name}: container {self.id} is not running")
@@ -177,8 +209,8 @@ class Supervisor:
             effect = effect_of_signal(self.declared_stop_signal(), number, paused=paused)
             changed = msgspec.structs.replace(
                 self.record,
-                manually_stopped=True,
-                restart_cancelled=self.record.restart_cancelled or effect.cancel_restart,
+                manually_stopped=self.record.manually_stopped or for_good,
+                restart_cancelled=self.record.restart_cancelled or (for_good and effect.cancel_restart),
                 signals=[*self.record.signals, SentSignal(time.time_ns(), number, by, verb)],
             )
             if self.record.state is State.RESTARTING:
@@ -272,8 +304,12 @@ class Supervisor:
         events: list[Event] = []
         if restarts:
             changed.state = State.RESTARTING
+            now_ns = time.time_ns()
             changed.restart_count += 1
-            changed.restart_due_ns = time.time_ns() + decision.delay_ns
+            changed.restart_due_ns = now_ns + decision.delay_ns
+            changed.restarts_ns = [*record.restarts_ns, now_ns][-KEPT_RESTARTS:]
+            changed.crash_score = score_after_end(_crash_history(record), now_ns)
+            changed.scored_at_ns = now_ns
         else:
             changed.state = State.EXITED
             changed.sandbox = None
@@ -314,9 +350,8 @@ class Supervisor:
 
     def _decide(self, ending: Ending) -> Restart | Stay:
         record = self.record
-        policy = record.host_config.restart_policy
-        return decide_restart(
-            RestartPolicy.parse(policy.name, policy.maximum_retry_count),
+        decision = decide_restart(
+            _policy_of(record),
             Exit(
                 code=ending.exit_code,
                 ran_for_ns=max(0, ending.finished_at_ns - record.started_at_ns),
@@ -328,6 +363,18 @@ class Supervisor:
                 cancelled=record.restart_cancelled,
             ),
         )
+        governor = parse_governor(record.config.labels or {})
+        if governor is None:
+            return decision
+        past, now_ns = _crash_history(record), time.time_ns()
+        return govern(governor, decision, past, code=ending.exit_code, now_ns=now_ns, draw=random.random())
+
+    async def restart_now(self) -> None:
+        """Skip what is left of the back-off. Raises: Conflict when no restart is pending."""
+        async with self.lock:
+            if self.record.state is not State.RESTARTING:
+                raise Conflict(f"container {self.record.name} has no restart pending: it is {self.record.state}")
+            self._back_off_over.set()
 
     async def _restart_when_due(self) -> bool:
         """Wait out the back-off and start again. False: it was cancelled, or the start failed."""
@@ -371,3 +418,14 @@ class Supervisor:
         """Write the record with its events, then let it be seen. Raises: Unavailable (nothing has changed)."""
         await self.services.journal.commit([Put(f"containers/{self.id}", encode_record(changed)), *more], events)
         self.record = changed
+
+
+def _policy_of(record: Record) -> RestartPolicy:
+    if record.revive:
+        return RestartPolicy(RestartMode.ALWAYS, because="it was unhealthy and bennu.on-unhealthy is restart")
+    policy = record.host_config.restart_policy
+    return RestartPolicy.parse(policy.name, policy.maximum_retry_count)
+
+
+def _crash_history(record: Record) -> CrashHistory:
+    return CrashHistory(record.crash_score, record.scored_at_ns, record.restarts_ns)

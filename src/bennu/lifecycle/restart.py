@@ -24,10 +24,11 @@ class RestartMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """`max_retries` counts for on-failure only; 0 means no limit."""
+    """`max_retries` counts for on-failure only; 0 means no limit. `because` replaces the policy's name in reasons."""
 
     mode: RestartMode
     max_retries: int = 0
+    because: str = ""
 
     @classmethod
     def parse(cls, name: str, max_retries: int) -> "RestartPolicy":
@@ -104,6 +105,8 @@ def _refusal(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> str:
 
 
 def _reason(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> str:
+    if policy.because:
+        return policy.because
     if policy.mode is not RestartMode.ON_FAILURE:
         return f"the restart policy is {policy.mode}"
     limit = f" of {policy.max_retries}" if policy.max_retries else ""

@@ -66,8 +66,17 @@ def stop(client: Client, words: list[str], *, signal: str | None, timeout: int |
     for_each(words, lambda name: post(client, name, "stop", query), at_once=True)
 
 
-@command(NAMES, *STOP_OPTIONS, least=1)
-def restart(client: Client, words: list[str], *, signal: str | None, timeout: int | None, time: int | None) -> None:
+def skip_delay(client: Client, name: str) -> None:
+    client.do("POST", f"/bennu/v1/containers/{segment(name)}/restart-now")
+
+
+@command(NAMES, *STOP_OPTIONS, switch("--now", "Skip the delay of a restart that is pending"), least=1)
+def restart(
+    client: Client, words: list[str], *, signal: str | None, timeout: int | None, time: int | None, now: bool
+) -> None:
+    if now:
+        for_each(words, lambda name: skip_delay(client, name))
+        return
     query = {"signal": signal, "t": timeout if timeout is not None else time}
     for_each(words, lambda name: post(client, name, "restart", query), at_once=True)
 
