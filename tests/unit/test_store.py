@@ -108,7 +108,7 @@ async def test_a_full_disk_refuses_with_the_reason_and_keeps_the_earlier_state(t
     try:
         async with open_sqlite(disk / "state.db") as store:
             await store.commit(Transaction([Put("a", b"kept")]))
-            with pytest.raises(Unavailable, match="cannot write state: .*full"):
+            with pytest.raises(Unavailable, match=r"cannot write state: .*full"):
                 await store.commit(Transaction([Put("b", b"x" * 2_000_000)]))
             entry = await store.read("a")
             assert entry and entry.value == b"kept"
