@@ -1,0 +1,242 @@
+"""Networks as the docker command and docker-py see them, on real containers."""
+
+import json
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import docker as docker_py
+import pytest
+from docker.errors import APIError, NotFound
+
+from support import images
+from support.cli import Cli
+from support.daemon import Daemon
+
+
+@pytest.fixture(autouse=True)
+def no_networks_left(docker: Cli) -> Iterator[None]:
+    yield
+    for name in docker("ps", "-aq").lines:
+        docker("rm", "-f", name)
+    for name in docker("network", "ls", "-q", "--filter", "type=custom").lines:
+        docker("network", "rm", name)
+
+
+def inspect(docker: Cli, name: str, kind: str = "network") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(docker(kind, "inspect", name).out)[0]
+    return found
+
+
+def fetch(url: str) -> str:
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                text: str = answer.read().decode()
+                return text
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+HTTPD = ("sh", "-c", "mkdir /w && hostname > /w/index.html && exec httpd -f -p 80 -h /w")
+
+
+def test_the_predefined_networks_are_listed(docker: Cli) -> None:
+    listed = docker("network", "ls", "--format", "{{.Name}} {{.Driver}} {{.Scope}}").lines
+    assert {"bridge bridge local", "host host local", "none null local"} <= set(listed)
+    assert set(docker("network", "ls", "--format", "{{.Name}}", "--filter", "type=builtin").lines) == {
+        "bridge",
+        "host",
+        "none",
+    }
+
+
+def test_the_default_bridge_is_shown_as_dockerd_shows_it(docker: Cli, busybox: str) -> None:
+    docker("run", "-d", "--name", "one", busybox, "sleep", "60")
+    shown = inspect(docker, "bridge")
+    own = inspect(docker, "one", "container")
+    endpoint = own["NetworkSettings"]["Networks"]["bridge"]
+    pool = shown["IPAM"]["Config"][0]
+    assert shown["Driver"] == "bridge" and shown["Scope"] == "local" and shown["Internal"] is False
+    assert endpoint["Gateway"] == pool["Gateway"] and endpoint["NetworkID"] == shown["Id"]
+    assert shown["Containers"][own["Id"]] == {
+        "Name": "one",
+        "EndpointID": endpoint["EndpointID"],
+        "MacAddress": endpoint["MacAddress"],
+        "IPv4Address": f"{endpoint['IPAddress']}/{endpoint['IPPrefixLen']}",
+        "IPv6Address": "",
+    }
+    assert shown["Options"]["com.docker.network.bridge.default_bridge"] == "true"
+
+
+def test_containers_find_each_other_by_name(docker: Cli, busybox: str) -> None:
+    docker("network", "create", "front")
+    docker("run", "-d", "--name", "web", "--network", "front", "--network-alias", "shop", busybox, *HTTPD)
+    for name in ("web", "shop"):
+        said = docker("run", "--rm", "--network", "front", busybox, "wget", "-qO-", f"http://{name}/")
+        assert said.line == docker("inspect", "-f", "{{.Config.Hostname}}", "web").line
+    said = docker("run", "--rm", "--network", "front", busybox, "cat", "/etc/resolv.conf")
+    assert said.lines[0] == "nameserver 127.0.0.11"
+    assert "options ndots:0" in said.lines
+    assert docker("run", "--rm", "--network", "front", busybox, "nslookup", "nosuch", ok=False).code != 0
+
+
+def test_published_ports_are_reached_and_shown(docker: Cli, busybox: str) -> None:
+    docker("run", "-d", "--name", "web", "-p", "80", "-p", "127.0.0.1::81/udp", busybox, *HTTPD)
+    port = docker("port", "web", "80/tcp").lines[0].rpartition(":")[2]
+    assert set(docker("port", "web", "80/tcp").lines) == {f"0.0.0.0:{port}", f"[::]:{port}"}
+    assert docker("port", "web", "81/udp").line.startswith("127.0.0.1:")
+    hostname = docker("inspect", "-f", "{{.Config.Hostname}}", "web").line
+    for host in ("127.0.0.1", "[::1]", "localhost"):
+        assert fetch(f"http://{host}:{port}/").strip() == hostname
+    assert f"0.0.0.0:{port}->80/tcp" in docker("ps", "--format", "{{.Ports}}").line
+
+
+def test_a_taken_port_fails_the_start_with_dockers_words(docker: Cli, busybox: str) -> None:
+    docker("run", "-d", "--name", "first", "-p", "80", busybox, "sleep", "60")
+    port = docker("port", "first", "80/tcp").lines[0].rpartition(":")[2]
+    said = docker("run", "--name", "second", "-p", f"{port}:80", busybox, "true", ok=False)
+    assert said.code == 125
+    assert "driver failed programming external connectivity on endpoint second (" in said.err
+    assert f"Bind for 0.0.0.0:{port} failed: port is already allocated" in said.err
+    docker("rm", "-f", "first")
+    docker("start", "second")
+
+
+def test_connect_and_disconnect_a_running_container(docker: Cli, busybox: str) -> None:
+    docker("network", "create", "front")
+    docker("network", "create", "back")
+    docker("run", "-d", "--name", "db", "--network", "back", busybox, *HTTPD)
+    docker("run", "-d", "--name", "web", "--network", "front", busybox, "sleep", "600")
+    get = ("exec", "web", "wget", "-qO-", "http://db/")
+    assert docker(*get, ok=False).code != 0
+    docker("network", "connect", "--alias", "shop", "back", "web")
+    assert docker(*get).line
+    assert set(inspect(docker, "web", "container")["NetworkSettings"]["Networks"]) == {"front", "back"}
+    assert docker("exec", "db", "ping", "-c1", "-W2", "shop").code == 0
+    hosts = docker("exec", "web", "cat", "/etc/hosts").out
+    for network in inspect(docker, "web", "container")["NetworkSettings"]["Networks"].values():
+        assert network["IPAddress"] in hosts
+    docker("network", "disconnect", "back", "web")
+    assert docker(*get, ok=False).code != 0
+    assert set(inspect(docker, "web", "container")["NetworkSettings"]["Networks"]) == {"front"}
+    again = docker("network", "disconnect", "back", "web", ok=False)
+    assert again.code == 1 and "is not connected to the network back" in again.err
+
+
+def test_what_was_connected_stays_so_across_a_restart(docker: Cli, busybox: str) -> None:
+    docker("network", "create", "front")
+    docker("network", "create", "back")
+    docker("run", "-d", "--name", "web", "--network", "front", busybox, "sleep", "600")
+    docker("network", "connect", "back", "web")
+    docker("restart", "-t", "0", "web")
+    assert set(inspect(docker, "web", "container")["NetworkSettings"]["Networks"]) == {"front", "back"}
+    docker("stop", "-t", "0", "web")
+    docker("network", "disconnect", "front", "web")
+    docker("start", "web")
+    assert set(inspect(docker, "web", "container")["NetworkSettings"]["Networks"]) == {"back"}
+    assert docker("exec", "web", "ls", "/sys/class/net").lines == ["eth0", "lo"]
+
+
+def test_networks_are_refused_in_dockers_words(docker: Cli, busybox: str) -> None:
+    docker("network", "create", "front")
+    docker("run", "-d", "--name", "web", "--network", "front", busybox, "sleep", "600")
+    container_id = docker("inspect", "-f", "{{.Id}}", "web").line
+    for words, text in (
+        (("network", "rm", "front"), f'network front has active endpoints (name:"web" id:"{container_id[:12]}")'),
+        (("network", "rm", "bridge"), "bridge is a pre-defined network and cannot be removed"),
+        (("network", "rm", "nosuch"), "network nosuch not found"),
+        (("network", "inspect", "nosuch"), "network nosuch not found"),
+        (("network", "create", "front"), "network with name front already exists"),
+        (("network", "create", "host"), "operation is not permitted on predefined host network"),
+        (("network", "create", "--driver", "nosuch", "x"), 'plugin "nosuch" not found'),
+        (("network", "create", "--subnet", "10.0.0.1/24", "x"), "it should be 10.0.0.0/24"),
+        (("network", "connect", "front", "web"), "endpoint with name web already exists in network front"),
+        (("network", "connect", "host", "web"), "container cannot be disconnected from host network or connected to"),
+        (("network", "connect", "nosuch", "web"), "network nosuch not found"),
+        (("network", "connect", "front", "nosuch"), "No such container: nosuch"),
+        (("run", "--rm", "--network", "nosuch", busybox, "true"), "network nosuch not found"),
+    ):
+        said = docker(*words, ok=False)
+        assert said.code != 0 and text in said.err, (words, said.err)
+
+
+def test_events_tell_of_networks(docker: Cli, busybox: str) -> None:
+    since = str(int(time.time()))
+    network_id = docker("network", "create", "front").line
+    docker("run", "-d", "--name", "web", busybox, "sleep", "600")
+    docker("network", "connect", "front", "web")
+    docker("network", "disconnect", "front", "web")
+    docker("network", "rm", "front")
+    shown = ("{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.type}}", f"network={network_id}")
+    said = docker(
+        "events", "--since", since, "--until", str(int(time.time()) + 1), "--format", shown[0], "--filter", shown[1]
+    )
+    assert said.lines == [f"{action} front bridge" for action in ("create", "connect", "disconnect", "destroy")]
+
+
+def test_prune_leaves_what_is_in_use_and_what_is_filtered(docker: Cli, busybox: str) -> None:
+    docker("network", "create", "used")
+    docker("network", "create", "idle")
+    docker("network", "create", "--label", "keep=1", "kept")
+    docker("run", "-d", "--network", "used", busybox, "sleep", "600")
+    said = docker("network", "prune", "-f", "--filter", "label!=keep=1")
+    assert said.lines[:2] == ["Deleted Networks:", "idle"]
+    assert {"used", "kept"} <= set(docker("network", "ls", "--format", "{{.Name}}").lines)
+
+
+def test_docker_py_makes_uses_and_removes_networks(client: docker_py.DockerClient, busybox: str) -> None:
+    ipam = docker_py.types.IPAMConfig(
+        pool_configs=[docker_py.types.IPAMPool(subnet="10.214.0.0/24", gateway="10.214.0.254")]
+    )
+    network = client.networks.create("front", driver="bridge", ipam=ipam, labels={"tier": "1"}, check_duplicate=True)
+    assert network.attrs["IPAM"]["Config"] == [{"Subnet": "10.214.0.0/24", "Gateway": "10.214.0.254"}]
+    assert [found.name for found in client.networks.list(filters={"label": "tier=1"})] == ["front"]
+    assert client.networks.list(names=["front"])[0].id == network.id
+    container = client.containers.run(busybox, ["sleep", "600"], detach=True, name="web")
+    network.connect(container, ipv4_address="10.214.0.77", aliases=["shop"])
+    container.reload()
+    assert container.attrs["NetworkSettings"]["Networks"]["front"]["IPAddress"] == "10.214.0.77"
+    network.reload()
+    assert [found.name for found in network.containers] == ["web"]
+    with pytest.raises(APIError) as refused:
+        network.remove()
+    assert refused.value.status_code == 403
+    network.disconnect(container)
+    network.remove()
+    with pytest.raises(NotFound):
+        client.networks.get("front")
+
+
+def test_the_mode_none_has_loopback_only_and_host_has_the_hosts(docker: Cli, busybox: str) -> None:
+    assert docker("run", "--rm", "--network", "none", busybox, "ls", "/sys/class/net").lines == ["lo"]
+    assert docker("run", "--rm", "--network", "host", busybox, "hostname").line == subprocess.getoutput("hostname")
+
+
+def test_a_container_on_anothers_network_shares_its_addresses(docker: Cli, busybox: str) -> None:
+    docker("run", "-d", "--name", "web", busybox, *HTTPD)
+    said = docker("run", "--rm", "--network", "container:web", busybox, "wget", "-qO-", "http://127.0.0.1/")
+    assert said.line == docker("inspect", "-f", "{{.Config.Hostname}}", "web").line
+
+
+def test_networks_and_names_outlive_the_daemon(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon()
+    busybox = images.import_base(daemon.bennu, "busybox")
+    docker = daemon.docker
+    docker("network", "create", "front")
+    docker("run", "-d", "--name", "web", "--network", "front", "-p", "80", busybox, *HTTPD)
+    docker("run", "-d", "--name", "other", "--network", "front", busybox, "sleep", "600")
+    port = docker("port", "web", "80/tcp").lines[0].rpartition(":")[2]
+    get = ("exec", "other", "wget", "-qO-", "http://web/")
+    hostname = docker(*get).line
+    daemon.kill()
+    assert fetch(f"http://127.0.0.1:{port}/").strip() == hostname, "reached while the daemon is away"
+    daemon.start()
+    assert docker(*get).line == hostname
+    docker("rm", "-f", "web", "other")
+    docker("network", "rm", "front")
