@@ -303,7 +303,7 @@ def test_events_follow_what_happens(docker: Cli, busybox: str) -> None:
 
 
 def test_logs(docker: Cli, busybox: str) -> None:
-    script = "for i in 1 2 3; do echo out $i; echo err $i >&2; done; sleep 0.2; printf tail; sleep 0.5"
+    script = "for i in 1 2 3; do echo out $i; echo err $i >&2; sleep 0.1; done; printf tail; sleep 0.5"
     run(docker, "talker", busybox, "sh", "-c", script)
     followed = docker("logs", "-f", "talker")
     assert followed.out == "out 1\nout 2\nout 3\ntail"

@@ -504,5 +504,5 @@ async def test_hijacked_connections_are_forgotten_when_they_end(http: Http) -> N
         await asyncio.wait_for(reader.read(), 5)
         writer.close()
     async with asyncio.timeout(5):
-        while http.server.open_connections:  # noqa: ASYNC110
+        while http.server.open_connections:
             await asyncio.sleep(0.01)
