@@ -20,13 +20,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import count, islice
 
-from bennu.orchestration.actions import CreateTask, DeleteTask, Draft, Plan, SetDesired
+from bennu.orchestration.actions import Action, CreateTask, DeleteTask, Draft, Plan, RollBack, SetDesired
 from bennu.orchestration.everywhere import reconcile_global
 from bennu.orchestration.evidence import Evidence
 from bennu.orchestration.explain import explain
 from bennu.orchestration.history import trim_history
 from bennu.orchestration.jobs import reconcile_global_job, reconcile_replicated_job
-from bennu.orchestration.model import Node, NodeId, Service, SlotKey, Task
+from bennu.orchestration.model import Node, NodeId, Service, SlotKey, Task, TaskId
 from bennu.orchestration.rollout import judge, roll_out
 from bennu.orchestration.scale import choose_victims
 from bennu.orchestration.slots import Scene, Slot, SlotKind, sort_into_slots
@@ -73,7 +73,7 @@ def reconcile(
         trim_history(scene, slot, history_limit)
     if not scene.draft.actions:
         explain(scene, slots)
-    return _without_repeats(scene.draft.finish())
+    return _tidy(scene.draft.finish())
 
 
 def reconcile_removed(tasks: Iterable[Task], nodes: Mapping[NodeId, Node], *, now_ns: int) -> Plan:
@@ -131,10 +131,13 @@ def _forget_dead(scene: Scene, slots: list[Slot], touched: set[SlotKey]) -> None
                 scene.draft.do(DeleteTask(task.id, "nothing of its slot is left to keep"))
 
 
-def _without_repeats(plan: Plan) -> Plan:
-    """Each task is deleted once, whoever asked for it."""
-    seen: set[object] = set()
-    kept = []
+def _tidy(plan: Plan) -> Plan:
+    """Nothing decided for a spec that is being left is carried out; and each task is deleted once, whoever asked."""
+    back = next((action for action in plan.actions if isinstance(action, RollBack)), None)
+    if back is not None:
+        return Plan((back,), plan.waits, plan.wake_at_ns)
+    seen: set[TaskId] = set()
+    kept: list[Action] = []
     for action in plan.actions:
         if isinstance(action, DeleteTask):
             if action.task_id in seen:

@@ -24,8 +24,7 @@ def keep_up(scene: Scene, slot: Slot) -> bool:
     """Do for one slot what needs no view of the others. True if it changed something: then leave the slot for now."""
     before = len(scene.draft.actions)
     reap_removed(scene, slot)
-    for task in slot.live:
-        _supervise(scene, slot, task)
+    _supervise(scene, slot)
     if len(scene.draft.actions) == before:
         _promote(scene, slot)
     return len(scene.draft.actions) > before
@@ -49,22 +48,30 @@ def _why_not_over(scene: Scene, task: Task) -> str:
     return "it is to be removed and its node has not reported its end"
 
 
-def _supervise(scene: Scene, slot: Slot, task: Task) -> None:
-    """What follows for a wanted task that ended, or whose node can no longer hold it."""
-    lost = scene.lost_because(task)
-    if not task.has_ended and lost is None:
-        return
-    what = lost if lost and not task.has_ended else _how_it_ended(task)
-    if has_heir(scene, slot, task):
-        scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; its slot already has a successor"))
-    elif task.desired is TaskState.READY and task.has_ended and scene.now_ns < task.start_at_ns:
-        scene.draft.wait(slot.key, f"{what} before its restart delay was over", task.start_at_ns)
-    elif scene.service.is_global and lost:
-        scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{lost}; a global task stays with its node"))
-    elif scene.service.is_global and _is_paused(scene, task):
-        scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; its node is paused"))
-    else:
-        _succeed(scene, slot, task, what, at_once=_is_drained(scene, task))
+def _supervise(scene: Scene, slot: Slot) -> None:
+    """What follows for wanted tasks that ended, or whose node can no longer hold them.
+
+    The newest of them speaks for the slot: it gets the successor, or is refused one. Two tasks of a slot lost with one
+    node (a start-first update) are one loss.
+    """
+    spoken_for = False
+    for task in reversed(slot.live):
+        lost = scene.lost_because(task)
+        if not task.has_ended and lost is None:
+            continue
+        what = lost if lost and not task.has_ended else _how_it_ended(task)
+        if spoken_for or has_heir(scene, slot, task):
+            scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; its slot has a newer task"))
+            continue
+        spoken_for = True
+        if task.desired is TaskState.READY and task.has_ended and scene.now_ns < task.start_at_ns:
+            scene.draft.wait(slot.key, f"{what} before its restart delay was over", task.start_at_ns)
+        elif scene.service.is_global and lost:
+            scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{lost}; a global task stays with its node"))
+        elif scene.service.is_global and _is_paused(scene, task):
+            scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; its node is paused"))
+        else:
+            _succeed(scene, slot, task, what, at_once=_is_drained(scene, task))
 
 
 def has_heir(scene: Scene, slot: Slot, task: Task) -> bool:
@@ -117,13 +124,14 @@ def _promote(scene: Scene, slot: Slot) -> None:
 
 def why_not_start(scene: Scene, slot: Slot, task: Task) -> tuple[str, int | None] | None:
     """None if `task` may be told to run, else the reason and when that reason ends by itself."""
+    beside = starts_beside(scene.service) and scene.outdated(task) is None
     for other in slot.tasks:
-        if other.id == task.id or not scene.may_have_process(other):
+        if other.id == task.id or other.has_ended:
             continue
-        if other.desired is TaskState.RUNNING or other.desired is TaskState.COMPLETE:
-            if not starts_beside(scene.service):
+        if other.desired in (TaskState.RUNNING, TaskState.COMPLETE):
+            if not beside and scene.lost_because(other) is None:
                 return f"its new task is held ready while task {other.id} is not told to stop", None
-        elif other.desired > TaskState.RUNNING:
+        elif other.desired > TaskState.RUNNING and scene.may_have_process(other):
             ordered = other.stop_ordered_at_ns if other.stop_ordered_at_ns is not None else other.created_at_ns
             if scene.now_ns < ordered + STOP_TIMEOUT_NS:
                 return f"its new task waits for the end of task {other.id}", ordered + STOP_TIMEOUT_NS

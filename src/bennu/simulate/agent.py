@@ -31,6 +31,7 @@ class Life:
     exit_code: int | None = None
     err: str = ""
     has_process: bool = False
+    changed_at_ns: int = 0
     is_stopping: bool = False
     in_balancer: bool = False
     left_at_ns: int | None = None
@@ -241,6 +242,7 @@ class Agent:
     def _report(self, life: Life) -> None:
         """Send the present state; come back later to see whether it arrived."""
         random = self.world.random
+        life.changed_at_ns = self.world.now_ns
         report = Report(
             state=life.state,
             err=life.err,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 
 from bennu.orchestration.actions import (
@@ -73,6 +74,7 @@ class Manager:
         self.fleet = Fleet(world.nodes.values(), world.tasks.values())
         self.dirty: dict[ServiceId, None] = {}
         self.wakes: dict[ServiceId, int] = {}
+        self.judgements: dict[NodeId, None] = {}  # nodes that will be judged again anyway
         self.look_is_due = False
         world.say(f"manager {self.life} takes over")
         for node_id in world.nodes:
@@ -247,8 +249,13 @@ class Manager:
             self.world.say(f"    {action}")
             self._apply(action, None)
             self.note_all()
-        if plan.wake_at_ns is not None:
-            self._later(plan.wake_at_ns - self.now_ns, lambda: self.judge_node(node_id))
+        if plan.wake_at_ns is not None and node_id not in self.judgements:
+            self.judgements[node_id] = None
+            self._later(plan.wake_at_ns - self.now_ns, partial(self._judge_again, node_id))
+
+    def _judge_again(self, node_id: NodeId) -> None:
+        del self.judgements[node_id]
+        self.judge_node(node_id)
 
     def change_node(self, node_id: NodeId, **changes: object) -> None:
         """A person changes a node: availability, labels, resources."""
