@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import itertools
 import os
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bennu.engine import log_files
+from bennu.engine.log_bounds import LogBounds, parse_bounds
 from bennu.engine.log_files import mark_end_of_run, rotate
 from bennu.engine.log_records import RECORD_BYTES, Assembler, LogRecord
 from bennu.engine.logs import LogQuery, check_readable, read_logs
-from bennu.errors import NotImplementedHere
+from bennu.errors import Conflict, InvalidParameter, NotImplementedHere
 
 SECOND_NS = 10**9
 START_NS = 1_790_000_000 * SECOND_NS  # 2026-09-21T14:13:20Z
@@ -345,50 +345,84 @@ async def test_readers_give_their_descriptors_back(tmp_path: Path) -> None:
 # --- rotation ---------------------------------------------------------------------------------------------------
 
 
-def play_conmon(log: Path, control: Path) -> threading.Thread:
-    """Do what conmon does at one control message."""
+class Conmon:
+    """Does with the log what conmon does when told to reopen it: a new file, a moment later, takes its name."""
 
-    def reopen() -> None:
-        assert os.read(descriptor, 100) == b"2 0 0\n"
-        log.with_name("log.tmp").write_bytes(b"")
-        log.with_name("log.tmp").rename(log)
+    def __init__(self, log: Path) -> None:
+        self.log = log
 
-    os.mkfifo(control)
-    descriptor = os.open(control, os.O_RDWR)
-    thread = threading.Thread(target=reopen)
-    thread.start()
-    return thread
+    async def reopen(self) -> None:
+        asyncio.get_running_loop().call_later(0.02, self._begin)
+
+    def _begin(self) -> None:
+        begun = self.log.with_name("log.tmp")
+        begun.write_bytes(b"")
+        begun.rename(self.log)
 
 
 async def test_rotation_keeps_as_many_files_as_asked(tmp_path: Path) -> None:
     log = tmp_path / "log"
     for number in range(5):
         append(log, line(str(number)))
-        conmon = play_conmon(log, tmp_path / f"ctl{number}")
-        await rotate(log, tmp_path / f"ctl{number}", 3)
-        conmon.join()
+        await rotate(log, Conmon(log).reopen, 3)
     append(log, line("last"))
     assert await texts(log) == ["3\n", "4\n", "last\n"]
-    assert sorted(path.name for path in tmp_path.glob("log*")) == ["log", "log.1", "log.2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "log.1", "log.2"]
 
 
 async def test_with_one_file_the_old_one_is_dropped(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(line("old"))
-    conmon = play_conmon(log, tmp_path / "ctl")
-    await rotate(log, tmp_path / "ctl", 1)
-    conmon.join()
+    await rotate(log, Conmon(log).reopen, 1)
     append(log, line("new"))
     assert await texts(log) == ["new\n"]
-    assert sorted(path.name for path in tmp_path.glob("log*")) == ["log"]
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
 async def test_without_a_conmon_nothing_is_rotated(tmp_path: Path) -> None:
+    async def nobody_listens() -> None:
+        raise Conflict("not running")
+
     log = tmp_path / "log"
     log.write_bytes(line("a"))
-    await rotate(log, tmp_path / "ctl", 3)
+    with pytest.raises(Conflict):
+        await rotate(log, nobody_listens, 3)
     assert await texts(log) == ["a\n"]
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "bounds"),
+    [
+        ("json-file", {}, None),
+        ("", {"max-file": "3"}, None),
+        ("json-file", {"max-size": "-1"}, None),
+        ("json-file", {"max-size": "10m"}, LogBounds(10_000_000, 1)),
+        ("json-file", {"max-size": "1.5kb", "max-file": "4"}, LogBounds(1500, 4)),
+        ("json-file", {"max-size": "300"}, LogBounds(300, 1)),
+        ("local", {}, LogBounds(20_000_000, 5)),
+        ("local", {"max-file": "2"}, LogBounds(20_000_000, 2)),
+    ],
+)
+def test_bounds_are_read_as_docker_reads_them(driver: str, options: dict[str, str], bounds: LogBounds | None) -> None:
+    assert parse_bounds(driver, options) == bounds
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max-size": "abc"}, "invalid size: 'abc'"),
+        ({"max-size": "0"}, "invalid size: '0'"),
+        ({"max-size": "9" * 400}, "invalid size"),
+        ({"max-size": "1m", "max-file": "0"}, "max-file cannot be less than 1"),
+        ({"max-file": "x"}, 'strconv.Atoi: parsing "x": invalid syntax'),
+        ({"max-file": "٣"}, "strconv.Atoi"),
+    ],
+)
+def test_bad_bounds_are_refused(options: dict[str, str], words: str) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        parse_bounds("json-file", options)
+    assert words in str(caught.value)
 
 
 # --- the end of a run -------------------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ from bennu.api import (
     images,
     logs,
     networks,
+    stats,
     system,
+    volumes,
 )
 from bennu.api.assembly import assemble
 from bennu.engine.engine import Engine
@@ -33,8 +35,10 @@ def all_routes(engine: Engine) -> list[web.RouteDef]:
         *events.routes(engine),
         *files.routes(engine),
         *logs.routes(engine),
+        *stats.routes(engine),
         *images.routes(engine),
         *networks.routes(engine),
+        *volumes.routes(engine),
         *deaths.routes(engine),
         *absent.routes(),
     ]

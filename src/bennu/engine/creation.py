@@ -99,9 +99,12 @@ async def _fill_volumes(
     rootfs = await services.images.mount(image, folder)
     try:
         for point in wanted:
+            await services.volumes.mount(point.name)
             await asyncio.to_thread(copy_up, rootfs, point.destination, Path(point.source))
     finally:
         await services.images.unmount(folder)
+        for point in wanted:
+            await services.volumes.unmount_unused(point.name)
 
 
 async def _take_back(services: Services, folder: Path, volume_names: set[str]) -> None:

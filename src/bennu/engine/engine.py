@@ -4,7 +4,7 @@ import asyncio
 import builtins
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,10 +13,11 @@ from bennu.engine.background import Background
 from bennu.engine.container import Container
 from bennu.engine.creation import complete, create_container
 from bennu.engine.deaths import Deaths
-from bennu.engine.events import Journal
+from bennu.engine.events import Journal, event
 from bennu.engine.execs import Execs
+from bennu.engine.log_bounds import keep_logs_in_bounds
 from bennu.engine.names import random_name
-from bennu.engine.record import new_id
+from bennu.engine.record import Record, new_id
 from bennu.engine.recovery import clear_orphans, read_boot_id, read_records, readopt, start_by_policy
 from bennu.engine.removal import remove_container
 from bennu.engine.services import Services
@@ -29,8 +30,8 @@ from bennu.model import ContainerConfig, HostConfig, NetworkingConfig
 from bennu.network import Networks
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import read_host_facts
-from bennu.store import open_sqlite
-from bennu.volumes import Volumes
+from bennu.store import Delete, Put, open_sqlite
+from bennu.volumes import Volume, Volumes
 
 NAME_TRIES: Final = 6
 
@@ -130,12 +131,15 @@ class Engine:
         valid = {r.id: r.sandbox for r in records if r.sandbox is not None and r.boot_id == services.boot_id}
         await services.images.open()
         services.volumes.users = self._users_of_volume
+        services.volumes.running_users = self._running_users_of_volume
+        services.volumes.commit = self._commit_volume
         await services.volumes.open()
         await services.networks.open(valid)
         await clear_orphans(services, set(self._containers))
         wanted = await readopt(services, self.list()[::-1])
         services.tasks.create_task(start_by_policy(wanted), name="start containers by policy")
         services.tasks.create_task(services.deaths.keep_pruned(self._containers), name="prune certificates")
+        services.tasks.create_task(keep_logs_in_bounds(services, self._records), name="keep logs in bounds")
 
     def _users_of_volume(self, name: str) -> builtins.list[str]:
         return [
@@ -143,6 +147,15 @@ class Engine:
             for container in self._containers.values()
             if any(point.type == "volume" and point.name == name for point in container.record.mounts)
         ]
+
+    def _running_users_of_volume(self, name: str) -> builtins.list[str]:
+        return [user for user in self._users_of_volume(name) if self._containers[user].record.pid]
+
+    async def _commit_volume(self, write: Put | Delete, action: str, volume: Volume) -> None:
+        await self.services.journal.commit([write], [event("volume", action, volume.name, {"driver": volume.driver})])
+
+    def _records(self) -> Iterable[Record]:
+        return (container.record for container in self._containers.values())
 
     async def auto_remove(self, container_id: str) -> None:
         await remove_container(

@@ -72,7 +72,10 @@ async def launch(services: Services, record: Record, attachments: Sequence[Attac
 
 
 async def _make_bundle(services: Services, record: Record) -> BundleRequest:
-    """Mount the root filesystem, write the files of the network, and say what the runtime is to make."""
+    """Mount root filesystem and volumes, write the files of the network, and say what the runtime is to make."""
+    for point in record.mounts:
+        if point.type == "volume":
+            await services.volumes.mount(point.name)
     rootfs = await services.images.mount(services.images.find(record.image_id), services.folder(record.id))
     spec = await asyncio.to_thread(_make_spec, services, record, rootfs)
     log_driver = record.host_config.log_config.type
@@ -134,6 +137,9 @@ async def release(services: Services, record: Record) -> None:
     await services.runtime.delete(record.id)
     await services.networks.close_sandbox(record.id)
     await services.images.unmount(services.folder(record.id))
+    for point in record.mounts:
+        if point.type == "volume":
+            await services.volumes.unmount_unused(point.name, record.id)
 
 
 async def _release_quietly(services: Services, record: Record) -> None:

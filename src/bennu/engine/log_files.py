@@ -4,15 +4,13 @@ import asyncio
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from bennu.engine.log_records import END_OF_RUN, LINE
 
 BLOCK: Final = 256 * 1024
-REOPEN: Final = b"2 0 0\n"  # conmon's control message: close the log and create it anew
-CHECK_SIZE_EVERY_S: Final = 1.0
 REOPEN_LOOKS: Final = 500
 REOPEN_LOOK_EVERY_S: Final = 0.01
 
@@ -97,29 +95,25 @@ def _backwards(descriptors: Sequence[int]) -> Iterator[tuple[int, int, bytes, by
 # --- keeping the log in its bounds ---------------------------------------------------------------------------------
 
 
-async def rotate(path: Path, control: Path, max_files: int) -> None:
-    """Put the log aside and have conmon begin a new one; no line is lost. `control`: conmon's `ctl`.
+async def rotate(path: Path, reopen: Callable[[], Awaitable[None]], max_files: int) -> None:
+    """Put the log aside and have conmon begin a new one; no line is lost.
 
-    Keeps `max_files` files in all, the one being written included. conmon may be gone: then nothing is done.
-    Raises: OSError.
+    `reopen` tells conmon; if it fails, nothing is rotated. Keeps `max_files` files in all, the one being written
+    included. Raises: what `reopen` raises; OSError.
     """
     await asyncio.to_thread(_shift, path, max_files)
-    inode = await asyncio.to_thread(_inode, rotated(path, 1))
+    aside = _inode(rotated(path, 1))
     try:
-        descriptor = os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # nobody listens
-        await asyncio.to_thread(_shift_back, path)
-        return
-    try:
-        os.write(descriptor, REOPEN)
-    finally:
-        os.close(descriptor)
+        await reopen()
+    except BaseException:
+        _shift_back(path)
+        raise
     for _ in range(REOPEN_LOOKS):
-        if _inode(path) not in (None, inode):
+        if _inode(path) not in (None, aside):
             break
         await asyncio.sleep(REOPEN_LOOK_EVERY_S)
     if max_files == 1:
-        await asyncio.to_thread(rotated(path, 1).unlink, True)
+        rotated(path, 1).unlink(missing_ok=True)
 
 
 def _shift(path: Path, max_files: int) -> None:
@@ -140,18 +134,6 @@ def _inode(path: Path) -> int | None:
         return path.stat().st_ino
     except FileNotFoundError:
         return None
-
-
-async def keep_in_bounds(path: Path, control: Path, max_bytes: int, max_files: int) -> None:
-    """Rotate whenever the log has grown past `max_bytes`, until cancelled; run it while the container runs.
-
-    Looks once a second, so a file can be larger by what is written within one.
-    """
-    while True:
-        with contextlib.suppress(OSError):
-            if path.stat().st_size >= max_bytes:
-                await rotate(path, control, max_files)
-        await asyncio.sleep(CHECK_SIZE_EVERY_S)
 
 
 def mark_end_of_run(path: Path, now_ns: int) -> None:

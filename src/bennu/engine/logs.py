@@ -17,19 +17,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from bennu.engine.file_watch import FolderWatch
-from bennu.engine.log_files import BLOCK, keep_in_bounds, mark_end_of_run, open_after, open_all, rotate, tail_start
+from bennu.engine.log_files import BLOCK, mark_end_of_run, open_after, open_all, rotate, tail_start
 from bennu.engine.log_records import Assembler, LogRecord
 from bennu.errors import NotImplementedHere
 
-__all__ = [
-    "LogQuery",
-    "LogRecord",
-    "check_readable",
-    "keep_in_bounds",
-    "mark_end_of_run",
-    "read_logs",
-    "rotate",
-]
+__all__ = ["LogQuery", "LogRecord", "check_readable", "mark_end_of_run", "read_logs", "rotate"]
 
 READABLE_DRIVERS: Final = frozenset({"", "json-file", "local"})
 GATHER_S: Final = 0.005  # after a change: what else comes at once is told together

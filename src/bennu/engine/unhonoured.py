@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from bennu.engine.log_bounds import parse_bounds
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.model import ContainerConfig, HostConfig
 
@@ -60,3 +61,5 @@ def _check_log_config(host: HostConfig) -> None:
             raise InvalidParameter(f"unknown log opt '{option}' for {driver or 'json-file'} log driver")
         if option not in HONOURED_LOG_OPTIONS:
             raise NotImplementedHere(f"the log option {option} is not implemented")
+    if driver != "none":
+        parse_bounds(driver, host.log_config.config or {})

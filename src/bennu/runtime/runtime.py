@@ -31,7 +31,8 @@ from bennu.runtime.failures import NotAlive, create_failure
 from bennu.runtime.hostfacts import HostFacts, read_host_facts
 from bennu.runtime.oom import watch_oom_kills
 from bennu.runtime.paths import Bundle, Facts, read_pid
-from bennu.runtime.resources import build_resources, update_resources
+from bennu.runtime.resources import build_resources, lifted_limits
+from bennu.runtime.shm import mount_shm, unmount_shm
 from bennu.runtime.stats import MemoryFacts, Stats, read_memory_facts, read_stats
 from bennu.runtime.stdin import drop_keeper, make_stdin, open_stdin
 from bennu.runtime.users import User, resolve_user
@@ -100,8 +101,9 @@ class Runtime:
         """Raises: BennuError if no OCI runtime is installed."""
         self._bundles = exec_root / "c"
         self._exits = exec_root / "exits"
+        self._shms = exec_root / "shm"
         self._oci = OciRuntime(find_runtime(oci), exec_root / "oci")
-        self._resizing = asyncio.Lock()
+        self._telling = asyncio.Lock()
         self.cgroups = Cgroups()
         for folder in (self._bundles, self._exits, self._oci.root):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -124,6 +126,15 @@ class Runtime:
 
         return await asyncio.to_thread(look)
 
+    async def make_shm(self, container_id: str, size_bytes: int) -> Path:
+        """A /dev/shm on the host, for a container that shares it; `delete` unmounts it. Idempotent."""
+        await asyncio.to_thread(mount_shm, self.shm_of(container_id), size_bytes)
+        return self.shm_of(container_id)
+
+    def shm_of(self, container_id: str) -> Path:
+        """Where the /dev/shm of a container that shares it is, if it lives."""
+        return self._shms / container_id
+
     # --- creation -------------------------------------------------------------------------------------------------
 
     async def create(self, container_id: str, bundle: BundleRequest) -> Created:
@@ -132,7 +143,7 @@ class Runtime:
         A failure or a cancellation leaves nothing; a cancelled creation is finished before it is undone, for one cut
         short leaves processes that nobody knows. Raises: RuntimeFailure in runc's words; BennuError.
         """
-        await self.delete(container_id)
+        await self._delete(container_id)
         creation = asyncio.ensure_future(self._create(container_id, bundle))
         try:
             return await asyncio.shield(creation)
@@ -265,13 +276,17 @@ class Runtime:
 
     async def update(self, container_id: str, host_config: HostConfig) -> None:
         """Put new limits in force in a living container. Raises: NotAlive, BennuError (then the old ones hold)."""
-        place, _ = self._facts(container_id)
+        place, facts = self._facts(container_id)
         spec = msgspec.json.decode(place.config.read_bytes())
-        resources = update_resources(spec["linux"]["resources"], host_config, self.host)
-        if resources:
-            await self._oci.update(container_id, msgspec.json.encode(resources))
+        before = spec["linux"]["resources"]
         changed = build_resources(host_config, self.host)
-        changed["devices"] = spec["linux"]["resources"].get("devices", [])
+        try:
+            await asyncio.to_thread(self.cgroups.lift, facts.cgroup, lifted_limits(before, changed))
+        except OSError as error:
+            raise BennuError(f"cannot lift a limit of container {container_id}: {error}") from error
+        if changed:
+            await self._oci.update(container_id, msgspec.json.encode(changed))
+        changed["devices"] = before.get("devices", [])
         spec["linux"]["resources"] = changed
         place.config.write_bytes(msgspec.json.encode(spec))
 
@@ -280,13 +295,21 @@ class Runtime:
         place, facts = self._facts(container_id)
         if not facts.tty:
             return
-        async with self._resizing:
+        await self._tell_conmon(place, facts, f"1 {height} {width}\n")
+
+    async def reopen_log(self, container_id: str) -> None:
+        """Have conmon close the log and create it anew, a moment later. Raises: NotAlive."""
+        place, facts = self._facts(container_id)
+        await self._tell_conmon(place, facts, "2 0 0\n")
+
+    async def _tell_conmon(self, place: Bundle, facts: Facts, message: str) -> None:
+        async with self._telling:
             try:
                 control = os.open(place.control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except OSError as error:
-                raise NotAlive(f"container {container_id} is not running") from error
+                raise NotAlive(f"container {facts.id} is not running") from error
             try:
-                os.write(control, f"1 {height} {width}\n".encode())
+                os.write(control, message.encode())
             finally:
                 os.close(control)
             # conmon takes the first of two messages twice if it reads them together.
@@ -297,6 +320,10 @@ class Runtime:
 
         A conmon that is still busy is given a moment to write down the end. Raises: BennuError.
         """
+        await self._delete(container_id)
+        await asyncio.to_thread(unmount_shm, self._shms / container_id)
+
+    async def _delete(self, container_id: str) -> None:
         place = self._bundle(container_id)
         facts = place.read_facts()
         conmon_pid = self._conmon_pid(container_id)
@@ -459,11 +486,14 @@ class Runtime:
             raise
         _set_oom_score(started.pid, spec["process"].get("oomScoreAdj", 0))
 
-        def kill_tree(signum: int) -> None:
-            if group:
-                self.cgroups.kill(f"{facts.cgroup}/{group}", signum)
+        async def kill_tree(signum: int) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(started.pid, signum)
+            if group and signum == signal.SIGKILL:
+                await self._kill_all(f"{facts.cgroup}/{group}")
+                self._end_exec_group(facts.cgroup, group)
+            elif group:
+                self.cgroups.kill(f"{facts.cgroup}/{group}", signum)
 
         return ExecProcess(
             started.process,

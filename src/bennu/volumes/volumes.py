@@ -173,8 +173,10 @@ class Volumes:
             if not await asyncio.to_thread(is_mounted, volume.mountpoint):
                 await mount_options(volume.mountpoint, volume.options)
 
-    async def unmount_unused(self, name: str) -> None:
+    async def unmount_unused(self, name: str, by_container: str = "") -> None:
         """After a container that used it has ended: unmount it, unless another one runs. Idempotent.
+
+        `by_container`: the one that has ended.
 
         Raises: BennuError with the reason.
         """
@@ -182,7 +184,8 @@ class Volumes:
         if volume is None or not volume.options:
             return
         async with self._lock:
-            if not self.running_users(name) and await asyncio.to_thread(is_mounted, volume.mountpoint):
+            others = [user for user in self.running_users(name) if user != by_container]
+            if not others and await asyncio.to_thread(is_mounted, volume.mountpoint):
                 await unmount(volume.mountpoint)
 
     # --- end ------------------------------------------------------------------------------------------------------
