@@ -69,7 +69,8 @@ async def test_a_terminal(shop: Workshop) -> None:
 
 async def test_a_terminal_has_its_size_from_the_start(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "60")
-    request = ExecRequest(args=["stty", "size"], tty=True, stdin=True, console_size=(44, 99))
+    script = "sleep 0.1; stty size"  # crun sets the size while the program already begins
+    request = ExecRequest(args=["sh", "-c", script], tty=True, stdin=True, console_size=(44, 99))
     process = await shop.runtime.exec(container_id, request)
     assert await read_all(process) == ("44 99\r\n", "")
 

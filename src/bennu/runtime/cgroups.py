@@ -7,7 +7,7 @@ Plain reads and writes of kernel files: quick, so not async.
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -112,6 +112,13 @@ class Cgroups:
         except OSError:
             return False
 
+    def lift(self, group: str, kinds: Sequence[str]) -> None:
+        """Take away the limits of these kinds: memory, cpu, pids. Raises: OSError."""
+        for kind in kinds:
+            for name, value in _NO_LIMIT[self.unified][kind]:
+                with contextlib.suppress(FileNotFoundError):  # without swap accounting there is no swap limit
+                    (self.folder(kind, group) / name).write_text(value)
+
     def oom_kills(self, group: str) -> int:
         """How many of its processes the kernel killed for memory; 0 also if the group is gone."""
         name, below = ("memory.events", "unified") if self.unified else ("memory.oom_control", "memory")
@@ -153,6 +160,19 @@ class Cgroups:
             (folder / "cgroup.procs").write_text(str(pid))
 
 
+# By version 2 or not; in the order in which the kernel takes them.
+_NO_LIMIT: Final = {
+    True: {
+        "memory": (("memory.max", "max"), ("memory.swap.max", "max")),
+        "cpu": (("cpu.max", "max"),),
+        "pids": (("pids.max", "max"),),
+    },
+    False: {
+        "memory": (("memory.memsw.limit_in_bytes", "-1"), ("memory.limit_in_bytes", "-1")),
+        "cpu": (("cpu.cfs_quota_us", "-1"),),
+        "pids": (("pids.max", "max"),),
+    },
+}
 _CONTROLLERS: Final = {
     *("blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "misc"),
     *("net_cls", "net_prio", "perf_event", "pids", "rdma"),

@@ -13,7 +13,7 @@ import signal
 import struct
 import termios
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -84,7 +84,7 @@ class ExecProcess:
         pid: int,
         outputs: Mapping[int, int],
         stdin: int,
-        kill_tree: Callable[[int], None],
+        kill_tree: Callable[[int], Awaitable[None]],
         forget: Callable[[], None],
     ) -> None:
         """`outputs`: our descriptors → stream number (1, 2); a terminal is 1. `stdin`: ours, -1 for none.
@@ -195,7 +195,7 @@ class ExecProcess:
 
     async def kill(self, signum: int = signal.SIGKILL) -> None:
         """Signal it and, if it is contained, everything it started. No error if it has ended."""
-        await asyncio.to_thread(self._kill_tree, signum)
+        await self._kill_tree(signum)
 
     def _ended(self) -> None:
         """It is gone: take what it left in the pipes. What it left running does not keep its streams open."""

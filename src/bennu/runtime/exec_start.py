@@ -20,6 +20,7 @@ import msgspec
 from bennu.errors import BennuError
 from bennu.runtime.exec import ExecRequest
 from bennu.runtime.failures import exec_failure
+from bennu.runtime.paths import read_pid
 from bennu.runtime.waiting import wait_readable
 
 START_TIMEOUT_S: Final = 30
@@ -54,7 +55,9 @@ async def start_exec(
         pid_pipe = mine.add_pipe(theirs)
         config = theirs.add(_memory_file(msgspec.json.encode(process)))
         log_write, pid_write = theirs.all[:2]
-        options = [f"--pid-file=/proc/self/fd/{pid_write}", f"--process=/proc/self/fd/{config}"]
+        # runc renames its pid file into place, so it needs a real one.
+        pid_file = None if Path(command[0]).name == "crun" else folder / f"exec-{secrets.token_hex(4)}.pid"
+        options = [f"--pid-file={pid_file or f'/proc/self/fd/{pid_write}'}", f"--process=/proc/self/fd/{config}"]
         options += [f"--cgroup={group}"] if group else []
         inherited = [log_write, pid_write, config]
         streams = _Streams()
@@ -82,7 +85,8 @@ async def start_exec(
         try:
             theirs.close()
             async with asyncio.timeout(START_TIMEOUT_S):
-                pid = await _wait_started(child, pid_pipe, log, request, process)
+                pid = await _read_pid(pid_pipe, pid_file)
+                await _wait_executed(pid, child, log, request, process)
             if streams.listener is not None:
                 streams.stdin = mine.add(_receive_terminal(streams.listener))
                 streams.outputs = {streams.stdin: 1}
@@ -95,19 +99,33 @@ async def start_exec(
         return Started(child, pid, streams.outputs, streams.stdin)
 
 
-async def _wait_started(
-    child: asyncio.subprocess.Process, pid_pipe: int, log: int, request: ExecRequest, process: Mapping[str, Any]
-) -> int:
-    """The pid of the new process, once it runs its program (or has run it). Raises: RuntimeFailure."""
-    await wait_readable(pid_pipe)
-    pid = int(os.read(pid_pipe, 32) or b"0")
+async def _read_pid(pipe: int, file: Path | None) -> int:
+    """The pid the runtime reports through the pipe, or in the file. 0: it ended without, and closed the pipe."""
+    if file is None:
+        await wait_readable(pipe)
+        return int(os.read(pipe, 32) or b"0")
+    try:
+        while True:
+            if pid := read_pid(file):
+                return pid
+            with contextlib.suppress(BlockingIOError):
+                if not os.read(pipe, 1):
+                    return read_pid(file)
+            await asyncio.sleep(0.002)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+async def _wait_executed(
+    pid: int, child: asyncio.subprocess.Process, log: int, request: ExecRequest, process: Mapping[str, Any]
+) -> None:
+    """Return when the new process runs its program, or has run it. Raises: RuntimeFailure."""
     if pid and await _executes(pid, child.pid):
-        return pid
+        return
     await child.wait()
     said = _read_errors(log)
     if said or not pid:
         raise exec_failure(said, request.args, process["cwd"])
-    return pid
 
 
 async def _executes(pid: int, runtime_pid: int) -> bool:

@@ -90,17 +90,7 @@ def decide_oom_score_adj(asked: int, facts: HostFacts) -> int:
     return asked if facts.can_raise_limits else max(asked, facts.oom_score_adj)
 
 
-def update_resources(before: Mapping[str, Any], host: HostConfig, facts: HostFacts) -> dict[str, Any]:
-    """`linux.resources` for a living container whose limits change from `before`; device rules stay untouched.
-
-    A limit that was there and is no more is lifted explicitly.
-    """
-    after = build_resources(host, facts)
-    if "limit" in before.get("pids", {}) and "pids" not in after:
-        after["pids"] = {"limit": -1}
-    if "quota" in before.get("cpu", {}) and "quota" not in after.get("cpu", {}):
-        after.setdefault("cpu", {})["quota"] = -1
-    memory = after.get("memory", {})
-    if "limit" in before.get("memory", {}) and "limit" not in memory:
-        after["memory"] = {**memory, "limit": -1} | ({"swap": -1} if facts.swap_limit else {})
-    return after
+def lifted_limits(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Which of memory, cpu and pids had a limit and shall have none. OCI runtimes do not agree on how to say that."""
+    kinds = (("memory", "limit"), ("cpu", "quota"), ("pids", "limit"))
+    return [kind for kind, name in kinds if name in before.get(kind, {}) and name not in after.get(kind, {})]

@@ -60,7 +60,7 @@ class SpecRequest:
     pid_ns: str | None = None
     ipc_ns: str | None = None
     uts_ns: str | None = None
-    shm_path: str = ""  # with an IPC namespace of another: where its /dev/shm is on this host
+    shm_path: str = ""  # its /dev/shm lies here (`Runtime.make_shm`), its own or that of another; "" = private
     hostname: str = ""
     hostname_path: str = ""  # files of the engine, mounted over those of the image; "" = leave the image's
     hosts_path: str = ""
@@ -222,9 +222,9 @@ def _mounts(request: SpecRequest, security: Security) -> list[dict[str, Any]]:
 def _shm(request: SpecRequest) -> dict[str, Any] | None:
     if request.host_config.ipc_mode == "none":
         return None
-    if request.ipc_ns is None:
-        return private_shm(request.host_config.shm_size)
-    return joined_shm(request.shm_path or "/dev/shm")
+    if request.shm_path:
+        return joined_shm(request.shm_path)
+    return joined_shm("/dev/shm") if request.ipc_ns == "" else private_shm(request.host_config.shm_size)
 
 
 # --- linux --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,78 @@
+"""Hearing of a control group's memory trouble as it happens.
+
+Version 1 tells through an eventfd that is registered in the group; version 2 changes `memory.events`, which inotify
+watches. Both also wake up when the group is removed.
+"""
+
+import asyncio
+import ctypes
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+from bennu.runtime.cgroups import Cgroups
+from bennu.runtime.waiting import wait_readable
+
+_IN_MODIFY: Final = 0x2
+_IN_NONBLOCK: Final = 0o4000
+_IN_CLOEXEC: Final = 0o2000000
+_EFD_FLAGS: Final = _IN_NONBLOCK | _IN_CLOEXEC
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+async def watch_oom_kills(cgroups: Cgroups, group: str) -> AsyncIterator[int]:
+    """The number of processes killed for memory, each time it has grown, until the group is gone.
+
+    Close the iterator (or cancel its reader) to let go of it.
+    """
+    try:
+        descriptors = await asyncio.to_thread(_subscribe, cgroups, group)
+    except OSError:
+        return
+    try:
+        seen = 0
+        while True:
+            killed = cgroups.oom_kills(group)
+            if killed > seen:
+                seen = killed
+                yield killed
+            if not cgroups.folders(group):
+                return
+            await wait_readable(descriptors[0])
+            os.read(descriptors[0], 4096)
+            # Version 1 tells of the trouble a moment before it counts the victim.
+            if not cgroups.unified and cgroups.oom_kills(group) == seen:
+                await asyncio.sleep(0.01)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _subscribe(cgroups: Cgroups, group: str) -> list[int]:
+    """Descriptors to be closed in the end; the first becomes readable when something has happened."""
+    if cgroups.unified:
+        return [_watch_file(cgroups.folder("memory", group) / "memory.events")]
+    return _register_eventfd(cgroups.folder("memory", group))
+
+
+def _watch_file(path: Path) -> int:
+    descriptor = _libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
+    if descriptor < 0 or _libc.inotify_add_watch(descriptor, os.fsencode(path), _IN_MODIFY) < 0:
+        error = ctypes.get_errno()
+        if descriptor >= 0:
+            os.close(descriptor)
+        raise OSError(error, os.strerror(error), str(path))
+    return int(descriptor)
+
+
+def _register_eventfd(folder: Path) -> list[int]:
+    control = os.open(folder / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+    events = os.eventfd(0, _EFD_FLAGS)
+    try:
+        (folder / "cgroup.event_control").write_text(f"{events} {control}")
+    except BaseException:
+        os.close(events)
+        os.close(control)
+        raise
+    return [events, control]
