@@ -18,7 +18,7 @@ from enum import Enum
 
 from bennu.orchestration.actions import Draft
 from bennu.orchestration.dirty import why_outdated
-from bennu.orchestration.model import Node, NodeId, Service, SlotKey, Task, slot_key
+from bennu.orchestration.model import Node, NodeId, Service, SlotKey, Task
 from bennu.orchestration.restart import may_restart
 from bennu.orchestration.states import Availability, NodeState, TaskState, UpdateState
 
@@ -86,19 +86,28 @@ class Scene:
 
 def sort_into_slots(scene: Scene, tasks: Iterable[Task]) -> list[Slot]:
     """The slots of the service in order of their keys."""
-    by_key: dict[SlotKey, list[Task]] = {}
+    if scene.service.is_global:
+        on_node: dict[str, list[Task]] = {}
+        for task in tasks:
+            on_node.setdefault(task.node_id or "", []).append(task)
+        return [_classify(scene, SlotKey(0, node_id), on_node[node_id]) for node_id in sorted(on_node)]
+    by_number: dict[int, list[Task]] = {}
     for task in tasks:
-        by_key.setdefault(slot_key(task, scene.service), []).append(task)
-    return [_classify(scene, key, by_key[key]) for key in sorted(by_key)]
+        by_number.setdefault(task.slot, []).append(task)
+    return [_classify(scene, SlotKey(number), by_number[number]) for number in sorted(by_number)]
 
 
 def by_age(tasks: Iterable[Task]) -> list[Task]:
     """Oldest first, in an order that does not depend on how they were stored."""
-    return sorted(tasks, key=lambda task: (task.created_at_ns, task.id))
+    return sorted(tasks, key=_age)
+
+
+def _age(task: Task) -> tuple[int, str]:
+    return task.created_at_ns, task.id
 
 
 def _classify(scene: Scene, key: SlotKey, tasks: list[Task]) -> Slot:
-    ordered = tuple(by_age(tasks))
+    ordered = tuple(by_age(tasks)) if len(tasks) > 1 else tuple(tasks)
     if scene.service.is_job:
         return _classify_of_job(scene, key, ordered)
     live = tuple(task for task in ordered if task.is_wanted)

@@ -26,6 +26,7 @@ from bennu.orchestration.states import NS_PER_SECOND, Availability, NodeState, O
 from bennu.orchestration.traffic import DEFAULT_DRAIN_DEADLINE_NS
 from bennu.simulate.world import World
 
+STUCK_AFTER_NS = 100 * NS_PER_SECOND
 RECORDED_WITHIN_NS = 10 * NS_PER_SECOND  # how long a report may be on its way once no message is lost any more
 
 
@@ -200,8 +201,10 @@ class Laws:
         key = slot_key(task, service)
         for agent in self.world.agents.values():
             for life in agent.lives.values():
+                if not life.has_process:
+                    continue
                 other = life.task
-                if not life.has_process or other.id == task.id or other.service_id != service.id:
+                if other.id == task.id or other.service_id != service.id:
                     continue
                 excused = other.id in self.excused.get(task.id, ()) or task.id in self.excused.get(other.id, ())
                 if slot_key(other, service) == key and not excused:
@@ -245,6 +248,7 @@ class Laws:
 
     def at_the_end(self) -> None:
         self._true_ends()
+        self.world.manager.settle_all()
         for service_id in self.world.service_ids():
             self._reached_or_explained(service_id)
 
@@ -286,6 +290,31 @@ class Laws:
                 continue
             if str(key) not in explained:
                 raise LawBroken(7, f"{key} of {service_id} does not serve and nobody says why: {task}")
+            self._not_stuck(service, task)
+        self._rollout_ends(service, tasks, plan)
+
+    def _not_stuck(self, service: Service, task: Task) -> None:
+        """A reason that is only the order of things must not last: by now nobody is late any more."""
+        node = self.world.nodes.get(task.node_id) if task.node_id else None
+        if node is None or node.state is not NodeState.READY:
+            return
+        idle_ns = self.world.manager.now_ns - max(task.status.applied_at_ns, task.start_at_ns)
+        on_its_way = (TaskState.ASSIGNED, TaskState.ACCEPTED, TaskState.PREPARING)
+        held = task.state is TaskState.READY and task.desired > TaskState.READY
+        if (task.state in on_its_way or held) and idle_ns > STUCK_AFTER_NS:
+            raise LawBroken(7, f"{task.id} of {service.id} has been {task.state.word} for {idle_ns} ns")
+
+    def _rollout_ends(self, service: Service, tasks: list[Task], plan: Plan) -> None:
+        status, rollout = service.update_status, service.rollout
+        if status is None or not status.state.is_under_way:
+            return
+        if not plan.waits:
+            raise LawBroken(7, f"the rollout of {service.id} waits for nothing: {status}")
+        if rollout is None or any(wait.until_ns is not None for wait in plan.waits):
+            return
+        wanted = [task for task in tasks if task.desired <= TaskState.RUNNING]
+        if wanted and all(_is_serving(task) and task.spec_version == service.spec_version for task in wanted):
+            raise LawBroken(7, f"the rollout of {service.id} has no end though all its tasks serve: {plan.waits}")
 
 
 def _is_serving(task: Task) -> bool:

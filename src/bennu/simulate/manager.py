@@ -139,6 +139,11 @@ class Manager:
         except ManagerDied:
             self.die()
 
+    def settle_all(self) -> None:
+        """Decide everything that can be decided at this instant."""
+        for service_id in self.world.service_ids():
+            self._settle(service_id)
+
     def _settle(self, service_id: ServiceId) -> None:
         for _ in range(LOOKS_UNTIL_SETTLED):
             self.looks += 1

@@ -49,7 +49,7 @@ from bennu.simulate.programs import PROGRAMS
 from bennu.simulate.world import World
 
 TROUBLE_S = 45
-QUIET_S = 400
+QUIET_S = 200
 
 T = TypeVar("T")
 
@@ -125,7 +125,7 @@ class Scenario:
     def _restart(self) -> RestartPolicy:
         return RestartPolicy(
             condition=self._pick(*RestartCondition, RestartCondition.ANY, RestartCondition.ON_FAILURE),
-            delay_ns=self._pick(0, 1, 3, 5) * NS_PER_SECOND,
+            delay_ns=self._pick(0, 1, 3, 5, 5, 8) * NS_PER_SECOND,
             max_attempts=self._pick(0, 0, 1, 2, 3),
             window_ns=self._pick(0, 0, 10, 30) * NS_PER_SECOND,
         )
