@@ -50,8 +50,6 @@ NOT_HERE: Final = (
     ("POST", "/containers/{id}/checkpoints", "checkpointing containers"),
     ("GET", "/containers/{id}/checkpoints", "checkpointing containers"),
     ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", "checkpointing containers"),
-    ("POST", "/containers/{id}/update", "docker update"),
-    ("GET", "/containers/{id}/stats", "docker stats"),
     ("GET", "/containers/{id}/changes", "docker diff"),
     ("GET", "/containers/{id}/export", "docker export"),
     ("POST", "/commit", "docker commit"),

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from bennu.api.answer import answer, empty, encode, no_content
 from bennu.api.asker import asker
-from bennu.api.body import check_content_type, decode, read_bounded
+from bennu.api.body import check_content_type, decode, read_body, read_bounded
 from bennu.api.inspect import inspect_container, measure_tree
 from bennu.api.listing import choose, list_entry
 from bennu.api.machine import own_machine
@@ -20,9 +20,10 @@ from bennu.api.times import parse_moment
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.top import read_processes
+from bennu.engine.update import update_container
 from bennu.engine.waits import WaitCondition
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotImplementedHere
-from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, Shape
+from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicy, Shape
 
 CONFIG_KEYS: Final = frozenset(ContainerConfig.__struct_encode_fields__)
 
@@ -35,6 +36,12 @@ class CreateBody(ContainerConfig):
 
     def config(self) -> ContainerConfig:
         return ContainerConfig(**{name: getattr(self, name) for name in ContainerConfig.__struct_fields__})
+
+
+class UpdateBody(HostConfig):
+    """The limits that can be changed, of those a host configuration has; the policy beside them."""
+
+    restart_policy: RestartPolicy | None = None  # type: ignore[assignment]
 
 
 class WaitError(Shape):
@@ -62,6 +69,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.route("POST", f"{one}/pause", api.pause),
         web.route("POST", f"{one}/unpause", api.unpause),
         web.route("POST", f"{one}/rename", api.rename),
+        web.route("POST", f"{one}/update", api.update),
         web.route("POST", f"{one}/resize", api.resize),
         web.route("POST", f"{one}/wait", api.wait),
         web.route("DELETE", one, api.remove),
@@ -164,6 +172,12 @@ class Containers:
     async def rename(self, request: web.Request) -> web.Response:
         await self._engine.rename(request.match_info["id"], text(request, "name"))
         return no_content()
+
+    async def update(self, request: web.Request) -> web.Response:
+        container = self._find(request)
+        body = await read_body(request, UpdateBody)
+        await update_container(self._engine.services, container, body, body.restart_policy)
+        return answer({"Warnings": None})
 
     # --- life and death -----------------------------------------------------------------------------------------
 

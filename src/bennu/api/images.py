@@ -10,15 +10,19 @@ from bennu.api.image_filters import list_images, prune_test
 from bennu.api.image_shapes import history_json, inspect_json
 from bennu.api.progress import Message, status, stream_progress
 from bennu.api.query import api_minor, filters, flag, text
-from bennu.api.streams import open_chunks
+from bennu.api.streams import ends_with_client, open_chunks
 from bennu.engine.engine import Engine
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images import Image, Images
+from bennu.images.fetching import Step
 from bennu.images.importing import import_image
 from bennu.images.loading import LayerProgress, Loaded, load
+from bennu.images.machine import host_architecture
+from bennu.images.pulling import Begun, Pulled, pull
 from bennu.images.reference import TAG, Reference, parse_reference
 from bennu.images.removal import Removal, prune_images, remove_image, short_id
 from bennu.images.saving import choose, save
+from bennu.images.skopeo import Auth, parse_auth
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -101,11 +105,31 @@ class ImageRoutes:
 
     # --- coming in ----------------------------------------------------------------------------------------------
 
+    @ends_with_client
     async def create(self, request: web.Request) -> web.StreamResponse:
         """`docker pull` with `fromImage`, `docker import` with `fromSrc`."""
         if text(request, "fromImage"):
-            raise NotImplementedHere("pulling is not implemented")
+            return await self._create_by_pull(request)
         return await stream_progress(request, self._import(request))
+
+    async def _create_by_pull(self, request: web.Request) -> web.StreamResponse:
+        reference, all_tags = pull_reference(text(request, "fromImage"), text(request, "tag"))
+        wanted = _architecture(text(request, "platform"))
+        if wanted not in ("", host_architecture()):
+            raise NotImplementedHere("pulling images of other architectures is not implemented")
+        auth = parse_auth(request.headers.get("X-Registry-Auth", ""))
+        return await stream_progress(request, self.pull_messages(reference, auth, all_tags=all_tags))
+
+    async def pull_messages(
+        self, reference: Reference, auth: Auth, *, all_tags: bool = False
+    ) -> AsyncGenerator[Message, None]:
+        async with contextlib.aclosing(pull(self._images, reference, auth, all_tags=all_tags)) as steps:
+            async for step in steps:
+                for message in pull_lines(step):
+                    yield message
+                if isinstance(step, Pulled):
+                    name = step.reference.familiar_name
+                    await self._announce("pull", str(step.reference.tagged()), name, step.image.labels)
 
     async def _import(self, request: web.Request) -> AsyncGenerator[Message, None]:
         source = text(request, "fromSrc")
@@ -162,6 +186,30 @@ def loaded_lines(loaded: Loaded) -> list[str]:
     ]
     lines += [f"Loaded image: {tag}" for tag in loaded.tags]
     return lines if loaded.tags else [*lines, f"Loaded image ID: {loaded.image.id}"]
+
+
+def pull_lines(step: Begun | Step | Pulled) -> list[Message]:
+    """What `docker pull` is told of a step."""
+    match step:
+        case Begun(reference):
+            return [{"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag}]
+        case Step():
+            return [status(step.phase, short_id(step.blob), step.current, step.total)]
+        case Pulled(reference, _, digest, is_new):
+            news = "Downloaded newer image for" if is_new else "Image is up to date for"
+            return [{"status": f"Digest: {digest}"}, {"status": f"Status: {news} {reference}"}]
+
+
+def pull_reference(name: str, tag: str) -> tuple[Reference, bool]:
+    """What `fromImage=` and `tag=` ask for, and whether that is all tags. Raises: InvalidParameter."""
+    reference = parse_reference(name)
+    if tag.startswith("sha256:"):
+        return parse_reference(f"{reference}@{tag}"), False
+    if tag:
+        if not TAG.match(tag):
+            raise InvalidParameter("invalid reference format")
+        return Reference(reference.domain, reference.path, tag), False
+    return reference, not (reference.tag or reference.digest)
 
 
 def repo_tag(repo: str, tag: str) -> Reference | None:

@@ -45,7 +45,7 @@ def inspect_container(
         "AppArmorProfile": "",
         "ExecIDs": engine.execs.running_in(record.id) or None,
         "HostConfig": record.host_config,
-        "GraphDriver": graph_driver(folder),
+        "GraphDriver": graph_driver(engine, record),
     }
     if sizes is not None:
         document["SizeRw"], document["SizeRootFs"] = sizes
@@ -89,15 +89,19 @@ def shown_log_path(engine: Engine, record: Record) -> str:
     return str(engine.services.log_path(record.id))
 
 
-def graph_driver(folder: Path) -> Json:
-    return {
-        "Data": {
-            "MergedDir": str(folder / "merged"),
-            "UpperDir": str(folder / "diff"),
-            "WorkDir": str(folder / "work"),
-        },
-        "Name": STORAGE_DRIVER,
+def graph_driver(engine: Engine, record: Record) -> Json:
+    folder = engine.services.folder(record.id)
+    data = {
+        "MergedDir": str(folder / "merged"),
+        "UpperDir": str(folder / "diff"),
+        "WorkDir": str(folder / "work"),
     }
+    image = engine.services.images.get(record.image_id)
+    if image is not None:
+        layers = engine.services.images.layers
+        lowers = [str(layers.root / layers.lower_of(diff_id)) for diff_id in reversed(image.diff_ids)]
+        data = {"LowerDir": ":".join(lowers)} | data
+    return {"Data": data, "Name": STORAGE_DRIVER}
 
 
 def mount_point(point: MountPoint) -> Json:

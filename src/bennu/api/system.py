@@ -6,6 +6,8 @@ import os
 import platform
 import re
 import socket
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
@@ -14,15 +16,20 @@ from aiohttp import web
 
 from bennu import __version__
 from bennu.api.answer import answer
+from bennu.api.image_shapes import list_entry as image_entry
 from bennu.api.inspect import STORAGE_DRIVER, measure_tree
 from bennu.api.listing import list_entry
 from bennu.api.machine import own_machine
 from bennu.api.query import api_minor
+from bennu.api.times import rfc3339
 from bennu.api.versions import API_VERSION, MIN_API_VERSION
+from bennu.api.volumes import volume_json
+from bennu.engine.container import Container
 from bennu.engine.defaults import is_cgroup_v2
 from bennu.engine.engine import Engine
 from bennu.errors import NotImplementedHere
 from bennu.lifecycle.status import State
+from bennu.volumes import Volume
 
 NO_CACHE: Final = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
 PING: Final = NO_CACHE | {"Builder-Version": "1", "Swarm": "inactive"}
@@ -133,24 +140,46 @@ class System:
                 },
                 "Mirrors": [],
             },
+            "ContainerdCommit": {"ID": ""},
+            "RuncCommit": {"ID": ""},
+            "InitCommit": {"ID": ""},
             "Warnings": None,
         }
 
     async def disk_usage(self, request: web.Request) -> web.Response:
-        """Everything that takes disk space; types can be chosen with `type=container` and so on."""
-        kinds = set(request.query.getall("type", []))
-        services = self._engine.services
-        document: Json = {"LayersSize": sum(image.size for image in services.images.list())}
-        if not kinds or "container" in kinds:
+        """What takes disk space; `type=container` and the like choose."""
+        kinds = set(request.query.getall("type", [])) or {"container", "image", "volume", "build-cache"}
+        services, minor = self._engine.services, api_minor(request)
+        images = services.images.list()
+        document: Json = {"LayersSize": sum(image.size for image in images)}
+        if "image" in kinds:
+            used = Counter(container.record.image_id for container in self._engine.list())
+            document["Images"] = [
+                image_entry(image, minor) | {"Containers": used[image.id], "SharedSize": 0} for image in images
+            ]
+        if "container" in kinds:
             document["Containers"] = [
-                list_entry(self._engine, container, api_minor(request), await self._sizes(container.id))
+                list_entry(self._engine, container, minor, await self._sizes(container))
                 for container in self._engine.list()
             ]
+        if "volume" in kinds:
+            document["Volumes"] = [await self._volume(volume) for volume in services.volumes.list()]
+        if "build-cache" in kinds:
+            document["BuildCache"] = []
         return answer(document)
 
-    async def _sizes(self, container_id: str) -> tuple[int, int]:
-        own = await asyncio.to_thread(measure_tree, self._engine.services.folder(container_id) / "diff")
-        return own, own
+    async def _sizes(self, container: Container) -> tuple[int, int]:
+        services = self._engine.services
+        own = await asyncio.to_thread(measure_tree, services.folder(container.id) / "diff")
+        image = services.images.get(container.record.image_id)
+        return own, own + (image.size if image else 0)
+
+    async def _volume(self, volume: Volume) -> Json:
+        users = sum(
+            any(point.name == volume.name for point in container.record.mounts) for container in self._engine.list()
+        )
+        size = await asyncio.to_thread(measure_tree, Path(volume.mountpoint))
+        return volume_json(volume) | {"UsageData": {"RefCount": users, "Size": size}}
 
 
 # --- the host ---------------------------------------------------------------------------------------------------
@@ -182,8 +211,12 @@ def host_facts() -> Json:
         "PidsLimit": has_controller("pids"),
         "OomKillDisable": not v2,
         "IPv4Forwarding": read_text("/proc/sys/net/ipv4/ip_forward") == "1",
+        "BridgeNfIptables": read_text("/proc/sys/net/bridge/bridge-nf-call-iptables") == "1",
+        "BridgeNfIp6tables": read_text("/proc/sys/net/bridge/bridge-nf-call-ip6tables") == "1",
+        "NGoroutines": threading.active_count(),
+        "NEventsListener": 0,
         "SecurityOptions": options,
-        "SystemTime": "",
+        "SystemTime": rfc3339(time.time_ns()),
         "Debug": False,
         "NFd": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
     }

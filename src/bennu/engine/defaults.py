@@ -105,6 +105,7 @@ def fill_host_defaults(host: HostConfig, *, cgroup_v2: bool | None = None, runti
         host.memory_swap = 2 * host.memory
     host.oom_kill_disable = None if v2 else bool(host.oom_kill_disable)
     host.pids_limit = host.pids_limit if (host.pids_limit or 0) > 0 else None
+    host.memory_swappiness = None if host.memory_swappiness == -1 else host.memory_swappiness
     host.console_size = [*host.console_size, 0, 0][:2]
     _fill_security(host)
     _drop_empty(host)
