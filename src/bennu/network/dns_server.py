@@ -1,8 +1,6 @@
 """The embedded DNS: 127.0.0.11 inside each sandbox on a user-defined network, served from the daemon's loop.
 
-The sockets are made inside the namespace by a thread that enters it, and belong to it from then on wherever they
-are used. They listen on a free port, and two rules in the namespace lead port 53 of that address to it, so that a
-container may run a name server of its own on every address. Questions about containers are answered at once;
+Questions about containers are answered at once;
 others are forwarded from the host's namespace, where also its loopback resolvers can be asked.
 """
 
@@ -12,7 +10,6 @@ import logging
 import random
 import socket
 import struct
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -27,8 +24,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
-from bennu.network import netns
-from bennu.network.files import EMBEDDED_DNS
+from bennu.network.dns_sockets import Sockets, open_inside
 from bennu.network.model import Sandbox
 from bennu.network.names import REVERSE_ZONES, NameIndex
 from bennu.network.netns import in_own_thread
@@ -37,18 +33,7 @@ from bennu.network.upstream import MAX_MESSAGE, Upstream
 TTL_S: Final = 5  # containers come and go; a client that keeps answers must not keep them long
 DATAGRAMS_A_TURN: Final = 64
 FORWARDS_AT_ONCE: Final = 1024
-BIND_TRIES: Final = 20
 TCP_IDLE_S: Final = 10.0
-RULES: Final = """add table ip bennu_dns
-delete table ip bennu_dns
-table ip bennu_dns {{
-	chain output {{
-		type nat hook output priority -100; policy accept;
-		ip daddr {address} udp dport 53 dnat to {address}:{port}
-		ip daddr {address} tcp dport 53 dnat to {address}:{port}
-	}}
-}}
-"""
 Peer = tuple[Any, ...]
 log = logging.getLogger(__name__)
 
@@ -82,16 +67,17 @@ class NameServer:
     def serves(self, container_id: str) -> bool:
         return container_id in self._clients
 
-    async def serve(self, container_id: str, sandbox: Sandbox) -> None:
-        """Begin, on the port the sandbox had before if it still is free; the port is noted in the sandbox.
+    async def serve(self, container_id: str, sandbox: Sandbox, sockets: Sockets | None = None) -> None:
+        """Begin, on sockets made ahead or on the port the sandbox had before; the port is noted in the sandbox.
 
         Raises: OSError.
         """
         self.stop(container_id)
-        udp, tcp = await in_own_thread(lambda: open_inside(sandbox.netns, sandbox.resolver.port))
+        if sockets is None:
+            sockets = await in_own_thread(lambda: open_inside(sandbox.netns, sandbox.resolver.port))
+        udp, tcp = sockets
         sandbox.resolver.port = udp.getsockname()[1]
-        client = Client(sandbox, udp, tcp)
-        self._clients[container_id] = client
+        client = self._clients[container_id] = Client(sandbox, udp, tcp)
         asyncio.get_running_loop().add_reader(udp, self._read_datagrams, client)
         client.server = await asyncio.start_server(lambda r, w: self._talk(client, r, w), sock=tcp)
 
@@ -237,43 +223,3 @@ def _send(sock: socket.socket, answer: bytes, peer: Peer) -> None:
     if answer:
         with contextlib.suppress(OSError):  # the asker's loss; it will ask again
             sock.sendto(answer, peer)
-
-
-def open_inside(path: str, port: int) -> tuple[socket.socket, socket.socket]:
-    """A UDP and a TCP socket on one port of 127.0.0.11 in the namespace, and the rules that lead port 53 to it.
-
-    Blocking, in a thread of its own. Raises: OSError.
-    """
-    netns.enter(path)
-    udp, tcp = _bind_pair(port)
-    try:
-        number = udp.getsockname()[1]
-        script = RULES.format(address=EMBEDDED_DNS, port=number)
-        done = subprocess.run(["nft", "-f", "-"], input=script.encode(), capture_output=True, timeout=30, check=False)
-        if done.returncode != 0:
-            raise OSError(
-                f"nftables refused the rules of the embedded DNS: {done.stderr.decode(errors='replace')[:300]}"
-            )
-    except BaseException:
-        udp.close()
-        tcp.close()
-        raise
-    return udp, tcp
-
-
-def _bind_pair(port: int) -> tuple[socket.socket, socket.socket]:
-    for attempt in range(BIND_TRIES):
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            udp.bind((EMBEDDED_DNS, port if attempt == 0 else 0))
-            tcp.bind((EMBEDDED_DNS, udp.getsockname()[1]))
-            tcp.listen(64)
-            return udp, tcp
-        except OSError:
-            udp.close()
-            tcp.close()
-            if attempt == BIND_TRIES - 1:
-                raise
-    raise AssertionError("unreachable")

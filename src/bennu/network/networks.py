@@ -59,7 +59,7 @@ class Networks:
         self._bridged: dict[str, BridgeRules] = {}  # networks whose bridge is up, by id
         self._firewall = Firewall(self.table, self._plan)
         self._graveyard = Graveyard()
-        self._pool = Pool(self._namer, self._graveyard, ready)
+        self._pool = Pool(self._namer, self._graveyard, ready, self._has_names)
         self._sandboxes = Sandboxes(self._catalogue, self._firewall, self._namer, self._pool, self._graveyard)
         self._changing = asyncio.Lock()  # held while the set of networks changes
         self._tasks: set[asyncio.Task[None]] = set()
@@ -140,6 +140,9 @@ class Networks:
         """Raises: NotFound, InvalidParameter (ambiguous)."""
         return self._catalogue.find(ref)
 
+    def _has_names(self) -> bool:
+        return any(network.has_names for network in self._catalogue)
+
     def all(self) -> Sequence[Network]:
         return list(self._catalogue)
 
@@ -173,6 +176,7 @@ class Networks:
             except BaseException:
                 await finish(asyncio.ensure_future(self._forget(network)))
                 raise
+        self._pool.refresh()
         await self._tell("create", network)
         return network
 
@@ -190,6 +194,7 @@ class Networks:
                 )
                 raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({named})")
             await finish(asyncio.ensure_future(self._forget(network)))
+        self._pool.refresh()
         await self._tell("destroy", network)
         return network
 

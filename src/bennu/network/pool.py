@@ -17,6 +17,7 @@ from typing import Final
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.network import links, netns
+from bennu.network.dns_sockets import Sockets, close_sockets, open_here
 from bennu.network.netns import in_own_thread
 
 READY: Final = 3  # namespaces kept ready
@@ -26,13 +27,14 @@ VANISH_S: Final = 0.5
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prepared:
     """A namespace with loopback up, and (unless `host_interface` is "") a veth pair that is down."""
 
     sandbox_id: str
     path: Path
     host_interface: str
+    dns: Sockets | None = None  # on 127.0.0.11 inside, with the rules that lead there
 
 
 class Namer:
@@ -95,30 +97,41 @@ class Graveyard:
 
 
 class Pool:
-    """Namespaces made ahead."""
+    """Namespaces made ahead: plain ones, and as long as `wants_names` says so, some with the embedded DNS's sockets."""
 
-    def __init__(self, namer: Namer, graveyard: Graveyard, size: int = READY) -> None:
+    def __init__(
+        self, namer: Namer, graveyard: Graveyard, size: int = READY, wants_names: Callable[[], bool] = lambda: False
+    ) -> None:
         self._namer = namer
         self._graveyard = graveyard
         self._size = size
-        self._ready: list[Prepared] = []
+        self._wants_names = wants_names
+        self._plain: list[Prepared] = []
+        self._named: list[Prepared] = []
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._full = asyncio.Condition()
 
-    async def take(self) -> Prepared:
-        """A namespace that nobody else has; from now on the caller's to give up. Raises: OSError, NetlinkError."""
-        self._wanted.set()
-        if self._ready:
-            return self._ready.pop()
-        return await self.make(with_pair=True)
+    async def take(self, *, named: bool = False) -> Prepared:
+        """A namespace that nobody else has; from now on the caller's to give up. Raises: OSError, NetlinkError.
 
-    async def make(self, *, with_pair: bool) -> Prepared:
+        `named`: one with the sockets of the embedded DNS, if there is one.
+        """
+        self._wanted.set()
+        shelf = self._named if named and self._named else self._plain
+        return shelf.pop() if shelf else await self.make(with_pair=True)
+
+    async def make(self, *, with_pair: bool, named: bool = False) -> Prepared:
         """As `take`, made now."""
         prepared = self._namer.sandbox(with_pair=with_pair)
+
+        def work() -> None:
+            links.make_namespace(prepared.path, prepared.host_interface)
+            prepared.dns = open_here() if named else None
+
         try:
-            await in_own_thread(lambda: links.make_namespace(prepared.path, prepared.host_interface))
-        except asyncio.CancelledError:
+            await in_own_thread(work)
+        except BaseException:
             self._bury(prepared)
             raise
         return prepared
@@ -128,32 +141,48 @@ class Pool:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            while len(self._ready) < self._size:
+            while (lack := self._lack()) is not None:
                 await asyncio.sleep(REFILL_AFTER_S)
                 try:
-                    self._ready.append(await self.make(with_pair=True))
+                    lack.append(await self.make(with_pair=True, named=lack is self._named))
                 except (OSError, NetlinkError) as error:
                     log.warning("cannot prepare a network namespace: %s", error)
                     await asyncio.sleep(1)
             async with self._full:
                 self._full.notify_all()
 
+    def _lack(self) -> list[Prepared] | None:
+        """The shelf that is not full."""
+        if len(self._plain) < self._size:
+            return self._plain
+        return self._named if self._wants_names() and len(self._named) < self._size else None
+
+    def refresh(self) -> None:
+        """What `wants_names` says may have changed."""
+        self._wanted.set()
+        if not self._wants_names():
+            self._bury_all(self._named)
+
     async def wait_full(self) -> None:
         async with self._full:
-            await self._full.wait_for(lambda: len(self._ready) >= self._size)
+            await self._full.wait_for(lambda: self._lack() is None)
 
     def drain(self) -> None:
         """Give up what is ready: the graveyard takes it."""
-        ready, self._ready = self._ready, []
-        for prepared in ready:
-            self._bury(prepared)
+        self._bury_all(self._plain)
+        self._bury_all(self._named)
+
+    def _bury_all(self, shelf: list[Prepared]) -> None:
+        while shelf:
+            self._bury(shelf.pop())
 
     def _bury(self, prepared: Prepared) -> None:
+        close_sockets(prepared.dns)
         self._graveyard.bury(Remains(prepared.path, (prepared.host_interface,), lambda: None))
 
     @property
     def ready(self) -> Sequence[Prepared]:
-        return self._ready
+        return [*self._plain, *self._named]
 
 
 def dismantle(batch: Sequence[Remains]) -> None:

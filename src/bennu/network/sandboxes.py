@@ -19,6 +19,7 @@ from bennu.network import links, netns
 from bennu.network.catalogue import Catalogue, check_aliases, check_not_connected, new_endpoint
 from bennu.network.conntrack import forget_udp_flows
 from bennu.network.dns_server import NameServer
+from bennu.network.dns_sockets import close_sockets
 from bennu.network.files import upstream_servers
 from bennu.network.held import HeldPorts, PortTaken
 from bennu.network.host import read_resolv_conf
@@ -91,7 +92,7 @@ class Sandboxes:
         """Raises: BennuError; then, as after a cancellation, nothing of it is left."""
         await self.close(container_id)
         wanted = [(self._catalogue.find(request.network), request) for request in endpoints]
-        prepared = await self._prepared(any(network.bridge for network, _ in wanted))
+        prepared = await self._prepared([network for network, _ in wanted])
         sandbox = Sandbox(
             sandbox_id=prepared.sandbox_id,
             netns=str(prepared.path),
@@ -103,8 +104,9 @@ class Sandboxes:
             for network, request in wanted:
                 self._add_endpoint(container_id, sandbox, network, request, prepared.host_interface)
             self._take_ports(container_id, sandbox)
-            await self._furnish(container_id, sandbox)
+            await self._furnish(container_id, sandbox, prepared)
         except BaseException:
+            close_sockets(prepared.dns)
             await finish(asyncio.ensure_future(self.close(container_id)))
             raise
         return sandbox
@@ -134,9 +136,11 @@ class Sandboxes:
         for endpoint in endpoints:
             self._catalogue.give_back(endpoint)
 
-    async def _prepared(self, has_links: bool) -> Prepared:
+    async def _prepared(self, networks: Sequence[Network]) -> Prepared:
         try:
-            return await (self._pool.take() if has_links else self._pool.make(with_pair=False))
+            if any(network.bridge for network in networks):
+                return await self._pool.take(named=any(network.has_names for network in networks))
+            return await self._pool.make(with_pair=False)
         except (OSError, NetlinkError) as error:
             raise NetworkFailure(f"cannot make a network namespace: {error}") from error
 
@@ -164,13 +168,14 @@ class Sandboxes:
         self._index = None
         return endpoint
 
-    async def _furnish(self, container_id: str, sandbox: Sandbox) -> None:
+    async def _furnish(self, container_id: str, sandbox: Sandbox, prepared: Prepared) -> None:
         """Links, rules and name service at the same time. Raises: NetworkFailure, FirewallFailure."""
         work = [in_own_thread(lambda: self._link_all(sandbox))]
         if sandbox.ports:
             work.append(self._write_rules(self._forwards[container_id]))
         if sandbox.has_embedded_dns:
-            work.append(self.name_server.serve(container_id, sandbox))
+            sockets, prepared.dns = prepared.dns, None  # the name server's from now on
+            work.append(self.name_server.serve(container_id, sandbox, sockets))
         await all_of(work)
 
     def _link_all(self, sandbox: Sandbox) -> None:
