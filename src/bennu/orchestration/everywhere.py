@@ -25,7 +25,11 @@ def reconcile_global(scene: Scene, slots: list[Slot], evidence: Evidence | None)
     for node_id in sorted(scene.nodes):
         node = scene.nodes[node_id]
         slot = by_node.pop(node_id, None)
-        if not node.is_usable or (slot is not None and slot.key in touched):
+        if not node.is_usable:
+            continue
+        if slot is not None and slot.key in touched:
+            if slot.kind is not SlotKind.DEAD:
+                updatable.append(slot)
             continue
         if not _belongs(scene, node, slot):
             continue

@@ -18,6 +18,7 @@ the leader's memory and rebuilds it from whatever history is left; here each suc
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bennu.orchestration.model import Service, Task
@@ -66,12 +67,15 @@ def may_restart(task: Task, *, is_job: bool, now_ns: int) -> str | None:
     return f"used all {policy.max_attempts} restart attempts{within}"
 
 
-def decide_restart(task: Task, service: Service, *, at_once: bool, now_ns: int) -> Restart | Stay:
+def decide_restart(
+    task: Task, service: Service, *, of_slot: Iterable[Task], at_once: bool, now_ns: int
+) -> Restart | Stay:
     """Decide what follows a task that ended or whose node is gone.
 
     Args:
         task: the ended task; its own policy decides and gives the delay.
         service: whose current spec the successor will be made from; its policy keeps the record.
+        of_slot: all tasks of its slot; restarts of the version that is in force count, whichever task records them.
         at_once: a person drains the node: no delay.
         now_ns: when the successor is made; this is the instant recorded.
     """
@@ -80,18 +84,20 @@ def decide_restart(task: Task, service: Service, *, at_once: bool, now_ns: int) 
         return Stay(refusal)
     policy = task.spec.restart_policy
     delay_ns = 0 if at_once else policy.delay_ns
-    return Restart(delay_ns, next_record(task, service, now_ns=now_ns), _describe(task, policy, delay_ns, at_once))
+    return Restart(
+        delay_ns, next_record(task, service, of_slot, now_ns=now_ns), _describe(task, policy, delay_ns, at_once)
+    )
 
 
-def next_record(task: Task, service: Service, *, now_ns: int) -> tuple[int, ...]:
+def next_record(task: Task, service: Service, of_slot: Iterable[Task], *, now_ns: int) -> tuple[int, ...]:
     """The record that the successor of `task` carries: past restarts of this slot and version, and this one."""
     policy = service.spec.task.restart_policy
     if policy.max_attempts == 0:
         return ()
-    past = task.restarts if task.spec_version == service.spec_version else ()
+    past = {at for known in of_slot if known.spec_version == service.spec_version for at in known.restarts}
     if policy.window_ns:
-        past = tuple(at for at in past if at > _ended_at(task, now_ns) - policy.window_ns)
-    return (*past, now_ns)[-policy.max_attempts :]
+        past = {at for at in past if at > _ended_at(task, now_ns) - policy.window_ns}
+    return (*sorted(past), now_ns)[-policy.max_attempts :]
 
 
 def _in_window(task: Task, policy: RestartPolicy, now_ns: int) -> tuple[int, ...]:

@@ -169,6 +169,8 @@ def _settle(scene: Scene, seats: list[Seat], touched: set[SlotKey]) -> None:
     busy = [seat for seat in seats if not seat.is_finished(scene.now_ns)]
     if busy:
         for seat in busy:
+            if seat.phase is Phase.COMING:
+                scene.draft.wait("rollout", f"the new task of {seat.key} has not run yet")
             if seat.delay_ends_ns is not None and scene.now_ns < seat.delay_ends_ns:
                 scene.draft.wait("rollout", f"the delay after {seat.key} is not over", seat.delay_ends_ns)
         if rollout.settled_at_ns is not None:

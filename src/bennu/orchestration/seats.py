@@ -86,7 +86,9 @@ class Seat:
             return True
         if self.phase in (Phase.OUTDATED, Phase.IN_WORK):
             return False
-        return self.made is None or done_at(self.made) is not None
+        if self.made is None or self.made.desired > TaskState.RUNNING or self.phase is Phase.SERVING:
+            return True
+        return done_at(self.made) is not None
 
 
 def survey(scene: Scene, slots: Iterable[Slot], touched: Set[SlotKey] = frozenset()) -> list[Seat]:

@@ -86,7 +86,7 @@ def has_heir(scene: Scene, slot: Slot, task: Task) -> bool:
 
 
 def _succeed(scene: Scene, slot: Slot, task: Task, what: str, *, at_once: bool) -> None:
-    decision = decide_restart(task, scene.service, at_once=at_once, now_ns=scene.now_ns)
+    decision = decide_restart(task, scene.service, of_slot=slot.tasks, at_once=at_once, now_ns=scene.now_ns)
     if isinstance(decision, Stay):
         scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; not restarted: {decision.reason}"))
         return
