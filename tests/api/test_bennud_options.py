@@ -12,7 +12,7 @@ import pytest
 
 from bennu.daemon.flags import FLAGS, Kind, Use, help_lines, parse_arguments
 from bennu.daemon.options import check_options, parse_file, read_options
-from bennu.daemon.sockets import close_listeners, hold_roots, listen_unix, remove_stale
+from bennu.daemon.sockets import hold_roots, listen_unix, remove_stale
 from bennu.errors import BennuError, Conflict, InvalidParameter
 
 
@@ -156,7 +156,7 @@ def test_help_shows_what_is_honoured() -> None:
 def test_a_socket_is_for_its_owner_and_group_only_from_the_first_moment(tmp_path: Path) -> None:
     listener = listen_unix(tmp_path / "new" / "s", "")
     assert stat.S_IMODE((tmp_path / "new" / "s").stat().st_mode) == 0o660
-    close_listeners([listener])
+    listener.close()
     assert not (tmp_path / "new" / "s").exists()
 
 
@@ -165,9 +165,9 @@ def test_a_stale_socket_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> N
     first = listen_unix(path, "")
     with pytest.raises(Conflict, match="another process listens there"):
         remove_stale(path)
-    first.close()
+    first.socket.close()  # as the kernel does for a process that was killed
     assert path.exists()
-    close_listeners([listen_unix(path, "")])
+    listen_unix(path, "").close()
 
 
 def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
@@ -218,4 +218,4 @@ def test_a_listener_accepts_at_once(tmp_path: Path) -> None:
     listener = listen_unix(tmp_path / "s", "")
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(tmp_path / "s"))
-    close_listeners([listener])
+    listener.close()

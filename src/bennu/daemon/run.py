@@ -14,12 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bennu import __version__
 from bennu.api.app import make_app
 from bennu.api.serve import ApiServer
-from bennu.daemon.flags import help_lines
-from bennu.daemon.options import Options, read_options, wants
-from bennu.daemon.sockets import close_listeners, hold_roots, open_listeners
+from bennu.daemon.options import Options
+from bennu.daemon.sockets import hold_roots, open_listeners
 from bennu.engine.engine import EngineOptions, open_engine
 from bennu.errors import BennuError
 
@@ -33,26 +31,8 @@ LOG_LEVELS: Final = {
 log = logging.getLogger("bennud")
 
 
-def main() -> None:
-    arguments = sys.argv[1:]
-    if wants(arguments, "help"):
-        print("\n".join(help_lines()))
-        return
-    if wants(arguments, "version"):
-        print(f"bennud version {__version__}")
-        return
-    try:
-        start(read_options(arguments))
-    except BennuError as error:
-        print(f"bennud: {error}", file=sys.stderr)
-        sys.exit(1)
-
-
 def start(options: Options) -> None:
     """Run to the end. Raises: BennuError when it cannot begin."""
-    if options.validate_only:
-        print("configuration OK")
-        return
     logging.basicConfig(
         level=LOG_LEVELS[options.log_level],
         stream=sys.stderr,
@@ -80,7 +60,7 @@ async def serve(options: Options) -> None:
     try:
         async with open_engine(engine_options(options)) as engine:
             server = ApiServer(make_app(engine))
-            await server.start(listeners)
+            await server.start([listener.socket for listener in listeners])
             for host in options.hosts:
                 log.info("API listen on %s", host.removeprefix("unix://"))
             notify("READY=1")
@@ -89,7 +69,8 @@ async def serve(options: Options) -> None:
             notify("STOPPING=1")
             await server.close()
     finally:
-        close_listeners(listeners)
+        for listener in listeners:
+            listener.close()
 
 
 def engine_options(options: Options) -> EngineOptions:

@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,22 +18,37 @@ SOCKET_MODE: Final = 0o660
 FIRST_PASSED_FD: Final = 3
 
 
-def open_listeners(hosts: tuple[str, ...], group: str) -> list[socket.socket]:
-    """One listening socket a host. Raises: BennuError; then none is left open."""
-    listeners: list[socket.socket] = []
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket; `path` is the file it made, if it made one."""
+
+    socket: socket.socket
+    path: Path | None = None
+
+    def close(self) -> None:
+        """Its file goes too, so that clients are told at once that nobody is there. Idempotent."""
+        self.socket.close()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def open_listeners(hosts: tuple[str, ...], group: str) -> list[Listener]:
+    """One or more a host. Raises: BennuError; then none is left open."""
+    listeners: list[Listener] = []
     try:
         for host in hosts:
             if host.startswith("fd:"):
-                listeners += passed_sockets()
+                listeners += [Listener(passed) for passed in passed_sockets()]
             else:
                 listeners.append(listen_unix(Path(host.removeprefix("unix://")), group))
     except BaseException:
-        close_listeners(listeners)
+        for listener in listeners:
+            listener.close()
         raise
     return listeners
 
 
-def listen_unix(path: Path, group: str) -> socket.socket:
+def listen_unix(path: Path, group: str) -> Listener:
     """A fresh socket at `path`, mode 0660, in place of one nobody listens on. Raises: BennuError."""
     gid = find_group(group) if group else -1
     try:
@@ -49,7 +65,7 @@ def listen_unix(path: Path, group: str) -> socket.socket:
         raise BennuError(f"cannot listen on unix://{path}: {error.strerror or error}") from error
     listener.listen(1024)
     listener.setblocking(False)
-    return listener
+    return Listener(listener, path)
 
 
 def remove_stale(path: Path) -> None:
@@ -87,16 +103,6 @@ def passed_sockets() -> list[socket.socket]:
         listener.setblocking(False)
         os.set_inheritable(listener.fileno(), False)
     return passed
-
-
-def close_listeners(listeners: list[socket.socket]) -> None:
-    """Close them, and take away the files of those we made."""
-    for listener in listeners:
-        with contextlib.suppress(OSError):
-            name = listener.getsockname() if listener.fileno() >= 0 else ""
-            if isinstance(name, str) and name.startswith("/") and not os.environ.get("LISTEN_FDS"):
-                Path(name).unlink(missing_ok=True)
-        listener.close()
 
 
 @contextlib.contextmanager
