@@ -153,7 +153,6 @@ def test_security_options_have_an_old_and_a_new_separator() -> None:
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"Links": ["a:b"]}, "HostConfig.Links"),
         ({"StorageOpt": {"size": "1G"}}, "HostConfig.StorageOpt"),
         ({"DeviceRequests": [{}]}, "HostConfig.DeviceRequests"),
         ({"LogConfig": {"Type": "syslog"}}, "the log driver syslog"),

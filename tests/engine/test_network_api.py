@@ -213,6 +213,30 @@ def test_docker_py_makes_uses_and_removes_networks(client: docker_py.DockerClien
         client.networks.get("front")
 
 
+def test_legacy_links_are_names_in_the_hosts_file(docker: Cli, busybox: str) -> None:
+    docker("run", "-d", "--name", "db", busybox, *HTTPD)
+    said = docker("run", "--rm", "--link", "db:database", busybox, "cat", "/etc/hosts")
+    address = docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "db").line
+    hostname = docker("inspect", "-f", "{{.Config.Hostname}}", "db").line
+    assert f"{address}\tdatabase {hostname} db" in said.lines
+    said = docker("run", "--rm", "--link", "db:database", busybox, "wget", "-qO-", "http://database/")
+    assert said.line == hostname
+    docker("stop", "-t", "0", "db")
+    said = docker("run", "--rm", "--name", "web", "--link", "db:database", busybox, "true", ok=False)
+    assert "Cannot link to a non running container: /db AS /web/database" in said.err
+    said = docker("run", "--rm", "--link", "nosuch", busybox, "true", ok=False)
+    assert "could not get container for nosuch: No such container: nosuch" in said.err
+
+
+def test_a_link_on_a_network_of_ones_own_is_a_name_in_the_dns(docker: Cli, busybox: str) -> None:
+    docker("network", "create", "front")
+    docker("run", "-d", "--name", "db", "--network", "front", busybox, *HTTPD)
+    said = docker(
+        "run", "--rm", "--network", "front", "--link", "db:database", busybox, "wget", "-qO-", "http://database/"
+    )
+    assert said.line == docker("inspect", "-f", "{{.Config.Hostname}}", "db").line
+
+
 def test_the_mode_none_has_loopback_only_and_host_has_the_hosts(docker: Cli, busybox: str) -> None:
     assert docker("run", "--rm", "--network", "none", busybox, "ls", "/sys/class/net").lines == ["lo"]
     assert docker("run", "--rm", "--network", "host", busybox, "hostname").line == subprocess.getoutput("hostname")

@@ -3,7 +3,7 @@
 import pytest
 
 from bennu.errors import InvalidParameter
-from bennu.network.files import parse_resolv_conf, render_hosts, render_resolv_conf, upstream_servers
+from bennu.network.files import parse_link, parse_resolv_conf, render_hosts, render_resolv_conf, upstream_servers
 
 HEAD = (
     "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n"
@@ -94,3 +94,21 @@ def test_the_embedded_dns_may_ask_the_hosts_loopback_resolver() -> None:
     assert upstream_servers(HOST) == ["127.0.0.53", "192.0.2.53"]
     assert upstream_servers(HOST, ["1.1.1.1"]) == ["1.1.1.1"]
     assert upstream_servers("") == ["8.8.8.8", "8.8.4.4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("db", ("db", "db")),
+        ("db:database", ("db", "database")),
+        ("/db:/web/database", ("db", "database")),
+    ],
+)
+def test_a_link_names_a_container_and_what_it_is_called_here(text: str, expected: tuple[str, str]) -> None:
+    assert parse_link(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", ":x", "a:b:c"])
+def test_a_bad_link_is_named(text: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"bad format for links: {text}"):
+        parse_link(text)

@@ -10,6 +10,7 @@ from bennu.engine.container import Container
 from bennu.engine.defaults import fill_host_defaults, merge_image
 from bennu.engine.mounts import Planned, inherited_mounts, plan_mounts, resolve_mounts
 from bennu.engine.record import Record
+from bennu.engine.sandbox import check_links
 from bennu.engine.services import Services
 from bennu.engine.supervisor import encode_record
 from bennu.engine.validate import validate_create
@@ -55,6 +56,7 @@ async def create_container(
 ) -> Container:
     """Make it durable; what was made is taken back if anything fails. Raises: BennuError."""
     argv = [*_words(config.entrypoint), *_words(config.cmd)]
+    check_links(services, host)
     planned = plan_mounts(config, host, inherited_mounts(services, host.volumes_from or []))
     before = {volume.name for volume in services.volumes.list()}
     folder = services.folder(container_id)

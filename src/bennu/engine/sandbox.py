@@ -8,13 +8,14 @@ from typing import Final
 from bennu.engine.events import Event, event
 from bennu.engine.record import Record
 from bennu.engine.services import Services
-from bennu.errors import BennuError, Conflict
+from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
 from bennu.lifecycle.status import State
-from bennu.model import EndpointIPAMConfig
+from bennu.model import EndpointIPAMConfig, HostConfig
 from bennu.network import (
     Endpoint,
     EndpointRequest,
     Sandbox,
+    parse_link,
     parse_port_bindings,
     read_resolv_conf,
     render_hosts,
@@ -57,6 +58,7 @@ def endpoint_request(record: Record, network: str) -> EndpointRequest:
         container_name=record.name,
         hostname=record.config.hostname,
         aliases=list(asked.aliases or []),
+        links={alias: target for target, alias in map(parse_link, asked.links or ())},
         ipv4_address=ipam.ipv4_address,
         ipv6_address=ipam.ipv6_address,
         mac_address=asked.mac_address or (mac if isinstance(mac, str) else ""),
@@ -124,7 +126,7 @@ def make_files(services: Services, record: Record) -> Mapping[str, Path]:
         return {name: services.folder(owner) / name for name in FILES}
     folder = services.folder(record.id)
     texts = {
-        "hosts": _hosts(record),
+        "hosts": _hosts(services, record),
         "hostname": f"{record.config.hostname}\n",
         "resolv.conf": _resolv_conf(record),
     }
@@ -133,7 +135,37 @@ def make_files(services: Services, record: Record) -> Mapping[str, Path]:
     return {name: folder / name for name in FILES}
 
 
-def _hosts(record: Record) -> str:
+def check_links(services: Services, host: HostConfig) -> None:
+    """Whether the containers to link to exist. Raises: InvalidParameter."""
+    for target, _ in _legacy_links(host):
+        try:
+            services.index.find(target)
+        except NotFound as error:
+            raise InvalidParameter(f"could not get container for {target}: {error}") from None
+
+
+def _legacy_links(host: HostConfig) -> list[tuple[str, str]]:
+    """On the default bridge; elsewhere a link is a name in the embedded DNS and part of the endpoint."""
+    if host.network_mode not in ("", "default", "bridge"):
+        return []
+    return [parse_link(text) for text in host.links or ()]
+
+
+def _links(services: Services, record: Record) -> dict[str, list[str]]:
+    """Legacy links on the default bridge: address → the names it has here. Raises: BennuError."""
+    found: dict[str, list[str]] = {}
+    for target, alias in _legacy_links(record.host_config):
+        other = services.index.find(target).record
+        endpoints = other.sandbox.endpoints if other.sandbox and other.running else []
+        address = next((endpoint.ip_address for endpoint in endpoints if endpoint.network_name == "bridge"), "")
+        if not address:
+            raise BennuError(f"Cannot link to a non running container: /{other.name} AS /{record.name}/{alias}")
+        names = found.setdefault(address, [])
+        names += [name for name in (alias, other.config.hostname, other.name) if name not in names]
+    return found
+
+
+def _hosts(services: Services, record: Record) -> str:
     host = record.host_config
     if host.network_mode == "host":
         return Path("/etc/hosts").read_text() + "".join(
@@ -148,6 +180,7 @@ def _hosts(record: Record) -> str:
         record.config.domainname,
         addresses=addresses,
         extra_hosts=host.extra_hosts or (),
+        links=_links(services, record),
         host_gateway=gateway,
     )
 

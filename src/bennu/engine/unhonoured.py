@@ -42,7 +42,6 @@ def _unhonoured(config: ContainerConfig, host: HostConfig) -> Iterator[str]:
         ("HostConfig.BlkioDeviceWriteIOps", host.blkio_device_write_iops),
         ("HostConfig.Cgroup", host.cgroup),
         ("HostConfig.DeviceRequests", host.device_requests),
-        ("HostConfig.Links", host.links),
         ("HostConfig.StorageOpt", host.storage_opt),
         ("HostConfig.VolumeDriver other than local", host.volume_driver not in ("", "local")),
     ):

@@ -1,7 +1,7 @@
 """Bridges, addresses, published ports and names: how a container meets the others and the world."""
 
 from bennu.network.creation import NetworkRequest
-from bennu.network.files import render_hosts, render_resolv_conf
+from bennu.network.files import parse_link, render_hosts, render_resolv_conf
 from bennu.network.host import read_resolv_conf
 from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Resolver, Sandbox
 from bennu.network.networks import Networks
@@ -18,6 +18,7 @@ __all__ = [
     "PortRequest",
     "Resolver",
     "Sandbox",
+    "parse_link",
     "parse_port_bindings",
     "read_resolv_conf",
     "render_hosts",

@@ -46,6 +46,16 @@ def render_hosts(
     return "\n".join(lines) + "\n"
 
 
+def parse_link(text: str) -> tuple[str, str]:
+    """`CONTAINER[:ALIAS]` of a legacy link, as container and alias. Raises: InvalidParameter."""
+    target, _, alias = text.partition(":")
+    target = target.removeprefix("/")
+    alias = alias.rpartition("/")[2] or target  # inspect's own form is `/db:/web/database`
+    if not target or ":" in alias:
+        raise InvalidParameter(f"bad format for links: {text}")
+    return target, alias
+
+
 def _extra_line(entry: str, host_gateway: str) -> str:
     name, separator, address = entry.partition(":")
     if not separator:
