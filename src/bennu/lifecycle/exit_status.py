@@ -10,7 +10,7 @@ START_FAILED: Final = 128
 UNKNOWN_AS: Final = 255  # what clients see of an unknown exit code
 
 _MEANINGS: Final = {0: "success", NOT_EXECUTABLE: "command cannot be invoked", NOT_FOUND: "command not found"}
-# Docker classifies by these phrases, case-sensitively, in the runtime's error.
+# Docker classifies by these phrases in the runtime's error, in any case.
 _NOT_FOUND_PHRASES: Final = ("executable file not found", "no such file or directory", "not a directory")
 _DENIED_PHRASES: Final = ("permission denied", "is a directory")
 
@@ -32,8 +32,9 @@ def decode_exit_code(code: int | None) -> str:
 
 def classify_start_failure(message: str) -> int:
     """126, 127 or 128: what the state of a container shows whose start failed with this text."""
-    if any(phrase in message for phrase in _NOT_FOUND_PHRASES):
+    text = message.lower()
+    if any(phrase in text for phrase in _NOT_FOUND_PHRASES):
         return NOT_FOUND
-    if any(phrase in message for phrase in _DENIED_PHRASES):
+    if any(phrase in text for phrase in _DENIED_PHRASES):
         return NOT_EXECUTABLE
     return START_FAILED

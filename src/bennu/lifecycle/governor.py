@@ -17,12 +17,18 @@ PREFIX: Final = "bennu.restart."
 HALF_LIFE_NS: Final = 600 * 10**9
 MAX_EXPONENT: Final = 64.0
 UNIT_NS: Final = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+MAX_DURATION_NS: Final = 365 * 24 * 3600 * 10**9
+MAX_BUDGET: Final = 1000  # as many restarts are remembered
+SMALL: Final = re.compile(r"[0-9]{1,6}", re.ASCII)
 DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Governor:
-    """What the labels ask for. `jitter` 0…1 widens a delay by that part either way; a budget of 0 is none."""
+    """What the labels ask for. `jitter` 0…1 widens a delay by that part either way; a budget of 0 is none.
+
+    No delay is ever longer than `max_delay_ns`, jitter included, and no window ever holds more than `budget` restarts.
+    """
 
     max_delay_ns: int = BACK_OFF_MAX_NS
     multiplier: float = 2.0
@@ -66,9 +72,10 @@ def _refuse(name: str, text: str, wanted: str) -> InvalidParameter:
 
 def _duration(name: str, text: str) -> int:
     parts = DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise _refuse(name, text, "a duration such as 30s or 1m30s")
-    return round(sum(float(number) * UNIT_NS[unit] for number, unit in parts))
+    total_ns = sum(float(number) * UNIT_NS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text or not 0 < total_ns <= MAX_DURATION_NS:
+        raise _refuse(name, text, "a duration such as 30s or 1m30s, of at most a year")
+    return round(total_ns)
 
 
 def _number(name: str, text: str, low: float, high: float) -> float:
@@ -83,14 +90,14 @@ def _number(name: str, text: str, low: float, high: float) -> float:
 
 def _budget(text: str) -> tuple[int, int]:
     count, _, window = text.partition(" in ")
-    if not count.strip().isdecimal() or int(count) == 0:
-        raise _refuse("budget", text, "a budget such as `5 in 10m`")
+    if not SMALL.fullmatch(count.strip()) or not 0 < int(count) <= MAX_BUDGET:
+        raise _refuse("budget", text, f"a budget such as `5 in 10m`, of 1 to {MAX_BUDGET}")
     return int(count), _duration("budget", window.strip().replace(" min", "m").replace(" ", ""))
 
 
 def _codes(text: str) -> frozenset[int]:
     words = [word.strip() for word in text.split(",") if word.strip()]
-    if not all(word.isdecimal() and int(word) < 256 for word in words):
+    if not all(SMALL.fullmatch(word) and int(word) < 256 for word in words):
         raise _refuse("never-codes", text, "a list of exit codes such as 3,64")
     return frozenset(int(word) for word in words)
 
@@ -105,7 +112,7 @@ def score_after_end(past: CrashHistory, now_ns: int) -> float:
 def govern(
     governor: Governor, decision: Restart | Stay, past: CrashHistory, *, code: int | None, now_ns: int, draw: float
 ) -> Restart | Stay:
-    """What becomes of Docker's decision under a governor. Only ever slower, or not at all.
+    """What becomes of Docker's decision under a governor: its own delay, or no restart. What stays down stays down.
 
     Args:
         code: of the end in question; None if unknown.
@@ -120,6 +127,6 @@ def govern(
         return Stay(decision.delay_ns, f"all {governor.budget} restarts of its budget are used ({PREFIX}budget)")
     score = score_after_end(past, now_ns)
     growth = governor.multiplier ** min(score - 1.0, MAX_EXPONENT)
-    delay_ns = min(BACK_OFF_FIRST_NS * growth, float(governor.max_delay_ns))
-    delay_ns *= 1.0 + governor.jitter * (2.0 * draw - 1.0)
+    spread = 1.0 + governor.jitter * (2.0 * draw - 1.0)
+    delay_ns = min(min(BACK_OFF_FIRST_NS * growth, float(governor.max_delay_ns)) * spread, governor.max_delay_ns)
     return Restart(round(delay_ns), f"{decision.reason}; its crash score is {score:.1f}")

@@ -5,6 +5,7 @@ interval after the end of the last. A failure within the start period does not c
 been healthy; `retries` failures in a row make it unhealthy, one success makes it healthy.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +21,7 @@ DEFAULT_START_INTERVAL_NS: Final = 5 * SECOND_NS
 DEFAULT_RETRIES: Final = 3
 KEPT_RESULTS: Final = 5
 OUTPUT_BYTES: Final = 4096
+NUMBER: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
 TIMED_OUT: Final = -1  # exit code of a probe that was not done in time, or could not be run
 
 
@@ -172,7 +174,10 @@ def probe_from_labels(prefix: str, labels: Mapping[str, str]) -> HttpProbe | Tcp
 
 def _http_probe(prefix: str, url: str, labels: Mapping[str, str]) -> HttpProbe:
     label = f"{prefix}.http"
-    parts = urlsplit(url if "//" in url else f"http://{url}")
+    try:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+    except ValueError:
+        raise InvalidParameter(f"label {label}: {url!r} is not an http:// address") from None
     if parts.scheme != "http":
         raise InvalidParameter(f"label {label}: {url!r} is not an http:// address")
     host, port = _host_port(label, parts.netloc if ":" in parts.netloc else f"{parts.netloc}:80")
@@ -191,7 +196,7 @@ def _http_probe(prefix: str, url: str, labels: Mapping[str, str]) -> HttpProbe:
 
 def _host_port(label: str, address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
-    if not port.isdecimal() or not 0 < int(port) < 65536:
+    if not NUMBER.fullmatch(port) or not 0 < int(port) < 65536:
         raise InvalidParameter(f"label {label}: {address!r} names no port")
     return host.strip("[]") or "127.0.0.1", int(port)
 
@@ -200,7 +205,7 @@ def _status_ranges(label: str, text: str) -> tuple[tuple[int, int], ...]:
     ranges = []
     for word in text.split(","):
         first, _, last = word.strip().partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal():
+        if not NUMBER.fullmatch(first) or not NUMBER.fullmatch(last or first):
             raise InvalidParameter(f"label {label}: {text!r} is not a list of status codes such as 200-299,304")
         ranges.append((int(first), int(last or first)))
     return tuple(ranges)

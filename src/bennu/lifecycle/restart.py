@@ -117,9 +117,11 @@ def _reason(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> str:
 def decide_boot(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> Start | Stay:
     """Decide whether a container found ended when the daemon starts is started. Never raises.
 
-    `always` starts even what a person stopped: Docker's documented exception.
+    What a person stopped stays stopped, except under `always`: Docker's documented exception. (dockerd also starts
+    an on-failure container again that a person ended with `kill`; to it that end is a failure like any other.)
     """
-    refusal = _refusal(policy, ended, RestartHistory(past.count, past.delay_ns, cancelled=False))
+    stopped = ended.stopped_by_user and policy.mode is not RestartMode.ALWAYS
+    refusal = _refusal(policy, ended, RestartHistory(past.count, past.delay_ns, cancelled=stopped))
     if refusal:
         return Stay(past.delay_ns, refusal)
     return Start(f"the daemon started and {_reason(policy, ended, past)}")

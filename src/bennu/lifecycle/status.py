@@ -11,6 +11,7 @@ from typing import Final
 from bennu.errors import Conflict
 
 SECOND_NS: Final = 10**9
+HOUR_NS: Final = 3600 * SECOND_NS
 
 
 class State(StrEnum):
@@ -72,21 +73,21 @@ def human_duration(ns: int) -> str:
     """Docker's rough duration: `Less than a second`, `About a minute`, `3 weeks`."""
     seconds = max(0, ns) // SECOND_NS
     minutes = seconds // 60
-    hours = (max(0, ns) + 1800 * SECOND_NS) // (3600 * SECOND_NS)  # rounded, as Docker does from hours on
     if seconds < 60:
         return {0: "Less than a second", 1: "1 second"}.get(seconds, f"{seconds} seconds")
     if minutes < 60:
         return "About a minute" if minutes == 1 else f"{minutes} minutes"
-    return _hours(hours)
+    return _hours(rounded=(ns + HOUR_NS // 2) // HOUR_NS, whole=ns // HOUR_NS)
 
 
-def _hours(hours: int) -> str:
-    if hours < 48:
-        return "About an hour" if hours == 1 else f"{hours} hours"
+def _hours(*, rounded: int, whole: int) -> str:
+    """Docker rounds hours, and counts days, weeks and months in rounded hours; years in whole ones."""
+    if rounded < 48:
+        return "About an hour" if rounded == 1 else f"{rounded} hours"
     for limit, unit, word in ((336, 24, "days"), (1440, 168, "weeks"), (17520, 720, "months")):
-        if hours < limit:
-            return f"{hours // unit} {word}"
-    return f"{hours // 8760} years"
+        if rounded < limit:
+            return f"{rounded // unit} {word}"
+    return f"{whole // 8760} years"
 
 
 def describe_status(

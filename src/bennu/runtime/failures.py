@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bennu.errors import BennuError, Conflict
+from bennu.lifecycle.exit_status import classify_start_failure
 
 CREATE_PREFIX: Final = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: "
@@ -48,17 +49,7 @@ def exec_failure(stderr: str, args: Sequence[str], cwd: str) -> RuntimeFailure:
 
 def _failure(prefix: str, reason: str) -> RuntimeFailure:
     hint = f": {CLASH_HINT}" if "error mounting" in reason and reason.endswith(": not a directory") else ""
-    return RuntimeFailure(f"{prefix}{reason}: unknown{hint}", exit_code_of(reason))
-
-
-def exit_code_of(message: str) -> int:
-    """The exit code of a start that failed with these words, as dockerd decides it."""
-    text = message.lower()
-    if any(words in text for words in ("executable file not found", "no such file or directory", "not a directory")):
-        return 127
-    if "permission denied" in text or "is a directory" in text:
-        return 126
-    return 128
+    return RuntimeFailure(f"{prefix}{reason}: unknown{hint}", classify_start_failure(reason))
 
 
 def last_line(stderr: str) -> str:
