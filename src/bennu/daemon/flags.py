@@ -61,6 +61,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "host": _list(YES, "H", "hosts", "unix:///PATH or fd:// (default unix:///run/bennu/bennu.sock); repeatable"),
     "log-level": _value(YES, "l", "debug, info (default), warn, error or fatal"),
     "pidfile": _value(YES, "p", "write the process id there"),
+    "shutdown-containers": _switch(YES, help="stop all containers when bennud ends (they live on otherwise)"),
     "validate": _switch(YES, help="check the configuration and exit"),
     "version": _switch(YES, "v", "print the version and exit"),
     "authorization-plugin": _list(NO, file_key="authorization-plugins"),

@@ -29,6 +29,7 @@ class Options:
     bip: str
     oci_runtime: str
     default_stop_timeout_s: int
+    shutdown_containers: bool
     validate_only: bool
     warnings: tuple[str, ...]  # one line each, for flags without effect
 
@@ -115,6 +116,7 @@ def check_options(settings: Settings) -> Options:
         bip=str(settings.get("bip", "")),
         oci_runtime=runtime,
         default_stop_timeout_s=int(timeout),
+        shutdown_containers=bool(settings.get("shutdown-containers")),
         validate_only=bool(settings.get("validate")),
         warnings=tuple(_warnings(settings)),
     )

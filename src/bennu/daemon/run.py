@@ -65,9 +65,13 @@ async def serve(options: Options) -> None:
                 log.info("API listen on %s", host.removeprefix("unix://"))
             notify("READY=1")
             await ending.wait()
-            log.info("ending; containers live on")
             notify("STOPPING=1")
             await server.close()
+            if options.shutdown_containers:
+                log.info("ending; stopping all containers")
+                await engine.shut_down()
+            else:
+                log.info("ending; containers live on")
     finally:
         for listener in listeners:
             listener.close()

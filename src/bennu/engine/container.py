@@ -1,6 +1,7 @@
 """A container as clients use it: start, stop, kill, restart, pause, attach, wait. The words are dockerd's."""
 
 import asyncio
+import contextlib
 import signal
 from typing import Final
 
@@ -121,7 +122,7 @@ class Container(Supervisor):
         if self.record.state is State.RESTARTING:
             await self.send(self._stop_signal(""), by, verb)
         else:
-            await self._end(self._stop_signal(signal_text), self._grace_s(timeout_s), by, verb)
+            await self._end(self._stop_signal(signal_text), self.grace_s(timeout_s), by, verb)
         await self.publish("stop")
 
     async def revive(self, by: Asker) -> None:
@@ -129,7 +130,13 @@ class Container(Supervisor):
         async with self.lock:
             self.check_running()
             await self.commit(msgspec.structs.replace(self.record, revive=True), [])
-        await self._end(self._stop_signal(""), self._grace_s(None), by, Verb.RESTART, for_good=False)
+        await self._end(self._stop_signal(""), self.grace_s(None), by, Verb.RESTART, for_good=False)
+
+    async def shut_down(self, by: Asker) -> None:
+        """Stop it with the daemon: not a person's wish, so its policy counts again when the daemon starts."""
+        with contextlib.suppress(Conflict):
+            if self.record.state is State.RUNNING or self.record.state is State.PAUSED:
+                await self._end(self._stop_signal(""), self.grace_s(None), by, Verb.STOP, for_good=False)
 
     async def restart(self, by: Asker, timeout_s: int | None = None, signal_text: str = "") -> None:
         """Stop what runs, then start; no auto-removal in between. Raises: BennuError for any failure."""
@@ -187,7 +194,7 @@ class Container(Supervisor):
                 raise BennuError(f"cannot stop container: {self.record.name}: {error}") from None
         return self.declared_stop_signal() or signal.SIGTERM
 
-    def _grace_s(self, asked: int | None) -> float | None:
+    def grace_s(self, asked: int | None = None) -> float | None:
         configured = self.record.config.stop_timeout
         grace = asked if asked is not None else configured if isinstance(configured, int) else None
         if grace is None:
@@ -202,7 +209,7 @@ class Container(Supervisor):
                 raise Conflict(f"container {self.id} is already paused")
             self.check_running()
             await self.services.runtime.pause(self.id)
-            self.stop_watching_health()
+            self.monitor.stop()
             paused = msgspec.structs.replace(self.record, state=State.PAUSED, health=not_monitored(self.record.health))
             await self.commit(paused, [self.event("pause")])
 
@@ -212,7 +219,7 @@ class Container(Supervisor):
                 raise BennuError(f"Container {self.id} is not paused")
             await self.services.runtime.resume(self.id)
             await self.commit(msgspec.structs.replace(self.record, state=State.RUNNING), [self.event("unpause")])
-            self.watch_health()
+            self.monitor.watch()
 
     async def change(self, action: str, details: dict[str, str], **changes: object) -> None:
         """Write other fields of the record with one event (rename, update)."""

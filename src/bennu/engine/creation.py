@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,9 +32,9 @@ def complete(config: ContainerConfig, host: HostConfig, image: ImageConfig, cont
     warnings = validate_create(config, host)
     fill_host_defaults(host)
     check_labels(config.labels or {})
-    joined = host.network_mode.startswith("container:")
-    if not config.hostname and not joined and host.network_mode != "host":
-        config.hostname = container_id[:12]
+    if not config.hostname and not host.network_mode.startswith("container:"):
+        is_the_hosts = "host" in (host.network_mode, host.uts_mode)
+        config.hostname = socket.gethostname() if is_the_hosts else container_id[:12]
     return warnings
 
 

@@ -34,6 +34,7 @@ from bennu.store import Delete, Put, open_sqlite
 from bennu.volumes import Volume, Volumes
 
 NAME_TRIES: Final = 6
+SHUTDOWN_S: Final = 15.0
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +158,22 @@ class Engine:
     def _records(self) -> Iterable[Record]:
         return (container.record for container in self._containers.values())
 
+    async def shut_down(self) -> None:
+        """Stop all containers at the same time, each with its own signal and grace period; start none any more.
+
+        Takes at most 15 s, or the longest grace period and 5 s; what then still runs lives on.
+        """
+        services = self.services
+        services.ending = True
+        running = [container for container in self._containers.values() if container.record.running]
+        by = Asker.daemon("shutdown")
+        limit_s = max([SHUTDOWN_S, *((container.grace_s() or SHUTDOWN_S) + 5 for container in running)])
+        try:
+            async with asyncio.timeout(limit_s):
+                await asyncio.gather(*(container.shut_down(by) for container in running), return_exceptions=True)
+        except TimeoutError:
+            log.warning("some containers did not end within %d s and live on", limit_s)
+
     async def auto_remove(self, container_id: str) -> None:
         await remove_container(
             self.services, self.find(container_id), Asker.daemon("auto-remove"), force=True, volumes=True
@@ -244,4 +261,5 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
         try:
             yield engine
         finally:
-            await services.networks.close(remove=False)
+            living = any(container.record.running for container in engine.list())
+            await services.networks.close(remove=services.ending and not living)

@@ -5,24 +5,31 @@ memory and reach the disk with the next change of state, as with dockerd; a chan
 """
 
 import asyncio
+import contextlib
 import random
 import time
+from signal import SIGKILL
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from bennu.engine.probes import ProbeResult, run_probe
 from bennu.engine.record import Health, HealthProbe, Record, new_id
+from bennu.errors import Conflict, NotModified
+from bennu.lifecycle.death import Asker, Verb
 from bennu.lifecycle.health import (
     KEPT_RESULTS,
     Check,
     CommandProbe,
     HealthState,
     HealthStatus,
+    OnUnhealthy,
     judge,
     next_wait_ns,
+    on_unhealthy,
     plan_check,
 )
+from bennu.lifecycle.status import State
 
 if TYPE_CHECKING:
     from bennu.engine.supervisor import Supervisor
@@ -59,17 +66,79 @@ def not_monitored(health: Health | None) -> Health | None:
     return msgspec.structs.replace(health, status=HealthStatus.UNHEALTHY) if health else None
 
 
-async def keep_checking(container: "Supervisor", check: Check, places: asyncio.Semaphore) -> None:
-    """Probe this run of the container until cancelled."""
-    spread = 1 + random.random() * JITTER
-    while (health := container.record.health) is not None:
-        state = HealthState(HealthStatus(health.status), health.failing_streak)
-        running_for_ns = time.time_ns() - container.record.started_at_ns
-        await asyncio.sleep(next_wait_ns(state, check, running_for_ns=running_for_ns) * spread / 1e9)
-        spread = 1.0
-        async with places:
-            result = await _probe(container, check)
-        await container.note_probe(check, result)
+class Monitor:
+    """Watches the health of one container's runs, one after the other."""
+
+    def __init__(self, container: "Supervisor") -> None:
+        self._container = container
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def watches(self) -> bool:
+        return self._task is not None
+
+    def watch(self) -> None:
+        """Begin to probe the present run, if it has a check."""
+        self.stop()
+        container = self._container
+        check = check_of(container.record)
+        if check is not None and container.record.state is State.RUNNING:
+            name = f"health {container.id[:12]}"
+            self._task = container.services.tasks.create_task(self._keep_checking(check), name=name)
+
+    def stop(self) -> None:
+        """Idempotent. What a probe has started is ended."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _keep_checking(self, check: Check) -> None:
+        container = self._container
+        spread = 1 + random.random() * JITTER
+        while (health := container.record.health) is not None:
+            state = HealthState(HealthStatus(health.status), health.failing_streak)
+            running_for_ns = time.time_ns() - container.record.started_at_ns
+            await asyncio.sleep(next_wait_ns(state, check, running_for_ns=running_for_ns) * spread / 1e9)
+            spread = 1.0
+            async with container.services.probe_places:
+                result = await _probe(container, check)
+            await self._note(check, result)
+
+    async def _note(self, check: Check, result: ProbeResult) -> None:
+        """Take in a result: a change of status is written and told at once."""
+        container = self._container
+        async with container.lock:
+            record = container.record
+            if record.state is not State.RUNNING or record.health is None or result.start_ns < record.started_at_ns:
+                return
+            health, changed, reason = take_in(record, check, result)
+            noted = msgspec.structs.replace(record, health=health)
+            if not changed:
+                container.record = noted
+                return
+            await container.commit(noted, [container.event(f"health_status: {health.status}")])
+        if health.status == HealthStatus.UNHEALTHY:
+            self._act_on_unhealthy(reason)
+
+    def _act_on_unhealthy(self, reason: str) -> None:
+        """Do in the background what the label `bennu.on-unhealthy` asks; Docker does nothing."""
+        container = self._container
+        action = on_unhealthy(container.record.config.labels or {})
+        if action is not OnUnhealthy.NONE:
+            name = f"unhealthy {container.id[:12]}"
+            container.services.tasks.create_task(_act(container, action, reason), name=name)
+
+
+async def _act(container: "Supervisor", action: OnUnhealthy, reason: str) -> None:
+    by = Asker("health", command=reason)
+    with contextlib.suppress(Conflict, NotModified):  # it ended meanwhile
+        match action:
+            case OnUnhealthy.KILL:
+                await container.send(SIGKILL, by, Verb.KILL, for_good=False)
+            case OnUnhealthy.RESTART:
+                await container.revive(by)
+            case OnUnhealthy.STOP:
+                await container.stop(by)
 
 
 async def _probe(container: "Supervisor", check: Check) -> ProbeResult:

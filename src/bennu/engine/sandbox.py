@@ -80,7 +80,7 @@ class Namespaces:
     pid: str | None = None
     ipc: str | None = None
     uts: str | None = None
-    shm: str = ""  # with another's IPC namespace: its /dev/shm, seen from the host
+    shm: str = ""  # a /dev/shm that is shared: where it is on the host
 
 
 def namespaces_of(services: Services, record: Record) -> Namespaces:
@@ -89,8 +89,16 @@ def namespaces_of(services: Services, record: Record) -> Namespaces:
     network = record.sandbox.netns if record.sandbox else _joined(services, "network", host.network_mode)
     ipc = _joined(services, "ipc", host.ipc_mode)
     shm = ""
-    if host.ipc_mode.startswith(JOIN):
-        shm = f"/proc/{services.index.find(host.ipc_mode.removeprefix(JOIN)).record.pid}/root/dev/shm"
+    if host.ipc_mode == "shareable":
+        shm = str(services.runtime.make_shm(record.id, host.shm_size))
+    elif host.ipc_mode.startswith(JOIN):
+        donor = services.index.find(host.ipc_mode.removeprefix(JOIN)).record
+        if donor.host_config.ipc_mode != "shareable":
+            raise InvalidParameter(
+                f"can't join IPC of container {donor.id}: non-shareable IPC "
+                "(hint: use IpcMode:shareable for the donor container)"
+            )
+        shm = str(services.runtime.shm_of(donor.id))
     own_uts = host.uts_mode != "host" and host.network_mode != "host"
     return Namespaces(network, _joined(services, "pid", host.pid_mode), ipc, None if own_uts else "", shm)
 

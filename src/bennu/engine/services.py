@@ -53,6 +53,7 @@ class Services:
     tasks: Background
     host_facts: HostFacts
     default_stop_timeout_s: int = 10
+    ending: bool = False  # the daemon shuts its containers down: no policy restarts any
     probe_places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PROBES_AT_ONCE))
     index: "Index" = field(init=False)  # set by the engine as it is made
 

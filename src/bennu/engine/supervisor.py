@@ -13,7 +13,6 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from signal import SIGKILL
 from typing import Final
 
 import msgspec
@@ -21,16 +20,14 @@ import msgspec
 from bennu.engine.attach import Attachment
 from bennu.engine.deaths import certify, read_oom
 from bennu.engine.events import Event, event
-from bennu.engine.health import check_of, keep_checking, not_monitored, starting, take_in
+from bennu.engine.health import Monitor, not_monitored, starting
 from bennu.engine.launch import farewell, launch, release, start_failure_code
-from bennu.engine.probes import ProbeResult
 from bennu.engine.record import Record
 from bennu.engine.services import Services
 from bennu.engine.waits import WaitResult, Waits
-from bennu.errors import BennuError, Conflict, NotModified
+from bennu.errors import BennuError, Conflict
 from bennu.lifecycle.death import Asker, Decision, Ending, SentSignal, Verb
 from bennu.lifecycle.governor import CrashHistory, govern, parse_governor, score_after_end
-from bennu.lifecycle.health import Check, HealthStatus, OnUnhealthy, on_unhealthy
 from bennu.lifecycle.restart import Exit, Restart, RestartHistory, RestartMode, RestartPolicy, Stay, decide_restart
 from bennu.lifecycle.signals import parse_signal
 from bennu.lifecycle.status import State
@@ -57,7 +54,7 @@ class Supervisor(ABC):
         self.attachments: list[Attachment] = []  # waiting for the next start
         self.keep_after_exit = False  # an API restart is under way: no auto-removal
         self._back_off_over = asyncio.Event()
-        self._monitor: asyncio.Task[None] | None = None
+        self.monitor = Monitor(self)
         if record.pid == 0:
             self.exited.set()
 
@@ -111,56 +108,11 @@ class Supervisor(ABC):
             await asyncio.shield(release(self.services, changed))
             raise
         self.exited.clear()
-        self.watch_health()
-
-    def watch_health(self) -> None:
-        """Begin to probe the present run, if it has a check; a former monitor ends."""
-        self.stop_watching_health()
-        check = check_of(self.record)
-        if check is not None and self.record.state is State.RUNNING:
-            work = keep_checking(self, check, self.services.probe_places)
-            self._monitor = self.services.tasks.create_task(work, name=f"health {self.id[:12]}")
-
-    def stop_watching_health(self) -> None:
-        if self._monitor is not None:
-            self._monitor.cancel()
-            self._monitor = None
-
-    async def note_probe(self, check: Check, result: ProbeResult) -> None:
-        """Take in a probe's result: a change of status is written and told at once."""
-        async with self.lock:
-            record = self.record
-            if record.state is not State.RUNNING or record.health is None or result.start_ns < record.started_at_ns:
-                return
-            health, changed, reason = take_in(record, check, result)
-            noted = msgspec.structs.replace(record, health=health)
-            if not changed:
-                self.record = noted
-                return
-            await self.commit(noted, [self.event(f"health_status: {health.status}")])
-        if health.status == HealthStatus.UNHEALTHY:
-            self.act_on_unhealthy(reason)
-
-    def act_on_unhealthy(self, reason: str) -> None:
-        """Do in the background what the label `bennu.on-unhealthy` asks; Docker does nothing."""
-        action = on_unhealthy(self.record.config.labels or {})
-        if action is not OnUnhealthy.NONE:
-            name = f"unhealthy {self.id[:12]}"
-            self.services.tasks.create_task(self._act_on_unhealthy(action, reason), name=name)
-
-    async def _act_on_unhealthy(self, action: OnUnhealthy, reason: str) -> None:
-        by = Asker("health", command=reason)
-        with contextlib.suppress(Conflict, NotModified):  # it ended meanwhile
-            match action:
-                case OnUnhealthy.KILL:
-                    await self.send(SIGKILL, by, Verb.KILL, for_good=False)
-                case OnUnhealthy.RESTART:
-                    await self.revive(by)
-                case OnUnhealthy.STOP:
-                    await self.stop(by)
+        self.monitor.watch()
 
     @abstractmethod
-    async def stop(self, by: Asker, timeout_s: int | None = None, signal_text: str = "") -> None: ...
+    async def stop(self, by: Asker, timeout_s: int | None = None, signal_text: str = "") -> None:
+        """Stop signal, grace period, SIGKILL. Raises: NotModified if nothing runs."""
 
     @abstractmethod
     async def revive(self, by: Asker) -> None:
@@ -242,10 +194,10 @@ class Supervisor(ABC):
 
     def adopt(self) -> None:
         """Supervise from here on: it was just started, or a former daemon left it running or waiting."""
-        if self._monitor is None and self.record.pid and self.record.state is State.RUNNING:
+        if self.record.pid and self.record.state is State.RUNNING and not self.monitor.watches:
             # What the former daemon saw last is old: health begins anew, its log is kept.
             self.record = msgspec.structs.replace(self.record, health=starting(self.record))
-            self.watch_health()
+            self.monitor.watch()
         self.services.tasks.create_task(self._supervise(), name=f"supervise {self.id[:12]}")
 
     async def lost_at_reboot(self) -> None:
@@ -288,7 +240,7 @@ class Supervisor(ABC):
 
     async def _process_end(self) -> None:
         """The process is gone: write down how, decide what follows, tell everyone. Holds the lock."""
-        self.stop_watching_health()
+        self.monitor.stop()
         ending = self._look_at_end()
         decision = self._decide(ending)
         record, restarts = self.record, isinstance(decision, Restart)
@@ -350,6 +302,8 @@ class Supervisor(ABC):
 
     def _decide(self, ending: Ending) -> Restart | Stay:
         record = self.record
+        if self.services.ending:
+            return Stay(record.restart_delay_ns, "the daemon is shutting its containers down")
         decision = decide_restart(
             _policy_of(record),
             Exit(
