@@ -75,15 +75,19 @@ def take(scene: Scene, seats: list[Seat], untouched: list[Seat], *, limit: int |
 
     `limit` bounds how many slots may be of the new version, or on the way to it, in all (canary).
     """
-    free = places(scene, seats) - sum(1 for seat in seats if seat.holds(scene.now_ns))
+    holding = [seat for seat in seats if seat.holds(scene.now_ns)]
+    free = places(scene, seats) - len(holding)
+    for_down = free + sum(1 for seat in holding if seat.is_prepared_beside)
     if limit is not None:
-        free = min(free, limit - sum(1 for seat in seats if seat.phase is not Phase.OUTDATED))
+        left = limit - sum(1 for seat in seats if seat.phase is not Phase.OUTDATED)
+        free, for_down = min(free, left), min(for_down, left)
     waiting = [seat for seat in untouched if seat.phase is Phase.OUTDATED and not seat.failed]
     waiting.sort(key=lambda seat: (seat.slot.is_running, seat.key))
-    for seat in waiting[: max(0, free)]:
-        begin_slot(scene, seat)
-    for seat in waiting[max(0, free) :]:
-        scene.draft.wait(seat.key, "outdated; it waits for its turn in the rollout")
+    for taken, seat in enumerate(waiting):
+        if taken < (free if seat.old_serves else for_down):
+            begin_slot(scene, seat)
+        else:
+            scene.draft.wait(seat.key, "outdated; it waits for its turn in the rollout")
 
 
 def begin_slot(scene: Scene, seat: Seat) -> None:

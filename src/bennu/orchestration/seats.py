@@ -12,6 +12,8 @@ calls a worker is here a slot that *holds* one of the `parallelism` places:
 * in work, or coming: until it serves again. That is more than Docker asks, where a place is free as soon as the new
   task ran once; it is what keeps a bad image from taking down more than `parallelism` slots (design law 4).
 * and afterwards until the delay since its new task first ran, or ended, is over (also after the last slot).
+* A slot in work whose old task still serves leaves its place to one that is down: it only waits for its own turn to be
+  down, and must not wait for a slot that waits for its place.
 * A slot whose failure was counted and tolerated (`Rollout.failed`) holds nothing but that delay, and one that
   was not there when the rollout began (scale-up) holds nothing at all.
 """
@@ -61,14 +63,17 @@ class Seat:
 
     @property
     def is_down(self) -> bool:
-        """Missing from service, and on its way (back)."""
-        if self.is_new:
+        """Missing from service: it has live tasks, and none of them serves."""
+        if self.is_new or self.phase in (Phase.SERVING, Phase.STOPPED):
             return False
-        if self.phase is Phase.OUTDATED:  # its task ended just now, and the successor is being made up to date
-            return self.is_touched and bool(self.others) and not self.old_serves
-        if self.phase is Phase.IN_WORK:
-            return not self.old_serves and not (self.keep and is_serving(self.keep))
-        return self.phase is Phase.COMING
+        if self.phase is Phase.COMING:
+            return True
+        return bool(self.others) and not self.old_serves and not (self.keep and is_serving(self.keep))
+
+    @property
+    def is_prepared_beside(self) -> bool:
+        """In work, with an old task that still serves: it can wait without harm."""
+        return self.phase is Phase.IN_WORK and self.old_serves
 
     def holds(self, now_ns: int) -> bool:
         """Whether it occupies one of the `parallelism` places."""
@@ -76,6 +81,8 @@ class Seat:
             return True
         if self.failed:
             return False
+        if self.phase is Phase.OUTDATED:  # its task ended just now, and the successor is being made up to date
+            return self.is_touched and self.is_down
         return self.phase is Phase.IN_WORK or self.is_down
 
     def is_finished(self, now_ns: int) -> bool:

@@ -100,7 +100,9 @@ class Laws:
             (
                 stored
                 for known in reversed(book.tasks)
-                if (stored := self.world.tasks.get(known.id)) is not None and stored.desired <= TaskState.COMPLETE
+                if (stored := self.world.tasks.get(known.id)) is not None
+                and stored.desired <= TaskState.COMPLETE
+                and (stored.has_ended or self._is_lost(stored))
             ),
             None,
         )
@@ -122,6 +124,10 @@ class Laws:
         recent = [at for at in book.restarts if policy.window_ns == 0 or at > now_ns - policy.window_ns]
         if len(recent) > policy.max_attempts:
             raise LawBroken(6, f"{len(recent)} restarts of {dead.service_id} slot {dead.slot}, {policy} allows fewer")
+
+    def _is_lost(self, task: Task) -> bool:
+        node = self.world.nodes.get(task.node_id) if task.node_id else None
+        return task.node_id is not None and (node is None or not node.is_usable)
 
     # -- laws 3, 4, 6
 
