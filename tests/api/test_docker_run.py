@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import struct
 import termios
 import time
@@ -236,3 +237,11 @@ def test_detach_keys_leave_the_container_running_and_are_not_typed_into_it(docke
         terminal.read_until(b"again\r\nagain")
         terminal.type(b"\x04")
         assert terminal.wait() == 0
+
+
+def test_the_hosts_name_is_its_own_where_its_network_is(docker: Cli, busybox: str) -> None:
+    for words in (["--network", "host"], ["--uts", "host", "--network", "none"]):
+        said = docker("run", "--name", "hosted", *words, busybox, "hostname")
+        assert said.line == socket.gethostname()
+        assert docker("inspect", "-f", "{{.Config.Hostname}}", "hosted").line == socket.gethostname()
+        docker("rm", "hosted")

@@ -130,6 +130,7 @@ class Containers:
             raise InvalidParameter(f"Container cannot be created with multiple network endpoints: {names}")
         check_platform(text(request, "platform"))
         take_mac_address(body)
+        drop_newer_fields(body, api_minor(request))
         container_id, warnings = await self._engine.create(
             text(request, "name") or None, body.config(), body.host_config or HostConfig(), networking
         )
@@ -265,6 +266,14 @@ def take_mac_address(body: CreateBody) -> None:
     endpoints = networking.endpoints_config = dict(networking.endpoints_config or {})
     endpoint = endpoints[mode] = endpoints.get(mode) or EndpointSettings()
     endpoint.mac_address = endpoint.mac_address or body.mac_address
+
+
+def drop_newer_fields(body: CreateBody, minor: int) -> None:
+    """What a client of this version cannot have meant is not heeded."""
+    if minor < 44 and body.healthcheck:
+        body.healthcheck.start_interval = 0
+    if minor < 42 and body.host_config:
+        body.host_config.console_size = [0, 0]
 
 
 def check_platform(platform: str) -> None:
