@@ -113,7 +113,8 @@ def hints(certificate: Certificate) -> list[str]:
 
 
 def _start_hint(certificate: Certificate) -> str:
-    if certificate.cause is Cause.START_FAILED and "port is already allocated" in certificate.error:
+    taken = ("port is already allocated", "address already in use")
+    if certificate.cause is Cause.START_FAILED and any(words in certificate.error for words in taken):
         return "Another container or program on this host listens on that port: stop it, or publish another port."
     if certificate.exit_code == 127:
         return "The command was not found: check its spelling, the PATH, and that the image contains it."

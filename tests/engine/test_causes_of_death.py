@@ -1,0 +1,148 @@
+"""Twenty-odd ways to die, and `bennu why` names each of them."""
+
+import json
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from support.cli import Cli
+from support.waiting import wait_for
+
+LOOP = "while :; do sleep 0.05; done"
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """One cause. `run` are the words after `bennu run --name X`; `then` does what kills it."""
+
+    cause: str
+    exit_code: int | None
+    run: tuple[str, ...]
+    then: Callable[[Cli, str], object] = lambda bennu, name: None
+    asked_by: str = "nobody"
+    told: str = ""  # a pattern the story must contain
+    hint: str = ""  # a pattern the hints must contain
+    action: str = "stay"
+
+
+def sh(script: str, *options: str) -> tuple[str, ...]:
+    return ("-d", *options, "busybox", "sh", "-c", script)
+
+
+def host_kill(number: int) -> Callable[[Cli, str], object]:
+    """A signal from outside of the engine."""
+
+    def kill(bennu: Cli, name: str) -> None:
+        os.kill(int(bennu("inspect", "-f", "{{.State.Pid}}", name).line), number)
+
+    return kill
+
+
+def say(*words: str) -> Callable[[Cli, str], object]:
+    return lambda bennu, name: bennu(*words, name)
+
+
+def exec_kill(bennu: Cli, name: str) -> None:
+    bennu("exec", name, "sh", "-c", "kill -USR1 1")
+
+
+DEATHS = {
+    "exits with 0": Death("exited", 0, sh("echo bye"), told="ended by itself.*The last it said was: bye"),
+    "exits with an error": Death("exited", 3, sh("exit 3"), told="3: exited with an error"),
+    "exits with 0 under on-failure": Death(
+        "exited", 0, sh("exit 0", "--restart=on-failure"), hint="0 is no failure", told="it exited with 0"
+    ),
+    "uses up its retries": Death("exited", 4, sh("exit 4", "--restart=on-failure:2"), told="all 2 retries are used"),
+    "is restarted": Death("exited", 5, sh("sleep 0.2; exit 5", "--restart=always"), action="restart"),
+    "command not found in the shell": Death("exited", 127, sh("nosuchcommand"), hint="not found"),
+    "command not found": Death("start failed", 127, ("-d", "busybox", "nosuch"), hint="spelling", told="could not be"),
+    "not executable": Death("start failed", 126, ("-d", "busybox", "/etc/passwd"), hint="execute bit"),
+    "a folder": Death("start failed", 126, ("-d", "busybox", "/etc"), hint="folder"),
+    "no such user": Death("start failed", 128, ("-d", "-u", "nosuch", "busybox", "true"), told="unable to find user"),
+    "no such network": Death("start failed", 128, ("-d", "--network", "nosuch", "busybox", "true"), told="nosuch"),
+    "port in use": Death(
+        "start failed", 128, ("-d", "-p", "{port}:80", "busybox", "true"), told="already in use", hint="listens"
+    ),
+    "out of memory": Death(
+        "oom", 137, sh("x=a; while :; do x=$x$x; done", "-m", "16m", "--memory-swap", "16m"), hint="more memory"
+    ),
+    "a child out of memory": Death(
+        "exited", 9, sh("sh -c 'x=a; while :; do x=$x$x; done'; exit 9", "-m", "16m", "--memory-swap", "16m"),
+        hint="a child",
+    ),
+    "SIGKILL from outside": Death(
+        "signal", 137, sh(LOOP), host_kill(signal.SIGKILL), told="from outside", hint="kill -9"
+    ),
+    # The first process of a PID namespace is spared by every signal it does not handle but SIGKILL.
+    "SIGSEGV from outside": Death(
+        "signal", 139, ("-d", "--pid=host", "busybox", "sleep", "600"), host_kill(signal.SIGSEGV), told="SIGSEGV"
+    ),
+    "a signal from inside": Death("exited", 7, sh(f"trap 'exit 7' USR1; {LOOP}"), exec_kill),
+    "stopped, and obeys": Death(
+        "stopped", 0, sh(f"trap 'exit 0' TERM; {LOOP}"), say("stop"), "client", told=r"stop .*\(pid \d+, uid 0\)"
+    ),
+    "stopped, and does not listen": Death(
+        "stopped", 137, sh(LOOP), say("stop", "-t", "0"), "client", told="SIGKILL followed", hint="exec form"
+    ),
+    "killed": Death("killed", 137, sh(LOOP), say("kill"), "client", told="was killed by"),
+    "killed with a signal it handles": Death(
+        "killed", 15, sh(f"trap 'exit 15' TERM; {LOOP}"), say("kill", "-s", "TERM"), "client", told="was killed by"
+    ),
+    "restarted by a person": Death("stopped", 137, sh(LOOP), say("restart", "-t", "0"), "client"),
+    "unhealthy, stopped": Death(
+        "unhealthy", 137,
+        sh(LOOP, "--stop-timeout=0", "--health-cmd=echo sick; false", "--health-interval=100ms",
+           "--health-retries=2", "-l", "bennu.on-unhealthy=stop"),
+        asked_by="health", told="unhealthy.*sick",
+    ),
+    "unhealthy, restarted": Death(
+        "unhealthy", 137,
+        sh(LOOP, "--stop-timeout=0", "--health-cmd=false", "--health-interval=100ms", "--health-retries=2",
+           "-l", "bennu.on-unhealthy=restart"),
+        asked_by="health", action="restart",
+    ),
+    "a code that is never restarted": Death(
+        "exited", 64, sh("exit 64", "--restart=always", "-l", "bennu.restart.never-codes=64"), told="never"
+    ),
+    "its budget is used": Death(
+        "exited", 1, sh("exit 1", "--restart=always", "-l", "bennu.restart.budget=2 in 10m"), told="budget"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("death", [pytest.param(death, id=name) for name, death in DEATHS.items()])
+def test_why_names_the_cause(bennu: Cli, busybox: str, death: Death) -> None:
+    name = f"dies{time.monotonic_ns()}"
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        words = [word.format(port=taken.getsockname()[1]) if word.startswith("{") else word for word in death.run]
+        bennu("run", "--name", name, *words, ok=death.cause != "start failed")
+    death.then(bennu, name)
+    found = wait_for(lambda: matching(bennu, name, death), what="the certificate", timeout_s=20)
+    assert found["ExitCode"] == death.exit_code
+    assert found["AskedBy"]["Kind"] == death.asked_by
+    assert found["Decision"]["Reason"]
+    assert re.search(death.told, " ".join(found["Story"])), found["Story"]
+    assert re.search(death.hint, " ".join(found["Hints"])), found["Hints"]
+    assert bennu("why", name).lines[0] == latest(bennu, name)["Story"][0]
+
+
+def matching(bennu: Cli, name: str, death: Death) -> dict[str, Any] | None:
+    """The newest certificate once it says what is expected to follow; lives before it may be told otherwise."""
+    said = bennu("why", "--json", "--all", name, ok=False)
+    found: list[dict[str, Any]] = json.loads(said.out) if said.code == 0 else []
+    fitting = [one for one in found if one["Cause"] == death.cause and one["Decision"]["Action"] == death.action]
+    return fitting[0] if fitting else None
+
+
+def latest(bennu: Cli, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(bennu("why", "--json", name).out)[0]
+    return found
