@@ -1,6 +1,7 @@
 """A container's streams: nothing is lost, nobody is held up for good."""
 
 import asyncio
+import hashlib
 import os
 import signal
 import socket
@@ -63,8 +64,6 @@ async def test_a_lot_of_input_arrives_whole(shop: Workshop) -> None:
     data = os.urandom(3_000_001)
     await stream.write(data)
     await stream.close_stdin()
-    import hashlib
-
     assert (await read_all(stream))[0] == f"{hashlib.md5(data).hexdigest()}  -\n"
 
 
@@ -153,8 +152,9 @@ async def test_a_terminal_takes_input_and_gives_everything_as_output(shop: Works
     container_id, _ = await shop.create("sh", "-c", "echo err >&2; read line; echo got $line", config=TERMINAL)
     stream = await shop.runtime.attach(container_id)
     await shop.runtime.start(container_id)
+    assert await stream.read() == (1, b"err\r\n")
     await stream.write(b"word\n")
-    assert await read_all(stream) == ("err\r\nword\r\ngot word\r\n", "")
+    assert await read_all(stream) == ("word\r\ngot word\r\n", "")
 
 
 async def test_a_terminal_follows_its_clients_size(shop: Workshop) -> None:
@@ -209,7 +209,7 @@ async def test_a_slow_client_loses_nothing(shop: Workshop, monkeypatch: pytest.M
 async def test_conmon_waits_for_a_client_that_does_not_take_its_share(shop: Workshop) -> None:
     """Why we always do: the container itself stops."""
     container_id, created = await shop.create("sh", "-c", "seq 1 300000; echo done")
-    raw = attach.connect_attach(shop.runtime._bundle(container_id).root)
+    raw = await attach.connect_attach(shop.runtime._bundle(container_id).root)
     await shop.runtime.start(container_id)
     await asyncio.sleep(0.5)
     assert is_alive(created.pid)
@@ -234,3 +234,17 @@ async def test_closing_wakes_a_reader(shop: Workshop) -> None:
     stream.close()
     assert await reader is None
     stream.close()
+
+
+async def test_a_new_log_file_begins_where_the_old_one_was(shop: Workshop) -> None:
+    container_id, _ = await shop.start("sh", "-c", "n=0; while n=$((n+1)); do echo $n; sleep 0.002; done")
+    log = shop.log_of(container_id)
+    await wait_until(lambda: log.exists() and log.stat().st_size > 500)
+    aside = log.with_suffix(".1")
+    log.rename(aside)
+    await shop.runtime.reopen_log(container_id)
+    await wait_until(lambda: log.exists() and log.stat().st_size > 500)
+    await shop.runtime.kill(container_id, signal.SIGKILL)
+    await shop.runtime.wait_end(container_id)
+    numbers = [int(line.split()[-1]) for line in (aside.read_text() + log.read_text()).splitlines()]
+    assert numbers == list(range(1, len(numbers) + 1))

@@ -6,11 +6,12 @@ from bennu.runtime.devices import DeviceNode, parse_device_rule
 from bennu.runtime.exec import ExecProcess, ExecRequest
 from bennu.runtime.failures import NotAlive, RuntimeFailure
 from bennu.runtime.hostfacts import HostFacts
+from bennu.runtime.records import BundleRequest, Created, ExitRecord, LookedUp, Recovered
 from bennu.runtime.rootfs import make_working_dir, open_inside, read_inside
-from bennu.runtime.runtime import BundleRequest, Created, ExitRecord, LookedUp, Recovered, Runtime
+from bennu.runtime.runtime import Runtime
 from bennu.runtime.security import Security, parse_security_options
 from bennu.runtime.spec import SpecRequest, build_env, build_spec, container_group
-from bennu.runtime.stats import MemoryFacts, Stats
+from bennu.runtime.stats import Stats
 from bennu.runtime.users import User, resolve_user
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
     "ExitRecord",
     "HostFacts",
     "LookedUp",
-    "MemoryFacts",
     "NotAlive",
     "Recovered",
     "Runtime",

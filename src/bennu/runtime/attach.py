@@ -7,6 +7,7 @@ client, as with any pipe; a client that takes nothing at all for a while is cut 
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections import deque
@@ -18,19 +19,29 @@ from bennu.runtime.waiting import DescriptorWriter
 
 KEPT_BYTES: Final = 4 << 20
 STUCK_AFTER_S: Final = 5.0
+CONNECT_TRIES: Final = 500
+CONNECT_PAUSE_S: Final = 0.02
 PACKET_BYTES: Final = 8193  # conmon's: one byte says which stream, then up to 8192 of it
 _STREAMS: Final = {2: 1, 3: 2}  # conmon's numbers → stdout, stderr
 
 
-def connect_attach(bundle: Path) -> socket.socket:
+async def connect_attach(bundle: Path) -> socket.socket:
     """Connect to conmon. Raises: OSError (FileNotFoundError, ConnectionRefusedError) if nobody listens."""
+    for _ in range(CONNECT_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            return _connect(bundle)
+        await asyncio.sleep(CONNECT_PAUSE_S)  # its queue is full: it waits for a client
+    raise ConnectionRefusedError("conmon does not answer")
+
+
+def _connect(bundle: Path) -> socket.socket:
     folder = os.open(bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             # Through the descriptor: a socket's path may have 107 bytes only, a bundle's any number.
-            sock.connect(f"/proc/self/fd/{folder}/attach")
             sock.setblocking(False)
+            sock.connect(f"/proc/self/fd/{folder}/attach")
         except BaseException:
             sock.close()
             raise

@@ -77,7 +77,7 @@ def conmon_argv(program: str, request: ConmonRequest) -> list[str]:
 class Enter(Protocol):
     """Puts a process where it must live before it does anything."""
 
-    def __call__(self, pid: int) -> None: ...
+    async def __call__(self, pid: int) -> None: ...
 
 
 async def run_conmon(request: ConmonRequest, *, enter: Enter, keep_fds: Sequence[int] = ()) -> Report:
@@ -119,7 +119,7 @@ async def run_conmon(request: ConmonRequest, *, enter: Enter, keep_fds: Sequence
         )
         close(sync_write)
         close(gate_read)
-        enter(process.pid)
+        await enter(process.pid)
         os.write(gate_write, b"\0")
         close(gate_write)
         async with asyncio.timeout(CREATE_TIMEOUT_S):

@@ -25,33 +25,12 @@ class Stats:
     blkio: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryFacts:
-    """For a death certificate. 0 = unknown, or no limit."""
-
-    limit_bytes: int
-    usage_bytes: int
-    peak_bytes: int
-    oom_kills: int
-
-
 def read_stats(cgroups: Cgroups, group: str) -> Stats:
     """What can be read; of a group that is gone, nothing."""
     files = _Files(cgroups, group)
     if cgroups.unified:
         return Stats(_cpu_v2(files), _memory_v2(files), _pids(files), _blkio_v2(files))
     return Stats(_cpu_v1(files), _memory_v1(files), _pids(files), _blkio_v1(files))
-
-
-def read_memory_facts(cgroups: Cgroups, group: str) -> MemoryFacts:
-    """Also after its processes have ended, until the group is removed."""
-    files = _Files(cgroups, group)
-    if cgroups.unified:
-        limit, usage, peak = (files.number("memory", f"memory.{name}") for name in ("max", "current", "peak"))
-    else:
-        names = ("limit_in_bytes", "usage_in_bytes", "max_usage_in_bytes")
-        limit, usage, peak = (files.number("memory", f"memory.{name}") for name in names)
-    return MemoryFacts(0 if _is_no_limit(limit) else limit, usage, peak, cgroups.oom_kills(group))
 
 
 def _is_no_limit(limit: int) -> bool:

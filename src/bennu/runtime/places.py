@@ -1,0 +1,90 @@
+"""Where everything of a container is found again: its bundle, its processes. The base of `Runtime`.
+
+Nothing is remembered between calls that is not on disk in the container's bundle, so a daemon that was just started
+knows as much as the one that created the container.
+"""
+
+import asyncio
+import os
+import signal
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from bennu.runtime.cgroups import Cgroups
+from bennu.runtime.crun import OciRuntime, find_runtime
+from bennu.runtime.failures import NotAlive
+from bennu.runtime.hostfacts import HostFacts, read_host_facts
+from bennu.runtime.paths import Bundle, Facts, read_pid
+from bennu.runtime.waiting import has_word_in_command
+
+ID_DIGITS: Final = 24  # of a container's id in its bundle's name
+
+
+class Places:
+    """All of one engine's containers; `exec_root` is its alone."""
+
+    def __init__(self, exec_root: Path, *, oci: str = "crun") -> None:
+        """Raises: BennuError if no OCI runtime is installed."""
+        self._bundles = exec_root / "c"
+        self._exits = exec_root / "exits"
+        self._shms = exec_root / "shm"
+        self._oci = OciRuntime(find_runtime(oci), exec_root / "oci")
+        self.cgroups = Cgroups()
+        for folder in (self._bundles, self._exits, self._oci.root):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @cached_property
+    def host(self) -> HostFacts:
+        """What this host can give; read at the first use."""
+        return read_host_facts(self.cgroups)
+
+    def _bundle(self, container_id: str) -> Bundle:
+        return Bundle(self._bundles / container_id[:ID_DIGITS], self._exits / container_id)
+
+    def _facts(self, container_id: str) -> tuple[Bundle, Facts]:
+        place = self._bundle(container_id)
+        facts = place.read_facts()
+        if facts is None:
+            raise NotAlive(f"container {container_id} is not running")
+        return place, facts
+
+    def _open_process(self, place: Bundle, facts: Facts) -> int:
+        """A pidfd of the container's first process, certain to be it."""
+        pid = read_pid(place.pid_file)
+        try:
+            pidfd = os.pidfd_open(pid) if pid else -1
+        except ProcessLookupError:
+            pidfd = -1
+        if pidfd >= 0 and is_in_group(pid, facts.cgroup):
+            return pidfd
+        if pidfd >= 0:
+            os.close(pidfd)
+        raise NotAlive(f"container {facts.id} is not running")
+
+    def _conmon_pid(self, container_id: str) -> int:
+        """0: it is gone. Another process with its number is not taken for it."""
+        pid = read_pid(self._bundle(container_id).conmon_pid_file)
+        return pid if pid and has_word_in_command(pid, conmon_mark(container_id)) else 0
+
+    async def kill_all(self, group: str) -> None:
+        """Kill until nobody is left: what forks meanwhile is met in the next round."""
+        for _ in range(400):
+            if not self.cgroups.pids(group):
+                return
+            self.cgroups.kill(group, signal.SIGKILL)
+            await asyncio.sleep(0.005)
+
+
+def conmon_mark(container_id: str) -> str:
+    """The word of its command line that tells a container's conmon."""
+    return f"--cid={container_id}"
+
+
+def is_in_group(pid: int, group: str) -> bool:
+    """Whether a process is in a control group or below it."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return False
+    return any(path == group or path.startswith(group + "/") for path in (line.split(":", 2)[2] for line in lines))

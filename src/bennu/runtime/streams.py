@@ -1,0 +1,148 @@
+"""Talking with containers: their streams and terminals, their logs, further processes in them."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+from pathlib import Path
+
+import msgspec
+
+from bennu.runtime.attach import AttachStream, connect_attach
+from bennu.runtime.exec import ExecProcess, ExecRequest, plan_process
+from bennu.runtime.exec_start import start_exec
+from bennu.runtime.failures import NotAlive
+from bennu.runtime.paths import Bundle, read_pid
+from bennu.runtime.places import Places, is_in_group
+from bennu.runtime.stdin import drop_keeper, open_stdin
+from bennu.runtime.users import User, resolve_user
+from bennu.runtime.waiting import DescriptorWriter, finish
+
+
+class Streams(Places):
+    """The part of `Runtime` that carries bytes."""
+
+    def __init__(self, exec_root: Path, *, oci: str = "crun") -> None:
+        super().__init__(exec_root, oci=oci)
+        self._telling = asyncio.Lock()
+
+    async def attach(self, container_id: str) -> AttachStream:
+        """Connect to its streams; between `create` and `start` nothing is missed. Raises: NotAlive."""
+        place, facts = self._facts(container_id)
+        try:
+            sock = await connect_attach(place.root)
+        except OSError as error:
+            raise NotAlive(f"container {container_id} is not running") from error
+        writer: DescriptorWriter | None = None
+        if facts.tty:
+            writer = DescriptorWriter(sock.fileno(), 8192, owned=False) if facts.stdin else None
+        elif facts.stdin:
+            with contextlib.suppress(OSError):  # it closed its standard input
+                writer = open_stdin(place.stdin)
+
+        def end_stdin() -> None:
+            if facts.stdin_once and not facts.tty:
+                with contextlib.suppress(ProcessLookupError):
+                    drop_keeper(read_pid(place.conmon_pid_file), facts.keeper_fd)
+
+        return AttachStream(sock, writer, end_stdin)
+
+    async def resize(self, container_id: str, height: int, width: int) -> None:
+        """Tell its terminal. Without one nothing happens. Raises: NotAlive."""
+        _, facts = self._facts(container_id)
+        if facts.tty:
+            await self._tell_conmon(container_id, f"1 {height} {width}")
+
+    async def reopen_log(self, container_id: str) -> None:
+        """Have conmon begin a new log file where the old one was; it does so soon after. Raises: NotAlive."""
+        self._facts(container_id)
+        await self._tell_conmon(container_id, "2 0 0")
+
+    async def _tell_conmon(self, container_id: str, message: str) -> None:
+        async with self._telling:
+            try:
+                control = os.open(self._bundle(container_id).control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                raise NotAlive(f"container {container_id} is not running") from error
+            try:
+                os.write(control, f"{message}\n".encode())
+            finally:
+                os.close(control)
+            # conmon takes the first of two messages twice if it reads them together.
+            await asyncio.sleep(0.01)
+
+    async def exec(self, container_id: str, process: ExecRequest) -> ExecProcess:
+        """Run a further process. A cancelled start is finished before it is undone; no process is left of it.
+
+        Raises: RuntimeFailure in runc's words (its exit code 126, 127 or 128); NotAlive.
+        """
+        place, facts = self._facts(container_id)
+        spec = msgspec.json.decode(place.config.read_bytes())
+        user = await asyncio.to_thread(self._exec_user, place, process) if process.user else None
+        planned = plan_process(spec, process, user, sorted(self.host.capabilities))
+        group = f"{facts.cgroup}/exec-{secrets.token_hex(4)}" if process.contained else ""
+        if group:
+            await asyncio.to_thread(self.cgroups.make_child, *group.rsplit("/", 1))
+
+        async def start() -> ExecProcess:
+            started = await start_exec(
+                self._oci.command, container_id, planned, process, folder=place.root, group=group.rpartition("/")[2]
+            )
+            _set_oom_score(started.pid, spec["process"].get("oomScoreAdj", 0))
+            tree = _Tree(self, facts.cgroup, group, started.pid)
+            return ExecProcess(started.process, started.pid, started.outputs, started.stdin, tree.kill, tree.forget)
+
+        starting = asyncio.ensure_future(start())
+        try:
+            return await asyncio.shield(starting)
+        except BaseException:
+            await finish(starting)
+            await asyncio.shield(self._undo_exec(starting, group))
+            raise
+
+    async def _undo_exec(self, starting: "asyncio.Future[ExecProcess]", group: str) -> None:
+        if not starting.cancelled() and starting.exception() is None:
+            await starting.result().kill()
+            starting.result().discard()
+        if group:
+            await self.kill_all(group)
+            self.cgroups.remove(group)
+
+    def _exec_user(self, place: Bundle, process: ExecRequest) -> User:
+        return resolve_user(Path(f"/proc/{read_pid(place.pid_file)}/root"), process.user)
+
+
+class _Tree:
+    """One further process with what it started, if it has a control group of its own."""
+
+    def __init__(self, places: Places, container_group: str, group: str, pid: int) -> None:
+        self._places = places
+        self._container_group = container_group
+        self._group = group
+        self._pid = pid
+
+    async def kill(self, signum: int) -> None:
+        cgroups = self._places.cgroups
+        if is_in_group(self._pid, self._container_group):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signum)
+        if not self._group:
+            return
+        if signum == signal.SIGKILL:
+            await self._places.kill_all(self._group)
+            cgroups.remove(self._group)
+        else:
+            cgroups.kill(self._group, signum)
+
+    def forget(self) -> None:
+        """It has ended. Its group goes, unless something was left running in it: then with the container's."""
+        if self._group:
+            self._places.cgroups.remove(self._group)
+
+
+def _set_oom_score(pid: int, score: int) -> None:
+    with contextlib.suppress(OSError):
+        path = Path(f"/proc/{pid}/oom_score_adj")
+        if int(path.read_text()) != score:
+            path.write_text(str(score))

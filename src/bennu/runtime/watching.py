@@ -1,0 +1,103 @@
+"""Looking at containers: whether they live, what they use, how they ended."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from bennu.runtime.failures import NotAlive
+from bennu.runtime.oom import watch_oom_kills
+from bennu.runtime.paths import read_pid
+from bennu.runtime.places import Places, is_in_group
+from bennu.runtime.records import ExitRecord, Recovered
+from bennu.runtime.stats import Stats, read_stats
+from bennu.runtime.waiting import is_alive, wait_gone
+
+
+class Watching(Places):
+    """The part of `Runtime` that changes nothing (`wait_end` cleans up after an end)."""
+
+    async def wait_conmon(self, conmon_pid: int) -> None:
+        """Return when this process is gone: the container's end is then on record. Cancel-safe."""
+        await wait_gone(conmon_pid)
+
+    async def wait_end(self, container_id: str) -> None:
+        """Return when the container has ended and its end is on record. Cancel-safe.
+
+        Of a container that shares other PID namespaces, what its first process left behind is killed.
+        """
+        place, facts = self._facts(container_id)
+        if facts.shared_pids:
+            with contextlib.suppress(NotAlive):
+                pidfd = self._open_process(place, facts)
+                os.close(pidfd)
+                await wait_gone(read_pid(place.pid_file))
+            await self.kill_all(facts.cgroup)
+        conmon_pid = self._conmon_pid(container_id)
+        if conmon_pid:
+            await wait_gone(conmon_pid)
+
+    def read_exit(self, container_id: str) -> ExitRecord | None:
+        """None: no end is on record (it lives, or its conmon was killed)."""
+        place = self._bundle(container_id)
+        try:
+            text = place.exit_file.read_text()
+            ended_ns = place.exit_file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+        try:
+            code: int | None = int(text)
+        except ValueError:
+            code = None
+        # conmon writes -1, or 0 if the process was not its child, when it could not learn the status.
+        if code is not None and (code < 0 or (code == 0 and place.orphan_marker.exists())):
+            code = None
+        return ExitRecord(code, ended_ns)
+
+    def recover(self, container_id: str) -> Recovered:
+        """What there is of it; for a daemon that did not create it itself."""
+        place = self._bundle(container_id)
+        facts = place.read_facts()
+        pid = read_pid(place.pid_file)
+        alive = facts is not None and pid != 0 and is_in_group(pid, facts.cgroup) and is_alive(pid)
+        return Recovered(self._conmon_pid(container_id), pid if alive else 0, self.read_exit(container_id))
+
+    def oom_kills(self, container_id: str) -> int:
+        """How many of its processes the kernel killed for memory, until `delete`. Also after its end."""
+        facts = self._bundle(container_id).read_facts()
+        return self.cgroups.oom_kills(facts.cgroup) if facts else 0
+
+    def memory_marks(self, container_id: str) -> tuple[int, int]:
+        """Its memory limit and the most it used, in bytes, until `delete`; see `Cgroups.memory_marks`."""
+        facts = self._bundle(container_id).read_facts()
+        return self.cgroups.memory_marks(facts.cgroup) if facts else (0, 0)
+
+    def watch_oom(self, container_id: str) -> AsyncIterator[int]:
+        """That number each time it grows, until the container is deleted."""
+        facts = self._bundle(container_id).read_facts()
+        return watch_oom_kills(self.cgroups, facts.cgroup if facts else "/nowhere")
+
+    async def stats(self, container_id: str) -> Stats:
+        """What it uses now. Raises: NotAlive."""
+        _, facts = self._facts(container_id)
+        return await asyncio.to_thread(read_stats, self.cgroups, facts.cgroup)
+
+    async def describe_stuck(self, container_id: str) -> str:
+        """Why it does not die, as far as the kernel tells: who is left, in what state, waiting where."""
+        return await asyncio.to_thread(lambda: "; ".join(map(_describe_process, self.pids(container_id)[:5])))
+
+    def pids(self, container_id: str) -> list[int]:
+        """Host pids of all its processes. Empty if it does not live."""
+        facts = self._bundle(container_id).read_facts()
+        return self.cgroups.pids(facts.cgroup) if facts else []
+
+
+def _describe_process(pid: int) -> str:
+    proc = Path(f"/proc/{pid}")
+    try:
+        name, rest = (proc / "stat").read_text().rsplit(")", 1)
+        where = (proc / "wchan").read_text()
+    except OSError:
+        return f"process {pid} is gone"
+    return f"process {pid} ({name.partition('(')[2]}) is in state {rest.split()[0]} in {where or 'the kernel'}"
