@@ -275,6 +275,23 @@ async def test_a_flushed_rule_set_is_written_again(host: Host) -> None:
                 await asyncio.sleep(0.1)
 
 
+async def test_rules_of_others_are_no_reason_to_write_ours_again(host: Host) -> None:
+    await start(host, "a", PortRequest(container_port=7), PortRequest(container_port=8, proto="udp"))
+    await start(host, "b")
+    before = host.networks.firewall_runs
+    run_quietly("nft", "add", "table", "inet", "somebody_else")
+    try:
+        await host.networks.reconcile()
+        assert host.networks.firewall_runs == before
+    finally:
+        run_quietly("nft", "delete", "table", "inet", "somebody_else")
+    run_quietly("nft", "flush", "chain", "inet", host.networks.table, "forward")
+    await host.networks.reconcile()
+    assert host.networks.firewall_runs == before + 1
+    await host.networks.reconcile()
+    assert host.networks.firewall_runs == before + 1
+
+
 async def test_changes_that_arrive_together_share_an_nft_process(host: Host) -> None:
     before = host.networks.firewall_runs
     await asyncio.gather(*(start(host, name, PortRequest(container_port=7)) for name in "abcdefgh"))
@@ -306,6 +323,39 @@ async def test_two_daemons_on_one_machine_use_different_subnets(host: Host, tmp_
             assert exchange(a.netns, host.own_address(), b.ports[0].host_port).startswith(b.endpoints[0].ip_address)
             with pytest.raises(OSError):
                 exchange(a.netns, b.endpoints[0].ip_address, 7)
+
+
+async def test_the_bridges_mac_address_stays_as_containers_come_and_go(host: Host) -> None:
+    shown = Path("/sys/class/net", host.networks.bridge, "address")
+    before = shown.read_text()
+    for name in "abcd":
+        await start(host, name)
+        assert shown.read_text() == before
+
+
+async def test_an_administrators_bridge_is_used_and_left_as_it_is(tmp_path: Path) -> None:
+    name = "bntheirs7"
+    run_quietly("ip", "link", "add", name, "type", "bridge")
+    try:
+        run_quietly("ip", "addr", "add", "10.215.3.1/24", "dev", name)
+        run_quietly("ip", "link", "set", name, "up")
+        async with open_host(tmp_path, bridge=name, pristine=False) as host:
+            a = await start(host, "a", PortRequest(container_port=7))
+            assert a.endpoints[0].ip_address == "10.215.3.2"
+            with echo_server(a.netns, "0.0.0.0", 7):
+                assert exchange("", "127.0.0.1", a.ports[0].host_port).startswith("10.215.3.2")
+        shown = subprocess.run(["ip", "-br", "addr", "show", name], capture_output=True, text=True)
+        assert "10.215.3.1/24" in shown.stdout
+    finally:
+        run_quietly("ip", "link", "del", name)
+
+
+async def test_a_stopped_daemon_without_containers_leaves_nothing_and_comes_back_the_same(host: Host) -> None:
+    before = host.networks.find("bridge")
+    await host.networks.close(remove=False)
+    assert host.kernel_state() == host.pristine
+    await host.reopen({})
+    assert host.networks.find("bridge") == before
 
 
 async def test_an_unknown_network_is_named(host: Host) -> None:

@@ -1,12 +1,13 @@
 """The nftables table as text; and, where nft is, that the kernel's own parser takes it."""
 
 import itertools
+import os
 import shutil
 import subprocess
 
 import pytest
 
-from bennu.network.nft import _expected, count_listing, parse_generation
+from bennu.network.nft import count_listing, count_plan, parse_generation
 from bennu.network.rules import BridgeRules, Forward, Plan, render_change, render_removal, render_table
 
 WEB = Forward("tcp", "0.0.0.0", 8080, "172.17.0.2", 80)
@@ -84,34 +85,19 @@ def check(script: str) -> None:
     assert done.returncode == 0, f"{done.stderr}\n{script}"
 
 
-LISTING = """table inet t {
-	map any4 {
-		type inet_proto . inet_service : ipv4_addr . inet_service
-		elements = { 6 . 8080 : 172.17.0.2 . 80,
-				6 . 8081 : 172.17.0.3 . 80 }
-	}
-
-	chain published {
-		dnat ip to ip daddr . meta l4proto . th dport map @port4
-	}
-
-	chain guard {
-		type filter hook prerouting priority raw; policy accept;
-		iifname "bennu0" ip daddr 127.0.0.0/8 drop
-	}
-}
-"""
-
-
-def test_rules_and_elements_of_a_listing_are_counted() -> None:
-    assert count_listing(LISTING) == (2, 2)
-    assert count_listing("") == (0, 0)
-
-
-def test_what_is_expected_of_a_plan_counts_its_rules() -> None:
-    few, more = _expected(Plan(BRIDGES[:1])), _expected(Plan(BRIDGES))
-    assert few[1] == 0 and more[0] > few[0] > 5
-    assert _expected(Plan((), frozenset({WEB, SIX})))[1] == 2
+@pytest.mark.parametrize("size", range(len(BRIDGES) + 1))
+def test_a_plans_rules_are_counted_as_the_kernel_counts_them(size: int) -> None:
+    many = tuple(BridgeRules(f"br-{n:012}", (f"10.{n}.0.0/16",)) for n in range(60)) if size == len(BRIDGES) else ()
+    plan = Plan((*BRIDGES[:size], *many), frozenset({WEB, LOCAL, SIX, SIX_ONE}))
+    name = f"bennu_count_{os.getpid()}"
+    if os.geteuid() != 0 or shutil.which("nft") is None:
+        pytest.skip("needs root and nft")
+    try:
+        subprocess.run(["nft", "-f", "-"], input=render_table(name, plan), text=True, check=True)
+        listed = subprocess.run(["nft", "-j", "list", "table", "inet", name], capture_output=True, check=True)
+        assert count_listing(listed.stdout) == count_plan(plan)
+    finally:
+        subprocess.run(["nft", "-f", "-"], input=render_removal(name), text=True, check=True)
 
 
 def test_a_generation_is_read_from_the_kernels_answer() -> None:

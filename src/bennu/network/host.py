@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bennu.errors import InvalidParameter
+from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.network import links, netns
-from bennu.network.addresses import Subnet, choose_subnet
+from bennu.network.addresses import Subnet, choose_subnet, mac_of
 from bennu.network.catalogue import Catalogue, new_network_id
-from bennu.network.links import BridgeAddress
+from bennu.network.links import BridgeAddress, BridgePlan
 from bennu.network.model import (
     DEFAULT_MTU,
     OPTION_BRIDGE_NAME,
@@ -35,28 +35,43 @@ RESOLVED_CONF: Final = Path("/run/systemd/resolve/resolv.conf")
 log = logging.getLogger(__name__)
 
 
-async def ensure_default_bridge(catalogue: Catalogue, bridge: str, bip: str) -> Network:
-    """The network `bridge`, as it was, or new on a subnet that nothing on this host uses. Raises: BennuError."""
+async def ensure_default_bridge(catalogue: Catalogue, bridge: str, bip: str, *, named: bool) -> Network:
+    """The network `bridge`, as it was, or new on a subnet that nothing on this host uses.
+
+    `named`: the administrator chose the interface; if it is there already, it and its address stay theirs.
+    Raises: BennuError.
+    """
+    if bridge == "none":
+        raise NotImplementedHere("a daemon without default bridge (--bridge none) is not implemented")
     known = catalogue.named("bridge")
     if known is not None:
         if known.bridge == bridge and (not bip or _ipam_of(bip) == known.ipam[0]):
             return known
+        if not known.foreign and known.bridge != bridge:
+            await in_own_thread(lambda: links.remove_link(known.bridge))
         await catalogue.remove(known)
     async with subnet_lock():
-        ipam = _ipam_of(bip) if bip else _ipam_free([*catalogue.subnets(), *await used_subnets(but_of=[bridge])])
-        network = default_network(bridge, ipam)
+        theirs = await in_own_thread(lambda: links.read_bridge_address(bridge)) if named and known is None else None
+        if theirs is not None:
+            ipam = _ipam_of(f"{theirs.address}/{theirs.prefix_len}")
+        elif bip:
+            ipam = _ipam_of(bip)
+        else:
+            ipam = _ipam_free([*catalogue.subnets(), *await used_subnets(but_of=[bridge])])
+        network = default_network(bridge, ipam, foreign=theirs is not None)
         # Raised while the lock is held: only then does another daemon see its route.
         await raise_bridge(network)
         await catalogue.add(network)
     return network
 
 
-def default_network(bridge: str, ipam: Ipam) -> Network:
+def default_network(bridge: str, ipam: Ipam, *, foreign: bool = False) -> Network:
     return Network(
         id=new_network_id(),
         name="bridge",
         created_ns=time.time_ns(),
         bridge=bridge,
+        foreign=foreign,
         ipam=[ipam],
         options={
             OPTION_DEFAULT_BRIDGE: "true",
@@ -135,14 +150,18 @@ def read_resolv_conf() -> str:
 
 async def raise_bridge(network: Network) -> None:
     """Make or put right the interface of a network. Idempotent. Raises: OSError, NetlinkError."""
-    addresses = [
-        BridgeAddress(pool.gateway, ipaddress.ip_network(pool.subnet).prefixlen)
-        for pool in network.ipam
-        if pool.gateway
-    ]
-    await in_own_thread(
-        lambda: links.ensure_bridge(network.bridge, addresses, network.mtu, route_localnet=not network.internal)
+    if network.foreign:
+        await in_own_thread(lambda: links.allow_route_localnet(network.bridge))
+        return
+    gateways = [(pool.gateway, ipaddress.ip_network(pool.subnet)) for pool in network.ipam if pool.gateway]
+    plan = BridgePlan(
+        name=network.bridge,
+        addresses=tuple(BridgeAddress(gateway, subnet.prefixlen) for gateway, subnet in gateways),
+        mtu=network.mtu,
+        mac_address=next(mac_of(gateway) for gateway, subnet in gateways if subnet.version == 4),
+        route_localnet=not network.internal,
     )
+    await in_own_thread(lambda: links.ensure_bridge(plan))
     if network.enable_ipv6 and not network.internal:
         enable_ipv6_forwarding()
 

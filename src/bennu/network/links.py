@@ -7,7 +7,7 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from socket import AF_INET, AF_INET6
@@ -124,29 +124,57 @@ def set_gateway(endpoint: Endpoint) -> None:
         set_default_routes(ipr, require_index(endpoint.interface), gateways)
 
 
-def ensure_bridge(name: str, addresses: Sequence[BridgeAddress], mtu: int, *, route_localnet: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class BridgePlan:
+    """A bridge as it is to be."""
+
+    name: str
+    addresses: tuple[BridgeAddress, ...]
+    mtu: int
+    # Without one of its own, a bridge takes the least of its ports' and changes it as they come and go, and every
+    # container would send to the old one until its neighbour table knows better.
+    mac_address: str
+    route_localnet: bool
+
+
+def ensure_bridge(plan: BridgePlan) -> None:
     """Make the bridge, or put right the one that is there; addresses that are not named are taken off it.
 
     Raises: OSError, NetlinkError.
     """
     with IPRoute() as ipr:
-        if find_index(name) is None:
-            ipr.link("add", ifname=name, kind="bridge", mtu=mtu)
-        index = require_index(name)
+        if find_index(plan.name) is None:
+            ipr.link("add", ifname=plan.name, kind="bridge", mtu=plan.mtu, address=plan.mac_address)
+        index = require_index(plan.name)
         link = ipr.get_links(index)[0]
         if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "bridge":
-            raise OSError(errno.EEXIST, "an interface of that name is there and is no bridge", name)
+            raise OSError(errno.EEXIST, "an interface of that name is there and is no bridge", plan.name)
         present = _addresses_of(ipr, index)
-        wanted = {(item.address, item.prefix_len) for item in addresses}
+        wanted = {(item.address, item.prefix_len) for item in plan.addresses}
         for address, prefix_len in present - wanted:
             ipr.addr("del", index=index, address=address, prefixlen=prefix_len)
-        if any(":" in item.address for item in addresses):
-            netns.write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "0")
+        if any(":" in item.address for item in plan.addresses):
+            netns.write_sysctl(f"ipv6/conf/{plan.name}/disable_ipv6", "0")
         for address, prefix_len in sorted(wanted - present):
             add_address(ipr, index, address, prefix_len)
-        ipr.link("set", index=index, state="up", mtu=mtu)
-    if route_localnet:
-        netns.write_sysctl(f"ipv4/conf/{name}/route_localnet", "1")
+        ipr.link("set", index=index, state="up", mtu=plan.mtu, address=plan.mac_address)
+    if plan.route_localnet:
+        allow_route_localnet(plan.name)
+
+
+def allow_route_localnet(name: str) -> None:
+    """What comes from the host's loopback may leave by this bridge: published ports are reached at 127.0.0.1."""
+    netns.write_sysctl(f"ipv4/conf/{name}/route_localnet", "1")
+
+
+def read_bridge_address(name: str) -> BridgeAddress | None:
+    """The first IPv4 address of an interface; None if there is no such bridge or it has none."""
+    with IPRoute() as ipr:
+        index = find_index(name)
+        if index is None:
+            return None
+        found = sorted(item for item in _addresses_of(ipr, index) if ":" not in item[0])
+        return BridgeAddress(*found[0]) if found else None
 
 
 def _addresses_of(ipr: IPRoute, index: int) -> set[tuple[str, int]]:

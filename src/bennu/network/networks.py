@@ -51,6 +51,7 @@ class Networks:
         is_default = data_root.absolute() == DEFAULT_ROOT
         self.bridge = bridge or ("bennu0" if is_default else f"bennu-{tag}")
         self.table = "bennu" if is_default else f"bennu_{tag}"
+        self._named = bool(bridge)
         self._bip = bip
         self.on_event = on_event
         self._global_id = digest[8:13]  # of our IPv6 networks
@@ -74,7 +75,7 @@ class Networks:
         self._namer.folder.mkdir(parents=True, exist_ok=True)
         await self._catalogue.load()
         await self._catalogue.add_predefined()
-        await host.ensure_default_bridge(self._catalogue, self.bridge, self._bip)
+        await host.ensure_default_bridge(self._catalogue, self.bridge, self._bip, named=self._named)
         host.enable_forwarding()
         for network in self._catalogue:
             await self._raise_bridge(network)
@@ -88,7 +89,8 @@ class Networks:
         self._spawn(self._keep_reconciled(), "watch the network")
 
     async def close(self, *, remove: bool) -> None:
-        """Stop working. With `remove` nothing of ours is left in the kernel; else containers keep all they have."""
+        """Stop working. Containers keep all they have, unless `remove`; without any, nothing of ours is left."""
+        remove = remove or not self._sandboxes.items()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -101,7 +103,7 @@ class Networks:
         if remove:
             await self._firewall.remove()
             for network in self._catalogue:
-                await _remove_link(network.bridge)
+                await _lower_bridge(network)
         self._sandboxes.close_sockets()
 
     async def settle(self) -> None:
@@ -217,7 +219,7 @@ class Networks:
     async def _forget(self, network: Network) -> None:
         self._bridged.pop(network.id, None)
         await self._graveyard.finish()
-        await _remove_link(network.bridge)
+        await _lower_bridge(network)
         await self._firewall.apply()
         await self._catalogue.remove(network)
 
@@ -318,6 +320,6 @@ class Networks:
                 await self._sandboxes.restore()
 
 
-async def _remove_link(name: str) -> None:
-    if name:
-        await in_own_thread(lambda: links.remove_link(name))
+async def _lower_bridge(network: Network) -> None:
+    if network.bridge and not network.foreign:
+        await in_own_thread(lambda: links.remove_link(network.bridge))

@@ -8,8 +8,10 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from bennu.errors import BennuError
-from bennu.network.rules import Plan, render_change, render_removal, render_table
+from bennu.network.rules import Plan, chains_of, render_change, render_removal, render_table
 from bennu.process import run
 
 NFT_TIMEOUT_S: Final = 30
@@ -71,7 +73,7 @@ class Firewall:
             if generation == self._generation:
                 return True
             counts = await self._count()
-            if counts != _expected(self._applied):
+            if counts != count_plan(self._applied):
                 return False
             self._generation = generation
             return True
@@ -109,38 +111,20 @@ class Firewall:
 
     async def _count(self) -> tuple[int, int]:
         """How many rules and how many published ports the kernel's table has."""
-        done = await run(["nft", "-nn", "list", "table", "inet", self.table], timeout_s=NFT_TIMEOUT_S)
-        return (-1, -1) if done.exit_code != 0 else count_listing(done.stdout.decode(errors="replace"))
+        done = await run(["nft", "-j", "list", "table", "inet", self.table], timeout_s=NFT_TIMEOUT_S)
+        return (-1, -1) if done.exit_code != 0 else count_listing(done.stdout)
 
 
-def count_listing(text: str) -> tuple[int, int]:
-    """Rules and map elements in what `nft list table` prints. A rule is a line inside a chain, its head apart."""
-    rules = elements = 0
-    where = ""
-    for line in map(str.strip, text.splitlines()):
-        if line.startswith(("chain ", "map ")):
-            where = line.split()[0]
-        elif line == "}":
-            where = ""
-        elif where == "chain" and line and not line.startswith("type "):
-            rules += 1
-        elif where == "map" and not line.startswith("type "):
-            elements += line.count(" : ")
-    return rules, elements
+def count_listing(listing: bytes) -> tuple[int, int]:
+    """Rules and map elements in what `nft -j list table` prints."""
+    items = msgspec.json.decode(listing).get("nftables", [])
+    rules = sum(1 for item in items if "rule" in item)
+    return rules, sum(len(item["map"].get("elem", ())) for item in items if "map" in item)
 
 
-def _expected(plan: Plan) -> tuple[int, int]:
-    # The text we write has the shape of the text nft prints, but for maps on one line and statements of chains' heads.
-    rules = 0
-    inside = False
-    for line in map(str.strip, render_table("t", plan).splitlines()):
-        if line.startswith("chain "):
-            inside = True
-        elif line == "}":
-            inside = False
-        elif inside and not line.startswith("type "):
-            rules += 1
-    return rules, len(plan.forwards)
+def count_plan(plan: Plan) -> tuple[int, int]:
+    """The same of a plan."""
+    return sum(len(lines) - 1 for lines in chains_of(plan).values()) + 1, len(plan.forwards)
 
 
 def read_generation() -> int:

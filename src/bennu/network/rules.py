@@ -80,16 +80,21 @@ def render_table(table: str, plan: Plan) -> str:
         elements = sorted(forward.element for forward in plan.forwards if forward.map_name == name)
         inside = f" elements = {{ {', '.join(elements)} }}" if elements else ""
         lines.append(f"\tmap {name} {{ type {kind};{inside} }}")
-    for name, chain in (
-        ("published", _published()),
-        ("guard", _guard(plan.bridges)),
-        ("prerouting", _prerouting()),
-        ("output", _output()),
-        ("postrouting", _postrouting(plan.bridges)),
-        ("forward", _forward(plan.bridges)),
-    ):
+    for name, chain in chains_of(plan).items():
         lines += [f"\tchain {name} {{", *(f"\t\t{line}" for line in chain), "\t}"]
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def chains_of(plan: Plan) -> dict[str, list[str]]:
+    """The lines of each chain. All but `published`, which is only jumped to, begin with where the kernel hooks it."""
+    return {
+        "published": _published(),
+        "guard": _guard(plan.bridges),
+        "prerouting": _prerouting(),
+        "output": _output(),
+        "postrouting": _postrouting(plan.bridges),
+        "forward": _forward(plan.bridges),
+    }
 
 
 def render_change(table: str, before: Collection[Forward], after: Collection[Forward]) -> str:

@@ -59,7 +59,7 @@ class Sandboxes:
     def get(self, container_id: str) -> Sandbox | None:
         return self._open.get(container_id)
 
-    def items(self) -> Iterable[tuple[str, Sandbox]]:
+    def items(self) -> Sequence[tuple[str, Sandbox]]:
         return list(self._open.items())
 
     def forwards(self) -> frozenset[Forward]:
