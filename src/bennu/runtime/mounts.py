@@ -60,6 +60,11 @@ def client_mounts(points: Sequence[MountPoint], host: HostConfig) -> list[Entry]
     entries += [_typed_tmpfs(target, mount) for target, mount in asked.items() if mount.type == "tmpfs"]
     tmpfs = host.tmpfs if isinstance(host.tmpfs, dict) else {}
     entries += [tmpfs_entry(posixpath.normpath(target), options) for target, options in (tmpfs or {}).items()]
+    return parents_first(entries)
+
+
+def parents_first(entries: Sequence[Entry]) -> list[Entry]:
+    """What is mounted inside of another mount comes after it."""
     return sorted(entries, key=lambda entry: entry["destination"].rstrip("/").count("/"))
 
 

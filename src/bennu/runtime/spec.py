@@ -21,6 +21,7 @@ from bennu.runtime.mounts import (
     default_mounts,
     joined_shm,
     merge_mounts,
+    parents_first,
     private_shm,
     root_propagation,
 )
@@ -213,7 +214,9 @@ def _mounts(request: SpecRequest, security: Security) -> list[dict[str, Any]]:
     if request.host.kernel < (5, 12):
         for entry in clients:
             entry["options"] = [word for word in entry["options"] if word != "rro"]
-    mounts = merge_mounts([*defaults, *files], clients)
+    taken = {entry["destination"] for entry in clients}
+    ours = [entry for entry in files if entry["destination"] not in taken]
+    mounts = merge_mounts(defaults, parents_first([*ours, *clients]))
     if _needs_init(request):
         mounts.append(bind_entry(request.host.init_binary, INIT_PATH, read_only=True))
     return mounts

@@ -1,0 +1,126 @@
+"""Volumes of the unmodified docker command: data that outlives containers, filling, options, removal."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from support.cli import Cli
+from support.daemon import Daemon
+from support.images import import_base
+
+
+def run(docker: Cli, *words: str, **how):  # type: ignore[no-untyped-def]
+    return docker("run", "--rm", "--network", "none", *words, **how)
+
+
+def names(docker: Cli, *filters: str) -> set[str]:
+    words = [word for text in filters for word in ("-f", text)]
+    return set(docker("volume", "ls", "-q", *words).out.split())
+
+
+def test_data_outlives_the_container(docker: Cli, busybox: str) -> None:
+    docker("volume", "create", "kept")
+    run(docker, "-v", "kept:/data", busybox, "sh", "-c", "echo text > /data/file")
+    assert run(docker, "-v", "kept:/data:ro", busybox, "cat", "/data/file").out == "text\n"
+    assert "Read-only" in run(docker, "-v", "kept:/data:ro", busybox, "touch", "/data/x", ok=False).err
+    docker("volume", "rm", "kept")
+    assert "kept" not in names(docker)
+
+
+def test_a_volume_in_use_is_not_removed_and_says_by_whom(docker: Cli, busybox: str) -> None:
+    container = docker("create", "-v", "used:/data", busybox).out.strip()
+    said = docker("volume", "rm", "used", ok=False)
+    assert said.code == 1
+    assert f"remove used: volume is in use - [{container}]" in said.err
+    docker("rm", container)
+    docker("volume", "rm", "used")
+
+
+def test_a_new_volume_is_filled_from_the_image_once(docker: Cli, busybox: str) -> None:
+    listing = run(docker, busybox, "sh", "-c", "ls -ln /etc | sort; stat -c %a%u%g /etc").out
+    assert run(docker, "-v", "filled:/etc", busybox, "sh", "-c", "touch /etc/mark").code == 0
+    seen = run(
+        docker, "-v", "filled:/seen", busybox, "sh", "-c", "rm /seen/mark; ls -ln /seen; stat -c %a%u%g /seen"
+    ).out
+    assert "passwd" in seen and seen.splitlines()[-1] == listing.splitlines()[-1]
+    assert run(docker, "-v", "empty:/etc:nocopy", busybox, "/bin/ls", "-A", "/etc").out.split() == [
+        "hostname", "hosts", "resolv.conf"
+    ]  # fmt: skip
+    docker("volume", "rm", "filled", "empty")
+
+
+def test_anonymous_volumes_go_with_their_container_only_when_asked(docker: Cli, busybox: str) -> None:
+    before = names(docker)
+    run(docker, "-v", "/data", busybox, "true")
+    assert names(docker) == before
+    docker("create", "--name", "holder", "-v", "/data", busybox)
+    [left] = names(docker) - before
+    assert len(left) == 64
+    docker("rm", "holder")
+    assert left in names(docker, "dangling=true")
+    docker("create", "--name", "holder", "-v", f"{left}:/data", "-v", "/other", busybox)
+    assert left not in names(docker, "dangling=true")
+    docker("rm", "-v", "holder")
+    assert names(docker) - before == set()
+
+
+def test_prune_takes_anonymous_ones_unless_told_to_take_all(docker: Cli, busybox: str) -> None:
+    docker("volume", "create", "named")
+    docker("volume", "create", "--label", "keep=1", "labelled")
+    docker("create", "--name", "holder", "-v", "/data", busybox)
+    docker("rm", "holder")
+    pruned = docker("volume", "prune", "-f").out
+    assert "named" in names(docker) and pruned.startswith("Deleted Volumes:\n")
+    pruned = docker("volume", "prune", "-af", "--filter", "label!=keep").out
+    assert "named" in pruned and names(docker) == {"labelled"}
+    docker("volume", "rm", "labelled")
+    assert docker("volume", "rm", "labelled", ok=False).err.strip().endswith("get labelled: no such volume")
+    assert docker("volume", "rm", "-f", "labelled").code == 0
+
+
+def test_inspect_shows_dockers_shape(docker: Cli, daemon: Daemon) -> None:
+    docker("volume", "create", "--label", "a=b", "shown")
+    [shown] = json.loads(docker("volume", "inspect", "shown").out)
+    assert shown.pop("CreatedAt").endswith("Z")
+    assert shown == {
+        "Driver": "local",
+        "Labels": {"a": "b"},
+        "Mountpoint": f"{daemon.data_root}/volumes/shown/_data",
+        "Name": "shown",
+        "Options": None,
+        "Scope": "local",
+    }
+    docker("volume", "rm", "shown")
+
+
+def test_options_are_mounted_for_the_container_and_unmounted_after(docker: Cli, busybox: str, daemon: Daemon) -> None:
+    docker("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=128k", "ram")
+    said = run(docker, "-v", "ram:/data", busybox, "sh", "-c", "df -k /data | tail -1").out
+    assert said.split()[:2] == ["tmpfs", "128"]
+    with Path("/proc/self/mountinfo").open() as mounts:
+        assert f"{daemon.data_root}/volumes/ram" not in mounts.read()
+    docker("volume", "rm", "ram")
+    docker("volume", "create", "-o", "type=none", "-o", "device=/nowhere", "-o", "o=bind", "bad")
+    said = run(docker, "-v", "bad:/data:nocopy", busybox, "true", ok=False)
+    assert said.code == 125 or "failed to mount local volume" in said.err
+    docker("volume", "rm", "bad")
+
+
+def test_creation_and_removal_are_told(docker: Cli) -> None:
+    docker("volume", "create", "told")
+    docker("volume", "rm", "told")
+    until = str(int(time.time()) + 1)  # the client counts in whole seconds
+    how = ("--since", "1m", "--until", until, "-f", "volume=told", "--format", "{{.Action}} {{json .Actor}}")
+    events = docker("events", *how)
+    actor = '{"ID":"told","Attributes":{"driver":"local"}}'
+    assert events.out.splitlines() == [f"create {actor}", f"destroy {actor}"]
+
+
+def test_volumes_survive_the_daemon(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon()
+    busybox = import_base(daemon.docker, "busybox")
+    run(daemon.docker, "-v", "kept:/data", busybox, "sh", "-c", "echo text > /data/file")
+    daemon.kill()
+    daemon.start()
+    assert run(daemon.docker, "-v", "kept:/data", busybox, "cat", "/data/file").out == "text\n"
