@@ -11,7 +11,7 @@ import pytest
 
 from bennu.model import ContainerConfig, HostConfig
 from bennu.runtime import BundleRequest, NotAlive, Runtime, RuntimeFailure
-from bennu.runtime.waiting import is_alive
+from bennu.runtime.waiting import find_by_word, is_alive
 from support.containers import Workshop, needs_containers, open_workshop, read_all, wait_until
 
 pytestmark = needs_containers
@@ -155,6 +155,35 @@ async def test_another_runtime_finds_what_lives_and_what_ended(shop: Workshop) -
     assert found.exit.exit_code == 9
     found = successor.recover("0" * 64)
     assert (found.conmon_pid, found.pid, found.exit) == (0, 0, None)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.003, 0.01, 0.1])
+async def test_what_a_daemon_that_died_was_creating_can_be_deleted(shop: Workshop, after_s: float) -> None:
+    """A process of its own plays the daemon that dies while conmon begins."""
+    container_id = shop.new_id()
+    spec = await shop.spec(container_id, "sleep", "60", config=ContainerConfig(), host=HostConfig())
+    child = os.fork()
+    if child == 0:
+        try:
+            runtime = Runtime(shop.folder / "x")
+
+            async def die(pid: int) -> None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            runtime._enter_conmon_group = die  # type: ignore[method-assign]
+            request = BundleRequest(spec=spec, log_path=None)
+            asyncio.new_event_loop().run_until_complete(runtime.create(container_id, request))
+        finally:
+            os._exit(1)
+    await asyncio.to_thread(os.waitpid, child, 0)
+    await asyncio.sleep(after_s)
+    assert shop.runtime.containers() == [container_id]
+    await shop.runtime.delete(container_id)
+    await asyncio.sleep(0.1)
+    assert shop.runtime.containers() == []
+    assert find_by_word(f"--cid={container_id}") == []
+    assert shop.runtime.cgroups.folders(f"/bennu/{container_id}") == []
+    assert list((shop.folder / "x/oci").iterdir()) == []
 
 
 async def test_what_is_left_in_a_shared_pid_namespace_is_killed_at_the_end(shop: Workshop) -> None:

@@ -82,16 +82,8 @@ class Runtime(Watching, Streams):
             return await asyncio.shield(creation)
         except BaseException:
             await finish(creation)
-            await asyncio.shield(self._abandon(container_id))
+            await asyncio.shield(self.delete(container_id))
             raise
-
-    async def _abandon(self, container_id: str) -> None:
-        """Undo a creation. A conmon that hangs goes first: it must not go on creating what is being deleted."""
-        for pid in find_by_word(conmon_mark(container_id)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            await wait_gone(pid)
-        await self.delete(container_id)
 
     async def _create(self, container_id: str, request: BundleRequest) -> Created:
         place = self._bundle(container_id)
@@ -212,6 +204,8 @@ class Runtime(Watching, Streams):
     async def _delete(self, container_id: str) -> None:
         place = self._bundle(container_id)
         facts = place.read_facts()
+        if facts is not None and not place.pid_file.exists():
+            await self._stop_creation(container_id)
         conmon_pid = self._conmon_pid(container_id)
         if self._is_known_to_runtime(container_id, facts):
             await self._oci.delete(container_id)
@@ -221,6 +215,13 @@ class Runtime(Watching, Streams):
             await _end_conmon(conmon_pid)
         await asyncio.to_thread(self._remove_files, container_id)
         place.exit_file.unlink(missing_ok=True)
+
+    async def _stop_creation(self, container_id: str) -> None:
+        """A creation that was begun, by this daemon or one that died, must not go on while it is deleted."""
+        for pid in await asyncio.to_thread(find_by_word, conmon_mark(container_id)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            await wait_gone(pid)
 
     def _is_known_to_runtime(self, container_id: str, facts: Facts | None) -> bool:
         """crun remembers a container only in files, so one that has ended need not be deleted by it."""

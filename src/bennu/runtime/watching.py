@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bennu.runtime.failures import NotAlive
 from bennu.runtime.oom import watch_oom_kills
-from bennu.runtime.paths import read_pid
+from bennu.runtime.paths import Bundle, read_pid
 from bennu.runtime.places import Places, is_in_group
 from bennu.runtime.records import ExitRecord, Recovered
 from bennu.runtime.stats import Stats, read_stats
@@ -54,6 +54,11 @@ class Watching(Places):
         if code is not None and (code < 0 or (code == 0 and place.orphan_marker.exists())):
             code = None
         return ExitRecord(code, ended_ns)
+
+    def containers(self) -> list[str]:
+        """The ids of all containers there is anything of; also of those whose creation was cut short."""
+        places = [Bundle(folder, folder) for folder in self._bundles.iterdir()]
+        return sorted(facts.id for facts in (place.read_facts() for place in places) if facts is not None)
 
     def recover(self, container_id: str) -> Recovered:
         """What there is of it; for a daemon that did not create it itself."""
