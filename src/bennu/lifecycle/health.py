@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
-from urllib.parse import urlsplit
 
 from bennu.errors import InvalidParameter
 
@@ -22,6 +21,12 @@ DEFAULT_RETRIES: Final = 3
 KEPT_RESULTS: Final = 5
 OUTPUT_BYTES: Final = 4096
 NUMBER: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
+URL: Final = re.compile(
+    r"(?:http://)?(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]*)(?::(?P<port>[0-9]{1,5}))?(?P<path>[/?][!-~]*)?"
+)
+METHOD: Final = re.compile(r"[A-Z]{1,20}")
+HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+HEADER_VALUE: Final = re.compile(r"[\t -~]*")
 TIMED_OUT: Final = -1  # exit code of a probe that was not done in time, or could not be run
 
 
@@ -174,14 +179,11 @@ def probe_from_labels(prefix: str, labels: Mapping[str, str]) -> HttpProbe | Tcp
 
 def _http_probe(prefix: str, url: str, labels: Mapping[str, str]) -> HttpProbe:
     label = f"{prefix}.http"
-    try:
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-    except ValueError:
-        raise InvalidParameter(f"label {label}: {url!r} is not an http:// address") from None
-    if parts.scheme != "http":
+    parts = URL.fullmatch(url)
+    if parts is None:
         raise InvalidParameter(f"label {label}: {url!r} is not an http:// address")
-    host, port = _host_port(label, parts.netloc if ":" in parts.netloc else f"{parts.netloc}:80")
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    host, port = _host_port(label, f"{parts['host']}:{parts['port'] or 80}")
+    path = parts["path"] or "/"
     headers = tuple(
         (name.removeprefix(f"{label}.header."), value)
         for name, value in sorted(labels.items())
@@ -189,9 +191,12 @@ def _http_probe(prefix: str, url: str, labels: Mapping[str, str]) -> HttpProbe:
     )
     method = labels.get(f"{label}.method", "GET").upper()
     expected = _status_ranges(f"{label}.status", labels.get(f"{label}.status", "200-399"))
-    if not method.isalpha() or any("\n" in text or "\r" in text for text in (path, *sum(headers, ()))):
-        raise InvalidParameter(f"label {label}: bad method, path or header")
-    return HttpProbe(host, port, path, method, headers, expected)
+    if not METHOD.fullmatch(method):
+        raise InvalidParameter(f"label {label}.method: {method!r} is not a method")
+    for name, value in headers:
+        if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
+            raise InvalidParameter(f"label {label}.header.{name}: not a header that can be sent")
+    return HttpProbe(host, port, path if path.startswith("/") else f"/{path}", method, headers, expected)
 
 
 def _host_port(label: str, address: str) -> tuple[str, int]:

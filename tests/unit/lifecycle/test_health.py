@@ -1,0 +1,285 @@
+"""The health check: what is run, when, and what its results mean, over the whole table of states and results."""
+
+from itertools import pairwise, product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bennu.errors import InvalidParameter
+from bennu.lifecycle.health import (
+    Check,
+    CommandProbe,
+    HealthState,
+    HealthStatus,
+    HttpProbe,
+    OnUnhealthy,
+    TcpProbe,
+    command_probe,
+    cut_output,
+    go_duration,
+    judge,
+    next_wait_ns,
+    on_unhealthy,
+    plan_check,
+    probe_from_labels,
+    timeout_text,
+)
+
+SECOND = 10**9
+STARTING, HEALTHY, UNHEALTHY = HealthStatus
+PROBE = CommandProbe(("true",))
+CHECK = Check(probe=PROBE, start_period_ns=10 * SECOND)  # three failures in a row make it unhealthy
+INSIDE, AT_END, AFTER = 10 * SECOND - 1, 10 * SECOND, 60 * SECOND
+
+# --- the machine ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "streak", "code", "started_after", "after", "new_streak", "changed"),
+    [
+        # a success is healthy, whatever was
+        (STARTING, 0, 0, INSIDE, HEALTHY, 0, True),
+        (STARTING, 2, 0, AFTER, HEALTHY, 0, True),
+        (HEALTHY, 0, 0, AFTER, HEALTHY, 0, False),
+        (HEALTHY, 2, 0, AFTER, HEALTHY, 0, False),
+        (UNHEALTHY, 9, 0, AFTER, HEALTHY, 0, True),
+        # within the start period failures of what was never healthy do not count
+        (STARTING, 0, 1, 0, STARTING, 0, False),
+        (STARTING, 0, 1, INSIDE, STARTING, 0, False),
+        (STARTING, 0, 1, AT_END, STARTING, 1, False),
+        (STARTING, 2, 1, AT_END, UNHEALTHY, 3, True),
+        # after a first success they do
+        (HEALTHY, 0, 1, INSIDE, HEALTHY, 1, False),
+        (HEALTHY, 2, 1, INSIDE, UNHEALTHY, 3, True),
+        # and the streak goes on growing
+        (HEALTHY, 1, 1, AFTER, HEALTHY, 2, False),
+        (UNHEALTHY, 3, 1, AFTER, UNHEALTHY, 4, False),
+        (UNHEALTHY, 0, 1, AFTER, UNHEALTHY, 1, False),
+    ],
+)
+def test_transitions(
+    before: HealthStatus,
+    streak: int,
+    code: int,
+    started_after: int,
+    after: HealthStatus,
+    new_streak: int,
+    changed: bool,
+) -> None:
+    judged = judge(HealthState(before, streak), CHECK, exit_code=code, started_after_ns=started_after)
+    assert judged.state == HealthState(after, new_streak)
+    assert judged.changed == changed
+    assert judged.reason
+
+
+@pytest.mark.parametrize("code", [-1, *range(1, 256)])
+def test_every_code_but_0_is_a_failure(code: int) -> None:
+    judged = judge(HealthState(HEALTHY, 0), CHECK, exit_code=code, started_after_ns=AFTER)
+    assert judged.state == HealthState(HEALTHY, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "streak", "retries", "failed", "started_after"),
+    list(product(HealthStatus, range(4), (1, 2, 3), (False, True), (INSIDE, AT_END))),
+)
+def test_the_whole_table_agrees_with_dockers_sentences(
+    status: HealthStatus, streak: int, retries: int, failed: bool, started_after: int
+) -> None:
+    check = Check(probe=PROBE, start_period_ns=10 * SECOND, retries=retries)
+    judged = judge(HealthState(status, streak), check, exit_code=int(failed), started_after_ns=started_after)
+    counts = failed and not (status is STARTING and started_after < check.start_period_ns)
+    expected_streak = streak + 1 if counts else streak if failed else 0
+    expected = HEALTHY if not failed else UNHEALTHY if counts and expected_streak >= retries else status
+    assert judged.state == HealthState(expected, expected_streak)
+    assert judged.changed == (expected is not status)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=40), st.integers(1, 5), st.integers(0, 20))
+def test_a_history_of_probes(results: list[tuple[bool, int]], retries: int, period_s: int) -> None:
+    """Unhealthy only after enough failures in a row; an event at each change and only then."""
+    check = Check(probe=PROBE, start_period_ns=period_s * SECOND, retries=retries)
+    state, now_s, seen = HealthState(), 0, [STARTING]
+    failures = 0
+    for succeeded, gap_s in results:
+        now_s += gap_s
+        judged = judge(state, check, exit_code=0 if succeeded else 1, started_after_ns=now_s * SECOND)
+        failures = 0 if succeeded else failures + 1
+        assert judged.changed == (judged.state.status is not state.status)
+        if judged.changed:
+            seen.append(judged.state.status)
+        if judged.state.status is UNHEALTHY:
+            assert failures >= retries
+        assert (judged.state.status is HEALTHY) or not succeeded
+        assert judged.state.failing_streak <= failures
+        state = judged.state
+    assert STARTING not in seen[1:]
+    assert all(first is not second for first, second in pairwise(seen))
+
+
+# --- when -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "running_for", "wait_s"),
+    [(STARTING, 0, 5), (STARTING, INSIDE, 5), (STARTING, AT_END, 30), (HEALTHY, 0, 30), (UNHEALTHY, 0, 30)],
+)
+def test_the_start_interval_holds_while_starting_within_the_start_period(
+    status: HealthStatus, running_for: int, wait_s: int
+) -> None:
+    assert next_wait_ns(HealthState(status), CHECK, running_for_ns=running_for) == wait_s * SECOND
+
+
+def test_defaults_are_dockers() -> None:
+    check = plan_check(["CMD", "true"])
+    assert check == Check(
+        probe=PROBE,
+        interval_ns=30 * SECOND,
+        timeout_ns=30 * SECOND,
+        start_period_ns=0,
+        start_interval_ns=5 * SECOND,
+        retries=3,
+    )
+    asked = plan_check(["CMD", "true"], interval_ns=1, timeout_ns=2, start_period_ns=3, start_interval_ns=4, retries=5)
+    assert asked == Check(probe=PROBE, interval_ns=1, timeout_ns=2, start_period_ns=3, start_interval_ns=4, retries=5)
+
+
+# --- what -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("test", "shell", "args"),
+    [
+        (["CMD", "curl", "-f", "x"], None, ("curl", "-f", "x")),
+        (["CMD-SHELL", "exit 1"], None, ("/bin/sh", "-c", "exit 1")),
+        (["CMD-SHELL", "exit $0", "7"], None, ("/bin/sh", "-c", "exit $0", "7")),
+        (["CMD-SHELL"], None, ("/bin/sh", "-c")),
+        (["CMD-SHELL", "true"], ["/bin/bash", "-ec"], ("/bin/bash", "-ec", "true")),
+        (["NONE"], None, None),
+        ([], None, None),
+        (None, None, None),
+        (["cmd", "true"], None, None),
+        (["curl"], None, None),
+    ],
+)
+def test_forms_of_the_test(test: list[str] | None, shell: list[str] | None, args: tuple[str, ...] | None) -> None:
+    probe = command_probe(test, shell)
+    assert (probe.args if probe else None) == args
+    assert (plan_check(test, shell=shell) is None) == (args is None)
+
+
+@pytest.mark.parametrize(
+    ("url", "probe"),
+    [
+        ("http://:8080/health", HttpProbe("127.0.0.1", 8080, "/health")),
+        (":8080", HttpProbe("127.0.0.1", 8080, "/")),
+        ("http://localhost", HttpProbe("localhost", 80, "/")),
+        ("http://[::1]:81/a?b=c", HttpProbe("::1", 81, "/a?b=c")),
+        ("http://10.0.0.1?x", HttpProbe("10.0.0.1", 80, "/?x")),
+    ],
+)
+def test_http_probes_by_label(url: str, probe: HttpProbe) -> None:
+    assert probe_from_labels("bennu.health", {"bennu.health.http": url}) == probe
+
+
+def test_an_http_probe_with_everything() -> None:
+    labels = {
+        "bennu.ready.http": ":80/x",
+        "bennu.ready.http.method": "head",
+        "bennu.ready.http.status": "200-204, 418",
+        "bennu.ready.http.header.Host": "example",
+        "bennu.ready.http.header.X-Probe": "yes: it is",
+    }
+    headers = (("Host", "example"), ("X-Probe", "yes: it is"))
+    expected = HttpProbe("127.0.0.1", 80, "/x", "HEAD", headers, ((200, 204), (418, 418)))
+    assert probe_from_labels("bennu.ready", labels) == expected
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"http": "https://:8080/"},
+        {"http": "http://user@host/"},
+        {"http": "http://:0/"},
+        {"http": "http://:99999/"},
+        {"http": "http://:" + "9" * 5000},
+        {"http": "http://[::1/"},
+        {"http": "http://h/a b"},
+        {"http": "http://h/\r\nX: y"},
+        {"http": ":80", "http.method": "GET /"},
+        {"http": ":80", "http.status": "ok"},
+        {"http": ":80", "http.status": "9" * 5000},
+        {"http": ":80", "http.header.X": "a\r\nEvil: b"},
+        {"http": ":80", "http.header.X:": "a"},
+        {"tcp": "database"},
+        {"tcp": ":"},
+        {"tcp": ":70000"},
+    ],
+)
+def test_labels_that_cannot_be_read_are_refused_and_named(labels: dict[str, str]) -> None:
+    with pytest.raises(InvalidParameter, match=r"label bennu\.health\."):
+        probe_from_labels("bennu.health", {f"bennu.health.{name}": text for name, text in labels.items()})
+
+
+@given(st.text(), st.sampled_from(["http", "tcp", "http.status", "http.method"]))
+def test_no_label_does_anything_but_parse_or_be_refused(text: str, name: str) -> None:
+    try:
+        probe_from_labels("bennu.health", {"bennu.health.http": ":80", f"bennu.health.{name}": text})
+        on_unhealthy({"bennu.on-unhealthy": text})
+    except InvalidParameter:
+        return
+
+
+def test_tcp_and_command_probes_by_label() -> None:
+    assert probe_from_labels("bennu.health", {"bennu.health.tcp": ":5432"}) == TcpProbe("127.0.0.1", 5432)
+    assert probe_from_labels("bennu.health", {"bennu.health.tcp": "[::1]:1"}) == TcpProbe("::1", 1)
+    assert probe_from_labels("bennu.ready", {"bennu.ready.cmd": "test -e x"}) == CommandProbe(
+        ("/bin/sh", "-c", "test -e x")
+    )
+    assert probe_from_labels("bennu.health", {"bennu.health.cmd": "x", "bennu.ready.tcp": ":1"}) is None
+
+
+def test_labels_take_the_place_of_the_command() -> None:
+    check = plan_check(["CMD", "curl"], retries=2, labels={"bennu.health.tcp": ":1"})
+    assert check is not None and check.probe == TcpProbe("127.0.0.1", 1) and check.retries == 2
+
+
+def test_what_is_done_about_an_unhealthy_one_is_asked_for_by_label() -> None:
+    assert on_unhealthy({}) is OnUnhealthy.NONE
+    for action in OnUnhealthy:
+        assert on_unhealthy({"bennu.on-unhealthy": str(action)}) is action
+    with pytest.raises(InvalidParameter, match=r"label bennu\.on-unhealthy: 'Restart' is not one of"):
+        on_unhealthy({"bennu.on-unhealthy": "Restart"})
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
+        (1, "1ns"),
+        (1500, "1.5µs"),
+        (10**6, "1ms"),
+        (500 * 10**6, "500ms"),
+        (SECOND, "1s"),
+        (1500 * 10**6, "1.5s"),
+        (90 * SECOND, "1m30s"),
+        (60 * SECOND, "1m0s"),
+        (3600 * SECOND, "1h0m0s"),
+        (3661 * SECOND + 10**6, "1h1m1.001s"),
+    ],
+)
+def test_durations_as_go_prints_them(ns: int, text: str) -> None:
+    assert go_duration(ns) == text
+
+
+def test_a_timeout_is_told_with_what_was_said_until_then() -> None:
+    assert timeout_text(SECOND, "") == "Health check exceeded timeout (1s)"
+    assert timeout_text(90 * SECOND, "half") == "Health check exceeded timeout (1m30s): half"
+
+
+@pytest.mark.parametrize(("length", "kept"), [(0, 0), (4095, 4095), (4096, 4096), (4097, 4099), (10**5, 4099)])
+def test_4096_bytes_of_output_are_kept(length: int, kept: int) -> None:
+    text = cut_output(b"x" * length)
+    assert len(text) == kept and text.endswith("...") == (length > 4096)
