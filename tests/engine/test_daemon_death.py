@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+
 from support import images, traces
 from support.daemon import Daemon
 from support.waiting import wait_for

@@ -214,6 +214,22 @@ def test_a_senseless_label_is_refused(docker: Cli, busybox: str, label: str) -> 
     assert label.partition("=")[0] in said.err
 
 
+# --- readiness -------------------------------------------------------------------------------------------------------
+
+
+def test_readiness_is_shown_apart_from_health(bennu: Cli, busybox: str) -> None:
+    label = "bennu.ready.cmd=test -e /ready"
+    bennu("run", "-d", "--name", "rd", "-l", label, busybox, "sleep", "600")
+    wait_for(lambda: bennu("inspect", "-f", "{{json .Bennu.Ready}}", "rd").line == "false", what="an answer")
+    assert "(not ready)" in bennu("ps", "--filter", "name=rd").out
+    bennu("exec", "rd", "touch", "/ready")
+    wait_for(lambda: bennu("inspect", "-f", "{{json .Bennu.Ready}}", "rd").line == "true", what="readiness")
+    assert "(ready)" in bennu("ps", "--filter", "name=rd").out
+    assert bennu("inspect", "-f", "{{.State.Status}} {{json .State.Health}}", "rd", ok=False).out.startswith("running")
+    bennu("stop", "-t", "0", "rd")
+    assert bennu("inspect", "-f", "{{json .Bennu.Ready}}", "rd").line == "null"
+
+
 # --- after the daemon's death ----------------------------------------------------------------------------------------
 
 

@@ -52,7 +52,13 @@ def inspect_container(
     document["Mounts"] = [mount_point(point) for point in record.mounts]
     document["Config"] = record.config
     document["NetworkSettings"] = network_settings(engine, record, api_minor)
+    document["Bennu"] = own_facts(container)
     return document
+
+
+def own_facts(container: Container) -> Json:
+    """What Docker has no word for. `Ready` null: no `bennu.ready.*` label, or nobody has asked yet."""
+    return {"Lives": container.record.life, "Ready": container.readiness.ready}
 
 
 def state_word(container: Container) -> str:

@@ -13,6 +13,7 @@ from bennu.api.inspect import (
     exposed_of,
     mount_point,
     networks_of,
+    own_facts,
     published_of,
     state_word,
 )
@@ -222,6 +223,8 @@ def list_entry(engine: Engine, container: Container, api_minor: int, sizes: tupl
     }
     if sizes is not None:
         entry |= {key: size for key, size in zip(("SizeRw", "SizeRootFs"), sizes, strict=True) if size}
+    if container.readiness.is_asked:
+        entry["Bennu"] = own_facts(container)
     return entry | {
         "Labels": record.config.labels or {},
         "State": state_word(container),

@@ -209,7 +209,7 @@ class Container(Supervisor):
                 raise Conflict(f"container {self.id} is already paused")
             self.check_running()
             await self.services.runtime.pause(self.id)
-            self.monitor.stop()
+            self.unwatch_run()
             paused = msgspec.structs.replace(self.record, state=State.PAUSED, health=not_monitored(self.record.health))
             await self.commit(paused, [self.event("pause")])
 
@@ -219,7 +219,7 @@ class Container(Supervisor):
                 raise BennuError(f"Container {self.id} is not paused")
             await self.services.runtime.resume(self.id)
             await self.commit(msgspec.structs.replace(self.record, state=State.RUNNING), [self.event("unpause")])
-            self.monitor.watch()
+            self.watch_run()
 
     async def change(self, action: str, details: dict[str, str], **changes: object) -> None:
         """Write other fields of the record with one event (rename, update)."""

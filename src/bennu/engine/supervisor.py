@@ -22,6 +22,7 @@ from bennu.engine.deaths import certify, read_oom
 from bennu.engine.events import Event, event
 from bennu.engine.health import Monitor, not_monitored, starting
 from bennu.engine.launch import farewell, launch, release, start_failure_code
+from bennu.engine.readiness import Readiness
 from bennu.engine.record import Record
 from bennu.engine.services import Services
 from bennu.engine.waits import WaitResult, Waits
@@ -55,6 +56,7 @@ class Supervisor(ABC):
         self.keep_after_exit = False  # an API restart is under way: no auto-removal
         self._back_off_over = asyncio.Event()
         self.monitor = Monitor(self)
+        self.readiness = Readiness(self)
         if record.pid == 0:
             self.exited.set()
 
@@ -108,7 +110,17 @@ class Supervisor(ABC):
             await asyncio.shield(release(self.services, changed))
             raise
         self.exited.clear()
+        self.watch_run()
+
+    def watch_run(self) -> None:
+        """Begin to probe the present run for health and readiness, as far as it has probes."""
         self.monitor.watch()
+        self.readiness.watch()
+
+    def unwatch_run(self) -> None:
+        """Idempotent."""
+        self.monitor.stop()
+        self.readiness.stop()
 
     @abstractmethod
     async def stop(self, by: Asker, timeout_s: int | None = None, signal_text: str = "") -> None:
@@ -197,7 +209,7 @@ class Supervisor(ABC):
         if self.record.pid and self.record.state is State.RUNNING and not self.monitor.watches:
             # What the former daemon saw last is old: health begins anew, its log is kept.
             self.record = msgspec.structs.replace(self.record, health=starting(self.record))
-            self.monitor.watch()
+            self.watch_run()
         self.services.tasks.create_task(self._supervise(), name=f"supervise {self.id[:12]}")
 
     async def lost_at_reboot(self) -> None:
@@ -240,7 +252,7 @@ class Supervisor(ABC):
 
     async def _process_end(self) -> None:
         """The process is gone: write down how, decide what follows, tell everyone. Holds the lock."""
-        self.monitor.stop()
+        self.unwatch_run()
         ending = self._look_at_end()
         decision = self._decide(ending)
         record, restarts = self.record, isinstance(decision, Restart)

@@ -75,9 +75,17 @@ def describe(item: Item, now: float, *, full: bool) -> Item:
         "RunningFor": human_age(item["Created"], now),
         "Size": size,
         "State": item["State"],
-        "Status": item["Status"],
+        "Status": describe_status(item),
         "Label": lambda name: labels.get(name, ""),
     }
+
+
+def describe_status(item: dict[str, Any]) -> str:
+    """Docker's status, and whether traffic may come, where a label lets that be known."""
+    own = item.get("Bennu")
+    if own is None or item["State"] != "running":
+        return str(item["Status"])
+    return f"{item['Status']} ({'ready' if own['Ready'] else 'not ready'})"
 
 
 LISTING = Listing(
