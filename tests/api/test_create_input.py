@@ -7,7 +7,7 @@ import pytest
 
 from bennu.engine.defaults import fill_host_defaults, merge_image
 from bennu.engine.names import random_name
-from bennu.engine.validate import split_security_option, validate_create, validate_name
+from bennu.engine.validate import discard_unsupported, split_security_option, validate_create, validate_name
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.model import ContainerConfig, HostConfig, ImageConfig
 
@@ -32,6 +32,8 @@ def config(**fields: Any) -> ContainerConfig:
         ({"Env": [""]}, "invalid environment variable: "),
         ({"Env": ["=x"]}, "invalid environment variable: =x"),
         ({"StopSignal": "BOGUS"}, "invalid signal: BOGUS"),
+        ({"ExposedPorts": {"zz": {}}}, 'invalid port specification: "zz"'),
+        ({"ExposedPorts": {"": {}}}, 'invalid port specification: ""'),
         ({"Hostname": "h" * 65}, f'hostname "{"h" * 65}" is too long (maximum 64 bytes)'),
         ({"Cmd": ["a\0b"]}, "invalid configuration: a NUL byte in Cmd, Entrypoint, Env or User"),
         ({"Healthcheck": {"Interval": 999_999}}, "Interval in Healthcheck cannot be less than 1ms"),
@@ -100,7 +102,14 @@ POLICY = "invalid restart policy: "
             "Conflicting options: Nano CPUs and CPU Quota cannot both be set",
         ),
         ({"CpuQuota": 999}, "CPU cfs quota can not be less than 1ms (i.e. 1000)"),
-        ({"CpusetCpus": "0-x"}, "Invalid value 0-x for cpuset cpus"),
+        ({"CpusetCpus": "0-x"}, "Invalid value 0-x for cpuset cpus: invalid format: 0-x"),
+        ({"CpusetMems": "999"}, "Requested memory nodes are not available - requested 999, available: 0"),
+        ({"Memory": -1}, "Minimum memory limit allowed is 6MB"),
+        ({"Tmpfs": {"/": ""}}, "invalid specification: destination can't be '/'"),
+        ({"Tmpfs": {"rel": ""}}, "invalid mount path: 'rel' mount path must be absolute"),
+        ({"PortBindings": {"zz": [{}]}}, 'invalid port specification: "zz"'),
+        ({"PortBindings": {"80/tcp": [{"HostPort": "x"}]}}, 'invalid port specification: "x"'),
+        ({"Isolation": "hyperv"}, "Invalid isolation: \"hyperv\" - linux only supports 'default'"),
         ({"CpusetCpus": "0-2"}, "Requested CPUs are not available - requested 0-2, available: 0-1"),
         ({"ShmSize": -1}, "SHM size can not be less than 0"),
         ({"OomScoreAdj": 2000}, "Invalid value 2000, range for oom score adj is [-1000, 1000]"),
@@ -205,6 +214,17 @@ def test_warnings_say_what_will_not_have_the_effect_hoped_for() -> None:
         "this can result in the system running out of resources.",
         "Published ports are discarded when using host network mode",
     ]
+
+
+def test_what_the_kernel_cannot_do_is_left_out_with_a_warning() -> None:
+    asked = host(Memory=10 * MIB, BlkioWeight=100)
+    assert discard_unsupported(asked, swap_limit=True, blkio_weight=True) == []
+    warnings = discard_unsupported(asked, swap_limit=False, blkio_weight=False)
+    assert [warning.split(" or the cgroup")[0] for warning in warnings] == [
+        "Your kernel does not support swap limit capabilities",
+        "Your kernel does not support Block I/O weight",
+    ]
+    assert (asked.memory_swap, asked.blkio_weight) == (-1, 0)
 
 
 def test_names_lose_one_slash_and_have_at_least_two_characters() -> None:

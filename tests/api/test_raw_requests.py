@@ -175,6 +175,11 @@ def test_bad_log_queries(daemon: Daemon, busybox: str, query: str, message: str)
         ),
         ({"Image": "busybox", "Cmd": 5}, "invalid JSON: Expected `str | array | null`, got `int` - at `$.Cmd`"),
         ({"Image": "busybox", "Cmd": ["x"], "HostConfig": {"Memory": 1}}, "Minimum memory limit allowed is 6MB"),
+        ({"Image": "busybox", "HostConfig": {"VolumesFrom": ["nope"]}}, "No such container: nope"),
+        ({"Image": "busybox", "HostConfig": {"PidMode": "container:nope"}}, "No such container: nope"),
+        ({"Image": "busybox", "HostConfig": {"IpcMode": "container:nope"}}, "No such container: nope"),
+        ({"Image": "busybox", "ExposedPorts": {"zz": {}}}, 'invalid port specification: "zz"'),
+        ({"Image": "busybox", "MacAddress": "zz"}, "address zz: invalid MAC address"),
         (
             {"Image": "busybox", "Cmd": ["x"], "Healthcheck": {"Test": ["CMD"]}},
             'Test in Healthcheck has no command: "CMD" needs at least one argument',
@@ -184,6 +189,21 @@ def test_bad_log_queries(daemon: Daemon, busybox: str, query: str, message: str)
 def test_create_refuses(daemon: Daemon, busybox: str, body: Any, message: str) -> None:
     assert ask(daemon, "POST", "/containers/create", body) == (400, {"message": message})
     assert ask(daemon, "GET", "/containers/json?all=1") == (200, [])
+
+
+@pytest.mark.parametrize(
+    ("platform", "status", "words"),
+    [
+        ("plan9/mips", 404, "was found but does not match the specified platform: wanted plan9/mips, actual: linux/"),
+        ("bogus", 400, '"bogus": unknown operating system or architecture'),
+    ],
+)
+def test_a_platform_is_held_against_the_image(
+    daemon: Daemon, busybox: str, platform: str, status: int, words: str
+) -> None:
+    got = ask(daemon, "POST", f"/containers/create?platform={platform}", {"Image": "busybox"})
+    assert got[0] == status
+    assert words in got[1]["message"]
 
 
 def test_a_taken_name_says_whose_it_is(daemon: Daemon, busybox: str) -> None:

@@ -1,6 +1,7 @@
 """`/containers`: create, the verbs that change a container's state, and what can be read of it at once."""
 
 import asyncio
+import re
 import time
 from typing import Final
 
@@ -21,10 +22,12 @@ from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.top import read_processes
 from bennu.engine.update import update_container
+from bennu.engine.validate import discard_unsupported
 from bennu.engine.waits import WaitCondition
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotImplementedHere
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicy, Shape
 
+MAC_ADDRESS: Final = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}\Z", re.ASCII)
 CONFIG_KEYS: Final = frozenset(ContainerConfig.__struct_encode_fields__)
 
 
@@ -57,7 +60,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     api = Containers(engine)
     one = "/containers/{id}"
     return [
-        web.route("GET", "/containers/json", api.list),
+        web.route("GET", "/containers/json", api.list_all),
         web.route("POST", "/containers/create", api.create),
         web.route("POST", "/containers/prune", api.prune),
         web.route("GET", f"{one}/json", api.inspect),
@@ -86,7 +89,7 @@ class Containers:
 
     # --- reading ------------------------------------------------------------------------------------------------
 
-    async def list(self, request: web.Request) -> web.Response:
+    async def list_all(self, request: web.Request) -> web.Response:
         limit = integer(request, "limit") or 0
         chosen = choose(self._engine, filters(request), everything=flag(request, "all"), limit=limit)
         minor, sized = api_minor(request), flag(request, "size")
@@ -128,13 +131,42 @@ class Containers:
         if len(endpoints) > 1 and not is_version_at_least(request, 44):
             names = ", ".join(sorted(endpoints))
             raise InvalidParameter(f"Container cannot be created with multiple network endpoints: {names}")
-        check_platform(text(request, "platform"))
+        warnings = self._check_platform(body.image, text(request, "platform"))
         take_mac_address(body)
+        check_mac_addresses(body.networking_config)
+        host = body.host_config or HostConfig()
+        facts = self._engine.services.runtime.host
+        warnings += discard_unsupported(host, swap_limit=facts.swap_limit, blkio_weight=facts.blkio_weight)
         drop_newer_fields(body, api_minor(request))
-        container_id, warnings = await self._engine.create(
-            text(request, "name") or None, body.config(), body.host_config or HostConfig(), networking
+        container_id, more = await self._engine.create(
+            text(request, "name") or None, body.config(), host, body.networking_config
         )
-        return answer({"Id": container_id, "Warnings": warnings}, 201)
+        return answer({"Id": container_id, "Warnings": [*warnings, *more]}, 201)
+
+    def _check_platform(self, reference: str, asked: str) -> list[str]:
+        """A warning when the image is for another machine. Raises: NotFound when it is not what was asked for."""
+        try:
+            image = self._engine.services.images.find(reference)
+        except BennuError:
+            return []  # told by the creation, in its order
+        own, present = f"linux/{own_machine()}", f"{image.os}/{image.architecture or own_machine()}"
+        if asked:
+            system, slash, rest = asked.partition("/")
+            if not slash or not rest:
+                raise InvalidParameter(f'"{asked}": unknown operating system or architecture: invalid argument')
+            wanted = f"{system}/{rest.partition('/')[0]}"
+            if wanted != present:
+                raise NotFound(
+                    f"image with reference {reference} was found but does not match the specified platform: "
+                    f"wanted {asked}, actual: {present}"
+                )
+            return []
+        if present == own:
+            return []
+        return [
+            f"The requested image's platform ({present}) does not match the detected host platform ({own}) "
+            "and no specific platform was requested"
+        ]
 
     async def remove(self, request: web.Request) -> web.Response:
         if flag(request, "link"):
@@ -276,8 +308,8 @@ def drop_newer_fields(body: CreateBody, minor: int) -> None:
         body.host_config.console_size = [0, 0]
 
 
-def check_platform(platform: str) -> None:
-    """Raises: NotImplementedHere for any but this host's."""
-    system, _, machine = platform.partition("/")
-    if platform and (system != "linux" or machine.partition("/")[0] not in ("", own_machine())):
-        raise NotImplementedHere(f"creating a container for the platform {platform} is not implemented")
+def check_mac_addresses(networking: NetworkingConfig | None) -> None:
+    """Raises: InvalidParameter."""
+    for endpoint in ((networking.endpoints_config if networking else None) or {}).values():
+        if endpoint and endpoint.mac_address and not MAC_ADDRESS.match(endpoint.mac_address):
+            raise InvalidParameter(f"address {endpoint.mac_address}: invalid MAC address")

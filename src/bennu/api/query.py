@@ -89,7 +89,7 @@ class Filters(Mapping[str, list[str]]):
             return True
         if values <= {"0", "false", "f"}:
             return False
-        raise InvalidParameter(f"invalid filter '{key}={self.all(key)}'")
+        raise InvalidParameter(f"invalid filter '{key}=[{' '.join(self.all(key))}]'")
 
     def labels_match(self, labels: Mapping[str, str] | None, key: str = "label") -> bool:
         """True when all asked `k` or `k=v` are among the labels."""

@@ -46,6 +46,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.route("GET", "/info", api.info),
         web.route("GET", "/system/df", api.disk_usage),
         web.route("POST", "/auth", auth),
+        web.route("GET", "/plugins", plugins),
     ]
 
 
@@ -57,6 +58,10 @@ async def ping(request: web.Request) -> web.Response:
 
 async def auth(request: web.Request) -> web.Response:
     raise NotImplementedHere("checking registry credentials is not implemented")
+
+
+async def plugins(request: web.Request) -> web.Response:
+    return answer([])  # none can be installed
 
 
 async def version(request: web.Request) -> web.Response:

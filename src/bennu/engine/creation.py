@@ -15,6 +15,7 @@ from bennu.engine.sandbox import check_links
 from bennu.engine.services import Services
 from bennu.engine.supervisor import encode_record
 from bennu.engine.validate import validate_create
+from bennu.errors import InvalidParameter, NotFound
 from bennu.images import Image
 from bennu.lifecycle.governor import parse_governor
 from bennu.lifecycle.health import on_unhealthy, probe_from_labels
@@ -46,6 +47,17 @@ def check_labels(labels: Mapping[str, str]) -> None:
     parse_governor(labels)
 
 
+def check_joined(services: Services, host: HostConfig) -> None:
+    """Whether the containers whose IPC and PID namespaces are to be shared exist. Raises: InvalidParameter."""
+    for mode in (host.ipc_mode, host.pid_mode):
+        kind, _, target = mode.partition(":")
+        if kind == "container":
+            try:
+                services.index.find(target)
+            except NotFound as error:
+                raise InvalidParameter(str(error)) from None
+
+
 async def create_container(
     services: Services,
     container_id: str,
@@ -58,6 +70,7 @@ async def create_container(
     """Make it durable; what was made is taken back if anything fails. Raises: BennuError."""
     argv = [*_words(config.entrypoint), *_words(config.cmd)]
     check_links(services, host)
+    check_joined(services, host)
     planned = plan_mounts(config, host, inherited_mounts(services, host.volumes_from or []))
     before = {volume.name for volume in services.volumes.list()}
     folder = services.folder(container_id)

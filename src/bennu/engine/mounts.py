@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bennu.engine.services import Services
-from bennu.errors import BennuError, InvalidParameter
+from bennu.errors import BennuError, InvalidParameter, NotFound
 from bennu.model import ContainerConfig, HostConfig, Mount, MountPoint
 
 PROPAGATIONS: Final = frozenset({"rprivate", "private", "rshared", "shared", "rslave", "slave"})
@@ -145,12 +145,17 @@ def _check_unique(targets: Iterable[str]) -> None:
 
 
 def inherited_mounts(services: Services, volumes_from: Sequence[str]) -> list[Planned]:
-    """The mounts of other containers (`--volumes-from X[:ro]`). Raises: NotFound."""
+    """The mounts of other containers (`--volumes-from X[:ro]`). Raises: InvalidParameter."""
     inherited: list[Planned] = []
     for spec in volumes_from:
         name, _, mode = spec.partition(":")
         if mode not in ("", "ro", "rw", "z", "Z"):
-            raise BennuError(f"invalid mode: {mode}")
+            raise InvalidParameter(f"invalid mode: {mode}")
+        try:
+            points = services.index.find(name).record.mounts
+        except NotFound as error:
+            # Not a 404: `docker run` would take that for a missing image and try to pull it.
+            raise InvalidParameter(str(error)) from None
         inherited += [
             Planned(
                 point.type,
@@ -162,7 +167,7 @@ def inherited_mounts(services: Services, volumes_from: Sequence[str]) -> list[Pl
                 no_copy=True,
                 driver=point.driver or "local",
             )
-            for point in services.index.find(name).record.mounts
+            for point in points
             if point.type != "tmpfs"
         ]
     return inherited

@@ -1,6 +1,6 @@
 """What is wrong with a container someone wants to create, in dockerd 28's words.
 
-Called after the image's configuration was merged in. Mounts, ports and networks are judged by those who parse them.
+Called after the image's configuration was merged in. Mounts and networks are judged by those who parse them.
 A field that this engine cannot honour is refused by `unhonoured`, never ignored.
 """
 
@@ -8,12 +8,14 @@ import ipaddress
 import os
 import posixpath
 import re
+from pathlib import Path
 from typing import Final
 
 from bennu.engine.unhonoured import refuse_unhonoured
 from bennu.errors import BennuError, InvalidParameter
 from bennu.lifecycle.signals import parse_signal
 from bennu.model import ContainerConfig, Healthcheck, HostConfig, RestartPolicy
+from bennu.network.ports import exposed_names, parse_port_bindings
 
 NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z", re.ASCII)
 MIN_MEMORY: Final = 6 * 1024 * 1024
@@ -36,6 +38,21 @@ def validate_name(name: str) -> str:
     return bare
 
 
+def discard_unsupported(host: HostConfig, *, swap_limit: bool, blkio_weight: bool) -> list[str]:
+    """Take out what this host's kernel cannot do and dockerd goes without; answers a warning for each."""
+    warnings: list[str] = []
+    if host.memory > 0 and host.memory_swap != -1 and not swap_limit:
+        host.memory_swap = -1
+        warnings.append(
+            "Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
+            "Memory limited without swap."
+        )
+    if host.blkio_weight and not blkio_weight:
+        host.blkio_weight = 0
+        warnings.append("Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.")
+    return warnings
+
+
 def validate_create(config: ContainerConfig, host: HostConfig, *, ncpu: int | None = None) -> list[str]:
     """Answers warnings for the client. Raises: InvalidParameter, BennuError, NotImplementedHere.
 
@@ -52,6 +69,10 @@ def validate_create(config: ContainerConfig, host: HostConfig, *, ncpu: int | No
         split_security_option(option)
     for entry in host.extra_hosts or []:
         _check_extra_host(entry)
+    for target in host.tmpfs or {}:
+        _check_tmpfs_target(target)
+    exposed = exposed_names(config.exposed_ports or None)
+    parse_port_bindings(exposed, host.port_bindings, host.publish_all_ports)
     refuse_unhonoured(config, host)
     return _warnings(host)
 
@@ -138,9 +159,7 @@ def check_resources(host: HostConfig, ncpu: int) -> None:
 
 
 def _check_memory(host: HostConfig) -> None:
-    if host.memory < 0:
-        raise InvalidParameter("Memory limit can not be less than 0")
-    if 0 < host.memory < MIN_MEMORY:
+    if host.memory and host.memory < MIN_MEMORY:
         raise InvalidParameter("Minimum memory limit allowed is 6MB")
     if host.memory > 0 and 0 < host.memory_swap < host.memory:
         raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
@@ -169,16 +188,24 @@ def _check_cpu(host: HostConfig, ncpu: int) -> None:
     if host.cpu_shares < 0:
         raise InvalidParameter(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")
     if host.cpuset_cpus:
-        _check_cpuset(host.cpuset_cpus, ncpu)
+        _check_numbers(host.cpuset_cpus, "cpuset cpus", "CPUs", ncpu)
+    if host.cpuset_mems:
+        _check_numbers(host.cpuset_mems, "cpuset mems", "memory nodes", memory_nodes())
 
 
-def _check_cpuset(asked: str, ncpu: int) -> None:
+def _check_numbers(asked: str, field: str, what: str, count: int) -> None:
+    """A set of numbers, all below `count`."""
     wanted = parse_cpuset(asked)
     if wanted is None:
-        raise InvalidParameter(f"Invalid value {asked} for cpuset cpus")
-    if max(wanted, default=0) >= ncpu:
-        available = "0" if ncpu == 1 else f"0-{ncpu - 1}"
-        raise InvalidParameter(f"Requested CPUs are not available - requested {asked}, available: {available}")
+        raise InvalidParameter(f"Invalid value {asked} for {field}: invalid format: {asked}")
+    if max(wanted, default=0) >= count:
+        available = "0" if count == 1 else f"0-{count - 1}"
+        raise InvalidParameter(f"Requested {what} are not available - requested {asked}, available: {available}")
+
+
+def memory_nodes() -> int:
+    """How many this host has."""
+    return len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or 1
 
 
 def parse_cpuset(text: str) -> set[int] | None:
@@ -213,7 +240,7 @@ def _check_modes(host: HostConfig) -> None:
     if host.userns_mode not in ("", "host"):
         raise InvalidParameter(f"invalid user namespace mode: {host.userns_mode}")
     if host.isolation.lower() not in ("", "default"):
-        raise InvalidParameter(f"invalid isolation ({host.isolation}): linux only supports 'default'")
+        raise InvalidParameter(f"Invalid isolation: \"{host.isolation}\" - linux only supports 'default'")
 
 
 def _check_network_conflicts(config: ContainerConfig, host: HostConfig) -> None:
@@ -265,6 +292,13 @@ def _check_extra_host(entry: str) -> None:
         ipaddress.ip_address(address.strip("[]"))
     except ValueError:
         raise InvalidParameter(f'invalid IP address in add-host: "{address}"') from None
+
+
+def _check_tmpfs_target(target: str) -> None:
+    if not target.startswith("/"):
+        raise InvalidParameter(f"invalid mount path: '{target}' mount path must be absolute")
+    if posixpath.normpath(target).strip("/") == "":
+        raise InvalidParameter("invalid specification: destination can't be '/'")
 
 
 def _warnings(host: HostConfig) -> list[str]:
