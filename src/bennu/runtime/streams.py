@@ -83,7 +83,10 @@ class Streams(Places):
         planned = plan_process(spec, process, user, sorted(self.host.capabilities))
         group = f"{facts.cgroup}/exec-{secrets.token_hex(4)}" if process.contained else ""
         if group:
-            await asyncio.to_thread(self.cgroups.make_child, *group.rsplit("/", 1))
+            try:
+                await asyncio.to_thread(self.cgroups.make_child, *group.rsplit("/", 1))
+            except FileNotFoundError:
+                raise NotAlive(f"container {container_id} is not running") from None
 
         async def start() -> ExecProcess:
             started = await start_exec(
