@@ -18,7 +18,7 @@ from bennu.engine.execs import Execs
 from bennu.engine.log_bounds import keep_logs_in_bounds
 from bennu.engine.names import random_name
 from bennu.engine.record import Record, new_id
-from bennu.engine.recovery import clear_orphans, read_boot_id, read_records, readopt, start_by_policy
+from bennu.engine.recovery import clear_orphans, finish_start, read_boot_id, read_records, readopt
 from bennu.engine.removal import remove_container
 from bennu.engine.services import Services
 from bennu.engine.validate import validate_name
@@ -137,8 +137,9 @@ class Engine:
         await services.volumes.open()
         await services.networks.open(valid)
         await clear_orphans(services, set(self._containers))
-        wanted = await readopt(services, self.list()[::-1])
-        services.tasks.create_task(start_by_policy(wanted), name="start containers by policy")
+        containers = self.list()[::-1]
+        wanted = await readopt(services, containers)
+        services.tasks.create_task(finish_start(services, containers, wanted), name="start containers by policy")
         services.tasks.create_task(services.deaths.keep_pruned(self._containers), name="prune certificates")
         services.tasks.create_task(keep_logs_in_bounds(services, self._records), name="keep logs in bounds")
 

@@ -11,7 +11,9 @@ Then those whose policy says so are started, a container after the one whose net
 import asyncio
 import logging
 import shutil
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -23,6 +25,7 @@ from bennu.lifecycle.death import Asker
 from bennu.lifecycle.restart import Exit, RestartHistory, RestartPolicy, Start, decide_boot
 from bennu.lifecycle.status import State
 
+STARTS_AT_ONCE: Final = 8
 log = logging.getLogger(__name__)
 _decode = msgspec.json.Decoder(Record).decode
 
@@ -61,25 +64,40 @@ async def readopt(services: Services, containers: list[Container]) -> list[Conta
     return wanted
 
 
+async def finish_start(services: Services, containers: list[Container], wanted: list[Container]) -> None:
+    """In the background of the first requests: remove what `--rm` says, start what its policy wants running."""
+    for container in containers:
+        record = container.record
+        if record.state is State.EXITED and record.host_config.auto_remove:
+            await _try(container, "removed", services.index.auto_remove(container.id))
+    await start_by_policy(wanted)
+
+
 async def start_by_policy(wanted: list[Container]) -> None:
-    """Start them, a container after the one whose network it joins; a failed start is only logged."""
-    started: set[str] = set()
+    """Start them, several at a time, a container after the one whose network it joins; failures are only logged."""
+    places = asyncio.Semaphore(STARTS_AT_ONCE)
 
     async def bring_up(container: Container) -> None:
-        if container.id in started:
-            return
-        started.add(container.id)
-        joined = container.record.host_config.network_mode.partition("container:")[2]
-        for other in wanted:
-            if joined and joined in (other.id, other.record.name):
-                await bring_up(other)
-        try:
-            await container.start(Asker.daemon("daemon start"))
-        except BennuError as error:
-            log.warning("container %s was not started: %s", container.id[:12], error)
+        async with places:
+            await _try(container, "started", container.start(Asker.daemon("daemon start")))
 
-    for container in wanted:
-        await bring_up(container)
+    left = list(wanted)
+    while left:
+        waiting = {name for container in left for name in (container.id, container.record.name)}
+        wave = [container for container in left if _joined_name(container) not in waiting] or left
+        await asyncio.gather(*(bring_up(container) for container in wave))
+        left = [container for container in left if container not in wave]
+
+
+def _joined_name(container: Container) -> str:
+    return container.record.host_config.network_mode.partition("container:")[2]
+
+
+async def _try(container: Container, what: str, work: Awaitable[None]) -> None:
+    try:
+        await work
+    except BennuError as error:
+        log.warning("container %s was not %s: %s", container.id[:12], what, error)
 
 
 def _wants_start(container: Container) -> bool:

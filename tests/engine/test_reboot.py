@@ -1,0 +1,66 @@
+"""After a reboot of the host every container comes up by its policy, and each knows how it was lost."""
+
+import json
+import subprocess
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from support import images, traces
+from support.daemon import BENNUD, Daemon
+from support.waiting import wait_for
+
+STATE = "{{.State.Status}} {{.State.ExitCode}}"
+# The boot's identity is a kernel file; a mount over it, seen by this daemon alone, makes it another boot.
+AS_ANOTHER_BOOT = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
+
+
+def reboot(daemon: Daemon, boot_id: Path) -> None:
+    """Take away all that a reboot takes: processes, mounts, interfaces, rules, everything below /run."""
+    daemon.kill()
+    for pid in traces.processes(daemon):
+        for one in (*traces.children_of(pid), pid):
+            traces.send_kill(one)
+    wait_for(lambda: not traces.processes(daemon), what="all processes to end")
+    for place in reversed(traces.mounts(daemon)):
+        subprocess.run(["umount", "--lazy", place], check=True)
+    for table in traces.tables(daemon):
+        subprocess.run(["nft", "delete", "table", *table.split(" ")], check=True)
+    for name in traces.links(daemon):
+        subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
+    subprocess.run(["rm", "-rf", daemon.exec_root], check=True)
+    boot_id.write_text(f"{uuid.uuid4()}\n")
+    daemon.program = ("unshare", "--mount", "sh", "-c", AS_ANOTHER_BOOT, boot_id, BENNUD)
+    daemon.start()
+
+
+def test_containers_come_up_by_policy_after_a_reboot(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    daemon = make_daemon()
+    bennu = daemon.bennu
+    busybox = images.import_base(bennu, "busybox")
+
+    def state(name: str) -> str:
+        return bennu("inspect", "-f", STATE, name).line
+
+    for policy in ("no", "always", "unless-stopped", "on-failure"):
+        bennu("run", "-d", "--name", policy, f"--restart={policy}", "-p", "0:80", busybox, "sleep", "600")
+    bennu("run", "-d", "--name", "person", "--restart=unless-stopped", busybox, "sleep", "600")
+    bennu("stop", "-t", "0", "person")
+    joined = ("--network=container:always", "--restart=always")
+    bennu("create", "--name", "joins-first", *joined, busybox, "sleep", "600")
+    bennu("start", "joins-first")
+    bennu("run", "-d", "--rm", "--name", "vanishes", busybox, "sleep", "600")
+
+    reboot(daemon, tmp_path / "boot_id")
+
+    for name in ("always", "unless-stopped", "on-failure", "joins-first"):
+        wait_for(lambda: state(name) == "running 0", what=f"{name} to run", describe=daemon.log)  # noqa: B023
+    assert state("no") == "exited 255"
+    assert state("person") == "exited 137"
+    wait_for(lambda: "vanishes" not in bennu("ps", "-a").out, what="the --rm container to go")
+    lost = json.loads(bennu("why", "--json", "no").out)[0]
+    assert lost["Cause"] == "lost at reboot"
+    assert lost["ExitCode"] is None
+    one, other = (bennu("exec", name, "readlink", "/proc/1/ns/net").line for name in ("always", "joins-first"))
+    assert one == other
+    assert bennu("port", "always").out.strip(), "published ports are back"
