@@ -158,7 +158,9 @@ class Stage:
                 heard = True
             elif doing is TaskState.READY and task.desired >= TaskState.RUNNING:
                 self._known[task.id] = TaskState.STARTING
+                self.report(task.id, TaskState.STARTING)
                 self._start(task)
+                heard = True
         return heard
 
     def _start(self, task: Task) -> None:
