@@ -10,13 +10,14 @@ collected; who is bringing one in holds it meanwhile (`Hold`).
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
 import secrets
 import sys
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Collection
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -101,6 +102,7 @@ class Layers:
         self.empty = root / "empty"  # the lower folder of an image without layers
         self._known: dict[str, Layer] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by diff ID, or blob if unknown
+        self._arrivals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._shelf = asyncio.Lock()  # who puts layers in place or takes them away
         self._held: Counter[str] = Counter()
 
@@ -137,6 +139,15 @@ class Layers:
         """A name under tmp that nobody has."""
         return self.tmp / secrets.token_hex(8)
 
+    @contextlib.asynccontextmanager
+    async def coming(self, diff_id: str) -> AsyncIterator[None]:
+        """Around the transfer of a layer: nobody else transfers the same one meanwhile."""
+        lock = self._arrivals.get(diff_id)
+        if lock is None:
+            lock = self._arrivals[diff_id] = asyncio.Lock()
+        async with lock:
+            yield
+
     async def receive(self, data: AsyncIterable[bytes], on_progress: Progress | None = None) -> Draft:
         """Write a stream to a file under tmp. Raises: Unavailable when the disk is full; whatever `data` raises."""
         path = self.new_path()
@@ -172,7 +183,9 @@ class Layers:
         A layer that is there already is not unpacked again. With `diff_id` the content must have it.
         Raises: InvalidParameter for a damaged or dangerous tar; Unavailable when the disk is full.
         """
-        lock = self._locks.setdefault(diff_id or draft.digest, asyncio.Lock())
+        lock = self._locks.get(diff_id or draft.digest)
+        if lock is None:
+            lock = self._locks[diff_id or draft.digest] = asyncio.Lock()
         try:
             async with lock:
                 if diff_id:

@@ -88,7 +88,7 @@ async def _delete(images: Images, image: Image, removal: Removal, *, force: bool
     try:
         _check(images, image, force=force, names=True)
     except ImageInUse as conflict:
-        if quiet and (_names(image) or conflict.used):
+        if quiet and (_names(image) or images.children(image) or conflict.used):
             return
         raise
     await _untag(images, image, _names(image), removal)

@@ -1,0 +1,88 @@
+"""`docker pull` and `docker push`."""
+
+import contextlib
+import hashlib
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+import msgspec
+
+from bennu.images.fetching import Fetched, Step, fetch, resolve_manifest
+from bennu.images.image import Image
+from bennu.images.images import Images
+from bennu.images.reference import Reference
+from bennu.images.skopeo import Auth, list_tags, registry_source
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The registry has it and layers will follow."""
+
+    reference: Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    reference: Reference
+    image: Image
+    digest: str  # of the manifest, or of the list of manifests it was chosen from
+    is_new: bool
+
+
+async def pull(
+    images: Images, reference: Reference, auth: Auth, *, all_tags: bool = False
+) -> AsyncGenerator[Begun | Step | Pulled, None]:
+    """Bring an image in under its name. Raises: NotFound, BennuError with Docker's words; layers that came stay out."""
+    references = [reference]
+    if all_tags:
+        async with registry_source(reference, auth, images.layers.tmp) as source:
+            tags = await list_tags(source, reference)
+        references = [Reference(reference.domain, reference.path, tag) for tag in tags]
+    for one in references:
+        async with contextlib.aclosing(_pull_one(images, one, auth)) as steps:
+            async for step in steps:
+                yield step
+
+
+async def _pull_one(images: Images, reference: Reference, auth: Auth) -> AsyncGenerator[Begun | Step | Pulled, None]:
+    async with registry_source(reference, auth, images.layers.tmp) as source:
+        raw, manifest = await resolve_manifest(source, f"docker://{reference.full_name}")
+        yield Begun(reference)
+        assert manifest.config is not None
+        digest = reference.digest or "sha256:" + hashlib.sha256(raw).hexdigest()
+        before = images.resolve(reference)
+        with images.layers.hold() as hold:
+            async with contextlib.aclosing(fetch(images, source, manifest, hold)) as steps:
+                async for step in steps:
+                    if not isinstance(step, Fetched):
+                        yield step
+                        continue
+                    by_digest = Reference(reference.domain, reference.path, digest=digest)
+                    tags = [] if reference.digest else [reference.tagged()]
+                    image = await images.add(step.config, tags=tags, digests=[by_digest])
+                    yield Pulled(reference, image, digest, before != image.id)
+
+
+def manifest_of(images: Images, image: Image, config_size: int) -> bytes:
+    """A Docker schema 2 manifest over the blobs as they are kept."""
+    layers = [layer for diff_id in image.diff_ids if (layer := images.layers.get(diff_id)) is not None]
+    kind = "application/vnd.docker."
+    return msgspec.json.encode(
+        {
+            "schemaVersion": 2,
+            "mediaType": f"{kind}distribution.manifest.v2+json",
+            "config": {
+                "mediaType": f"{kind}container.image.v1+json",
+                "size": config_size,
+                "digest": image.id,
+            },
+            "layers": [
+                {
+                    "mediaType": f"{kind}image.rootfs.diff.tar" + ("" if layer.blob == layer.diff_id else ".gzip"),
+                    "size": layer.blob_size,
+                    "digest": layer.blob,
+                }
+                for layer in layers
+            ],
+        }
+    )
