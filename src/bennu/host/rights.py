@@ -61,7 +61,7 @@ def check_security_modules(sys: Path = Path("/sys")) -> Finding:
         return warn("security", "SELinux enforces; containers get no label and may be denied", "setenforce 0")
     enabled = sys / "module/apparmor/parameters/enabled"
     if enabled.exists() and enabled.read_text().strip() == "Y":
-        return ok("security", "AppArmor is on; a container is under the profile that --security-opt apparmor= names, or none")
+        return ok("security", "AppArmor is on; no profile unless --security-opt apparmor= names one")
     return ok("security", "neither AppArmor nor SELinux; neither is needed")
 
 
