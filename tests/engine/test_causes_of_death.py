@@ -89,7 +89,7 @@ DEATHS = {
         "stopped", 0, sh(f"trap 'exit 0' TERM; {LOOP}"), say("stop"), "client", told=r"stop .*\(pid \d+, uid 0\)"
     ),
     "stopped, and does not listen": Death(
-        "stopped", 137, sh(LOOP), say("stop", "-t", "0"), "client", told="SIGKILL followed", hint="exec form"
+        "stopped", 137, sh(LOOP), say("stop", "-t", "1"), "client", told="SIGKILL followed", hint="exec form"
     ),
     "killed": Death("killed", 137, sh(LOOP), say("kill"), "client", told="was killed by"),
     "killed with a signal it handles": Death(

@@ -24,7 +24,7 @@ from bennu.lifecycle.death import (
     Probe,
     SentSignal,
     classify_death,
-    was_escalated,
+    find_escalation,
 )
 from bennu.lifecycle.exit_status import decode_exit_code
 from bennu.runtime import Runtime
@@ -128,7 +128,7 @@ async def certify(record: Record, ending: Ending, decision: Decision, log_path: 
         error=ending.start_error,
         asked_by=asked_by,
         signals=signals,
-        escalated=was_escalated(signals),
+        escalated=find_escalation(signals) is not None,
         oom=ending.oom,
         log_tail=tail,
         probes=[Probe(probe.end, probe.exit_code, probe.output) for probe in probes],

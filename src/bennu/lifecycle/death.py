@@ -176,14 +176,13 @@ def _explaining(ending: Ending) -> SentSignal | None:
 def _explains(sent: SentSignal, ending: Ending) -> bool:
     if sent.verb is not Verb.KILL or sent.number == SIGKILL:
         return True
-    told = ending.exit_code in (128 + sent.number, sent.number)
-    return told or 0 <= ending.finished_at_ns - sent.at_ns <= SIGNAL_EXPLAINS_NS
+    return ending.exit_code == 128 + sent.number or 0 <= ending.finished_at_ns - sent.at_ns <= SIGNAL_EXPLAINS_NS
 
 
-def was_escalated(signals: Sequence[SentSignal]) -> bool:
-    """Whether a stop signal was followed by SIGKILL in the same request."""
-    return any(
-        second.number == SIGKILL and first.number != SIGKILL and (first.verb, first.by) == (second.verb, second.by)
-        for first, second in pairwise(signals)
-        if first.verb is not Verb.KILL
-    )
+def find_escalation(signals: Sequence[SentSignal]) -> tuple[SentSignal, SentSignal] | None:
+    """The stop signal and the SIGKILL that had to follow it in the same request; None if none had to."""
+    for first, second in pairwise(signals):
+        same = (first.verb, first.by) == (second.verb, second.by)
+        if same and first.verb is not Verb.KILL and second.number == SIGKILL != first.number:
+            return first, second
+    return None

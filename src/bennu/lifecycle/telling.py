@@ -3,26 +3,30 @@
 from collections.abc import Sequence
 from typing import Final
 
-from bennu.lifecycle.death import Asker, Cause, Certificate, Decision, Oom
+from bennu.lifecycle.death import Asker, Cause, Certificate, Decision, Oom, find_escalation
 from bennu.lifecycle.exit_status import decode_exit_code
 from bennu.lifecycle.signals import signal_name
 
 SECOND_NS: Final = 10**9
+FAIR_CHANCE_NS: Final = SECOND_NS // 2  # less after the stop signal, and its being ignored proves nothing
 
 
 def tell(certificate: Certificate) -> list[str]:
     """The story in a few sentences, for a person."""
     story = [_how(certificate)]
-    if certificate.escalated:
-        first = certificate.signals[0]
-        waited = format_ns(certificate.finished_at_ns - first.at_ns)
-        story.append(f"It did not end on {signal_name(first.number)}, so SIGKILL followed; {waited} went by.")
+    if escalation := find_escalation(certificate.signals):
+        first, second = escalation
+        name, waited_ns = signal_name(first.number), second.at_ns - first.at_ns
+        if waited_ns < FAIR_CHANCE_NS:
+            story.append(f"SIGKILL followed on {name} at once, as no time to end was granted.")
+        else:
+            story.append(f"It did not end on {name} within {format_ns(waited_ns)}, so SIGKILL followed.")
     if certificate.cause is Cause.UNHEALTHY and certificate.probes:
         probe = certificate.probes[-1]
         story.append(f"The last health probe ended with {probe.exit_code}: {_first_line(probe.output) or 'no output'}")
     if certificate.log_tail:
         story.append(f"The last it said was: {certificate.log_tail[-1]}")
-    story.append(_what_followed(certificate.decision))
+    story.append(_what_followed(certificate.decision, certificate.finished_at_ns))
     return story
 
 
@@ -62,10 +66,11 @@ def describe_asker(asker: Asker) -> str:
             return f"the {kind}" + (f" ({asker.command})" if asker.command else "")
 
 
-def _what_followed(decision: Decision) -> str:
+def _what_followed(decision: Decision, ended_ns: int) -> str:
     match decision.action:
         case "restart":
-            return f"It is restarted, because {decision.reason}."
+            after = f" after {format_ns(decision.next_try_at_ns - ended_ns)}" if decision.next_try_at_ns else ""
+            return f"It is restarted{after}, because {decision.reason}."
         case "remove":
             return "It is removed, as --rm asks."
         case _:
@@ -116,8 +121,13 @@ def _start_hint(certificate: Certificate) -> str:
     taken = ("port is already allocated", "address already in use")
     if certificate.cause is Cause.START_FAILED and any(words in certificate.error for words in taken):
         return "Another container or program on this host listens on that port: stop it, or publish another port."
+    if certificate.cause is Cause.START_FAILED and "error mounting" in certificate.error:
+        return "A folder was to be mounted over a file, or a file over a folder: look at both ends of the mount."
     if certificate.exit_code == 127:
-        return "The command was not found: check its spelling, the PATH, and that the image contains it."
+        return (
+            "The command was not found: check its spelling, the PATH, that the image contains it, and, of a script, "
+            "the program its first line names."
+        )
     if certificate.exit_code == 126:
         return "The command was found but cannot be run: it is a folder, or lacks the execute bit (chmod +x)."
     return ""
@@ -134,7 +144,8 @@ def _memory_hint(certificate: Certificate) -> str:
 
 
 def _signal_hint(certificate: Certificate) -> str:
-    if certificate.escalated:
+    escalation = find_escalation(certificate.signals)
+    if escalation and escalation[1].at_ns - escalation[0].at_ns >= FAIR_CHANCE_NS:
         if has_shell_form(certificate.command):
             return (
                 "The first process is a shell, which does not pass signals on: use the exec form of ENTRYPOINT or CMD, "
