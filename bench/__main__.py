@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from bench.engines import ROOT, all_engines
+from bench.probing import cost, lateness, revival
+from bench.recovery import recover
+from bench.resurrection import come_back, crash_loops
 from bench.rows import ROWS, Row
+
+SECTIONS = (
+    ("commands", ROWS),
+    ("resurrection", (come_back, crash_loops, recover)),
+    ("health", (cost, lateness, revival)),
+)
 
 PAGE = ROOT / "docs/benchmarks.md"
 
@@ -17,10 +26,11 @@ def main() -> int:
     options = read_options()
     with all_engines() as engines:
         names = [engine.name for engine in engines]
-        rows = [row for measure in ROWS for row in measure(engines, options.rounds)]
+        measures = [measure for name, section in SECTIONS for measure in section if options.only in (None, name)]
+        rows = [row for measure in measures for row in measure(engines, options.rounds)]
     table = draw(rows, names)
     print(f"\n{table}")
-    if not options.no_write:
+    if not options.no_write and options.only is None:
         PAGE.write_text(page(table, options.rounds))
         print(f"\nwritten to {PAGE.relative_to(ROOT)}")
     return 0
@@ -29,6 +39,7 @@ def main() -> int:
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev bench")
     parser.add_argument("--rounds", type=int, default=15, help="timed repetitions of each command (default 15)")
+    parser.add_argument("--only", choices=[name for name, _ in SECTIONS], help="one section; then nothing is written")
     parser.add_argument("--no-write", action="store_true", help="leave docs/benchmarks.md as it is")
     return parser.parse_args()
 
@@ -39,9 +50,10 @@ def draw(rows: Sequence[Row], names: Sequence[str]) -> str:
     head = ["", *names, *(["ratio"] if compared else []), "to reach"]
     lines = [head, ["---", *("---:" for _ in head[1:-1]), "---"]]
     for row in rows:
-        values = [row.values[name] for name in names]
-        ratio = [f"{values[0] / values[1]:.2f}" if values[1] else ""] if compared else []
-        lines.append([row.name, *(f"{value:.3g} {row.unit}" for value in values), *ratio, row.goal])
+        values = [row.values.get(name) for name in names]
+        ratio = [f"{values[0] / values[1]:.2f}" if values[0] and values[1] else ""] if compared else []
+        shown = ["" if value is None else f"{value:.3g} {row.unit}" for value in values]
+        lines.append([row.name, *shown, *ratio, row.goal])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -1,5 +1,6 @@
 """How long commands take, and how much memory an engine's processes hold."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -49,6 +50,18 @@ def engine_pids(engine: Engine) -> list[int]:
 def helper_pids(engine: Engine, before: Sequence[int]) -> list[int]:
     """Helpers that came up since."""
     return [pid for pid in engine_pids(engine) if pid not in before]
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """CPU that these processes, and the children they have reaped, have used so far."""
+    ticks = 0
+    for pid in pids:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        ticks += sum(int(field) for field in stat[stat.rindex(")") + 2 :].split()[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def pss(pids: Sequence[int]) -> int:
