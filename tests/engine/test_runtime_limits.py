@@ -207,6 +207,14 @@ async def test_the_filter_forbids_what_its_conditions_say(shop: Workshop) -> Non
     assert (await shop.sh("unshare -u true", host=added)).exit_code == 0
 
 
+async def test_the_filter_is_the_same_when_it_has_been_compiled_before(shop: Workshop) -> None:
+    script = "grep -E 'Seccomp(_filters)?:' /proc/self/status; unshare -u true"
+    first, second, third = [await shop.sh(script) for _ in range(3)]
+    assert first.exit_code != 0
+    assert (first.stdout, first.stderr) == (second.stdout, second.stderr) == (third.stdout, third.stderr)
+    assert (await shop.sh("unshare -u true", host=HostConfig(cap_add=["SYS_ADMIN"]))).exit_code == 0
+
+
 async def test_a_filter_of_ones_own(shop: Workshop) -> None:
     rule = '{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":13}'
     profile = f'{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{rule}]}}'

@@ -20,6 +20,7 @@ from bennu.model import HostConfig
 from bennu.runtime.conmon import ConmonRequest, run_conmon
 from bennu.runtime.devices import read_all_devices, read_devices
 from bennu.runtime.failures import NotAlive, create_failure
+from bennu.runtime.filters import Filters
 from bennu.runtime.paths import Facts, read_pid
 from bennu.runtime.places import conmon_mark, is_in_group
 from bennu.runtime.records import BundleRequest, Created, LookedUp
@@ -42,6 +43,11 @@ FREEZE_LIMIT_MS: Final = 1000
 
 class Runtime(Watching, Streams):
     """All of one engine's containers; `exec_root` is its alone."""
+
+    def __init__(self, exec_root: Path, *, oci: str = "crun") -> None:
+        """Raises: BennuError if no OCI runtime is installed."""
+        super().__init__(exec_root, oci=oci)
+        self._filters = Filters()
 
     async def look_up(self, rootfs: Path, user: str, host_config: HostConfig) -> LookedUp:
         """Find the user in a mounted root filesystem and the devices on this host; for a `SpecRequest`.
@@ -88,7 +94,8 @@ class Runtime(Watching, Streams):
     async def _create(self, container_id: str, request: BundleRequest) -> Created:
         place = self._bundle(container_id)
         place.root.mkdir(mode=0o700)
-        place.config.write_bytes(msgspec.json.encode(request.spec))
+        spec = self._filters.shorten(request.spec) if self._oci.is_crun else request.spec
+        place.config.write_bytes(msgspec.json.encode(spec))
         tty = bool(request.spec["process"].get("terminal"))
         keeper = make_stdin(place.stdin) if request.open_stdin and not tty else None
         facts = Facts(
@@ -121,6 +128,8 @@ class Runtime(Watching, Streams):
                 keeper.close()
         if report.data <= 0:
             raise create_failure(report.message, request.spec)
+        if self._oci.is_crun:
+            self._filters.learn(request.spec, self._oci.root / container_id / "seccomp.bpf")
         conmon_pid = read_pid(place.conmon_pid_file)
         if parent_of(report.data) not in (conmon_pid, 0):
             place.orphan_marker.touch()
