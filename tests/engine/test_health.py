@@ -115,6 +115,17 @@ def test_a_senseless_check_is_refused(daemon: Daemon, busybox: str, check: dict[
     assert words in json.loads(answer)["message"]
 
 
+def test_metrics_show_the_bound_and_what_was_probed(daemon: Daemon, docker: Cli, busybox: str) -> None:
+    docker("run", "-d", "--name", "hm", "--health-cmd=true", *FAST, busybox, "sleep", "600")
+    wait_status(docker, "hm", "healthy")
+    status, text = daemon.request("GET", "/metrics")
+    numbers = dict(line.rsplit(" ", 1) for line in text.decode().splitlines() if not line.startswith("#"))
+    assert status == 200
+    assert float(numbers["bennu_probes_limit"]) > 0
+    assert float(numbers["bennu_probes_total"]) > 0
+    assert float(numbers['bennu_containers_health{status="healthy"}']) >= 1
+
+
 # --- probes past their timeout ------------------------------------------------------------------------------------
 
 STUBBORN = "trap '' TERM INT HUP; setsid sh -c 'trap \"\" TERM; sleep 321' & sleep 321 & sleep 321"

@@ -12,6 +12,7 @@ from bennu.api import (
     files,
     images,
     logs,
+    metrics,
     networks,
     stats,
     system,
@@ -40,5 +41,6 @@ def all_routes(engine: Engine) -> list[web.RouteDef]:
         *networks.routes(engine),
         *volumes.routes(engine),
         *deaths.routes(engine),
+        *metrics.routes(engine),
         *absent.routes(),
     ]

@@ -100,7 +100,7 @@ class Monitor:
             running_for_ns = time.time_ns() - container.record.started_at_ns
             await asyncio.sleep(next_wait_ns(state, check, running_for_ns=running_for_ns) * spread / 1e9)
             spread = 1.0
-            async with container.services.probe_places:
+            async with container.services.probe_place():
                 result = await _probe(container, check)
             await self._note(check, result)
 

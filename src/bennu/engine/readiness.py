@@ -52,7 +52,7 @@ class Readiness:
         assert probe is not None
         while True:
             record = container.record
-            async with container.services.probe_places:
+            async with container.services.probe_place():
                 result = await run_probe(container.services.runtime, record.id, record.pid, probe, TIMEOUT_NS)
             self._set(result.exit_code == 0)
             await asyncio.sleep(INTERVAL_S)

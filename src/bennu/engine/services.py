@@ -1,6 +1,9 @@
 """What every container of this host shares: the adapters, the journal, the folders, the owner of background tasks."""
 
 import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -53,6 +56,7 @@ class Services:
     tasks: Background
     host_facts: HostFacts
     default_stop_timeout_s: int = 10
+    tally: Counter[str] = field(default_factory=Counter)  # what metrics count since this daemon started
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
     probe_places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PROBES_AT_ONCE))
     index: "Index" = field(init=False)  # set by the engine as it is made
@@ -63,3 +67,19 @@ class Services:
 
     def log_path(self, container_id: str) -> Path:
         return self.folder(container_id) / f"{container_id}-json.log"
+
+    @asynccontextmanager
+    async def probe_place(self) -> AsyncIterator[None]:
+        """One of the bounded places for probes; waits until one is free."""
+        self.tally["probes waiting"] += 1
+        try:
+            await self.probe_places.acquire()
+        finally:
+            self.tally["probes waiting"] -= 1
+        self.tally["probes running"] += 1
+        try:
+            yield
+        finally:
+            self.tally["probes running"] -= 1
+            self.tally["probes"] += 1
+            self.probe_places.release()

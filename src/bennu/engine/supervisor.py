@@ -158,6 +158,7 @@ class Supervisor(ABC):
         services = self.services
         certificate = await certify(self.record, ending, decision, services.log_path(self.id))
         await self.commit(changed, events, [services.deaths.put(certificate)])
+        services.tally[f"death {certificate.cause}"] += 1
 
     # --- signals --------------------------------------------------------------------------------------------------
 
@@ -284,6 +285,7 @@ class Supervisor(ABC):
         followed = Decision("restart" if restarts else self._final_action(), decision.reason, changed.restart_due_ns)
         # The exit code's only other home is the runtime's exit file: it is on disk here before that is deleted.
         await self._commit_end(changed, events, ending, followed)
+        self.services.tally["restarts"] += restarts
         await self._let_go(record, keep_sandbox=restarts)
         self._back_off_over.clear()
         self.exited.set()
