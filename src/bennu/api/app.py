@@ -5,6 +5,7 @@ from aiohttp import web
 from bennu.api import (
     absent,
     attach,
+    build,
     containers,
     deaths,
     events,
@@ -37,6 +38,7 @@ def all_routes(engine: Engine) -> list[web.RouteDef]:
         *files.routes(engine),
         *logs.routes(engine),
         *stats.routes(engine),
+        *build.routes(engine),
         *images.routes(engine),
         *networks.routes(engine),
         *volumes.routes(engine),

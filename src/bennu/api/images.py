@@ -47,12 +47,12 @@ class ImageRoutes:
         self._journal = engine.services.journal
         self._images: Images = engine.services.images
 
-    async def _announce(self, action: str, actor_id: str, name: str, labels: Mapping[str, str] | None = None) -> None:
+    async def announce(self, action: str, actor_id: str, name: str, labels: Mapping[str, str] | None = None) -> None:
         await self._journal.publish("image", action, actor_id, {**(labels or {}), "name": name})
 
     async def _announce_removal(self, removal: Removal) -> None:
         for action, image_id, labels in removal.events:
-            await self._announce(action, image_id, image_id, labels)
+            await self.announce(action, image_id, image_id, labels)
 
     # --- looking ------------------------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class ImageRoutes:
 
     async def _tag(self, image: Image, name: Reference) -> None:
         await self._images.tag(image, name)
-        await self._announce("tag", image.id, str(name.tagged()), image.labels)
+        await self.announce("tag", image.id, str(name.tagged()), image.labels)
 
     async def remove(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
@@ -129,7 +129,7 @@ class ImageRoutes:
                     yield message
                 if isinstance(step, Pulled):
                     name = step.reference.familiar_name
-                    await self._announce("pull", str(step.reference.tagged()), name, step.image.labels)
+                    await self.announce("pull", str(step.reference.tagged()), name, step.image.labels)
 
     async def _import(self, request: web.Request) -> AsyncGenerator[Message, None]:
         source = text(request, "fromSrc")
@@ -145,8 +145,8 @@ class ImageRoutes:
             architecture=_architecture(text(request, "platform")),
         )
         if name is not None:
-            await self._announce("tag", image.id, str(name.tagged()), image.labels)
-        await self._announce("import", image.id, image.id, image.labels)
+            await self.announce("tag", image.id, str(name.tagged()), image.labels)
+        await self.announce("import", image.id, image.id, image.labels)
         yield status(image.id)
 
     async def load(self, request: web.Request) -> web.StreamResponse:
@@ -160,7 +160,7 @@ class ImageRoutes:
                     if not quiet:
                         yield status("Loading layer", short_id(step.diff_id), step.current, step.total)
                 else:
-                    await self._announce("load", step.image.id, step.image.id, step.image.labels)
+                    await self.announce("load", step.image.id, step.image.id, step.image.labels)
                     for text in loaded_lines(step):
                         yield {"stream": f"{text}\n"}
 
@@ -175,7 +175,7 @@ class ImageRoutes:
             async for piece in pieces:
                 await response.write(piece)
         for image in chosen:
-            await self._announce("save", image.id, image.id, image.labels)
+            await self.announce("save", image.id, image.id, image.labels)
         return response
 
 

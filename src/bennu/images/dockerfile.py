@@ -38,10 +38,10 @@ def parse_instructions(lines: Sequence[str]) -> list[Instruction]:
     """Comments and empty lines are nothing."""
     text = CONTINUED.sub("", "\n".join(lines))
     stripped = (line.strip() for line in text.split("\n"))
-    return [_parse_line(line) for line in stripped if line and not line.startswith("#")]
+    return [parse_line(line) for line in stripped if line and not line.startswith("#")]
 
 
-def _parse_line(line: str) -> Instruction:
+def parse_line(line: str) -> Instruction:
     word, _, rest = line.replace("\t", " ", 1).partition(" ") if " " not in line else line.partition(" ")
     rest = rest.strip()
     flags: dict[str, str] = {}

@@ -285,7 +285,7 @@ class Layers:
 
 
 def unpacker(what: str, dest: Path) -> list[str | Path]:
-    """How the unpacking program is started; `what` is layer or archive."""
+    """How the unpacking program is started; `what` is layer, tree or archive."""
     return [sys.executable, "-I", "-S", UNPACK, what, dest]
 
 

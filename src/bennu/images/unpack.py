@@ -11,6 +11,8 @@ regular files; `root` is whether the tar says how the root folder itself looks. 
 
 `unpack.py archive DEST < archive` takes an image archive apart instead: each regular file in it becomes a file of DEST
 whose name is a number, told in a line {"name", "file", "digest", "size"}; links are told as {"name", "link"}.
+
+`unpack.py tree DEST < tar` unpacks a build's context: the same as a layer, but `.wh.` means nothing.
 """
 
 # Names out of a tar are used as they are; a Path would clean them.
@@ -167,7 +169,8 @@ def mtime_ns(member: tarfile.TarInfo) -> int:
 class Unpacker:
     """Applies headers to the folder that is `/` for this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, whiteouts: bool) -> None:
+        self._whiteouts = whiteouts
         self.size = 0
         self.has_root = False
         self._folder_times: dict[str, int] = {}
@@ -176,16 +179,16 @@ class Unpacker:
     def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         name = clean_name(member.name)
         folder, base = posixpath.split(name)
-        if base == OPAQUE_MARK:
+        if not self._whiteouts or not base.startswith(WHITEOUT):
+            self._make_folder(folder)
+            self._create(archive, member, name)
+        elif base == OPAQUE_MARK:
             self._make_folder(folder)
             os.setxattr("/" + folder, OPAQUE, b"y")
         elif base.startswith(AUFS_MARK):
             return
-        elif base.startswith(WHITEOUT):
-            self._white_out(folder, base.removeprefix(WHITEOUT))
         else:
-            self._make_folder(folder)
-            self._create(archive, member, name)
+            self._white_out(folder, base.removeprefix(WHITEOUT))
 
     def finish(self) -> None:
         """Folders get their times last: filling them changes them."""
@@ -318,14 +321,19 @@ def remove_tree(path: str) -> None:
     os.rmdir(path)
 
 
-def unpack(dest: str) -> dict[str, Any]:
+def unpack_tree(dest: str) -> dict[str, Any]:
+    """Raises: BadLayer, OSError."""
+    return unpack(dest, whiteouts=False)
+
+
+def unpack(dest: str, *, whiteouts: bool = True) -> dict[str, Any]:
     """Unpack a layer from standard input into `dest`. Raises: BadLayer, OSError."""
     tar = Digesting(decompress(io.BufferedReader(Reporting(), CHUNK)))
     flush = enter(dest)
-    unpacker = Unpacker()
+    unpacker = Unpacker(whiteouts=whiteouts)
     read_members(tar, unpacker.add)
     unpacker.finish()
-    if ctypes.CDLL(None, use_errno=True).syncfs(flush) != 0:
+    if whiteouts and ctypes.CDLL(None, use_errno=True).syncfs(flush) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return {"diff_id": tar.digest, "tar_size": tar.count, "size": unpacker.size, "root": unpacker.has_root}
 
@@ -413,7 +421,7 @@ def main() -> int:
     for codec in ("utf-8", "ascii", "iso8859-1"):
         "".encode(codec)  # loads it now: after the change of root there is nothing to load from
     try:
-        say({"layer": unpack, "archive": take_apart}[sys.argv[1]](sys.argv[2]))
+        say({"layer": unpack, "tree": unpack_tree, "archive": take_apart}[sys.argv[1]](sys.argv[2]))
     except (BadLayer, OSError, tarfile.TarError, ValueError, OverflowError) as error:
         detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         where = f" ({error.filename!s})" if isinstance(error, OSError) and error.filename else ""

@@ -1,0 +1,153 @@
+"""`POST /build`: the classic builder's endpoint."""
+
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from bennu.api.answer import answer
+from bennu.api.images import ImageRoutes, body_of, pull_lines
+from bennu.api.progress import Message, error_message, stream_progress
+from bennu.api.query import flag, integer, text
+from bennu.api.streams import ends_with_client
+from bennu.engine.engine import Engine
+from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
+from bennu.images.building import Builder, BuildRequest, Built, Text
+from bennu.images.fetching import Step
+from bennu.images.machine import host_architecture
+from bennu.images.pulling import Begun, Pulled, pull
+from bennu.images.reference import Reference, parse_reference
+from bennu.images.skopeo import Auth
+
+# Limits of the steps' containers that are not honoured: asking for one is refused, never ignored.
+REFUSED: tuple[str, ...] = ("cpushares", "cpuperiod", "cpuquota", "cpusetcpus", "cpusetmems", "cgroupparent")
+
+
+def routes(engine: Engine) -> list[web.RouteDef]:
+    api = BuildRoutes(engine)
+    return [
+        web.route("POST", "/build", api.build),
+        web.route("POST", "/build/prune", api.prune),
+        web.route("POST", "/build/cancel", api.cancel),
+    ]
+
+
+class BuildRoutes:
+    def __init__(self, engine: Engine) -> None:
+        services = engine.services
+        self._images = services.images
+        self._routes = ImageRoutes(engine)
+        self._builder = Builder(
+            services.images, services.data_root / "buildah", services.exec_root / "buildah", self._pull
+        )
+
+    def _pull(self, reference: Reference) -> AsyncGenerator[Begun | Step | Pulled, None]:
+        return pull(self._images, reference, Auth())
+
+    @ends_with_client
+    async def build(self, request: web.Request) -> web.StreamResponse:
+        asked = read_request(request)
+        messages = self._messages(request, asked)
+        return await stream_progress(request, quietly(messages) if flag(request, "q") else messages)
+
+    async def _messages(self, request: web.Request, asked: BuildRequest) -> AsyncGenerator[Message, None]:
+        async with contextlib.aclosing(self._builder.build(asked, body_of(request))) as steps:
+            async for step in steps:
+                match step:
+                    case Text():
+                        yield {"stream": step.text}
+                    case Built(image):
+                        yield {"aux": {"ID": image.id}}
+                        yield {"stream": f"Successfully built {image.id[7:19]}\n"}
+                        for tag in asked.tags:
+                            await self._routes.announce("tag", image.id, str(tag), image.labels)
+                            yield {"stream": f"Successfully tagged {tag}\n"}
+                    case _:
+                        for line in pull_lines(step):
+                            yield line
+
+    async def prune(self, request: web.Request) -> web.Response:
+        return answer({"CachesDeleted": None, "SpaceReclaimed": await self._builder.prune()})
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        raise NotImplementedHere("cancelling a BuildKit build is not implemented")
+
+
+async def quietly(messages: AsyncGenerator[Message, None]) -> AsyncGenerator[Message, None]:
+    """Only the id; what led to a failure is told with it."""
+    told: list[Message] = []
+    async with contextlib.aclosing(messages):
+        try:
+            async for message in messages:
+                told.append(message)
+        except BennuError as error:
+            if not told:
+                raise
+            for message in [*told, error_message(error)]:
+                yield message
+            return
+    for message in told:
+        if "aux" in message:
+            yield {"stream": f"{message['aux']['ID']}\n"}
+
+
+def read_request(request: web.Request) -> BuildRequest:
+    """Raises: InvalidParameter; NotImplementedHere for what would have to be ignored."""
+    refuse_what_is_not_here(request)
+    network = text(request, "networkmode") or "default"
+    if network not in ("default", "host", "bridge", "none"):
+        raise NotImplementedHere(f"building in the network {network} is not implemented")
+    return BuildRequest(
+        dockerfile=text(request, "dockerfile") or "Dockerfile",
+        tags=read_tags(request),
+        arguments=read_map(request, "buildargs"),
+        labels={key: value or "" for key, value in read_map(request, "labels").items()},
+        target=text(request, "target"),
+        use_cache=not flag(request, "nocache"),
+        pull=flag(request, "pull"),
+        squash=flag(request, "squash"),
+        network="none" if network == "none" else "host",
+        extra_hosts=[host for entry in request.query.getall("extrahosts", []) for host in entry.split(",") if host],
+        memory=max(0, integer(request, "memory") or 0),
+        shm_size=max(0, integer(request, "shmsize") or 0),
+    )
+
+
+def refuse_what_is_not_here(request: web.Request) -> None:
+    """Raises: NotImplementedHere."""
+    if text(request, "version") == "2":
+        raise NotImplementedHere("BuildKit builds are not implemented")
+    if text(request, "remote") not in ("", "client-session"):
+        raise NotImplementedHere("building from a remote context is not implemented")
+    platform = text(request, "platform")
+    if platform and platform.split("/")[:2] != ["linux", host_architecture()]:
+        raise NotImplementedHere("building for other platforms is not implemented")
+    for name in REFUSED:
+        if text(request, name) not in ("", "0"):
+            raise NotImplementedHere(f"the build option {name} is not implemented")
+    for name in ("ulimits", "securityopt"):
+        if text(request, name) not in ("", "null", "[]"):
+            raise NotImplementedHere(f"the build option {name} is not implemented")
+
+
+def read_tags(request: web.Request) -> list[Reference]:
+    tags: dict[Reference, None] = {}
+    for value in request.query.getall("t", []):
+        if value:
+            name = parse_reference(value)
+            if name.digest:
+                raise InvalidParameter("build tag cannot contain a digest")
+            tags[name.tagged()] = None
+    return list(tags)
+
+
+def read_map(request: web.Request, name: str) -> dict[str, str | None]:
+    value: Any = text(request, name)
+    if not value:
+        return {}
+    try:
+        return msgspec.json.decode(value, type=dict[str, str | None] | None) or {}
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidParameter(f"error reading {name}: {error}") from None

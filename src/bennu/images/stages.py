@@ -1,0 +1,186 @@
+"""A Dockerfile as its builder needs to see it: logical lines, stages, and the images it starts from. Pure."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from bennu.errors import InvalidParameter
+from bennu.images.dockerfile import Instruction, expand, parse_line, split_words
+
+DIRECTIVE: Final = re.compile(r"#\s*(escape|syntax)\s*=\s*(\S+)\s*\Z", re.IGNORECASE)
+IN_STAGES: Final = frozenset(
+    (
+        *("ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER"),
+        *("ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"),
+    )
+)
+SCRATCH: Final = "scratch"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A logical line: continued lines joined, comments inside left out. `number` is where it begins."""
+
+    number: int
+    text: str
+    instruction: Instruction
+
+
+@dataclass(slots=True)
+class Stage:
+    name: str  # lower case; "" if it has none
+    base: str  # as written, arguments put in
+    lines: list[Line] = field(default_factory=list)  # FROM first
+
+
+@dataclass(frozen=True, slots=True)
+class Dockerfile:
+    escape: str
+    head: Sequence[Line]  # ARGs before the first stage
+    stages: Sequence[Stage]  # up to the target
+
+    @property
+    def step_count(self) -> int:
+        return sum(len(stage.lines) for stage in self.stages)
+
+    def images(self) -> list[str]:
+        """The images from outside, in order of their first use: bases, and what COPY takes from."""
+        found: dict[str, None] = {}
+        names: set[str] = set()
+        for number, stage in enumerate(self.stages):
+            if stage.base.lower() not in names and stage.base != SCRATCH:
+                found[stage.base] = None
+            names |= {stage.name} - {""}
+            for source in filter(None, map(_copied_from, stage.lines)):
+                if not _is_stage(source, names, number):
+                    found[source] = None
+        return list(found)
+
+    def rewritten(self, replace: Mapping[str, str]) -> str:
+        """The same file with images from outside called otherwise; one logical line a line."""
+        out = [f"# escape={self.escape}"]
+        out += [line.text for line in self.head]
+        names: set[str] = set()
+        for number, stage in enumerate(self.stages):
+            base = stage.base if stage.base.lower() in names else replace.get(stage.base, stage.base)
+            out.append(_from_line(stage, base))
+            names |= {stage.name} - {""}
+            for line in stage.lines[1:]:
+                source = _copied_from(line)
+                if source and not _is_stage(source, names, number) and source in replace:
+                    out.append(line.text.replace(f"--from={source}", f"--from={replace[source]}", 1))
+                else:
+                    out.append(line.text)
+        return "\n".join(out) + "\n"
+
+
+def _is_stage(source: str, names: set[str], number: int) -> bool:
+    return source.lower() in names or (source.isdecimal() and int(source) < number)
+
+
+def _from_line(stage: Stage, base: str) -> str:
+    return f"FROM {base} AS {stage.name}" if stage.name else f"FROM {base}"
+
+
+def _copied_from(line: Line) -> str:
+    return line.instruction.flags.get("from", "") if line.instruction.word == "COPY" else ""
+
+
+def parse_dockerfile(text: str, arguments: Mapping[str, str | None], target: str = "") -> Dockerfile:
+    """Raises: InvalidParameter with Docker's words, as far as a look from here can tell."""
+    escape, lines = _logical_lines(text)
+    if not lines:
+        raise InvalidParameter("file with no instructions")
+    for line in lines:
+        if line.instruction.word not in IN_STAGES:
+            raise InvalidParameter(
+                f"dockerfile parse error on line {line.number}: unknown instruction: {line.instruction.word}"
+            )
+    head: list[Line] = []
+    while lines and lines[0].instruction.word == "ARG":
+        head.append(lines.pop(0))
+    if not lines:
+        raise InvalidParameter("no build stage in current context")
+    if lines[0].instruction.word != "FROM":
+        raise InvalidParameter(f"dockerfile parse error on line {lines[0].number}: no build stage in current context")
+    return Dockerfile(escape, head, _until(_stages(lines, _global_arguments(head, arguments)), target))
+
+
+def _stages(lines: Sequence[Line], env: Mapping[str, str]) -> list[Stage]:
+    stages: list[Stage] = []
+    for line in lines:
+        if line.instruction.word == "FROM":
+            stages.append(_begin_stage(line, env))
+        stages[-1].lines.append(line)
+    return stages
+
+
+def _begin_stage(line: Line, env: Mapping[str, str]) -> Stage:
+    words = split_words(line.instruction.rest)
+    if len(words) not in (1, 3) or (len(words) == 3 and words[1].upper() != "AS"):
+        raise InvalidParameter(
+            f"dockerfile parse error on line {line.number}: FROM requires either one or three arguments"
+        )
+    name = words[2].lower() if len(words) == 3 else ""
+    if name and not re.fullmatch(r"[a-z][a-z0-9-_.]*", name):
+        raise InvalidParameter(
+            f'dockerfile parse error on line {line.number}: invalid name for build stage: "{words[2]}", name can\'t '
+            "start with a number or contain symbols"
+        )
+    base = expand(words[0], env)
+    if not base:
+        raise InvalidParameter(f"base name ({words[0]}) should not be blank")
+    return Stage(name, base)
+
+
+def _until(stages: list[Stage], target: str) -> list[Stage]:
+    if not target:
+        return stages
+    for number, stage in enumerate(stages):
+        if stage.name == target.lower() or target == str(number):
+            return stages[: number + 1]
+    raise InvalidParameter(f'target stage "{target}" could not be found')
+
+
+def _global_arguments(head: Sequence[Line], arguments: Mapping[str, str | None]) -> dict[str, str]:
+    env: dict[str, str] = {}
+    for line in head:
+        for word in split_words(line.instruction.rest):
+            key, _, default = word.partition("=")
+            given = arguments.get(key)
+            env[key] = expand(default, env) if given is None else given
+    return env
+
+
+def _logical_lines(text: str) -> tuple[str, list[Line]]:
+    """The escape character, and the lines."""
+    escape = "\\"
+    lines: list[Line] = []
+    pending, begun = "", 0
+    heading = True
+    for number, physical in enumerate(text.lstrip("\ufeff").splitlines(), 1):
+        stripped = physical.strip()
+        directive = DIRECTIVE.match(stripped) if heading else None
+        heading = directive is not None
+        if directive and directive[1].lower() == "escape":
+            if directive[2] not in ("\\", "`"):
+                raise InvalidParameter(f"invalid ESCAPE '{directive[2]}'. Must be ` or \\")
+            escape = directive[2]
+        if not stripped or stripped.startswith("#"):
+            continue
+        begun = begun or number
+        body = physical.rstrip()
+        continued = body.endswith(escape)
+        pending += body[:-1] if continued else physical
+        if not continued:
+            lines.append(_line(begun, pending))
+            pending, begun = "", 0
+    if pending.strip():
+        lines.append(_line(begun, pending))
+    return escape, lines
+
+
+def _line(number: int, text: str) -> Line:
+    text = text.strip()
+    return Line(number, text, parse_line(text))
