@@ -104,11 +104,10 @@ def history_json(images: Images, image: Image) -> list[Json]:
                 "Tags": None,
             }
         )
-    entries.reverse()
     known: Image | None = image
-    for entry in entries:
-        if known is None:
-            break
-        entry |= {"Id": known.id, "Tags": known.repo_tags or None}
+    while known is not None:  # an ancestor made the first steps; its own is the last of those
+        length = len(known.raw.get("history") or [])
+        if 0 < length <= len(entries):
+            entries[length - 1] |= {"Id": known.id, "Tags": known.repo_tags or None}
         known = images.get(known.parent) if known.parent else None
-    return entries
+    return entries[::-1]

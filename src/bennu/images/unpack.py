@@ -353,7 +353,7 @@ def read_members(tar: Digesting, take: Callable[[tarfile.TarFile, tarfile.TarInf
         with tarfile.open(
             fileobj=cast(Any, tar), mode="r|", bufsize=CHUNK, encoding="utf-8", tarinfo=Member, errorlevel=2
         ) as archive:
-            while (member := archive.next()) is not None:
+            while (member := next_member(archive)) is not None:
                 take(archive, member)
                 cast(Any, archive).members = []  # remembered for ever otherwise
         tar.drain()
@@ -363,6 +363,16 @@ def read_members(tar: Digesting, take: Callable[[tarfile.TarFile, tarfile.TarInf
         raise BadLayer("unexpected EOF") from None
     except (lzma.LZMAError, zlib.error) as error:
         raise BadLayer(f"the compressed layer is damaged: {error}") from None
+
+
+def next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+    """The docker command ends a build's context with neither padding nor trailer; content was counted as it was read."""
+    try:
+        return archive.next()
+    except tarfile.ReadError as error:
+        if str(error) == "unexpected end of data":
+            return None
+        raise
 
 
 def take_apart(dest: str) -> dict[str, Any]:
