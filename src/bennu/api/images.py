@@ -1,7 +1,7 @@
 """`/images/…`: everything about images but building them."""
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 from aiohttp import web
 
@@ -19,6 +19,7 @@ from bennu.images.importing import import_image
 from bennu.images.loading import LayerProgress, Loaded, load
 from bennu.images.machine import host_architecture
 from bennu.images.pulling import Begun, Pulled, pull
+from bennu.images.pushing import Pushing, chosen_names, push
 from bennu.images.reference import TAG, Reference, parse_reference
 from bennu.images.removal import Removal, prune_images, remove_image, short_id
 from bennu.images.saving import choose, save
@@ -38,6 +39,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.route("GET", "/images/{name:.+}/json", api.inspect),
         web.route("GET", "/images/{name:.+}/history", api.history),
         web.route("POST", "/images/{name:.+}/tag", api.tag),
+        web.route("POST", "/images/{name:.+}/push", api.push),
         web.route("DELETE", "/images/{name:.+}", api.remove),
     ]
 
@@ -177,6 +179,28 @@ class ImageRoutes:
         for image in chosen:
             await self.announce("save", image.id, image.id, image.labels)
         return response
+
+    @ends_with_client
+    async def push(self, request: web.Request) -> web.StreamResponse:
+        name = parse_reference(request.match_info["name"])
+        if name.digest:
+            raise InvalidParameter("cannot push a digest reference")
+        if tag := text(request, "tag"):
+            name = repo_tag(str(name), tag) or name
+        auth = parse_auth(request.headers.get("X-Registry-Auth", ""))
+        return await stream_progress(request, self._push(chosen_names(self._images, name), auth))
+
+    async def _push(self, names: Sequence[Reference], auth: Auth) -> AsyncGenerator[Message, None]:
+        yield {"status": f"The push refers to repository [{names[0].full_name}]"}
+        async with contextlib.aclosing(push(self._images, names, auth)) as steps:
+            async for step in steps:
+                if isinstance(step, Pushing):
+                    yield status("Pushed" if step.arrived else "Preparing", short_id(step.diff_id))
+                    continue
+                await self.announce("push", str(step.reference), step.reference.familiar_name, step.image.labels)
+                tag, size = step.reference.tag, step.manifest_size
+                yield {"status": f"{tag}: digest: {step.digest} size: {size}"}
+                yield {"progressDetail": {}, "aux": {"Tag": tag, "Digest": step.digest, "Size": size}}
 
 
 def loaded_lines(loaded: Loaded) -> list[str]:

@@ -24,7 +24,8 @@ from bennu.images.image import Image
 from bennu.images.images import Images
 from bennu.images.layers import Unpacked, disk_error, unpack_error, unpacker
 from bennu.images.overlay import remove_tree
-from bennu.images.pulling import Begun, Pulled, manifest_of
+from bennu.images.pulling import Begun, Pulled
+from bennu.images.pushing import lay_out
 from bennu.images.reference import Reference, parse_reference
 from bennu.images.skopeo import Source, read_manifest, skopeo
 from bennu.images.stages import Dockerfile, parse_dockerfile
@@ -34,7 +35,6 @@ from bennu.process import run, started
 MAX_DOCKERFILE: Final = 4 << 20
 STOP_GRACE_S: Final = 5.0
 MISSING: Final = "buildah is not installed: apt-get install buildah"
-DIRECTORY_TRANSPORT: Final = "Directory Transport Version: 1.1\n"
 KEPT_CONFIG: Final = (
     *("User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Healthcheck", "Volumes", "WorkingDir", "Labels"),
     *("StopSignal", "OnBuild", "Shell"),
@@ -211,21 +211,10 @@ class Builder:
         if (self._root / "storage" / "overlay-images" / image_hex).is_dir():
             return
         folder = work / f"lent-{image_hex}"
-        await asyncio.to_thread(self._lay_out, image, folder)
+        await asyncio.to_thread(lay_out, self._images, image, folder)
         source = Source(f"dir:{folder}", env=self._env())
         await skopeo(["copy", "--quiet", source.location, f"containers-storage:localhost/lent:{image_hex}"], source)
         await asyncio.to_thread(remove_tree, folder)
-
-    def _lay_out(self, image: Image, folder: Path) -> None:
-        """Blocking: the image as skopeo's `dir:`, its blobs linked, not copied."""
-        folder.mkdir()
-        layers = self._images.layers
-        config = layers.blob_path(image.id)
-        digests = {layer.blob for diff_id in image.diff_ids if (layer := layers.get(diff_id))}
-        for digest in {image.id, *digests}:
-            (folder / digest.removeprefix("sha256:")).hardlink_to(layers.blob_path(digest))
-        (folder / "manifest.json").write_bytes(manifest_of(self._images, image, config.stat().st_size))
-        (folder / "version").write_text(DIRECTORY_TRANSPORT)
 
     async def _take(self, built_hex: str, request: BuildRequest, base: Image | None) -> Image:
         """Bring a built image into our store: only its new layers travel."""

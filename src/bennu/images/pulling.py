@@ -1,11 +1,9 @@
-"""`docker pull` and `docker push`."""
+"""`docker pull`."""
 
 import contextlib
 import hashlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-
-import msgspec
 
 from bennu.images.fetching import Fetched, Step, fetch, resolve_manifest
 from bennu.images.image import Image
@@ -61,28 +59,3 @@ async def _pull_one(images: Images, reference: Reference, auth: Auth) -> AsyncGe
                     tags = [] if reference.digest else [reference.tagged()]
                     image = await images.add(step.config, tags=tags, digests=[by_digest])
                     yield Pulled(reference, image, digest, before != image.id)
-
-
-def manifest_of(images: Images, image: Image, config_size: int) -> bytes:
-    """A Docker schema 2 manifest over the blobs as they are kept."""
-    layers = [layer for diff_id in image.diff_ids if (layer := images.layers.get(diff_id)) is not None]
-    kind = "application/vnd.docker."
-    return msgspec.json.encode(
-        {
-            "schemaVersion": 2,
-            "mediaType": f"{kind}distribution.manifest.v2+json",
-            "config": {
-                "mediaType": f"{kind}container.image.v1+json",
-                "size": config_size,
-                "digest": image.id,
-            },
-            "layers": [
-                {
-                    "mediaType": f"{kind}image.rootfs.diff.tar" + ("" if layer.blob == layer.diff_id else ".gzip"),
-                    "size": layer.blob_size,
-                    "digest": layer.blob,
-                }
-                for layer in layers
-            ],
-        }
-    )

@@ -366,7 +366,7 @@ def read_members(tar: Digesting, take: Callable[[tarfile.TarFile, tarfile.TarInf
 
 
 def next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
-    """The docker command ends a build's context with neither padding nor trailer; content was counted as it was read."""
+    """The docker command ends a context with neither padding nor trailer; content was counted as it was read."""
     try:
         return archive.next()
     except tarfile.ReadError as error:
