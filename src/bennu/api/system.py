@@ -34,6 +34,21 @@ from bennu.volumes import Volume
 NO_CACHE: Final = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
 PING: Final = NO_CACHE | {"Builder-Version": "1", "Swarm": "inactive"}
 REGISTRY: Final = "https://index.docker.io/v1/"
+REGISTRIES: Final = {
+    "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
+    "IndexConfigs": {
+        "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True},
+    },
+    "Mirrors": [],
+}
+NO_SWARM: Final = {
+    "NodeID": "",
+    "NodeAddr": "",
+    "LocalNodeState": "inactive",
+    "ControlAvailable": False,
+    "Error": "",
+    "RemoteManagers": None,
+}
 Json = dict[str, Any]
 
 
@@ -119,14 +134,7 @@ class System:
             "DockerRootDir": str(services.data_root),
             "Runtimes": {"crun": {"path": "crun"}},
             "DefaultRuntime": "crun",
-            "Swarm": {
-                "NodeID": "",
-                "NodeAddr": "",
-                "LocalNodeState": "inactive",
-                "ControlAvailable": False,
-                "Error": "",
-                "RemoteManagers": None,
-            },
+            "Swarm": NO_SWARM,
             "LiveRestoreEnabled": True,
             "Isolation": "",
             "InitBinary": "tini",
@@ -138,13 +146,7 @@ class System:
             "HttpsProxy": "",
             "NoProxy": "",
             "IndexServerAddress": REGISTRY,
-            "RegistryConfig": {
-                "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
-                "IndexConfigs": {
-                    "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True},
-                },
-                "Mirrors": [],
-            },
+            "RegistryConfig": REGISTRIES,
             "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": ""},
             "InitCommit": {"ID": ""},
