@@ -35,7 +35,7 @@ async def _entered(services: Services, container: Container) -> AsyncIterator[Pa
     if record.pid:
         yield Path(f"/proc/{record.pid}/root")
         return
-    image = services.images.find(record.image_id)
+    image = services.images.by_id(record.image_id)
     async with container.lock:
         folder = services.folder(record.id)
         rootfs = await services.images.mount(image, folder)

@@ -86,7 +86,8 @@ class Engine:
         warnings = complete(config, host, image.config, container_id)
         name = self._reserve(name, container_id)
         try:
-            self.add(await create_container(self.services, container_id, name, image, config, host, networking))
+            with self.services.images.in_use(image):
+                self.add(await create_container(self.services, container_id, name, image, config, host, networking))
         finally:
             self._reserved.discard(name)
         return container_id, warnings
@@ -130,6 +131,7 @@ class Engine:
         for record in records:
             self.add(Container(services, record))
         valid = {r.id: r.sandbox for r in records if r.sandbox is not None and r.boot_id == services.boot_id}
+        services.images.users = self._users_of_image
         await services.images.open()
         services.volumes.users = self._users_of_volume
         services.volumes.running_users = self._running_users_of_volume
@@ -142,6 +144,13 @@ class Engine:
         services.tasks.create_task(finish_start(services, containers, wanted), name="start containers by policy")
         services.tasks.create_task(services.deaths.keep_pruned(self._containers), name="prune certificates")
         services.tasks.create_task(keep_logs_in_bounds(services, self._records), name="keep logs in bounds")
+
+    def _users_of_image(self, image_id: str) -> builtins.list[tuple[str, bool]]:
+        return [
+            (container.id, container.record.running)
+            for container in self._containers.values()
+            if container.record.image_id == image_id
+        ]
 
     def _users_of_volume(self, name: str) -> builtins.list[str]:
         return [

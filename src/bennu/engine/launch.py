@@ -76,7 +76,7 @@ async def _make_bundle(services: Services, record: Record) -> BundleRequest:
     for point in record.mounts:
         if point.type == "volume":
             await services.volumes.mount(point.name)
-    rootfs = await services.images.mount(services.images.find(record.image_id), services.folder(record.id))
+    rootfs = await services.images.mount(services.images.by_id(record.image_id), services.folder(record.id))
     spec = await asyncio.to_thread(_make_spec, services, record, rootfs)
     log_driver = record.host_config.log_config.type
     return BundleRequest(

@@ -76,6 +76,7 @@ async def _take_apart(services: Services, container: Container, volumes: bool) -
     container.end_attachments()
     container.waits.removed(WaitResult(container.exit_code, ""))
     await services.images.remove_upper(folder)
+    await services.images.let_go(record.image_id)
     await asyncio.to_thread(shutil.rmtree, folder, True)
 
 

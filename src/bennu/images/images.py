@@ -5,7 +5,8 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +42,7 @@ class Images:
         self._images: dict[str, Image] = {}
         self._tags: dict[str, str] = {}  # familiar name:tag → id
         self._digests: dict[str, str] = {}  # familiar name@digest → id
+        self._borrowed: Counter[str] = Counter()
         self._writing = asyncio.Lock()
 
     async def open(self) -> None:
@@ -188,7 +190,7 @@ class Images:
         async with self._writing:
             names = [*image.repo_tags, *image.repo_digests]
             writes: list[Put | Delete] = [Delete(_name_key(name)) for name in names]
-            used = bool(self.users(image.id))
+            used = self._is_used(image)
             record = image.record()
             record.removed = True
             writes.append(_put_record(record) if used else Delete(_record_key(image.id)))
@@ -202,10 +204,28 @@ class Images:
             self._name_all()
         return await self._collect_layers([] if used else [image])
 
+    @contextlib.contextmanager
+    def in_use(self, image: Image) -> Iterator[None]:
+        """Around making a container, which `users` does not know yet: the image may lose its names, not its layers."""
+        self._borrowed[image.id] += 1
+        try:
+            yield
+        finally:
+            self._borrowed[image.id] -= 1
+
+    def _is_used(self, image: Image) -> bool:
+        return self._borrowed[image.id] > 0 or bool(self.users(image.id))
+
+    async def let_go(self, image_id: str) -> None:
+        """A container of it is gone: if the image was removed meanwhile and this was the last one, it goes now."""
+        image = self._images.get(image_id)
+        if image is not None and image.removed and not self._is_used(image):
+            await self.collect()
+
     async def collect(self) -> None:
         """Let go of removed images whose last container is gone, and of layers nobody needs."""
         async with self._writing:
-            gone = [image for image in self._images.values() if image.removed and not self.users(image.id)]
+            gone = [image for image in self._images.values() if image.removed and not self._is_used(image)]
             if gone:
                 await self.store.commit(Transaction([Delete(_record_key(image.id)) for image in gone]))
             for image in gone:
