@@ -14,7 +14,7 @@ from typing import TypeVar
 import pytest
 from pyroute2 import IPRoute
 
-from bennu.network import Networks, Sandbox, netns
+from bennu.network import Networks, Sandbox, Settings, netns
 from bennu.network.links import list_links
 from bennu.store import Store, open_sqlite
 
@@ -106,8 +106,8 @@ class Host:
     neighbour_gateway: str = "198.18.77.1"
     _ports: set[int] = field(default_factory=set)
 
-    async def reopen(self, known: Mapping[str, Sandbox]) -> Networks:
-        self.networks = make_networks(self.root, self.store)
+    async def reopen(self, known: Mapping[str, Sandbox], **settings: object) -> Networks:
+        self.networks = make_networks(self.root, self.store, **settings)
         await self.networks.open(known)
         return self.networks
 
@@ -188,20 +188,20 @@ def _route(gateway: str) -> None:
     subprocess.run(["ip", "route", "add", "default", "via", gateway], check=True)
 
 
-def make_networks(root: Path, store: Store, bridge: str = "") -> Networks:
-    return Networks(store, root / "data", root / "run", bridge=bridge)
+def make_networks(root: Path, store: Store, **settings: object) -> Networks:
+    return Networks(store, root / "data", root / "run", settings=Settings(**settings))  # type: ignore[arg-type]
 
 
 @contextlib.asynccontextmanager
-async def open_host(root: Path, bridge: str = "", *, pristine: bool = True) -> AsyncIterator[Host]:
+async def open_host(root: Path, *, pristine: bool = True, **settings: object) -> AsyncIterator[Host]:
     """Networks on fresh roots; afterwards nothing of them may be left, unless not `pristine`."""
     root.mkdir(exist_ok=True)
     (root / "run" / "netns").mkdir(parents=True)
     async with open_sqlite(root / "state.db") as store:
-        host = Host(root, store, make_networks(root, store, bridge))
+        host = Host(root, store, make_networks(root, store, **settings))
         host.pristine = host.kernel_state()
-        await host.networks.open({})
         try:
+            await host.networks.open({})
             yield host
         finally:
             await host.networks.close(remove=True)

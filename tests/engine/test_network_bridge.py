@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -11,8 +12,10 @@ import pytest
 from network_helpers import Host, echo_server, exchange, inside, needs_network, open_host, run_quietly
 
 from bennu.errors import BennuError, NotFound
-from bennu.network import EndpointRequest, PortRequest, Sandbox
+from bennu.network import EndpointRequest, NetworkRequest, PortRequest, Sandbox
 from bennu.network import netns as namespaces
+from bennu.network.nft import Firewall
+from bennu.network.rules import Forward, Plan
 
 pytestmark = needs_network
 
@@ -292,10 +295,23 @@ async def test_rules_of_others_are_no_reason_to_write_ours_again(host: Host) -> 
     assert host.networks.firewall_runs == before + 1
 
 
-async def test_changes_that_arrive_together_share_an_nft_process(host: Host) -> None:
-    before = host.networks.firewall_runs
-    await asyncio.gather(*(start(host, name, PortRequest(container_port=7)) for name in "abcdefgh"))
-    assert host.networks.firewall_runs - before <= 4
+async def test_changes_that_arrive_together_share_an_nft_process() -> None:
+    ports: set[Forward] = set()
+    firewall = Firewall(f"bennu_batch_{os.getpid()}", lambda: Plan((), frozenset(ports)))
+
+    async def publish(number: int) -> None:
+        ports.add(Forward("tcp", "0.0.0.0", number, "10.0.0.2", 80))
+        await firewall.apply()
+
+    try:
+        first = asyncio.ensure_future(publish(1))
+        while firewall.runs == 0:
+            await asyncio.sleep(0)
+        await asyncio.gather(first, *(publish(number) for number in range(2, 100)))
+        assert firewall.runs == 2, "one for the first, one for all that came while it ran"
+        assert await firewall.is_intact()
+    finally:
+        await firewall.remove()
 
 
 async def test_a_cancelled_start_leaves_nothing(host: Host) -> None:
@@ -333,6 +349,22 @@ async def test_the_bridges_mac_address_stays_as_containers_come_and_go(host: Hos
         assert shown.read_text() == before
 
 
+async def test_the_administrators_settings_hold_for_the_default_bridge(tmp_path: Path) -> None:
+    wanted = {"bip": "10.215.4.254/24", "mtu": 1400, "ip": "127.0.0.1", "pools": (("10.215.128.0/20", 24),)}
+    async with open_host(tmp_path, **wanted) as host:
+        a = await start(host, "a", PortRequest(container_port=7))
+        assert a.endpoints[0].ip_address == "10.215.4.1" and a.endpoints[0].gateway == "10.215.4.254"
+        assert [port.host_ip for port in a.ports] == ["127.0.0.1"]
+        assert Path("/sys/class/net", host.networks.bridge, "mtu").read_text() == "1400\n"
+        assert (await host.networks.create(NetworkRequest(name="x"))).ipam[0].subnet == "10.215.128.0/24"
+        network_id = host.networks.find("bridge").id
+        await host.networks.close_sandbox("a" * 12)
+        await host.networks.close(remove=False)
+        await host.reopen({}, bip="10.215.4.254/24", mtu=1300)
+        assert host.networks.find("bridge").id == network_id
+        assert Path("/sys/class/net", host.networks.bridge, "mtu").read_text() == "1300\n"
+
+
 async def test_an_administrators_bridge_is_used_and_left_as_it_is(tmp_path: Path) -> None:
     name = "bntheirs7"
     run_quietly("ip", "link", "add", name, "type", "bridge")
@@ -356,6 +388,36 @@ async def test_a_stopped_daemon_without_containers_leaves_nothing_and_comes_back
     assert host.kernel_state() == host.pristine
     await host.reopen({})
     assert host.networks.find("bridge") == before
+
+
+async def test_a_subnet_that_was_taken_while_the_daemon_was_away_is_given_up(host: Host, tmp_path: Path) -> None:
+    user_defined = await host.networks.create(NetworkRequest(name="x"))
+    before = host.networks.find("bridge")
+    taken = {before.ipam[0].subnet, user_defined.ipam[0].subnet}
+    await host.networks.close(remove=False)
+    async with open_host(tmp_path / "other", pools=tuple((subnet, 16) for subnet in sorted(taken))) as other:
+        assert other.networks.find("bridge").ipam[0].subnet in taken
+        await other.networks.create(NetworkRequest(name="y"))
+        await host.reopen({})
+        for name, network_id in (("bridge", before.id), ("x", user_defined.id)):
+            network = host.networks.find(name)
+            assert network.id == network_id and network.ipam[0].subnet not in taken
+        a = await start(host, "a")
+        with echo_server(a.netns, "0.0.0.0", 7):
+            assert exchange("", a.endpoints[0].ip_address, 7)
+
+
+async def test_a_container_that_lived_on_keeps_its_subnet_whatever_the_host_did(host: Host) -> None:
+    kept = await start(host, "a")
+    subnet = host.networks.find("bridge").ipam[0].subnet
+    await host.networks.close(remove=False)
+    run_quietly("ip", "route", "add", "blackhole", subnet, "metric", "77")
+    try:
+        await host.reopen({"a" * 12: kept})
+        assert host.networks.find("bridge").ipam[0].subnet == subnet
+        assert (await start(host, "b")).endpoints[0].ip_address != kept.endpoints[0].ip_address
+    finally:
+        run_quietly("ip", "route", "del", "blackhole", subnet, "metric", "77")
 
 
 async def test_an_unknown_network_is_named(host: Host) -> None:

@@ -3,7 +3,7 @@
 from bennu.network.creation import NetworkRequest
 from bennu.network.files import parse_link, render_hosts, render_resolv_conf
 from bennu.network.host import read_resolv_conf
-from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Resolver, Sandbox
+from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Resolver, Sandbox, Settings
 from bennu.network.networks import Networks
 from bennu.network.ports import parse_port_bindings
 from bennu.network.sandboxes import NetworkFailure
@@ -18,6 +18,7 @@ __all__ = [
     "PortRequest",
     "Resolver",
     "Sandbox",
+    "Settings",
     "parse_link",
     "parse_port_bindings",
     "read_resolv_conf",

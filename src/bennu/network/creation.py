@@ -10,6 +10,7 @@ import msgspec
 from bennu.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere
 from bennu.model import Shape
 from bennu.network.addresses import (
+    DEFAULT_POOLS,
     Address,
     Subnet,
     choose_ipv6_subnet,
@@ -78,6 +79,7 @@ def plan_network(
     interfaces: Iterable[str],
     routes: Sequence[Subnet],
     global_id: bytes,
+    pools: Sequence[tuple[str, int]] = DEFAULT_POOLS,
 ) -> Network:
     """The network to be.
 
@@ -86,6 +88,7 @@ def plan_network(
         interfaces: the names of the host's interfaces.
         routes: where the host's own routes lead.
         global_id: 40 random bits, the same for all networks of this host.
+        pools: where subnets nobody named come from.
     Raises: InvalidParameter, Forbidden, Conflict, NotFound, NotImplementedHere, NoFreeSubnet.
     """
     _check_name(request.name, present)
@@ -104,7 +107,7 @@ def plan_network(
         bridge=options.get(OPTION_BRIDGE_NAME) or f"br-{network_id[:12]}",
     )
     _check_options(network, present, interfaces)
-    network.ipam = _plan_ipam(request, present, routes, global_id)
+    network.ipam = _plan_ipam(request, present, routes, global_id, pools)
     return network
 
 
@@ -160,7 +163,11 @@ def _check_options(network: Network, present: Iterable[Network], interfaces: Ite
 
 
 def _plan_ipam(
-    request: NetworkRequest, present: Iterable[Network], routes: Sequence[Subnet], global_id: bytes
+    request: NetworkRequest,
+    present: Iterable[Network],
+    routes: Sequence[Subnet],
+    global_id: bytes,
+    pools: Sequence[tuple[str, int]],
 ) -> list[Ipam]:
     configs = (request.ipam.config if request.ipam else None) or []
     ours = [ipaddress.ip_network(pool.subnet) for network in present for pool in network.ipam]
@@ -176,7 +183,7 @@ def _plan_ipam(
     families = {ipaddress.ip_network(pool.subnet).version for pool in planned}
     if 4 not in families:
         bare = next((config for config in configs if not config.subnet), IpamConfig())
-        planned.insert(0, _free(choose_subnet([*ours, *routes]), bare))
+        planned.insert(0, _free(choose_subnet([*ours, *routes], pools), bare))
     if request.enable_ipv6 and 6 not in families:
         planned.append(_free(choose_ipv6_subnet([*ours, *routes], global_id), IpamConfig()))
     return planned

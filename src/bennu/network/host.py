@@ -7,26 +7,16 @@ import ipaddress
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.network import links, netns
-from bennu.network.addresses import Subnet, choose_subnet, mac_of
+from bennu.network.addresses import DEFAULT_POOLS, Subnet, choose_subnet, mac_of, overlapping
 from bennu.network.catalogue import Catalogue, new_network_id
 from bennu.network.links import BridgeAddress, BridgePlan
-from bennu.network.model import (
-    DEFAULT_MTU,
-    OPTION_BRIDGE_NAME,
-    OPTION_DEFAULT_BRIDGE,
-    OPTION_HOST_BINDING,
-    OPTION_ICC,
-    OPTION_MASQUERADE,
-    OPTION_MTU,
-    Ipam,
-    Network,
-)
+from bennu.network.model import Ipam, Network, Settings
 from bennu.network.netns import in_own_thread
 
 SUBNET_LOCK: Final = Path("/run/lock/bennu-subnets")  # of the machine: two daemons must not choose one subnet
@@ -35,53 +25,71 @@ RESOLVED_CONF: Final = Path("/run/systemd/resolve/resolv.conf")
 log = logging.getLogger(__name__)
 
 
-async def ensure_default_bridge(catalogue: Catalogue, bridge: str, bip: str, *, named: bool) -> Network:
-    """The network `bridge`, as it was, or new on a subnet that nothing on this host uses.
+async def ensure_default_bridge(catalogue: Catalogue, bridge: str, settings: Settings) -> Network:
+    """The network `bridge`, as it was, or new on a subnet that nothing on this host uses. The caller has the lock.
 
-    `named`: the administrator chose the interface; if it is there already, it and its address stay theirs.
+    An interface that the administrator named and that is there already stays theirs, and so does its address.
     Raises: BennuError.
     """
     if bridge == "none":
         raise NotImplementedHere("a daemon without default bridge (--bridge none) is not implemented")
     known = catalogue.named("bridge")
     if known is not None:
-        if known.bridge == bridge and (not bip or _ipam_of(bip) == known.ipam[0]):
+        if known.bridge == bridge and (not settings.bip or _ipam_of(settings.bip) == known.ipam[0]):
+            known.options = settings.bridge_options(bridge)
+            await catalogue.add(known)
             return known
         if not known.foreign and known.bridge != bridge:
             await in_own_thread(lambda: links.remove_link(known.bridge))
         await catalogue.remove(known)
-    async with subnet_lock():
-        theirs = await in_own_thread(lambda: links.read_bridge_address(bridge)) if named and known is None else None
-        if theirs is not None:
-            ipam = _ipam_of(f"{theirs.address}/{theirs.prefix_len}")
-        elif bip:
-            ipam = _ipam_of(bip)
-        else:
-            ipam = _ipam_free([*catalogue.subnets(), *await used_subnets(but_of=[bridge])])
-        network = default_network(bridge, ipam, foreign=theirs is not None)
-        # Raised while the lock is held: only then does another daemon see its route.
-        await raise_bridge(network)
-        await catalogue.add(network)
-    return network
-
-
-def default_network(bridge: str, ipam: Ipam, *, foreign: bool = False) -> Network:
-    return Network(
+    theirs: BridgeAddress | None = None
+    if settings.bridge and known is None:
+        theirs = await in_own_thread(lambda: links.read_bridge_address(bridge))
+    if theirs is not None:
+        ipam = _ipam_of(f"{theirs.address}/{theirs.prefix_len}")
+    elif settings.bip:
+        ipam = _ipam_of(settings.bip)
+    else:
+        ipam = free_ipam([*catalogue.subnets(), *await used_subnets(but_of=[bridge])], settings)
+    network = Network(
         id=new_network_id(),
         name="bridge",
         created_ns=time.time_ns(),
         bridge=bridge,
-        foreign=foreign,
+        foreign=theirs is not None,
         ipam=[ipam],
-        options={
-            OPTION_DEFAULT_BRIDGE: "true",
-            OPTION_ICC: "true",
-            OPTION_MASQUERADE: "true",
-            OPTION_HOST_BINDING: "0.0.0.0",
-            OPTION_BRIDGE_NAME: bridge,
-            OPTION_MTU: str(DEFAULT_MTU),
-        },
+        options=settings.bridge_options(bridge),
     )
+    await catalogue.add(network)
+    return network
+
+
+def free_ipam(used: Iterable[Subnet], settings: Settings) -> Ipam:
+    """Raises: NoFreeSubnet."""
+    subnet = choose_subnet(used, settings.pools or DEFAULT_POOLS)
+    return Ipam(subnet=str(subnet), gateway=str(subnet.network_address + 1))
+
+
+async def move_aside(catalogue: Catalogue, settings: Settings, busy: Collection[str]) -> None:
+    """Give another subnet to each network that met a route of the host while its bridge was down.
+
+    Only where nobody asked for the subnet and no container (`busy`: network ids) lives on it; the others stay, and
+    the log says so. Raises: BennuError.
+    """
+    ours = [network for network in catalogue if network.bridge and not network.foreign]
+    routes = await used_subnets(but_of=[network.bridge for network in catalogue if network.bridge])
+    for network in ours:
+        for position, pool in enumerate(network.ipam):
+            met = overlapping(ipaddress.ip_network(pool.subnet), routes)
+            if met is None:
+                continue
+            is_named = pool.asked or (network.name == "bridge" and bool(settings.bip))
+            if is_named or network.id in busy or ":" in pool.subnet:
+                log.warning("network %s on %s overlaps with a route of this host to %s", network.name, pool.subnet, met)
+                continue
+            network.ipam[position] = free_ipam([*catalogue.subnets(), *routes], settings)
+            log.warning("%s is in use on this host: network %s moves to another", met, network.name)
+            await catalogue.add(network)
 
 
 def _ipam_of(bip: str) -> Ipam:
@@ -91,11 +99,6 @@ def _ipam_of(bip: str) -> Ipam:
     except ValueError:
         raise InvalidParameter(f"invalid address of the default bridge: {bip}") from None
     return Ipam(subnet=str(interface.network), gateway=str(interface.ip))
-
-
-def _ipam_free(used: Sequence[Subnet]) -> Ipam:
-    subnet = choose_subnet(used)
-    return Ipam(subnet=str(subnet), gateway=str(subnet.network_address + 1))
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,8 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from socket import AF_INET, AF_INET6
@@ -23,6 +24,7 @@ from bennu.network.model import Endpoint
 MAIN_TABLE: Final = 254
 IFA_F_NODAD: Final = 2
 IFF_UP: Final = 1
+OPERATIONAL_S: Final = 1.0
 PREPARED_NAME: Final = "eth0"  # the container's end of the pair that a prepared namespace comes with
 
 
@@ -60,21 +62,66 @@ def add_pair(ipr: IPRoute, host_interface: str, interface: str, host_ns: int) ->
     ipr.link("add", ifname=interface, kind="veth", peer={"ifname": host_interface, "net_ns_fd": host_ns})
 
 
-def plug_in(host_interface: str, bridge: str, mtu: int) -> None:
-    """Make the host's end a port of the bridge, and up. Raises: NetlinkError."""
+@dataclass(frozen=True, slots=True)
+class Plug:
+    """An endpoint to be connected."""
+
+    endpoint: Endpoint
+    bridge: str
+    mtu: int
+    with_routes: bool  # the default routes lead through it
+    has_pair: bool  # the namespace came with its pair
+
+
+def furnish(path: str, plugs: Sequence[Plug]) -> None:
+    """Connect a namespace; when it returns, packets flow.
+
+    Blocking, in a thread of its own, which ends inside the namespace. Raises: OSError, NetlinkError.
+    """
+    with IPRoute() as ipr:  # stays in the host's namespace, where the thread was when it was made
+        ports = set()
+        for plug in plugs:
+            if not plug.has_pair:
+                add_pair_into(ipr, path, plug.endpoint.host_interface, plug.endpoint.interface)
+            ports |= plug_in(ipr, plug.endpoint.host_interface, plug.bridge, plug.mtu)
+        netns.enter(path)
+        for plug in plugs:
+            configure(plug.endpoint, plug.mtu, with_routes=plug.with_routes)
+        wait_operational(ipr, ports)
+
+
+def plug_in(ipr: IPRoute, host_interface: str, bridge: str, mtu: int) -> set[int]:
+    """Make the host's end a port of the bridge, and up; the indexes of both. Raises: OSError, NetlinkError."""
+    index, bridge_index = require_index(host_interface), require_index(bridge)
+    ipr.link("set", index=index, master=bridge_index, mtu=mtu, state="up")
+    # A container that calls its own published port comes back through the port it left by (with br_netfilter).
+    ipr.brport("set", index=index, mode=1)
+    return {index, bridge_index}
+
+
+def plug_in_again(host_interface: str, bridge: str, mtu: int) -> None:
+    """After the bridge was made anew. Raises: OSError, NetlinkError."""
     with IPRoute() as ipr:
-        index = require_index(host_interface)
-        ipr.link("set", index=index, master=require_index(bridge), mtu=mtu, state="up")
-        # A container that calls its own published port comes back through the port it left by (with br_netfilter).
-        ipr.brport("set", index=index, mode=1)
+        plug_in(ipr, host_interface, bridge, mtu)
 
 
-def add_pair_into(path: str, host_interface: str, interface: str) -> None:
+def wait_operational(ipr: IPRoute, indexes: Iterable[int]) -> None:
+    """Wait, a while at most, until these interfaces send.
+
+    The kernel tells an interface's queue of its peer's coming up by a work item. Until that has run, what is sent
+    is dropped, and a dropped ARP packet costs its sender a second.
+    """
+    deadline = time.monotonic() + OPERATIONAL_S
+    for index in indexes:
+        while ipr.get_links(index)[0].get_attr("IFLA_OPERSTATE") != "UP" and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+
+def add_pair_into(ipr: IPRoute, path: str, host_interface: str, interface: str) -> None:
     """As `add_pair`, from the host's side: the container's end is born inside the namespace behind `path`."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with IPRoute() as ipr:
-            ipr.link("add", ifname=host_interface, kind="veth", peer={"ifname": interface, "net_ns_fd": fd})
+        ipr.link("add", ifname=host_interface, kind="veth", peer={"ifname": interface, "net_ns_fd": fd})
     finally:
         os.close(fd)
 

@@ -78,6 +78,29 @@ def is_true(text: str) -> bool:
     return text in ("1", "t", "T", "true", "TRUE", "True")
 
 
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the administrator says of this daemon's networks: the options of dockerd's command line."""
+
+    bridge: str = ""  # the default bridge's interface; "" = one of our own
+    bip: str = ""  # its address and prefix; "" = the first free of the pools
+    mtu: int = DEFAULT_MTU  # of the default bridge
+    icc: bool = True  # containers on the default bridge may talk to each other
+    ip_masq: bool = True  # what leaves the default bridge gets the host's address
+    ip: str = "0.0.0.0"  # where ports of the default bridge are published; the wildcard: on both families
+    pools: tuple[tuple[str, int], ...] = ()  # (range, prefix length) of new subnets; () = dockerd's
+
+    def bridge_options(self, bridge: str) -> dict[str, str]:
+        """The default bridge's `Options`."""
+        return {
+            OPTION_DEFAULT_BRIDGE: "true",
+            OPTION_ICC: str(self.icc).lower(),
+            OPTION_MASQUERADE: str(self.ip_masq).lower(),
+            OPTION_HOST_BINDING: self.ip,
+            OPTION_BRIDGE_NAME: bridge,
+            OPTION_MTU: str(self.mtu),
+        }
+
+
 class EndpointRequest(msgspec.Struct, kw_only=True):
     """What a container asks of one network. Empty fields: whatever is free, whatever is usual."""
 

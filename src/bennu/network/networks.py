@@ -16,9 +16,10 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.errors import BennuError, Forbidden
 from bennu.network import host, links
+from bennu.network.addresses import DEFAULT_POOLS
 from bennu.network.catalogue import Catalogue, new_network_id
 from bennu.network.creation import NetworkRequest, plan_network
-from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Sandbox
+from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Sandbox, Settings
 from bennu.network.netns import finish, in_own_thread
 from bennu.network.nft import Firewall
 from bennu.network.pool import Graveyard, Namer, Pool, Prepared
@@ -43,16 +44,17 @@ class Networks:
         *,
         bridge: str = "",
         bip: str = "",
+        settings: Settings | None = None,
         on_event: EventSink | None = None,
         ready: int = 3,
     ) -> None:
+        """`bridge` and `bip` are `settings` in short; `ready` namespaces are kept for the next starts."""
         digest = hashlib.sha256(str(data_root.absolute()).encode()).digest()
         tag = digest.hex()[:8]
         is_default = data_root.absolute() == DEFAULT_ROOT
-        self.bridge = bridge or ("bennu0" if is_default else f"bennu-{tag}")
+        self._settings = settings or Settings(bridge=bridge, bip=bip)
+        self.bridge = self._settings.bridge or ("bennu0" if is_default else f"bennu-{tag}")
         self.table = "bennu" if is_default else f"bennu_{tag}"
-        self._named = bool(bridge)
-        self._bip = bip
         self.on_event = on_event
         self._global_id = digest[8:13]  # of our IPv6 networks
         self._namer = Namer(tag, exec_root / "netns")
@@ -75,10 +77,13 @@ class Networks:
         self._namer.folder.mkdir(parents=True, exist_ok=True)
         await self._catalogue.load()
         await self._catalogue.add_predefined()
-        await host.ensure_default_bridge(self._catalogue, self.bridge, self._bip, named=self._named)
+        busy = {endpoint.network_id for sandbox in known.values() for endpoint in sandbox.endpoints}
+        async with host.subnet_lock():  # until our routes are there for other daemons to see
+            await host.ensure_default_bridge(self._catalogue, self.bridge, self._settings)
+            await host.move_aside(self._catalogue, self._settings, busy)
+            for network in self._catalogue:
+                await self._raise_bridge(network)
         host.enable_forwarding()
-        for network in self._catalogue:
-            await self._raise_bridge(network)
         for container_id, sandbox in known.items():
             self._sandboxes.adopt(container_id, sandbox)
         await self._sandboxes.delete_leftovers()
@@ -169,6 +174,7 @@ class Networks:
                 interfaces=await in_own_thread(links.list_links),
                 routes=await host.used_subnets(but_of=ours),
                 global_id=self._global_id,
+                pools=self._settings.pools or DEFAULT_POOLS,
             )
             # On disk first: a bridge nobody remembers would stay for ever, a network without bridge gets it at open.
             await self._catalogue.add(network)

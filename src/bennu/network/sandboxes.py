@@ -170,7 +170,8 @@ class Sandboxes:
 
     async def _furnish(self, container_id: str, sandbox: Sandbox, prepared: Prepared) -> None:
         """Links, rules and name service at the same time. Raises: NetworkFailure, FirewallFailure."""
-        work = [in_own_thread(lambda: self._link_all(sandbox))]
+        plugs = self._plugs(sandbox, sandbox.endpoints, has_pair=True)
+        work = [in_own_thread(lambda: links.furnish(sandbox.netns, plugs))] if plugs else []
         if sandbox.ports:
             work.append(self._write_rules(self._forwards[container_id]))
         if sandbox.has_embedded_dns:
@@ -178,18 +179,21 @@ class Sandboxes:
             work.append(self.name_server.serve(container_id, sandbox, sockets))
         await all_of(work)
 
-    def _link_all(self, sandbox: Sandbox) -> None:
-        """Blocking, in a thread of its own: it ends inside the sandbox's namespace."""
-        connected = [(endpoint, self._network_of(endpoint)) for endpoint in sandbox.endpoints if endpoint.interface]
-        for endpoint, _ in connected[1:]:
-            links.add_pair_into(sandbox.netns, endpoint.host_interface, endpoint.interface)
-        for endpoint, network in connected:
-            links.plug_in(endpoint.host_interface, network.bridge, network.mtu)
-        if connected:
-            way_out = sandbox.gateway_endpoint()
-            netns.enter(sandbox.netns)
-            for endpoint, network in connected:
-                links.configure(endpoint, network.mtu, with_routes=endpoint is way_out)
+    def _plugs(self, sandbox: Sandbox, endpoints: Iterable[Endpoint], *, has_pair: bool) -> list[links.Plug]:
+        """`has_pair`: eth0's pair came with the namespace. Raises: NetworkFailure."""
+        way_out = sandbox.gateway_endpoint()
+        return [
+            links.Plug(
+                endpoint=endpoint,
+                bridge=network.bridge,
+                mtu=network.mtu,
+                with_routes=endpoint is way_out,
+                has_pair=has_pair and endpoint.interface == links.PREPARED_NAME,
+            )
+            for endpoint in endpoints
+            if endpoint.interface
+            for network in [self._network_of(endpoint)]
+        ]
 
     def _network_of(self, endpoint: Endpoint) -> Network:
         network = self._catalogue.get(endpoint.network_id)
@@ -205,7 +209,8 @@ class Sandboxes:
         endpoint = self._add_endpoint(container_id, sandbox, network, request)
         try:
             if endpoint.interface:
-                work = [in_own_thread(lambda: self._link_one(sandbox, endpoint, network))]
+                plugs = self._plugs(sandbox, [endpoint], has_pair=False)
+                work = [in_own_thread(lambda: links.furnish(sandbox.netns, plugs))]
                 if sandbox.has_embedded_dns and not self.name_server.serves(container_id):
                     work.append(self.name_server.serve(container_id, sandbox))
                 await all_of(work)
@@ -226,14 +231,6 @@ class Sandboxes:
             self.name_server.stop(container_id)
         await all_of([in_own_thread(lambda: self._set_way_out(sandbox))])
         await self._lead_ports(container_id, sandbox)
-
-    def _link_one(self, sandbox: Sandbox, endpoint: Endpoint, network: Network) -> None:
-        """Blocking, in a thread of its own."""
-        links.add_pair_into(sandbox.netns, endpoint.host_interface, endpoint.interface)
-        links.plug_in(endpoint.host_interface, network.bridge, network.mtu)
-        netns.enter(sandbox.netns)
-        way_out = sandbox.gateway_endpoint()
-        links.configure(endpoint, network.mtu, with_routes=endpoint is way_out)
 
     def _set_way_out(self, sandbox: Sandbox) -> None:
         """Blocking, in a thread of its own."""
@@ -359,9 +356,10 @@ class Sandboxes:
             state = present.get(endpoint.host_interface)
             if state is None:
                 log.warning("interface %s of a container is gone, making it anew", endpoint.host_interface)
-                netns.run_in_own_thread(lambda e=endpoint, n=network: self._link_one(sandbox, e, n))  # type: ignore[misc]
+                plugs = self._plugs(sandbox, [endpoint], has_pair=False)
+                netns.run_in_own_thread(lambda plugs=plugs: links.furnish(sandbox.netns, plugs))  # type: ignore[misc]
             elif state.master != network.bridge:
-                links.plug_in(endpoint.host_interface, network.bridge, network.mtu)
+                links.plug_in_again(endpoint.host_interface, network.bridge, network.mtu)
 
 
 def next_interface(endpoints: Iterable[Endpoint]) -> str:
