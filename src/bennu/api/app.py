@@ -15,22 +15,28 @@ from bennu.api import (
     logs,
     metrics,
     networks,
+    nodes,
+    secrets,
+    services,
     stats,
+    swarm,
     system,
+    tasks,
     volumes,
 )
 from bennu.api.assembly import assemble
+from bennu.cluster import Cluster
 from bennu.engine.engine import Engine
 
 
-def make_app(engine: Engine) -> web.Application:
-    """All of the API, answering for `engine`."""
-    return assemble(all_routes(engine))
+def make_app(engine: Engine, cluster: Cluster) -> web.Application:
+    """All of the API, answering for `engine` and the swarm it may be in."""
+    return assemble(all_routes(engine, cluster))
 
 
-def all_routes(engine: Engine) -> list[web.RouteDef]:
+def all_routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
     return [
-        *system.routes(engine),
+        *system.routes(engine, cluster),
         *containers.routes(engine),
         *attach.routes(engine),
         *exec.routes(engine),
@@ -43,6 +49,11 @@ def all_routes(engine: Engine) -> list[web.RouteDef]:
         *networks.routes(engine),
         *volumes.routes(engine),
         *deaths.routes(engine),
+        *swarm.routes(cluster),
+        *nodes.routes(cluster),
+        *services.routes(cluster),
+        *tasks.routes(cluster),
+        *secrets.routes(cluster),
         *metrics.routes(engine),
         *absent.routes(),
     ]

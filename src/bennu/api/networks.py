@@ -107,10 +107,10 @@ def network_filter(asked: Filters, in_use: Callable[[Network], bool]) -> Callabl
 
     def fits(network: Network) -> bool:
         tests = {
-            "driver": lambda value: value == network.driver,
+            "driver": lambda value: value == shown_driver(network),
             "id": lambda value: _matches(value, network.id),
             "name": lambda value: _matches(value, network.name),
-            "scope": lambda value: value == "local",
+            "scope": lambda value: value == network.scope,
             "type": lambda value: (value == "builtin") == network.is_predefined,
         }
         return (
@@ -120,6 +120,10 @@ def network_filter(asked: Filters, in_use: Callable[[Network], bool]) -> Callabl
         )
 
     return fits
+
+
+def shown_driver(network: Network) -> str:
+    return "overlay" if network.scope == "swarm" else network.driver
 
 
 def _matches(pattern: str, text: str) -> bool:
@@ -136,8 +140,8 @@ def network_json(network: Network, endpoints: dict[str, Endpoint]) -> Json:
         "Name": network.name,
         "Id": network.id,
         "Created": rfc3339(network.created_ns),
-        "Scope": "local",
-        "Driver": network.driver,
+        "Scope": network.scope,
+        "Driver": shown_driver(network),
         "EnableIPv4": True,
         "EnableIPv6": network.enable_ipv6,
         "IPAM": {

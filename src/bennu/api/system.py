@@ -24,6 +24,7 @@ from bennu.api.query import api_minor
 from bennu.api.times import rfc3339
 from bennu.api.versions import API_VERSION, MIN_API_VERSION
 from bennu.api.volumes import volume_json
+from bennu.cluster import Cluster
 from bennu.engine.container import Container
 from bennu.engine.defaults import is_cgroup_v2
 from bennu.engine.engine import Engine
@@ -32,7 +33,7 @@ from bennu.lifecycle.status import State
 from bennu.volumes import Volume
 
 NO_CACHE: Final = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
-PING: Final = NO_CACHE | {"Builder-Version": "1", "Swarm": "inactive"}
+PING: Final = NO_CACHE | {"Builder-Version": "1"}
 REGISTRY: Final = "https://index.docker.io/v1/"
 REGISTRIES: Final = {
     "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
@@ -52,23 +53,17 @@ NO_SWARM: Final = {
 Json = dict[str, Any]
 
 
-def routes(engine: Engine) -> list[web.RouteDef]:
-    api = System(engine)
+def routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
+    api = System(engine, cluster)
     return [
-        web.route("GET", "/_ping", ping),
-        web.route("HEAD", "/_ping", ping),
+        web.route("GET", "/_ping", api.ping),
+        web.route("HEAD", "/_ping", api.ping),
         web.route("GET", "/version", version),
         web.route("GET", "/info", api.info),
         web.route("GET", "/system/df", api.disk_usage),
         web.route("POST", "/auth", auth),
         web.route("GET", "/plugins", plugins),
     ]
-
-
-async def ping(request: web.Request) -> web.Response:
-    if request.method == "HEAD":
-        return web.Response(headers=PING | {"Content-Length": "0"}, content_type="text/plain", charset="utf-8")
-    return web.Response(text="OK", headers=PING, content_type="text/plain", charset="utf-8")
 
 
 async def auth(request: web.Request) -> web.Response:
@@ -103,8 +98,15 @@ async def version(request: web.Request) -> web.Response:
 
 
 class System:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, cluster: Cluster) -> None:
         self._engine = engine
+        self._cluster = cluster
+
+    async def ping(self, request: web.Request) -> web.Response:
+        headers = PING | {"Swarm": "active/manager" if self._cluster.is_active else "inactive"}
+        if request.method == "HEAD":
+            return web.Response(headers=headers | {"Content-Length": "0"}, content_type="text/plain", charset="utf-8")
+        return web.Response(text="OK", headers=headers, content_type="text/plain", charset="utf-8")
 
     async def info(self, request: web.Request) -> web.Response:
         return answer(self._containers() | self._engine_facts() | await asyncio.to_thread(host_facts))

@@ -16,6 +16,7 @@ from typing import Final
 
 from bennu.api.app import make_app
 from bennu.api.serve import ApiServer
+from bennu.cluster import open_cluster
 from bennu.daemon.options import Options
 from bennu.daemon.sockets import hold_roots, open_listeners
 from bennu.engine.engine import EngineOptions, open_engine
@@ -58,8 +59,8 @@ async def serve(options: Options) -> None:
     loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP: no setting can be changed while bennud runs")
     listeners = open_listeners(options.hosts, options.group)
     try:
-        async with open_engine(engine_options(options)) as engine:
-            server = ApiServer(make_app(engine))
+        async with open_engine(engine_options(options)) as engine, open_cluster(engine) as cluster:
+            server = ApiServer(make_app(engine, cluster))
             await server.start([listener.socket for listener in listeners])
             for host in options.hosts:
                 log.info("API listen on %s", host.removeprefix("unix://"))

@@ -73,16 +73,16 @@ class Journal:
         self._last_ns = self._floor_ns = self._shown_ns = max(newest, time.time_ns())
         self._count = await self._store.count_prefix(PREFIX)
 
-    async def commit(self, writes: Sequence[Put | Delete], events: Sequence[Event]) -> None:
+    async def commit(self, writes: Sequence[Put | Delete], events: Sequence[Event]) -> int:
         """Write a change and the events that announce it as one transaction; then wake the readers.
 
-        Raises: Unavailable when the disk refuses (nothing written, nothing announced).
+        Answers the store's revision of it. Raises: Unavailable when the disk refuses (nothing written, nothing announced).
         """
         for item in events:
             self._last_ns = max(time.time_ns(), self._last_ns + 1)
             item.time_nano, item.time = self._last_ns, self._last_ns // 10**9
         puts = [Put(f"{PREFIX}{item.time_nano:020d}", _encode(item)) for item in events]
-        await self._store.commit(Transaction([*writes, *puts]))
+        revision = await self._store.commit(Transaction([*writes, *puts]))
         if events:
             self._show(events)
             self._count += len(events)
@@ -90,6 +90,7 @@ class Journal:
             if self._until_prune <= 0:
                 self._until_prune = PRUNE_EVERY
                 await self._prune()
+        return revision
 
     async def publish(self, kind: str, action: str, actor_id: str, attributes: Mapping[str, str]) -> None:
         """An event that announces no change of state of ours (exec, resize, image pull, …)."""

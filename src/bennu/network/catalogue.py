@@ -18,7 +18,10 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Network).decode
 
 
-def new_network_id() -> str:
+def new_network_id(*, in_swarm: bool = False) -> str:
+    """64 hexadecimal digits; 25 of base 36 for a network of a swarm."""
+    if in_swarm:
+        return "".join(secrets.choice("0123456789abcdefghijklmnopqrstuvwxyz") for _ in range(25))
     return secrets.token_hex(32)
 
 

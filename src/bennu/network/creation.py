@@ -80,6 +80,7 @@ def plan_network(
     routes: Sequence[Subnet],
     global_id: bytes,
     pools: Sequence[tuple[str, int]] = DEFAULT_POOLS,
+    in_swarm: bool = False,
 ) -> Network:
     """The network to be.
 
@@ -89,10 +90,11 @@ def plan_network(
         routes: where the host's own routes lead.
         global_id: 40 random bits, the same for all networks of this host.
         pools: where subnets nobody named come from.
+        in_swarm: whether overlay networks can be made.
     Raises: InvalidParameter, Forbidden, Conflict, NotFound, NotImplementedHere, NoFreeSubnet.
     """
     _check_name(request.name, present)
-    _check_driver(request)
+    _check_driver(request, in_swarm)
     options = dict(request.options or {})
     network = Network(
         id=network_id,
@@ -105,6 +107,7 @@ def plan_network(
         options=options,
         ipam_options=request.ipam.options if request.ipam else {},
         bridge=options.get(OPTION_BRIDGE_NAME) or f"br-{network_id[:12]}",
+        scope="swarm" if request.driver == "overlay" else "local",
     )
     _check_options(network, present, interfaces)
     network.ipam = _plan_ipam(request, present, routes, global_id, pools)
@@ -120,16 +123,22 @@ def _check_name(name: str, present: Iterable[Network]) -> None:
         raise Conflict(f"network with name {name} already exists")
 
 
-def _check_driver(request: NetworkRequest) -> None:
+def _check_driver(request: NetworkRequest, in_swarm: bool) -> None:
     driver = request.driver or "bridge"
     if request.config_only or (request.config_from or {}).get("Network"):
         raise NotImplementedHere("configuration-only networks are not implemented")
     if request.ingress:
-        raise Forbidden(NEED_SWARM)
+        raise NotImplementedHere("an ingress network of one's own is not implemented") if in_swarm else Forbidden(
+            NEED_SWARM
+        )
     if driver in ("host", "null", "none"):
         raise Forbidden(f'only one instance of "{driver}" network is allowed')
     if driver == "overlay" or request.scope == "swarm":
-        raise Forbidden(NEED_SWARM)
+        if not in_swarm:
+            raise Forbidden(NEED_SWARM)
+        if driver != "overlay":
+            raise NotImplementedHere(f"networks of scope swarm and driver {driver} are not implemented")
+        driver = "bridge"
     if driver in OTHER_DRIVERS:
         raise NotImplementedHere(f"network driver {driver} is not implemented")
     if driver != "bridge":

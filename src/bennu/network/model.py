@@ -43,6 +43,7 @@ class Network(msgspec.Struct, kw_only=True):
     ipam_options: dict[str, str] | None = None
     ipam: list[Ipam] = msgspec.field(default_factory=list)
     bridge: str = ""  # the kernel's interface; "" for host and none
+    scope: str = "local"  # swarm: an overlay network, which on one node is a bridge
     foreign: bool = False  # the interface is the administrator's: never changed, never deleted
 
     @property

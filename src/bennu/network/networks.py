@@ -19,6 +19,7 @@ from bennu.network import host, links
 from bennu.network.addresses import DEFAULT_POOLS
 from bennu.network.catalogue import Catalogue, new_network_id
 from bennu.network.creation import NetworkRequest, plan_network
+from bennu.network.ingress import Ingress, IngressPort
 from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Sandbox, Settings
 from bennu.network.netns import finish, in_own_thread
 from bennu.network.nft import Firewall
@@ -56,10 +57,13 @@ class Networks:
         self.bridge = self._settings.bridge or ("bennu0" if is_default else f"bennu-{tag}")
         self.table = "bennu" if is_default else f"bennu_{tag}"
         self.on_event = on_event
+        self.in_swarm: Callable[[], bool] = lambda: False  # set by the cluster, as is the next
+        self.before_removal: Callable[[Network], Awaitable[None]] = _allow
         self._global_id = digest[8:13]  # of our IPv6 networks
         self._namer = Namer(tag, exec_root / "netns")
         self._catalogue = Catalogue(store)
         self._bridged: dict[str, BridgeRules] = {}  # networks whose bridge is up, by id
+        self._ingress = Ingress(store)
         self._firewall = Firewall(self.table, self._plan)
         self._graveyard = Graveyard()
         self._pool = Pool(self._namer, self._graveyard, ready, self._has_names)
@@ -88,6 +92,7 @@ class Networks:
             self._sandboxes.adopt(container_id, sandbox)
         await self._sandboxes.delete_leftovers()
         await self._sandboxes.restore()
+        await self._ingress.load()
         await self._firewall.rewrite()
         self._spawn(self._pool.keep_full(), "prepare network namespaces")
         self._spawn(self._graveyard.keep_burying(), "delete network namespaces")
@@ -168,12 +173,13 @@ class Networks:
             ours = [network.bridge for network in self._catalogue if network.bridge]
             network = plan_network(
                 request,
-                network_id=new_network_id(),
+                network_id=new_network_id(in_swarm=request.driver == "overlay"),
                 created_ns=time.time_ns(),
                 present=self.all(),
                 interfaces=await in_own_thread(links.list_links),
                 routes=await host.used_subnets(but_of=ours),
                 global_id=self._global_id,
+                in_swarm=self.in_swarm(),
                 pools=self._settings.pools or DEFAULT_POOLS,
             )
             # On disk first: a bridge nobody remembers would stay for ever, a network without bridge gets it at open.
@@ -190,6 +196,7 @@ class Networks:
 
     async def remove(self, ref: str) -> Network:
         """Raises: NotFound; Forbidden when predefined or in use."""
+        await self.before_removal(self.find(ref))
         async with self._changing:
             network = self.find(ref)
             if network.is_predefined:
@@ -298,10 +305,26 @@ class Networks:
         """The container is called differently from now on, in the DNS too."""
         self._sandboxes.rename(container_id, name)
 
+    # --- services -----------------------------------------------------------------------------------------------
+
+    @property
+    def ingress(self) -> tuple[IngressPort, ...]:
+        """The published ports of services and the tasks behind them."""
+        return self._ingress.ports
+
+    async def set_ingress(self, ports: Sequence[IngressPort]) -> None:
+        """Replace them all, in one change; when this returns the kernel sends new connections only there.
+
+        Durable: a new daemon's rules begin with it. Raises: BennuError.
+        """
+        await self._ingress.save(ports)
+        await self._firewall.apply()
+
     # --- agreeing with the kernel -------------------------------------------------------------------------------
 
     def _plan(self) -> Plan:
-        return Plan(tuple(self._bridged[key] for key in sorted(self._bridged)), self._sandboxes.forwards())
+        bridges = tuple(self._bridged[key] for key in sorted(self._bridged))
+        return Plan(bridges, self._sandboxes.forwards(), self._ingress.ports)
 
     async def _keep_reconciled(self) -> None:
         while True:
@@ -329,3 +352,7 @@ class Networks:
 async def _lower_bridge(network: Network) -> None:
     if network.bridge and not network.foreign:
         await in_own_thread(lambda: links.remove_link(network.bridge))
+
+
+async def _allow(network: Network) -> None:
+    """Nobody else is asked."""

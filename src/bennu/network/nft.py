@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from bennu.errors import BennuError
+from bennu.network.ingress import render_ingress_change
 from bennu.network.rules import Plan, chains_of, render_change, render_removal, render_table
 from bennu.process import run
 
@@ -94,6 +95,7 @@ class Firewall:
         before = self._applied
         if before is not None and before.bridges == plan.bridges:
             change = render_change(self.table, before.forwards, plan.forwards)
+            change += render_ingress_change(self.table, before.ingress, plan.ingress)
             if not change:
                 return
             try:
@@ -124,7 +126,9 @@ def count_listing(listing: bytes) -> tuple[int, int]:
 
 def count_plan(plan: Plan) -> tuple[int, int]:
     """The same of a plan."""
-    return sum(len(lines) - 1 for lines in chains_of(plan).values()) + 1, len(plan.forwards)
+    hooks = ("type ", "policy ")  # a chain's first line is no rule where it says where the kernel hooks it
+    rules = sum(1 for lines in chains_of(plan).values() for line in lines if not line.startswith(hooks))
+    return rules, len(plan.forwards)
 
 
 def read_generation() -> int:

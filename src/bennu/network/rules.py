@@ -6,7 +6,7 @@ there are, and a change is a few elements, not a new rule set.
 
 How packets go:
 
-    prerouting, output   a local address and a published port → the container (dnat)
+    prerouting, output   a local address and a published port → one of the service's tasks, or the container (dnat)
     forward              answers, traffic within one network, published ports and what leaves pass;
                          everything else towards a container is dropped (other networks, unpublished ports)
     postrouting          what leaves a network gets the host's address; so does what comes back to the network it
@@ -19,6 +19,8 @@ import ipaddress
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+from bennu.network.ingress import IngressPort, render_ingress
 
 MAPS: Final = {
     "port4": "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
@@ -71,6 +73,7 @@ class Plan:
 
     bridges: tuple[BridgeRules, ...] = ()
     forwards: frozenset[Forward] = field(default=frozenset())
+    ingress: tuple[IngressPort, ...] = ()
 
 
 def render_table(table: str, plan: Plan) -> str:
@@ -86,8 +89,9 @@ def render_table(table: str, plan: Plan) -> str:
 
 
 def chains_of(plan: Plan) -> dict[str, list[str]]:
-    """The lines of each chain. All but `published`, which is only jumped to, begin with where the kernel hooks it."""
+    """The lines of each chain. All but `services` and `published`, which are only jumped to, begin with where the kernel hooks it."""
     return {
+        "services": render_ingress(plan.ingress),
         "published": _published(),
         "guard": _guard(plan.bridges),
         "prerouting": _prerouting(),
@@ -122,6 +126,7 @@ def _emptied(table: str) -> Sequence[str]:
 
 def _published() -> list[str]:
     return [
+        "jump services",
         "dnat ip to ip daddr . meta l4proto . th dport map @port4",
         "dnat ip to meta l4proto . th dport map @any4",
         "dnat ip6 to ip6 daddr . meta l4proto . th dport map @port6",

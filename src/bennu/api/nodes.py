@@ -1,0 +1,62 @@
+"""`/nodes`."""
+
+from aiohttp import web
+
+from bennu.api.answer import answer, empty
+from bennu.api.body import read_body
+from bennu.api.query import filters, flag
+from bennu.api.service_shapes import NodeSpecBody, node_json
+from bennu.api.swarm import read_version
+from bennu.cluster import Cluster
+from bennu.cluster.records import NodeRow
+
+FILTERS = frozenset({"id", "name", "label", "node.label", "role", "membership"})
+
+
+def routes(cluster: Cluster) -> list[web.RouteDef]:
+    api = Nodes(cluster)
+    return [
+        web.route("GET", "/nodes", api.list),
+        web.route("GET", "/nodes/{id}", api.inspect),
+        web.route("DELETE", "/nodes/{id}", api.remove),
+        web.route("POST", "/nodes/{id}/update", api.update),
+    ]
+
+
+class Nodes:
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def list(self, request: web.Request) -> web.Response:
+        self._cluster.cluster  # noqa: B018 - raises outside a swarm
+        asked = filters(request)
+        asked.check(FILTERS)
+
+        def fits(row: NodeRow) -> bool:
+            tests = {
+                "id": row.id.startswith,
+                "name": row.node.hostname.startswith,
+                "role": lambda value: value == row.node.role.value,
+                "membership": lambda value: value == "accepted",
+            }
+            return (
+                all(not asked.all(key) or any(map(test, asked.all(key))) for key, test in tests.items())
+                and asked.labels_match(row.node.engine_labels)
+                and asked.labels_match(row.node.labels, "node.label")
+            )
+
+        return answer([node_json(row) for row in self._cluster.state.nodes if fits(row)])
+
+    async def inspect(self, request: web.Request) -> web.Response:
+        return answer(node_json(self._cluster.find_node(request.match_info["id"])))
+
+    async def update(self, request: web.Request) -> web.Response:
+        version = read_version(request, "node")
+        body = await read_body(request, NodeSpecBody)
+        spec = {"Name": body.name, "Labels": body.labels, "Role": body.role, "Availability": body.availability}
+        await self._cluster.update_node(request.match_info["id"], spec, version)
+        return empty()
+
+    async def remove(self, request: web.Request) -> web.Response:
+        await self._cluster.remove_node(request.match_info["id"], force=flag(request, "force"))
+        return empty()

@@ -1,0 +1,105 @@
+"""`/services`."""
+
+from typing import Final
+
+from aiohttp import web
+
+from bennu.api.answer import answer, empty
+from bennu.api.body import read_body_or_none
+from bennu.api.query import Filters, filters, flag, text
+from bennu.api.service_shapes import service_json, service_status_json
+from bennu.api.swarm import read_version
+from bennu.cluster import Cluster
+from bennu.cluster.records import ServiceRow
+from bennu.cluster.translate import mode_json
+from bennu.cluster.wire import ServiceSpecWire
+from bennu.errors import InvalidParameter
+
+FILTERS: Final = frozenset({"id", "name", "label", "mode", "runtime"})
+MODES: Final = {
+    "Replicated": "replicated",
+    "Global": "global",
+    "ReplicatedJob": "replicated-job",
+    "GlobalJob": "global-job",
+}
+STATUS_WORDS: Final = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False, "": False}
+
+
+def routes(cluster: Cluster) -> list[web.RouteDef]:
+    api = Services(cluster)
+    return [
+        web.route("GET", "/services", api.list),
+        web.route("POST", "/services/create", api.create),
+        web.route("GET", "/services/{id}", api.inspect),
+        web.route("DELETE", "/services/{id}", api.remove),
+        web.route("POST", "/services/{id}/update", api.update),
+    ]
+
+
+class Services:
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def list(self, request: web.Request) -> web.Response:
+        self._cluster.cluster  # noqa: B018 - raises outside a swarm
+        asked = filters(request)
+        asked.check(FILTERS)
+        wanted = text(request, "status")
+        if wanted.lower() not in STATUS_WORDS:
+            why = f'strconv.ParseBool: parsing "{wanted[:100]}": invalid syntax'
+            raise InvalidParameter(f"invalid value for status: {wanted[:100]}: {why}")
+        state = self._cluster.state
+        rows = sorted((row for row in state.services if _fits(row, asked)), key=lambda row: row.id)
+        shown = [service_json(row, insert_defaults=flag(request, "insertDefaults")) for row in rows]
+        if STATUS_WORDS[wanted.lower()]:
+            for row, entry in zip(rows, shown, strict=True):
+                entry["ServiceStatus"] = service_status_json(row, state.tasks_of(row.id), state.nodes.rows)
+        return answer(shown)
+
+    async def inspect(self, request: web.Request) -> web.Response:
+        row = self._cluster.find_service(request.match_info["id"])
+        return answer(service_json(row, insert_defaults=flag(request, "insertDefaults")))
+
+    async def create(self, request: web.Request) -> web.Response:
+        self._cluster.cluster  # noqa: B018
+        wire = await _read_spec(request)
+        service_id = await self._cluster.create_service(wire, request.headers.get("X-Registry-Auth", ""))
+        return answer({"ID": service_id, "Warnings": None}, 201)
+
+    async def update(self, request: web.Request) -> web.Response:
+        self._cluster.cluster  # noqa: B018
+        version = read_version(request, "service")
+        wire = await _read_spec(request)
+        await self._cluster.update_service(
+            request.match_info["id"],
+            wire,
+            version,
+            registry_auth=request.headers.get("X-Registry-Auth") or None,
+            auth_from=text(request, "registryAuthFrom"),
+            rollback=text(request, "rollback"),
+        )
+        return answer({"Warnings": None})
+
+    async def remove(self, request: web.Request) -> web.Response:
+        await self._cluster.remove_service(request.match_info["id"])
+        return empty()
+
+
+async def _read_spec(request: web.Request) -> ServiceSpecWire:
+    wire = await read_body_or_none(request, ServiceSpecWire)
+    if wire is None:
+        raise InvalidParameter("got EOF while reading request body")
+    return wire
+
+
+def _fits(row: ServiceRow, asked: Filters) -> bool:
+    mode = MODES[next(iter(mode_json(row.service.spec.mode)))]
+    tests = {
+        "id": row.id.startswith,
+        "name": row.name.startswith,
+        "mode": lambda value: value == mode,
+        "runtime": lambda value: value == "container",
+    }
+    return all(
+        not asked.all(key) or any(map(test, asked.all(key))) for key, test in tests.items()
+    ) and asked.labels_match(row.labels)

@@ -1,0 +1,5 @@
+"""Services made real: the manager's loop over the stored state, and the agent of this node."""
+
+from bennu.cluster.cluster import Cluster, open_cluster
+
+__all__ = ["Cluster", "open_cluster"]

@@ -1,0 +1,227 @@
+"""What is wrong with a service's specification, in the words of the original's control layer."""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from bennu.cluster.errors import invalid
+from bennu.cluster.wire import ContainerSpec, Mode, Resources, ServiceSpecWire, TaskTemplate, UpdateConfigWire
+from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
+from bennu.model import Healthcheck
+from bennu.orchestration.constraints import parse_constraints
+from bennu.orchestration.templates import BadTemplate, TemplateContext, expand, expand_env
+
+NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?\Z", re.ASCII)
+MAX_NAME: Final = 63
+MIN_CPU: Final = 10**6
+MIN_MEMORY: Final = 4 * 1024 * 1024
+MILLISECOND: Final = 10**6
+REFERENCE: Final = re.compile(r"[a-z0-9]+([._:/@-]+[A-Za-z0-9_.-]+)*\Z", re.ASCII)
+VOLUME_KINDS: Final = ("bind", "volume", "tmpfs")
+
+
+def check_spec(wire: ServiceSpecWire) -> None:
+    """Raises: BennuError with the status and words clients know; NotImplementedHere naming a field."""
+    check_name(wire.name)
+    _check_mode(wire.mode)
+    _check_template(wire.task_template)
+    for prefix, config in (("update", wire.update_config), ("rollback", wire.rollback_config)):
+        if config is not None:
+            _check_update(prefix, config)
+            if wire.mode and (wire.mode.replicated_job or wire.mode.global_job is not None):
+                raise invalid(f"Jobs may not have {'an update' if prefix == 'update' else 'a rollback'} config")
+    _check_endpoint(wire)
+
+
+def check_name(name: str) -> None:
+    if not NAME.match(name):
+        raise invalid("name must be valid as a DNS name component")
+    if len(name) > MAX_NAME:
+        raise invalid("name must be 63 characters or fewer")
+
+
+def _check_mode(mode: Mode | None) -> None:
+    if mode is None:
+        return
+    named = [part for part in (mode.replicated, mode.global_, mode.replicated_job, mode.global_job) if part is not None]
+    if len(named) > 1:
+        raise InvalidParameter("must specify only one service mode")
+    numbers: list[int | None] = []
+    if mode.replicated:
+        numbers = [mode.replicated.replicas]
+    if mode.replicated_job:
+        numbers = [mode.replicated_job.max_concurrent, mode.replicated_job.total_completions]
+    for number in numbers:
+        if number is not None and number < 0:
+            raise InvalidParameter(
+                f"json: cannot unmarshal number {number} into Go struct field ReplicatedService of type uint64"
+            )
+
+
+def _check_template(template: TaskTemplate) -> None:
+    if template.runtime not in ("", "container"):
+        known = template.runtime in ("plugin", "attachment")
+        raise (
+            NotImplementedHere(f"services of runtime {template.runtime} are not implemented")
+            if known
+            else (InvalidParameter("unsupported runtime"))
+        )
+    if template.plugin_spec is not None:
+        raise NotImplementedHere("TaskTemplate.PluginSpec is not implemented")
+    if template.network_attachment_spec is not None or template.container_spec is None:
+        raise InvalidParameter("mismatched Runtime and *Spec fields")
+    _check_restart(template)
+    _check_resources(template.resources)
+    placement = template.placement
+    if placement and placement.constraints:
+        try:
+            parse_constraints(tuple(placement.constraints))
+        except BennuError as error:
+            raise BennuError(str(error)) from None  # a broken constraint is a 500 there
+    _check_container(template.container_spec)
+
+
+def _check_restart(template: TaskTemplate) -> None:
+    policy = template.restart_policy
+    if policy is None:
+        return
+    if policy.condition not in ("", "none", "on-failure", "any"):
+        raise InvalidParameter(f'invalid RestartCondition: "{policy.condition}"')
+    for name, value in (("delay", policy.delay), ("window", policy.window)):
+        if value is not None and value < 0:
+            raise invalid(f"TaskSpec: restart-{name} cannot be negative")
+
+
+def _check_resources(resources: Resources | None) -> None:
+    if resources is None:
+        return
+    for part in (resources.limits, resources.reservations):
+        if part is None:
+            continue
+        if part.nano_cpus and part.nano_cpus < MIN_CPU:
+            raise invalid(f"invalid cpu value {part.nano_cpus / 1e9:g}: Must be at least 0.001")
+        if part.memory_bytes and part.memory_bytes < MIN_MEMORY:
+            raise invalid(f"invalid memory value {part.memory_bytes}: Must be at least 4MiB")
+    reserved = resources.reservations
+    if reserved and any(item.named_resource_spec for item in reserved.generic_resources or ()):
+        raise invalid("cannot use generic resources with a name in a reservation")
+
+
+def _check_container(spec: ContainerSpec) -> None:
+    if not spec.image:
+        raise invalid("ContainerSpec: image reference must be provided")
+    if not REFERENCE.match(spec.image):
+        raise invalid(f'ContainerSpec: "{spec.image}" is not a valid repository/tag')
+    _check_targets(spec)
+    if spec.healthcheck is not None:
+        _check_health(spec.healthcheck)
+    if spec.stop_grace_period is not None and spec.stop_grace_period < 0:
+        raise invalid("ContainerSpec: stop-grace-period cannot be negative")
+    _check_unhonoured(spec)
+    check_templates(spec)
+
+
+def _check_targets(spec: ContainerSpec) -> None:
+    seen: set[str] = set()
+    for mount in spec.mounts or ():
+        if mount.type == "cluster":
+            raise NotImplementedHere("cluster volumes (CSI) are not implemented")
+        if mount.type not in VOLUME_KINDS:
+            raise InvalidParameter(f'invalid MountType: "{mount.type}"')
+        if not mount.target:
+            raise invalid("ContainerSpec: mount target must be provided")
+        if mount.target in seen:
+            raise invalid(f"ContainerSpec: duplicate mount point: {mount.target}")
+        seen.add(mount.target)
+    _check_references("secret", [(s.secret_name, s.file.name if s.file else "") for s in spec.secrets or ()])
+    for config in spec.configs or ():
+        if config.file is None and config.runtime is None:
+            raise InvalidParameter("invalid Config: either File or Runtime should be set")
+        if config.runtime is not None:
+            raise NotImplementedHere("configs as credential specs (Runtime) are not implemented")
+    _check_references("config", [(c.config_name, c.file.name if c.file else "") for c in spec.configs or ()])
+
+
+def _check_references(kind: str, references: Iterable[tuple[str, str]]) -> None:
+    targets: dict[str, str] = {}
+    for name, target in references:
+        if target in targets:
+            raise invalid(f"{kind} references '{targets[target]}' and '{name}' have a conflicting target: '{target}'")
+        targets[target] = name
+
+
+def _check_health(check: Healthcheck) -> None:
+    for name, value in (
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+    ):
+        if value != 0 and value < MILLISECOND:
+            raise invalid(f"ContainerSpec: {name} in HealthConfig cannot be less than 1ms")
+    if check.retries < 0:
+        raise invalid("ContainerSpec: Retries in HealthConfig cannot be negative")
+
+
+def _check_unhonoured(spec: ContainerSpec) -> None:
+    privileges = spec.privileges
+    if privileges is None:
+        return
+    for name, value in (
+        ("CredentialSpec", privileges.credential_spec),
+        ("SELinuxContext", privileges.se_linux_context),
+    ):
+        if value:
+            raise NotImplementedHere(f"ContainerSpec.Privileges.{name} is not implemented")
+    if privileges.seccomp and privileges.seccomp.get("Mode", "default") not in ("default", "unconfined"):
+        raise NotImplementedHere("custom seccomp profiles of services are not implemented")
+    if privileges.app_armor and privileges.app_armor.get("Mode", "default") not in ("default", "disabled"):
+        raise invalid(f"unrecognized AppArmor mode {privileges.app_armor.get('Mode')}")
+
+
+def check_templates(spec: ContainerSpec) -> None:
+    """Templates that no task could expand are refused when the service is made. Raises: BennuError."""
+    context = TemplateContext(slot=1)
+    try:
+        expand_env(spec.env or (), context)
+        expand(spec.hostname, context)
+        for mount in spec.mounts or ():
+            expand(mount.source, context)
+            expand(mount.target, context)
+    except BadTemplate as error:
+        if "map has no entry" not in str(error):
+            raise invalid(str(error)) from None
+
+
+def _check_update(prefix: str, config: UpdateConfigWire) -> None:
+    if config.failure_action not in ("", "pause", "continue", "rollback"):
+        raise InvalidParameter(f"unrecognized update failure action {config.failure_action}")
+    if config.order not in ("", "stop-first", "start-first"):
+        raise InvalidParameter(f"unrecognized update order {config.order}")
+    if config.delay < 0:
+        raise invalid(f"TaskSpec: {prefix}-delay cannot be negative")
+    if config.monitor < 0:
+        raise invalid(f"TaskSpec: {prefix}-monitor cannot be negative")
+    if not 0 <= config.max_failure_ratio <= 1:
+        raise invalid(f"TaskSpec: {prefix}-maxfailureratio cannot be less than 0 or bigger than 1")
+
+
+def _check_endpoint(wire: ServiceSpecWire) -> None:
+    endpoint = wire.endpoint_spec
+    if endpoint is None:
+        return
+    if endpoint.mode not in ("", "vip", "dnsrr"):
+        raise InvalidParameter(f'invalid resolution mode: "{endpoint.mode}"')
+    taken: set[tuple[str, int, str]] = set()
+    for port in endpoint.ports or ():
+        if not 0 < port.target_port <= 65535 or not 0 <= port.published_port <= 65535:
+            raise invalid("EndpointSpec: port numbers must be between 1 and 65535")
+        ingress = port.publish_mode != "host"
+        if ingress and endpoint.mode == "dnsrr":
+            raise invalid("EndpointSpec: port published with ingress mode can't be used with dnsrr mode")
+        if port.protocol == "sctp":
+            raise NotImplementedHere("publishing SCTP ports is not implemented")
+        key = (port.protocol or "tcp", port.published_port, "ingress" if ingress else "host")
+        if port.published_port and key in taken:
+            raise invalid("EndpointSpec: duplicate published ports provided")
+        taken.add(key)

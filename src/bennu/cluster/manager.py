@@ -1,0 +1,333 @@
+"""The manager: reads the state, asks the pure core, writes its answer, waits for a change or an instant.
+
+Law: it decides nothing. One round takes in the agents' reports, looks at every service that something happened to until
+the core is satisfied, and writes all of it in one transaction; a manager that dies anywhere is continued by the next.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from bennu.cluster.ids import new_id
+from bennu.cluster.records import Attachment, BoundPort, NodeRow, ServiceRow, TaskRow
+from bennu.cluster.state import Change, Changed, State
+from bennu.cluster.telling import service_event
+from bennu.errors import BennuError
+from bennu.orchestration.actions import (
+    Action,
+    AssignTask,
+    CreateTask,
+    DeleteTask,
+    EndTask,
+    Plan,
+    RefuseTask,
+    RollBack,
+    SetDesired,
+    SetNodeState,
+    SetRollout,
+    Wait,
+)
+from bennu.orchestration.apply import allocate, apply_to_service, apply_to_task, new_task
+from bennu.orchestration.clock import SteadyClock
+from bennu.orchestration.fleet import Fleet
+from bennu.orchestration.model import Node, NodeId, Service, ServiceId, Task, TaskId
+from bennu.orchestration.nodes import apply_to_node, decide_node, enforce, orphan_tasks
+from bennu.orchestration.observe import Report, observe
+from bennu.orchestration.placement import place
+from bennu.orchestration.reconcile import reconcile, reconcile_removed
+from bennu.orchestration.states import NodeState, TaskState
+
+LOOKS_UNTIL_SETTLED: Final = 100
+KEPT_REASONS: Final = 40
+RETRY_S: Final = 1.0
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an agent knows of a task's container beside its state; empty fields leave what is known."""
+
+    container_id: str = ""
+    pid: int | None = None
+    bound: tuple[BoundPort, ...] | None = None
+    attachments: tuple[Attachment, ...] | None = None
+
+
+@dataclass(slots=True)
+class Round:
+    """One look: what has changed since the last commit, not yet written."""
+
+    change: Change = field(default_factory=Change)
+    tasks: dict[str, dict[TaskId, TaskRow]] = field(default_factory=dict)  # by service: as they will be
+    by_id: dict[str, TaskRow] = field(default_factory=dict)
+    services: dict[str, ServiceRow] = field(default_factory=dict)
+    nodes: dict[NodeId, Node] = field(default_factory=dict)
+
+
+class Manager:
+    """`run` it beside the agent. Everything it knows besides the state can be lost at any time."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._reports: list[tuple[str, Report, Facts]] = []
+        self._dirty: dict[str, None] = {}
+        self._dirty_nodes: dict[str, None] = {}
+        self._wakes: dict[str, int] = {}
+        self._changed = asyncio.Event()
+        self._heard: dict[str, int] = {}
+        self._judged: dict[str, int] = {}  # the index of each node's row when it was last compared with its tasks
+        self.waits: dict[str, tuple[Wait, ...]] = {}  # by service: what stands in the way, from the last quiet look
+        self._take_over()
+        state.watchers.append(self._on_change)
+
+    def _take_over(self) -> None:
+        self._clock = SteadyClock.take_over(
+            wall_ns=time.time_ns(),
+            monotonic_ns=time.monotonic_ns(),
+            newest_stored_ns=self._state.newest_instant_ns(),
+        )
+        self._since_ns = self.now_ns
+        self._rebuild_fleet()
+        for service_id in self._state.service_ids():
+            self._dirty[service_id] = None
+        for node_id in self._state.nodes.rows:
+            self._dirty_nodes[node_id] = None
+        self._changed.set()
+
+    def _rebuild_fleet(self) -> None:
+        self._fleet = Fleet((row.node for row in self._state.nodes), (row.task for row in self._state.tasks))
+
+    def close(self) -> None:
+        self._state.watchers.remove(self._on_change)
+
+    @property
+    def now_ns(self) -> int:
+        return self._clock.now_ns(time.monotonic_ns())
+
+    # --- what others say ----------------------------------------------------------------------------------------
+
+    def report(self, task_id: str, report: Report, facts: Facts) -> None:
+        """An agent tells what it sees. Taken in with the next round; the agent can always say it again."""
+        self._reports.append((task_id, report, facts))
+        self._changed.set()
+
+    def hear(self, node_id: str) -> None:
+        """A heartbeat."""
+        self._heard[node_id] = self.now_ns
+        row = self._state.nodes.get(node_id)
+        if row is not None and row.node.state is not NodeState.READY:
+            self._dirty_nodes[node_id] = None
+            self._changed.set()
+
+    def _on_change(self, told: list[Changed]) -> None:
+        """Something was written, by us or by the API."""
+        for item in told:
+            match item.after or item.before:
+                case ServiceRow():
+                    self._dirty[item.row_id] = None
+                case TaskRow(task=task):
+                    if item.after is None:
+                        self._fleet.drop_task(task.id)
+                    else:
+                        self._fleet.put_task(task)
+                    self._dirty[task.service_id] = None
+                case NodeRow(node=node):
+                    if item.after is None:
+                        self._fleet.drop_node(node.id)
+                    else:
+                        self._fleet.put_node(node)
+                    self._dirty_nodes[item.row_id] = None
+        if self._dirty or self._dirty_nodes:
+            self._changed.set()
+
+    # --- the loop -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled. A refused write is tried again; anything else is a bug and ends it."""
+        while True:
+            await self._wait()
+            try:
+                await self._look()
+            except BennuError as error:
+                log.error("the state of the cluster could not be written: %s", error)
+                self._rebuild_fleet()
+                self._dirty |= dict.fromkeys(self._state.service_ids())
+                self._changed.set()
+                await asyncio.sleep(RETRY_S)
+
+    async def _wait(self) -> None:
+        due = min(self._wakes.values(), default=None)
+        limit = None if due is None else max(0, due - self.now_ns) / 1e9
+        try:
+            async with asyncio.timeout(limit):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+        self._changed.clear()
+        now_ns = self.now_ns
+        for key in [key for key, at_ns in self._wakes.items() if at_ns <= now_ns]:
+            del self._wakes[key]
+            (self._dirty_nodes if key in self._state.nodes.rows else self._dirty)[key] = None
+
+    async def _look(self) -> None:
+        async with self._state.lock:
+            work = Round(nodes={NodeId(row.id): row.node for row in self._state.nodes})
+            self._take_in(work)
+            dirty_nodes, self._dirty_nodes = self._dirty_nodes, {}
+            for node_id in dirty_nodes:
+                self._judge(work, node_id)
+            dirty, self._dirty = self._dirty, {}
+            for service_id in dirty:
+                self._settle(work, service_id)
+            await self._state.commit(work.change)
+        # What we wrote ourselves was looked at until it was quiet: only what others changed meanwhile is new.
+        for service_id in dirty:
+            self._dirty.pop(service_id, None)
+
+    def _take_in(self, work: Round) -> None:
+        reports, self._reports = self._reports, []
+        for task_id, report, facts in reports:
+            row = self._row(work, task_id)
+            if row is None:
+                continue
+            changed = replace(
+                row,
+                task=observe(row.task, report, now_ns=self.now_ns),
+                container_id=facts.container_id or row.container_id,
+                pid=row.pid if facts.pid is None else facts.pid,
+                bound=row.bound if facts.bound is None else facts.bound,
+                attachments=row.attachments if facts.attachments is None else facts.attachments,
+            )
+            if changed != row:
+                self._put_task(work, changed)
+                self._dirty[row.task.service_id] = None
+
+    def _judge(self, work: Round, node_id: str) -> None:
+        row = self._state.nodes.get(node_id)
+        now_ns = self.now_ns
+        if row is None:
+            held = [task.task for task in self._state.tasks if task.task.node_id == node_id]
+            for action in orphan_tasks(None, held, now_ns=now_ns).actions:
+                self._apply(work, action, "")
+            return
+        plan = decide_node(row.node, heard_ns=self._heard.get(node_id), manager_since_ns=self._since_ns, now_ns=now_ns)
+        node = row.node
+        for action in plan.actions:
+            if isinstance(action, SetNodeState):
+                node = apply_to_node(node, action, now_ns=now_ns)
+        if node != row.node:
+            work.nodes[node.id] = node
+            work.change.put(self._state.nodes, replace(row, node=node))
+            self._dirty |= dict.fromkeys(self._state.service_ids())
+        if self._judged.get(node_id) != row.index:
+            self._judged[node_id] = row.index
+            services = {ServiceId(item.id): item.service for item in self._state.services}
+            held = [item.task for item in self._state.tasks if item.task.node_id == node_id]
+            for action in enforce(node, held, services).actions:
+                self._apply(work, action, "")
+            self._dirty |= dict.fromkeys(self._state.service_ids())
+        if plan.wake_at_ns is not None:
+            self._wakes[node_id] = plan.wake_at_ns
+
+    def _settle(self, work: Round, service_id: str) -> None:
+        tasks = work.tasks.setdefault(service_id, {})
+        for row in self._state.tasks_of(service_id):
+            tasks.setdefault(row.task.id, row)
+        for _ in range(LOOKS_UNTIL_SETTLED):
+            plan = self._ask(work, service_id)
+            if not plan.actions:
+                self.waits[service_id] = plan.waits
+                if plan.wake_at_ns is not None:
+                    self._wakes[service_id] = plan.wake_at_ns
+                else:
+                    self._wakes.pop(service_id, None)
+                if service_id not in self._state.services.rows and not self._state.tasks_of(service_id):
+                    self.waits.pop(service_id, None)
+                return
+            for action in plan.actions:
+                self._apply(work, action, service_id)
+        log.error("service %s is not settled after %d looks", service_id, LOOKS_UNTIL_SETTLED)
+        self._wakes[service_id] = self.now_ns + int(RETRY_S * 1e9)
+
+    def _ask(self, work: Round, service_id: str) -> Plan:
+        now_ns = self.now_ns
+        service = self._service(work, service_id)
+        rows = work.tasks[service_id]
+        tasks = [row.task for row in rows.values()]
+        if service is None:
+            return reconcile_removed(tasks, work.nodes, now_ns=now_ns)
+        cluster = self._state.cluster
+        limit = cluster.history_limit if cluster else 5
+        plan = reconcile(service, tasks, work.nodes, now_ns=now_ns, history_limit=limit)
+        if plan.actions:
+            return plan
+        for task in tasks:
+            if task.state is TaskState.NEW and task.desired <= TaskState.COMPLETE:
+                self._put_task(work, replace(rows[task.id], task=allocate(task, now_ns=now_ns)))
+        placed = place(service, [row.task for row in rows.values()], self._fleet, now_ns=now_ns)
+        if placed.actions:
+            return placed
+        return Plan((), (*plan.waits, *placed.waits), plan.wake_at_ns)
+
+    def _row(self, work: Round, task_id: str) -> TaskRow | None:
+        return work.by_id.get(task_id) or self._state.tasks.get(task_id)
+
+    def _service(self, work: Round, service_id: str) -> Service | None:
+        row = work.services.get(service_id) or self._state.services.get(service_id)
+        return row.service if row else None
+
+    # --- carrying out -------------------------------------------------------------------------------------------
+
+    def _apply(self, work: Round, action: Action, service_id: str) -> None:
+        now_ns = self.now_ns
+        log.debug("%s", action)
+        match action:
+            case CreateTask():
+                row = work.services.get(service_id) or self._state.services.rows[service_id]
+                task = new_task(action, row.service, TaskId(new_id()), now_ns=now_ns)
+                made = TaskRow(
+                    id=task.id,
+                    task=task,
+                    service_name=row.name,
+                    service_labels=dict(row.labels),
+                    why_made=action.reason,
+                )
+                self._put_task(work, made)
+            case DeleteTask():
+                work.tasks.get(service_id, {}).pop(action.task_id, None)
+                work.change.delete(self._state.tasks, action.task_id)
+                self._fleet.drop_task(action.task_id)
+            case SetDesired() | AssignTask() | RefuseTask() | EndTask():
+                old = self._row(work, action.task_id)
+                assert old is not None
+                why = action.reason if isinstance(action, SetDesired) else old.why_desired
+                changed = apply_to_task(old.task, action, now_ns=now_ns)
+                if changed is not old.task:
+                    self._put_task(work, replace(old, task=changed, why_desired=why))
+            case SetRollout() | RollBack():
+                self._put_service(work, service_id, action, now_ns)
+            case SetNodeState():
+                pass  # judged by `_judge` alone
+
+    def _put_service(self, work: Round, service_id: str, action: SetRollout | RollBack, now_ns: int) -> None:
+        row = work.services.get(service_id) or self._state.services.rows[service_id]
+        reasons = (*row.reasons, f"{now_ns} {action.reason}")[-KEPT_REASONS:]
+        changed = replace(row, service=apply_to_service(row.service, action, now_ns=now_ns), reasons=reasons)
+        work.services[service_id] = changed
+        work.change.put(self._state.services, changed)
+        told = service_event("update", row, changed)
+        if len(told.actor.attributes) > 1:
+            work.change.events.append(told)
+
+    def _put_task(self, work: Round, row: TaskRow) -> None:
+        work.tasks.setdefault(row.task.service_id, {})[row.task.id] = row
+        work.by_id[row.id] = row
+        work.change.put(self._state.tasks, row)
+        self._fleet.put_task(row.task)
+
+
+def live(task: Task) -> bool:
+    """Whether an agent has work with it."""
+    return task.node_id is not None and not task.has_ended

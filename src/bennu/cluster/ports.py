@@ -1,0 +1,58 @@
+"""Published ports of services: numbers for those who asked for any, and no two services on one. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from bennu.cluster.errors import invalid, unknown
+from bennu.cluster.records import ServiceRow
+from bennu.orchestration.spec import EndpointSpec, PortSpec
+from bennu.orchestration.states import PublishMode
+
+FIRST: Final = 30000
+LAST: Final = 32767
+Key = tuple[str, int]
+
+
+def allocate_ports(
+    endpoint: EndpointSpec | None, others: Iterable[ServiceRow], before: tuple[PortSpec, ...] = ()
+) -> tuple[PortSpec, ...]:
+    """The ports with the numbers used; an automatic number stays what it was. Raises: InvalidParameter."""
+    if endpoint is None:
+        return ()
+    taken: dict[Key, tuple[ServiceRow, PortSpec]] = {
+        (port.protocol, port.published): (row, port) for row in others for port in row.ports if port.published
+    }
+    for port in endpoint.ports:
+        _check_free(port, taken)
+    used = set(taken) | {(port.protocol, port.published) for port in endpoint.ports}
+    kept = {(port.protocol, port.target): port.published for port in before if port.mode is PublishMode.INGRESS}
+    chosen: list[PortSpec] = []
+    for port in endpoint.ports:
+        if port.published or port.mode is PublishMode.HOST:
+            chosen.append(port)
+            continue
+        number = kept.get((port.protocol, port.target), 0)
+        if not number or (port.protocol, number) in used:
+            number = _choose(port.protocol, used)
+        used.add((port.protocol, number))
+        chosen.append(replace(port, published=number))
+    return tuple(chosen)
+
+
+def _check_free(port: PortSpec, taken: dict[Key, tuple[ServiceRow, PortSpec]]) -> None:
+    found = taken.get((port.protocol, port.published)) if port.published else None
+    if found is None:
+        return
+    holder, theirs = found
+    if port.mode is PublishMode.HOST and theirs.mode is PublishMode.HOST:
+        return  # the scheduler keeps them apart, node by node
+    what = "an ingress port" if theirs.mode is PublishMode.INGRESS else "a host-published port"
+    raise invalid(f"port '{port.published}' is already in use by service '{holder.name}' ({holder.id}) as {what}")
+
+
+def _choose(protocol: str, used: set[Key]) -> int:
+    for number in range(FIRST, LAST + 1):
+        if (protocol, number) not in used:
+            return number
+    raise unknown("no free port left between 30000 and 32767")

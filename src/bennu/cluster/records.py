@@ -1,0 +1,110 @@
+"""What the cluster keeps durably: the core's values, and beside each what only the shell knows of it.
+
+`index` is the store's revision of the last change (`Version.Index` of the API). It is not stored but read from the
+store; `created_ns` and `updated_ns` are for people. Only `State.commit` sets `index` and `updated_ns`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bennu.orchestration.model import Node, Service, Task
+from bennu.orchestration.spec import PortSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    id: str
+    index: int = 0
+    created_ns: int = 0
+    updated_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRow(Row):
+    service: Service
+    ports: tuple[PortSpec, ...] = ()  # with the numbers really used
+    reasons: tuple[str, ...] = ()  # the last decisions about it, oldest first, each with its instant in front
+
+    @property
+    def name(self) -> str:
+        return self.service.spec.name
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self.service.spec.labels
+
+
+@dataclass(frozen=True, slots=True)
+class BoundPort:
+    """A host port really bound for a task."""
+
+    host_ip: str
+    published: int
+    target: int
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A task's address on a network."""
+
+    network_id: str
+    address: str  # with its prefix length
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRow(Row):
+    task: Task
+    service_name: str
+    service_labels: Mapping[str, str] = field(default_factory=dict)
+    container_id: str = ""
+    pid: int = 0
+    bound: tuple[BoundPort, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+    why_made: str = ""  # the orchestrator's reasons, in words
+    why_desired: str = ""
+
+    @property
+    def name(self) -> str:
+        """Also the name of its container."""
+        slot = str(self.task.slot) if self.task.slot else (self.task.node_id or "")
+        return f"{self.service_name}.{slot}.{self.id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRow(Row):
+    node: Node
+    name: str = ""  # of the spec
+    engine_version: str = ""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self.node.labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterRow(Row):
+    """The swarm itself. `spec` is the JSON text of its `Spec` with all defaults filled in."""
+
+    spec: str
+    node_id: str  # this node's
+    ca_digest: str  # 50 digits of base 36
+    worker_secret: str  # 25 digits each
+    manager_secret: str
+    listen_addr: str = ""
+    advertise_addr: str = ""
+    address_pools: tuple[str, ...] = ("10.0.0.0/8",)
+    subnet_size: int = 24
+    data_path_port: int = 4789
+    history_limit: int = 5
+    unlock_key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobRow(Row):
+    """A secret (its data sealed) or a config (its data plain); base64 either way."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    data: str = ""
+    templating: str = ""

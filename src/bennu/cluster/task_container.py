@@ -1,0 +1,187 @@
+"""From a task to the container that makes it real: names, labels, templates, every field of the specification. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from bennu.cluster.records import NodeRow, TaskRow
+from bennu.cluster.translate import read_template
+from bennu.cluster.wire import ContainerSpec, TaskTemplate
+from bennu.model import (
+    ContainerConfig,
+    EndpointSettings,
+    HostConfig,
+    LogConfig,
+    Mount,
+    NetworkingConfig,
+    PortBinding,
+)
+from bennu.orchestration.states import PublishMode
+from bennu.orchestration.templates import TemplateContext, expand, expand_env
+
+TASK_LABEL: Final = "com.docker.swarm.task"
+TASK_ID_LABEL: Final = "com.docker.swarm.task.id"
+SECOND_NS: Final = 10**9
+
+
+def container_request(
+    row: TaskRow, node: NodeRow, files: Sequence[Mount], network_names: Mapping[str, str]
+) -> tuple[ContainerConfig, HostConfig, NetworkingConfig]:
+    """What the engine is asked to create.
+
+    `files`: the mounts of its secrets and configs. `network_names`: target → name. Raises: InvalidParameter for a
+    template that cannot be expanded for this task.
+    """
+    template = read_template(row.task.spec.container)
+    spec = template.container_spec or ContainerSpec()
+    context = template_context(row, node)
+    return (
+        _config(row, spec, context),
+        _host(row, template, spec, context, files, network_names),
+        _networking(row, template, network_names),
+    )
+
+
+def template_context(row: TaskRow, node: NodeRow) -> TemplateContext:
+    return TemplateContext(
+        service_id=row.task.service_id,
+        service_name=row.service_name,
+        service_labels=row.service_labels,
+        node_id=node.id,
+        node_hostname=node.node.hostname,
+        node_os=node.node.os,
+        node_architecture=node.node.architecture,
+        task_id=row.id,
+        slot=row.task.slot,
+    )
+
+
+def _config(row: TaskRow, spec: ContainerSpec, context: TemplateContext) -> ContainerConfig:
+    config = ContainerConfig(
+        image=spec.image,
+        hostname=expand(spec.hostname, context),
+        user=spec.user,
+        tty=spec.tty,
+        open_stdin=spec.open_stdin,
+        env=expand_env(spec.env or (), context),
+        cmd=spec.args,
+        entrypoint=spec.command,
+        working_dir=spec.dir,
+        labels=dict(spec.labels or {}) | _labels(row),
+    )
+    if spec.healthcheck is not None:
+        config.healthcheck = spec.healthcheck
+    if spec.stop_signal:
+        config.stop_signal = spec.stop_signal
+    if spec.stop_grace_period is not None:
+        config.stop_timeout = spec.stop_grace_period // SECOND_NS
+    return config
+
+
+def _labels(row: TaskRow) -> dict[str, str]:
+    return {
+        TASK_LABEL: "",
+        TASK_ID_LABEL: row.id,
+        "com.docker.swarm.task.name": row.name,
+        "com.docker.swarm.node.id": row.task.node_id or "",
+        "com.docker.swarm.service.id": row.task.service_id,
+        "com.docker.swarm.service.name": row.service_name,
+    }
+
+
+def _host(
+    row: TaskRow,
+    template: TaskTemplate,
+    spec: ContainerSpec,
+    context: TemplateContext,
+    files: Sequence[Mount],
+    network_names: Mapping[str, str],
+) -> HostConfig:
+    dns = spec.dns_config
+    host = HostConfig(
+        network_mode=next(iter(network_names.values()), "bridge"),
+        mounts=[_mount(mount, context) for mount in spec.mounts or ()] + list(files),
+        readonly_rootfs=spec.read_only,
+        cap_add=spec.capability_add,
+        cap_drop=spec.capability_drop,
+        dns=dns.nameservers if dns else None,
+        dns_search=dns.search if dns else None,
+        dns_options=dns.options if dns else None,
+        extra_hosts=[_extra_host(entry) for entry in spec.hosts or ()] or None,
+        group_add=spec.groups,
+        ulimits=spec.ulimits,
+        oom_score_adj=spec.oom_score_adj,
+        security_opt=_security(spec),
+        port_bindings=_host_ports(row),
+    )
+    if spec.init is not None:
+        host.init = spec.init
+    if spec.sysctls:
+        host.sysctls = spec.sysctls
+    if template.log_driver is not None:
+        host.log_config = LogConfig(type=template.log_driver.name, config=template.log_driver.options)
+    _limit(host, template)
+    return host
+
+
+def _limit(host: HostConfig, template: TaskTemplate) -> None:
+    resources = template.resources
+    if resources is None:
+        return
+    if limits := resources.limits:
+        host.nano_cpus = limits.nano_cpus
+        host.memory = limits.memory_bytes
+        host.pids_limit = limits.pids or None
+    if reserved := resources.reservations:
+        host.memory_reservation = reserved.memory_bytes
+    if resources.swap_bytes is not None:
+        host.memory_swap = resources.swap_bytes if resources.swap_bytes < 0 else host.memory + resources.swap_bytes
+    host.memory_swappiness = resources.memory_swappiness
+
+
+def _mount(mount: Mount, context: TemplateContext) -> Mount:
+    return msgspec.structs.replace(mount, source=expand(mount.source, context), target=expand(mount.target, context))
+
+
+def _extra_host(entry: str) -> str:
+    """`1.2.3.4 name` of a service is `name:1.2.3.4` of a container."""
+    address, _, names = entry.partition(" ")
+    return f"{names.split(' ')[0]}:{address}"
+
+
+def _security(spec: ContainerSpec) -> list[str] | None:
+    privileges = spec.privileges
+    if privileges is None:
+        return None
+    options = ["no-new-privileges"] if privileges.no_new_privileges else []
+    if privileges.seccomp and privileges.seccomp.get("Mode") == "unconfined":
+        options.append("seccomp=unconfined")
+    if privileges.app_armor and privileges.app_armor.get("Mode") == "disabled":
+        options.append("apparmor=unconfined")
+    return options or None
+
+
+def _host_ports(row: TaskRow) -> dict[str, list[PortBinding] | None] | None:
+    """Ports in host mode are the container's own."""
+    bindings: dict[str, list[PortBinding] | None] = {}
+    for port in row.task.endpoint.ports if row.task.endpoint else ():
+        if port.mode is PublishMode.HOST:
+            bound = bindings.setdefault(f"{port.target}/{port.protocol}", [])
+            assert bound is not None
+            bound.append(PortBinding(host_port=str(port.published or "")))
+    return bindings or None
+
+
+def _networking(row: TaskRow, template: TaskTemplate, network_names: Mapping[str, str]) -> NetworkingConfig:
+    own = [row.service_name, f"tasks.{row.service_name}"]
+    settings: dict[str, EndpointSettings | None] = {}
+    for attachment in template.networks or ():
+        name = network_names[attachment.target]
+        if name in ("host", "none", "bridge"):
+            settings[name] = EndpointSettings()
+            continue
+        settings[name] = EndpointSettings(
+            aliases=[*own, *(attachment.aliases or ())], driver_opts=attachment.driver_opts or None
+        )
+    return NetworkingConfig(endpoints_config=settings)

@@ -1,0 +1,216 @@
+"""The API's shapes of a service's specification, as clients send them and as they are shown again.
+
+Absent fields are left out again (`omit_defaults`), and what a client made explicit stays explicit: that difference is
+visible to clients and decides whether tasks are replaced. Unknown fields are dropped, as dockerd does.
+"""
+
+from typing import Any
+
+import msgspec
+
+from bennu.model import Healthcheck, Mount, Shape, Ulimit
+
+
+class Wire(Shape, omit_defaults=True):
+    """Base: what is absent stays absent."""
+
+
+class FileTarget(Wire):
+    name: str = ""
+    uid: str = msgspec.field(name="UID", default="")
+    gid: str = msgspec.field(name="GID", default="")
+    mode: int = 0
+
+
+class SecretReference(Wire):
+    file: FileTarget | None = None
+    secret_id: str = msgspec.field(name="SecretID", default="")
+    secret_name: str = ""
+
+
+class ConfigReference(Wire):
+    file: FileTarget | None = None
+    runtime: dict[str, Any] | None = None
+    config_id: str = msgspec.field(name="ConfigID", default="")
+    config_name: str = ""
+
+
+class DnsConfig(Wire):
+    nameservers: list[str] | None = None
+    search: list[str] | None = None
+    options: list[str] | None = None
+
+
+class Privileges(Wire):
+    credential_spec: dict[str, Any] | None = None
+    se_linux_context: dict[str, Any] | None = msgspec.field(name="SELinuxContext", default=None)
+    seccomp: dict[str, Any] | None = None
+    app_armor: dict[str, Any] | None = None
+    no_new_privileges: bool = False
+
+
+class ContainerSpec(Wire):
+    image: str = ""
+    labels: dict[str, str] | None = None
+    command: list[str] | None = None
+    args: list[str] | None = None
+    hostname: str = ""
+    env: list[str] | None = None
+    dir: str = ""
+    user: str = ""
+    groups: list[str] | None = None
+    privileges: Privileges | None = None
+    init: bool | None = None
+    stop_signal: str = ""
+    tty: bool = msgspec.field(name="TTY", default=False)
+    open_stdin: bool = False
+    read_only: bool = False
+    mounts: list[Mount] | None = None
+    stop_grace_period: int | None = None
+    healthcheck: Healthcheck | None = None
+    hosts: list[str] | None = None
+    dns_config: DnsConfig | None = msgspec.field(name="DNSConfig", default=None)
+    secrets: list[SecretReference] | None = None
+    configs: list[ConfigReference] | None = None
+    isolation: str = ""
+    sysctls: dict[str, str] | None = None
+    capability_add: list[str] | None = None
+    capability_drop: list[str] | None = None
+    ulimits: list[Ulimit] | None = None
+    oom_score_adj: int = 0
+
+
+class Limits(Wire):
+    nano_cpus: int = msgspec.field(name="NanoCPUs", default=0)
+    memory_bytes: int = 0
+    pids: int = 0
+
+
+class DiscreteResource(Wire):
+    kind: str = ""
+    value: int = 0
+
+
+class NamedResource(Wire):
+    kind: str = ""
+    value: str = ""
+
+
+class GenericResource(Wire):
+    discrete_resource_spec: DiscreteResource | None = None
+    named_resource_spec: NamedResource | None = None
+
+
+class Reservations(Wire):
+    nano_cpus: int = msgspec.field(name="NanoCPUs", default=0)
+    memory_bytes: int = 0
+    generic_resources: list[GenericResource] | None = None
+
+
+class Resources(Wire):
+    limits: Limits | None = None
+    reservations: Reservations | None = None
+    swap_bytes: int | None = None
+    memory_swappiness: int | None = None
+
+
+class RestartPolicyWire(Wire):
+    condition: str = ""
+    delay: int | None = None
+    max_attempts: int | None = None
+    window: int | None = None
+
+
+class SpreadOver(Wire):
+    spread_descriptor: str = ""
+
+
+class PlacementPreference(Wire):
+    spread: SpreadOver | None = None
+
+
+class PlatformWire(Wire):
+    architecture: str = ""
+    os: str = msgspec.field(name="OS", default="")
+
+
+class PlacementWire(Wire):
+    constraints: list[str] | None = None
+    preferences: list[PlacementPreference] | None = None
+    max_replicas: int = 0
+    platforms: list[PlatformWire] | None = None
+
+
+class NetworkAttachment(Wire):
+    target: str = ""
+    aliases: list[str] | None = None
+    driver_opts: dict[str, str] | None = None
+
+
+class LogDriver(Wire):
+    name: str = ""
+    options: dict[str, str] | None = None
+
+
+class TaskTemplate(Wire):
+    """`TaskTemplate`. `placement`, `force_update` live apart in the core; the rest is compared as one piece."""
+
+    plugin_spec: dict[str, Any] | None = None
+    container_spec: ContainerSpec | None = None
+    network_attachment_spec: dict[str, Any] | None = None
+    resources: Resources | None = None
+    restart_policy: RestartPolicyWire | None = None
+    placement: PlacementWire | None = None
+    networks: list[NetworkAttachment] | None = None
+    log_driver: LogDriver | None = None
+    force_update: int = 0
+    runtime: str = ""
+
+
+class ReplicatedMode(Wire):
+    replicas: int | None = None
+
+
+class ReplicatedJobMode(Wire):
+    max_concurrent: int | None = None
+    total_completions: int | None = None
+
+
+class Mode(Wire):
+    replicated: ReplicatedMode | None = None
+    global_: dict[str, Any] | None = msgspec.field(name="Global", default=None)
+    replicated_job: ReplicatedJobMode | None = None
+    global_job: dict[str, Any] | None = None
+
+
+class UpdateConfigWire(Wire):
+    parallelism: int = 0
+    delay: int = 0
+    failure_action: str = ""
+    monitor: int = 0
+    max_failure_ratio: float = 0
+    order: str = ""
+
+
+class PortWire(Wire):
+    name: str = ""
+    protocol: str = ""
+    target_port: int = 0
+    published_port: int = 0
+    publish_mode: str = ""
+
+
+class EndpointWire(Wire):
+    mode: str = ""
+    ports: list[PortWire] | None = None
+
+
+class ServiceSpecWire(Wire):
+    name: str = ""
+    labels: dict[str, str] | None = None
+    task_template: TaskTemplate = msgspec.field(default_factory=TaskTemplate)
+    mode: Mode | None = None
+    update_config: UpdateConfigWire | None = None
+    rollback_config: UpdateConfigWire | None = None
+    networks: list[NetworkAttachment] | None = None
+    endpoint_spec: EndpointWire | None = None
