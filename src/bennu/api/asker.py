@@ -28,5 +28,13 @@ def read_command(pid: int) -> str:
     """The command line of a process, cut to 512 characters; empty when it is gone (or in another pid namespace)."""
     with contextlib.suppress(OSError):
         raw = Path(f"/proc/{pid}/cmdline").read_bytes()[: 4 * MAX_COMMAND]
-        return raw.rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")[:MAX_COMMAND]
+        return show_command(raw.rstrip(b"\0").decode(errors="replace").split("\0"))[:MAX_COMMAND]
     return ""
+
+
+def show_command(words: list[str]) -> str:
+    """As a person typed it: the interpreter of a script is left out, and the folder of the program."""
+    program = words[0].rpartition("/")[2]
+    if program.startswith("python") and len(words) > 1 and not words[1].startswith("-"):
+        return " ".join([words[1].rpartition("/")[2], *words[2:]])
+    return " ".join([program, *words[1:]])

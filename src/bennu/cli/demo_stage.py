@@ -37,10 +37,14 @@ class Stage:
     program: str
     path: str
     folder: Path
-    host: str
+    daemon: "PrivateDaemon"
     pace_s: float
     colours: bool
     surprises: list[str] = field(default_factory=list)
+
+    @property
+    def host(self) -> str:
+        return self.daemon.host
 
     @property
     def environment(self) -> dict[str, str]:
@@ -64,9 +68,20 @@ class Stage:
 
     def type(self, *words: str, expect: str = "", code: int = 0) -> str:
         """Type a command, show its real output. What was not as promised is marked and remembered."""
-        self.show(words)
+        return self._run(self.program, [self.path, *words], words, expect, code)
+
+    def type_bennu(self, *words: str, expect: str = "", code: int = 0) -> str:
+        """What only bennu can say, whatever is typed otherwise."""
+        return self._run("bennu", [str(PROGRAMS / "bennu"), *words], words, expect, code)
+
+    def type_host(self, *words: str, expect: str = "", code: int = 0) -> str:
+        """Another program, on the daemon's own host."""
+        return self._run(words[0], self.daemon.inside(*words), words[1:], expect, code)
+
+    def _run(self, program: str, argv: Sequence[str], words: Sequence[str], expect: str, code: int) -> str:
+        self.show(words, program)
         done = subprocess.run(
-            [self.path, *words],
+            argv,
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -96,10 +111,10 @@ class Stage:
         watched.wait()
         say("^C")
 
-    def show(self, words: Sequence[str]) -> None:
+    def show(self, words: Sequence[str], program: str = "") -> None:
         import shlex
 
-        said = shlex.join([self.program, *words])
+        said = shlex.join([program or self.program, *words])
         say(self.paint(GREEN, "$ ") + said)
         sys.stdout.flush()
 
@@ -108,29 +123,68 @@ class Stage:
         say(self.paint(RED, f"!! {text}"))
 
 
+class PrivateDaemon:
+    """A bennud that can be killed and started again; its network and mounts are kept by a process that only waits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run = Path(f"/run/bennu-demo-{secrets.token_hex(3)}")
+        self.run.mkdir(mode=0o711)
+        self.host = f"unix://{self.run}/bennu.sock"
+        self._folder = folder
+        self._keeper = subprocess.Popen(
+            ["unshare", "--mount", "--net", "sh", "-c", "ip link set lo up && echo ready && exec sleep infinity"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        )
+        assert self._keeper.stdout
+        self._keeper.stdout.readline()
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._daemon.pid if self._daemon else 0
+
+    def inside(self, *words: str) -> list[str]:
+        """The command line that runs `words` where the daemon's ports are published."""
+        return ["nsenter", f"--target={self._keeper.pid}", "--mount", "--net", *words]
+
+    def start(self) -> None:
+        """Raises: Failure with its log when it does not answer."""
+        words = [str(PROGRAMS / "bennud"), "--data-root", str(self._folder / "data"), "--exec-root", str(self.run)]
+        with (self._folder / "log").open("ab") as log:
+            argv = self.inside(*words, "-H", self.host)
+            self._daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+        wait_for_answer(self.host, self._daemon, self._folder / "log")
+
+    def kill(self) -> None:
+        """As `kill -9` does."""
+        if self._daemon is not None:
+            self._daemon.kill()
+            self._daemon.wait()
+
+    def end(self) -> None:
+        """Leave nothing. Idempotent."""
+        if self._daemon is not None:
+            self._daemon.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._daemon.wait(30)
+            self.kill()
+        self._keeper.kill()
+        self._keeper.wait()
+        shutil.rmtree(self.run, ignore_errors=True)
+
+
 @contextlib.contextmanager
-def private_daemon(folder: Path) -> Iterator[str]:
-    """The address of a daemon that lives as long as the block. Raises: Failure with its log when it does not start."""
-    run = Path(f"/run/bennu-demo-{secrets.token_hex(3)}")
-    run.mkdir(mode=0o711)
-    host = f"unix://{run}/bennu.sock"
-    bennud = [PROGRAMS / "bennud", "--data-root", folder / "data", "--exec-root", run, "-H", host]
-    # A shell only to bring loopback up; the daemon takes its place.
-    argv = ["unshare", "--mount", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *map(str, bennud)]
-    with (folder / "log").open("wb") as log:
-        daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+def private_daemon(folder: Path) -> Iterator[PrivateDaemon]:
+    """A daemon that lives as long as the block. Raises: Failure with its log when it does not start."""
+    daemon = PrivateDaemon(folder)
     try:
-        wait_for_answer(host, daemon, folder / "log")
-        yield host
+        daemon.start()
+        yield daemon
         with contextlib.suppress(Failure):
-            remove_containers(Client(host))
+            remove_containers(Client(daemon.host))
     finally:
-        daemon.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            daemon.wait(30)
-        daemon.kill()
-        daemon.wait()
-        shutil.rmtree(run, ignore_errors=True)
+        daemon.end()
 
 
 def wait_for_answer(host: str, daemon: subprocess.Popen[bytes], log: Path) -> None:

@@ -23,7 +23,7 @@ def tell(certificate: Certificate) -> list[str]:
             story.append(f"It did not end on {name} within {format_ns(waited_ns)}, so SIGKILL followed.")
     if certificate.cause is Cause.UNHEALTHY and certificate.probes:
         probe = certificate.probes[-1]
-        story.append(f"The last health probe ended with {probe.exit_code}: {_first_line(probe.output) or 'no output'}")
+        story.append(f"The last health probe ended with {probe.exit_code}: {last_line(probe.output) or 'no output'}")
     if certificate.log_tail:
         story.append(f"The last it said was: {certificate.log_tail[-1]}")
     story.append(_what_followed(certificate.decision, certificate.finished_at_ns))
@@ -84,8 +84,9 @@ def _memory(oom: Oom | None) -> str:
     return f"{limit}, peak {format_bytes(oom.peak_bytes)}"
 
 
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]
+def last_line(text: str) -> str:
+    """Where programs say what went wrong."""
+    return text.strip().rpartition("\n")[2]
 
 
 def format_ns(ns: int) -> str:

@@ -53,6 +53,8 @@ def row(death: dict[str, Any]) -> tuple[str, ...]:
 
 
 def full_story(death: dict[str, Any]) -> list[str]:
+    from bennu.lifecycle.telling import last_line
+
     lines = [*death["Story"]]
     if death["Hints"]:
         lines += ["", *(f"Hint: {hint}" for hint in death["Hints"])]
@@ -60,7 +62,7 @@ def full_story(death: dict[str, Any]) -> list[str]:
     for signal in death["Signals"]:
         lines.append(f"Signal:   {shorten_time(signal['Time'])}  {signal['Name']} ({signal['Verb']})")
     for probe in death["Probes"][-3:]:
-        lines.append(f"Probe:    {probe['End']}  {probe['ExitCode']}  {probe['Output'].strip()}")
+        lines.append(f"Probe:    {shorten_time(probe['End'])}  {probe['ExitCode']}  {last_line(probe['Output'])}")
     if death["LogTail"]:
         lines += ["", "It said last:", *(f"  {line}" for line in death["LogTail"])]
     return lines
