@@ -115,9 +115,12 @@ def roll_out(scene: Scene, slots: list[Slot], touched: set[SlotKey], evidence: E
         finish(scene, seats, untouched, paused=True)
         scene.draft.wait("rollout", status.message)
         return
-    outdated = [seat for seat in seats if seat.phase in (Phase.OUTDATED, Phase.IN_WORK)]
+    # A slot whose outdated task just ended is outdated too: its successor is watched like the others.
+    outdated = [
+        seat for seat in seats if seat.phase is Phase.OUTDATED or (seat.phase is Phase.IN_WORK and seat in untouched)
+    ]
     if rollout is None:
-        if outdated:  # also those whose outdated task just ended: their successors are watched like the others
+        if outdated:
             _begin(scene, seats, len(outdated))
         elif status is not None and status.state.is_under_way:
             _complete(scene, status, rollout)

@@ -168,17 +168,17 @@ class Laws:
         status, rollout = service.update_status, service.rollout
         if rollout is None or status is None or not status.state.is_under_way or self._must_go(service, stopped):
             return
+        here = slot_key(stopped, service)
         serving: set[SlotKey] = set()
         present: set[SlotKey] = set()
         for task in self.world.tasks_of(service.id):
             key = slot_key(task, service)
-            if key not in rollout.slots or key in rollout.failed or task.desired > TaskState.RUNNING:
+            if task.desired > TaskState.RUNNING or (key != here and key not in rollout.slots) or key in rollout.failed:
                 continue
             present.add(key)
             if task.id != stopped.id and _is_serving(task):
                 serving.add(key)
-        key = slot_key(stopped, service)
-        if key in serving or key in rollout.failed:
+        if here in serving or here in rollout.failed:
             return
         if starts_beside(service):
             raise LawBroken(4, f"{stopped.id} was stopped before its successor ran")
