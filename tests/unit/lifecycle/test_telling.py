@@ -91,7 +91,7 @@ def test_what_it_said_last_and_what_the_probe_said() -> None:
         BASE,
         cause=Cause.UNHEALTHY,
         log_tail=["first", "last"],
-        probes=[Probe("t", 0, ""), Probe("t", 1, "refused\nmore")],
+        probes=[Probe("t", 0, ""), Probe("t", 1, "curl:\nrefused\n")],
     )
     assert tell(sick)[1:3] == ["The last health probe ended with 1: refused", "The last it said was: last"]
 
