@@ -16,7 +16,7 @@ from bennu.runtime.crun import OciRuntime, find_runtime
 from bennu.runtime.failures import NotAlive
 from bennu.runtime.hostfacts import HostFacts, read_host_facts
 from bennu.runtime.paths import Bundle, Facts, read_pid
-from bennu.runtime.waiting import has_word_in_command
+from bennu.runtime.waiting import words_of
 
 ID_DIGITS: Final = 24  # of a container's id in its bundle's name
 
@@ -65,7 +65,7 @@ class Places:
     def _conmon_pid(self, container_id: str) -> int:
         """0: it is gone. Another process with its number is not taken for it."""
         pid = read_pid(self._bundle(container_id).conmon_pid_file)
-        return pid if pid and has_word_in_command(pid, conmon_mark(container_id)) else 0
+        return pid if pid and conmon_mark(container_id) in words_of(pid) else 0
 
     async def kill_all(self, group: str) -> None:
         """Kill until nobody is left: what forks meanwhile is met in the next round."""

@@ -39,6 +39,7 @@ from bennu.runtime.watching import Watching
 
 CONMON_GROUP: Final = "/bennu/conmon"
 FREEZE_LIMIT_MS: Final = 1000
+SETTLE_LIMIT_S: Final = 10
 
 
 class Runtime(Watching, Streams):
@@ -214,7 +215,7 @@ class Runtime(Watching, Streams):
         place = self._bundle(container_id)
         facts = place.read_facts()
         if facts is not None and not place.pid_file.exists():
-            await self._stop_creation(container_id)
+            await self._settle_creation(container_id)
         conmon_pid = self._conmon_pid(container_id)
         if self._is_known_to_runtime(container_id, facts):
             await self._oci.delete(container_id)
@@ -225,9 +226,18 @@ class Runtime(Watching, Streams):
         await asyncio.to_thread(self._remove_files, container_id)
         place.exit_file.unlink(missing_ok=True)
 
-    async def _stop_creation(self, container_id: str) -> None:
-        """A creation that was begun, by this daemon or one that died, must not go on while it is deleted."""
-        for pid in await asyncio.to_thread(find_by_word, conmon_mark(container_id)):
+    async def _settle_creation(self, container_id: str) -> None:
+        """Wait until a creation that a former daemon began has come to its end, whatever that is.
+
+        conmon ends by itself when nobody is left to report to. Killing it halfway would leave a runtime process that
+        cannot be found while it changes its program. Only one that hangs is killed.
+        """
+        mark = conmon_mark(container_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_LIMIT_S):
+                while pids := await asyncio.to_thread(find_by_word, mark):
+                    await wait_gone(pids[0])
+        for pid in await asyncio.to_thread(find_by_word, mark):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             await wait_gone(pid)

@@ -111,18 +111,18 @@ def parent_of(pid: int) -> int:
     return int(stat[stat.rindex(b")") + 2 :].split()[1])
 
 
-def has_word_in_command(pid: int, word: str) -> bool:
-    """Whether `word` is one of the arguments the process was started with."""
+def words_of(pid: int) -> set[str]:
+    """The arguments a process was started with; none if there is no such process."""
     try:
-        return word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return set(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0"))
     except OSError:
-        return False
+        return set()
 
 
 def find_by_word(word: str) -> list[int]:
     """All living processes with this argument; looks at every process of the host."""
     pids = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdecimal()]
-    return [pid for pid in pids if has_word_in_command(pid, word)]
+    return [pid for pid in pids if word in words_of(pid) and is_alive(pid)]
 
 
 async def finish(task: "asyncio.Future[Any]") -> None:
