@@ -1,6 +1,7 @@
 """Networks as the docker command and docker-py see them, on real containers."""
 
 import json
+import socket
 import subprocess
 import time
 import urllib.request
@@ -264,3 +265,43 @@ def test_networks_and_names_outlive_the_daemon(make_daemon: Callable[..., Daemon
     assert docker(*get).line == hostname
     docker("rm", "-f", "web", "other")
     docker("network", "rm", "front")
+
+
+@pytest.mark.slow
+def test_a_daemon_killed_in_the_middle_of_connect_leaves_what_inspect_says(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon()
+    busybox = images.import_base(daemon.bennu, "busybox")
+    docker = daemon.docker
+    docker("network", "create", "front")
+    docker("network", "create", "back")
+    docker("run", "-d", "--name", "db", "--network", "back", busybox, *HTTPD)
+    docker("run", "-d", "--name", "web", "--network", "front", busybox, "sleep", "600")
+    for delay in (0.0, 0.01, 0.02, 0.04):
+        with docker.running("network", "connect", "back", "web") as command:
+            time.sleep(0.02)  # the command needs as long to say what it wants
+            time.sleep(delay)
+            daemon.kill()
+            command.wait(10)
+        daemon.start()
+        networks = inspect(docker, "web", "container")["NetworkSettings"]["Networks"]
+        interfaces = docker("exec", "web", "ls", "/sys/class/net").lines
+        assert len(interfaces) == len(networks) + 1, (delay, interfaces, networks)
+        if "back" not in networks:
+            docker("network", "connect", "back", "web")
+        assert docker("exec", "web", "wget", "-qO-", "http://db/").line
+        docker("network", "disconnect", "back", "web")
+        assert docker("exec", "web", "ls", "/sys/class/net").lines == ["eth0", "lo"]
+    docker("rm", "-f", "web", "db")
+    docker("network", "rm", "front", "back")
+
+
+def test_a_connection_goes_on_while_other_networks_come_and_go(docker: Cli, busybox: str) -> None:
+    docker("network", "create", "front")
+    docker("network", "create", "other")
+    docker("run", "-d", "--name", "web", "--network", "front", "-p", "7", busybox, "nc", "-ll", "-p", "7", "-e", "cat")
+    port = int(docker("port", "web", "7/tcp").lines[0].rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        for number in range(6):
+            docker("network", "connect" if number % 2 == 0 else "disconnect", "other", "web")
+            connection.sendall(f"{number}\n".encode())
+            assert connection.recv(100) == f"{number}\n".encode()
