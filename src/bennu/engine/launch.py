@@ -23,7 +23,7 @@ from bennu.engine.sandbox import make_files, namespaces_of, network_event, open_
 from bennu.engine.services import Services
 from bennu.errors import BennuError, InvalidParameter
 from bennu.network import Sandbox
-from bennu.runtime import BundleRequest, RuntimeFailure
+from bennu.runtime import BundleRequest, RuntimeFailure, make_working_dir
 from bennu.runtime.devices import read_all_devices, read_devices
 from bennu.runtime.spec import SpecRequest, build_spec
 from bennu.runtime.users import resolve_user
@@ -93,6 +93,7 @@ def _make_spec(services: Services, record: Record, rootfs: Path) -> dict[str, An
     spaces = namespaces_of(services, record)
     files = make_files(services, record)
     _make_bind_sources(host.binds or (), record)
+    _furnish(rootfs, config.working_dir)
     return build_spec(
         SpecRequest(
             container_id=record.id,
@@ -115,6 +116,14 @@ def _make_spec(services: Services, record: Record, rootfs: Path) -> dict[str, An
             resolv_path=str(files["resolv.conf"]),
         )
     )
+
+
+def _furnish(rootfs: Path, working_dir: str) -> None:
+    """What dockerd puts into each root: the working directory, and the file by which programs know where they are."""
+    if working_dir not in ("", "/"):
+        make_working_dir(rootfs, working_dir)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(rootfs / ".dockerenv", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o755))
 
 
 def _make_bind_sources(binds: Sequence[str], record: Record) -> None:
