@@ -280,7 +280,7 @@ class CutStage(Stage):
         return replace(plan, actions=plan.actions[: 1 + self.acted % self.every])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(STEPS, CONFIGS, st.integers(1, 3))
 def test_a_plan_cut_after_any_action_leads_to_the_same_end(steps: list[str], config: UpdateConfig, every: int) -> None:
     """What is wanted and what runs in the end does not depend on where managers died."""

@@ -165,7 +165,8 @@ def test_a_green_task_that_dies_before_the_switch_ends_the_rollout() -> None:
     stage = a_stage(blue_green())
     stage.update_image(b"crash")
     stage.advance(5)
-    assert "of the new version ended before the switch" in stage.message()
+    assert any("of the new version ended before the switch" in action.reason for _, action in stage.history)
+    assert stage.state() is U.ROLLBACK_COMPLETED
     assert set(stage.images().values()) == {b"v1"}
 
 
