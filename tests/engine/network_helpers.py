@@ -15,11 +15,11 @@ import pytest
 from pyroute2 import IPRoute
 
 from bennu.network import Networks, Sandbox, Settings, netns
-from bennu.network.links import list_links
+from bennu.network.links import list_links, wait_operational
 from bennu.store import Store, open_sqlite
 
 Result = TypeVar("Result")
-TIMEOUT_S = 1.0
+TIMEOUT_S = 2.0  # a lost ARP packet on a busy machine costs one second
 
 needs_network = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("nft") is None or shutil.which("ip") is None,
@@ -153,6 +153,8 @@ class Host:
             subprocess.run(["ip", "addr", "add", f"{self.neighbour_gateway}/24", "dev", name], check=True)
             subprocess.run(["ip", "link", "set", name, "up"], check=True)
             inside(str(path), lambda: _route(self.neighbour_gateway))
+            netns.run_in_own_thread(lambda: _wait_operational(name))
+            inside(str(path), lambda: _wait_operational("wire"))
             yield str(path)
         finally:
             subprocess.run(["ip", "link", "del", name], check=False)
@@ -182,6 +184,11 @@ def _ip_inside(path: Path, interface: str, address: str) -> None:
             for words in (f"addr add {address}/24 dev {interface}", f"link set {interface} up", "link set lo up")
         ],
     )
+
+
+def _wait_operational(interface: str) -> None:
+    with IPRoute() as ipr:
+        wait_operational(ipr, [socket.if_nametoindex(interface)])
 
 
 def _route(gateway: str) -> None:

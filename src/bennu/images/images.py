@@ -153,10 +153,11 @@ class Images:
             names = [reference.tagged() for reference in tags]
             if names:
                 record.last_tag_ns = time.time_ns()
-            image = self._make_image(config, record)
+            image = known or self._make_image(config, record)
             pinned = [Put(f"{DIGESTS}{name}", raw_id.encode()) for name in map(_digest_name, digests)]
             named = [Put(f"{TAGS}{name}", raw_id.encode()) for name in names]
             await self.store.commit(Transaction([_put_record(record), *named, *pinned]))
+            image.removed, image.last_tag_ns = False, record.last_tag_ns
             self._index(image)
             self._tags |= {str(name): raw_id for name in names}
             self._digests |= {_digest_name(name): raw_id for name in digests}

@@ -413,9 +413,11 @@ def write_out(archive: tarfile.TarFile, member: tarfile.TarInfo, number: int) ->
 
 
 def words_of(error: tarfile.ReadError, count: int) -> str:
+    words = str(error)
+    if "zlib" in words:
+        return f"the compressed layer is damaged: {words}"
     if count == 0:
         return "EOF"
-    words = str(error)
     if "unexpected end" in words or "truncated" in words or "empty" in words:
         return "unexpected EOF"
     return "archive/tar: invalid tar header"
