@@ -18,6 +18,7 @@ from bennu.api import (
     nodes,
     secrets,
     services,
+    snapshots,
     stats,
     swarm,
     system,
@@ -55,5 +56,6 @@ def all_routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
         *tasks.routes(cluster),
         *secrets.routes(cluster),
         *metrics.routes(engine),
+        *snapshots.routes(engine),
         *absent.routes(),
     ]

@@ -5,6 +5,7 @@ import contextlib
 import json
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from bennu.engine.chroot_tar import NOT_A_DIRECTORY, NOT_FOUND
 from bennu.engine.container import Container
 from bennu.engine.services import Services
 from bennu.errors import BennuError, Forbidden, InvalidParameter, NotFound
+from bennu.process import started
 
 CHUNK: Final = 64 * 1024
 
@@ -31,10 +33,17 @@ class PathStat:
 @contextlib.asynccontextmanager
 async def _entered(services: Services, container: Container) -> AsyncIterator[Path]:
     """The container's root as its processes see it, or its root filesystem while it does not run."""
-    record = container.record
-    if record.pid:
-        yield Path(f"/proc/{record.pid}/root")
+    if container.record.pid:
+        yield Path(f"/proc/{container.record.pid}/root")
         return
+    async with mounted(services, container) as rootfs:
+        yield rootfs
+
+
+@contextlib.asynccontextmanager
+async def mounted(services: Services, container: Container) -> AsyncIterator[Path]:
+    """Its root filesystem without what is mounted over it; unmounted again unless the container runs."""
+    record = container.record
     image = services.images.by_id(record.image_id)
     async with container.lock:
         folder = services.folder(record.id)
@@ -42,25 +51,14 @@ async def _entered(services: Services, container: Container) -> AsyncIterator[Pa
         try:
             yield rootfs
         finally:
-            await services.images.unmount(folder)
+            if container.record.sandbox is None and not container.record.running:
+                await services.images.unmount(folder)
 
 
-@contextlib.asynccontextmanager
-async def _helper(root: Path, verb: str, path: str) -> AsyncIterator[asyncio.subprocess.Process]:
+def _helper(root: Path, verb: str, path: str) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """The helper process; killed and reaped when the block is left, however it is left."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bennu.engine.chroot_tar", root, verb, path),
-        stdin=asyncio.subprocess.PIPE if verb == "put" else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await asyncio.shield(process.wait())
+    argv: list[str | Path] = [sys.executable, "-m", "bennu.engine.chroot_tar", root, verb, path]
+    return started(argv, stdin=asyncio.subprocess.PIPE if verb == "put" else None)
 
 
 def _inside(path: str) -> str:
@@ -98,6 +96,15 @@ async def read_archive(services: Services, container: Container, path: str) -> A
         while piece := await process.stdout.read(CHUNK):
             yield piece
         await _check(process, container, path)
+
+
+async def export_rootfs(services: Services, container: Container) -> AsyncIterator[bytes]:
+    """A tar of the root filesystem, without volumes and other mounts. Raises: BennuError when it breaks off."""
+    async with mounted(services, container) as root, _helper(root, "export", "/") as process:
+        assert process.stdout
+        while piece := await process.stdout.read(CHUNK):
+            yield piece
+        await _check(process, container, "/")
 
 
 async def write_archive(services: Services, container: Container, path: str, pieces: AsyncIterator[bytes]) -> None:

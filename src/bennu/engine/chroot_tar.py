@@ -2,6 +2,7 @@
 
     python -m bennu.engine.chroot_tar ROOT stat PATH   → JSON on stdout
     python -m bennu.engine.chroot_tar ROOT get PATH    → tar on stdout
+    python -m bennu.engine.chroot_tar ROOT export /    → tar of everything on stdout
     python -m bennu.engine.chroot_tar ROOT put PATH    ← tar on stdin
 
 It enters ROOT before it looks at anything, so no symbolic link of the container leads out of it. Exit codes:
@@ -66,6 +67,12 @@ def write_tar(path: str) -> None:
         archive.add(inside, arcname=name)
 
 
+def write_everything(path: str) -> None:
+    with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for entry in sorted(Path(path).iterdir()):
+            archive.add(entry, arcname=entry.name)
+
+
 def read_tar(path: str) -> None:
     if not Path(path).is_dir():
         raise NotADirectoryError("extraction point is not a directory")
@@ -75,7 +82,7 @@ def read_tar(path: str) -> None:
         archive.extractall(path, numeric_owner=True)
 
 
-VERBS: Final = {"stat": print_stat, "get": write_tar, "put": read_tar}
+VERBS: Final = {"stat": print_stat, "get": write_tar, "export": write_everything, "put": read_tar}
 
 
 def main() -> int:

@@ -76,7 +76,7 @@ class Journal:
     async def commit(self, writes: Sequence[Put | Delete], events: Sequence[Event]) -> int:
         """Write a change and the events that announce it as one transaction; then wake the readers.
 
-        Answers the store's revision of it. Raises: Unavailable when the disk refuses (nothing written, nothing announced).
+        Answers the store's revision of it. Raises: Unavailable when the disk refuses: nothing is written or announced.
         """
         for item in events:
             self._last_ns = max(time.time_ns(), self._last_ns + 1)

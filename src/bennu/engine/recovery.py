@@ -48,6 +48,9 @@ async def clear_orphans(services: Services, known: set[str]) -> None:
             await services.runtime.delete(folder.name)
             await services.images.remove_upper(folder)
             await asyncio.to_thread(shutil.rmtree, folder, True)
+    for container_id in services.runtime.containers():
+        if container_id not in known:
+            await services.runtime.delete(container_id)
 
 
 async def readopt(services: Services, containers: list[Container]) -> list[Container]:
