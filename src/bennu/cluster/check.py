@@ -1,9 +1,10 @@
 """What is wrong with a service's specification, in the words of the original's control layer."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from bennu.cluster.durations import parse_duration
 from bennu.cluster.errors import invalid
 from bennu.cluster.wire import ContainerSpec, Mode, Resources, ServiceSpecWire, TaskTemplate, UpdateConfigWire
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
@@ -17,12 +18,15 @@ MIN_CPU: Final = 10**6
 MIN_MEMORY: Final = 4 * 1024 * 1024
 MILLISECOND: Final = 10**6
 REFERENCE: Final = re.compile(r"[a-z0-9]+([._:/@-]+[A-Za-z0-9_.-]+)*\Z", re.ASCII)
+DURATION_LABELS: Final = ("bennu.drain.deadline", "bennu.ready.within")
 VOLUME_KINDS: Final = ("bind", "volume", "tmpfs")
 
 
 def check_spec(wire: ServiceSpecWire) -> None:
     """Raises: BennuError with the status and words clients know; NotImplementedHere naming a field."""
     check_name(wire.name)
+    spec = wire.task_template.container_spec
+    _check_labels(dict(wire.labels or {}) | dict((spec.labels if spec else None) or {}))
     _check_mode(wire.mode)
     _check_template(wire.task_template)
     for prefix, config in (("update", wire.update_config), ("rollback", wire.rollback_config)):
@@ -31,6 +35,15 @@ def check_spec(wire: ServiceSpecWire) -> None:
             if wire.mode and (wire.mode.replicated_job or wire.mode.global_job is not None):
                 raise invalid(f"Jobs may not have {'an update' if prefix == 'update' else 'a rollback'} config")
     _check_endpoint(wire)
+
+
+def _check_labels(labels: Mapping[str, str]) -> None:
+    for name in DURATION_LABELS:
+        if name in labels:
+            try:
+                parse_duration(labels[name])
+            except ValueError:
+                raise invalid(f"label {name}={labels[name][:40]} is not a duration such as 10s or 1m30s") from None
 
 
 def check_name(name: str) -> None:

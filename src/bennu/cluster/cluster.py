@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Any, Final
@@ -355,12 +356,14 @@ class Cluster:
         if users:
             raise precondition(f"network {network.id} is in use by service {users[0].id}")
         networks = self.engine.services.networks
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TASKS_LEAVE_S):
-                while any(self._is_leaving(container_id) for container_id in networks.endpoints_of(network)):
-                    await asyncio.sleep(0.1)
+        give_up_at = time.monotonic() + TASKS_LEAVE_S
+        for container_id in networks.endpoints_of(network):
+            while self._is_leaving(container_id, network) and time.monotonic() < give_up_at:
+                await asyncio.sleep(0.1)
 
-    def _is_leaving(self, container_id: str) -> bool:
+    def _is_leaving(self, container_id: str, network: Network) -> bool:
+        if container_id not in self.engine.services.networks.endpoints_of(network):
+            return False
         try:
             task_id = task_of(self.engine.find(container_id))
         except NotFound:

@@ -152,9 +152,13 @@ class Controller:
                 await self._stop(container, traffic, "health", "the task is unhealthy")
                 self._report_unhealthy(container)
                 return
-            if health in ("none", "healthy"):
+            if self._reported >= TaskState.RUNNING or (health != "starting" and await traffic.is_up(health)):
+                # Into the balancer first: who hears that it runs may stop another one.
+                again_s = await traffic.follow(TaskState.RUNNING, health)
                 self._report(TaskState.RUNNING, self._facts())
-            await self._wait(await traffic.follow(self._reported, health))
+            else:
+                again_s = await traffic.follow(self._reported, health)
+            await self._wait(again_s)
 
     async def _stop(self, container: Container, traffic: Serving, kind: str, why: str) -> None:
         """Out of the balancer, until its connections are gone; then the stop signal, the grace period and the kill."""

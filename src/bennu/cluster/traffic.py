@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 LOOK_FOR_LISTENER_S: Final = 0.03
 COUNT_AGAIN_S: Final = 0.05
 DRAIN_LABEL: Final = "bennu.drain.deadline"
+READY_LABEL: Final = "bennu.ready.within"
+READY_WITHIN_NS: Final = 10 * 10**9
 PortKey = tuple[str, int]
 
 
@@ -106,6 +108,20 @@ class Serving:
     def _task_id(self) -> str:
         return self._controller.row.id
 
+    async def is_up(self, health: str) -> bool:
+        """Whether it may be called running: without a health check, not before its published ports accept connections.
+
+        A program that never listens there is called running after `bennu.ready.within` (10 s) all the same.
+        """
+        if health != "none" or not self._tcp_targets() or await self._listens():
+            return True
+        return time.time_ns() > self._container.record.started_at_ns + self._label_ns(READY_LABEL, READY_WITHIN_NS)
+
+    async def _listens(self) -> bool:
+        if not self._accepts:
+            self._accepts = bool(await is_listening(self._container.record.pid, self._tcp_targets()))
+        return self._accepts
+
     async def follow(self, state: TaskState, health: str) -> float | None:
         """Enter or leave as the signs say. Answers after how many seconds to look again; None: when told."""
         if not self._ports:
@@ -117,7 +133,7 @@ class Serving:
             elif plan.step is Step.LEAVE:
                 await self._leave()
             else:
-                waits_for_listener = state is TaskState.RUNNING and health == "none" and not self._accepts
+                waits_for_listener = health == "none" and bool(self._tcp_targets()) and not self._accepts
                 return LOOK_FOR_LISTENER_S if waits_for_listener else None
 
     async def drain(self) -> None:
@@ -146,9 +162,7 @@ class Serving:
         is_running = state is TaskState.RUNNING
         accepts: bool | None = None
         if is_running and health == "none" and self._tcp_targets():
-            if not self._accepts:
-                self._accepts = bool(await is_listening(self._container.record.pid, self._tcp_targets()))
-            accepts = self._accepts
+            accepts = await self._listens()
         healthy = None if health == "none" else is_running and health != "unhealthy"
         row = self._controller.row
         service = self._traffic.state.services.get(row.task.service_id)
@@ -173,16 +187,20 @@ class Serving:
             has_tcp=bool(tcp),
             has_udp=any(port.protocol == "udp" for port in self._ports),
             connections=await count_open(self._container.record.pid, tcp) if tcp else 0,
-            deadline_ns=self._deadline_ns(),
+            deadline_ns=self._label_ns(DRAIN_LABEL, DEFAULT_DRAIN_DEADLINE_NS),
         )
 
     def _tcp_targets(self) -> list[int]:
         return [port.target for port in self._ports if port.protocol == "tcp"]
 
-    def _deadline_ns(self) -> int:
-        row = self._controller.row
-        labels = dict(row.service_labels) | dict(self._container.record.config.labels or {})
-        return parse_deadline(labels.get(DRAIN_LABEL, ""))
+    def _label_ns(self, name: str, default_ns: int) -> int:
+        """A duration from a label of the container or the service."""
+        labels = dict(self._controller.row.service_labels) | dict(self._container.record.config.labels or {})
+        text = labels.get(name, "")
+        try:
+            return parse_duration(text) if text else default_ns
+        except ValueError:
+            return default_ns  # refused when a service is made; a container's label may say anything
 
     def _ip(self) -> str:
         sandbox = self._container.record.sandbox
@@ -190,16 +208,6 @@ class Serving:
         if endpoint is None and sandbox and sandbox.endpoints:
             endpoint = sandbox.endpoints[0]
         return endpoint.ip_address if endpoint else ""
-
-
-def parse_deadline(text: str) -> int:
-    """`10s`, `1m30s`, `500ms`; the default for what cannot be read. Checked when the service is made."""
-    if not text:
-        return DEFAULT_DRAIN_DEADLINE_NS
-    try:
-        return parse_duration(text)
-    except ValueError:
-        return DEFAULT_DRAIN_DEADLINE_NS
 
 
 def _is_ingress(port: PortSpec) -> bool:

@@ -1,10 +1,13 @@
-"""Making the kernel forget flows by UDP to a host port.
+"""Making the kernel forget flows: by UDP to a host port, and connections that were never answered.
 
 A flow keeps the translation its first packet met. A client by UDP that goes on sending from one port would never
 meet a rule that came later, and would go on to a container that is gone: after a change its flows start afresh.
 """
 
 import contextlib
+import ipaddress
+import os
+import re
 import socket
 import struct
 from collections.abc import Iterable
@@ -24,6 +27,15 @@ CTA_FILTER: Final = 25
 CTA_FILTER_ORIG_FLAGS: Final = 1
 CTA_FILTER_REPLY_FLAGS: Final = 2
 MATCH_PROTOCOL_AND_PORT: Final = 1 << 3 | 1 << 5
+CTA_TUPLE_REPLY: Final = 2
+CTA_STATUS: Final = 3
+CTA_STATUS_MASK: Final = 26
+CTA_TUPLE_IP: Final = 1
+CTA_IP_V4_SRC: Final = 1
+CTA_PROTO_SRC_PORT: Final = 2
+MATCH_SOURCE: Final = 1 << 0 | 1 << 3 | 1 << 4  # address, protocol, port
+SEEN_REPLY: Final = 1 << 1
+STATUS_SINCE: Final = (5, 15)  # older kernels do not look at the status and would forget the answered ones too
 
 
 def forget_udp_flows(ports: Iterable[int]) -> None:
@@ -57,3 +69,46 @@ def deletion(family: int, port: int) -> bytes:
 
 def _attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def forget_unanswered(targets: Iterable[tuple[str, int]]) -> None:
+    """Connections to these addresses and ports whose first packet got no answer begin anew with the next one.
+
+    A program whose queue is full lets first packets fall; the client repeats them after a second, and they would go
+    where the first one went although the rules say otherwise by now. Best effort.
+    """
+    if kernel_version() < STATUS_SINCE:
+        return
+    with contextlib.suppress(OSError):
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        with sock:
+            sock.settimeout(1)
+            for ip, port in targets:
+                sock.send(unanswered_deletion(ip, port))
+                sock.recv(4096)
+
+
+def unanswered_deletion(ip: str, port: int) -> bytes:
+    """Delete the TCP flows that this address and port would have to answer and has not."""
+    protocol = _attribute(CTA_PROTO_NUM, bytes([socket.IPPROTO_TCP])) + _attribute(
+        CTA_PROTO_SRC_PORT, struct.pack(">H", port)
+    )
+    address = _attribute(CTA_IP_V4_SRC, ipaddress.IPv4Address(ip).packed)
+    answer = _attribute(CTA_TUPLE_IP | NLA_F_NESTED, address) + _attribute(CTA_TUPLE_PROTO | NLA_F_NESTED, protocol)
+    flags = _attribute(CTA_FILTER_ORIG_FLAGS, struct.pack("=I", 0)) + _attribute(
+        CTA_FILTER_REPLY_FLAGS, struct.pack("=I", MATCH_SOURCE)
+    )
+    body = (
+        struct.pack(">BBH", socket.AF_INET, 0, 0)
+        + _attribute(CTA_TUPLE_REPLY | NLA_F_NESTED, answer)
+        + _attribute(CTA_STATUS, struct.pack(">I", 0))
+        + _attribute(CTA_STATUS_MASK, struct.pack(">I", SEEN_REPLY))
+        + _attribute(CTA_FILTER | NLA_F_NESTED, flags)
+    )
+    kind = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE
+    return struct.pack("=IHHII", 16 + len(body), kind, NLM_F_REQUEST_ACK, 1, 0) + body
+
+
+def kernel_version() -> tuple[int, int]:
+    found = re.match(r"([0-9]+)\.([0-9]+)", os.uname().release)
+    return (int(found[1]), int(found[2])) if found else (0, 0)

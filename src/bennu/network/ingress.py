@@ -37,6 +37,11 @@ class Ingress:
         self._store = store
         self.ports: tuple[IngressPort, ...] = ()
 
+    @property
+    def targets(self) -> set[tuple[str, int]]:
+        """The TCP addresses and ports connections go to."""
+        return {(one.ip, one.port) for port in self.ports if port.proto == "tcp" for one in port.backends}
+
     async def load(self) -> None:
         entry = await self._store.read(KEY)
         if entry is not None:

@@ -18,6 +18,7 @@ from bennu.errors import BennuError, Forbidden
 from bennu.network import host, links
 from bennu.network.addresses import DEFAULT_POOLS
 from bennu.network.catalogue import Catalogue, new_network_id
+from bennu.network.conntrack import forget_unanswered
 from bennu.network.creation import NetworkRequest, plan_network
 from bennu.network.ingress import Ingress, IngressPort
 from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Sandbox, Settings
@@ -317,8 +318,11 @@ class Networks:
 
         Durable: a new daemon's rules begin with it. Raises: BennuError.
         """
+        before = self._ingress.targets
         await self._ingress.save(ports)
         await self._firewall.apply()
+        if left := before - self._ingress.targets:
+            await asyncio.to_thread(forget_unanswered, left)
 
     # --- agreeing with the kernel -------------------------------------------------------------------------------
 
