@@ -29,7 +29,7 @@ from dataclasses import replace
 from bennu.orchestration.actions import Action, RollBack, SetRollout
 from bennu.orchestration.config import config_in_force, final_watch_ns, is_watched, strategy_in_force
 from bennu.orchestration.evidence import Evidence
-from bennu.orchestration.model import Rollout, SlotKey, Task, UpdateStatus
+from bennu.orchestration.model import Rollout, Service, SlotKey, Task, UpdateStatus
 from bennu.orchestration.rollout_steps import finish, take
 from bennu.orchestration.seats import Phase, Seat, survey
 from bennu.orchestration.slots import Scene, Slot
@@ -109,6 +109,8 @@ def roll_out(scene: Scene, slots: list[Slot], touched: set[SlotKey], evidence: E
     """
     service = scene.service
     status, rollout = service.update_status, service.rollout
+    if (status is None or not (status.state.is_paused or status.state.is_under_way)) and _is_current(service, slots):
+        return
     seats = survey(scene, slots, touched)
     untouched = [seat for seat in seats if seat.key not in touched]
     if status is not None and status.state.is_paused:
@@ -133,6 +135,12 @@ def roll_out(scene: Scene, slots: list[Slot], touched: set[SlotKey], evidence: E
             take(scene, seats, untouched, limit=None)
     if not any(touches_rollout(action) for action in scene.draft.actions):
         _settle(scene, seats, touched)
+
+
+def _is_current(service: Service, slots: list[Slot]) -> bool:
+    """Whether every slot has at most one task that counts, made from this very version: the quiet, common case."""
+    version = service.spec_version
+    return all(len(slot.live) < 2 and (slot.live or slot.tasks)[-1].spec_version == version for slot in slots)
 
 
 def touches_rollout(action: Action) -> bool:

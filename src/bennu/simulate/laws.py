@@ -205,16 +205,14 @@ class Laws:
         if service is None or stored is None or service.is_job:
             return
         key = slot_key(task, service)
-        for agent in self.world.agents.values():
-            for life in agent.lives.values():
-                if not life.has_process:
-                    continue
-                other = life.task
-                if other.id == task.id or other.service_id != service.id:
-                    continue
-                excused = other.id in self.excused.get(task.id, ()) or task.id in self.excused.get(other.id, ())
-                if slot_key(other, service) == key and not excused:
-                    raise LawBroken(3, f"{task.id} is started while {other.id} runs in {key}")
+        for made in self.books[service.id, key].tasks:
+            known = self.world.tasks.get(made.id)
+            agent = self.world.agents.get(known.node_id) if known is not None and known.node_id else None
+            life = agent.lives.get(made.id) if agent is not None else None
+            if life is None or not life.has_process or made.id == task.id:
+                continue
+            if made.id not in self.excused.get(task.id, ()) and task.id not in self.excused.get(made.id, ()):
+                raise LawBroken(3, f"{task.id} is started while {made.id} runs in {key}")
 
     def _excuse(self, service: Service, started: Task, now_ns: int) -> None:
         """Docker's own exceptions, at the moment of the decision: beside the old task, or its node cannot be asked, or

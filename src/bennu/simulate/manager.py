@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from time import perf_counter
+from time import process_time
 
 from bennu.orchestration.actions import (
     Action,
@@ -53,7 +53,7 @@ class Manager:
         self.is_alive = False
         self.life = 0
         self.looks = 0
-        self.core_s = 0.0  # real time spent in the core
+        self.core_s = 0.0  # CPU time spent in the core, in seconds
         self.dies_after: int | None = None  # so many actions from now
         self.plans: dict[ServiceId, Plan] = {}  # the last, quiet plan of each service
         self.take_over()
@@ -147,9 +147,9 @@ class Manager:
     def _settle(self, service_id: ServiceId) -> None:
         for _ in range(LOOKS_UNTIL_SETTLED):
             self.looks += 1
-            began = perf_counter()
+            began = process_time()
             plan = self._ask(service_id)
-            self.core_s += perf_counter() - began
+            self.core_s += process_time() - began
             if not plan.actions:
                 self.plans[service_id] = plan
                 self._wake(service_id, plan.wake_at_ns)
