@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bennu.engine import log_files
+from bennu.engine import log_files, logs
 from bennu.engine.log_bounds import LogBounds, parse_bounds
 from bennu.engine.log_files import mark_end_of_run, rotate
 from bennu.engine.log_records import RECORD_BYTES, Assembler, LogRecord
@@ -195,11 +195,11 @@ LOG_LINES = st.lists(st.tuples(CONTENT, st.sampled_from(["stdout", "stderr"]), s
 @contextlib.contextmanager
 def small_blocks(size: int) -> Iterator[None]:
     before = log_files.BLOCK
-    log_files.BLOCK = size  # type: ignore[misc]
+    log_files.BLOCK = logs.BLOCK = size  # type: ignore[misc, attr-defined]
     try:
         yield
     finally:
-        log_files.BLOCK = before  # type: ignore[misc]
+        log_files.BLOCK = logs.BLOCK = before  # type: ignore[misc, attr-defined]
 
 
 @settings(max_examples=150, deadline=None)
@@ -223,6 +223,32 @@ async def test_tail_is_the_end_of_everything(
     assert await read(log) == everything
     with small_blocks(block):
         assert await read(log, LogQuery(tail=tail)) == (everything[-tail:] if tail else [])
+
+
+UNITS = st.sampled_from(["F", "PF", "PXF", "PPF"])  # how a line is put together; X: the other stream comes between
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    units=st.lists(st.tuples(UNITS, st.integers(0, 2)), max_size=40),
+    since=st.integers(0, 50),
+    block=st.integers(400, 900),
+)
+async def test_since_is_all_that_is_not_older(
+    tmp_path_factory: pytest.TempPathFactory, units: list[tuple[str, int]], since: int, block: int
+) -> None:
+    log = tmp_path_factory.mktemp("log") / "log"
+    written, at = [], 0
+    for unit, pause in units:
+        for tag in unit:
+            written.append(line("word", "stderr" if tag == "X" else "stdout", "F" if tag == "X" else tag, at))
+            at += pause
+    log.write_bytes(b"".join(written))
+    since_ns = START_NS + since * SECOND_NS
+    with small_blocks(block):
+        assert await read(log, LogQuery(since_ns=since_ns)) == [
+            record for record in assemble(*written) if record.at_ns >= since_ns
+        ]
 
 
 # --- following --------------------------------------------------------------------------------------------------

@@ -10,17 +10,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 RECORD_BYTES: Final = 16384
 END_OF_RUN: Final = b"E"
+STREAMS: Final = {b"stdout": "stdout", b"stderr": "stderr"}
 LINE: Final = re.compile(
     rb"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})(Z|[+-]\d\d:\d\d) (stdout|stderr) ([FPE]) (.*)\n", re.MULTILINE
 )
 
 
-@dataclass(frozen=True, slots=True)
-class LogRecord:
+class LogRecord(NamedTuple):
     """`at_ns`: wall clock, ns since the epoch; `stream`: "stdout" or "stderr"; `data` may hold no newline."""
 
     at_ns: int
@@ -38,40 +38,49 @@ class Assembler:
     """Feed it conmon's lines in order; it answers Docker's records in order of their completion."""
 
     def __init__(self) -> None:
-        self._unfinished: dict[str, _Unfinished] = {}
+        self._unfinished: dict[bytes, _Unfinished] = {}
         self._second = b""
         self._second_ns = 0
 
     def feed(self, lines: bytes) -> Iterator[LogRecord]:
         """Whole lines of the log. What is no line of conmon's (a torn write after a crash) is passed over."""
-        for match in LINE.finditer(lines):
-            second, fraction, zone, stream, tag, content = match.groups()
+        unfinished = self._unfinished
+        for second, fraction, zone, stream, tag, content in LINE.findall(lines):
             if tag == END_OF_RUN:
                 yield from self.finish()
                 continue
             at_ns = self._instant(second + zone) + int(fraction)
-            yield from self._add(at_ns, stream.decode(), content, ends=tag == b"F")
+            if tag == b"F" and len(content) < RECORD_BYTES and stream not in unfinished:
+                yield LogRecord(at_ns, STREAMS[stream], content + b"\n")  # nearly all of them
+            else:
+                yield from self._add(at_ns, stream, content, ends=tag == b"F")
 
     def finish(self) -> Iterator[LogRecord]:
         """Nothing follows: lines without an end are records too."""
-        left, self._unfinished = self._unfinished, {}
-        for stream, held in sorted(left.items(), key=lambda item: item[1].at_ns):
+        left = sorted(self._unfinished.items(), key=lambda item: item[1].at_ns)
+        self._unfinished.clear()
+        for stream, held in left:
             if held.data:
-                yield LogRecord(held.at_ns, stream, held.data)
+                yield LogRecord(held.at_ns, STREAMS[stream], held.data)
 
-    def _add(self, at_ns: int, stream: str, content: bytes, *, ends: bool) -> Iterator[LogRecord]:
+    def _add(self, at_ns: int, stream: bytes, content: bytes, *, ends: bool) -> Iterator[LogRecord]:
         held = self._unfinished.pop(stream, None)
         if held is not None:
             at_ns, content = held.at_ns, held.data + content
         start = 0
         while len(content) - start >= RECORD_BYTES:
-            yield LogRecord(at_ns, stream, content[start : start + RECORD_BYTES])
+            yield LogRecord(at_ns, STREAMS[stream], content[start : start + RECORD_BYTES])
             start += RECORD_BYTES
         rest = content[start:] if start else content
         if ends:
-            yield LogRecord(at_ns, stream, rest + b"\n")
+            yield LogRecord(at_ns, STREAMS[stream], rest + b"\n")
         else:
             self._unfinished[stream] = _Unfinished(at_ns, rest)
+
+    def last_instant(self, lines: bytes) -> int:
+        """When the last of whole lines was written; 0 if it is none of conmon's."""
+        match = LINE.match(lines, lines.rfind(b"\n", 0, -1) + 1)
+        return self._instant(match[1] + match[3]) + int(match[2]) if match else 0
 
     def _instant(self, second: bytes) -> int:
         if second != self._second:  # most lines share it with their neighbour

@@ -69,7 +69,7 @@ async def read_logs(path: Path, query: LogQuery, *, ended: asyncio.Event) -> Asy
     try:
         with FolderWatch(path.parent) if follow else contextlib.nullcontext() as watch:
             over = ended.is_set()
-            await asyncio.to_thread(log.open, query.tail, over)
+            await asyncio.to_thread(log.open, query.tail, query.since_ns, over)
             async for batch in _drain(log, query, last=over):
                 yield batch
             while watch is not None and not over and not _is_past(query.until_ns):
@@ -117,17 +117,23 @@ class _Log:
         self._offset = 0
         self._torn = b""
         self._skip = 0  # records before those asked for
+        self._since_ns = 0
+        self._passed = b""  # the last lines that were not looked at, for they are older than that
         self._assembler = Assembler()
         self._lock = threading.Lock()
         self._closed = False
 
-    def open(self, tail: int | None, complete: bool) -> None:
-        """Begin so that the last `tail` records follow. `complete`: nobody writes any more."""
+    def open(self, tail: int | None, since_ns: int, complete: bool) -> None:
+        """Begin so that the last `tail` records follow, and those since an instant; maybe more of older ones.
+
+        `complete`: nobody writes any more.
+        """
         with self._lock:
             if self._closed:
                 return
             self._files = open_all(self._path)
             if tail is None or not self._files:
+                self._since_ns = since_ns
                 return
             index, self._offset = tail_start(self._files, max(1, tail))
             self._leave_behind(index)
@@ -141,7 +147,7 @@ class _Log:
                 if block:
                     self._offset += len(block)
                     lines, self._torn = _cut(self._torn + block)
-                    return self._wanted(self._assembler.feed(lines))
+                    return self._take(lines)
                 if len(self._files) == 1 and not self._find_next():
                     return None
                 # A new file is there, so the old one is complete: look once more, then leave it.
@@ -159,6 +165,17 @@ class _Log:
         self._closed = True
         with self._lock:
             self._leave_behind(len(self._files))
+
+    def _take(self, lines: bytes) -> list[LogRecord]:
+        """A block that ends before `_since_ns` is not taken apart: a big log is passed over quickly."""
+        if not lines:
+            return []
+        if self._since_ns and self._assembler.last_instant(lines) < self._since_ns:
+            self._passed = lines
+            return []
+        # The first line that is asked for may be the end of one that began in the block before.
+        lines, self._passed, self._since_ns = self._passed + lines, b"", 0
+        return self._wanted(self._assembler.feed(lines))
 
     def _wanted(self, records: Iterator[LogRecord]) -> list[LogRecord]:
         found = list(records)
