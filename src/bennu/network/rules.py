@@ -89,7 +89,7 @@ def render_table(table: str, plan: Plan) -> str:
 
 
 def chains_of(plan: Plan) -> dict[str, list[str]]:
-    """The lines of each chain. All but `services` and `published`, which are jumped to, begin with the kernel's hook."""
+    """The lines of each chain. All but `services` and `published`, which are jumped to, begin with a hook."""
     return {
         "services": render_ingress(plan.ingress),
         "published": _published(),
