@@ -43,3 +43,30 @@ def observe(task: Task, report: Report, *, now_ns: int) -> Task:
     if since is None and report.state is TaskState.RUNNING:
         since = now_ns
     return replace(task, status=status, running_since_ns=since, waits_for_room=False)
+
+
+def classify_end(
+    *,
+    exit_code: int | None,
+    was_ordered: bool,
+    was_unhealthy: bool = False,
+    timestamp_ns: int = 0,
+) -> Report:
+    """What an agent reports of a task whose process ended after it was started.
+
+    1. ordered (the desired state said so): `shutdown`, whatever the exit code.
+    2. stopped for bad health: `failed`, also with exit code 0. Docker calls that `complete`, and then `on-failure`
+       never brings it back; here a task that had to be stopped has failed.
+    3. exit code 0: `complete`. Anything else, unknown included: `failed`.
+    """
+    said = "unknown" if exit_code is None else str(exit_code)
+    if was_ordered:
+        return Report(TaskState.SHUTDOWN, "shutdown", "", exit_code, timestamp_ns)
+    if was_unhealthy:
+        err = f"task: non-zero exit ({said}): dockerexec: unhealthy container"
+        if exit_code == 0:
+            err = "task: exit (0): dockerexec: unhealthy container"
+        return Report(TaskState.FAILED, "", err, exit_code, timestamp_ns)
+    if exit_code == 0:
+        return Report(TaskState.COMPLETE, "finished", "", 0, timestamp_ns)
+    return Report(TaskState.FAILED, "", f"task: non-zero exit ({said})", exit_code, timestamp_ns)

@@ -1,0 +1,43 @@
+"""The numbers of a service in a list: `3/5`, `1/2 (0/5 completed)`.
+
+Law: `running` counts every task observed running, whatever is wanted of it and whether or not its node can be heard, so
+during an outage of a node `4/3` is truthful (Docker's reading).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bennu.orchestration.model import Service, Task
+from bennu.orchestration.spec import Global, GlobalJob, Replicated, ReplicatedJob
+from bennu.orchestration.states import TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCounts:
+    """The API's `ServiceStatus`. `total` is what a job has to complete in all; 0 for other services."""
+
+    running: int
+    desired: int
+    completed: int = 0
+    total: int = 0
+
+
+def count_tasks(service: Service, tasks: Iterable[Task]) -> ServiceCounts:
+    """Count the tasks of a service as its mode asks."""
+    known = list(tasks)
+    running = sum(task.state is TaskState.RUNNING for task in known)
+    current = [task for task in known if task.iteration == service.iteration]
+    completed = sum(task.state is TaskState.COMPLETE for task in current)
+    match service.spec.mode:
+        case Replicated(replicas):
+            return ServiceCounts(running, replicas)
+        case Global():
+            return ServiceCounts(running, sum(task.desired is TaskState.RUNNING for task in known))
+        case ReplicatedJob(max_concurrent, total):
+            return ServiceCounts(running, max_concurrent, completed, total)
+        case GlobalJob():
+            wanted = [task for task in current if task.desired is TaskState.COMPLETE]
+            to_do = sum(task.state is not TaskState.COMPLETE for task in wanted)
+            return ServiceCounts(running, to_do, completed, len(wanted))

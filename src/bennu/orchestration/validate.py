@@ -1,0 +1,89 @@
+"""Is a service's spec acceptable? The control layer's checks, in Docker's words.
+
+Law: what passes here can be reconciled and placed without an error. Messages are bare; the API puts the prefix of the
+control layer in front of them. What needs other objects (a taken name, secrets, networks) is asked where those are.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from bennu.errors import InvalidParameter
+from bennu.orchestration.constraints import parse_constraints
+from bennu.orchestration.spec import (
+    EndpointSpec,
+    GlobalJob,
+    ReplicatedJob,
+    Reservation,
+    RestartPolicy,
+    ServiceSpec,
+    UpdateConfig,
+)
+from bennu.orchestration.states import EndpointMode, PublishMode
+
+_NAME: Final = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*")
+MAX_NAME: Final = 63
+MIN_NANO_CPUS: Final = 1_000_000
+MIN_MEMORY_BYTES: Final = 4 << 20
+
+
+def validate_spec(spec: ServiceSpec) -> None:
+    """Raises InvalidParameter for the first thing that is wrong; BadConstraint (a plain error, 500) for constraints."""
+    validate_name(spec.name)
+    if isinstance(spec.mode, ReplicatedJob | GlobalJob):
+        if spec.update is not None:
+            raise InvalidParameter("Jobs may not have an update config")
+        if spec.rollback is not None:
+            raise InvalidParameter("Jobs may not have a rollback config")
+    _validate_reservation(spec.task.reservation)
+    if spec.task.restart is not None:
+        _validate_restart(spec.task.restart)
+    parse_constraints(spec.task.placement.constraints)
+    for config in (spec.update, spec.rollback):
+        if config is not None:
+            _validate_config(config)
+    if spec.endpoint is not None:
+        _validate_endpoint(spec.endpoint)
+
+
+def validate_name(name: str) -> None:
+    """A service's name: a DNS name component of at most 63 characters."""
+    if not _NAME.fullmatch(name):
+        raise InvalidParameter("name must be valid as a DNS name component")
+    if len(name) > MAX_NAME:
+        raise InvalidParameter("name must be 63 characters or fewer")
+
+
+def _validate_reservation(wanted: Reservation) -> None:
+    if 0 != wanted.nano_cpus < MIN_NANO_CPUS:
+        raise InvalidParameter(
+            f"invalid cpu value {wanted.nano_cpus / 1e9:g}: Must be at least {MIN_NANO_CPUS / 1e9:g}"
+        )
+    if 0 != wanted.memory_bytes < MIN_MEMORY_BYTES:
+        raise InvalidParameter(f"invalid memory value {wanted.memory_bytes}: Must be at least 4MiB")
+
+
+def _validate_restart(policy: RestartPolicy) -> None:
+    if policy.delay_ns < 0:
+        raise InvalidParameter("TaskSpec: restart-delay cannot be negative")
+    if policy.window_ns < 0:
+        raise InvalidParameter("TaskSpec: restart-window cannot be negative")
+
+
+def _validate_config(config: UpdateConfig) -> None:
+    if config.delay_ns < 0:
+        raise InvalidParameter("TaskSpec: update-delay cannot be negative")
+    if config.monitor_ns < 0:
+        raise InvalidParameter("TaskSpec: update-monitor cannot be negative")
+    if not 0 <= config.max_failure_ratio <= 1:
+        raise InvalidParameter("TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1")
+
+
+def _validate_endpoint(endpoint: EndpointSpec) -> None:
+    ingress = [port for port in endpoint.ports if port.mode is PublishMode.INGRESS]
+    if ingress and endpoint.mode is EndpointMode.DNSRR:
+        raise InvalidParameter("EndpointSpec: port published with ingress mode can't be used with dnsrr mode")
+    published = [(port.published, port.protocol, port.mode) for port in endpoint.ports if port.published]
+    if len(published) != len(set(published)):
+        raise InvalidParameter("EndpointSpec: duplicate published ports provided")
