@@ -358,7 +358,7 @@ class Cluster:
         networks = self.engine.services.networks
         give_up_at = time.monotonic() + TASKS_LEAVE_S
         for container_id in networks.endpoints_of(network):
-            while self._is_leaving(container_id, network) and time.monotonic() < give_up_at:
+            while self._is_leaving(container_id, network) and time.monotonic() < give_up_at:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
     def _is_leaving(self, container_id: str, network: Network) -> bool:

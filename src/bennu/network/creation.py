@@ -128,8 +128,10 @@ def _check_driver(request: NetworkRequest, in_swarm: bool) -> None:
     if request.config_only or (request.config_from or {}).get("Network"):
         raise NotImplementedHere("configuration-only networks are not implemented")
     if request.ingress:
-        raise NotImplementedHere("an ingress network of one's own is not implemented") if in_swarm else Forbidden(
-            NEED_SWARM
+        raise (
+            NotImplementedHere("an ingress network of one's own is not implemented")
+            if in_swarm
+            else Forbidden(NEED_SWARM)
         )
     if driver in ("host", "null", "none"):
         raise Forbidden(f'only one instance of "{driver}" network is allowed')
