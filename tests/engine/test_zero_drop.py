@@ -1,0 +1,191 @@
+"""Updates, rollbacks, scaling, switches, a failing canary and a daemon's death, all under load: nothing is dropped.
+
+The server is the story's: it has no health check and dies of SIGTERM at once.
+"""
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import images, traces
+from support.daemon import Daemon
+from support.load import Load, Result
+from support.waiting import wait_for
+
+SERVER = Path(__file__).parents[1] / "support/programs/keeping_server.py"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+ONE, TWO = "You are using version 1\n", "You are using version 2\n"
+QUICK = ("--update-monitor=200ms", "--rollback-monitor=200ms")
+ROLLOUT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def swarm(able: None) -> Iterator[Daemon]:
+    """A swarm of one with both versions of the web server."""
+    daemon = Daemon()
+    try:
+        daemon.start()
+        images.import_base(daemon.bennu, "python")
+        for version in ("1", "2"):
+            images.build_example(
+                daemon.bennu, "webserver", f"webserver:v{version}", f"--build-arg=VERSION={version}", "--no-cache"
+            )
+        daemon.docker("swarm", "init", "--advertise-addr=127.0.0.1")
+        yield daemon
+    finally:
+        traces.discard(daemon)
+
+
+@pytest.fixture
+def web(swarm: Daemon) -> Iterator["Service"]:
+    """The service `web`: two tasks of version 1, reached through a published port."""
+    with served(swarm, "web") as service:
+        yield service
+
+
+class Service:
+    """A service under test, as a person with the docker command and curl meets it."""
+
+    def __init__(self, daemon: Daemon, name: str, port: int) -> None:
+        self.daemon = daemon
+        self.name = name
+        self.port = port
+
+    def update(self, *words: str) -> None:
+        self.daemon.docker("service", "update", "-d", "--no-resolve-image", *words, self.name)
+
+    def inspect(self) -> dict[str, Any]:
+        return json.loads(self.daemon.docker("service", "inspect", self.name).out)[0]
+
+    @property
+    def state(self) -> str:
+        return self.inspect().get("UpdateStatus", {}).get("State", "")
+
+    def wait_state(self, wanted: str, timeout_s: float = ROLLOUT_S) -> None:
+        wait_for(lambda: self.state == wanted, timeout_s=timeout_s, what=f"state {wanted}", describe=self.describe)
+
+    def wait_running(self, count: int) -> None:
+        wait_for(lambda: self.count_running() == count, timeout_s=30, what=f"{count} tasks", describe=self.describe)
+
+    def count_running(self) -> int:
+        states = self.daemon.docker(
+            "service", "ps", "--format={{.CurrentState}}", "--filter=desired-state=running", self.name
+        ).lines
+        containers = self.daemon.docker("ps", "-q", f"--filter=label=com.docker.swarm.service.name={self.name}").lines
+        running = sum(1 for state in states if state.startswith("Running"))
+        return running if running == len(containers) else -1
+
+    def describe(self) -> str:
+        told = self.daemon.docker("service", "ps", "--no-trunc", self.name, ok=False).out
+        return f"{self.inspect().get('UpdateStatus')}\n{told}"
+
+
+@contextmanager
+def served(
+    daemon: Daemon, name: str, *options: str, image: str = "webserver:v1", command: Sequence[str] = ()
+) -> Iterator[Service]:
+    port = free_port()
+    daemon.docker(
+        "service", "create", "-d", "--no-resolve-image", f"--name={name}", "--replicas=2", f"-p={port}:8000",
+        *QUICK, *options, image, *command,
+    )  # fmt: skip
+    service = Service(daemon, name, port)
+    try:
+        service.wait_running(2)
+        yield service
+    finally:
+        daemon.docker("service", "rm", name, ok=False)
+        wait_for(lambda: not daemon.docker("ps", "-q").lines, timeout_s=40, what="its tasks to be gone")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("", 0))
+        return int(sock.getsockname()[1])
+
+
+def under_load(service: Service, act: Callable[[], None], **how: Any) -> Result:
+    with Load("127.0.0.1", service.port, **how) as load:
+        time.sleep(0.5)
+        act()
+        time.sleep(0.5)
+    found = load.result
+    print(
+        f"{found.requests} requests, {found.rate:.0f}/s, {found.connections} connections, {found.repeated} repeated, "
+        f"slowest {found.slowest_s:.3f} s, {found.answers}"
+    )
+    return found
+
+
+def assert_nothing_dropped(result: Result, *, versions: set[str]) -> None:
+    assert result.failed == 0, f"{result.failed} of {result.requests} failed: {result.failures}"
+    assert result.requests > 100
+    assert set(result.answers) == versions
+
+
+def test_an_update_and_a_rollback_drop_no_request(web: Service) -> None:
+    def act() -> None:
+        web.update("--image=webserver:v2")
+        web.wait_state("completed")
+        web.daemon.docker("service", "rollback", "-d", web.name)
+        web.wait_state("rollback_completed")
+
+    assert_nothing_dropped(under_load(web, act), versions={ONE, TWO})
+
+
+def test_scaling_up_and_down_drops_no_request(web: Service) -> None:
+    def act() -> None:
+        for count in (6, 2):
+            web.daemon.docker("service", "scale", "-d", f"{web.name}={count}")
+            web.wait_running(count)
+
+    assert_nothing_dropped(under_load(web, act), versions={ONE})
+
+
+def test_the_daemons_death_in_the_middle_of_an_update_drops_no_request(web: Service) -> None:
+    def act() -> None:
+        web.update("--image=webserver:v2", "--update-delay=500ms")
+        wait_for(lambda: "v2" in web.daemon.docker("ps", "--format={{.Image}}").out, what="the first new task")
+        web.daemon.kill()
+        time.sleep(0.5)
+        web.daemon.start()
+        web.wait_state("completed")
+
+    assert_nothing_dropped(under_load(web, act), versions={ONE, TWO})
+
+
+@pytest.fixture
+def keeping(swarm: Daemon) -> Iterator[Service]:
+    """A server that keeps its connections, and answers `/slow` after 3 s."""
+    command = ("-c", SERVER.read_text())
+    with served(
+        swarm, "keeping", "--env=VERSION=1", "--label=bennu.drain.deadline=5s", image="python:latest", command=("python3", *command)
+    ) as service:  # fmt: skip
+        yield service
+
+
+def test_connections_that_are_kept_move_to_the_new_version(keeping: Service) -> None:
+    def act() -> None:
+        keeping.update("--env-add=VERSION=2")
+        keeping.wait_state("completed")
+
+    result = under_load(keeping, act, keep_alive=True, workers=8)
+    assert_nothing_dropped(result, versions={ONE, TWO})
+    assert result.connections < result.requests / 4
+
+
+def test_a_slow_request_in_flight_at_the_switch_completes(keeping: Service) -> None:
+    def act() -> None:
+        keeping.update("--env-add=VERSION=2")
+        keeping.wait_state("completed")
+
+    result = under_load(keeping, act, workers=4, rate=100, path="/slow")
+    assert result.failed == 0, result.failures
+    assert set(result.answers) == {ONE, TWO}
+    assert result.slowest_s < 6
