@@ -9,7 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from bennu.api import build, images, system
+from aiohttp import web
+
+from bennu.api import build, images
 from bennu.api.assembly import assemble
 from bennu.api.events import Events
 from bennu.api.serve import ApiServer
@@ -27,8 +29,9 @@ async def serve_images(root: Path, path: Path) -> AsyncIterator[Images]:
         await services.journal.open()
         await services.images.open()
         engine: Any = SimpleNamespace(services=services)
-        routes = [*system.routes(engine)[:2], *images.routes(engine), *build.routes(engine)]
-        routes.append(build.web.route("GET", "/events", Events(engine).events))
+        routes = [web.route(method, "/_ping", ping) for method in ("GET", "HEAD")]
+        routes.append(web.route("GET", "/events", Events(engine).events))
+        routes += [*images.routes(engine), *build.routes(engine)]
         server = ApiServer(assemble(routes))
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
@@ -38,6 +41,10 @@ async def serve_images(root: Path, path: Path) -> AsyncIterator[Images]:
             yield services.images
         finally:
             await server.close()
+
+
+async def ping(request: web.Request) -> web.Response:
+    return web.Response(text="OK", headers={"Builder-Version": "1"})
 
 
 async def main() -> None:

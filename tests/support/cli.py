@@ -12,7 +12,7 @@ from pathlib import Path
 
 TIMEOUT_S = 60.0
 # Spoken by newer docker clients on stderr before what the command itself has to say.
-_CHATTER = re.compile(r"(?:DEPRECATED: The legacy builder.*\n(?:\s+\S.*\n)*\n?)")
+_CHATTER = re.compile(r"(?:DEPRECATED: The legacy builder.*\n(?:[ \t]+\S.*\n)*\n?)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,7 +246,9 @@ class Builder:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         storage = {"driver": "overlay", "graphroot": str(self._root / "storage"), "runroot": str(self._run_root)}
         lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in storage.items())
-        (self._root / "storage.conf").write_text(f"[storage]\n{lines}")
+        (self._root / "storage.conf").write_text(
+            f'[storage]\n{lines}[storage.options.overlay]\nskip_mount_home = "true"\n'
+        )
         (self._root / "registries.conf").write_text(
             'unqualified-search-registries = []\nshort-name-mode = "disabled"\n'
         )

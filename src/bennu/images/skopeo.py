@@ -30,6 +30,7 @@ TIMEOUT_S: Final = 300.0
 IDLE_S: Final = 60.0  # without a byte of a blob
 PIPE_BYTES: Final = 1 << 20
 FATAL: Final = re.compile(r'level=fatal msg=("(?:[^"\\]|\\.)*")')
+CORRUPTED: Final = re.compile(r"corrupted blob, expecting (sha256:[0-9a-f]{64})")
 DENIED: Final = "denied: requested access to the resource is denied"
 MISSING: Final = "skopeo is not installed: apt-get install skopeo"
 
@@ -144,6 +145,8 @@ def explain(words: str, reference: Reference | None) -> BennuError:
     if reference is None:
         return BennuError(words)
     name = reference.familiar_name
+    if corrupted := CORRUPTED.search(words):
+        return BennuError(f"filesystem layer verification failed for digest {corrupted[1]}")
     if "manifest unknown" in words:
         return NotFound(f"manifest for {reference} not found: manifest unknown: manifest unknown")
     if "name unknown" in words:

@@ -1,0 +1,120 @@
+"""The image routes as a server of their own, a registry on loopback, and a small image to work with."""
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from images_helpers import entry, is_root, make_tar, needs_root
+
+from support.cli import Cli, client_environment, find_docker
+from support.daemon import UnixConnection
+from support.waiting import wait_for
+
+SERVER = Path(__file__).with_name("images_server.py")
+APPLETS = ("sh", "echo", "cat", "sleep", "ls", "id", "env", "ps", "true", "false", "pwd", "stat")
+
+
+@dataclass
+class Server:
+    root: Path
+    process: subprocess.Popen[bytes]
+    docker: Cli
+
+    @property
+    def images_root(self) -> Path:
+        return self.root / "images"
+
+    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+        with contextlib.closing(UnixConnection(self.root / "s", 60)) as connection:
+            connection.request(method, path, body, {"Connection": "close", **headers})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    def messages(self, method: str, path: str, body: bytes | None = None, **headers: str) -> list[dict[str, Any]]:
+        status, answer = self.request(method, path, body, **headers)
+        assert status == 200, answer
+        return [json.loads(line) for line in answer.splitlines()]
+
+    def error(self, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
+        status, answer = self.request(method, path, body)
+        return status, json.loads(answer)["message"]
+
+    def inspect(self, ref: str) -> dict[str, Any]:
+        return json.loads(self.docker("image", "inspect", ref).out)[0]
+
+
+def busybox_tar() -> bytes:
+    """A root filesystem with a shell."""
+    program = shutil.which("busybox")
+    if program is None:
+        pytest.skip("busybox is not installed (./dev setup)")
+    links = [entry(f"bin/{name}", kind=b"2", linkname="busybox", mode=0o777) for name in APPLETS]
+    folders = [entry(name, kind=b"5") for name in ("./", "bin/", "etc/", "proc/", "dev/", "sys/")]
+    folders.append(entry("tmp/", kind=b"5", mode=0o1777))
+    return make_tar([*folders, entry("bin/busybox", Path(program).read_bytes(), mode=0o755), *links])
+
+
+@pytest.fixture(scope="module", name="server")
+def image_server() -> Iterator[Server]:
+    """A server with the image `base`."""
+    program = find_docker()
+    if not is_root() or program is None:
+        pytest.skip(needs_root if not is_root() else "no docker command (./dev setup)")
+    root = Path(tempfile.mkdtemp(prefix="bennu-images-"))
+    (root / "home/docker").mkdir(parents=True)
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, SERVER, root, root / "s"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        log_text = (root / "log").read_text
+        wait_for(lambda: "ready" in log_text(), what="the image server", describe=log_text)
+        docker = Cli(program, client_environment(f"unix://{root}/s", root / "home"))
+        docker("import", "-c", 'CMD ["sh"]', "-", "base", stdin=busybox_tar())
+        yield Server(root, process, docker)
+        assert process.poll() is None, (root / "log").read_text()
+        assert list((root / "images/tmp").iterdir()) == []
+        mounts = Path("/proc/self/mountinfo").read_text()
+        assert str(root) not in mounts
+    finally:
+        process.terminate()
+        process.wait(20)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", name="registry")
+def plain_registry() -> Iterator[str]:
+    """host:port of a registry that speaks plain HTTP."""
+    program = shutil.which("docker-registry") or shutil.which("registry")
+    if program is None or shutil.which("skopeo") is None:
+        pytest.skip("docker-registry or skopeo is not installed (./dev setup)")
+    root = Path(tempfile.mkdtemp(prefix="bennu-registry-"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {"version": 0.1, "storage": {"filesystem": {"rootdirectory": str(root / "data")}}}
+    settings["http"] = {"addr": f"127.0.0.1:{port}"}
+    (root / "config.yml").write_text(json.dumps(settings))
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen([program, "serve", root / "config.yml"], stdout=log, stderr=log)
+    try:
+        wait_for(lambda: _accepts(port), what="the registry", describe=(root / "log").read_text)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
