@@ -15,11 +15,12 @@ from bennu.cluster.translate import container_spec
 from bennu.cluster.vault import Vault
 from bennu.cluster.wire import FileTarget
 from bennu.errors import BennuError, NotImplementedHere
-from bennu.model import Mount
+from bennu.model import BindOptions, Mount
 from bennu.orchestration.templates import expand
 from bennu.process import run
 
 SECRETS_AT: Final = "/run/secrets"
+ALONE: Final = BindOptions(read_only_non_recursive=True)  # nothing is mounted below a file
 DEFAULT_MODE: Final = 0o444
 TEMPLATING: Final = "golang"
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def _write_all(folder: Path, wanted: list[tuple[str, FileTarget, bytes]]) -> lis
             path.write_bytes(data)
         os.chown(path, _number(attributes.uid), _number(attributes.gid))
         path.chmod(attributes.mode or DEFAULT_MODE)
-        mounts.append(Mount(type="bind", source=str(path), target=target, read_only=True))
+        mounts.append(Mount(type="bind", source=str(path), target=target, read_only=True, bind_options=ALONE))
     return mounts
 
 

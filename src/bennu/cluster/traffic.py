@@ -6,11 +6,12 @@ hands (the kernel's balancer, through `Networks.set_ingress`).
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from bennu.cluster.connections import count_open, is_listening
 from bennu.cluster.durations import parse_duration
+from bennu.cluster.records import ServiceRow
 from bennu.cluster.state import State
 from bennu.engine.container import Container
 from bennu.network import Networks
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 LOOK_FOR_LISTENER_S: Final = 0.03
 COUNT_AGAIN_S: Final = 0.05
+ASK_READINESS_S: Final = 0.25
+SUCCESSOR_S: Final = 2.0
 DRAIN_LABEL: Final = "bennu.drain.deadline"
 READY_LABEL: Final = "bennu.ready.within"
 READY_WITHIN_NS: Final = 10 * 10**9
@@ -46,23 +49,49 @@ class Traffic:
         self._networks = networks
         self.state = state
         self._changing = asyncio.Lock()
+        self._ready: dict[str, Serving] = {}  # by task: who could serve, also when it is another version's turn
 
     def serves(self, task_id: str) -> bool:
         return any(one.owner == task_id for port in self._networks.ingress for one in port.backends)
 
-    async def enter(self, task_id: str, ip: str, ports: Collection[PortSpec]) -> None:
-        """When this returns it gets new connections."""
+    def note_ready(self, serving: "Serving", *, is_ready: bool) -> None:
+        """Whether a task could serve if it were its turn."""
+        if is_ready:
+            self._ready[serving.task_id] = serving
+        else:
+            self._ready.pop(serving.task_id, None)
+
+    async def arrange(self, service_id: str) -> None:
+        """In one transaction of the kernel: of the ready tasks of a service those enter whose turn it is, the others
+        leave. While there is nobody whose turn it is, the others stay."""
         async with self._changing:
-            table = self._without(lambda owner: owner == task_id)
-            for port in ports:
-                table.setdefault((port.protocol, port.published), set()).add(Target(task_id, ip, port.target))
-            await self._write(table)
+            await self._rearrange(service_id)
 
     async def leave(self, task_id: str) -> None:
-        """When this returns it gets no new connection; those it has go on."""
+        """When this returns it gets no new connection; those it has go on. Ready ones of its service enter with it."""
         async with self._changing:
-            if self.serves(task_id):
-                await self._write(self._without(lambda owner: owner == task_id))
+            leaving = self._ready.pop(task_id, None)
+            if not self.serves(task_id):
+                return
+            row = self.state.tasks.get(task_id)
+            service_id = leaving.service_id if leaving else row.task.service_id if row else ""
+            await self._rearrange(service_id, leaving=task_id)
+
+    async def _rearrange(self, service_id: str, *, leaving: str = "") -> None:
+        service = self.state.services.get(service_id)
+        ours = {key: one for key, one in self._ready.items() if one.service_id == service_id}
+        chosen = {key: one for key, one in ours.items() if one.may_take_turn(service)}
+        out = {key for key in ours if key not in chosen} if chosen else set()
+        table = self._without(lambda owner: owner == leaving or owner in out or owner in chosen)
+        for one in chosen.values():
+            for port, target in one.targets():
+                table.setdefault((port.protocol, port.published), set()).add(target)
+        await self._write(table)
+
+    def others_of(self, service_id: str, task_id: str) -> bool:
+        """Whether somebody else of the service gets connections."""
+        owners = {one.owner for port in self._networks.ingress for one in port.backends} - {task_id}
+        return any(row.id in owners for row in self.state.tasks_of(service_id))
 
     async def keep_only(self, task_ids: set[str]) -> None:
         """Whoever is not among these leaves."""
@@ -105,14 +134,30 @@ class Serving:
         return [port for port in chosen if port.published]
 
     @property
-    def _task_id(self) -> str:
+    def task_id(self) -> str:
         return self._controller.row.id
+
+    @property
+    def service_id(self) -> str:
+        return self._controller.row.task.service_id
+
+    def may_take_turn(self, service: ServiceRow | None) -> bool:
+        """Whether it is to have new connections, if it is ready for them."""
+        if self._controller.is_to_end:
+            return False
+        return service is None or may_serve(service.service, self._controller.row.task)
+
+    def targets(self) -> list[tuple[PortSpec, Target]]:
+        ip = self._ip()
+        return [(port, Target(self.task_id, ip, port.target)) for port in self._ports] if ip else []
 
     async def is_up(self, health: str) -> bool:
         """Whether it may be called running: without a health check, not before its published ports accept connections.
 
         A program that never listens there is called running after `bennu.ready.within` (10 s) all the same.
         """
+        if health == "none" and self._container.readiness.is_asked:
+            return self._container.readiness.ready is True
         if health != "none" or not self._tcp_targets() or await self._listens():
             return True
         return time.time_ns() > self._container.record.started_at_ns + self._label_ns(READY_LABEL, READY_WITHIN_NS)
@@ -126,20 +171,25 @@ class Serving:
         """Enter or leave as the signs say. Answers after how many seconds to look again; None: when told."""
         if not self._ports:
             return None
-        while True:
-            plan = plan_traffic(await self._look(state, health), now_ns=time.monotonic_ns())
-            if plan.step is Step.ENTER:
-                await self._traffic.enter(self._task_id, self._ip(), self._ports)
-            elif plan.step is Step.LEAVE:
-                await self._leave()
-            else:
-                waits_for_listener = health == "none" and bool(self._tcp_targets()) and not self._accepts
-                return LOOK_FOR_LISTENER_S if waits_for_listener else None
+        backend = await self._look(state, health)
+        self._traffic.note_ready(self, is_ready=backend.readiness.is_ready)
+        plan = plan_traffic(backend, now_ns=time.monotonic_ns())
+        if plan.step is Step.LEAVE and not backend.readiness.is_ready:
+            await self._leave()
+        elif plan.step in (Step.ENTER, Step.LEAVE):
+            await self._traffic.arrange(self.service_id)
+            if self._traffic.serves(self.task_id) is backend.in_balancer:
+                return LOOK_FOR_LISTENER_S  # it stays until those whose turn it is are ready
+        if health == "none" and self._container.readiness.is_asked:
+            return ASK_READINESS_S
+        waits_for_listener = health == "none" and bool(self._tcp_targets()) and not self._accepts
+        return LOOK_FOR_LISTENER_S if waits_for_listener else None
 
     async def drain(self) -> None:
         """Leave, then wait until nobody is connected any more or the deadline has passed."""
         if not self._ports:
             return
+        await self._wait_successor()
         while True:
             plan = plan_traffic(await self._look_at_drain(), now_ns=time.monotonic_ns())
             if plan.step is Step.LEAVE:
@@ -149,13 +199,32 @@ class Serving:
             else:
                 await asyncio.sleep(COUNT_AGAIN_S)
 
+    async def _wait_successor(self) -> None:
+        """The last one leaves only after those that are said to run have entered: a daemon that just came back has
+        heard of them, and has not looked at them yet."""
+        give_up_at = time.monotonic() + SUCCESSOR_S
+        while time.monotonic() < give_up_at and self._traffic.serves(self.task_id):
+            service = self._traffic.state.services.get(self.service_id)
+            coming = [
+                row
+                for row in self._traffic.state.tasks_of(self.service_id)
+                if row.id != self.task_id
+                and row.task.is_running
+                and service is not None
+                and may_serve(service.service, row.task)
+            ]
+            if not coming or self._traffic.others_of(self.service_id, self.task_id):
+                return
+            await self._traffic.arrange(self.service_id)
+            await asyncio.sleep(COUNT_AGAIN_S)
+
     async def abandon(self) -> None:
         """It has ended: nothing is left to drain."""
         if self._ports:
-            await self._traffic.leave(self._task_id)
+            await self._traffic.leave(self.task_id)
 
     async def _leave(self) -> None:
-        await self._traffic.leave(self._task_id)
+        await self._traffic.leave(self.task_id)
         self._left_at_ns = time.monotonic_ns()
 
     async def _look(self, state: TaskState, health: str) -> Backend:
@@ -164,17 +233,19 @@ class Serving:
         if is_running and health == "none" and self._tcp_targets():
             accepts = await self._listens()
         healthy = None if health == "none" else is_running and health != "unhealthy"
+        readiness = self._container.readiness
+        label_ready = readiness.ready is True if readiness.is_asked else None
         row = self._controller.row
         service = self._traffic.state.services.get(row.task.service_id)
         return Backend(
-            readiness=decide_ready(Signs(state, healthy=healthy, port_accepts=accepts)),
-            in_balancer=self._traffic.serves(self._task_id),
+            readiness=decide_ready(Signs(state, healthy=healthy, label_ready=label_ready, port_accepts=accepts)),
+            in_balancer=self._traffic.serves(self.task_id),
             left_at_ns=self._left_at_ns,
             may_serve=service is None or may_serve(service.service, row.task),
         )
 
     async def _look_at_drain(self) -> Backend:
-        serves = self._traffic.serves(self._task_id)
+        serves = self._traffic.serves(self.task_id)
         if not serves and self._left_at_ns is None and self._controller.row.task.running_since_ns is not None:
             # It may have served in the time of an earlier daemon: count its connections all the same.
             self._left_at_ns = time.monotonic_ns()
