@@ -5,19 +5,27 @@ from typing import Any
 
 from bennu.cli.client import Client, segment
 from bennu.cli.command import command, switch
-from bennu.cli.failure import Failure
+from bennu.cli.commands.why_service import find_story, tell
+from bennu.cli.failure import ApiFailure, Failure
 from bennu.cli.output import align, say
 
 
 @command(
-    "CONTAINER",
+    "CONTAINER|SERVICE|TASK",
     switch("-a, --all", "Show all its lives in a table, newest first"),
     switch("--json", "Print the certificates as JSON"),
     least=1,
     most=1,
 )
 def why(client: Client, words: list[str], *, all: bool, json: bool) -> None:
-    deaths = client.json("GET", f"/bennu/v1/containers/{segment(words[0])}/deaths")
+    try:
+        deaths = client.json("GET", f"/bennu/v1/containers/{segment(words[0])}/deaths")
+    except ApiFailure:
+        story = find_story(client, words[0])
+        if story is None:
+            raise
+        print_json(story) if json else tell(story)
+        return
     if json:
         print_json(deaths if all else deaths[:1])
         return
@@ -32,8 +40,8 @@ def why(client: Client, words: list[str], *, all: bool, json: bool) -> None:
 HEADERS = ("LIFE", "ENDED", "LIVED", "CAUSE", "EXIT", "ASKED BY", "THEN")
 
 
-def print_json(deaths: list[dict[str, Any]]) -> None:
-    say(json_module.dumps(deaths, indent=4, ensure_ascii=False))
+def print_json(found: object) -> None:
+    say(json_module.dumps(found, indent=4, ensure_ascii=False))
 
 
 def row(death: dict[str, Any]) -> tuple[str, ...]:

@@ -1,0 +1,118 @@
+"""`/bennu/v1/services/{id}/why` and `/bennu/v1/tasks/{id}/why`: the lives of each slot, and what was decided when."""
+
+from collections.abc import Sequence
+
+import msgspec
+from aiohttp import web
+
+from bennu.api.answer import answer
+from bennu.api.deaths import Death, death_of
+from bennu.api.times import rfc3339
+from bennu.cluster import Cluster
+from bennu.cluster.records import ServiceRow, TaskRow
+from bennu.cluster.translate import container_spec
+from bennu.model import Shape
+
+
+class TaskStory(Shape):
+    """One attempt. `Made` and `Ended` are the orchestrator's reasons; `Death` is how its container ended, if it did."""
+
+    id: str = msgspec.field(name="ID")
+    name: str
+    node: str
+    image: str
+    desired: str
+    state: str
+    since: str
+    message: str
+    err: str
+    made: str
+    ended: str
+    death: Death | None
+
+
+class SlotStory(Shape):
+    """A stable place in the service; its attempts, newest first."""
+
+    name: str
+    tasks: list[TaskStory]
+
+
+class Decision(Shape):
+    time: str
+    reason: str
+
+
+class Story(Shape):
+    """`Decisions` are the last ones about the service as a whole (rollouts), newest first."""
+
+    service: str
+    slots: list[SlotStory]
+    decisions: list[Decision]
+
+
+def routes(cluster: Cluster) -> list[web.RouteDef]:
+    api = Stories(cluster)
+    return [
+        web.route("GET", "/bennu/v1/services/{id}/why", api.of_service),
+        web.route("GET", "/bennu/v1/tasks/{id}/why", api.of_task),
+    ]
+
+
+class Stories:
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def of_service(self, request: web.Request) -> web.Response:
+        self._cluster.cluster  # noqa: B018 - raises outside a swarm
+        service = self._cluster.find_service(request.match_info["id"])
+        return answer(await self._tell(service, self._cluster.state.tasks_of(service.id)))
+
+    async def of_task(self, request: web.Request) -> web.Response:
+        """The story of the slot that the task is, or was, in."""
+        self._cluster.cluster  # noqa: B018
+        task = self._cluster.state.tasks.find(request.match_info["id"], lambda row: row.name, "task")
+        service = self._cluster.find_service(task.task.service_id)
+        same = [row for row in self._cluster.state.tasks_of(service.id) if slot_name(row) == slot_name(task)]
+        return answer(await self._tell(service, same))
+
+    async def _tell(self, service: ServiceRow, tasks: Sequence[TaskRow]) -> Story:
+        slots: dict[str, list[TaskRow]] = {}
+        for row in sorted(tasks, key=lambda row: -row.created_ns):
+            slots.setdefault(slot_name(row), []).append(row)
+        return Story(
+            service=service.name,
+            slots=[
+                SlotStory(name=name, tasks=[await self._task(row) for row in rows])
+                for name, rows in sorted(slots.items(), key=lambda item: item[1][0].task.slot)
+            ],
+            decisions=[decision_of(text) for text in reversed(service.reasons)],
+        )
+
+    async def _task(self, row: TaskRow) -> TaskStory:
+        status = row.task.status
+        deaths = await self._cluster.engine.services.deaths.of(row.container_id) if row.container_id else []
+        return TaskStory(
+            id=row.id,
+            name=row.name,
+            node=row.task.node_id or "",
+            image=container_spec(row.task.spec).image,
+            desired=row.task.desired.name.lower(),
+            state=status.state.name.lower(),
+            since=rfc3339(status.timestamp_ns),
+            message=status.message,
+            err=status.err,
+            made=row.why_made,
+            ended=row.why_desired,
+            death=death_of(deaths[-1]) if deaths else None,
+        )
+
+
+def slot_name(row: TaskRow) -> str:
+    """`web.1`, or of a global service the node's place: `web.NODE`."""
+    return f"{row.service_name}.{row.task.slot or row.task.node_id or '?'}"
+
+
+def decision_of(text: str) -> Decision:
+    instant, _, reason = text.partition(" ")
+    return Decision(time=rfc3339(int(instant)), reason=reason)
