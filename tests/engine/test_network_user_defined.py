@@ -364,7 +364,7 @@ async def test_unwanted_networks_are_refused_in_clear_words(host: Host) -> None:
         (NetworkRequest(name="net1"), Conflict, "network with name net1 already exists"),
         (NetworkRequest(name="bridge"), Forbidden, "operation is not permitted on predefined bridge network"),
         (NetworkRequest(name="x", driver="nosuch"), NotFound, 'plugin "nosuch" not found'),
-        (NetworkRequest(name="x", options={"com.docker.network.bridge.name": "eth0"}), Forbidden, "already exists on"),
+        (NetworkRequest(name="x", options={"com.docker.network.bridge.name": "lo"}), Forbidden, "already exists on"),
     ):
         with pytest.raises(kind, match=text):
             await host.networks.create(request)

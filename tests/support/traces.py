@@ -61,8 +61,9 @@ def tables(daemon: Daemon) -> list[str]:
 
 
 def control_groups(ids: set[str]) -> list[str]:
-    """Control groups of these containers, whatever hierarchy they are in."""
-    return [str(path) for one in ids for path in CGROUPS.glob(f"**/*{one}*") if path.is_dir()] if ids else []
+    """Control groups of these containers, whatever hierarchy they are in; groups may vanish while we look."""
+    folders = (Path(place, name) for place, names, _ in os.walk(CGROUPS) for name in names) if ids else ()
+    return [str(folder) for folder in folders if any(one in folder.name for one in ids)]
 
 
 def open_files(daemon: Daemon) -> int:
