@@ -59,6 +59,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "group": _value(YES, "G", "group that may use the unix socket (default: root only)"),
     "help": _switch(YES, help="print this and exit"),
     "host": _list(YES, "H", "hosts", "unix:///PATH or fd:// (default unix:///run/bennu/bennu.sock); repeatable"),
+    "keep-deaths": _value(YES, help="death certificates kept of each container (default 100)"),
     "log-level": _value(YES, "l", "debug, info (default), warn, error or fatal"),
     "pidfile": _value(YES, "p", "write the process id there"),
     "shutdown-containers": _switch(YES, help="stop all containers when bennud ends (they live on otherwise)"),

@@ -11,6 +11,7 @@ from bennu.errors import BennuError, InvalidParameter
 
 DEFAULT_CONFIG: Final = Path("/etc/bennu/daemon.json")
 DEFAULT_HOST: Final = "unix:///run/bennu/bennu.sock"
+MAX_COUNT: Final = 1_000_000
 LEVELS: Final = ("debug", "info", "warn", "error", "fatal")
 RUNTIMES: Final = ("crun", "runc")
 NOTED: Final = {"live-restore": "containers always live on while bennud is down"}
@@ -29,6 +30,7 @@ class Options:
     bip: str
     oci_runtime: str
     default_stop_timeout_s: int
+    keep_deaths: int
     shutdown_containers: bool
     validate_only: bool
     warnings: tuple[str, ...]  # one line each, for flags without effect
@@ -116,6 +118,7 @@ def check_options(settings: Settings) -> Options:
         bip=str(settings.get("bip", "")),
         oci_runtime=runtime,
         default_stop_timeout_s=int(timeout),
+        keep_deaths=_read_count("keep-deaths", settings.get("keep-deaths", "100")),
         shutdown_containers=bool(settings.get("shutdown-containers")),
         validate_only=bool(settings.get("validate")),
         warnings=tuple(_warnings(settings)),
@@ -126,6 +129,13 @@ def _warnings(settings: Settings) -> Iterator[str]:
     for name in settings:
         if FLAGS[name].use is Use.WITHOUT_EFFECT:
             yield f"--{name} has no effect: {NOTED.get(name, 'bennud has no such setting')}"
+
+
+def _read_count(name: str, value: object) -> int:
+    text = str(value)
+    if not text.isdecimal() or not 0 < int(text) <= MAX_COUNT:
+        raise InvalidParameter(f'invalid argument "{text}" for "--{name}": not a number from 1 to {MAX_COUNT}')
+    return int(text)
 
 
 def _root(value: object) -> Path:

@@ -86,6 +86,7 @@ def engine_options(options: Options) -> EngineOptions:
         bip=options.bip,
         oci_runtime=options.oci_runtime,
         default_stop_timeout_s=options.default_stop_timeout_s,
+        keep_deaths=options.keep_deaths,
     )
 
 

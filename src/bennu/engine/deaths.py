@@ -1,6 +1,7 @@
 """The register of deaths: one durable certificate for each ending, written together with the change of state.
 
-Kept are the last 100 certificates of a container, and those of removed containers for seven days, at most 1,000.
+Kept are the last certificates of a container (100, unless the daemon was told otherwise), and those of removed
+containers for seven days, at most 1,000.
 """
 
 import asyncio
@@ -46,8 +47,10 @@ _decode = msgspec.json.Decoder(Certificate).decode
 class Deaths:
     """All certificates of one host."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, keep_lives: int = KEEP_LIVES) -> None:
+        """`keep_lives`: certificates kept of each container that exists."""
         self._store = store
+        self._keep_lives = keep_lives
 
     def put(self, certificate: Certificate) -> Put:
         """The write that makes it durable; it goes into the transaction of the state's change."""
@@ -73,7 +76,7 @@ class Deaths:
         by_container: dict[str, list[str]] = {}
         for entry in await self._store.read_prefix(PREFIX):
             by_container.setdefault(entry.key.split("/")[1], []).append(entry.key)
-        surplus = [key for id_, keys in by_container.items() if id_ in living for key in keys[:-KEEP_LIVES]]
+        surplus = [key for id_, keys in by_container.items() if id_ in living for key in keys[: -self._keep_lives]]
         removed = sorted((key for id_, keys in by_container.items() if id_ not in living for key in keys), key=_instant)
         oldest_ns = time.time_ns() - KEEP_REMOVED_NS
         surplus += removed[:-KEEP_REMOVED]

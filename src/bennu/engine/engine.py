@@ -12,7 +12,7 @@ from typing import Final
 from bennu.engine.background import Background
 from bennu.engine.container import Container
 from bennu.engine.creation import complete, create_container
-from bennu.engine.deaths import Deaths
+from bennu.engine.deaths import KEEP_LIVES, Deaths
 from bennu.engine.events import Journal, event
 from bennu.engine.execs import Execs
 from bennu.engine.log_bounds import keep_logs_in_bounds
@@ -234,6 +234,7 @@ class EngineOptions:
     bip: str = ""
     oci_runtime: str = "crun"
     default_stop_timeout_s: int = 10
+    keep_deaths: int = KEEP_LIVES  # death certificates of each container
 
 
 @contextlib.asynccontextmanager
@@ -256,7 +257,7 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
             boot_id=read_boot_id(),
             store=store,
             journal=Journal(store),
-            deaths=Deaths(store),
+            deaths=Deaths(store, options.keep_deaths),
             images=Images(options.data_root / "images", store),
             networks=networks,
             volumes=Volumes(options.data_root / "volumes", store),
