@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,24 @@ APPLETS = ("sh", "echo", "cat", "sleep", "ls", "id", "env", "ps", "true", "false
 @dataclass
 class Server:
     root: Path
-    process: subprocess.Popen[bytes]
     docker: Cli
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> None:
+        (self.root / "s").unlink(missing_ok=True)
+        with (self.root / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, SERVER, self.root, self.root / "s"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        wait_for(lambda: "ready" in self.log(), what="the image server", describe=self.log)
+
+    def log(self) -> str:
+        return (self.root / "log").read_text()
+
+    def restart(self) -> None:
+        """After its death."""
+        self.process.wait(10)
+        self.start()
 
     @property
     def images_root(self) -> Path:
@@ -71,23 +87,17 @@ def image_server() -> Iterator[Server]:
         pytest.skip(needs_root if not is_root() else "no docker command (./dev setup)")
     root = Path(tempfile.mkdtemp(prefix="bennu-images-"))
     (root / "home/docker").mkdir(parents=True)
-    with (root / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, SERVER, root, root / "s"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+    server = Server(root, Cli(program, client_environment(f"unix://{root}/s", root / "home")))
     try:
-        log_text = (root / "log").read_text
-        wait_for(lambda: "ready" in log_text(), what="the image server", describe=log_text)
-        docker = Cli(program, client_environment(f"unix://{root}/s", root / "home"))
-        docker("import", "-c", 'CMD ["sh"]', "-", "base", stdin=busybox_tar())
-        yield Server(root, process, docker)
-        assert process.poll() is None, (root / "log").read_text()
+        server.start()
+        server.docker("import", "-c", 'CMD ["sh"]', "-", "base", stdin=busybox_tar())
+        yield server
+        assert server.process.poll() is None, server.log()
         assert list((root / "images/tmp").iterdir()) == []
-        mounts = Path("/proc/self/mountinfo").read_text()
-        assert str(root) not in mounts
+        assert str(root) not in Path("/proc/self/mountinfo").read_text()
     finally:
-        process.terminate()
-        process.wait(20)
+        server.process.terminate()
+        server.process.wait(20)
         shutil.rmtree(root, ignore_errors=True)
 
 

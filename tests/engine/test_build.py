@@ -1,13 +1,13 @@
 """`docker build` through the classic endpoint, on real buildah."""
 
+import contextlib
 import io
 import json
-import re
+import os
 import shutil
 import signal
 import subprocess
 import tarfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -200,33 +200,44 @@ def run_in_locked(server: Server, number: int) -> str:
             return content.read().decode()
 
 
-def test_a_client_that_leaves_ends_its_build_and_the_step_under_way(server: Server) -> None:
-    seconds = str(86000 + int(time.time()) % 1000)
-    context = server.root / "sleepy"
+def sleeping_context(server: Server, seconds: int) -> Path:
+    context = server.root / f"sleepy{seconds}"
     context.mkdir()
     (context / "Dockerfile").write_text(f"FROM base\nRUN sleep {seconds}\n")
+    return context
 
-    def sleeping() -> bool:
-        return any(
-            re.search(rb"sleep\0" + seconds.encode(), path.read_bytes())
-            for path in Path("/proc").glob("[0-9]*/cmdline")
-            if path.exists()
-        )
 
+def is_sleeping(seconds: int) -> bool:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(f"sleep\0{seconds}\0".encode()):
+                return True
+    return False
+
+
+def test_a_client_that_leaves_ends_its_build_and_the_step_under_way(server: Server) -> None:
+    seconds = 86000 + os.getpid() % 1000
+    context = sleeping_context(server, seconds)
     with server.docker.running("build", "--no-cache", str(context)) as process:
-        wait_for(lambda: _quietly(sleeping), timeout_s=30, what="the step to run")
+        wait_for(lambda: is_sleeping(seconds), timeout_s=30, what="the step to run")
         process.send_signal(signal.SIGINT)
         process.wait(10)
-    wait_for(lambda: not _quietly(sleeping), timeout_s=15, what="the step to end")
+    wait_for(lambda: not is_sleeping(seconds), timeout_s=15, what="the step to end")
     wait_for(lambda: list((server.images_root / "tmp").iterdir()) == [], what="nothing to be left")
     assert build(server, "FROM base\nRUN true").lines[-1].startswith("Successfully built")
 
 
-def _quietly(ask: object) -> bool:
-    try:
-        return bool(ask())  # type: ignore[operator]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+def test_a_killed_daemon_takes_its_builds_along_and_the_next_one_cleans_up(server: Server) -> None:
+    seconds = 87000 + os.getpid() % 1000
+    context = sleeping_context(server, seconds)
+    with server.docker.running("build", "--no-cache", str(context)) as process:
+        wait_for(lambda: is_sleeping(seconds), timeout_s=30, what="the step to run")
+        server.process.kill()
+        process.wait(10)
+    wait_for(lambda: not is_sleeping(seconds), timeout_s=15, what="the step to end")
+    server.restart()
+    assert list((server.images_root / "tmp").iterdir()) == []
+    assert build(server, "FROM base\nRUN true").lines[-1].startswith("Successfully built")
 
 
 def test_pruning_drops_the_cache_and_building_goes_on(server: Server) -> None:

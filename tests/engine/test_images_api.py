@@ -1,9 +1,12 @@
 """Images under the docker command."""
 
+import contextlib
 import json
 import subprocess
+import time
 from pathlib import Path
 
+import docker
 import pytest
 from images_fixtures import Server, busybox_tar, image_server  # noqa: F401 - a fixture
 from images_helpers import digest_of, entry, make_tar
@@ -106,7 +109,7 @@ def test_events_tell_what_happened_to_images(server: Server) -> None:
         "--since",
         "1",
         "--until",
-        "0s",
+        str(int(time.time()) + 1),
         "--format",
         "{{.Action}} {{.Actor.Attributes.name}}",
         "--filter",
@@ -155,6 +158,24 @@ def test_a_broken_import_is_an_error_and_leaves_nothing(server: Server) -> None:
     )
     assert server.error("POST", "/images/create?fromSrc=http://x", b"")[0] == 501
     assert sorted(path.name for path in (server.images_root / "layers").iterdir()) == before
+
+
+def test_docker_py_finds_everything_where_it_expects_it(server: Server) -> None:
+    client = docker.DockerClient(base_url=f"unix://{server.root}/s", version="1.47", timeout=60)
+    with contextlib.closing(client):
+        client.api.import_image_from_data(make_tar([entry("p", b"p")]), repository="py", tag="1")
+        image = client.images.get("py:1")
+        assert image.tags == ["py:1"] and image.tag("py", "2") and client.images.get("py:2").id == image.id
+        assert image.id in {found.id for found in client.images.list("py")}
+        archive = b"".join(image.save(named=True))
+        client.images.remove("py:2")
+        client.images.remove("py:1")
+        with pytest.raises(docker.errors.ImageNotFound):
+            client.images.get("py:1")
+        assert [loaded.id for loaded in client.images.load(archive)] == [image.id]
+        assert [step["Comment"] for step in client.images.get(image.id).history()] == ["Imported from -"]
+        client.images.remove(image.id, force=True)
+        assert client.images.prune({"dangling": True})["SpaceReclaimed"] == 0
 
 
 @pytest.mark.slow

@@ -172,7 +172,9 @@ class Builder:
             await asyncio.shield(self._buildah("untag", tag) if transcript.image_id else asyncio.sleep(0))
 
     def _argv(self, request: BuildRequest) -> list[str]:
-        argv = ["buildah", "build", "--format=docker", "--layers", "--pull=never", "--identity-label=false"]
+        # A daemon that is killed takes its builds along: nobody would be left to take the result.
+        argv = ["setpriv", "--pdeathsig=TERM", "--"] if shutil.which("setpriv") else []
+        argv += ["buildah", "build", "--format=docker", "--layers", "--pull=never", "--identity-label=false"]
         argv += ["--isolation=oci", f"--runtime={shutil.which('crun') or 'runc'}", "--ignorefile=/dev/null"]
         argv += [f"--network={request.network}", "--force-rm"]
         argv += [] if request.use_cache else ["--no-cache"]

@@ -48,8 +48,10 @@ class Images:
     async def open(self) -> None:
         """Load what is there; half-done work of a former daemon is removed."""
         await asyncio.to_thread(self.layers.open)
-        for entry in await self.store.read_prefix(RECORDS):
-            record = msgspec.json.decode(entry.value, type=ImageRecord)
+        records = [
+            msgspec.json.decode(entry.value, type=ImageRecord) for entry in await self.store.read_prefix(RECORDS)
+        ]
+        for record in records:
             try:
                 self._index(await asyncio.to_thread(self._read_image, record))
             except (OSError, BennuError) as error:
@@ -61,7 +63,7 @@ class Images:
                     names[entry.key.removeprefix(prefix)] = image_id
         self._name_all()
         await self.collect()
-        await asyncio.to_thread(self.layers.sweep_blobs, set(self._images))
+        await asyncio.to_thread(self.layers.sweep_blobs, {record.id for record in records})
 
     def _read_image(self, record: ImageRecord) -> Image:
         blob = self.layers.blob_path(record.id).read_bytes()
@@ -236,10 +238,11 @@ class Images:
     async def _collect_layers(self, gone: Sequence[Image]) -> Sequence[Layer]:
         async with self._writing:
             wanted = {diff_id for image in self._images.values() for diff_id in image.diff_ids}
-            collected = await self.layers.collect(wanted)
+            collected, trash = await self.layers.collect(wanted)
             for image in gone:
                 if image.id not in self._images:
                     await asyncio.to_thread(self.layers.blob_path(image.id).unlink, True)
+        await self.layers.remove_trash(trash)
         found = {layer.diff_id: layer for layer in collected}
         order = dict.fromkeys(diff_id for image in gone for diff_id in reversed(image.diff_ids))
         return [found[diff_id] for diff_id in order if diff_id in found]

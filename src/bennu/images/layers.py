@@ -256,16 +256,16 @@ class Layers:
             raise disk_error(error) from error
         return digest
 
-    async def collect(self, wanted: Collection[str]) -> list[Layer]:
-        """Remove the layers that are neither wanted (diff IDs) nor held; answers them."""
+    async def collect(self, wanted: Collection[str]) -> tuple[list[Layer], list[Path]]:
+        """Take the layers that are neither wanted (diff IDs) nor held out of the store.
+
+        Answers them, and folders under tmp that the caller is to remove with `remove_trash`.
+        """
         async with self._shelf:
             unused = [layer for key, layer in self._known.items() if key not in wanted and self._held[key] <= 0]
             for layer in unused:
                 del self._known[layer.diff_id]
-            trash = await asyncio.to_thread(self._put_away, unused)
-        for folder in trash:
-            await asyncio.to_thread(remove_tree, folder)
-        return unused
+            return unused, await asyncio.to_thread(self._put_away, unused)
 
     def _put_away(self, layers: Collection[Layer]) -> list[Path]:
         """Move layers out of sight as a whole, so that half a layer is never met; answers what is to be deleted."""
@@ -275,6 +275,10 @@ class Layers:
             (self.root / _hex(layer.diff_id)).rename(trash[-1])
             self.blob_path(layer.blob).unlink(missing_ok=True)
         return trash
+
+    async def remove_trash(self, trash: Collection[Path]) -> None:
+        for folder in trash:
+            await asyncio.to_thread(remove_tree, folder)
 
     def sweep_blobs(self, config_digests: Collection[str]) -> None:
         """Blocking, at start only: remove blobs that belong to no layer and no image."""
