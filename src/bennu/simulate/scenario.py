@@ -106,12 +106,14 @@ class Scenario:
             return ReplicatedJob(self.random.randint(1, 2), self.random.randint(1, 4))
         return GlobalJob()
 
-    def _task(self) -> TaskSpec:
+    def _task(self, *, is_job: bool) -> TaskSpec:
         self.release += 1
+        # Jobs keep their whole history: without a delay a failing one would be nothing but history.
+        soonest = 1 if is_job else 0
         programs = ("good", "good", "good", "good", "slow", "stubborn", *PROGRAMS)
         return TaskSpec(
             container=f"{self._pick(*programs)}#{self.release}".encode(),
-            restart=self._pick(None, self._restart(), self._restart()),
+            restart=self._pick(None, self._restart(soonest), self._restart(soonest)),
             placement=Placement(
                 constraints=self._pick((), (), (), ("node.labels.dc==a",), ("node.labels.dc!=a",)),
                 spread=self._pick((), ("node.labels.dc",)),
@@ -122,10 +124,10 @@ class Scenario:
             ),
         )
 
-    def _restart(self) -> RestartPolicy:
+    def _restart(self, soonest: int) -> RestartPolicy:
         return RestartPolicy(
             condition=self._pick(*RestartCondition, RestartCondition.ANY, RestartCondition.ON_FAILURE),
-            delay_ns=self._pick(0, 1, 3, 5, 5, 8) * NS_PER_SECOND,
+            delay_ns=self._pick(soonest, 1, 3, 5, 5, 8) * NS_PER_SECOND,
             max_attempts=self._pick(0, 0, 1, 2, 3),
             window_ns=self._pick(0, 0, 10, 30) * NS_PER_SECOND,
         )
@@ -162,7 +164,7 @@ class Scenario:
         spec = ServiceSpec(
             name=service_id,
             mode=mode,
-            task=self._task(),
+            task=self._task(is_job=is_job),
             update=None if is_job else self._config(),
             rollback=None if is_job else self._config(),
             endpoint=self._endpoint() if service_id == "s1" else None,
@@ -223,7 +225,7 @@ class Scenario:
 
     def _update(self) -> None:
         def change(service: Service, now_ns: int) -> Service:
-            spec = replace(service.spec, task=self._task())
+            spec = replace(service.spec, task=self._task(is_job=service.is_job))
             if not service.is_job and self.random.random() < 0.3:
                 spec = replace(spec, update=self._config(), rollback=self._config())
             return self._updated(service, spec, now_ns)
