@@ -64,7 +64,10 @@ def _supervise(scene: Scene, slot: Slot) -> None:
             scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; its slot has a newer task"))
             continue
         spoken_for = True
-        if task.desired is TaskState.READY and task.has_ended and scene.now_ns < task.start_at_ns:
+        if _keeps_old(scene, slot, task):
+            reason = f"{what}; the rollout is paused and the old task still serves"
+            scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, reason))
+        elif task.desired is TaskState.READY and task.has_ended and scene.now_ns < task.start_at_ns:
             scene.draft.wait(slot.key, f"{what} before its restart delay was over", task.start_at_ns)
         elif scene.service.is_global and lost:
             scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{lost}; a global task stays with its node"))
@@ -83,6 +86,14 @@ def has_heir(scene: Scene, slot: Slot, task: Task) -> bool:
         and scene.outdated(other) is None
         for other in slot.live
     )
+
+
+def _keeps_old(scene: Scene, slot: Slot, task: Task) -> bool:
+    """Whether a paused stop-first rollout leaves the slot to the old task, which nobody has told to stop."""
+    status = scene.service.update_status
+    if status is None or not status.state.is_paused or starts_beside(scene.service):
+        return False
+    return any(other.is_running and scene.lost_because(other) is None for other in slot.live if other is not task)
 
 
 def _succeed(scene: Scene, slot: Slot, task: Task, what: str, *, at_once: bool) -> None:

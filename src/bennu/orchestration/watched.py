@@ -38,7 +38,9 @@ def may_serve(service: Service, task: Task) -> bool:
     status, rollout = service.update_status, service.rollout
     if not isinstance(service.spec.strategy, BlueGreen) or rollout is None or status is None:
         return True
-    if status.state not in (UpdateState.UPDATING, UpdateState.PAUSED) or rollout.promoted:
+    if status.state not in (UpdateState.UPDATING, UpdateState.PAUSED):
+        return True
+    if rollout.promoted and rollout.switched_at_ns is None:
         return True
     is_green = task.spec_version == service.spec_version and task.created_at_ns >= rollout.began_at_ns
     return is_green is (rollout.switched_at_ns is not None)

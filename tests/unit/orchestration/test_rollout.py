@@ -102,6 +102,7 @@ def test_an_image_that_cannot_be_prepared_takes_down_nothing() -> None:
     stage.advance(60)
     assert stage.state() is U.PAUSED
     assert stage.images() == {1: b"v1", 2: b"v1", 3: b"v1"}
+    assert len(when_made(stage)) == 3  # tried once in each slot, and no more
     assert not any(
         isinstance(action, SetDesired) and stage.tasks.get(action.task_id) and
         stage.tasks[action.task_id].spec.container == b"v1"
