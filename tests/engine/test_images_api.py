@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from images_fixtures import Server, busybox_tar, image_server  # noqa: F401 - a 
 from images_helpers import digest_of, entry, make_tar
 
 from support.cli import Cli
+from support.waiting import wait_for
 
 
 def test_import_makes_an_image_with_the_changes_asked_for(server: Server) -> None:
@@ -176,6 +178,21 @@ def test_docker_py_finds_everything_where_it_expects_it(server: Server) -> None:
         assert [step["Comment"] for step in client.images.get(image.id).history()] == ["Imported from -"]
         client.images.remove(image.id, force=True)
         assert client.images.prune({"dangling": True})["SpaceReclaimed"] == 0
+
+
+@pytest.mark.parametrize("path", ["/images/load", "/images/create?fromSrc=-", "/build"])
+@pytest.mark.parametrize("head", ["Content-Length: 9000000", "Transfer-Encoding: chunked"])
+def test_a_client_that_leaves_in_the_middle_of_its_data_leaves_nothing(server: Server, path: str, head: str) -> None:
+    before = sorted(path.name for path in (server.images_root / "layers").iterdir())
+    data = busybox_tar()[:600_000]
+    body = data if head.startswith("Content") else b"%x\r\n%b\r\n" % (len(data), data)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(server.root / "s"))
+        client.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode() + body)
+        wait_for(lambda: list((server.images_root / "tmp").iterdir()), what="the data to arrive")
+    wait_for(lambda: not list((server.images_root / "tmp").iterdir()), what="everything to be cleaned away")
+    assert sorted(path.name for path in (server.images_root / "layers").iterdir()) == before
+    assert server.request("GET", "/images/json")[0] == 200
 
 
 @pytest.mark.slow

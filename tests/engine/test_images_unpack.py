@@ -1,6 +1,7 @@
 """Layers are unpacked exactly, and nothing in one reaches outside of it."""
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -13,6 +14,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from images_helpers import Entry, digest_of, entry, is_root, make_tar, needs_root, stream
 
 from bennu.errors import BennuError, InvalidParameter, Unavailable
@@ -268,3 +271,28 @@ async def test_a_full_disk_is_a_clear_error_and_what_was_there_stays(tmp_path: P
 async def test_an_error_of_the_unpacker_names_the_file(layers: Layers) -> None:
     with pytest.raises(BennuError, match=r"Not a directory|File exists"):
         await unpack(layers, make_tar([entry("a", b"file"), entry("a/b", b"x")]))
+
+
+NAMES = st.lists(st.sampled_from(["a", "b", "..", ".", "", ".wh.a", ".wh..wh..opq", "/etc"]), min_size=1, max_size=4)
+KINDS = st.sampled_from([tarfile.REGTYPE, DIR, SYM, LNK])
+WISHES = st.lists(st.tuples(NAMES.map("/".join), KINDS, NAMES.map("/".join)), min_size=1, max_size=8)
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(wishes=WISHES)
+async def test_whatever_a_tar_asks_for_nothing_outside_its_layer_changes(
+    layers: Layers, tmp_path: Path, wishes: list[tuple[str, bytes, str]]
+) -> None:
+    def outside() -> set[Path]:
+        inside = (layers.root, layers.blobs)
+        return {path for path in tmp_path.rglob("*") if not any(folder in path.parents for folder in inside)}
+
+    before = outside()
+    tar = make_tar(
+        entry(name or "x", b"data" if kind == tarfile.REGTYPE else b"", kind=kind, linkname=target)
+        for name, kind, target in wishes
+    )
+    with contextlib.suppress(InvalidParameter, BennuError):
+        await unpack(layers, tar)
+    assert outside() == before

@@ -1,8 +1,10 @@
 """Small pure parts of images over HTTP."""
 
+import base64
 import hashlib
 import re
 
+import msgspec
 import pytest
 
 from bennu.api.image_filters import compile_pattern
@@ -11,7 +13,7 @@ from bennu.errors import InvalidParameter
 from bennu.images.image import ZERO_TIME_NS, format_time, image_config, parse_config, parse_time
 from bennu.images.reference import parse_reference
 from bennu.images.removal import chain_ids
-from bennu.images.skopeo import explain, is_local, parse_auth
+from bennu.images.skopeo import Auth, explain, is_local, login_for, parse_auth, parse_logins
 
 
 @pytest.mark.parametrize(
@@ -139,3 +141,13 @@ def test_a_broken_login_is_no_login(header: str) -> None:
 )
 def test_a_registrys_refusal_is_told_in_dockers_words(words: str, message: str) -> None:
     assert str(explain(words, parse_reference("app:v1"))) == message
+
+
+def test_a_build_uses_each_login_for_its_own_registry_only() -> None:
+    logins = {"https://index.docker.io/v1/": {"username": "hub"}, "h:5000": {"username": "own"}}
+    header = base64.urlsafe_b64encode(msgspec.json.encode(logins)).decode()
+    found = parse_logins(header)
+    assert login_for(parse_reference("busybox"), found).username == "hub"
+    assert login_for(parse_reference("h:5000/x"), found).username == "own"
+    assert login_for(parse_reference("other:5000/x"), found) == Auth()
+    assert parse_logins("{}") == {}

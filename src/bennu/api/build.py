@@ -19,7 +19,7 @@ from bennu.images.fetching import Step
 from bennu.images.machine import host_architecture
 from bennu.images.pulling import Begun, Pulled, pull
 from bennu.images.reference import Reference, parse_reference
-from bennu.images.skopeo import Auth
+from bennu.images.skopeo import login_for, parse_logins
 
 # Limits of the steps' containers that are not honoured: asking for one is refused, never ignored.
 REFUSED: tuple[str, ...] = ("cpushares", "cpuperiod", "cpuquota", "cpusetcpus", "cpusetmems", "cgroupparent")
@@ -39,12 +39,7 @@ class BuildRoutes:
         services = engine.services
         self._images = services.images
         self._routes = ImageRoutes(engine)
-        self._builder = Builder(
-            services.images, services.data_root / "buildah", services.exec_root / "buildah", self._pull
-        )
-
-    def _pull(self, reference: Reference) -> AsyncGenerator[Begun | Step | Pulled, None]:
-        return pull(self._images, reference, Auth())
+        self._builder = Builder(services.images, services.data_root / "buildah", services.exec_root / "buildah")
 
     @ends_with_client
     async def build(self, request: web.Request) -> web.StreamResponse:
@@ -53,7 +48,12 @@ class BuildRoutes:
         return await stream_progress(request, quietly(messages) if flag(request, "q") else messages)
 
     async def _messages(self, request: web.Request, asked: BuildRequest) -> AsyncGenerator[Message, None]:
-        async with contextlib.aclosing(self._builder.build(asked, body_of(request))) as steps:
+        logins = parse_logins(request.headers.get("X-Registry-Config", ""))
+
+        def bring(reference: Reference) -> AsyncGenerator[Begun | Step | Pulled, None]:
+            return pull(self._images, reference, login_for(reference, logins))
+
+        async with contextlib.aclosing(self._builder.build(asked, body_of(request), bring)) as steps:
             async for step in steps:
                 match step:
                     case Text():

@@ -86,19 +86,23 @@ Message = Text | Built | Begun | Step | Pulled
 class Builder:
     """All builds of one host. `run_root` is for what a reboot may take: buildah's mount counts."""
 
-    def __init__(self, images: Images, root: Path, run_root: Path, pull: Puller) -> None:
+    def __init__(self, images: Images, root: Path, run_root: Path) -> None:
         self._images = images
         self._root = root
         self._run_root = run_root
-        self._pull = pull
         self._active = 0
         self._clean = False  # leftovers of a former daemon's builds are gone
         self._preparing = asyncio.Lock()
 
     # --- one build ------------------------------------------------------------------------------------------------
 
-    async def build(self, request: BuildRequest, context: AsyncIterable[bytes]) -> AsyncGenerator[Message, None]:
-        """Yields what happens, at last `Built`. Raises: BuildFailed; InvalidParameter, NotFound, Unavailable."""
+    async def build(
+        self, request: BuildRequest, context: AsyncIterable[bytes], pull: Puller
+    ) -> AsyncGenerator[Message, None]:
+        """Yields what happens, at last `Built`; `pull` brings images that are not here.
+
+        Raises: BuildFailed; InvalidParameter, NotFound, Unavailable.
+        """
         await self._prepare()
         work = self._images.layers.new_path()
         self._active += 1
@@ -107,7 +111,7 @@ class Builder:
             folder = await self._unpack_context(work, context)
             dockerfile = await asyncio.to_thread(_read_dockerfile, folder, request)
             bases: dict[str, Image] = {}
-            async with contextlib.aclosing(self._gather(request, dockerfile, bases)) as steps:
+            async with contextlib.aclosing(self._gather(request, dockerfile, bases, pull)) as steps:
                 async for step in steps:
                     yield step
             for image in set(bases.values()):
@@ -140,7 +144,7 @@ class Builder:
         return folder
 
     async def _gather(
-        self, request: BuildRequest, dockerfile: Dockerfile, bases: dict[str, Image]
+        self, request: BuildRequest, dockerfile: Dockerfile, bases: dict[str, Image], pull: Puller
     ) -> AsyncGenerator[Message, None]:
         """Find every image the Dockerfile names here, or bring it here."""
         for name in dockerfile.images():
@@ -148,7 +152,7 @@ class Builder:
                 with contextlib.suppress(NotFound):
                     bases[name] = self._images.find(name)
                     continue
-            async with contextlib.aclosing(self._pull(parse_reference(name).tagged())) as steps:
+            async with contextlib.aclosing(pull(parse_reference(name).tagged())) as steps:
                 async for step in steps:
                     yield step
             bases[name] = self._images.find(name)

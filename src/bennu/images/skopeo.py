@@ -51,12 +51,27 @@ class Auth(msgspec.Struct):
 
 
 def parse_auth(header: str) -> Auth:
-    """The header is base64 of JSON; a broken one is no login, as for dockerd."""
+    """`X-Registry-Auth` is base64 of JSON; a broken one is no login, as for dockerd."""
+    return _decode_header(header, Auth) or Auth()
+
+
+def parse_logins(header: str) -> dict[str, Auth]:
+    """`X-Registry-Config`: the logins of a build, by registry."""
+    return _decode_header(header, dict[str, Auth]) or {}
+
+
+def login_for(reference: Reference, logins: Mapping[str, Auth]) -> Auth:
+    """The login of a build that is meant for this image's registry."""
+    keys = ("https://index.docker.io/v1/", HUB) if reference.domain == HUB else (reference.domain,)
+    return next((logins[key] for key in keys if key in logins), Auth())
+
+
+def _decode_header(header: str, shape: Any) -> Any:
     try:
         raw = base64.urlsafe_b64decode(header.replace("+", "-").replace("/", "_") + "==")
-        return msgspec.json.decode(raw, type=Auth) if raw else Auth()
+        return msgspec.json.decode(raw, type=shape) if raw else None
     except (ValueError, msgspec.DecodeError):
-        return Auth()
+        return None
 
 
 @dataclass(frozen=True, slots=True)
