@@ -35,7 +35,11 @@ class Server:
             self.process = subprocess.Popen(
                 [sys.executable, SERVER, self.root, self.root / "s"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        wait_for(lambda: "ready" in self.log(), what="the image server", describe=self.log)
+        wait_for(self._is_ready, what="the image server", describe=self.log)
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, self.log()
+        return "ready" in self.log()
 
     def log(self) -> str:
         return (self.root / "log").read_text()

@@ -1,5 +1,7 @@
 """Pulling from and pushing to a real registry on this machine."""
 
+import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -8,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from images_fixtures import Server, image_server, plain_registry  # noqa: F401 - fixtures
-from images_helpers import entry, make_tar
+from images_helpers import digest_of, entry, make_tar
+
+from bennu.images.machine import host_architecture
 
 
 def test_what_is_pushed_comes_back_as_it_was(server: Server, registry: str) -> None:
@@ -39,6 +43,42 @@ def test_what_is_pushed_comes_back_as_it_was(server: Server, registry: str) -> N
     by_digest = server.docker("pull", f"{registry}/team/app@{digest}").lines
     assert by_digest[-1] == f"{registry}/team/app@{digest}"
     assert server.docker("rmi", name).lines[:2] == [f"Untagged: {name}", f"Untagged: {registry}/team/app@{digest}"]
+
+
+def put_index(registry: str, repository: str, tag: str, entries: list[dict[str, object]]) -> str:
+    """Make a list of manifests in the registry; its digest."""
+    kind = "application/vnd.docker.distribution.manifest.list.v2+json"
+    body = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode()
+    connection = http.client.HTTPConnection(registry, timeout=20)
+    with contextlib.closing(connection):
+        connection.request("PUT", f"/v2/{repository}/manifests/{tag}", body, {"Content-Type": kind})
+        answer = connection.getresponse()
+        assert answer.status == 201, answer.read()
+    return digest_of(body)
+
+
+def test_of_a_list_of_platforms_this_machines_image_is_pulled(server: Server, registry: str) -> None:
+    ours, theirs = f"{registry}/multi:ours", f"{registry}/multi:theirs"
+    entries: list[dict[str, object]] = []
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    for name, machine in ((theirs, "s390x"), (ours, host_architecture())):
+        server.docker("import", "-", name, stdin=make_tar([entry(machine, machine.encode())]))
+        words = server.docker("push", name).lines[-1].split()
+        platform = {"os": "linux", "architecture": machine}
+        entries.append({"mediaType": kind, "digest": words[2], "size": int(words[4]), "platform": platform})
+    wanted = server.inspect(ours)["Id"]
+    server.docker("rmi", ours, theirs)
+    digest = put_index(registry, "multi", "v1", entries)
+    server.docker("pull", f"{registry}/multi:v1")
+    found = server.inspect(f"{registry}/multi:v1")
+    assert found["Id"] == wanted and found["RepoDigests"] == [f"{registry}/multi@{digest}"]
+    put_index(registry, "multi", "v2", entries[:1])
+    status, message = server.error("POST", f"/images/create?fromImage={registry}/multi&tag=v2")
+    assert (status, message) == (
+        500,
+        f"no matching manifest for linux/{host_architecture()} in the manifest list entries",
+    )
+    server.docker("rmi", f"{registry}/multi:v1")
 
 
 def test_errors_of_a_registry_are_dockers(server: Server, registry: str) -> None:

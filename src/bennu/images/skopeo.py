@@ -238,6 +238,8 @@ class ImageProxy:
                         data = await reader.read(min(left, PIPE_BYTES))
                 except TimeoutError:
                     break
+                if not data:
+                    break
                 left -= len(data)
                 yield data
             await self._call("FinishPipe", pipe_id)
