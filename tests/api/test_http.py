@@ -249,12 +249,9 @@ async def test_keep_alive_carries_several_requests(http: Http) -> None:
     writer.close()
 
 
-async def test_swarm_paths_say_how_dockerd_says_it_and_absent_features_name_themselves(http: Http) -> None:
-    got = await http.ask("GET", "/v1.44/services")
-    assert got.status == 503
-    assert got.message.startswith("This node is not a swarm manager. Use")
-    got = await http.ask("POST", "/swarm/init")
-    assert (got.status, got.message) == (501, "docker swarm init is not implemented")
+async def test_absent_features_name_themselves(http: Http) -> None:
+    got = await http.ask("POST", "/v1.44/containers/c1/checkpoints")
+    assert (got.status, got.message) == (501, "checkpointing a container is not implemented")
 
 
 # --- errors -----------------------------------------------------------------------------------------------------

@@ -92,6 +92,13 @@ UNKNOWN = [
 ]
 
 
+@pytest.mark.parametrize("path", ["/services", "/tasks", "/nodes", "/secrets", "/configs", "/swarm"])
+def test_without_a_swarm_its_paths_say_how_to_get_one(daemon: Daemon, path: str) -> None:
+    status, answer = ask(daemon, "GET", path)
+    assert status == 503
+    assert answer["message"].startswith('This node is not a swarm manager. Use "docker swarm init"')
+
+
 @pytest.mark.parametrize(("method", "path"), UNKNOWN)
 def test_an_unknown_container_is_404_everywhere(daemon: Daemon, method: str, path: str) -> None:
     assert ask(daemon, method, path) == (404, {"message": "No such container: nope"})

@@ -164,9 +164,8 @@ def test_the_daemons_death_in_the_middle_of_an_update_drops_no_request(web: Serv
 def keeping(swarm: Daemon) -> Iterator[Service]:
     """A server that keeps its connections, and answers `/slow` after 3 s."""
     command = ("-c", SERVER.read_text())
-    with served(
-        swarm, "keeping", "--env=VERSION=1", "--label=bennu.drain.deadline=5s", image="python:latest", command=("python3", *command)
-    ) as service:  # fmt: skip
+    options = ("--env=VERSION=1", "--label=bennu.drain.deadline=5s")
+    with served(swarm, "keeping", *options, image="python:latest", command=("python3", *command)) as service:
         yield service
 
 

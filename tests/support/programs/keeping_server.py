@@ -1,4 +1,4 @@
-"""A quick server that keeps connections; `/slow` is answered after 3 s. SIGTERM ends it at once, whatever it is doing."""
+"""A quick server that keeps connections; `/slow` is answered after 3 s. SIGTERM ends it at once, whatever it does."""
 
 import asyncio
 import os
