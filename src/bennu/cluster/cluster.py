@@ -124,6 +124,10 @@ class Cluster:
         return cluster
 
     @property
+    def traffic(self) -> Traffic:
+        return self._traffic
+
+    @property
     def is_active(self) -> bool:
         return self.state.cluster is not None
 

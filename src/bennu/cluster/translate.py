@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from bennu.cluster.strategy import read_strategy
 from bennu.cluster.wire import (
     ContainerSpec,
     Mode,
@@ -45,6 +46,7 @@ def to_core(wire: ServiceSpecWire, *, registry_auth: str = "") -> core.ServiceSp
         update=_update(wire.update_config),
         rollback=_update(wire.rollback_config),
         endpoint=_endpoint(wire),
+        strategy=read_strategy(wire.labels or {}),
     )
 
 

@@ -1,0 +1,140 @@
+"""What a person does to a rollout, and what can be told about one.
+
+The verbs are `orchestration/verbs.py`; here they are carried out under the state's lock, and what follows is the
+manager's. `describe` gathers what is stored with what can only be seen now: health, place in the balancer, open
+connections.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from bennu.cluster.cluster import Cluster
+from bennu.cluster.connections import count_open
+from bennu.cluster.errors import precondition
+from bennu.cluster.ports import allocate_ports
+from bennu.cluster.records import ServiceRow, TaskRow
+from bennu.cluster.state import Change
+from bennu.cluster.telling import service_event
+from bennu.engine.container import Container
+from bennu.errors import BennuError, InvalidParameter
+from bennu.orchestration.model import Service
+from bennu.orchestration.revisions import accept_rollback_to
+from bennu.orchestration.states import PublishMode, TaskState
+from bennu.orchestration.verbs import abort_rollout, pause_rollout, promote_rollout, resume_rollout
+
+VERBS: Final[Mapping[str, Callable[..., Service]]] = {
+    "pause": pause_rollout,
+    "resume": resume_rollout,
+    "promote": promote_rollout,
+    "abort": abort_rollout,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What can be seen of one task now. `connections` None: nobody can count them."""
+
+    row: TaskRow
+    revision: int | None
+    health: str
+    in_balancer: bool
+    connections: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What stands in the way; `left_ns` None: until something else changes."""
+
+    subject: str
+    reason: str
+    left_ns: int | None
+
+
+class Rollouts:
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def do(self, ref: str, verb: str) -> None:
+        """Raises: NotFound, Conflict, InvalidParameter."""
+        await self._change(ref, lambda service, now_ns: VERBS[verb](service, now_ns=now_ns))
+
+    async def roll_back_to(self, ref: str, number: int) -> None:
+        """Raises: NotFound for a service or revision that is not there, InvalidParameter for the present one."""
+
+        def go(service: Service, now_ns: int) -> Service:
+            if service.revisions and service.revisions[-1].number == number:
+                raise InvalidParameter(f"revision {number} of service {service.id} is the one in force")
+            return accept_rollback_to(service, number, now_ns=now_ns)
+
+        await self._change(ref, go)
+
+    async def _change(self, ref: str, change: Callable[[Service, int], Service]) -> None:
+        cluster = self._cluster
+        async with cluster.state.lock:
+            row = cluster.find_service(ref)
+            assert cluster.manager is not None
+            try:
+                service = change(row.service, cluster.manager.now_ns)
+            except InvalidParameter as error:
+                if "does not have a previous spec" in str(error):
+                    raise precondition(str(error)) from None
+                raise
+            others = [other for other in cluster.state.services if other.id != row.id]
+            ports = allocate_ports(service.spec.endpoint, others, row.ports)
+            changed = dataclasses.replace(row, service=service, ports=ports)
+            written = Change(events=[service_event("update", row, changed)])
+            written.put(cluster.state.services, changed)
+            await cluster.state.commit(written)
+
+    def find(self, ref: str) -> ServiceRow:
+        return self._cluster.find_service(ref)
+
+    def waits(self, row: ServiceRow) -> list[Waiting]:
+        manager = self._cluster.manager
+        if manager is None:
+            return []
+        now_ns = manager.now_ns
+        return [
+            Waiting(wait.subject, wait.reason, None if wait.until_ns is None else max(0, wait.until_ns - now_ns))
+            for wait in manager.waits.get(row.id, ())
+        ]
+
+    async def look(self, row: ServiceRow) -> list[Sight]:
+        """All its tasks that are not over, and the last ended one of a slot that has none; by slot, oldest first."""
+        shown: dict[tuple[int, str], list[TaskRow]] = {}
+        for item in sorted(self._cluster.state.tasks_of(row.id), key=lambda item: item.task.created_at_ns):
+            where = (item.task.slot, "" if item.task.slot else str(item.task.node_id))
+            shown.setdefault(where, []).append(item)
+        found = []
+        for where in sorted(shown):
+            tasks = shown[where]
+            alive = [item for item in tasks if not item.task.has_ended]
+            found += [await self._look_at(row, item) for item in alive or tasks[-1:]]
+        return found
+
+    async def _look_at(self, service: ServiceRow, row: TaskRow) -> Sight:
+        container = self._container(row)
+        record = container.record if container and not row.task.has_ended else None
+        connections: int | None = None
+        ports = row.task.endpoint.ports if row.task.endpoint else ()
+        targets = [port.target for port in ports if port.protocol == "tcp" and port.mode is PublishMode.INGRESS]
+        if record is not None and record.running and targets:
+            connections = await count_open(record.pid, targets)
+        revisions = [one.number for one in service.service.revisions if one.spec_version == row.task.spec_version]
+        return Sight(
+            row=row,
+            revision=revisions[-1] if revisions else None,
+            health=record.health.status if record is not None and record.health else "",
+            in_balancer=self._cluster.traffic.serves(row.id),
+            connections=connections,
+        )
+
+    def _container(self, row: TaskRow) -> Container | None:
+        if not row.container_id or row.task.state < TaskState.READY:
+            return None
+        try:
+            return self._cluster.engine.find(row.container_id)
+        except BennuError:
+            return None
