@@ -43,6 +43,7 @@ from bennu.cluster.traffic import Traffic
 from bennu.cluster.translate import container_spec, read_template, to_core
 from bennu.cluster.vault import Vault
 from bennu.cluster.wire import ServiceSpecWire
+from bennu.cluster.witness import Witness
 from bennu.engine.background import Background
 from bennu.engine.engine import Engine
 from bennu.engine.names import random_name
@@ -112,7 +113,9 @@ class Cluster:
         agent = Agent(self.engine, self.state, self.manager, self._traffic, self._files, cluster.node_id)
         self.manager.hear(cluster.node_id)
         self._runners = Background()
+        witness = Witness(self.engine, self.state, self.manager)
         self._runners.create_task(self.manager.run(), name="manager")
+        self._runners.create_task(witness.run(), name="witness")
         self._runners.create_task(agent.run(), name="agent")
 
     @property

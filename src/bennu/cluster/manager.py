@@ -7,6 +7,7 @@ the core is satisfied, and writes all of it in one transaction; a manager that d
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -31,6 +32,8 @@ from bennu.orchestration.actions import (
 )
 from bennu.orchestration.apply import allocate, apply_to_service, apply_to_task, new_task
 from bennu.orchestration.clock import SteadyClock
+from bennu.orchestration.config import is_watched
+from bennu.orchestration.evidence import Evidence
 from bennu.orchestration.fleet import Fleet
 from bennu.orchestration.model import Node, NodeId, Service, ServiceId, Task, TaskId
 from bennu.orchestration.nodes import apply_to_node, decide_node, enforce, orphan_tasks
@@ -79,6 +82,7 @@ class Manager:
         self._heard: dict[str, int] = {}
         self._judged: dict[str, int] = {}  # the index of each node's row when it was last compared with its tasks
         self.waits: dict[str, tuple[Wait, ...]] = {}  # by service: what stands in the way, from the last quiet look
+        self.testify: Callable[[Service, list[Task], int], Evidence | None] = lambda service, tasks, now_ns: None
         self._take_over()
         state.watchers.append(self._on_change)
 
@@ -120,6 +124,11 @@ class Manager:
         if row is not None and row.node.state is not NodeState.READY:
             self._dirty_nodes[node_id] = None
             self._changed.set()
+
+    def look_again(self, service_id: str) -> None:
+        """Something was seen that is not stored and may matter to a rollout."""
+        self._dirty[service_id] = None
+        self._changed.set()
 
     def _on_change(self, told: list[Changed]) -> None:
         """Something was written, by us or by the API."""
@@ -260,7 +269,8 @@ class Manager:
             return reconcile_removed(tasks, work.nodes, now_ns=now_ns)
         cluster = self._state.cluster
         limit = cluster.history_limit if cluster else 5
-        plan = reconcile(service, tasks, work.nodes, now_ns=now_ns, history_limit=limit)
+        evidence = self.testify(service, tasks, now_ns) if is_watched(service) else None
+        plan = reconcile(service, tasks, work.nodes, now_ns=now_ns, history_limit=limit, evidence=evidence)
         if plan.actions:
             return plan
         for task in tasks:

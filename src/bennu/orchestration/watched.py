@@ -12,6 +12,7 @@ update, so a Docker client sees an update that is truthful about itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from bennu.orchestration.actions import RollBack, SetRollout
@@ -42,8 +43,7 @@ def may_serve(service: Service, task: Task) -> bool:
         return True
     if rollout.promoted and rollout.switched_at_ns is None:
         return True
-    is_green = task.spec_version == service.spec_version and task.created_at_ns >= rollout.began_at_ns
-    return is_green is (rollout.switched_at_ns is not None)
+    return is_of_rollout(service, rollout, task) is (rollout.switched_at_ns is not None)
 
 
 def advance_canary(scene: Scene, canary: Canary, seats: list[Seat], evidence: Evidence | None) -> int | None:
@@ -56,7 +56,8 @@ def advance_canary(scene: Scene, canary: Canary, seats: list[Seat], evidence: Ev
     step = canary.steps[rollout.step]
     target = step_target(step, len(seats))
     serving = sum(1 for seat in seats if seat.phase is Phase.SERVING)
-    seen = evidence or evidence_from_tasks(scene, seats)
+    tasks = (task for seat in seats for task in seat.slot.tasks)
+    seen = evidence or evidence_from_tasks(scene.service, tasks, now_ns=scene.now_ns)
     verdict = judge_cohorts(seen, confidence=canary.confidence, slower_by=canary.slower_by)
     if verdict.ruling is Ruling.BAD:
         _condemn(scene, f"canary: {verdict.reason}")
@@ -99,32 +100,35 @@ def _pass_step(scene: Scene, rollout: Rollout, verdict: Verdict) -> None:
     _store(scene, passed, f"canary step {rollout.step + 1} passed: {verdict.reason}")
 
 
-def evidence_from_tasks(scene: Scene, seats: list[Seat]) -> Evidence:
+def evidence_from_tasks(service: Service, tasks: Iterable[Task], *, now_ns: int) -> Evidence:
     """What the stored tasks alone tell of both versions since the rollout began: who lived how long, who died.
 
     A task counts for the time after the rollout began. Its end counts if nobody ordered it: by itself, or unhealthy.
     """
-    rollout = scene.service.rollout
+    rollout = service.rollout
     assert rollout is not None
     cohorts = {True: Cohort(), False: Cohort()}
-    for seat in seats:
-        for task in seat.slot.tasks:
-            if task.node_id is None:
-                continue
-            is_new = task.spec_version == scene.service.spec_version and task.created_at_ns >= rollout.began_at_ns
-            ended_at = task.status.applied_at_ns if task.has_ended else scene.now_ns
-            ordered = task.stop_ordered_at_ns
-            died = task.has_ended and (ordered is None or ordered >= ended_at) and ended_at >= rollout.began_at_ns
-            since = task.running_since_ns if task.running_since_ns is not None else ended_at
-            watched = max(0, ended_at - max(since, rollout.began_at_ns))
-            cohort = cohorts[is_new]
-            cohorts[is_new] = replace(
-                cohort,
-                tasks=cohort.tasks + 1,
-                watched_ns=cohort.watched_ns + watched,
-                deaths=cohort.deaths + died,
-            )
+    for task in tasks:
+        if task.node_id is None:
+            continue
+        ended_at = task.status.applied_at_ns if task.has_ended else now_ns
+        ordered = task.stop_ordered_at_ns
+        died = task.has_ended and (ordered is None or ordered >= ended_at) and ended_at >= rollout.began_at_ns
+        since = task.running_since_ns if task.running_since_ns is not None else ended_at
+        watched = max(0, ended_at - max(since, rollout.began_at_ns))
+        cohort = cohorts[is_of_rollout(service, rollout, task)]
+        cohorts[is_of_rollout(service, rollout, task)] = replace(
+            cohort,
+            tasks=cohort.tasks + 1,
+            watched_ns=cohort.watched_ns + watched,
+            deaths=cohort.deaths + died,
+        )
     return Evidence(stable=cohorts[False], canary=cohorts[True])
+
+
+def is_of_rollout(service: Service, rollout: Rollout, task: Task) -> bool:
+    """Whether a task is of the new version: made by this rollout, or since it began."""
+    return task.spec_version == service.spec_version and task.created_at_ns >= rollout.began_at_ns
 
 
 def advance_blue_green(scene: Scene, strategy: BlueGreen, seats: list[Seat], untouched: list[Seat]) -> None:
@@ -173,8 +177,7 @@ def _keep_warm(scene: Scene, strategy: BlueGreen, rollout: Rollout, switched_at_
 
 
 def _is_dead_green(scene: Scene, rollout: Rollout, task: Task) -> bool:
-    is_green = task.spec_version == scene.service.spec_version and task.created_at_ns >= rollout.began_at_ns
-    if not is_green or not task.has_ended or task.desired is TaskState.REMOVE:
+    if not is_of_rollout(scene.service, rollout, task) or not task.has_ended or task.desired is TaskState.REMOVE:
         return False
     lost = scene.lost_because(task)
     return lost is None and task.state is not TaskState.ORPHANED
