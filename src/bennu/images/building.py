@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bennu.errors import BennuError, InvalidParameter, NotFound, Unavailable
+from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, Unavailable
 from bennu.images.fetching import Fetched, Step, fetch, parse_manifest
 from bennu.images.image import Image
 from bennu.images.images import Images
@@ -92,7 +92,7 @@ class Builder:
         self._run_root = run_root
         self._active = 0
         self._clean = False  # leftovers of a former daemon's builds are gone
-        self._preparing = asyncio.Lock()
+        self._preparing = asyncio.Lock()  # builds begin, and the cache goes, one after the other
 
     # --- one build ------------------------------------------------------------------------------------------------
 
@@ -103,9 +103,10 @@ class Builder:
 
         Raises: BuildFailed; InvalidParameter, NotFound, Unavailable.
         """
-        await self._prepare()
+        async with self._preparing:
+            await self._prepare()
+            self._active += 1
         work = self._images.layers.new_path()
-        self._active += 1
         try:
             await asyncio.to_thread(work.mkdir, 0o700)
             folder = await self._unpack_context(work, context)
@@ -238,14 +239,13 @@ class Builder:
 
     async def _prepare(self) -> None:
         """Storage and configuration of buildah; what builds of a former daemon left behind is removed once."""
-        async with self._preparing:
-            if self._clean:
-                return
-            if shutil.which("buildah") is None:
-                raise Unavailable(MISSING)
-            await asyncio.to_thread(self._write_settings)
-            await self._buildah("rm", "--all")
-            self._clean = True
+        if self._clean:
+            return
+        if shutil.which("buildah") is None:
+            raise Unavailable(MISSING)
+        await asyncio.to_thread(self._write_settings)
+        await self._buildah("rm", "--all")
+        self._clean = True
 
     def _write_settings(self) -> None:
         for folder in (self._root, self._run_root):
@@ -274,13 +274,14 @@ class Builder:
         return done.exit_code == 0
 
     async def prune(self) -> int:
-        """Drop everything cached; answers the bytes gained. Raises: Conflict-like Unavailable while a build runs."""
-        if self._active:
-            raise Unavailable("a build is running")
-        await self._prepare()
-        before = await asyncio.to_thread(_used_bytes, self._root)
-        await self._buildah("rmi", "--all", "--force")
-        return max(0, before - await asyncio.to_thread(_used_bytes, self._root))
+        """Drop everything cached; answers the bytes gained. Raises: Conflict while a build runs."""
+        async with self._preparing:
+            if self._active:
+                raise Conflict("the build cache is in use: a build is running")
+            await self._prepare()
+            before = await asyncio.to_thread(_used_bytes, self._root)
+            await self._buildah("rmi", "--all", "--force")
+            return max(0, before - await asyncio.to_thread(_used_bytes, self._root))
 
 
 def tidy(config: bytes) -> bytes:
