@@ -13,7 +13,9 @@ import pytest
 from bennu.daemon.flags import FLAGS, Kind, Use, help_lines, parse_arguments
 from bennu.daemon.options import check_options, parse_file, read_options
 from bennu.daemon.sockets import hold_roots, listen_unix, remove_stale
+from bennu.engine.services import Resolving
 from bennu.errors import BennuError, Conflict, InvalidParameter
+from bennu.network import Settings as NetworkSettings
 
 
 def options(*arguments: str, file: Path | None = None):  # type: ignore[no-untyped-def]
@@ -49,7 +51,7 @@ def test_debug_is_a_log_level() -> None:
         ["--userland-proxy=false"],
         ["--containerd", "/run/containerd/containerd.sock"],
         ["--live-restore"],
-        ["--iptables=true", "--ip-masq"],
+        ["--iptables=true", "--ip-forward"],
         ["--log-opt", "max-size=1m", "--log-opt", "max-file=2"],
         ["--registry-mirror=http://x", "--label", "a=b"],
     ],
@@ -69,9 +71,27 @@ def test_flags_that_promise_safety_are_refused_and_not_ignored(name: str) -> Non
 
 
 def test_switching_an_absent_safety_off_is_fine() -> None:
-    assert check_options(parse_arguments(["--tlsverify=false", "--icc=true"]))
-    with pytest.raises(InvalidParameter, match="--icc=false"):
-        check_options(parse_arguments(["--icc=false"]))
+    assert check_options(parse_arguments(["--tlsverify=false", "--selinux-enabled=false"]))
+
+
+def test_networks_and_names_are_the_administrators_choice() -> None:
+    usual = check_options({})
+    assert usual.network == NetworkSettings() and usual.resolving == Resolving()
+    spoken = ["--bridge=br9", "--bip=10.9.0.1/24", "--mtu=1400", "--icc=false", "--ip-masq=false", "--ip", "127.0.0.1"]
+    spoken += ["--default-address-pool", "base=10.8.0.0/16,size=24", "--default-address-pool=size=20,base=10.7.0.0/16"]
+    spoken += ["--dns=9.9.9.9", "--dns", "2620:fe::fe", "--dns-search=here.example", "--dns-opt=ndots:2"]
+    got = check_options(parse_arguments(spoken))
+    assert got.network == NetworkSettings(
+        bridge="br9",
+        bip="10.9.0.1/24",
+        mtu=1400,
+        icc=False,
+        ip_masq=False,
+        ip="127.0.0.1",
+        pools=(("10.8.0.0/16", 24), ("10.7.0.0/16", 20)),
+    )
+    assert got.resolving == Resolving(("9.9.9.9", "2620:fe::fe"), ("here.example",), ("ndots:2",))
+    assert got.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -90,6 +110,13 @@ def test_switching_an_absent_safety_off_is_fine() -> None:
         (["--default-runtime", "kata"], "unknown or invalid runtime name: kata"),
         (["--default-stop-timeout", "soon"], "not a number of seconds"),
         (["--data-root", "/"], "a root cannot be /"),
+        (["--mtu=big"], "not a number from 0 to 65535"),
+        (["--ip", "here"], "here is not an ip address"),
+        (["--dns", "8.8.8"], "8.8.8 is not an ip address"),
+        (["--default-address-pool", "10.0.0.0/8"], "invalid field '10.0.0.0/8' must be a key=value pair"),
+        (["--default-address-pool", "base=10.0.0.0/8,width=9"], "unexpected key 'width' in 'width=9'"),
+        (["--default-address-pool", "base=10.0.0.0/24,size=16"], "size must be from 24 to 30"),
+        (["--default-address-pool", "base=nowhere,size=16"], "nowhere"),
     ],
 )
 def test_nonsense_is_told_in_one_line(arguments: list[str], message: str) -> None:
@@ -110,12 +137,16 @@ def test_a_configuration_file_speaks_the_same_names(tmp_path: Path) -> None:
                 "log-opts": {"max-size": "1m"},
                 "default-stop-timeout": 5,
                 "live-restore": True,
+                "icc": False,
+                "mtu": 1400,
+                "default-address-pools": [{"base": "10.8.0.0/16", "size": 24}],
             }
         )
     )
     got = options(file=file)
     assert (got.hosts, got.data_root, got.log_level) == (("unix:///a",), Path("/d"), "debug")
     assert got.default_stop_timeout_s == 5
+    assert (got.network.icc, got.network.mtu, got.network.pools) == (False, 1400, (("10.8.0.0/16", 24),))
     assert len(got.warnings) == 2
 
 

@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from bennu.daemon.flags import FLAGS, Kind, Settings, Use, parse_arguments, parse_switch
+from bennu.daemon.network_options import read_network_settings, read_resolving
+from bennu.engine.services import Resolving
 from bennu.errors import BennuError, InvalidParameter
+from bennu.network import Settings as NetworkSettings
 
 DEFAULT_CONFIG: Final = Path("/etc/bennu/daemon.json")
 DEFAULT_HOST: Final = "unix:///run/bennu/bennu.sock"
 MAX_COUNT: Final = 1_000_000
 LEVELS: Final = ("debug", "info", "warn", "error", "fatal")
 RUNTIMES: Final = ("crun", "runc")
-NOTED: Final = {"live-restore": "containers always live on while bennud is down"}
+NOTED: Final = {
+    "live-restore": "containers always live on while bennud is down",
+    "metrics-addr": "metrics are at /metrics on the API socket",
+}
 KEY_TO_FLAG: Final = {flag.file_key or name: name for name, flag in FLAGS.items()}
 
 
@@ -26,8 +32,8 @@ class Options:
     pidfile: Path | None
     log_level: str
     group: str
-    bridge: str
-    bip: str
+    network: NetworkSettings
+    resolving: Resolving
     oci_runtime: str
     default_stop_timeout_s: int
     keep_deaths: int
@@ -85,9 +91,14 @@ def _file_value(name: str, value: Any) -> str | bool | list[str]:
         case Kind.LIST:
             if isinstance(value, Mapping):
                 return [f"{key}={entry}" for key, entry in value.items()]
-            return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
+            return [_list_entry(entry) for entry in value] if isinstance(value, list) else [str(value)]
         case Kind.VALUE:
             return str(value)
+
+
+def _list_entry(entry: Any) -> str:
+    """As on the command line: an address pool is an object in a file."""
+    return ",".join(f"{key}={value}" for key, value in entry.items()) if isinstance(entry, Mapping) else str(entry)
 
 
 def check_options(settings: Settings) -> Options:
@@ -95,8 +106,6 @@ def check_options(settings: Settings) -> Options:
     for name in settings:
         if FLAGS[name].use is Use.REFUSED and settings[name] is not False:
             raise InvalidParameter(f"--{name} is not implemented, and ignoring it would not be safe")
-    if settings.get("icc") is False:
-        raise InvalidParameter("--icc=false is not implemented, and ignoring it would not be safe")
     level = "debug" if settings.get("debug") else str(settings.get("log-level", "info"))
     if level not in LEVELS:
         raise InvalidParameter(f"invalid logging level: {level}")
@@ -114,8 +123,8 @@ def check_options(settings: Settings) -> Options:
         pidfile=Path(str(settings["pidfile"])) if settings.get("pidfile") else None,
         log_level=level,
         group=str(settings.get("group", "")),
-        bridge=str(settings.get("bridge", "")),
-        bip=str(settings.get("bip", "")),
+        network=read_network_settings(settings),
+        resolving=read_resolving(settings),
         oci_runtime=runtime,
         default_stop_timeout_s=int(timeout),
         keep_deaths=_read_count("keep-deaths", settings.get("keep-deaths", "100")),

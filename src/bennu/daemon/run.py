@@ -82,8 +82,8 @@ def engine_options(options: Options) -> EngineOptions:
     return EngineOptions(
         data_root=options.data_root,
         exec_root=options.exec_root,
-        bridge=options.bridge,
-        bip=options.bip,
+        network=options.network,
+        resolving=options.resolving,
         oci_runtime=options.oci_runtime,
         default_stop_timeout_s=options.default_stop_timeout_s,
         keep_deaths=options.keep_deaths,

@@ -5,7 +5,7 @@ import builtins
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,7 @@ from bennu.engine.names import random_name
 from bennu.engine.record import Record, new_id
 from bennu.engine.recovery import clear_orphans, finish_start, read_boot_id, read_records, readopt
 from bennu.engine.removal import remove_container
-from bennu.engine.services import Services
+from bennu.engine.services import Resolving, Services
 from bennu.engine.validate import validate_name
 from bennu.errors import Conflict, InvalidParameter, NotFound
 from bennu.host import prepare
@@ -28,6 +28,7 @@ from bennu.images import Images
 from bennu.lifecycle.death import Asker
 from bennu.model import ContainerConfig, HostConfig, NetworkingConfig
 from bennu.network import Networks
+from bennu.network import Settings as NetworkSettings
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import read_host_facts
 from bennu.store import Delete, Put, open_sqlite
@@ -218,7 +219,8 @@ class Engine:
             except BaseException:
                 self.services.networks.rename_sandbox(container.id, old_name)
                 raise
-            self._names.pop(old_name, None)
+            for name in [name for name, holder in self._names.items() if holder is container]:
+                del self._names[name]  # more than one if two clients rename at the same time
             self._names[new_name] = container
         finally:
             self._reserved.discard(new_name)
@@ -230,8 +232,8 @@ class EngineOptions:
 
     data_root: Path
     exec_root: Path
-    bridge: str = ""
-    bip: str = ""
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    resolving: Resolving = field(default_factory=Resolving)
     oci_runtime: str = "crun"
     default_stop_timeout_s: int = 10
     keep_deaths: int = KEEP_LIVES  # death certificates of each container
@@ -246,7 +248,7 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
     for root in (options.data_root, options.exec_root):
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
     async with open_sqlite(options.data_root / "state.db") as store, Background() as tasks:
-        networks = Networks(store, options.data_root, options.exec_root, bridge=options.bridge, bip=options.bip)
+        networks = Networks(store, options.data_root, options.exec_root, settings=options.network)
         prepared = await prepare(options.data_root, options.oci_runtime, bridge=networks.bridge)
         for finding in prepared.findings:
             log.warning("%s: %s%s", finding.name, finding.text, f" (cure: {finding.cure})" if finding.cure else "")
@@ -265,6 +267,7 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
             host_facts=await asyncio.to_thread(read_host_facts, runtime.cgroups),
             tasks=tasks,
             default_stop_timeout_s=options.default_stop_timeout_s,
+            resolving=options.resolving,
         )
         services.networks.on_event = services.journal.publish
         engine = Engine(services)

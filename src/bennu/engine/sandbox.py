@@ -7,7 +7,7 @@ from typing import Final
 
 from bennu.engine.events import Event, event
 from bennu.engine.record import Record
-from bennu.engine.services import Services
+from bennu.engine.services import Resolving, Services
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
 from bennu.lifecycle.status import State
 from bennu.model import EndpointIPAMConfig, HostConfig
@@ -41,7 +41,7 @@ async def open_sandbox(services: Services, record: Record) -> tuple[Sandbox | No
     requests = [] if mode == "none" else [endpoint_request(record, name) for name in record.endpoints]
     try:
         sandbox = await services.networks.open_sandbox(
-            record.id, requests, ports if requests else [], dns=record.host_config.dns or ()
+            record.id, requests, ports if requests else [], dns=record.host_config.dns or services.resolving.servers
         )
     except BennuError as error:
         raise type(error)(f"failed to set up container networking: {error}") from error
@@ -136,7 +136,7 @@ def make_files(services: Services, record: Record) -> Mapping[str, Path]:
     texts = {
         "hosts": _hosts(services, record),
         "hostname": f"{record.config.hostname}\n",
-        "resolv.conf": _resolv_conf(record),
+        "resolv.conf": _resolv_conf(services.resolving, record.host_config, record.sandbox),
     }
     for name, text in texts.items():
         (folder / name).write_text(text)  # in place: a running container has this very file mounted
@@ -193,15 +193,9 @@ def _hosts(services: Services, record: Record) -> str:
     )
 
 
-def _resolv_conf(record: Record) -> str:
-    host = record.host_config
-    if host.network_mode == "host" and not (host.dns or host.dns_search or host.dns_options):
+def _resolv_conf(usual: Resolving, host: HostConfig, sandbox: Sandbox | None) -> str:
+    dns, search, options = host.dns or usual.servers, host.dns_search or usual.search, host.dns_options or usual.options
+    if host.network_mode == "host" and not (dns or search or options):
         return read_resolv_conf()
-    embedded = record.sandbox is not None and record.sandbox.has_embedded_dns
-    return render_resolv_conf(
-        read_resolv_conf(),
-        dns=host.dns or (),
-        dns_search=host.dns_search or (),
-        dns_options=host.dns_options or (),
-        embedded=embedded,
-    )
+    embedded = sandbox is not None and sandbox.has_embedded_dns
+    return render_resolv_conf(read_resolv_conf(), dns=dns, dns_search=search, dns_options=options, embedded=embedded)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,15 @@ class Index(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Resolving:
+    """How names are resolved in containers that do not say it themselves. Empty: as the host does."""
+
+    servers: Sequence[str] = ()
+    search: Sequence[str] = ()
+    options: Sequence[str] = ()
+
+
 @dataclass(slots=True)
 class Services:
     data_root: Path
@@ -56,6 +65,7 @@ class Services:
     tasks: Background
     host_facts: HostFacts
     default_stop_timeout_s: int = 10
+    resolving: Resolving = field(default_factory=Resolving)
     tally: Counter[str] = field(default_factory=Counter)  # what metrics count since this daemon started
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
     probe_places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PROBES_AT_ONCE))
