@@ -36,7 +36,8 @@ def list_entry(image: Image, minor: int) -> Json:
     return entry | ({"VirtualSize": image.size} if minor < 44 else {})
 
 
-def inspect_json(images: Images, image: Image, minor: int) -> Json:
+def inspect_json(images: Images, image: Image, minor: int, *, for_old_compose: bool = False) -> Json:
+    """`GET /images/NAME/json` for a client of API 1.`minor`; docker-compose 1 reads old keys whatever it speaks."""
     raw = image.raw
     document: Json = {
         "Id": image.id,
@@ -47,6 +48,9 @@ def inspect_json(images: Images, image: Image, minor: int) -> Json:
     }
     if raw.get("created") or minor < 44:
         document["Created"] = format_time(image.created_ns)
+    if minor < 45 or for_old_compose:
+        config = raw.get("container_config") or {}
+        document |= {"Container": str(raw.get("container") or ""), "ContainerConfig": config_json({"config": config})}
     document |= {
         "DockerVersion": str(raw.get("docker_version") or ""),
         "Author": str(raw.get("author") or ""),

@@ -64,7 +64,8 @@ class ImageRoutes:
 
     async def inspect(self, request: web.Request) -> web.Response:
         image = self._images.find(request.match_info["name"])
-        return answer(inspect_json(self._images, image, api_minor(request)))
+        is_old_compose = request.headers.get("User-Agent", "").startswith("docker-compose/1.")
+        return answer(inspect_json(self._images, image, api_minor(request), for_old_compose=is_old_compose))
 
     async def history(self, request: web.Request) -> web.Response:
         return answer(history_json(self._images, self._images.find(request.match_info["name"])))
