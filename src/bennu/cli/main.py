@@ -88,6 +88,77 @@ GROUPS: Final[dict[str, tuple[str, Table]]] = {
             "rm": ("commands.networks:rm", "Remove one or more networks"),
         },
     ),
+    "service": (
+        "Manage services",
+        {
+            "create": ("commands.service:create", "Create a new service"),
+            "inspect": ("commands.inspect:service_inspect", "Display detailed information on one or more services"),
+            "logs": ("commands.service:logs", "Fetch the logs of a service or task"),
+            "ls": ("commands.service:ls", "List services"),
+            "ps": ("commands.service:ps", "List the tasks of one or more services"),
+            "rm": ("commands.service:rm", "Remove one or more services"),
+            "rollback": ("commands.service:rollback", "Revert changes to a service's configuration"),
+            "scale": ("commands.service:scale", "Scale one or multiple replicated services"),
+            "update": ("commands.service:update", "Update a service"),
+        },
+    ),
+    "node": (
+        "Manage Swarm nodes",
+        {
+            "inspect": ("commands.inspect:node_inspect", "Display detailed information on one or more nodes"),
+            "ls": ("commands.node:ls", "List nodes in the swarm"),
+            "ps": ("commands.node:ps", "List tasks running on one or more nodes, defaults to current node"),
+            "rm": ("commands.node:rm", "Remove one or more nodes from the swarm"),
+            "update": ("commands.node:update", "Update a node"),
+        },
+    ),
+    "swarm": (
+        "Manage Swarm",
+        {
+            "init": ("commands.swarm:init", "Initialize a swarm"),
+            "join-token": ("commands.swarm:join_token", "Manage join tokens"),
+            "leave": ("commands.swarm:leave", "Leave the swarm"),
+            "update": ("commands.swarm:update", "Update the swarm"),
+        },
+    ),
+    "secret": (
+        "Manage Swarm secrets",
+        {
+            "create": ("commands.secret:secret_create", "Create a secret from a file or STDIN as content"),
+            "inspect": ("commands.inspect:secret_inspect", "Display detailed information on one or more secrets"),
+            "ls": ("commands.secret:secret_ls", "List secrets"),
+            "rm": ("commands.secret:secret_rm", "Remove one or more secrets"),
+        },
+    ),
+    "config": (
+        "Manage Swarm configs",
+        {
+            "create": ("commands.secret:config_create", "Create a config from a file or STDIN"),
+            "inspect": ("commands.inspect:config_inspect", "Display detailed information on one or more configs"),
+            "ls": ("commands.secret:config_ls", "List configs"),
+            "rm": ("commands.secret:config_rm", "Remove one or more configs"),
+        },
+    ),
+    "stack": (
+        "Manage Swarm stacks",
+        {
+            "ls": ("commands.stack:ls", "List stacks"),
+            "ps": ("commands.stack:ps", "List the tasks in the stack"),
+            "rm": ("commands.stack:rm", "Remove one or more stacks"),
+            "services": ("commands.stack:services", "List the services in the stack"),
+        },
+    ),
+    "rollout": (
+        "Watch and steer the rollout of a service",
+        {
+            "abort": ("commands.rollout:abort", "Go back to the previous version"),
+            "pause": ("commands.rollout:pause", "Hold a rollout where it is"),
+            "promote": ("commands.rollout:promote", "End the watching of a canary or blue/green rollout in its favour"),
+            "resume": ("commands.rollout:resume", "Go on with a paused rollout"),
+            "status": ("commands.rollout:status", "Tell how a rollout stands, and what it waits for"),
+            "watch": ("commands.rollout:watch", "Show a rollout live, until it has ended"),
+        },
+    ),
     "system": (
         "Manage the daemon",
         {

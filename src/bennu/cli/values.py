@@ -228,3 +228,10 @@ def parse_timestamp(text: str, now_ns: int) -> str:
         raise Failure(f'failed to parse value as time or duration: "{text}"') from None
     nanoseconds = (fraction[1] if fraction else "")[:9].ljust(9, "0")
     return f"{int(parsed.timestamp())}.{nanoseconds}"
+
+
+def parse_integer_text(text: str, prefix: str) -> int:
+    """A count. Raises: Failure with `prefix` in front."""
+    if not text.isascii() or not text.isdecimal():
+        raise Failure(f'{prefix}strconv.ParseUint: parsing "{text}": invalid syntax')
+    return int(text)

@@ -16,6 +16,13 @@ PLACES: Final = {
     "network": "/networks/{}",
     "volume": "/volumes/{}",
 }
+# Never looked up by a bare name.
+SWARM_PLACES: Final = {
+    "service": "/services/{}",
+    "node": "/nodes/{}",
+    "secret": "/secrets/{}",
+    "config": "/configs/{}",
+}
 FORMAT: Final = text("-f, --format", "Format output using a Go template, or 'json'")
 
 
@@ -24,7 +31,7 @@ def find_object(client: Client, name: str, kinds: Iterable[str], *, size: bool) 
     last: ApiFailure | None = None
     for kind in kinds:
         query = {"size": True} if size and kind == "container" else None
-        path = PLACES[kind].format(segment(name) if kind != "image" else image_path(name))
+        path = (PLACES | SWARM_PLACES)[kind].format(segment(name) if kind != "image" else image_path(name))
         try:
             return client.json("GET", path, query=query)
         except ApiFailure as failure:
@@ -117,3 +124,7 @@ container_inspect = inspect_of("container", "CONTAINER [CONTAINER...]")
 image_inspect = inspect_of("image", "IMAGE [IMAGE...]")
 network_inspect = inspect_of("network", "NETWORK [NETWORK...]")
 volume_inspect = inspect_of("volume", "VOLUME [VOLUME...]")
+service_inspect = inspect_of("service", "SERVICE [SERVICE...]")
+node_inspect = inspect_of("node", "self|NODE [NODE...]")
+secret_inspect = inspect_of("secret", "SECRET [SECRET...]")
+config_inspect = inspect_of("config", "CONFIG [CONFIG...]")

@@ -1,0 +1,210 @@
+"""service: tasks that keep their number."""
+
+import shlex
+import time
+from typing import Any, Final
+
+from bennu.cli.client import Client, segment
+from bennu.cli.command import command, several, switch, text
+from bennu.cli.commands.life import for_each
+from bennu.cli.commands.logs import read_moment
+from bennu.cli.commands.service_progress import follow_progress
+from bennu.cli.commands.tasks import print_tasks
+from bennu.cli.failure import Failure
+from bennu.cli.formatting import Listing, print_list
+from bennu.cli.output import complain, say, shorten_id
+from bennu.cli.service_options import BLOBS, CONTAINER, CREATE, UPDATE, apply_lists, apply_single, look, place
+from bennu.cli.session import output_writer
+from bennu.cli.values import encode_filters, parse_filter
+
+FILTER: Final = several("-f, --filter", "Filter output based on conditions provided", kind="filter", parse=parse_filter)
+MODES: Final = {
+    "replicated": ("Replicated", {"Replicas": 1}),
+    "global": ("Global", {}),
+    "replicated-job": ("ReplicatedJob", {}),
+    "global-job": ("GlobalJob", {}),
+}
+DETACH: Final = switch("-d, --detach", "Exit immediately instead of waiting for the service to converge")
+QUIET: Final = switch("-q, --quiet", "Suppress progress output")
+LISTING: Final = Listing(headers={}, columns="ID Name Mode Replicas Image Ports", quiet="ID")
+
+
+@command("IMAGE [COMMAND] [ARG...]", *CREATE, least=1, interspersed=False)
+def create(client: Client, words: list[str], *, given: set[str], **values: Any) -> None:
+    if values["mode"] not in MODES:
+        raise Failure(
+            f"Unknown mode: {values['mode']}, only replicated, global, replicated-job and global-job supported"
+        )
+    word, mode = MODES[values["mode"]]
+    spec: dict[str, Any] = {"Name": values["name"] or "", "Labels": {}, "Mode": {word: dict(mode)}}
+    place(spec, f"{CONTAINER}.Image", with_tag(words[0]))
+    if words[1:]:
+        place(spec, f"{CONTAINER}.Args", words[1:])
+    if values["entrypoint"]:
+        place(spec, f"{CONTAINER}.Command", shlex.split(values["entrypoint"]))
+    apply_single(spec, values, given)
+    apply_lists(spec, values)
+    refer(client, spec, values, "")
+    made = client.json("POST", "/services/create", json_body=spec)
+    for warning in made.get("Warnings") or ([made["Warning"]] if made.get("Warning") else []):
+        complain(warning)
+    say(made["ID"])
+    if not values["detach"]:
+        follow_progress(client, made["ID"], quiet=values["quiet"])
+
+
+def with_tag(image: str) -> str:
+    """An image without tag or digest means its `latest`."""
+    return image if "@" in image or ":" in image.rpartition("/")[2] else f"{image}:latest"
+
+
+def refer(client: Client, spec: dict[str, Any], values: dict[str, Any], suffix: str) -> None:
+    """Secrets and configs are named by people and known by their ids."""
+    for kind, field in BLOBS:
+        added = values.get(f"{kind}{suffix}") or []
+        removed = values.get(f"{kind}_rm") or []
+        if not added and not removed:
+            continue
+        name_key, id_key = f"{kind.title()}Name", f"{kind.title()}ID"
+        gone = {*removed, *(entry["Name"] for entry in added)}
+        entries = [entry for entry in look(spec, f"{CONTAINER}.{field}") or [] if entry[name_key] not in gone]
+        for entry in added:
+            found = client.json("GET", f"/{kind}s/{segment(entry['Name'])}")
+            entries.append({name_key: entry["Name"], id_key: found["ID"], "File": entry["File"]})
+        place(spec, f"{CONTAINER}.{field}", entries)
+
+
+@command("SERVICE", *UPDATE, text("--strategy", "rolling, canary or blue-green"), least=1, most=1)
+def update(client: Client, words: list[str], *, given: set[str], **values: Any) -> None:
+    found = client.json("GET", f"/services/{segment(words[0])}")
+    spec = found["Spec"]
+    query: dict[str, Any] = {"version": found["Version"]["Index"]}
+    if values["rollback"]:
+        query["rollback"] = "previous"
+    if values["image"]:
+        place(spec, f"{CONTAINER}.Image", with_tag(values["image"]))
+    if values["args"] is not None:
+        place(spec, f"{CONTAINER}.Args", shlex.split(values["args"]))
+    if values["force"]:
+        place(spec, "TaskTemplate.ForceUpdate", (look(spec, "TaskTemplate.ForceUpdate") or 0) + 1)
+    if values["strategy"]:
+        spec["Labels"] = {**(spec.get("Labels") or {}), "bennu.rollout.strategy": values["strategy"]}
+    apply_single(spec, values, given)
+    apply_lists(spec, values)
+    refer(client, spec, values, "_add")
+    answer = client.json("POST", f"/services/{found['ID']}/update", query=query, json_body=spec)
+    for warning in (answer or {}).get("Warnings") or []:
+        complain(warning)
+    say(words[0])
+    if not values["detach"]:
+        follow_progress(client, found["ID"], quiet=values["quiet"])
+
+
+@command("SERVICE", DETACH, QUIET, least=1, most=1)
+def rollback(client: Client, words: list[str], *, detach: bool, quiet: bool) -> None:
+    found = client.json("GET", f"/services/{segment(words[0])}")
+    query = {"version": found["Version"]["Index"], "rollback": "previous"}
+    client.json("POST", f"/services/{found['ID']}/update", query=query, json_body=found["Spec"])
+    say(words[0])
+    if not detach:
+        follow_progress(client, found["ID"], quiet=quiet)
+
+
+@command("SERVICE=REPLICAS [SERVICE=REPLICAS...]", switch("-d, --detach", "Exit immediately"), least=1)
+def scale(client: Client, words: list[str], *, detach: bool) -> None:
+    def one(word: str) -> str:
+        name, _, number = word.partition("=")
+        if not number.isdecimal():
+            raise Failure(f"invalid scale specifier '{word}'. Must use the format <service>=<replicas>")
+        found = client.json("GET", f"/services/{segment(name)}")
+        if "Replicated" not in found["Spec"]["Mode"]:
+            raise Failure(f"{name}: scale can only be used with replicated or replicated-job mode")
+        place(found["Spec"], "Mode.Replicated.Replicas", int(number))
+        query = {"version": found["Version"]["Index"]}
+        client.json("POST", f"/services/{found['ID']}/update", query=query, json_body=found["Spec"])
+        say(f"{name} scaled to {number}")
+        if not detach:
+            follow_progress(client, found["ID"], quiet=False)
+        return ""
+
+    for_each(words, one)
+
+
+def mode_of(service: dict[str, Any]) -> str:
+    [word] = service["Spec"]["Mode"]
+    return next(name for name, (key, _) in MODES.items() if key == word)
+
+
+def describe(service: dict[str, Any], now: float) -> dict[str, Any]:
+    status = service.get("ServiceStatus") or {"RunningTasks": 0, "DesiredTasks": 0}
+    ports = (service.get("Endpoint") or {}).get("Ports") or []
+    return {
+        "ID": shorten_id(service["ID"]),
+        "Name": service["Spec"]["Name"],
+        "Mode": mode_of(service),
+        "Replicas": f"{status['RunningTasks']}/{status['DesiredTasks']}",
+        "Image": service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"].partition("@")[0],
+        "Ports": ", ".join(
+            f"*:{port['PublishedPort']}->{port['TargetPort']}/{port['Protocol']}"
+            for port in ports
+            if port.get("PublishMode") != "host"
+        ),
+    }
+
+
+@command(
+    "", FILTER, text("--format", "Format output using a Go template"), switch("-q, --quiet", "Only display IDs"), most=0
+)
+def ls(client: Client, words: list[str], *, filter: list[str], format: str | None, quiet: bool) -> None:
+    found = client.json("GET", "/services", query={"filters": encode_filters(filter), "status": True})
+    print_list(LISTING, sorted(found, key=lambda one: str(one["Spec"]["Name"])), describe, format, quiet)
+
+
+@command(
+    "SERVICE [SERVICE...]",
+    FILTER,
+    switch("--no-trunc", "Do not truncate output"),
+    switch("-q, --quiet", "Only display task IDs"),
+    text("--format", "Format output using a Go template"),
+    least=1,
+)
+def ps(client: Client, words: list[str], *, filter: list[str], no_trunc: bool, quiet: bool, format: str | None) -> None:
+    """The reason of each failure is shown whole."""
+    wanted = [*filter, *(f"service={client.json('GET', f'/services/{segment(name)}')['ID']}" for name in words)]
+    print_tasks(client, wanted, full=no_trunc, quiet=quiet, form=format)
+
+
+@command("SERVICE [SERVICE...]", least=1)
+def rm(client: Client, words: list[str]) -> None:
+    def remove(name: str) -> str:
+        client.do("DELETE", f"/services/{segment(name)}")
+        return name
+
+    for_each(words, remove)
+
+
+@command(
+    "SERVICE|TASK",
+    switch("-f, --follow", "Follow log output"),
+    switch("--details", "Show extra details provided to logs"),
+    switch("-t, --timestamps", "Show timestamps"),
+    text("--since", "Show logs since timestamp or relative"),
+    text("-n, --tail", "Number of lines to show from the end of the logs", default="all"),
+    least=1,
+    most=1,
+)
+def logs(
+    client: Client, words: list[str], *, follow: bool, details: bool, timestamps: bool, since: str | None, tail: str
+) -> None:
+    query = {
+        "stdout": True,
+        "stderr": True,
+        "follow": follow,
+        "details": details,
+        "timestamps": timestamps,
+        "since": read_moment("since", since, time.time_ns()),
+        "tail": tail,
+    }
+    write = output_writer(tty=False)
+    for data in client.call("GET", f"/services/{segment(words[0])}/logs", query=query).chunks():
+        write(data)

@@ -1,0 +1,327 @@
+"""Services through the unmodified docker command: they keep their number, whatever dies."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import images, traces
+from support.cli import find_docker
+from support.daemon import Daemon
+from support.swarm import SwarmNode, container_of
+from support.waiting import wait_for
+
+SLEEPER = ("busybox", "sleep", "1000")
+SERVER = """
+import http.server, os
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(os.environ["V"].encode())
+    def log_message(self, *words):
+        pass
+http.server.ThreadingHTTPServer(("", 8000), Answer).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def _node(able: None) -> Iterator[SwarmNode]:
+    if find_docker() is None:
+        pytest.skip("no docker command (./dev setup)")
+    daemon = Daemon()
+    try:
+        daemon.start()
+        images.import_base(daemon.bennu, "busybox")
+        images.import_base(daemon.bennu, "python")
+        images.build_example(daemon.bennu, "signaltest", "signaltest:v1")
+        daemon.docker("swarm", "init")
+        yield SwarmNode(daemon)
+    finally:
+        traces.discard(daemon)
+
+
+@pytest.fixture
+def node(_node: SwarmNode) -> Iterator[SwarmNode]:
+    if not _node.daemon.is_alive:
+        _node.daemon.start()
+    yield _node
+    assert _node.daemon.is_alive, _node.daemon.log()[-3000:]
+    _node.clear()
+
+
+def test_a_failed_task_comes_back_and_a_completed_one_stays_down(node: SwarmNode) -> None:
+    node.create("s", "--replicas=2", "--restart-condition=on-failure", "--restart-delay=1s", "signaltest:v1")
+    first, second = node.wait_running("s", 2)
+    wait_for(lambda: "alive" in node.docker("logs", container_of(second)).out)
+    wait_for(lambda: "alive" in node.docker("logs", container_of(first)).out)
+    node.docker("kill", "--signal=SIGTERM", container_of(first))
+    failed = node.wait_task("s", "failed")
+    assert failed["Status"]["Err"] == "task: non-zero exit (15)"
+    assert failed["Status"]["ContainerStatus"]["ExitCode"] == 15
+    assert failed["DesiredState"] == "shutdown"
+    node.wait_running("s", 2)
+    node.docker("kill", "--signal=SIGUSR1", container_of(second))
+    complete = node.wait_task("s", "complete")
+    assert complete["Status"]["Message"] == "finished"
+    assert len(node.wait_running("s", 1)) == 1
+    assert "1/2" in node.docker("service", "ls").out
+
+
+def test_the_replacement_is_made_during_the_restart_delay_and_started_after_it(node: SwarmNode) -> None:
+    node.create("s", "--restart-delay=3s", *SLEEPER)
+    (task,) = node.wait_running("s", 1)
+    killed_at = time.monotonic()
+    node.docker("kill", container_of(task))
+    heir = node.wait_task("s", "ready", timeout_s=2.5)
+    assert heir["DesiredState"] == "ready"
+    node.wait_running("s", 1)
+    assert 2.9 < time.monotonic() - killed_at < 5
+
+
+def test_scaling_fills_and_empties_slots(node: SwarmNode) -> None:
+    node.create("s", "--replicas=1", *SLEEPER)
+    node.wait_running("s", 1)
+    node.docker("service", "scale", "-d", "s=4")
+    assert {task["Slot"] for task in node.wait_running("s", 4)} == {1, 2, 3, 4}
+    node.docker("service", "scale", "-d", "s=2")
+    wait_for(lambda: len(node.tasks("s")) == 2, timeout_s=30)
+    assert {task["Slot"] for task in node.tasks("s")} == {1, 2}
+    wait_for(lambda: len(node.docker("ps", "-aq").lines) == 2, timeout_s=15)
+
+
+def test_the_docker_command_sees_a_service_converge(node: SwarmNode) -> None:
+    said = node.docker("service", "create", "--name", "s", "--replicas=2", *SLEEPER)
+    assert said.lines[0] == node.ask("/services/s")["ID"]
+    assert "overall progress: 2 out of 2 tasks" in said.out
+    assert said.lines[-1].endswith("converged")
+
+
+def test_services_outlive_a_killed_daemon_and_no_task_is_replaced(node: SwarmNode) -> None:
+    node.create("s", "--replicas=3", "--restart-delay=0s", *SLEEPER)
+    before = node.wait_running("s", 3)
+    victim = before[0]
+    node.daemon.kill()
+    pids = {task["Status"]["ContainerStatus"]["PID"] for task in before}
+    assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+
+    os.kill(victim["Status"]["ContainerStatus"]["PID"], signal.SIGKILL)  # dies while no daemon lives
+    node.daemon.start()
+    failed = node.wait_task("s", "failed")
+    assert failed["ID"] == victim["ID"]
+    assert failed["Status"]["Err"] == "task: non-zero exit (137)"
+    after = {task["ID"] for task in node.wait_running("s", 3)}
+    assert {task["ID"] for task in before[1:]} < after
+
+
+def test_a_killed_daemon_finishes_a_removal(node: SwarmNode) -> None:
+    node.create("s", "--replicas=3", *SLEEPER)  # sleep as PID 1 ignores SIGTERM: stopping takes its grace period
+    node.wait_running("s", 3)
+    node.docker("service", "rm", "s")
+    node.daemon.kill()
+    node.daemon.start()
+    wait_for(lambda: not node.docker("ps", "-aq").lines, timeout_s=40)
+    assert node.ask("/tasks") == []
+
+
+def test_a_missing_image_rejects_the_task_with_its_name(node: SwarmNode) -> None:
+    node.create("s", "nosuchimage:foo")
+    rejected = node.wait_task("s", "rejected")
+    assert rejected["Status"]["Err"] == "No such image: nosuchimage:foo"
+
+
+def test_a_command_that_does_not_exist_fails_the_start(node: SwarmNode) -> None:
+    node.create("s", "--restart-condition=none", "busybox", "/no/such/command")
+    failed = node.wait_task("s", "failed")
+    assert failed["Status"]["Err"].startswith("starting container failed: ")
+    assert failed["Status"]["ContainerStatus"]["ExitCode"] == 127
+
+
+def test_an_unhealthy_task_fails_and_is_replaced(node: SwarmNode) -> None:
+    node.create(
+        *(
+            "s",
+            "--health-cmd",
+            "test ! -e /bad",
+            "--health-interval=200ms",
+            "--health-retries=2",
+            "--stop-grace-period=1s",
+        ),
+        *("--restart-delay=0s", *SLEEPER),
+    )
+    (task,) = node.wait_running("s", 1)
+    node.docker("exec", container_of(task), "touch", "/bad")
+    failed = node.wait_task("s", "failed")
+    assert failed["Status"]["Err"] == "task: non-zero exit (137): dockerexec: unhealthy container"
+    (heir,) = node.wait_running("s", 1)
+    assert heir["ID"] != task["ID"]
+
+
+def test_a_task_that_never_gets_healthy_never_runs(node: SwarmNode) -> None:
+    node.create("s", "--health-cmd", "false", "--health-interval=300ms", "--health-retries=100", *SLEEPER)
+    task = node.wait_task("s", "starting")
+    time.sleep(1.5)
+    assert node.ask(f"/tasks/{task['ID']}")["Status"]["State"] == "starting"
+
+
+def test_labels_names_templates_secrets_and_configs_reach_the_container(node: SwarmNode) -> None:
+    node.docker("secret", "create", "word", "-", stdin="open sesame")
+    node.docker("config", "create", "conf", "-", stdin="a=1")
+    node.create(
+        *(
+            "s",
+            "--secret",
+            "word",
+            "--config",
+            "source=conf,target=/etc/conf,mode=0400",
+            "--env",
+            "SLOT={{.Task.Slot}}",
+        ),
+        *("--hostname", "{{.Service.Name}}-{{.Task.Slot}}", "--container-label", "a=b", *SLEEPER),
+    )
+    (task,) = node.wait_running("s", 1)
+    inside = container_of(task)
+    script = (
+        "cat /run/secrets/word; echo; cat /etc/conf; echo; echo $SLOT; hostname; stat -c %a /run/secrets/word /etc/conf"
+    )
+    assert node.docker("exec", inside, "sh", "-c", script).lines == ["open sesame", "a=1", "1", "s-1", "444", "400"]
+    shown = node.ask(f"/containers/{inside}/json")
+    assert shown["Name"] == f"/s.1.{task['ID']}"
+    assert shown["Config"]["Labels"]["com.docker.swarm.service.name"] == "s"
+    assert shown["Config"]["Labels"]["a"] == "b"
+    for path in node.daemon.data_root.glob("state.db*"):
+        assert b"open sesame" not in path.read_bytes()
+    assert "is in use by the following service: s" in node.docker("secret", "rm", "word", ok=False).err
+
+
+def test_tasks_find_each_other_by_the_name_of_their_service(node: SwarmNode) -> None:
+    node.docker("network", "create", "-d", "overlay", "inner")
+    node.create("db", "--network", "inner", *SLEEPER)
+    node.create("app", "--network", "inner", *SLEEPER)
+    (db,) = node.wait_running("db", 1)
+    (app,) = node.wait_running("app", 1)
+    address = db["NetworksAttachments"][0]["Addresses"][0].partition("/")[0]
+    found = node.docker("exec", container_of(app), "nslookup", "db").out
+    assert address in found
+    refused = node.docker("network", "rm", "inner", ok=False).err
+    assert f"is in use by service {node.ask('/services')[0]['ID'][:5]}"[:20] in refused
+
+
+def test_an_update_to_a_missing_image_pauses_and_takes_nothing_down(node: SwarmNode) -> None:
+    node.create("s", "--replicas=3", "--update-monitor=1s", *SLEEPER)
+    node.wait_running("s", 3)
+    said = node.docker("service", "update", "--image", "nosuchimage:v2", "s", ok=False)
+    assert said.code == 1
+    status = node.ask("/services/s")["UpdateStatus"]
+    assert status["State"] == "paused"
+    assert status["Message"].startswith("update paused due to failure or early termination of task ")
+    assert len(node.running("s")) == 3
+
+
+def test_a_bad_update_rolls_itself_back(node: SwarmNode) -> None:
+    node.create("s", "--replicas=2", "--update-failure-action=rollback", "--update-monitor=1s", *SLEEPER)
+    node.wait_running("s", 2)
+    node.docker("service", "update", "-d", "--args", "false", "s")
+    wait_for(lambda: node.ask("/services/s").get("UpdateStatus", {}).get("State") == "rollback_completed", timeout_s=40)
+    assert [task["Spec"]["ContainerSpec"]["Args"] for task in node.wait_running("s", 2)] == [["sleep", "1000"]] * 2
+
+
+def test_an_update_and_its_rollback_drop_no_request(node: SwarmNode) -> None:
+    port = free_port()
+    node.create(
+        *("web", "--replicas=2", "-p", f"{port}:8000", "--env", "V=1", "--init", "--update-monitor=500ms"),
+        *("--rollback-monitor=500ms", "python", "python3", "-c", SERVER),
+    )
+    node.wait_running("web", 2)
+
+    async def play() -> tuple[Counter[str], Counter[str]]:
+        ending = asyncio.Event()
+        seen: Counter[str] = Counter()
+        errors: Counter[str] = Counter()
+
+        async def ask() -> None:
+            while not ending.is_set():
+                try:
+                    async with asyncio.timeout(10):
+                        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+                        seen[(await reader.read()).rpartition(b"\r\n\r\n")[2].decode()] += 1
+                        writer.close()
+                except (OSError, TimeoutError) as error:
+                    errors[repr(error)] += 1
+
+        async def change() -> None:
+            for words in (("update", "-q", "--env-add", "V=2", "web"), ("rollback", "-q", "web"), ("scale", "web=4")):
+                await asyncio.to_thread(node.docker, "service", *words)
+            await asyncio.to_thread(node.docker, "service", "scale", "web=1")
+            ending.set()
+
+        await asyncio.gather(change(), *(ask() for _ in range(8)))
+        return seen, errors
+
+    seen, errors = asyncio.run(play())
+    assert errors == {}
+    assert set(seen) == {"1", "2"}
+    assert sum(seen.values()) > 500
+
+
+def test_a_slow_request_is_finished_before_its_task_is_stopped(node: SwarmNode) -> None:
+    port = free_port()
+    slow = (
+        "import socket, time; listener = socket.create_server(('', 8000)); client, _ = listener.accept(); "
+        "time.sleep(3); client.send(b'done'); client.close(); time.sleep(1000)"
+    )
+    node.create("slow", "-p", f"{port}:8000", "--init", "python", "python3", "-c", slow)
+    node.wait_running("slow", 1)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        time.sleep(0.3)
+        node.docker("service", "rm", "slow")
+        assert client.recv(100) == b"done"
+
+
+def test_a_stack_is_deployed_listed_and_removed(node: SwarmNode, tmp_path: Path) -> None:
+    compose = tmp_path / "stack.yml"
+    compose.write_text(
+        """
+services:
+  web:
+    image: busybox:latest
+    command: ["sleep", "1000"]
+    stop_grace_period: 0s
+    configs: [greeting]
+    networks: [inner]
+    deploy:
+      replicas: 2
+      restart_policy: {condition: on-failure, delay: 1s}
+networks:
+  inner: {}
+configs:
+  greeting:
+    file: ./greeting
+"""
+    )
+    (tmp_path / "greeting").write_text("hello")
+    node.docker("stack", "deploy", "--resolve-image", "never", "-c", compose, "st")
+    tasks = node.wait_running("st_web", 2)
+    assert node.docker("exec", container_of(tasks[0]), "cat", "/greeting").out == "hello"
+    assert node.docker("stack", "ls").lines[1].split() == ["st", "1"]
+    assert len(node.docker("stack", "ps", "-q", "st").lines) == 2
+    assert "st_web" in node.docker("stack", "services", "st").out
+    node.docker("stack", "deploy", "--resolve-image", "never", "-c", compose, "st")
+    assert {task["ID"] for task in node.wait_running("st_web", 2)} == {task["ID"] for task in tasks}
+    node.docker("stack", "rm", "st")
+    assert node.docker("stack", "ls", "--format", "{{.Name}}").lines == []
+    assert node.docker("network", "ls", "-q", "--filter", "scope=swarm").lines == []
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
