@@ -6,7 +6,6 @@ from bennu.cli.client import Client, segment
 from bennu.cli.failure import ApiFailure
 from bennu.cli.output import say, shorten_id
 
-
 ENDING = ("complete", "shutdown", "remove")
 
 
