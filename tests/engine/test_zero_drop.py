@@ -63,6 +63,15 @@ class Service:
     def inspect(self) -> dict[str, Any]:
         return json.loads(self.daemon.docker("service", "inspect", self.name).out)[0]
 
+    def rollout(self) -> dict[str, Any]:
+        status, body = self.daemon.request("GET", f"/bennu/v1/services/{self.name}/rollout")
+        assert status == 200, body
+        return json.loads(body)
+
+    def verdict(self) -> str:
+        reasons = [one["Reason"] for one in self.rollout()["Reasons"]]
+        return next(reason for reason in reasons if reason.startswith("canary: "))
+
     @property
     def state(self) -> str:
         return self.inspect().get("UpdateStatus", {}).get("State", "")
@@ -158,6 +167,62 @@ def test_the_daemons_death_in_the_middle_of_an_update_drops_no_request(web: Serv
         web.wait_state("completed")
 
     assert_nothing_dropped(under_load(web, act), versions={ONE, TWO})
+
+
+def test_the_switch_from_blue_to_green_drops_no_request(web: Service) -> None:
+    def act() -> None:
+        labels = {"strategy": "blue-green", "settle": "500ms", "keep-warm": "1s"}
+        web.update("--image=webserver:v2", *(f"--label-add=bennu.rollout.{key}={text}" for key, text in labels.items()))
+        web.wait_state("completed")
+
+    assert_nothing_dropped(under_load(web, act), versions={ONE, TWO})
+    assert "switched" in " ".join(one["Reason"] for one in web.rollout()["Reasons"])
+
+
+def test_going_back_to_blue_while_it_is_warm_drops_no_request(web: Service) -> None:
+    def act() -> None:
+        labels = {"strategy": "blue-green", "settle": "200ms", "keep-warm": "5m"}
+        blue = set(web.daemon.docker("ps", "-q").lines)
+        web.update("--image=webserver:v2", *(f"--label-add=bennu.rollout.{key}={text}" for key, text in labels.items()))
+        wait_for(lambda: web.rollout()["Switched"], timeout_s=30, what="the switch", describe=web.describe)
+        time.sleep(0.5)
+        web.daemon.bennu("rollout", "abort", web.name)
+        web.wait_state("rollback_completed")
+        wait_for(lambda: set(web.daemon.docker("ps", "-q").lines) == blue, timeout_s=20, what="green to be gone")
+
+    assert_nothing_dropped(under_load(web, act), versions={ONE, TWO})
+
+
+def test_a_canary_that_loses_its_health_rolls_back_and_drops_no_request(web: Service) -> None:
+    def act() -> None:
+        web.update(
+            "--image=webserver:v2",
+            "--label-add=bennu.rollout.strategy=canary",
+            "--restart-delay=100ms",
+            "--health-interval=200ms",
+            "--health-retries=1",
+            "--health-cmd=echo >> /tmp/probes; test $(wc -l < /tmp/probes) -lt 8",
+        )
+        web.wait_state("rollback_completed")
+
+    assert_nothing_dropped(under_load(web, act), versions={ONE, TWO})
+    assert "lost its health" in web.verdict() or "died" in web.verdict()
+
+
+def test_a_canary_that_crashes_rolls_back_and_only_its_own_requests_suffer(web: Service) -> None:
+    def act() -> None:
+        web.update(
+            "--image=webserver:v2",
+            "--label-add=bennu.rollout.strategy=canary",
+            "--restart-delay=100ms",
+            "--entrypoint=timeout 1 python3 webserver.py 2",
+        )
+        web.wait_state("rollback_completed")
+
+    result = under_load(web, act)
+    assert "died" in web.verdict()
+    assert set(result.answers) <= {ONE, TWO}
+    assert result.failed < result.requests / 5, result.failures
 
 
 @pytest.fixture
