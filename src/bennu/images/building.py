@@ -91,7 +91,7 @@ class Builder:
         self._root = root
         self._run_root = run_root
         self._active = 0
-        self._clean = False  # leftovers of a former daemon's builds are gone
+        self._clean = False  # nothing is left of builds that were cut off, by us or with a former daemon
         self._preparing = asyncio.Lock()  # builds begin, and the cache goes, one after the other
 
     # --- one build ------------------------------------------------------------------------------------------------
@@ -203,6 +203,7 @@ class Builder:
                             yield text
                     code = await process.wait()
                 except BaseException:
+                    self._clean = False
                     await asyncio.shield(_end(process))
                     raise
         except FileNotFoundError:
@@ -239,7 +240,7 @@ class Builder:
 
     async def _prepare(self) -> None:
         """Storage and configuration of buildah; what builds of a former daemon left behind is removed once."""
-        if self._clean:
+        if self._clean or self._active:
             return
         if shutil.which("buildah") is None:
             raise Unavailable(MISSING)
