@@ -21,6 +21,7 @@ from bennu.api.inspect import STORAGE_DRIVER, measure_tree
 from bennu.api.listing import list_entry
 from bennu.api.machine import own_machine
 from bennu.api.query import api_minor
+from bennu.api.swarm import info_json
 from bennu.api.times import rfc3339
 from bennu.api.versions import API_VERSION, MIN_API_VERSION
 from bennu.api.volumes import volume_json
@@ -41,14 +42,6 @@ REGISTRIES: Final = {
         "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True},
     },
     "Mirrors": [],
-}
-NO_SWARM: Final = {
-    "NodeID": "",
-    "NodeAddr": "",
-    "LocalNodeState": "inactive",
-    "ControlAvailable": False,
-    "Error": "",
-    "RemoteManagers": None,
 }
 Json = dict[str, Any]
 
@@ -136,7 +129,7 @@ class System:
             "DockerRootDir": str(services.data_root),
             "Runtimes": {"crun": {"path": "crun"}},
             "DefaultRuntime": "crun",
-            "Swarm": NO_SWARM,
+            "Swarm": info_json(self._cluster),
             "LiveRestoreEnabled": True,
             "Isolation": "",
             "InitBinary": "tini",

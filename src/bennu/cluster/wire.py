@@ -181,6 +181,14 @@ class Mode(Wire):
     global_: dict[str, Any] | None = msgspec.field(name="Global", default=None)
     replicated_job: ReplicatedJobMode | None = None
     global_job: dict[str, Any] | None = None
+    # docker-py writes these two words small, and Go's decoder does not mind.
+    replicated_small: ReplicatedMode | None = msgspec.field(name="replicated", default=None)
+    global_small: dict[str, Any] | None = msgspec.field(name="global", default=None)
+
+    def __post_init__(self) -> None:
+        self.replicated = self.replicated or self.replicated_small
+        self.global_ = self.global_small if self.global_ is None else self.global_
+        self.replicated_small = self.global_small = None
 
 
 class UpdateConfigWire(Wire):
