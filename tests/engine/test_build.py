@@ -106,6 +106,16 @@ def test_the_same_build_comes_from_the_cache_unless_told_otherwise(server: Serve
     assert " ---> Using cache" not in third.lines and third.lines[-2] != first.lines[-2]
 
 
+def test_another_build_argument_is_another_image_though_the_lines_are_the_same(server: Server) -> None:
+    dockerfile = "FROM base\nARG VERSION=1\nENV VERSION=$VERSION\nCMD [\"true\"]\n"
+    build(server, dockerfile, "-t", "argued:1")
+    said = build(server, dockerfile, "-t", "argued:2", "--build-arg", "VERSION=2")
+    env = [server.docker("inspect", "-f", "{{.Config.Env}}", f"argued:{tag}").line for tag in (1, 2)]
+    assert "VERSION=1" in env[0]
+    assert "VERSION=2" in env[1]
+    assert "bennu-build" not in said.out, "names of our own are no business of the client's"
+
+
 def test_a_target_ends_the_build_there_and_quiet_says_only_the_id(server: Server) -> None:
     dockerfile = "FROM base AS one\nRUN echo 1 > /stage\nFROM one AS two\nRUN false\n"
     said = build(server, dockerfile, "-q", "--target", "one", "-t", "stage")

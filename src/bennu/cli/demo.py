@@ -21,6 +21,8 @@ SCENES: Final = (
     ("Signals and exit codes", "bennu.cli.scenes.signals"),
     ("Restart policies", "bennu.cli.scenes.restarts"),
     ("Health checks", "bennu.cli.scenes.health"),
+    ("Services keep their number", "bennu.cli.scenes.services"),
+    ("Rolling update and rollback", "bennu.cli.scenes.updates"),
     ("What no one else tells", "bennu.cli.scenes.why"),
 )
 

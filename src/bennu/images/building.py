@@ -32,6 +32,11 @@ from bennu.images.stages import Dockerfile, parse_dockerfile
 from bennu.images.transcript import Transcript
 from bennu.process import run, started
 
+PROXY_ARGUMENTS: Final = frozenset(
+    name
+    for word in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+    for name in (word, word.upper())
+)
 MAX_DOCKERFILE: Final = 4 << 20
 STOP_GRACE_S: Final = 5.0
 MISSING: Final = "buildah is not installed: apt-get install buildah"
@@ -182,13 +187,15 @@ class Builder:
         argv += ["buildah", "build", "--format=docker", "--layers", "--pull=never", "--identity-label=false"]
         argv += ["--isolation=oci", f"--runtime={shutil.which('crun') or 'runc'}", "--ignorefile=/dev/null"]
         argv += [f"--network={request.network}", "--force-rm"]
-        argv += [] if request.use_cache else ["--no-cache"]
+        given = {key: value for key, value in request.arguments.items() if value is not None}
+        # buildah's cache takes an instruction for the same whatever a build argument in it stands for.
+        cacheable = request.use_cache and not set(given) - PROXY_ARGUMENTS
+        argv += [] if cacheable else ["--no-cache"]
         argv += ["--squash"] if request.squash else []
         argv += [f"--memory={request.memory}"] if request.memory else []
         argv += [f"--shm-size={request.shm_size}b"] if request.shm_size else []
         argv += [f"--add-host={host}" for host in request.extra_hosts]
         argv += [f"--label={key}={value}" for key, value in request.labels.items()]
-        given = {key: value for key, value in request.arguments.items() if value is not None}
         return argv + [f"--build-arg={key}={value}" for key, value in given.items()]
 
     async def _follow(self, argv: Sequence[str], transcript: Transcript) -> AsyncGenerator[str, None]:
