@@ -1,0 +1,140 @@
+"""The cluster's pure parts: what is stored comes back, what clients send is shown again, secrets stay shut."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bennu.cluster import codec
+from bennu.cluster.connections import LISTEN, parse_sockets
+from bennu.cluster.durations import parse_duration
+from bennu.cluster.ports import allocate_ports
+from bennu.cluster.records import ServiceRow, TaskRow
+from bennu.cluster.translate import spec_json, to_core
+from bennu.cluster.vault import Vault
+from bennu.cluster.wire import ServiceSpecWire
+from bennu.errors import BennuError, InvalidParameter
+from bennu.network.ingress import Backend, IngressPort, render_ingress, render_ingress_change
+from bennu.orchestration.actions import CreateTask
+from bennu.orchestration.apply import new_task
+from bennu.orchestration.model import Rollout, Service, ServiceId, SlotKey, TaskId, UpdateStatus
+from bennu.orchestration.revisions import accept_update, create_service
+from bennu.orchestration.spec import EndpointSpec, PortSpec
+from bennu.orchestration.states import UpdateState
+
+SENT = {
+    "Name": "web",
+    "Labels": {"a": "b"},
+    "TaskTemplate": {
+        "ContainerSpec": {
+            "Image": "busybox:latest",
+            "Args": ["sleep", "9"],
+            "Env": ["V=2"],
+            "Init": False,
+            "DNSConfig": {},
+        },
+        "Resources": {"Limits": {}, "Reservations": {}},
+        "RestartPolicy": {"Condition": "any", "Delay": 3000000000, "MaxAttempts": 0},
+        "Placement": {"Constraints": ["node.role==manager"], "MaxReplicas": 2},
+        "ForceUpdate": 0,
+    },
+    "Mode": {"Replicated": {"Replicas": 2}},
+    "EndpointSpec": {"Mode": "vip", "Ports": [{"Protocol": "tcp", "TargetPort": 80, "PublishMode": "ingress"}]},
+}
+
+
+def read(sent: dict[str, object]) -> ServiceSpecWire:
+    return msgspec.convert(sent, type=ServiceSpecWire)
+
+
+def service() -> Service:
+    made = create_service(ServiceId("s"), to_core(read(SENT)), now_ns=5)
+    changed = dict(SENT, Labels={})
+    return accept_update(made, to_core(read(changed)), version=7, now_ns=9)
+
+
+def test_a_specification_is_shown_as_it_was_sent_with_the_daemons_additions() -> None:
+    shown = spec_json(to_core(read(SENT)))
+    template = shown["TaskTemplate"]
+    assert template["ContainerSpec"].pop("Isolation") == "default"
+    assert template.pop("Runtime") == "container"
+    assert shown == SENT
+
+
+def test_an_explicit_default_is_another_wish_than_an_absent_one() -> None:
+    explicit = dict(SENT, TaskTemplate=dict(SENT["TaskTemplate"], RestartPolicy={"Condition": "any"}))  # type: ignore[call-overload]
+    absent = dict(SENT, TaskTemplate={k: v for k, v in SENT["TaskTemplate"].items() if k != "RestartPolicy"})  # type: ignore[attr-defined]
+    assert to_core(read(explicit)).task != to_core(read(absent)).task
+
+
+def test_rows_come_back_from_the_store_as_they_went_in() -> None:
+    rollout = Rollout(3, 2, slots=frozenset({SlotKey(1), SlotKey(0, "n")}), failed=(SlotKey(1),))
+    status = UpdateStatus(UpdateState.UPDATING, "update in progress", started_at_ns=3)
+    stored = ServiceRow(id="s", service=msgspec_free_replace(service(), update_status=status, rollout=rollout))
+    assert codec.decode(ServiceRow, codec.encode(stored)) == stored
+    task = new_task(CreateTask(1, "because"), service(), TaskId("t"), now_ns=4)
+    row = TaskRow(id="t", task=task, service_name="web")
+    assert codec.decode(TaskRow, codec.encode(row)) == row
+
+
+def msgspec_free_replace(made: Service, **changes: object) -> Service:
+    from dataclasses import replace
+
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_a_secret_is_sealed_and_opened_and_any_change_is_noticed(tmp_path: Path) -> None:
+    vault = Vault(tmp_path / "key")
+    sealed = vault.seal(b"open sesame")
+    assert Vault(tmp_path / "key").open(sealed) == b"open sesame"
+    assert vault.seal(b"open sesame") != sealed
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    broken = ("B" if sealed[0] == "A" else "A") + sealed[1:]
+    with pytest.raises(BennuError, match="cannot be opened"):
+        vault.open(broken)
+    with pytest.raises(BennuError, match="cannot be opened"):
+        Vault(tmp_path / "other").open(sealed)
+
+
+@pytest.mark.parametrize(("text", "ns"), [("0", 0), ("500ms", 5 * 10**8), ("1m30s", 90 * 10**9), ("1.5s", 15 * 10**8)])
+def test_durations(text: str, ns: int) -> None:
+    assert parse_duration(text) == ns
+
+
+@pytest.mark.parametrize("text", ["", "10", "s", "-1s", "1 s", "1d"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="not a duration"):
+        parse_duration(text)
+
+
+def test_new_connections_go_to_each_backend_in_turn_and_a_change_is_one_transaction() -> None:
+    one, two = Backend("a", "10.0.0.2", 80), Backend("b", "10.0.0.3", 80)
+    alone, both = [IngressPort("tcp", 8000, (one,))], [IngressPort("tcp", 8000, (one, two))]
+    assert render_ingress(alone)[0].endswith("dport 8000 dnat ip to 10.0.0.2:80")
+    assert "numgen inc mod 2 map { 0 : 10.0.0.2 . 80, 1 : 10.0.0.3 . 80 }" in render_ingress(both)[0]
+    assert render_ingress([IngressPort("tcp", 8000)]) == []
+    change = render_ingress_change("t", alone, both).splitlines()
+    assert change[0] == "flush chain inet t services"
+    assert len(change) == 2
+    assert render_ingress_change("t", both, both) == ""
+
+
+def test_a_port_is_published_once_and_an_automatic_one_stays() -> None:
+    wanted = EndpointSpec(ports=(PortSpec(80),))
+    first = allocate_ports(wanted, ())
+    holder = ServiceRow(id="x", service=service(), ports=first)
+    second = allocate_ports(wanted, (holder,))
+    assert first[0].published == 30000
+    assert second[0].published == 30001
+    assert allocate_ports(wanted, (holder,), before=second) == second
+    with pytest.raises(InvalidParameter, match="port '30000' is already in use by service 'web'"):
+        allocate_ports(EndpointSpec(ports=(PortSpec(80, 30000),)), (holder,))
+
+
+def test_sockets_are_read_from_the_kernels_table() -> None:
+    text = (
+        "  sl  local_address rem_address   st\n"
+        "   0: 00000000:1F40 00000000:0000 0A 00000000:00000000\n"
+        "   1: 0100007F:0050 00000000:0000 0A 00000000:00000000\n"
+    )
+    assert parse_sockets(text) == [(8000, LISTEN, False), (80, LISTEN, True)]
