@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from bench.engines import ROOT, all_engines
+from bench.network import extra_processes, latency, throughput
 from bench.probing import cost, lateness, revival
 from bench.recovery import recover
 from bench.resurrection import come_back, crash_loops
@@ -17,6 +18,7 @@ SECTIONS = (
     ("commands", ROWS),
     ("resurrection", (come_back, crash_loops, recover)),
     ("health", (cost, lateness, revival)),
+    ("network", (latency, throughput, extra_processes)),
 )
 
 PAGE = ROOT / "docs/benchmarks.md"
