@@ -11,7 +11,7 @@ from bennu.engine.attach import Attachment
 from bennu.engine.health import not_monitored
 from bennu.engine.supervisor import Supervisor
 from bennu.engine.waits import WaitCondition, WaitResult
-from bennu.errors import BennuError, Conflict, InvalidParameter, NotModified
+from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotModified
 from bennu.lifecycle.death import Asker, Verb
 from bennu.lifecycle.signals import is_linux_signal, parse_signal
 from bennu.lifecycle.status import State
@@ -45,6 +45,8 @@ class Container(Supervisor):
             raise Conflict(f"container {self.record.name} is restarting, wait until the container is running")
         attachment = Attachment()
         async with self.lock:
+            if self.gone:
+                raise NotFound(f"No such container: {self.id}")
             if self.record.state is State.RUNNING:
                 attachment.connect(await self.services.runtime.attach(self.id))
             else:

@@ -6,6 +6,7 @@ losing anything. Kept are the last 100,000 events or seven days, whichever is le
 """
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections import deque
@@ -14,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from bennu.errors import Unavailable
 from bennu.model import Shape
 from bennu.store import Delete, Put, Store, Transaction
 
@@ -89,7 +91,8 @@ class Journal:
             self._until_prune -= len(events)
             if self._until_prune <= 0:
                 self._until_prune = PRUNE_EVERY
-                await self._prune()
+                with contextlib.suppress(Unavailable):  # the change itself is written
+                    await self._prune()
         return revision
 
     async def publish(self, kind: str, action: str, actor_id: str, attributes: Mapping[str, str]) -> None:

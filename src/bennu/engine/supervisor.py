@@ -9,7 +9,6 @@ change is written first and becomes visible after (`commit`); what was running w
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import msgspec
 
 from bennu.engine.attach import Attachment
 from bennu.engine.deaths import certify, read_oom
+from bennu.engine.decisions import crash_history, decide_after
 from bennu.engine.events import Event, event
 from bennu.engine.health import Monitor, not_monitored, starting
 from bennu.engine.launch import farewell, launch, release, start_failure_code
@@ -26,12 +26,12 @@ from bennu.engine.readiness import Readiness
 from bennu.engine.record import Record
 from bennu.engine.services import Services
 from bennu.engine.waits import WaitResult, Waits
-from bennu.errors import BennuError, Conflict
+from bennu.errors import BennuError, Conflict, NotFound, Unavailable
 from bennu.lifecycle.death import Asker, Decision, Ending, SentSignal, Verb
-from bennu.lifecycle.governor import CrashHistory, govern, parse_governor, score_after_end
-from bennu.lifecycle.restart import Exit, Restart, RestartHistory, RestartMode, RestartPolicy, Stay, decide_restart
+from bennu.lifecycle.governor import score_after_end
+from bennu.lifecycle.restart import Restart
 from bennu.lifecycle.signals import parse_signal
-from bennu.lifecycle.status import State
+from bennu.lifecycle.status import State, check_transition
 from bennu.lifecycle.stop import effect_of_signal
 from bennu.runtime import NotAlive
 from bennu.store import Put
@@ -39,6 +39,8 @@ from bennu.store import Put
 log = logging.getLogger(__name__)
 
 KEPT_RESTARTS: Final = 1000  # instants for the governor's budget
+KEPT_SIGNALS: Final = 100  # the last ones of a life: some programs are sent HUP every minute
+WRITE_AGAIN_S: Final = 1.0  # after the disk refused to take an end
 encode_record = msgspec.json.Encoder().encode
 
 
@@ -50,6 +52,7 @@ class Supervisor(ABC):
         self.lock = asyncio.Lock()
         self.waits = Waits()
         self.removing = False
+        self.gone = False  # its record is deleted: nothing may write it again
         self.exited = asyncio.Event()  # set while no process exists: followers of the log stop, stops are done
         self.services = services
         self.attachments: list[Attachment] = []  # waiting for the next start
@@ -176,7 +179,7 @@ class Supervisor(ABC):
                 self.record,
                 manually_stopped=self.record.manually_stopped or for_good,
                 restart_cancelled=self.record.restart_cancelled or (for_good and effect.cancel_restart),
-                signals=[*self.record.signals, SentSignal(time.time_ns(), number, by, verb)],
+                signals=[*self.record.signals, SentSignal(time.time_ns(), number, by, verb)][-KEPT_SIGNALS:],
             )
             if self.record.state is State.RESTARTING:
                 await self._cancel_back_off(changed)
@@ -189,6 +192,8 @@ class Supervisor(ABC):
                 changed = msgspec.structs.replace(changed, state=State.RUNNING)
                 events.append(self.event("unpause"))
             await self.commit(changed, events)
+            if effect.unpause:
+                self.watch_run()
 
     async def _cancel_back_off(self, changed: Record) -> None:
         if not changed.restart_cancelled:
@@ -236,14 +241,8 @@ class Supervisor(ABC):
 
     async def _supervise(self) -> None:
         try:
-            while True:
-                if self.record.pid:
-                    with contextlib.suppress(NotAlive):  # its bundle is gone, so it is gone
-                        await self.services.runtime.wait_end(self.id)
-                    async with self.lock:
-                        await self._process_end()
-                if self.record.state is not State.RESTARTING or not await self._restart_when_due():
-                    break
+            while await self._next_end_and_restart():
+                pass
         except Exception:
             # One container's failure must not take the others' supervision with it.
             log.exception("supervision of container %s failed", self.id)
@@ -251,11 +250,28 @@ class Supervisor(ABC):
         if self.record.host_config.auto_remove and not self.keep_after_exit:
             await self.auto_remove()
 
+    async def _next_end_and_restart(self) -> bool:
+        """Wait for the next end, write it down, restart if that was decided. False: it stays ended.
+
+        An end must not be lost because the disk is full: it is written as soon as that is possible.
+        """
+        try:
+            if self.record.pid:
+                with contextlib.suppress(NotAlive):  # its bundle is gone, so it is gone
+                    await self.services.runtime.wait_end(self.id)
+                async with self.lock:
+                    await self._process_end()
+            return self.record.state is State.RESTARTING and await self._restart_when_due()
+        except Unavailable as error:
+            log.error("container %s: %s; trying again", self.id[:12], error)
+            await asyncio.sleep(WRITE_AGAIN_S)
+            return True
+
     async def _process_end(self) -> None:
         """The process is gone: write down how, decide what follows, tell everyone. Holds the lock."""
         self.unwatch_run()
         ending = self._look_at_end()
-        decision = self._decide(ending)
+        decision = decide_after(self.record, ending, daemon_ends=self.services.ending)
         record, restarts = self.record, isinstance(decision, Restart)
         changed = msgspec.structs.replace(
             record,
@@ -273,7 +289,7 @@ class Supervisor(ABC):
             changed.restart_count += 1
             changed.restart_due_ns = now_ns + decision.delay_ns
             changed.restarts_ns = [*record.restarts_ns, now_ns][-KEPT_RESTARTS:]
-            changed.crash_score = score_after_end(_crash_history(record), now_ns)
+            changed.crash_score = score_after_end(crash_history(record), now_ns)
             changed.scored_at_ns = now_ns
         else:
             changed.state = State.EXITED
@@ -314,29 +330,6 @@ class Supervisor(ABC):
         except BennuError:
             log.exception("what container %s held could not all be given back", self.id)
 
-    def _decide(self, ending: Ending) -> Restart | Stay:
-        record = self.record
-        if self.services.ending:
-            return Stay(record.restart_delay_ns, "the daemon is shutting its containers down")
-        decision = decide_restart(
-            _policy_of(record),
-            Exit(
-                code=ending.exit_code,
-                ran_for_ns=max(0, ending.finished_at_ns - record.started_at_ns),
-                stopped_by_user=record.manually_stopped,
-            ),
-            RestartHistory(
-                count=record.restart_count,
-                delay_ns=record.restart_delay_ns,
-                cancelled=record.restart_cancelled,
-            ),
-        )
-        governor = parse_governor(record.config.labels or {})
-        if governor is None:
-            return decision
-        past, now_ns = _crash_history(record), time.time_ns()
-        return govern(governor, decision, past, code=ending.exit_code, now_ns=now_ns, draw=random.random())
-
     async def restart_now(self) -> None:
         """Skip what is left of the back-off. Raises: Conflict when no restart is pending."""
         async with self.lock:
@@ -357,6 +350,8 @@ class Supervisor(ABC):
                 return False
             try:
                 await self.launch(self.record)
+            except Unavailable:
+                raise
             except BennuError as error:
                 log.warning("container %s could not be restarted: %s", self.id[:12], error)
                 return False
@@ -383,17 +378,12 @@ class Supervisor(ABC):
         return WaitResult(self.exit_code, self.record.error)
 
     async def commit(self, changed: Record, events: Sequence[Event], more: Sequence[Put] = ()) -> None:
-        """Write the record with its events, then let it be seen. Raises: Unavailable (nothing has changed)."""
+        """Write the record with its events, then let it be seen.
+
+        Raises: Unavailable; IllegalTransition; NotFound when it was removed meanwhile. Then nothing has changed.
+        """
+        if self.gone:
+            raise NotFound(f"No such container: {self.id}")
+        check_transition(self.record.state, changed.state)
         await self.services.journal.commit([Put(f"containers/{self.id}", encode_record(changed)), *more], events)
         self.record = changed
-
-
-def _policy_of(record: Record) -> RestartPolicy:
-    if record.revive:
-        return RestartPolicy(RestartMode.ALWAYS, because="it was unhealthy and bennu.on-unhealthy is restart")
-    policy = record.host_config.restart_policy
-    return RestartPolicy.parse(policy.name, policy.maximum_retry_count)
-
-
-def _crash_history(record: Record) -> CrashHistory:
-    return CrashHistory(record.crash_score, record.scored_at_ns, record.restarts_ns)

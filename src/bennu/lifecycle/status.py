@@ -42,10 +42,11 @@ class Event(StrEnum):
 class IllegalTransition(Conflict):
     """An event that cannot happen in that state."""
 
-    def __init__(self, state: State, event: Event) -> None:
-        super().__init__(f"cannot {event} a container that is {state}")
+    def __init__(self, state: State, wanted: Event | State) -> None:
+        what = f"become {wanted}" if isinstance(wanted, State) else str(wanted)
+        super().__init__(f"cannot {what}: the container is {state}")
         self.state = state
-        self.event = event
+        self.wanted = wanted
 
 
 S, E = State, Event
@@ -67,6 +68,12 @@ def next_state(state: State, event: Event) -> State:
         return TRANSITIONS[state][event]
     except KeyError:
         raise IllegalTransition(state, event) from None
+
+
+def check_transition(before: State, after: State) -> None:
+    """Raises: IllegalTransition when no event leads from one to the other."""
+    if after is not before and after not in TRANSITIONS[before].values():
+        raise IllegalTransition(before, after)
 
 
 def human_duration(ns: int) -> str:

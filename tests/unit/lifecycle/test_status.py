@@ -14,6 +14,7 @@ from bennu.lifecycle.status import (
     State,
     describe_status,
     human_duration,
+    check_transition,
     next_state,
 )
 
@@ -153,3 +154,12 @@ def test_the_status_column() -> None:
     assert status(State.EXITED, started=9) == ""
     assert status(State.REMOVING, started=9) == "Removal In Progress"
     assert status(State.DEAD, started=9, finished=3) == "Dead"
+
+
+def test_a_record_changes_its_state_only_along_the_table() -> None:
+    for before, after in product(State, State):
+        if before is after or after in TRANSITIONS[before].values():
+            check_transition(before, after)
+            continue
+        with pytest.raises(IllegalTransition, match=f"cannot become {after}: the container is {before}"):
+            check_transition(before, after)

@@ -1,0 +1,44 @@
+"""What follows an end, asked of the pure rules with what a container's record knows."""
+
+import random
+import time
+
+from bennu.engine.record import Record
+from bennu.lifecycle.death import Ending
+from bennu.lifecycle.governor import CrashHistory, govern, parse_governor
+from bennu.lifecycle.restart import Exit, Restart, RestartHistory, RestartMode, RestartPolicy, Stay, decide_restart
+
+
+def decide_after(record: Record, ending: Ending, *, daemon_ends: bool) -> Restart | Stay:
+    """Whether and when the container is started again. `daemon_ends`: it was stopped along with the daemon."""
+    if daemon_ends:
+        return Stay(record.restart_delay_ns, "the daemon is shutting its containers down")
+    decision = decide_restart(
+        _policy_of(record),
+        Exit(
+            code=ending.exit_code,
+            ran_for_ns=max(0, ending.finished_at_ns - record.started_at_ns),
+            stopped_by_user=record.manually_stopped,
+        ),
+        RestartHistory(
+            count=record.restart_count,
+            delay_ns=record.restart_delay_ns,
+            cancelled=record.restart_cancelled,
+        ),
+    )
+    governor = parse_governor(record.config.labels or {})
+    if governor is None:
+        return decision
+    past, now_ns = crash_history(record), time.time_ns()
+    return govern(governor, decision, past, code=ending.exit_code, now_ns=now_ns, draw=random.random())
+
+
+def crash_history(record: Record) -> CrashHistory:
+    return CrashHistory(record.crash_score, record.scored_at_ns, record.restarts_ns)
+
+
+def _policy_of(record: Record) -> RestartPolicy:
+    if record.revive:
+        return RestartPolicy(RestartMode.ALWAYS, because="it was unhealthy and bennu.on-unhealthy is restart")
+    policy = record.host_config.restart_policy
+    return RestartPolicy.parse(policy.name, policy.maximum_retry_count)
