@@ -258,3 +258,36 @@ def test_probing_goes_on_after_the_daemon_died_without_a_false_alarm(make_daemon
     assert "health_status: unhealthy" not in said
     daemon.bennu("rm", "-f", "hd")
     traces.assert_nothing_left(daemon)
+
+
+def test_a_kill_that_ends_a_pause_resumes_the_probes(docker: Cli, busybox: str) -> None:
+    docker(
+        "run",
+        "-d",
+        "--name",
+        "hk",
+        "--health-cmd=true",
+        *FAST,
+        busybox,
+        "sh",
+        "-c",
+        "trap : HUP; while :; do sleep 1; done",
+    )
+    wait_status(docker, "hk", "healthy")
+    docker("pause", "hk")
+    assert health(docker, "hk")["Status"] == "unhealthy"
+    docker("kill", "-s", "HUP", "hk")
+    assert docker("inspect", "-f", "{{.State.Status}}", "hk").line == "running"
+    wait_status(docker, "hk", "healthy")
+
+
+def test_the_event_of_a_probe_cut_off_carries_127(docker: Cli, busybox: str) -> None:
+    words = ("--health-interval=100ms", "--health-timeout=200ms", "--health-retries=1")
+    docker("run", "-d", "--name", "ht", "--health-cmd=sleep 60", *words, busybox, "sleep", "600")
+    wait_status(docker, "ht", "unhealthy")
+    until = f"{time.time() + 0.3:.9f}"
+    said = docker(
+        *("events", "--since", "1", "--until", until, "--filter", "event=exec_die"),
+        *("--filter", "container=ht", "--format", "{{.Actor.Attributes.exitCode}}"),
+    ).lines
+    assert set(said) == {"127"}

@@ -6,6 +6,7 @@ memory and reach the disk with the next change of state, as with dockerd; a chan
 
 import asyncio
 import contextlib
+import logging
 import random
 import time
 from signal import SIGKILL
@@ -15,7 +16,7 @@ import msgspec
 
 from bennu.engine.probes import ProbeResult, run_probe
 from bennu.engine.record import Health, HealthProbe, Record, new_id
-from bennu.errors import Conflict, NotModified
+from bennu.errors import Conflict, NotModified, Unavailable
 from bennu.lifecycle.death import Asker, Verb
 from bennu.lifecycle.health import (
     KEPT_RESULTS,
@@ -34,8 +35,10 @@ from bennu.lifecycle.status import State
 if TYPE_CHECKING:
     from bennu.engine.supervisor import Supervisor
 
+log = logging.getLogger(__name__)
+
 JITTER: Final = 0.05  # of the first interval: containers started together are not probed together
-TIMED_OUT_AS: Final = 137  # exit code of the exec's event when the probe was cut off
+TIMED_OUT_AS: Final = 127  # exit code of the exec's event when the probe was cut off; dockerd's
 
 
 def check_of(record: Record) -> Check | None:
@@ -100,9 +103,12 @@ class Monitor:
             running_for_ns = time.time_ns() - container.record.started_at_ns
             await asyncio.sleep(next_wait_ns(state, check, running_for_ns=running_for_ns) * spread / 1e9)
             spread = 1.0
-            async with container.services.probe_place():
-                result = await _probe(container, check)
-            await self._note(check, result)
+            try:
+                async with container.services.probe_place():
+                    result = await _probe(container, check)
+                await self._note(check, result)
+            except Unavailable as error:  # the disk is full: this probe does not count, the next one may
+                log.warning("health of container %s: %s", container.id[:12], error)
 
     async def _note(self, check: Check, result: ProbeResult) -> None:
         """Take in a result: a change of status is written and told at once."""
