@@ -72,11 +72,9 @@ async def create_container(
     check_links(services, host)
     check_joined(services, host)
     planned = plan_mounts(config, host, inherited_mounts(services, host.volumes_from or []))
-    before = {volume.name for volume in services.volumes.list()}
     folder = services.folder(container_id)
-    mounts: list[MountPoint] = []
     try:
-        mounts = await resolve_mounts(services, planned)
+        mounts = await resolve_mounts(services, planned, container_id)
         record = Record(
             id=container_id,
             name=name,
@@ -96,7 +94,7 @@ async def create_container(
             [Put(f"containers/{container_id}", encode_record(record))], [container.event("create")]
         )
     except BaseException:
-        await asyncio.shield(_take_back(services, folder, {point.name for point in mounts} - before))
+        await asyncio.shield(_take_back(services, folder, container_id))
         raise
     return container
 
@@ -123,9 +121,11 @@ async def _fill_volumes(
             await services.volumes.unmount_unused(point.name)
 
 
-async def _take_back(services: Services, folder: Path, volume_names: set[str]) -> None:
-    for name in volume_names - {""}:
-        await services.volumes.remove(name, force=True)
+async def _take_back(services: Services, folder: Path, container_id: str) -> None:
+    """Named volumes stay, as with dockerd: another client may use them already."""
+    for volume in services.volumes.list():
+        if volume.born_with == container_id:
+            await services.volumes.remove(volume.name, force=True)
     await asyncio.to_thread(shutil.rmtree, folder, True)
 
 

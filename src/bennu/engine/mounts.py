@@ -173,12 +173,12 @@ def inherited_mounts(services: Services, volumes_from: Sequence[str]) -> list[Pl
     return inherited
 
 
-async def resolve_mounts(services: Services, planned: Sequence[Planned]) -> list[MountPoint]:
+async def resolve_mounts(services: Services, planned: Sequence[Planned], container_id: str) -> list[MountPoint]:
     """Make the volumes that do not exist yet and say where everything is. Raises: BennuError of the volumes."""
-    return [await _resolve(services, mount) for mount in planned]
+    return [await _resolve(services, mount, container_id) for mount in planned]
 
 
-async def _resolve(services: Services, mount: Planned) -> MountPoint:
+async def _resolve(services: Services, mount: Planned, container_id: str) -> MountPoint:
     if mount.subpath:
         raise InvalidParameter("volume subpath is not supported")
     if mount.type == "volume":
@@ -186,7 +186,11 @@ async def _resolve(services: Services, mount: Planned) -> MountPoint:
         if mount.anonymous:
             labels["com.docker.volume.anonymous"] = ""
         volume = await services.volumes.create(
-            mount.source or secrets.token_hex(32), mount.driver, dict(mount.driver_options), labels
+            mount.source or secrets.token_hex(32),
+            mount.driver,
+            dict(mount.driver_options),
+            labels,
+            born_with=container_id if mount.anonymous else "",
         )
         source, name, driver, propagation = volume.mountpoint, volume.name, volume.driver, ""
     else:

@@ -51,6 +51,7 @@ async def clear_orphans(services: Services, known: set[str]) -> None:
     for container_id in services.runtime.containers():
         if container_id not in known:
             await services.runtime.delete(container_id)
+    await services.volumes.sweep(known)
 
 
 async def readopt(services: Services, containers: list[Container]) -> list[Container]:

@@ -68,10 +68,12 @@ async def _take_apart(services: Services, container: Container, volumes: bool) -
         await release(services, record)
         if volumes:
             await _remove_anonymous_volumes(services, container)
-        await services.journal.commit([Delete(f"containers/{record.id}")], [container.event("destroy")])
+        freed = services.volumes.set_free(point.name for point in record.mounts)
+        await services.journal.commit([Delete(f"containers/{record.id}"), *freed], [container.event("destroy")])
     except BennuError as error:
         container.waits.removed(WaitResult(container.exit_code, str(error)))
         raise
+    container.gone = True
     services.index.forget(container)
     container.end_attachments()
     container.waits.removed(WaitResult(container.exit_code, ""))

@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +45,7 @@ class Volume(msgspec.Struct, kw_only=True):
     labels: dict[str, str] | None = None
     options: dict[str, str] | None = None
     removing: bool = False
+    born_with: str = ""  # the container it was made for and belongs to; "" when nobody's, or taken over
 
     @property
     def anonymous(self) -> bool:
@@ -130,9 +131,11 @@ class Volumes:
         driver: str = "local",
         options: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
+        born_with: str = "",
     ) -> Volume:
         """Create it, or answer the one of that name as it is. "" makes an anonymous one.
 
+        `born_with`: the container about to be created with it; see `sweep`.
         Raises: InvalidParameter, NotFound (driver), with dockerd's words; OSError.
         """
         if not name:
@@ -145,6 +148,7 @@ class Volumes:
                 return self._volumes[name]
             check_options(name, options or {})
             volume = self._new(name, options, labels)
+            volume.born_with = born_with
             await asyncio.to_thread(Path(volume.mountpoint).mkdir, 0o755, True, True)
             await self.commit(Put(PREFIX + name, msgspec.json.encode(volume)), "create", volume)
             self._volumes[name] = volume
@@ -213,6 +217,19 @@ class Volumes:
         self._volumes.pop(volume.name, None)
         await _delete_tree(Path(volume.mountpoint).parent)
         await self.commit(Delete(PREFIX + volume.name), "destroy", volume)
+
+    def set_free(self, names: Iterable[str]) -> builtins.list[Put]:
+        """Writes that make volumes outlive the container they were born with, to go with the deletion of its record."""
+        born = [volume for name in names if (volume := self._volumes.get(name)) is not None and volume.born_with]
+        freed = [msgspec.structs.replace(volume, born_with="") for volume in born]
+        return [Put(PREFIX + volume.name, msgspec.json.encode(volume)) for volume in freed]
+
+    async def sweep(self, known: Container[str]) -> None:
+        """Remove what was born with containers that never came to be: their creation was cut short."""
+        for volume in self.list():
+            if volume.born_with and volume.born_with not in known and not self.users(volume.name):
+                log.warning("volume %s of a container that was never created is removed", volume.name)
+                await self.remove(volume.name)
 
     async def prune(self, wanted: Callable[[Volume], bool]) -> tuple[builtins.list[str], int]:
         """Remove the unused ones among the `wanted`: (their names, the bytes that became free)."""
