@@ -1,6 +1,7 @@
 """Exec sessions: other processes inside a running container. Known to this daemon only, as in dockerd."""
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import Final
@@ -8,11 +9,12 @@ from typing import Final
 from bennu.engine.container import Container
 from bennu.engine.record import new_id
 from bennu.engine.services import Services
-from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
+from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, Unavailable
 from bennu.lifecycle.status import State
 from bennu.runtime import ExecProcess, ExecRequest, RuntimeFailure
 
 KEEP_ENDED_NS: Final = 10 * 60 * 10**9
+CANNOT_RUN: Final = 126  # exit code of a session whose start broke off
 
 
 @dataclass(slots=True)
@@ -68,6 +70,8 @@ class Execs:
         if container.record.state is State.PAUSED:
             raise Conflict(f"Container {container.record.name} is paused, unpause the container before exec")
         container.check_running()
+        if session.request.user:
+            await self._services.runtime.check_exec_user(container.id, session.request.user)
         self._drop_old()
         self._sessions[session.id] = session
         await container.publish(f"exec_create: {session.command}", execID=session.id)
@@ -85,16 +89,19 @@ class Execs:
         session.started = True
         try:
             process = await self._services.runtime.exec(session.container.id, session.request)
-        except RuntimeFailure as failure:
-            session.exit_code = failure.exit_code
+        except BaseException as failure:
+            session.exit_code = failure.exit_code if isinstance(failure, RuntimeFailure) else CANNOT_RUN
             session.ended.set()
             session.ended_at_ns = time.monotonic_ns()
             raise
         finally:
             session.ready.set()
         session.process, session.pid, session.running = process, process.pid, True
-        await session.container.publish(f"exec_start: {session.command}", execID=session.id)
-        self._services.tasks.create_task(self._watch(session, process), name=f"exec {session.id[:12]}")
+        try:
+            with contextlib.suppress(Unavailable):  # an event that cannot be written ends no process
+                await session.container.publish(f"exec_start: {session.command}", execID=session.id)
+        finally:
+            self._services.tasks.create_task(self._watch(session, process), name=f"exec {session.id[:12]}")
         return process
 
     async def resize(self, session: ExecSession, height: int, width: int) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import msgspec
 
+from bennu.errors import InvalidParameter
 from bennu.runtime.attach import AttachStream, connect_attach
 from bennu.runtime.exec import ExecProcess, ExecRequest, plan_process
 from bennu.runtime.exec_start import start_exec
-from bennu.runtime.failures import NotAlive
+from bennu.runtime.failures import NotAlive, RuntimeFailure
 from bennu.runtime.paths import Bundle, read_pid
 from bennu.runtime.places import Places, is_in_group
 from bennu.runtime.stdin import drop_keeper, open_stdin
@@ -79,7 +80,7 @@ class Streams(Places):
         """
         place, facts = self._facts(container_id)
         spec = msgspec.json.decode(place.config.read_bytes())
-        user = await asyncio.to_thread(self._exec_user, place, process) if process.user else None
+        user = await asyncio.to_thread(self._exec_user, place, process.user) if process.user else None
         planned = plan_process(spec, process, user, sorted(self.host.capabilities))
         group = f"{facts.cgroup}/exec-{secrets.token_hex(4)}" if process.contained else ""
         if group:
@@ -112,8 +113,16 @@ class Streams(Places):
             await self.kill_all(group)
             self.cgroups.remove(group)
 
-    def _exec_user(self, place: Bundle, process: ExecRequest) -> User:
-        return resolve_user(Path(f"/proc/{read_pid(place.pid_file)}/root"), process.user)
+    async def check_exec_user(self, container_id: str, user: str) -> None:
+        """Whether a further process can run as this user. Raises: InvalidParameter in dockerd's words; NotAlive."""
+        place, _ = self._facts(container_id)
+        try:
+            await asyncio.to_thread(self._exec_user, place, user)
+        except RuntimeFailure as failure:
+            raise InvalidParameter(str(failure)) from failure
+
+    def _exec_user(self, place: Bundle, user: str) -> User:
+        return resolve_user(Path(f"/proc/{read_pid(place.pid_file)}/root"), user)
 
 
 class _Tree:
