@@ -1,6 +1,7 @@
 """Keeping the logs of running containers within `max-size` and `max-file`."""
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from bennu.engine.log_files import rotate
+from bennu.engine.log_files import rotate, rotated
 from bennu.engine.record import Record
 from bennu.engine.services import Services
 from bennu.errors import BennuError, InvalidParameter
@@ -68,6 +69,8 @@ async def _look(services: Services, record: Record) -> None:
         if path.stat().st_size >= bounds.max_bytes:
             await rotate(path, partial(services.runtime.reopen_log, record.id), bounds.max_files)
     except FileNotFoundError:
-        return  # it has ended and is being removed
+        if rotated(path, 1).exists():  # put aside by a daemon that died before it could tell conmon
+            with contextlib.suppress(BennuError):  # it has ended meanwhile
+                await services.runtime.reopen_log(record.id)
     except (BennuError, OSError) as error:
         log.warning("the log of container %s could not be rotated: %s", record.id[:12], error)

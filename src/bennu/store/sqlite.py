@@ -43,6 +43,9 @@ class SqliteStore:
     """A `Store` in one file. Reads see every acknowledged commit."""
 
     def __init__(self, path: Path) -> None:
+        # Environments and secrets are in it; SQLite gives its side files the same mode.
+        path.touch(mode=0o600)
+        path.chmod(0o600)
         self._writer = _connect(path)
         self._writer.executescript(SCHEMA)
         self._reader = _connect(path)
