@@ -1,4 +1,4 @@
-"""rollout: how a service gets from one version to the next, watched and steered; history, and the way back."""
+"""rollout: how a service gets from one version to the next, watched and steered; and the revisions it left behind."""
 
 import contextlib
 import json as json_module
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from bennu.cli.client import Client, segment
-from bennu.cli.command import command, integer, switch
+from bennu.cli.command import command, switch
 from bennu.cli.commands.why import shorten_time
 from bennu.cli.failure import Failure
 from bennu.cli.output import align, say
@@ -95,18 +95,6 @@ def history(client: Client, words: list[str], *, json: bool) -> None:
 def mode_words(mode: Json) -> str:
     (kind, how), *_ = mode.items()
     return f"{how['Replicas']} replicas" if kind == "Replicated" else str(kind).lower()
-
-
-@command("SERVICE", integer("--to", "Number of the revision to go back to (see history)"), least=1, most=1)
-def rollback(client: Client, words: list[str], *, to: int | None) -> None:
-    """Without `--to` Docker's own way back, to the previous specification."""
-    if to is not None:
-        client.call("POST", path_of(words[0], "rollback"), query={"to": to}).read()
-    else:
-        service = client.json("GET", f"/services/{segment(words[0])}")
-        query = {"version": service["Version"]["Index"], "rollback": "previous"}
-        client.json("POST", f"/services/{service['ID']}/update", query=query, json_body=service["Spec"])
-    say(words[0])
 
 
 # --- the live view ----------------------------------------------------------------------------------------------------

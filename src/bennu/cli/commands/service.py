@@ -5,7 +5,7 @@ import time
 from typing import Any, Final
 
 from bennu.cli.client import Client, segment
-from bennu.cli.command import command, several, switch, text
+from bennu.cli.command import command, integer, several, switch, text
 from bennu.cli.commands.life import for_each
 from bennu.cli.commands.logs import read_moment
 from bennu.cli.commands.service_progress import follow_progress
@@ -100,11 +100,21 @@ def update(client: Client, words: list[str], *, given: set[str], **values: Any) 
         follow_progress(client, found["ID"], quiet=values["quiet"])
 
 
-@command("SERVICE", DETACH, QUIET, least=1, most=1)
-def rollback(client: Client, words: list[str], *, detach: bool, quiet: bool) -> None:
+@command(
+    "SERVICE",
+    DETACH,
+    QUIET,
+    integer("--to", "Revision to go back to (see 'bennu service history'; default the previous one)"),
+    least=1,
+    most=1,
+)
+def rollback(client: Client, words: list[str], *, detach: bool, quiet: bool, to: int | None) -> None:
     found = client.json("GET", f"/services/{segment(words[0])}")
-    query = {"version": found["Version"]["Index"], "rollback": "previous"}
-    client.json("POST", f"/services/{found['ID']}/update", query=query, json_body=found["Spec"])
+    if to is not None:
+        client.call("POST", f"/bennu/v1/services/{found['ID']}/rollback", query={"to": to}).read()
+    else:
+        query = {"version": found["Version"]["Index"], "rollback": "previous"}
+        client.json("POST", f"/services/{found['ID']}/update", query=query, json_body=found["Spec"])
     say(words[0])
     if not detach:
         follow_progress(client, found["ID"], quiet=quiet)

@@ -1,0 +1,355 @@
+"""Every parameter of updates and rollbacks through the docker command, and what `bennu rollout` adds to them."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from support import images, traces
+from support.daemon import BENNU, Daemon
+from support.waiting import wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+BASE = "busybox:latest"
+LIVES = ("sleep", "1000000")
+QUICK = ("--update-monitor=300ms", "--rollback-monitor=300ms", "--restart-delay=50ms", "--stop-signal=SIGKILL")
+PAUSED = "update paused due to failure or early termination of task "
+
+
+class Service:
+    def __init__(self, daemon: Daemon, name: str, *options: str) -> None:
+        self.daemon = daemon
+        self.name = name
+        daemon.docker("service", "create", "-d", "--no-resolve-image", f"--name={name}", *QUICK, *options, BASE, *LIVES)
+        self.replicas = self.inspect()["Spec"]["Mode"]["Replicated"]["Replicas"]
+        self.wait(lambda: len(self.running()) == self.replicas, f"{self.replicas} tasks")
+
+    def update(self, *words: str) -> None:
+        self.daemon.docker("service", "update", "-d", "--no-resolve-image", *words, self.name)
+
+    def bennu(self, *words: str, ok: bool = True) -> Any:
+        return self.daemon.bennu(*words, self.name, ok=ok)
+
+    def rollout(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.bennu("rollout", "status", "--json").out)
+        return found
+
+    def rollout_step(self) -> int:
+        found = self.rollout()
+        return int(found["Step"]) if found["State"] in ("", "updating") else 0
+
+    def inspect(self) -> dict[str, Any]:
+        found: list[dict[str, Any]] = json.loads(self.daemon.docker("service", "inspect", self.name).out)
+        return found[0]
+
+    @property
+    def status(self) -> dict[str, str]:
+        found: dict[str, str] = self.inspect().get("UpdateStatus", {})
+        return found
+
+    def tasks(self) -> list[dict[str, Any]]:
+        query = f'/tasks?filters={{"service":["{self.name}"]}}'
+        found: list[dict[str, Any]] = json.loads(self.daemon.request("GET", query)[1])
+        return sorted(found, key=lambda task: task["CreatedAt"])
+
+    def running(self, mark: str | None = None) -> list[dict[str, Any]]:
+        """Tasks that run, of one version (its `--env V=`) if wanted."""
+        return [
+            task
+            for task in self.tasks()
+            if task["Status"]["State"] == task["DesiredState"] == "running" and mark in (None, mark_of(task))
+        ]
+
+    def wait(self, condition: Any, what: str, timeout_s: float = 30) -> Any:
+        return wait_for(condition, timeout_s=timeout_s, what=what, describe=self.describe)
+
+    def wait_state(self, state: str) -> dict[str, str]:
+        self.wait(lambda: self.status.get("State") == state, f"state {state}")
+        return self.status
+
+    def describe(self) -> str:
+        return f"{self.status}\n{self.daemon.docker('service', 'ps', '--no-trunc', self.name, ok=False).out}"
+
+
+def mark_of(task: dict[str, Any]) -> str:
+    env = task["Spec"]["ContainerSpec"].get("Env") or []
+    return next((item.removeprefix("V=") for item in env if item.startswith("V=")), "")
+
+
+@pytest.fixture(scope="module")
+def swarm(able: None) -> Iterator[Daemon]:
+    daemon = Daemon()
+    try:
+        daemon.start()
+        images.import_base(daemon.bennu, "busybox")
+        daemon.docker("swarm", "init", "--advertise-addr=127.0.0.1")
+        yield daemon
+    finally:
+        traces.discard(daemon)
+
+
+@pytest.fixture
+def make(swarm: Daemon) -> Iterator[Any]:
+    made: list[Service] = []
+
+    def make_service(*options: str) -> Service:
+        made.append(Service(swarm, f"s{len(made)}{time.monotonic_ns() % 10**9}", *options))
+        return made[-1]
+
+    yield make_service
+    for service in made:
+        swarm.docker("service", "rm", service.name, ok=False)
+
+
+# --- what Docker has -------------------------------------------------------------------------------------------------
+
+
+def test_an_image_that_is_not_there_pauses_the_update_and_takes_nothing_down(make: Any) -> None:
+    web = make("--replicas=2")
+    before = {task["ID"] for task in web.running()}
+    web.update("--image=127.0.0.1:1/nosuchimage:v9")
+    status = web.wait_state("paused")
+    assert status["Message"].startswith(PAUSED)
+    culprit = status["Message"].removeprefix(PAUSED)
+    assert any(task["ID"] == culprit and task["Status"]["State"] == "rejected" for task in web.tasks())
+    web.wait(lambda: {task["ID"] for task in web.running()} == before, "the old tasks to be the only ones")
+
+
+def test_an_image_that_is_not_there_is_rolled_back(make: Any) -> None:
+    web = make("--replicas=2", "--update-failure-action=rollback")
+    before = {task["ID"] for task in web.running()}
+    web.update("--image=127.0.0.1:1/nosuchimage:v9")
+    status = web.wait_state("rollback_completed")
+    assert status["Message"] == "rollback completed"
+    found = web.inspect()
+    assert found["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"] == BASE
+    assert "PreviousSpec" not in found
+    assert {task["ID"] for task in web.running()} == before
+
+
+def test_a_version_that_dies_within_the_monitor_fails_the_update(make: Any) -> None:
+    web = make("--replicas=2", "--update-monitor=3s", "--restart-condition=none")
+    web.update("--args=sleep 1")
+    assert web.wait_state("paused")["Message"].startswith(PAUSED)
+
+
+def test_a_version_that_dies_after_the_monitor_does_not(make: Any) -> None:
+    web = make("--replicas=1", "--update-monitor=200ms")
+    web.update("--args=sleep 3")
+    assert web.wait_state("completed")["Message"] == "update completed"
+
+
+def test_failures_within_the_ratio_are_tolerated(make: Any) -> None:
+    web = make("--replicas=4", "--update-parallelism=0", "--update-max-failure-ratio=0.3", "--restart-condition=none")
+    # The task of slot 1 dies at once, the others live.
+    web.update("--env-add=SLOT={{.Task.Slot}}", "--args=sh -c 'test $SLOT != 1 && sleep 1000000'")
+    web.wait_state("completed")
+    assert len(web.running()) == 3
+
+
+def test_more_failures_than_the_ratio_are_not(make: Any) -> None:
+    web = make("--replicas=4", "--update-parallelism=0", "--update-max-failure-ratio=0.3", "--restart-condition=none")
+    web.update("--env-add=SLOT={{.Task.Slot}}", "--args=sh -c 'test $SLOT -gt 2 && sleep 1000000'")
+    web.wait_state("paused")
+
+
+def test_failures_are_not_looked_at_with_the_action_continue(make: Any) -> None:
+    web = make("--replicas=2", "--update-failure-action=continue", "--restart-condition=none")
+    web.update("--args=false")
+    web.wait_state("completed")
+    assert web.running() == []
+
+
+def test_start_first_never_has_fewer_than_all_replicas(make: Any) -> None:
+    web = make("--replicas=2", "--update-order=start-first")
+    web.update("--env-add=V=2")
+    counts = []
+    while web.status.get("State") != "completed":
+        counts.append(len(web.running()))
+    assert min(counts) >= 2, counts
+    assert len(web.running("2")) == 2
+
+
+def test_parallelism_and_delay_set_the_pace(make: Any) -> None:
+    web = make("--replicas=4", "--update-parallelism=2", "--update-delay=2s")
+    web.update("--env-add=V=2")
+    web.wait_state("completed")
+    began = sorted(seconds(task["CreatedAt"]) for task in web.tasks() if mark_of(task) == "2")
+    assert len(began) == 4
+    assert began[1] - began[0] < 1.5
+    assert 2 <= began[2] - began[0] < 6
+    status = web.status
+    assert seconds(status["CompletedAt"]) - began[3] > 2
+
+
+def test_parallelism_0_updates_all_at_once(make: Any) -> None:
+    web = make("--replicas=4", "--update-parallelism=0", "--update-delay=20s")
+    web.update("--env-add=V=2")
+    web.wait(lambda: len(web.running("2")) == 4, "all of version 2", timeout_s=15)
+
+
+def test_the_status_tells_the_story_of_an_update(make: Any) -> None:
+    web = make("--replicas=2")
+    assert web.status == {}
+    web.update("--env-add=V=2")
+    web.wait(lambda: web.status, "a status")
+    assert (web.status["State"], web.status["Message"]) in (
+        ("updating", "update in progress"),
+        ("completed", "update completed"),
+    )
+    done = web.wait_state("completed")
+    assert done["StartedAt"] < done["CompletedAt"]
+    web.update("--label-add=a=b")
+    time.sleep(0.3)
+    assert web.status == {}
+
+
+def test_a_persons_rollback_and_the_one_after_it_change_places(make: Any) -> None:
+    web = make("--replicas=1", "--env=V=1")
+    web.update("--env-add=V=2")
+    web.wait_state("completed")
+    for mark in ("1", "2"):
+        web.daemon.docker("service", "rollback", "-d", web.name)
+        web.wait(lambda mark=mark: len(web.running(mark)) == 1, f"version {mark}")
+        assert web.wait_state("rollback_completed")["Message"] == "rollback completed"
+
+
+def test_a_second_update_during_an_update_wins(make: Any) -> None:
+    web = make("--replicas=3", "--update-delay=1s")
+    web.update("--env-add=V=2")
+    web.wait(lambda: web.running("2"), "the first task of version 2")
+    web.update("--env-add=V=3", "--update-delay=0s")
+    web.wait_state("completed")
+    assert len(web.running("3")) == 3
+    assert len(web.running()) == 3
+
+
+def test_an_update_goes_on_where_the_daemons_death_cut_it_off(make: Any) -> None:
+    web = make("--replicas=3", "--update-delay=500ms", "--env=V=1")
+    web.update("--env-add=V=2")
+    web.wait(lambda: web.running("2"), "the first task of version 2")
+    done = {task["ID"] for task in web.running("2")}
+    web.daemon.kill()
+    web.daemon.start()
+    web.wait_state("completed")
+    running = web.running("2")
+    assert len(running) == 3
+    assert done <= {task["ID"] for task in running}
+    assert sum(1 for task in web.tasks() if mark_of(task) == "2") == 3
+
+
+# --- what is ours ----------------------------------------------------------------------------------------------------
+
+
+def test_a_rollout_is_paused_and_resumed(make: Any) -> None:
+    web = make("--replicas=3", "--update-delay=500ms")
+    web.update("--env-add=V=2")
+    web.wait(lambda: web.running("2"), "the first task of version 2")
+    web.bennu("rollout", "pause")
+    assert web.status["Message"] == "update paused by request"
+    time.sleep(1)
+    assert len(web.running("2")) < 3
+    web.bennu("rollout", "resume")
+    web.wait_state("completed")
+    assert web.bennu("rollout", "resume", ok=False).code == 1
+
+
+def test_aborting_goes_back(make: Any) -> None:
+    web = make("--replicas=2", "--update-delay=30s", "--env=V=1")
+    web.update("--env-add=V=2")
+    web.wait(lambda: web.running("2"), "the first task of version 2")
+    web.bennu("rollout", "abort")
+    web.wait_state("rollback_completed")
+    assert len(web.running("1")) == 2
+
+
+def test_a_canary_watches_each_step_and_then_lets_the_rest_follow(make: Any) -> None:
+    web = make("--replicas=4", "--env=V=1")
+    web.update(
+        "--env-add=V=2", "--label-add=bennu.rollout.strategy=canary", "--label-add=bennu.rollout.steps=1:1s,50%:1s"
+    )
+    web.wait(lambda: web.rollout_step() == 1, "the first step")
+    most = 0
+    while web.rollout_step() == 1:
+        most = max(most, len(web.running("2")))
+    assert most <= 1
+    web.wait_state("completed")
+    assert len(web.running("2")) == 4
+    told = web.bennu("rollout", "status").out
+    assert "canary step 1 passed: 1 tasks of the new version were watched" in told
+
+
+def test_a_canary_is_promoted_by_a_person(make: Any) -> None:
+    web = make("--replicas=3")
+    web.daemon.bennu("service", "update", "-d", "--strategy=canary", "--env-add=V=2", web.name)
+    web.wait(lambda: web.running("2"), "the canary")
+    web.wait(lambda: "slots are watched" in web.bennu("rollout", "status").out, "the canary to be watched")
+    assert len(web.running("2")) == 1
+    web.bennu("rollout", "promote")
+    web.wait_state("completed")
+    assert len(web.running("2")) == 3
+
+
+def test_a_canary_that_is_never_ready_goes_back(make: Any) -> None:
+    web = make("--replicas=2")
+    web.update(
+        "--env-add=V=2", "--label-add=bennu.rollout.strategy=canary", "--label-add=bennu.rollout.ready-within=2s",
+        "--health-cmd=false", "--health-interval=100ms", "--health-retries=1000",
+    )  # fmt: skip
+    web.wait_state("rollback_completed")
+    assert "0 of 1 slots of the new version were ready within 2 s" in web.bennu("rollout", "status").out
+
+
+def test_blue_stays_until_green_has_proved_itself(make: Any) -> None:
+    web = make("--replicas=2", "--env=V=1")
+    web.update(
+        "--env-add=V=2", "--label-add=bennu.rollout.strategy=blue-green", "--label-add=bennu.rollout.settle=300ms"
+    )
+    web.wait(lambda: web.rollout()["Switched"], "the switch")
+    assert len(web.running("1")) == len(web.running("2")) == 2
+    web.bennu("rollout", "promote")
+    web.wait_state("completed")
+    web.wait(lambda: not web.running("1"), "blue to be gone")
+
+
+def test_a_strategy_that_nobody_knows_is_refused(make: Any) -> None:
+    web = make("--replicas=1")
+    for label in ("strategy=purple", "steps=0%", "watch=soon", "confidence=2", "colour=red"):
+        words = ["--label-add=bennu.rollout.strategy=canary", f"--label-add=bennu.rollout.{label}"]
+        said = web.daemon.docker("service", "update", "-d", "--no-resolve-image", *words, web.name, ok=False)
+        assert said.code == 1
+        assert f"bennu.rollout.{label.partition('=')[0]}" in said.err
+
+
+def test_any_revision_can_be_gone_back_to(make: Any) -> None:
+    web = make("--replicas=1", "--env=V=1")
+    for version in ("2", "3"):
+        web.update(f"--env-add=V={version}")
+        web.wait_state("completed")
+        web.wait(lambda version=version: len(web.running(version)) == 1, "the new version")
+    lines = web.bennu("service", "history").lines
+    assert [line.split()[0] for line in lines] == ["REVISION", "3", "2", "1"]
+    web.bennu("service", "rollback", "-d", "--to", "1")
+    web.wait_state("rollback_completed")
+    assert len(web.running("1")) == 1
+    assert "has no revision 9" in web.bennu("service", "rollback", "-d", "--to", "9", ok=False).err
+
+
+def test_watching_tells_each_change_and_ends_with_the_rollout(make: Any) -> None:
+    web = make("--replicas=2", "--env=V=1")
+    web.update("--env-add=V=2")
+    done = subprocess.run(
+        [BENNU, "rollout", "watch", web.name],
+        env=web.daemon.environment, capture_output=True, text=True, timeout=40, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "revision 2: completed: update completed" in done.stdout
+    assert "revision 2, running" in done.stdout
+
+
+def seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
