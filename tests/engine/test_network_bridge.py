@@ -407,6 +407,30 @@ async def test_a_subnet_that_was_taken_while_the_daemon_was_away_is_given_up(hos
             assert exchange("", a.endpoints[0].ip_address, 7)
 
 
+async def test_a_start_that_fails_half_way_leaves_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    await host.networks.close(remove=True)
+    with monkeypatch.context() as without_nft:
+        without_nft.setenv("PATH", "/nowhere")
+        with pytest.raises((BennuError, OSError)):
+            await host.reopen({})
+    assert host.kernel_state() == host.pristine
+    await host.reopen({})
+
+
+async def test_a_start_that_fails_takes_nothing_from_living_containers(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = await start(host, "a")
+    await host.networks.close(remove=False)
+    with monkeypatch.context() as without_nft:
+        without_nft.setenv("PATH", "/nowhere")
+        with pytest.raises((BennuError, OSError)):
+            await host.reopen({"a" * 12: kept})
+    with echo_server(kept.netns, "0.0.0.0", 7):
+        assert exchange("", kept.endpoints[0].ip_address, 7)
+    await host.reopen({"a" * 12: kept})
+
+
 async def test_a_container_that_lived_on_keeps_its_subnet_whatever_the_host_did(host: Host) -> None:
     kept = await start(host, "a")
     subnet = host.networks.find("bridge").ipam[0].subnet

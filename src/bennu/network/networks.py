@@ -5,6 +5,7 @@ the store (networks). `open` makes the first agree with the second, and `reconci
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -79,6 +80,17 @@ class Networks:
 
         What is ours and belongs to nothing is deleted; nothing else is touched. Raises: BennuError.
         """
+        try:
+            await self._establish(known)
+        except BaseException:
+            if not known:
+                await self._abandon()
+            raise
+        self._spawn(self._pool.keep_full(), "prepare network namespaces")
+        self._spawn(self._graveyard.keep_burying(), "delete network namespaces")
+        self._spawn(self._keep_reconciled(), "watch the network")
+
+    async def _establish(self, known: Mapping[str, Sandbox]) -> None:
         self._namer.folder.mkdir(parents=True, exist_ok=True)
         await self._catalogue.load()
         await self._catalogue.add_predefined()
@@ -95,9 +107,14 @@ class Networks:
         await self._sandboxes.restore()
         await self._ingress.load()
         await self._firewall.rewrite()
-        self._spawn(self._pool.keep_full(), "prepare network namespaces")
-        self._spawn(self._graveyard.keep_burying(), "delete network namespaces")
-        self._spawn(self._keep_reconciled(), "watch the network")
+
+    async def _abandon(self) -> None:
+        """After a start that failed: bridges that nobody is on would only hold subnets that others could have."""
+        for network in self._catalogue:
+            with contextlib.suppress(OSError, NetlinkError):
+                await _lower_bridge(network)
+        with contextlib.suppress(OSError, BennuError):
+            await self._firewall.remove()
 
     async def close(self, *, remove: bool) -> None:
         """Stop working. Containers keep all they have, unless `remove`; without any, nothing of ours is left."""
