@@ -107,7 +107,7 @@ def test_the_same_build_comes_from_the_cache_unless_told_otherwise(server: Serve
 
 
 def test_another_build_argument_is_another_image_though_the_lines_are_the_same(server: Server) -> None:
-    dockerfile = "FROM base\nARG VERSION=1\nENV VERSION=$VERSION\nCMD [\"true\"]\n"
+    dockerfile = 'FROM base\nARG VERSION=1\nENV VERSION=$VERSION\nCMD ["true"]\n'
     build(server, dockerfile, "-t", "argued:1")
     said = build(server, dockerfile, "-t", "argued:2", "--build-arg", "VERSION=2")
     env = [server.docker("inspect", "-f", "{{.Config.Env}}", f"argued:{tag}").line for tag in (1, 2)]

@@ -148,7 +148,7 @@ async def read_all(stream: AttachStream | ExecProcess) -> tuple[str, str]:
 async def wait_until(question: Callable[[], Any], limit_s: float = 5.0) -> Any:
     """Ask until the answer is yes."""
     async with asyncio.timeout(limit_s):
-        while not (answer := question()):  # noqa: ASYNC110
+        while not (answer := question()):
             await asyncio.sleep(0.005)
     return answer
 

@@ -12,9 +12,9 @@ from bennu.lifecycle.status import (
     Event,
     IllegalTransition,
     State,
+    check_transition,
     describe_status,
     human_duration,
-    check_transition,
     next_state,
 )
 
