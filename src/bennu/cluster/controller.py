@@ -105,7 +105,11 @@ class Controller:
         image = template.container_spec.image if template.container_spec else ""
         image = await provide_image(services.images, image, self.row.task.spec.registry_auth)
         networks = {item.target: services.networks.find(item.target).name for item in template.networks or ()}
-        files = await agent.files.provide(self.row, agent.node)
+        try:
+            files = await agent.files.provide(self.row, agent.node)
+        except BennuError as error:
+            self._report(TaskState.FAILED, err=f"starting container failed: {error}")
+            return False
         config, host, networking = container_request(self.row, agent.node, files, networks)
         config.image = image
         async with agent.places:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bennu.cluster.controller import Controller
 
 LOOK_FOR_LISTENER_S: Final = 0.03
+LATE_LISTENER_S: Final = 1.0
 COUNT_AGAIN_S: Final = 0.05
 ASK_READINESS_S: Final = 0.25
 SUCCESSOR_S: Final = 2.0
@@ -182,8 +183,10 @@ class Serving:
                 return LOOK_FOR_LISTENER_S  # it stays until those whose turn it is are ready
         if health == "none" and self._container.readiness.is_asked:
             return ASK_READINESS_S
-        waits_for_listener = health == "none" and bool(self._tcp_targets()) and not self._accepts
-        return LOOK_FOR_LISTENER_S if waits_for_listener else None
+        if health != "none" or not self._tcp_targets() or self._accepts:
+            return None
+        is_late = time.time_ns() > self._container.record.started_at_ns + self._label_ns(READY_LABEL, READY_WITHIN_NS)
+        return LATE_LISTENER_S if is_late else LOOK_FOR_LISTENER_S
 
     async def drain(self) -> None:
         """Leave, then wait until nobody is connected any more or the deadline has passed."""
