@@ -17,6 +17,7 @@ from bennu.api.inspect import (
     published_of,
     state_word,
 )
+from bennu.api.patterns import name_pattern
 from bennu.api.query import Filters, parse_integer
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
@@ -93,12 +94,7 @@ def _since_test(instant_ns: int) -> Test:
 
 def _matches(wanted: Sequence[str], names_of: Callable[[Container], Iterable[str]]) -> Test:
     """The exact text, or an unanchored regular expression; a malformed one matches nothing."""
-    patterns: list[re.Pattern[str]] = []
-    for text in wanted:
-        try:
-            patterns.append(re.compile(text))
-        except (re.error, RecursionError, OverflowError):
-            continue
+    patterns = [pattern for pattern in map(name_pattern, wanted) if pattern is not None]
 
     def test(container: Container) -> bool:
         names = list(names_of(container))

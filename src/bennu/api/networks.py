@@ -1,7 +1,6 @@
 """`/networks`: what there is, what is made, who is put on it."""
 
 import ipaddress
-import re
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -10,6 +9,7 @@ from aiohttp import web
 
 from bennu.api.answer import answer, empty, no_content
 from bennu.api.body import read_body
+from bennu.api.patterns import name_pattern
 from bennu.api.query import Filters, filters
 from bennu.api.times import parse_moment, rfc3339
 from bennu.engine.engine import Engine
@@ -128,10 +128,8 @@ def shown_driver(network: Network) -> str:
 
 def _matches(pattern: str, text: str) -> bool:
     """Equal, or the pattern is found in it (dockerd takes it for a regular expression)."""
-    try:
-        return pattern == text or re.search(pattern, text) is not None
-    except (re.error, RecursionError):
-        return pattern in text
+    expression = name_pattern(pattern)
+    return pattern in text if expression is None else pattern == text or expression.search(text) is not None
 
 
 def network_json(network: Network, endpoints: dict[str, Endpoint]) -> Json:

@@ -1,6 +1,5 @@
 """`/volumes`: what there is, what is made, what is thrown away."""
 
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -8,6 +7,7 @@ from aiohttp import web
 
 from bennu.api.answer import answer, no_content
 from bennu.api.body import read_body_or_none
+from bennu.api.patterns import name_pattern
 from bennu.api.query import Filters, filters, flag, is_version_at_least
 from bennu.api.times import rfc3339
 from bennu.engine.engine import Engine
@@ -116,7 +116,5 @@ def volume_filter(asked: Filters, is_used: Callable[[Volume], bool]) -> Callable
 
 def _name_matches(name: str, wanted: str) -> bool:
     """An unanchored regular expression, as dockerd has it; a broken one matches only itself."""
-    try:
-        return name == wanted or re.search(wanted, name) is not None
-    except (re.error, RecursionError):
-        return False
+    pattern = name_pattern(wanted)
+    return name == wanted or (pattern is not None and pattern.search(name) is not None)
