@@ -344,3 +344,10 @@ def test_privileged_containers_have_no_masks() -> None:
 @pytest.mark.parametrize(("asked", "kept"), [(None, None), (0, None), (-1, None), (5, 5)])
 def test_no_pids_limit_is_null(asked: int | None, kept: int | None) -> None:
     assert filled(True, PidsLimit=asked)["PidsLimit"] == kept
+
+
+def test_another_runtime_than_the_engines_is_refused_by_name() -> None:
+    with pytest.raises(NotImplementedHere, match=r"HostConfig\.Runtime runc is not implemented here"):
+        validate_create(ContainerConfig(cmd=["true"]), HostConfig(runtime="runc"), oci_runtime="crun")
+    validate_create(ContainerConfig(cmd=["true"]), HostConfig(runtime="runc"), oci_runtime="runc")
+    validate_create(ContainerConfig(cmd=["true"]), HostConfig(runtime="io.containerd.runc.v2"), oci_runtime="runc")

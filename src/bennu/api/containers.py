@@ -229,7 +229,8 @@ class Containers:
         return no_content()
 
     async def restart(self, request: web.Request) -> web.Response:
-        await self._find(request).restart(asker(request), integer(request, "t"), self._signal(request))
+        called = request.match_info["id"]
+        await self._find(request).restart(asker(request), integer(request, "t"), self._signal(request), called=called)
         return no_content()
 
     @staticmethod
@@ -241,7 +242,7 @@ class Containers:
             container = self._find(request)
         except NotFound as error:
             raise NotFound(f"cannot kill container: {request.match_info['id']}: {error}") from None
-        await container.kill(text(request, "signal"), asker(request))
+        await container.kill(text(request, "signal"), asker(request), called=request.match_info["id"])
         return no_content()
 
     async def pause(self, request: web.Request) -> web.Response:

@@ -97,17 +97,21 @@ class Container(Supervisor):
 
     # --- stop, kill, restart ------------------------------------------------------------------------------------
 
-    async def kill(self, signal_text: str, by: Asker) -> None:
-        """Send a signal for a client; SIGKILL also waits for the end. Raises: Conflict, InvalidParameter."""
+    async def kill(self, signal_text: str, by: Asker, called: str = "") -> None:
+        """Send a signal for a client; SIGKILL also waits for the end.
+
+        `called`: what the client calls the container; errors call it the same. Raises: Conflict, InvalidParameter.
+        """
+        called = called or self.record.name
         try:
             number = parse_signal(signal_text) if signal_text else signal.SIGKILL
         except InvalidParameter as error:
-            raise InvalidParameter(f"cannot kill container: {self.record.name}: {error}") from None
+            raise InvalidParameter(f"cannot kill container: {called}: {error}") from None
         if not is_linux_signal(number):
             raise InvalidParameter(
-                f"cannot kill container: {self.record.name}: the linux daemon does not support signal {number}"
+                f"cannot kill container: {called}: the linux daemon does not support signal {number}"
             )
-        await self.send(number, by, Verb.KILL)
+        await self.send(number, by, Verb.KILL, called=called)
         if number == signal.SIGKILL:
             await self.wait_killed()
 
@@ -140,7 +144,9 @@ class Container(Supervisor):
             if self.record.state is State.RUNNING or self.record.state is State.PAUSED:
                 await self._end(self._stop_signal(""), self.grace_s(None), by, Verb.STOP, for_good=False)
 
-    async def restart(self, by: Asker, timeout_s: int | None = None, signal_text: str = "") -> None:
+    async def restart(
+        self, by: Asker, timeout_s: int | None = None, signal_text: str = "", *, called: str = ""
+    ) -> None:
         """Stop what runs, then start; no auto-removal in between. Raises: BennuError for any failure."""
         self.keep_after_exit = True
         try:
@@ -150,7 +156,7 @@ class Container(Supervisor):
         except NotModified:
             pass
         except BennuError as error:
-            raise BennuError(f"Cannot restart container {self.record.name}: {error}") from error
+            raise BennuError(f"Cannot restart container {called or self.record.name}: {error}") from error
         finally:
             self.keep_after_exit = False
         await self.publish("restart")

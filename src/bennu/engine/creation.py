@@ -24,14 +24,16 @@ from bennu.store import Put
 from bennu.volumes.copyup import copy_up
 
 
-def complete(config: ContainerConfig, host: HostConfig, image: ImageConfig, container_id: str) -> list[str]:
+def complete(
+    config: ContainerConfig, host: HostConfig, image: ImageConfig, container_id: str, oci_runtime: str
+) -> list[str]:
     """Fill in what the client left out, from the image and from Docker's defaults; answers warnings.
 
     Raises: InvalidParameter or NotImplementedHere with Docker's words.
     """
     merge_image(config, image)
-    warnings = validate_create(config, host)
-    fill_host_defaults(host)
+    warnings = validate_create(config, host, oci_runtime=oci_runtime)
+    fill_host_defaults(host, runtime=oci_runtime)
     check_labels(config.labels or {})
     if not config.hostname and not host.network_mode.startswith("container:"):
         is_the_hosts = "host" in (host.network_mode, host.uts_mode)

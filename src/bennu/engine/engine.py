@@ -84,7 +84,7 @@ class Engine:
             name = validate_name(name)
         container_id = new_id()
         image = self.services.images.find(config.image)
-        warnings = complete(config, host, image.config, container_id)
+        warnings = complete(config, host, image.config, container_id, self.services.runtime.oci_name)
         name = self._reserve(name, container_id)
         try:
             with self.services.images.in_use(image):

@@ -165,14 +165,15 @@ class Supervisor(ABC):
 
     # --- signals --------------------------------------------------------------------------------------------------
 
-    async def send(self, number: int, by: Asker, verb: Verb, *, for_good: bool = True) -> None:
+    async def send(self, number: int, by: Asker, verb: Verb, *, for_good: bool = True, called: str = "") -> None:
         """Bookkeeping first, durable; then the signal; then the event. A pending restart is cancelled instead.
 
         `for_good`: counts as a person's wish that it end, as Docker has it; else its policy decides what follows.
         """
         async with self.lock:
             if not self.record.running:
-                raise Conflict(f"cannot kill container: {self.record.name}: container {self.id} is not running")
+                called = called or self.record.name
+                raise Conflict(f"cannot kill container: {called}: container {self.id} is not running")
             paused = self.record.state is State.PAUSED
             effect = effect_of_signal(self.declared_stop_signal(), number, paused=paused)
             changed = msgspec.structs.replace(

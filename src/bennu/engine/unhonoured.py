@@ -7,7 +7,8 @@ from bennu.engine.log_bounds import parse_bounds
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.model import ContainerConfig, HostConfig
 
-RUNTIMES: Final = ("", "crun", "runc", "io.containerd.runc.v2")
+RUNTIMES: Final = ("crun", "runc")
+SHIMS: Final = {"io.containerd.runc.v2": "runc"}
 LOG_DRIVERS: Final = ("", "json-file", "local", "none")
 DOCKER_LOG_DRIVERS: Final = ("awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog")
 HONOURED_LOG_OPTIONS: Final = frozenset({"max-size", "max-file"})
@@ -23,11 +24,18 @@ LOG_OPTIONS: Final = HONOURED_LOG_OPTIONS | {
 }
 
 
-def refuse_unhonoured(config: ContainerConfig, host: HostConfig) -> None:
+def refuse_unhonoured(config: ContainerConfig, host: HostConfig, oci_runtime: str) -> None:
     """Raises: NotImplementedHere naming the first field; InvalidParameter for what no engine knows."""
     _check_log_config(host)
-    if (host.runtime or "") not in RUNTIMES:
+    named = host.runtime or oci_runtime
+    asked = SHIMS.get(named, named)
+    if asked not in RUNTIMES:
         raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
+    if asked != oci_runtime:
+        raise NotImplementedHere(
+            f"HostConfig.Runtime {host.runtime} is not implemented here: this engine runs containers with "
+            f"{oci_runtime} (bennud --default-runtime)"
+        )
     for field in _unhonoured(config, host):
         raise NotImplementedHere(f"{field} is not implemented")
 

@@ -53,7 +53,9 @@ def discard_unsupported(host: HostConfig, *, swap_limit: bool, blkio_weight: boo
     return warnings
 
 
-def validate_create(config: ContainerConfig, host: HostConfig, *, ncpu: int | None = None) -> list[str]:
+def validate_create(
+    config: ContainerConfig, host: HostConfig, *, ncpu: int | None = None, oci_runtime: str = "crun"
+) -> list[str]:
     """Answers warnings for the client. Raises: InvalidParameter, BennuError, NotImplementedHere.
 
     Cleans `config.working_dir`. `ncpu` None: of this host.
@@ -73,7 +75,7 @@ def validate_create(config: ContainerConfig, host: HostConfig, *, ncpu: int | No
         _check_tmpfs_target(target)
     exposed = exposed_names(config.exposed_ports or None)
     parse_port_bindings(exposed, host.port_bindings, host.publish_all_ports)
-    refuse_unhonoured(config, host)
+    refuse_unhonoured(config, host, oci_runtime)
     return _warnings(host)
 
 

@@ -34,6 +34,11 @@ class Places:
         for folder in (self._bundles, self._exits, self._oci.root):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    @property
+    def oci_name(self) -> str:
+        """crun or runc: which one is used."""
+        return "crun" if self._oci.is_crun else "runc"
+
     @cached_property
     def host(self) -> HostFacts:
         """What this host can give; read at the first use."""
