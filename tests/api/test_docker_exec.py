@@ -137,3 +137,9 @@ def test_sessions_end_with_their_container(docker: Cli, box: str) -> None:
         wait_for(lambda: json.loads(docker("inspect", "-f", "{{json .ExecIDs}}", box).out))
         docker("kill", box)
         assert session.wait(20) == 137
+
+
+def test_an_unknown_user_is_refused_when_the_exec_is_made(daemon: Daemon, box: str) -> None:
+    status, said = api(daemon, "POST", f"/containers/{box}/exec", {"Cmd": ["true"], "User": "nosuch"})
+    assert status == 400
+    assert said == {"message": "unable to find user nosuch: no matching entries in passwd file"}

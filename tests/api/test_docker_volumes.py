@@ -124,3 +124,23 @@ def test_volumes_survive_the_daemon(make_daemon: Callable[..., Daemon]) -> None:
     daemon.kill()
     daemon.start()
     assert run(daemon.docker, "-v", "kept:/data", busybox, "cat", "/data/file").out == "text\n"
+
+
+def test_a_volume_left_by_its_container_survives_the_daemon(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon()
+    busybox = import_base(daemon.docker, "busybox")
+    daemon.docker("create", "--name", "left", "-v", "/data", busybox)
+    [volume] = names(daemon.docker)
+    daemon.docker("rm", "left")
+    daemon.kill()
+    daemon.start()
+    assert names(daemon.docker) == {volume}
+
+
+def test_a_creation_that_fails_takes_its_anonymous_volumes_back_and_leaves_named_ones(
+    docker: Cli, busybox: str
+) -> None:
+    before = names(docker)
+    words = ("create", "-v", "mine:/a", "-v", "/b", "--mount", "type=volume,src=x,dst=/c,volume-driver=nosuch")
+    assert docker(*words, busybox, ok=False).code == 1
+    assert names(docker) - before == {"mine"}

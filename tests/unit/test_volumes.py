@@ -404,3 +404,16 @@ def test_bad_filters(asked: dict[str, list[str]], words: str) -> None:
     with pytest.raises(InvalidParameter) as caught:
         volume_filter(Filters(asked), lambda volume: False)
     assert str(caught.value).startswith(words)
+
+
+async def test_what_was_born_with_a_container_that_never_came_to_be_is_swept(root: Path, store: SqliteStore) -> None:
+    volumes = await opened(root, store)
+    gone = await volumes.create("", born_with="never")
+    kept = await volumes.create("", born_with="alive")
+    freed = await volumes.create("", born_with="removed")
+    named = await volumes.create("named")
+    await store.commit(Transaction(volumes.set_free([freed.name, named.name])))
+    again = await opened(root, store)
+    await again.sweep({"alive"})
+    assert {volume.name for volume in again.list()} == {kept.name, freed.name, named.name}
+    assert not Path(gone.mountpoint).exists()
