@@ -103,7 +103,10 @@ class Stage:
     def follow(self, *words: str, seconds: float) -> None:
         """Type a command that does not end, watch it for a while."""
         self.show(words)
+        # A shell's background jobs ignore SIGINT, and so would what they start.
+        former = signal.signal(signal.SIGINT, signal.default_int_handler)
         watched = subprocess.Popen([self.path, *words], env=self.environment, stdin=subprocess.DEVNULL)
+        signal.signal(signal.SIGINT, former)
         time.sleep(seconds)
         if watched.poll() is not None:
             self.surprise("ended by itself", words)
