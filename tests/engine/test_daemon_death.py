@@ -6,7 +6,6 @@ same roots. What was acknowledged is written down here, and afterwards compared 
 
 import http.client
 import json
-import os
 import random
 import signal
 import sys
@@ -133,9 +132,14 @@ class Driver:
             if found is not None:
                 self.check_state(one, found["State"])
 
+    def pid_of(self, one: Expected) -> int:
+        found = self.inspect(one)
+        return int(found["State"]["Pid"]) if found else 0
+
     def check_state(self, one: Expected, state: dict[str, Any]) -> None:
-        if state["Running"] and state["Pid"]:
-            os.kill(state["Pid"], 0)
+        if state["Running"] and state["Pid"] and not Path(f"/proc/{state['Pid']}").exists():
+            # It may have ended since; then the engine says so.
+            wait_for(lambda: self.pid_of(one) != state["Pid"], what=f"{one.name} to be known as ended")
         if one.stopped:
             assert not state["Running"], f"{one.name} was stopped and runs: {state}"
         elif one.started and not one.maybe and one.restarts:
