@@ -12,12 +12,14 @@ from bench.network import extra_processes, latency, throughput
 from bench.probing import cost, lateness, revival
 from bench.recovery import recover
 from bench.resurrection import come_back, crash_loops
+from bench.rollout import roll_out
 from bench.rows import ROWS, Row
 
 SECTIONS = (
     ("commands", ROWS),
     ("resurrection", (come_back, crash_loops, recover)),
     ("health", (cost, lateness, revival)),
+    ("rollout", (roll_out,)),
     ("network", (latency, throughput, extra_processes)),
 )
 

@@ -1,0 +1,153 @@
+"""Updates of services: requests lost on the way, what the published port costs, and how long many tasks take."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from bench.engines import Engine
+from bench.rows import Row
+from support import images
+from support.cli import Cli
+from support.load import Load, Result
+from support.waiting import wait_for
+
+SERVER = images.EXAMPLES.parent / "tests/support/programs/keeping_server.py"
+RATE = 1000
+TASKS = 10
+WRK_S = 5
+QUICK = ("-d", "--no-resolve-image", "--update-monitor=100ms")
+
+
+def roll_out(engines: Sequence[Engine], rounds: int) -> list[Row]:
+    """Requests only through Bennu: dockerd's mesh needs IPVS, which many kernels of test machines lack."""
+    ours = engines[0]
+    images.import_base(ours.cli, "python")
+    rows: list[Row] = []
+    with swarm_of_one(ours.cli):
+        rows += lose_requests(ours)
+        rows += weigh_port(ours)
+    return [*rows, time_update(engines, max(1, rounds // 5))]
+
+
+@contextmanager
+def swarm_of_one(cli: Cli) -> Iterator[None]:
+    cli("swarm", "init", "--advertise-addr=127.0.0.1")
+    try:
+        yield
+    finally:
+        cli("swarm", "leave", "--force")
+
+
+def lose_requests(engine: Engine) -> list[Row]:
+    print(f"… an update under {RATE} requests a second", flush=True)
+    cli = engine.cli
+    with serving(cli, 2, 8100):
+        fresh = update_under_load(cli, "2", keep_alive=False)
+        kept = update_under_load(cli, "3", keep_alive=True)
+    name = engine.name
+    return [
+        Row("update of 2 tasks under load: requests a second over new connections", "/s", {name: fresh.rate}),
+        Row("… of which failed", "", {name: float(fresh.failed)}, "0"),
+        Row("update of 2 tasks under load: requests a second over kept connections", "/s", {name: kept.rate}),
+        Row("… of which failed", "", {name: float(kept.failed)}, "0"),
+    ]
+
+
+def update_under_load(cli: Cli, version: str, *, keep_alive: bool) -> Result:
+    with Load("127.0.0.1", 8100, rate=RATE, workers=32, keep_alive=keep_alive) as load:
+        time.sleep(2)
+        cli("service", "update", *QUICK, f"--env-add=VERSION={version}", "bench")
+        await_update(cli)
+        time.sleep(2)
+    return load.result
+
+
+def weigh_port(engine: Engine) -> list[Row]:
+    """wrk through the published port of a service of one task, and straight to the same task."""
+    if shutil.which("wrk") is None:
+        print("no wrk: the cost of the published port is not measured")
+        return []
+    print("… the published port of a service", flush=True)
+    with serving(engine.cli, 1, 8100):
+        container = engine.cli("ps", "-q", "--filter=label=com.docker.swarm.service.name=bench").line
+        found = json.loads(engine.cli("inspect", container).out)[0]["NetworkSettings"]["Networks"]
+        address = next(iter(found.values()))["IPAddress"]
+        rows = []
+        for words, headers in (("kept", ()), ("new", ("-H", "Connection: close"))):
+            through, bare = [], []
+            for _ in range(3):  # in turn, so that a busy second of the machine hits both
+                through.append(wrk("127.0.0.1:8100", headers))
+                bare.append(wrk(f"{address}:8000", headers))
+            part = sorted(through)[1] / sorted(bare)[1]
+            rows.append(Row(f"through a service's port, {words} connections", "/s", {engine.name: sorted(through)[1]}))
+            rows.append(Row("… as a part of the bare address's", "", {engine.name: part}, "0.95"))
+    return rows
+
+
+def wrk(address: str, headers: Sequence[str]) -> float:
+    argv = ["wrk", "-t1", "-c32", f"-d{WRK_S}s", *headers, f"http://{address}/"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    found = re.search(r"Requests/sec:\s+([0-9.]+)", done.stdout)
+    assert found, done.stdout
+    return float(found[1])
+
+
+def time_update(engines: Sequence[Engine], rounds: int) -> Row:
+    """From the request to the last of the new tasks running, parallelism 5."""
+    print(f"… an update of {TASKS} tasks", flush=True)
+    taken: dict[str, float] = {}
+    for engine in engines:
+        with swarm_of_one(engine.cli):
+            taken[engine.name] = min(updates(engine.cli, rounds))
+    return Row(f"update of {TASKS} tasks, 5 at a time", "s", taken, "0.5 of dockerd's")
+
+
+def updates(cli: Cli, rounds: int) -> Iterator[float]:
+    options = (*QUICK, "--name=bench", f"--replicas={TASKS}", "--update-parallelism=5", "--stop-signal=SIGKILL")
+    cli("service", "create", *options, "--network=host", "busybox", "sleep", "1000000")
+    wait_for(lambda: running(cli) == TASKS, timeout_s=60, what="the service")
+    for number in range(rounds):
+        began = time.monotonic()
+        cli("service", "update", "-d", "--no-resolve-image", f"--env-add=N={number}", "bench")
+        wait_for(lambda number=number: running(cli, f"N={number}") == TASKS, timeout_s=120, what="the update")
+        yield time.monotonic() - began
+        await_update(cli)
+    cli("service", "rm", "bench")
+    wait_for(lambda: not cli("ps", "-q").lines, timeout_s=60, what="the tasks to go")
+
+
+@contextmanager
+def serving(cli: Cli, replicas: int, port: int) -> Iterator[None]:
+    options = ("--name=bench", f"--replicas={replicas}", f"-p={port}:8000", "--env=VERSION=1")
+    cli("service", "create", *QUICK, *options, "python", "python3", "-c", SERVER.read_text())
+    try:
+        wait_for(lambda: running(cli) == replicas, timeout_s=30, what="the service")
+        yield
+    finally:
+        cli("service", "rm", "bench")
+        wait_for(lambda: not cli("ps", "-q").lines, timeout_s=60, what="the tasks to go")
+
+
+def await_update(cli: Cli) -> None:
+    def state() -> bool:
+        found = json.loads(cli("service", "inspect", "bench").out)[0]
+        return found.get("UpdateStatus", {}).get("State") == "completed"
+
+    wait_for(state, timeout_s=120, what="the update to complete")
+
+
+def running(cli: Cli, env: str = "") -> int:
+    """Tasks that run and are to run, of the version with this environment."""
+    ids = cli("service", "ps", "-q", "--filter=desired-state=running", "bench").lines
+    if not ids:
+        return 0
+    tasks = json.loads(cli("inspect", "--type=task", *ids, ok=False).out or "[]")
+    return sum(
+        1
+        for task in tasks
+        if task["Status"]["State"] == "running" and (not env or env in (task["Spec"]["ContainerSpec"].get("Env") or []))
+    )
