@@ -41,12 +41,19 @@ async def watch_oom_kills(cgroups: Cgroups, group: str) -> AsyncIterator[int]:
                 return
             await wait_readable(descriptors[0])
             os.read(descriptors[0], 4096)
-            # Version 1 tells of the trouble a moment before it counts the victim.
-            if not cgroups.unified and cgroups.oom_kills(group) == seen:
-                await asyncio.sleep(0.01)
+            if not cgroups.unified:
+                await _be_counted(cgroups, group, seen)
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+async def _be_counted(cgroups: Cgroups, group: str, seen: int) -> None:
+    """Version 1 tells of the trouble a moment before it counts the victim; on a busy host the moment is long."""
+    pause_s = 0.01
+    while pause_s < 2 and cgroups.oom_kills(group) == seen and cgroups.folders(group):
+        await asyncio.sleep(pause_s)
+        pause_s *= 2
 
 
 def _subscribe(cgroups: Cgroups, group: str) -> list[int]:
