@@ -21,7 +21,8 @@ def reconcile_global(scene: Scene, slots: list[Slot], evidence: Evidence | None)
     """Bring a global service to its nodes."""
     by_node = {slot.key.node_id: slot for slot in slots}
     touched = {slot.key for slot in slots if keep_up(scene, slot)}
-    updatable = []
+    updatable: list[Slot] = []
+    aside: list[Slot] = []
     for node_id in sorted(scene.nodes):
         node = scene.nodes[node_id]
         slot = by_node.pop(node_id, None)
@@ -36,13 +37,15 @@ def reconcile_global(scene: Scene, slots: list[Slot], evidence: Evidence | None)
         if node.availability is Availability.PAUSE:
             if slot is None or slot.kind is SlotKind.DEAD:
                 scene.draft.wait(f"node {node_id}", "the node is paused: it gets no new task")
+            else:
+                aside.append(slot)
         elif slot is None or slot.kind is SlotKind.DEAD:
             _fill_node(scene, node, slot)
         else:
             updatable.append(slot)
     for slot in by_node.values():  # their nodes are gone for good
         _forget_node(scene, slot)
-    roll_out(scene, updatable, touched, evidence)
+    roll_out(scene, updatable, touched, evidence, aside)
 
 
 def _belongs(scene: Scene, node: Node, slot: Slot | None) -> bool:

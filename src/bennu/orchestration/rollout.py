@@ -24,6 +24,7 @@ A look writes at most one new `Rollout`, as the first action of its plan.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from bennu.orchestration.actions import Action, RollBack, SetRollout
@@ -100,12 +101,19 @@ def _sentence(
     return SetRollout(told, rollout, f"{share}, more than {config.max_failure_ratio:g}: paused")
 
 
-def roll_out(scene: Scene, slots: list[Slot], touched: set[SlotKey], evidence: Evidence | None) -> None:
+def roll_out(
+    scene: Scene,
+    slots: list[Slot],
+    touched: set[SlotKey],
+    evidence: Evidence | None,
+    aside: Iterable[Slot] = (),
+) -> None:
     """Advance the rollout of a service by what can be done now; nothing if nothing is outdated.
 
     Args:
         slots: the live and stopped slots that stay.
         touched: slots that this look already changed; they are counted and left alone.
+        aside: slots that no rollout may touch now (their node is paused); they count only while they are down.
     """
     service = scene.service
     status, rollout = service.update_status, service.rollout
@@ -113,8 +121,9 @@ def roll_out(scene: Scene, slots: list[Slot], touched: set[SlotKey], evidence: E
         return
     seats = survey(scene, slots, touched)
     untouched = [seat for seat in seats if seat.key not in touched]
+    counted = [*seats, *(seat for seat in survey(scene, aside, touched) if seat.is_down)]
     if status is not None and status.state.is_paused:
-        finish(scene, seats, untouched, paused=True)
+        finish(scene, counted, untouched, paused=True)
         scene.draft.wait("rollout", status.message)
         return
     # A slot whose outdated task just ended is outdated too: its successor is watched like the others.
@@ -128,11 +137,11 @@ def roll_out(scene: Scene, slots: list[Slot], touched: set[SlotKey], evidence: E
             _complete(scene, status, rollout)
         return
     if is_watched(service) and status is not None and status.state.is_under_way:
-        _advance_watched(scene, seats, untouched, evidence)
+        _advance_watched(scene, seats, counted, untouched, evidence)
     else:
         if outdated:
-            finish(scene, seats, untouched, paused=False)
-            take(scene, seats, untouched, limit=None)
+            finish(scene, counted, untouched, paused=False)
+            take(scene, counted, untouched, limit=None)
     if not any(touches_rollout(action) for action in scene.draft.actions):
         _settle(scene, seats, touched)
 
@@ -147,13 +156,15 @@ def touches_rollout(action: Action) -> bool:
     return isinstance(action, SetRollout | RollBack)
 
 
-def _advance_watched(scene: Scene, seats: list[Seat], untouched: list[Seat], evidence: Evidence | None) -> None:
+def _advance_watched(
+    scene: Scene, seats: list[Seat], counted: list[Seat], untouched: list[Seat], evidence: Evidence | None
+) -> None:
     strategy = strategy_in_force(scene.service)
     if isinstance(strategy, Canary):
         limit = advance_canary(scene, strategy, seats, evidence)
         if limit is not None:
-            finish(scene, seats, untouched, paused=False)
-            take(scene, seats, untouched, limit=limit)
+            finish(scene, counted, untouched, paused=False)
+            take(scene, counted, untouched, limit=limit)
     elif isinstance(strategy, BlueGreen):
         advance_blue_green(scene, strategy, seats, untouched)
 
