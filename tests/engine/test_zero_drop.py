@@ -253,3 +253,30 @@ def test_a_slow_request_in_flight_at_the_switch_completes(keeping: Service) -> N
     assert result.failed == 0, result.failures
     assert set(result.answers) == {ONE, TWO}
     assert result.slowest_s < 6
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_rounds_of_updates_switches_deaths_and_scaling_drop_no_request(web: Service) -> None:
+    """Everything above again and again under one load, for about ten minutes."""
+    rounds = 20
+
+    def act() -> None:
+        for number in range(rounds):
+            version = 2 - number % 2
+            strategy = ("rolling", "blue-green", "canary")[number % 3]
+            web.update(
+                f"--image=webserver:v{version}",
+                f"--label-add=bennu.rollout.strategy={strategy}",
+                "--label-add=bennu.rollout.watch=2s",
+                "--label-add=bennu.rollout.keep-warm=1s",
+                f"--update-order={('stop-first', 'start-first')[number // 2 % 2]}",
+            )
+            if number % 4 == 3:
+                web.daemon.kill()
+                web.daemon.start()
+            web.wait_state("completed")
+            web.daemon.docker("service", "scale", "-d", f"{web.name}={(6, 2)[number % 2]}")
+            web.wait_running((6, 2)[number % 2])
+
+    assert_nothing_dropped(under_load(web, act), versions={ONE, TWO})
