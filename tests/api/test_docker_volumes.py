@@ -144,3 +144,11 @@ def test_a_creation_that_fails_takes_its_anonymous_volumes_back_and_leaves_named
     words = ("create", "-v", "mine:/a", "-v", "/b", "--mount", "type=volume,src=x,dst=/c,volume-driver=nosuch")
     assert docker(*words, busybox, ok=False).code == 1
     assert names(docker) - before == {"mine"}
+
+
+def test_a_single_file_can_be_bound_read_only(docker: Cli, busybox: str, tmp_path: Path) -> None:
+    (tmp_path / "settings").write_text("colour=red")
+    bind = f"{tmp_path}/settings:/settings:ro"
+    assert docker("run", "--rm", "-v", bind, busybox, "cat", "/settings").out == "colour=red"
+    said = docker("run", "--rm", "-v", bind, busybox, "sh", "-c", "echo x > /settings", ok=False)
+    assert "Read-only file system" in said.err

@@ -94,7 +94,7 @@ def _make_spec(services: Services, record: Record, rootfs: Path) -> dict[str, An
     files = make_files(services, record)
     _make_bind_sources(host.binds or (), record)
     _furnish(rootfs, config.working_dir)
-    return build_spec(
+    spec = build_spec(
         SpecRequest(
             container_id=record.id,
             config=config,
@@ -116,6 +116,15 @@ def _make_spec(services: Services, record: Record, rootfs: Path) -> dict[str, An
             resolv_path=str(files["resolv.conf"]),
         )
     )
+    _spare_files(spec)
+    return spec
+
+
+def _spare_files(spec: dict[str, Any]) -> None:
+    """A single file has no mounts below it, and crun refuses to make one read-only recursively."""
+    for entry in spec["mounts"]:
+        if "rro" in entry["options"] and not Path(entry["source"]).is_dir():
+            entry["options"].remove("rro")
 
 
 def _furnish(rootfs: Path, working_dir: str) -> None:
