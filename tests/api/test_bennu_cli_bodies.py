@@ -129,8 +129,10 @@ def ask(recorder: Recorder, words: list[str]) -> tuple[list[Any], list[Any]]:
 
 def significant_request(request: tuple[str, str, dict[str, list[str]], Any]) -> Any:
     method, path, query, body = request
-    if body and body.get("Env"):
-        body["Env"].sort()  # docker's order differs from run to run
+    # docker's order of these differs from run to run
+    for unordered in (body and body.get("Env"), body and (body.get("HostConfig") or {}).get("Binds")):
+        if unordered:
+            unordered.sort()
     return method, path, {name: values for name, values in query.items() if values != ["0"]}, significant(body)
 
 
