@@ -280,3 +280,19 @@ def test_rounds_of_updates_switches_deaths_and_scaling_drop_no_request(web: Serv
             web.wait_running((6, 2)[number % 2])
 
     assert_nothing_dropped(under_load(web, act), versions={ONE, TWO})
+
+
+def test_a_version_that_is_never_ready_gets_no_request(web: Service) -> None:
+    def act() -> None:
+        web.update(
+            "--image=webserver:v2",
+            "--update-order=start-first",
+            "--container-label-add=bennu.ready.tcp=9",
+        )
+        wait_for(lambda: "v2" in web.daemon.docker("ps", "--format={{.Image}}").out, what="the new task's container")
+        time.sleep(3)
+        assert web.state == "updating"
+        web.daemon.docker("service", "rollback", "-d", web.name)
+        web.wait_state("rollback_completed")
+
+    assert_nothing_dropped(under_load(web, act), versions={ONE})
