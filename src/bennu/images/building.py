@@ -37,6 +37,8 @@ PROXY_ARGUMENTS: Final = frozenset(
     for word in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
     for name in (word, word.upper())
 )
+# Every build gives its result this name, which so wanders to the newest; what is meant is known by its id.
+RESULT: Final = "localhost/bennu-build:latest"
 MAX_DOCKERFILE: Final = 4 << 20
 STOP_GRACE_S: Final = 5.0
 MISSING: Final = "buildah is not installed: apt-get install buildah"
@@ -169,17 +171,13 @@ class Builder:
         ids = {name: image.id.removeprefix("sha256:") for name, image in bases.items()}
         file = work / "Dockerfile"
         await asyncio.to_thread(file.write_text, dockerfile.rewritten(ids))
-        tag = f"localhost/bennu-build:{work.name}"
-        transcript = Transcript(dockerfile, tag, bool(request.labels), ids)
-        argv = [*self._argv(request), f"--tag={tag}", f"--file={file}", str(folder)]
-        try:
-            async with contextlib.aclosing(self._follow(argv, transcript)) as texts:
-                async for text in texts:
-                    yield Text(text)
-            base = dockerfile.stages[-1].base
-            yield Built(await self._take(transcript.image_id, request, bases.get(base)))
-        finally:
-            await asyncio.shield(self._buildah("untag", tag) if transcript.image_id else asyncio.sleep(0))
+        transcript = Transcript(dockerfile, RESULT, bool(request.labels), ids)
+        argv = [*self._argv(request), f"--tag={RESULT}", f"--file={file}", str(folder)]
+        async with contextlib.aclosing(self._follow(argv, transcript)) as texts:
+            async for text in texts:
+                yield Text(text)
+        base = dockerfile.stages[-1].base
+        yield Built(await self._take(transcript.image_id, request, bases.get(base)))
 
     def _argv(self, request: BuildRequest) -> list[str]:
         # A daemon that is killed takes its builds along: nobody would be left to take the result.

@@ -36,8 +36,7 @@ class Transcript:
         if re.fullmatch(r"[0-9a-f]{64}", line):
             self.image_id = line
             return []
-        ours = self._tag.partition(":")[0]  # also names of earlier builds that led to the same image
-        if ours in line or line.startswith(NOISE[1:]) or re.match(r"(\[[0-9/]+\] )?COMMIT\b", line):
+        if self._tag in line or line.startswith(NOISE[1:]) or re.match(r"(\[[0-9/]+\] )?COMMIT\b", line):
             return []
         if line.startswith(("Error: ", "error running container: ", 'time="', ": exit status")):
             self._held.append(line)
