@@ -74,6 +74,8 @@ class SwarmNode:
         """No service, no task, nothing else of the swarm's is left."""
         if ids := self.docker("service", "ls", "-q").lines:
             self.docker("service", "rm", *ids)
+        if ids := self.docker("ps", "-q").lines:  # nobody wants to wait for what ignores SIGTERM
+            self.docker("kill", *ids, ok=False)
         wait_for(lambda: not self.ask("/tasks"), timeout_s=40, what="the tasks to be gone")
         wait_for(lambda: not self.docker("ps", "-aq").lines, timeout_s=40, what="the containers to be gone")
         for kind in ("secret", "config"):
