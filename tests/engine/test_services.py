@@ -17,6 +17,7 @@ from support.daemon import Daemon
 from support.swarm import SwarmNode, container_of
 from support.waiting import wait_for
 
+NO_SUCH_IMAGE = "127.0.0.1:1/no/such/image:v2"  # of a registry that is not there, and says so at once
 SLEEPER = ("busybox", "sleep", "1000")
 SERVER = """
 import http.server, os
@@ -131,9 +132,9 @@ def test_a_killed_daemon_finishes_a_removal(node: SwarmNode) -> None:
 
 
 def test_a_missing_image_rejects_the_task_with_its_name(node: SwarmNode) -> None:
-    node.create("s", "nosuchimage:foo")
+    node.create("s", NO_SUCH_IMAGE)
     rejected = node.wait_task("s", "rejected")
-    assert rejected["Status"]["Err"] == "No such image: nosuchimage:foo"
+    assert rejected["Status"]["Err"] == f"No such image: {NO_SUCH_IMAGE}"
 
 
 def test_a_command_that_does_not_exist_fails_the_start(node: SwarmNode) -> None:
@@ -216,7 +217,7 @@ def test_tasks_find_each_other_by_the_name_of_their_service(node: SwarmNode) -> 
 def test_an_update_to_a_missing_image_pauses_and_takes_nothing_down(node: SwarmNode) -> None:
     node.create("s", "--replicas=3", "--update-monitor=1s", *SLEEPER)
     node.wait_running("s", 3)
-    said = node.docker("service", "update", "--image", "nosuchimage:v2", "s", ok=False)
+    said = node.docker("service", "update", "--image", NO_SUCH_IMAGE, "s", ok=False)
     assert said.code == 1
     status = node.ask("/services/s")["UpdateStatus"]
     assert status["State"] == "paused"
