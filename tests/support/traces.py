@@ -102,6 +102,7 @@ def discard(daemon: Daemon) -> None:
         with contextlib.suppress(AssertionError):
             remove_networks(daemon)
         daemon.stop()
+    thaw(daemon)
     for pid in processes(daemon):
         for one in (*children_of(pid), pid):
             send_kill(one)
@@ -114,6 +115,14 @@ def discard(daemon: Daemon) -> None:
         subprocess.run(["ip", "link", "delete", name], capture_output=True, check=False)
     shutil.rmtree(daemon.root, ignore_errors=True)
     shutil.rmtree(daemon.exec_root, ignore_errors=True)
+
+
+def thaw(daemon: Daemon) -> None:
+    """What is paused cannot even be killed, with control groups of version 1."""
+    for group in control_groups(set(names_in(daemon.data_root / "containers"))):
+        for file, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+            if (path := Path(group, file)).exists():
+                path.write_text(word)
 
 
 def remove_networks(daemon: Daemon) -> None:
