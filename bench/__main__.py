@@ -24,26 +24,36 @@ SECTIONS = (
 )
 
 PAGE = ROOT / "docs/benchmarks.md"
+HEAD = """# Benchmarks
+
+Made by `./dev bench` (`--only SECTION` measures a part of it): Bennu beside dockerd on the same machine in the same run,
+the engines taking turns, driven by the unmodified docker client. Times are medians of whole commands, the client's own
+start included. Read ratios, not milliseconds: other machines differ.
+
+*Helper processes* are conmon for Bennu, and containerd-shim for dockerd; *everything of the engine* also counts what
+the daemons themselves grew by.
+"""
 
 
 def main() -> int:
     options = read_options()
     with all_engines() as engines:
         names = [engine.name for engine in engines]
-        measures = [measure for name, section in SECTIONS for measure in section if options.only in (None, name)]
-        rows = [row for measure in measures for row in measure(engines, options.rounds)]
-    table = draw(rows, names)
-    print(f"\n{table}")
-    if not options.no_write and options.only is None:
-        PAGE.write_text(page(table, options.rounds))
-        print(f"\nwritten to {PAGE.relative_to(ROOT)}")
+        for section, measures in SECTIONS:
+            if options.only and section not in options.only:
+                continue
+            rows = [row for measure in measures for row in measure(engines, options.rounds)]
+            table = draw(rows, names)
+            print(f"\n{table}\n", flush=True)
+            if not options.no_write:
+                write_section(section, table, options.rounds)
     return 0
 
 
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev bench")
     parser.add_argument("--rounds", type=int, default=15, help="timed repetitions of each command (default 15)")
-    parser.add_argument("--only", choices=[name for name, _ in SECTIONS], help="one section; then nothing is written")
+    parser.add_argument("--only", action="append", choices=[name for name, _ in SECTIONS], help="a section; repeatable")
     parser.add_argument("--no-write", action="store_true", help="leave docs/benchmarks.md as it is")
     return parser.parse_args()
 
@@ -61,21 +71,25 @@ def draw(rows: Sequence[Row], names: Sequence[str]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def page(table: str, rounds: int) -> str:
-    load = os.getloadavg()[0]
-    return f"""# Benchmarks
-
-Written by `./dev bench` on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores, Linux {platform.release()}, Python
-{platform.python_version()}, load average {load:.1f} at the end. Wall time of whole commands of the unmodified docker
-client, median of {rounds} rounds; the engines take turns. Read ratios, not milliseconds: other machines differ, and the
-client's own start is part of each time.
-
-{table}
-
-*Helper processes* are conmon for Bennu, and containerd-shim for dockerd; *everything of the engine* also counts what
-the daemons themselves grew by. PSS shares out pages that several processes hold. dockerd runs private, with the same
-settings as a default installation but for its roots and a network namespace of its own.
-"""
+def write_section(section: str, table: str, rounds: int) -> None:
+    """Put a section's table into the page, in the place of its former one."""
+    begin, end = f"<!-- {section} -->", f"<!-- end of {section} -->"
+    block = f"{begin}\n## {section.title()}\n\n{circumstances(rounds)}\n\n{table}\n{end}\n"
+    text = PAGE.read_text() if PAGE.exists() else HEAD
+    if begin in text:
+        before, _, rest = text.partition(begin)
+        text = before + block + rest.partition(f"{end}\n")[2]
+    else:
+        text = f"{text.rstrip()}\n\n{block}"
+    PAGE.write_text(text)
+    print(f"written to {PAGE.relative_to(ROOT)}", flush=True)
 
 
-sys.exit(main())
+def circumstances(rounds: int) -> str:
+    now, load = datetime.now(UTC), os.getloadavg()[0]
+    system = f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
+    return f"{now:%Y-%m-%d}: {system}, load average {load:.1f} at the end, {rounds} rounds."
+
+
+if __name__ == "__main__":
+    sys.exit(main())
