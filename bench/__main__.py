@@ -26,7 +26,7 @@ SECTIONS = (
 PAGE = ROOT / "docs/benchmarks.md"
 HEAD = """# Benchmarks
 
-Made by `./dev bench` (`--only SECTION` measures a part of it): Bennu beside dockerd on the same machine in the same run,
+Made by `./dev bench` (`--only SECTION` measures a part): Bennu beside dockerd on the same machine in the same run,
 the engines taking turns, driven by the unmodified docker client. Times are medians of whole commands, the client's own
 start included. Read ratios, not milliseconds: other machines differ.
 
