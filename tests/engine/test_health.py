@@ -283,11 +283,12 @@ def test_a_kill_that_ends_a_pause_resumes_the_probes(docker: Cli, busybox: str) 
 
 def test_the_event_of_a_probe_cut_off_carries_127(docker: Cli, busybox: str) -> None:
     words = ("--health-interval=100ms", "--health-timeout=200ms", "--health-retries=1")
-    docker("run", "-d", "--name", "ht", "--health-cmd=sleep 60", *words, busybox, "sleep", "600")
+    # By its id: a name stands for all that begin so, and others have lived before.
+    container_id = docker("run", "-d", "--name", "ht", "--health-cmd=sleep 60", *words, busybox, "sleep", "600").line
     wait_status(docker, "ht", "unhealthy")
     until = f"{time.time() + 0.3:.9f}"
     said = docker(
         *("events", "--since", "1", "--until", until, "--filter", "event=exec_die"),
-        *("--filter", "container=ht", "--format", "{{.Actor.Attributes.exitCode}}"),
+        *("--filter", f"container={container_id}", "--format", "{{.Actor.Attributes.exitCode}}"),
     ).lines
     assert set(said) == {"127"}
