@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from bennu.orchestration.actions import Action, RollBack, SetRollout
+from bennu.orchestration.actions import Action, CreateTask, RollBack, SetRollout
 from bennu.orchestration.config import config_in_force, final_watch_ns, is_watched, strategy_in_force
 from bennu.orchestration.evidence import Evidence
 from bennu.orchestration.model import Rollout, Service, SlotKey, Task, UpdateStatus
@@ -35,7 +35,7 @@ from bennu.orchestration.rollout_steps import finish, take
 from bennu.orchestration.seats import Phase, Seat, survey
 from bennu.orchestration.slots import Scene, Slot
 from bennu.orchestration.spec import BlueGreen, Canary, UpdateConfig
-from bennu.orchestration.states import FailureAction, TaskState, UpdateState
+from bennu.orchestration.states import FailureAction, Origin, TaskState, UpdateState
 from bennu.orchestration.watched import advance_blue_green, advance_canary
 
 
@@ -136,6 +136,8 @@ def roll_out(
         elif status is not None and status.state.is_under_way:
             _complete(scene, status, rollout)
         return
+    if _refills(scene, rollout):
+        return  # a slot that counts is coming just now; the next look sees it
     if is_watched(service) and status is not None and status.state.is_under_way:
         _advance_watched(scene, seats, counted, untouched, evidence)
     else:
@@ -144,6 +146,14 @@ def roll_out(
             take(scene, counted, untouched, limit=None)
     if not any(touches_rollout(action) for action in scene.draft.actions):
         _settle(scene, seats, touched)
+
+
+def _refills(scene: Scene, rollout: Rollout) -> bool:
+    """Whether this look fills anew a slot of the rollout that had stopped for good under the version that is left."""
+    made = (
+        action for action in scene.draft.actions if isinstance(action, CreateTask) and action.origin is Origin.CREATE
+    )
+    return any(SlotKey(action.slot, action.node_id or "") in rollout.slots for action in made)
 
 
 def _is_current(service: Service, slots: list[Slot]) -> bool:
