@@ -193,6 +193,7 @@ CREATE = {
 }
 
 
+@pytest.mark.recent_docker
 @pytest.mark.parametrize("line", CREATE.values(), ids=CREATE.keys())
 def test_create_asks_for_what_docker_asks_for(recorder: Recorder, line: str) -> None:
     words = [word.replace("#", " ") for word in line.split(" ")]
@@ -238,6 +239,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.recent_docker
 @pytest.mark.parametrize("line", OTHERS.values(), ids=OTHERS.keys())
 def test_other_commands_ask_for_what_docker_asks_for(recorder: Recorder, line: str) -> None:
     words = [word.replace("#", " ") for word in line.split(" ")]

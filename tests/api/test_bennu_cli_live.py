@@ -88,6 +88,7 @@ def test_both_streams_and_the_exit_code_arrive(cli: Cli, busybox: str) -> None:
     ],
     ids=["not in PATH", "no such path", "a folder", "bad flag", "refused by the daemon", "options that exclude"],
 )
+@pytest.mark.recent_docker
 def test_a_run_that_fails_tells_how(cli: Cli, busybox: str, words: list[str], code: int, text: str) -> None:
     done = run(cli, *words)
     assert done.code == code, done.err
@@ -102,6 +103,7 @@ def test_input_ends_when_it_ends_here(cli: Cli, busybox: str) -> None:
     assert done.code == 0
 
 
+@pytest.mark.recent_docker
 def test_a_container_lives_and_dies_by_its_commands(cli: Cli, busybox: str, name: str) -> None:
     script = "echo one; echo two >&2; exec sleep 1000"
     started = cli("run", "-d", "--network", "none", "--name", name, busybox, "sh", "-c", script)

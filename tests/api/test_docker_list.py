@@ -79,6 +79,7 @@ def test_the_state_of_a_container_through_its_life(docker: Cli, busybox: str) ->
     assert over["FinishedAt"] > over["StartedAt"] == runs["StartedAt"]
 
 
+@pytest.mark.recent_docker
 def test_what_was_asked_is_echoed(docker: Cli, busybox: str) -> None:
     words = ["-e", "A=b", "-l", "x=y", "-w", "/tmp//", "-u", "1:2", "--hostname", "hh", "--stop-signal", "USR1"]
     limits = ["-m", "32m", "--cpus", "0.5", "--pids-limit", "7", "--cap-add", "net_admin", "--restart", "on-failure:3"]
@@ -270,6 +271,7 @@ def test_remove(docker: Cli, busybox: str) -> None:
     assert docker("rm", "-f", "strong").code == 0
 
 
+@pytest.mark.recent_docker
 def test_events_tell_a_life_in_order(docker: Cli, daemon: Daemon, busybox: str) -> None:
     since = str(time.time())
     docker("run", "--name", "narrated", "-l", "color=red", busybox, "true")
@@ -319,6 +321,7 @@ def test_logs(docker: Cli, busybox: str) -> None:
     assert "configured logging driver does not support reading" in docker("logs", "mute", ok=False).err
 
 
+@pytest.mark.recent_docker
 def test_version_and_info_are_readable(docker: Cli) -> None:
     version = json.loads(docker("version", "--format", "json").out)
     assert version["Server"]["ApiVersion"] == "1.47"

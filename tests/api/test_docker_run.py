@@ -67,6 +67,7 @@ def test_what_cannot_be_run_is_126_or_127(docker: Cli, busybox: str, argv: list[
     assert words in said.err
 
 
+@pytest.mark.recent_docker
 def test_a_failed_start_is_remembered_and_can_be_tried_again(docker: Cli, busybox: str) -> None:
     said = docker("run", "--name", "failed", "--network", "none", busybox, "nosuchcmd", ok=False)
     assert said.err.startswith(f"docker: Error response from daemon: {NOT_FOUND}")

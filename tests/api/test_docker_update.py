@@ -106,6 +106,7 @@ def test_stats_of_what_runs_and_of_what_does_not(docker: Cli, client: docker_py.
     assert (still["read"], still["pids_stats"]) == ("0001-01-01T00:00:00Z", {})
 
 
+@pytest.mark.recent_docker
 def test_disk_usage(docker: Cli, daemon: Daemon, busybox: str) -> None:
     docker(
         "run",

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from support.cli import Cli
 from support.daemon import Daemon
 from support.images import import_base
@@ -65,6 +67,7 @@ def test_anonymous_volumes_go_with_their_container_only_when_asked(docker: Cli, 
     assert names(docker) - before == set()
 
 
+@pytest.mark.recent_docker
 def test_prune_takes_anonymous_ones_unless_told_to_take_all(docker: Cli, busybox: str) -> None:
     docker("volume", "create", "named")
     docker("volume", "create", "--label", "keep=1", "labelled")
@@ -79,6 +82,7 @@ def test_prune_takes_anonymous_ones_unless_told_to_take_all(docker: Cli, busybox
     assert docker("volume", "rm", "-f", "labelled").code == 0
 
 
+@pytest.mark.recent_docker
 def test_inspect_shows_dockers_shape(docker: Cli, daemon: Daemon) -> None:
     docker("volume", "create", "--label", "a=b", "shown")
     [shown] = json.loads(docker("volume", "inspect", "shown").out)

@@ -23,6 +23,7 @@ TRANSLATIONS: Final = (
     (re.compile("daemon: failed to create shim"), "daemon: failed to create task for container: failed to create shim"),
     (re.compile(r'(exec: "/etc"): permission denied'), r"\1: is a directory: permission denied"),
     (re.compile(r"open o_path procfd: open \S+: "), ""),
+    (re.compile(r"See 'docker run --help'\.\n"), ""),  # a client of 20.10 says it now and then
     (re.compile(r"Invalid filter "), "invalid filter "),
     (re.compile(r"\b(f[ef]00::)0\t"), r"\1\t"),
 )

@@ -1,5 +1,6 @@
 """Run a command line client, docker's or ours, the way a person does."""
 
+import functools
 import os
 import re
 import shutil
@@ -12,7 +13,10 @@ from pathlib import Path
 
 TIMEOUT_S = 60.0
 # Spoken by newer docker clients on stderr before what the command itself has to say.
-_CHATTER = re.compile(r"(?:DEPRECATED: The legacy builder.*\n(?:[ \t]+\S.*\n)*\n?)")
+_CHATTER = re.compile(
+    r"(?:DEPRECATED: The legacy builder.*\n(?:[ \t]+\S.*\n)*\n?)"
+    r"|(?:time=\S+ level=error msg=\"error waiting for container: context canceled\"\n)"  # old clients, now and then
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,15 @@ def find_docker() -> str | None:
     """The docker command: on PATH, or the one that `./dev setup` unpacked."""
     unpacked = cache_dir() / "docker-cli/usr/bin/docker"
     return shutil.which("docker") or (str(unpacked) if unpacked.exists() else None)
+
+
+@functools.cache
+def docker_version() -> tuple[int, int]:
+    """Of the client; (0, 0) without one."""
+    program = find_docker()
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout if program else ""
+    found = re.search(r"(\d+)\.(\d+)", said)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def cache_dir() -> Path:
