@@ -46,7 +46,7 @@ def run_dockerd() -> Iterator[Cli]:
         assert program, "no docker command"
         cli = Cli(program, client_environment(f"unix://{root}/s", root / "home"), prefix=inside)
         yield cli
-        with contextlib.suppress(AssertionError):  # should it have died since a test asked it last, all below still goes
+        with contextlib.suppress(AssertionError):  # if it died after it was asked last, all below still goes
             remove_containers(cli)
     finally:
         if process is not None:
