@@ -107,6 +107,7 @@ def discard(daemon: Daemon) -> None:
         for one in (*children_of(pid), pid):
             send_kill(one)
     wait_for(lambda: not processes(daemon), what="the daemon's helpers to die")
+    remove_control_groups(set(names_in(daemon.data_root / "containers")))
     for place in reversed(mounts(daemon)):
         subprocess.run(["umount", "--lazy", place], capture_output=True, check=False)
     for table in tables(daemon):
@@ -123,6 +124,13 @@ def thaw(daemon: Daemon) -> None:
         for file, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
             if (path := Path(group, file)).exists():
                 path.write_text(word)
+
+
+def remove_control_groups(ids: set[str]) -> None:
+    for group in control_groups(ids):
+        for folder, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):  # gone, or its last process is still ending
+                Path(folder).rmdir()
 
 
 def remove_networks(daemon: Daemon) -> None:
