@@ -13,7 +13,7 @@ GROUP = "/bennu/c1"
 
 @pytest.fixture
 def v2(tmp_path: Path) -> Cgroups:
-    """A group of version 2, recorded on Linux 6.1."""
+    """A group with files as version 2 has them, written by hand: this was not read off a kernel."""
     (tmp_path / "cgroup.controllers").write_text("cpu io memory pids\n")
     folder = tmp_path / "bennu/c1"
     (folder / "exec-1").mkdir(parents=True)
