@@ -28,7 +28,7 @@ class Nodes:
         self._cluster = cluster
 
     async def list(self, request: web.Request) -> web.Response:
-        self._cluster.cluster  # noqa: B018 - raises outside a swarm
+        self._cluster.state.require_cluster()
         asked = filters(request)
         asked.check(FILTERS)
 
@@ -48,15 +48,15 @@ class Nodes:
         return answer([node_json(row) for row in self._cluster.state.nodes if fits(row)])
 
     async def inspect(self, request: web.Request) -> web.Response:
-        return answer(node_json(self._cluster.find_node(request.match_info["id"])))
+        return answer(node_json(self._cluster.nodes.find(request.match_info["id"])))
 
     async def update(self, request: web.Request) -> web.Response:
         version = read_version(request, "node")
         body = await read_body(request, NodeSpecBody)
         spec = {"Name": body.name, "Labels": body.labels, "Role": body.role, "Availability": body.availability}
-        await self._cluster.update_node(request.match_info["id"], spec, version)
+        await self._cluster.nodes.update(request.match_info["id"], spec, version)
         return empty()
 
     async def remove(self, request: web.Request) -> web.Response:
-        await self._cluster.remove_node(request.match_info["id"], force=flag(request, "force"))
+        await self._cluster.nodes.remove(request.match_info["id"], force=flag(request, "force"))
         return empty()

@@ -13,6 +13,7 @@ from bennu.api.query import filters
 from bennu.api.service_shapes import blob_json
 from bennu.api.swarm import read_version
 from bennu.cluster import Cluster
+from bennu.cluster.blobs import Blobs
 from bennu.cluster.errors import invalid
 from bennu.cluster.records import BlobRow
 from bennu.errors import InvalidParameter, NotImplementedHere
@@ -33,8 +34,8 @@ class BlobBody(Shape):
 
 def routes(cluster: Cluster) -> list[web.RouteDef]:
     found: list[web.RouteDef] = []
-    for kind in ("secret", "config"):
-        api = Blobs(cluster, kind)
+    for blobs in (cluster.secrets, cluster.configs):
+        api, kind = BlobRoutes(blobs), blobs.kind
         found += [
             web.route("GET", f"/{kind}s", api.list),
             web.route("POST", f"/{kind}s/create", api.create),
@@ -45,10 +46,10 @@ def routes(cluster: Cluster) -> list[web.RouteDef]:
     return found
 
 
-class Blobs:
-    def __init__(self, cluster: Cluster, kind: str) -> None:
-        self._cluster = cluster
-        self._kind = kind
+class BlobRoutes:
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._kind = blobs.kind
 
     async def list(self, request: web.Request) -> web.Response:
         asked = filters(request)
@@ -62,13 +63,13 @@ class Blobs:
                 and asked.labels_match(row.labels)
             )
 
-        return answer([blob_json(self._kind, row) for row in self._cluster.blobs(self._kind) if fits(row)])
+        return answer([blob_json(self._kind, row) for row in self._blobs.all() if fits(row)])
 
     async def inspect(self, request: web.Request) -> web.Response:
-        return answer(blob_json(self._kind, self._cluster.find_blob(self._kind, request.match_info["id"])))
+        return answer(blob_json(self._kind, self._blobs.find(request.match_info["id"])))
 
     async def create(self, request: web.Request) -> web.Response:
-        self._cluster.cluster  # noqa: B018 - raises outside a swarm
+        self._blobs.check_active()
         body = await read_body(request, BlobBody)
         if body.driver:
             raise NotImplementedHere(f"{self._kind} drivers are not implemented")
@@ -83,20 +84,20 @@ class Blobs:
         if templating not in ("", "golang"):
             raise NotImplementedHere(f"the templating driver {templating} is not implemented")
         data = decode_data(body.data)
-        row_id = await self._cluster.create_blob(self._kind, body.name, body.labels or {}, data, templating)
+        row_id = await self._blobs.create(body.name, body.labels or {}, data, templating)
         return answer({"ID": row_id}, 201)
 
     async def update(self, request: web.Request) -> web.Response:
-        row = self._cluster.find_blob(self._kind, request.match_info["id"])
+        row = self._blobs.find(request.match_info["id"])
         version = read_version(request, self._kind)
         body = await read_body(request, BlobBody)
         if body.name not in ("", row.name) or (body.data and body.data != row.data):
             raise invalid("only updates to Labels are allowed")
-        await self._cluster.update_blob(self._kind, row.id, body.labels or {}, version)
+        await self._blobs.update(row.id, body.labels or {}, version)
         return empty()
 
     async def remove(self, request: web.Request) -> web.Response:
-        await self._cluster.remove_blob(self._kind, request.match_info["id"])
+        await self._blobs.remove(request.match_info["id"])
         return no_content()
 
 

@@ -32,13 +32,13 @@ class ServiceLogs:
 
     @ends_with_client
     async def of_service(self, request: web.Request) -> web.StreamResponse:
-        service_id = self._cluster.find_service(request.match_info["id"]).id
+        service_id = self._cluster.services.find(request.match_info["id"]).id
         tty = container_spec(self._cluster.state.services.rows[service_id].service.spec.task).tty
         return await Gathering(self._cluster, request, tty).run(lambda row: row.task.service_id == service_id)
 
     @ends_with_client
     async def of_task(self, request: web.Request) -> web.StreamResponse:
-        self._cluster.cluster  # noqa: B018 - raises outside a swarm
+        self._cluster.state.require_cluster()
         task = self._cluster.state.tasks.find(request.match_info["id"], lambda row: row.name, "task")
         tty = container_spec(task.task.spec).tty
         return await Gathering(self._cluster, request, tty).run(lambda row: row.id == task.id)

@@ -41,7 +41,7 @@ class Services:
         self._cluster = cluster
 
     async def list(self, request: web.Request) -> web.Response:
-        self._cluster.cluster  # noqa: B018 - raises outside a swarm
+        self._cluster.state.require_cluster()
         asked = filters(request)
         asked.check(FILTERS)
         wanted = text(request, "status")
@@ -57,20 +57,20 @@ class Services:
         return answer(shown)
 
     async def inspect(self, request: web.Request) -> web.Response:
-        row = self._cluster.find_service(request.match_info["id"])
+        row = self._cluster.services.find(request.match_info["id"])
         return answer(service_json(row, insert_defaults=flag(request, "insertDefaults")))
 
     async def create(self, request: web.Request) -> web.Response:
-        self._cluster.cluster  # noqa: B018
+        self._cluster.state.require_cluster()
         wire = await _read_spec(request)
-        service_id = await self._cluster.create_service(wire, request.headers.get("X-Registry-Auth", ""))
+        service_id = await self._cluster.services.create(wire, request.headers.get("X-Registry-Auth", ""))
         return answer({"ID": service_id, "Warnings": None}, 201)
 
     async def update(self, request: web.Request) -> web.Response:
-        self._cluster.cluster  # noqa: B018
+        self._cluster.state.require_cluster()
         version = read_version(request, "service")
         wire = await _read_spec(request)
-        await self._cluster.update_service(
+        await self._cluster.services.update(
             request.match_info["id"],
             wire,
             version,
@@ -81,7 +81,7 @@ class Services:
         return answer({"Warnings": None})
 
     async def remove(self, request: web.Request) -> web.Response:
-        await self._cluster.remove_service(request.match_info["id"])
+        await self._cluster.services.remove(request.match_info["id"])
         return empty()
 
 

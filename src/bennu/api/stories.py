@@ -64,15 +64,15 @@ class Stories:
         self._cluster = cluster
 
     async def of_service(self, request: web.Request) -> web.Response:
-        self._cluster.cluster  # noqa: B018 - raises outside a swarm
-        service = self._cluster.find_service(request.match_info["id"])
+        self._cluster.state.require_cluster()
+        service = self._cluster.services.find(request.match_info["id"])
         return answer(await self._tell(service, self._cluster.state.tasks_of(service.id)))
 
     async def of_task(self, request: web.Request) -> web.Response:
         """The story of the slot that the task is, or was, in."""
-        self._cluster.cluster  # noqa: B018
+        self._cluster.state.require_cluster()
         task = self._cluster.state.tasks.find(request.match_info["id"], lambda row: row.name, "task")
-        service = self._cluster.find_service(task.task.service_id)
+        service = self._cluster.services.find(task.task.service_id)
         same = [row for row in self._cluster.state.tasks_of(service.id) if slot_name(row) == slot_name(task)]
         return answer(await self._tell(service, same))
 

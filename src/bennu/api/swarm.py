@@ -75,12 +75,12 @@ class Swarm:
         return empty()
 
     async def inspect(self, request: web.Request) -> web.Response:
-        return answer(swarm_json(self._cluster.cluster))
+        return answer(swarm_json(self._cluster.state.require_cluster()))
 
     async def update(self, request: web.Request) -> web.Response:
         version = read_version(request, "swarm")
         spec = await read_body(request, dict[str, Any])
-        await self._cluster.update_swarm(
+        await self._cluster.update(
             spec,
             version,
             worker=flag(request, "rotateWorkerToken"),
@@ -90,10 +90,10 @@ class Swarm:
         return empty()
 
     async def unlock_key(self, request: web.Request) -> web.Response:
-        return answer({"UnlockKey": self._cluster.cluster.unlock_key})
+        return answer({"UnlockKey": self._cluster.state.require_cluster().unlock_key})
 
     async def unlock(self, request: web.Request) -> web.Response:
-        self._cluster.cluster  # noqa: B018 - raises outside a swarm
+        self._cluster.state.require_cluster()
         raise Conflict("swarm is not locked")
 
 

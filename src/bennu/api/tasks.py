@@ -26,14 +26,14 @@ class Tasks:
         self._cluster = cluster
 
     async def list_(self, request: web.Request) -> web.Response:
-        self._cluster.cluster  # noqa: B018 - raises outside a swarm
+        self._cluster.state.require_cluster()
         asked = filters(request)
         asked.check(FILTERS)
         networks = {network.id: network for network in self._cluster.engine.services.networks.all()}
         return answer([task_json(row, networks) for row in self._chosen(asked)])
 
     async def inspect(self, request: web.Request) -> web.Response:
-        self._cluster.cluster  # noqa: B018
+        self._cluster.state.require_cluster()
         row = self._cluster.state.tasks.find(request.match_info["id"], lambda row: row.name, "task")
         networks = {network.id: network for network in self._cluster.engine.services.networks.all()}
         return answer(task_json(row, networks))
@@ -41,8 +41,8 @@ class Tasks:
     def _chosen(self, asked: Filters) -> list[TaskRow]:
         state = self._cluster.state
         desired = {_desired(word) for word in asked.all("desired-state")}
-        nodes = {self._cluster.find_node(ref).id for ref in asked.all("node")}
-        services = {self._cluster.find_service(ref).id for ref in asked.all("service")}
+        nodes = {self._cluster.nodes.find(ref).id for ref in asked.all("node")}
+        services = {self._cluster.services.find(ref).id for ref in asked.all("service")}
         up_to_date = asked.boolean("_up-to-date")
         rows = [row for key in services for row in state.tasks_of(key)] if services else list(state.tasks)
         return [

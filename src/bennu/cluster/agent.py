@@ -10,12 +10,12 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from bennu.cluster.blobs import TaskFiles
 from bennu.cluster.controller import Controller
 from bennu.cluster.manager import Manager
 from bennu.cluster.records import NodeRow, TaskRow
 from bennu.cluster.state import Changed, State
 from bennu.cluster.task_container import TASK_ID_LABEL
+from bennu.cluster.task_files import TaskFiles
 from bennu.cluster.traffic import Traffic
 from bennu.engine.background import Background
 from bennu.engine.container import Container

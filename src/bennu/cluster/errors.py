@@ -51,3 +51,9 @@ def not_found(kind: str, ref: str) -> NotFound:
 
 def not_manager() -> Unavailable:
     return Unavailable(NOT_MANAGER)
+
+
+def check_version(index: int, version: int) -> None:
+    """Raises: BennuError when the client's picture is not the newest."""
+    if index != version:
+        raise unknown("update out of sequence")

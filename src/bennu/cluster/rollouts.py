@@ -73,7 +73,7 @@ class Rollouts:
     async def _change(self, ref: str, change: Callable[[Service, int], Service]) -> None:
         cluster = self._cluster
         async with cluster.state.lock:
-            row = cluster.find_service(ref)
+            row = cluster.services.find(ref)
             assert cluster.manager is not None
             try:
                 service = change(row.service, cluster.manager.now_ns)
@@ -89,7 +89,7 @@ class Rollouts:
             await cluster.state.commit(written)
 
     def find(self, ref: str) -> ServiceRow:
-        return self._cluster.find_service(ref)
+        return self._cluster.services.find(ref)
 
     def waits(self, row: ServiceRow) -> list[Waiting]:
         manager = self._cluster.manager

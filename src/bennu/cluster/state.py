@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 
 from bennu.cluster import codec
-from bennu.cluster.errors import not_found
+from bennu.cluster.errors import not_found, not_manager
 from bennu.cluster.records import BlobRow, ClusterRow, NodeRow, Row, ServiceRow, TaskRow
 from bennu.engine.events import Event, Journal
 from bennu.errors import InvalidParameter
@@ -121,6 +121,13 @@ class State:
     def cluster(self) -> ClusterRow | None:
         """This node's swarm; None when it is in none."""
         return next(iter(self.swarm), None)
+
+    def require_cluster(self) -> ClusterRow:
+        """Raises: Unavailable outside a swarm."""
+        cluster = self.cluster
+        if cluster is None:
+            raise not_manager()
+        return cluster
 
     def tasks_of(self, service_id: str) -> list[TaskRow]:
         rows = self.tasks.rows

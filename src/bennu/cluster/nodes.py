@@ -1,0 +1,111 @@
+"""The nodes of the swarm: what clients do to them, and how this host describes itself."""
+
+import contextlib
+import os
+import socket
+from dataclasses import replace
+from typing import Any
+
+from bennu import __version__
+from bennu.cluster.errors import check_version, precondition
+from bennu.cluster.records import NodeRow
+from bennu.cluster.state import Change, State
+from bennu.cluster.telling import node_event
+from bennu.errors import InvalidParameter
+from bennu.orchestration.model import Node, NodeId, NodeResources
+from bennu.orchestration.states import Availability, NodeState
+
+
+class Nodes:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def find(self, ref: str) -> NodeRow:
+        cluster = self._state.require_cluster()
+        if ref == "self":
+            ref = cluster.node_id
+        return self._state.nodes.find(ref, lambda row: row.node.hostname, "node")
+
+    async def update(self, ref: str, spec: dict[str, Any], version: int) -> None:
+        async with self._state.lock:
+            row = self.find(ref)
+            check_version(row.index, version)
+            if spec.get("Role", "manager") not in ("worker", "manager"):
+                raise InvalidParameter(f'invalid Role: "{spec.get("Role")}"')
+            if spec.get("Role") == "worker":
+                raise precondition("attempting to demote the last manager of the swarm")
+            node = replace(
+                row.node,
+                availability=read_availability(spec.get("Availability", "active")),
+                labels=dict(spec.get("Labels") or {}),
+            )
+            changed = replace(row, node=node, name=spec.get("Name", ""))
+            change = Change(events=[node_event("update", row, changed)])
+            change.put(self._state.nodes, changed)
+            await self._state.commit(change)
+
+    async def remove(self, ref: str, *, force: bool) -> None:
+        row = self.find(ref)
+        if row.node.state is not NodeState.DOWN and not force:
+            raise precondition(f"node {row.id} is not down and can't be removed")
+        raise precondition(
+            f"node {row.id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker "
+            "before removal"
+        )
+
+    async def refresh_own(self) -> None:
+        """The host may have changed while no daemon ran."""
+        row = self._state.nodes.get(self._state.require_cluster().node_id)
+        if row is None:
+            return
+        now = describe_host()
+        node = replace(row.node, hostname=now.hostname, resources=now.resources, architecture=now.architecture)
+        if node != row.node or row.engine_version != __version__:
+            async with self._state.lock:
+                change = Change()
+                change.put(self._state.nodes, replace(row, node=node, engine_version=__version__))
+                await self._state.commit(change)
+
+
+def describe_host() -> Node:
+    """This host, as its agent describes it."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    resources = NodeResources(nano_cpus=(os.cpu_count() or 1) * 10**9, memory_bytes=memory)
+    return Node(
+        id=NodeId(""),
+        hostname=socket.gethostname(),
+        architecture=os.uname().machine,
+        resources=resources,
+        plugins=frozenset(
+            {
+                ("Volume", "local"),
+                ("Network", "bridge"),
+                ("Network", "host"),
+                ("Network", "null"),
+                ("Network", "overlay"),
+                ("Log", "json-file"),
+                ("Log", "local"),
+                ("Log", "none"),
+            }
+        ),
+    )
+
+
+def read_availability(word: str) -> Availability:
+    try:
+        return Availability(word or "active")
+    except ValueError:
+        raise InvalidParameter(f'invalid Availability: "{word}"') from None
+
+
+def read_address(advertise: str) -> str:
+    host = advertise.rpartition(":")[0] if ":" in advertise else advertise
+    return host or _own_address()
+
+
+def _own_address() -> str:
+    """The address this host would use towards others; loopback when it has no route."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+    return "127.0.0.1"

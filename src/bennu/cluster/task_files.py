@@ -1,0 +1,111 @@
+"""Secrets and configs inside tasks: each a file of its own in memory, mounted read-only into the container."""
+
+import asyncio
+import base64
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from bennu.cluster.records import NodeRow, TaskRow
+from bennu.cluster.state import State
+from bennu.cluster.task_container import template_context
+from bennu.cluster.translate import container_spec
+from bennu.cluster.vault import Vault
+from bennu.cluster.wire import FileTarget
+from bennu.errors import BennuError, NotImplementedHere
+from bennu.model import BindOptions, Mount
+from bennu.orchestration.templates import expand
+from bennu.process import run
+
+SECRETS_AT: Final = "/run/secrets"
+ALONE: Final = BindOptions(read_only_non_recursive=True)  # nothing is mounted below a file
+DEFAULT_MODE: Final = 0o444
+TEMPLATING: Final = "golang"
+log = logging.getLogger(__name__)
+
+
+class TaskFiles:
+    """The files of this node's tasks, in a file system that is never written to a disk."""
+
+    def __init__(self, state: State, vault: Vault, root: Path) -> None:
+        self._state = state
+        self._vault = vault
+        self._root = root
+        self._mounting = asyncio.Lock()
+
+    async def provide(self, row: TaskRow, node: NodeRow) -> list[Mount]:
+        """Write what the task is to see; answers the mounts. Idempotent. Raises: BennuError for what is gone."""
+        wanted = self._wanted(row, node)
+        if not wanted:
+            return []
+        await self._mount_memory()
+        folder = self._root / row.id
+        return await asyncio.to_thread(_write_all, folder, wanted)
+
+    async def remove(self, task_id: str) -> None:
+        await asyncio.to_thread(shutil.rmtree, self._root / task_id, True)
+
+    def _wanted(self, row: TaskRow, node: NodeRow) -> list[tuple[str, FileTarget, bytes]]:
+        """(path inside, attributes, content)."""
+        spec = container_spec(row.task.spec)
+        found: list[tuple[str, FileTarget, bytes]] = []
+        for secret in spec.secrets or ():
+            blob = self._state.secrets.get(secret.secret_id)
+            if blob is None:
+                raise BennuError(f"unable to get secret from secret store: secret {secret.secret_id} not found")
+            target = secret.file or FileTarget(name=secret.secret_name)
+            path = target.name if target.name.startswith("/") else f"{SECRETS_AT}/{target.name}"
+            data = self._vault.open(blob.data)
+            found.append((path, target, _expanded(data, blob.templating, row, node)))
+        for config in spec.configs or ():
+            blob = self._state.configs.get(config.config_id)
+            if blob is None:
+                raise BennuError(f"unable to get config from config store: config {config.config_id} not found")
+            target = config.file or FileTarget(name=config.config_name)
+            path = target.name if target.name.startswith("/") else f"/{target.name}"
+            found.append((path, target, _expanded(base64.b64decode(blob.data), blob.templating, row, node)))
+        return found
+
+    async def _mount_memory(self) -> None:
+        async with self._mounting:
+            if self._root.is_mount():
+                return
+            await asyncio.to_thread(self._root.mkdir, 0o700, True, True)
+            done = await run(
+                ["mount", "-t", "tmpfs", "-o", "mode=0700,noexec,nosuid,nodev", "tmpfs", str(self._root)], timeout_s=10
+            )
+            if done.exit_code != 0:
+                words = done.stderr.decode(errors="replace").strip()
+                raise BennuError(f"cannot keep secrets in memory at {self._root}: {words}")
+
+    async def close(self) -> None:
+        """The node left its swarm: the memory is given back."""
+        if self._root.is_mount():
+            await run(["umount", "-l", str(self._root)], timeout_s=10)
+
+
+def _expanded(data: bytes, templating: str, row: TaskRow, node: NodeRow) -> bytes:
+    if not templating:
+        return data
+    if templating != TEMPLATING:
+        raise NotImplementedHere(f"the templating driver {templating} is not implemented")
+    return expand(data.decode(errors="surrogateescape"), template_context(row, node)).encode(errors="surrogateescape")
+
+
+def _write_all(folder: Path, wanted: list[tuple[str, FileTarget, bytes]]) -> list[Mount]:
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    mounts = []
+    for number, (target, attributes, data) in enumerate(wanted):
+        path = folder / str(number)
+        if not path.exists() or path.read_bytes() != data:
+            path.write_bytes(data)
+        os.chown(path, _number(attributes.uid), _number(attributes.gid))
+        path.chmod(attributes.mode or DEFAULT_MODE)
+        mounts.append(Mount(type="bind", source=str(path), target=target, read_only=True, bind_options=ALONE))
+    return mounts
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
