@@ -14,7 +14,7 @@ def test_diff_tells_added_modified_and_deleted(cli: Cli, busybox: str) -> None:
 
 
 def test_diff_of_a_container_that_changed_nothing_is_empty(cli: Cli, busybox: str) -> None:
-    cli("create", "--name", "df0", busybox, "true")
+    cli("run", "--name", "df0", busybox, "true")
     assert cli("diff", "df0").out == ""
 
 

@@ -29,5 +29,20 @@ def test_added_modified_and_deleted_are_told_apart(tmp_path: Path) -> None:
     ]
 
 
+def test_what_the_engine_put_into_the_root_is_no_change(tmp_path: Path) -> None:
+    upper, image = tmp_path / "upper", tmp_path / "image"
+    for folder in (upper / "etc", image / "etc"):
+        folder.mkdir(parents=True)
+    for name in (".dockerenv", "etc/hostname", "etc/hosts", "etc/resolv.conf"):
+        (upper / name).touch()
+    (upper / "proc").mkdir()
+    assert read_changes(upper, [image]) == []
+    (upper / "etc/own").touch()
+    assert read_changes(upper, [image]) == [("/etc", MODIFIED), ("/etc/own", ADDED)]
+    (upper / "etc/own").unlink()
+    (upper / "etc").chmod(0o700)
+    assert read_changes(upper, [image]) == [("/etc", MODIFIED)]
+
+
 def test_a_container_that_never_ran_has_changed_nothing(tmp_path: Path) -> None:
     assert read_changes(tmp_path / "absent", []) == []
