@@ -15,7 +15,6 @@ from support.cli import Cli
 from support.load import Load, Result
 from support.waiting import wait_for
 
-SERVER = images.EXAMPLES.parent / "tests/support/programs/keeping_server.py"
 RATE = 1000
 TASKS = 10
 WRK_S = 5
@@ -26,6 +25,7 @@ def roll_out(engines: Sequence[Engine], rounds: int) -> list[Row]:
     """Requests only through Bennu: dockerd's mesh needs IPVS, which many kernels of test machines lack."""
     ours = engines[0]
     images.import_base(ours.cli, "python")
+    images.build_example(ours.cli, "webserver", "webserver:v1")
     rows: list[Row] = []
     with swarm_of_one(ours.cli):
         rows += lose_requests(ours)
@@ -123,7 +123,7 @@ def updates(cli: Cli, rounds: int) -> Iterator[float]:
 @contextmanager
 def serving(cli: Cli, replicas: int, port: int) -> Iterator[None]:
     options = ("--name=bench", f"--replicas={replicas}", f"-p={port}:8000", "--env=VERSION=1")
-    cli("service", "create", *QUICK, *options, "python", "python3", "-c", SERVER.read_text())
+    cli("service", "create", *QUICK, *options, "webserver:v1")
     try:
         wait_for(lambda: running(cli) == replicas, timeout_s=30, what="the service")
         yield

@@ -6,9 +6,8 @@ The server is the story's: it has no health check and dies of SIGTERM at once.
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from support.daemon import Daemon
 from support.load import Load, Result
 from support.waiting import wait_for
 
-SERVER = Path(__file__).parents[1] / "support/programs/keeping_server.py"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 ONE, TWO = "You are using version 1\n", "You are using version 2\n"
 QUICK = ("--update-monitor=200ms", "--rollback-monitor=200ms")
@@ -96,13 +94,11 @@ class Service:
 
 
 @contextmanager
-def served(
-    daemon: Daemon, name: str, *options: str, image: str = "webserver:v1", command: Sequence[str] = ()
-) -> Iterator[Service]:
+def served(daemon: Daemon, name: str, *options: str) -> Iterator[Service]:
     port = free_port()
     daemon.docker(
         "service", "create", "-d", "--no-resolve-image", f"--name={name}", "--replicas=2", f"-p={port}:8000",
-        *QUICK, *options, image, *command,
+        *QUICK, *options, "webserver:v1",
     )  # fmt: skip
     service = Service(daemon, name, port)
     try:
@@ -225,31 +221,22 @@ def test_a_canary_that_crashes_rolls_back_and_only_its_own_requests_suffer(web: 
     assert result.failed < result.requests / 5, result.failures
 
 
-@pytest.fixture
-def keeping(swarm: Daemon) -> Iterator[Service]:
-    """A server that keeps its connections, and answers `/slow` after 3 s."""
-    command = ("-c", SERVER.read_text())
-    options = ("--env=VERSION=1", "--label=bennu.drain.deadline=5s")
-    with served(swarm, "keeping", *options, image="python:latest", command=("python3", *command)) as service:
-        yield service
-
-
-def test_connections_that_are_kept_move_to_the_new_version(keeping: Service) -> None:
+def test_connections_that_are_kept_move_to_the_new_version(web: Service) -> None:
     def act() -> None:
-        keeping.update("--env-add=VERSION=2")
-        keeping.wait_state("completed")
+        web.update("--image=webserver:v2", "--label-add=bennu.drain.deadline=2s")
+        web.wait_state("completed")
 
-    result = under_load(keeping, act, keep_alive=True, workers=8)
+    result = under_load(web, act, keep_alive=True, workers=8)
     assert_nothing_dropped(result, versions={ONE, TWO})
     assert result.connections < result.requests / 4
 
 
-def test_a_slow_request_in_flight_at_the_switch_completes(keeping: Service) -> None:
+def test_a_slow_request_in_flight_at_the_switch_completes(web: Service) -> None:
     def act() -> None:
-        keeping.update("--env-add=VERSION=2")
-        keeping.wait_state("completed")
+        web.update("--image=webserver:v2")
+        web.wait_state("completed")
 
-    result = under_load(keeping, act, workers=4, rate=100, path="/slow")
+    result = under_load(web, act, workers=4, rate=100, path="/slow")
     assert result.failed == 0, result.failures
     assert set(result.answers) == {ONE, TWO}
     assert result.slowest_s < 6

@@ -10,8 +10,8 @@ more over a new one, as every browser does; what happens to a request over a new
 """
 
 import asyncio
-import contextlib
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -127,19 +127,19 @@ class Generator:
 
 
 class Link:
-    """One connection at a time."""
+    """One connection at a time. Plain sockets: asyncio's streams would cost more than the server under test."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._socket: socket.socket | None = None
         self.connected = 0
         self.repeated = 0
 
     async def ask(self, request: bytes) -> str:
         """The body of the answer. Raises: OSError, EOFError."""
-        if self._streams is not None:
+        if self._socket is not None:
             try:
-                return await self._ask(*self._streams, request)
+                return await self._ask(self._socket, request)
             except asyncio.IncompleteReadError as error:
                 if error.partial:
                     raise
@@ -147,26 +147,40 @@ class Link:
                 pass
             self.repeated += 1
         self.close()
-        self._streams = await asyncio.open_connection(*self._address)
+        self._socket = socket.socket()
+        self._socket.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(self._socket, self._address)
         self.connected += 1
-        return await self._ask(*self._streams, request)
+        return await self._ask(self._socket, request)
 
-    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> str:
-        writer.write(request)
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    async def _ask(self, sock: socket.socket, request: bytes) -> str:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(sock, request)
+        answer = b""
+        while (end := end_of(answer)) is None or len(answer) < end:
+            more = await loop.sock_recv(sock, 65536)
+            if not more:
+                raise asyncio.IncompleteReadError(answer, end)
+            answer += more
+        head, _, body = answer[:end].decode().partition("\r\n\r\n")
         if " 200 " not in head.split("\r\n", 1)[0]:
             raise OSError(f"answered {head[:40]!r}")
-        length = int(head.split("content-length:", 1)[1].split("\r\n", 1)[0])
-        body = await reader.readexactly(length)
-        if "connection: close" in head or head.startswith("http/1.0"):
+        if "connection: close" in head.lower():
             self.close()
-        return body.decode()
+        return body
 
     def close(self) -> None:
-        if self._streams is not None:
-            with contextlib.suppress(OSError):
-                self._streams[1].close()
-            self._streams = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def end_of(answer: bytes) -> int | None:
+    """How many bytes an answer has, head and body; None while its head is not there."""
+    head, found, _ = answer.partition(b"\r\n\r\n")
+    if not found:
+        return None
+    return len(head) + 4 + int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
 
 
 if __name__ == "__main__":

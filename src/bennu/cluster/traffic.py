@@ -268,8 +268,11 @@ class Serving:
         return [port.target for port in self._ports if port.protocol == "tcp"]
 
     def _label_ns(self, name: str, default_ns: int) -> int:
-        """A duration from a label of the container or the service."""
-        labels = dict(self._controller.row.service_labels) | dict(self._container.record.config.labels or {})
+        """A duration from a label of the container, or of the service as it is now: who changes it means this task."""
+        row = self._controller.row
+        service = self._traffic.state.services.get(row.task.service_id)
+        of_service = service.labels if service else row.service_labels
+        labels = dict(of_service) | dict(self._container.record.config.labels or {})
         text = labels.get(name, "")
         try:
             return parse_duration(text) if text else default_ns
