@@ -14,7 +14,7 @@ from pathlib import Path
 
 import bennu.engine.engine as engine_module
 from bennu.daemon import main
-from bennu.store import Entry, Store, Transaction, open_sqlite
+from bennu.store import Store, Transaction, open_sqlite
 
 
 class FaultyStore:
@@ -25,14 +25,8 @@ class FaultyStore:
         self._left = fatal
         self._moment = moment
 
-    async def read(self, key: str) -> Entry | None:
-        return await self._inner.read(key)
-
-    async def read_prefix(self, prefix: str, *, after: str = "", limit: int = 0) -> list[Entry]:
-        return await self._inner.read_prefix(prefix, after=after, limit=limit)
-
-    async def count_prefix(self, prefix: str) -> int:
-        return await self._inner.count_prefix(prefix)
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
 
     async def commit(self, transaction: Transaction) -> int:
         self._left -= 1

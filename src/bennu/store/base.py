@@ -1,18 +1,29 @@
-"""Durable state: keys, revisions and transactions, shaped like etcd so that a cluster can use etcd itself.
+"""Durable state: keys, revisions, transactions, watches and leases, shaped like etcd so that a cluster can use etcd.
 
 Keys are `/`-separated text, values are bytes. Each committed transaction is one revision; a key remembers the
 revision of its last change. Nothing is acknowledged before it is on disk.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NewType, Protocol
 
-from bennu.errors import Conflict
+from bennu.errors import BennuError, Conflict, NotFound
+
+LeaseId = NewType("LeaseId", int)
+NO_LEASE = LeaseId(0)
 
 
 class CompareFailed(Conflict):
     """A key was not at the revision the transaction required; nothing was written."""
+
+
+class LeaseLost(NotFound):
+    """The lease was revoked, ran out, or never was; nothing was written."""
+
+
+class Compacted(BennuError):
+    """What followed this revision is not kept any more: take a snapshot and watch on from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +36,20 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All entries under a prefix, in order of their keys, as they stood at one revision of the store."""
+
+    revision: int
+    entries: list[Entry]
+
+
+@dataclass(frozen=True, slots=True)
 class Put:
+    """A key with a lease vanishes with it; a later put without one keeps the key for good."""
+
     key: str
     value: bytes
+    lease: LeaseId = NO_LEASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +75,14 @@ class Transaction:
     compares: Sequence[Compare] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one transaction did to the keys under a prefix: each key as it was left; None: it is gone."""
+
+    revision: int
+    values: dict[str, bytes | None]
+
+
 class Store(Protocol):
     """What the engine and the cluster ask of durable state."""
 
@@ -62,6 +92,10 @@ class Store(Protocol):
         """Entries under `prefix` in order of their keys; only keys greater than `after`; 0 = no limit."""
         ...
 
+    async def snapshot(self, prefix: str) -> Snapshot:
+        """Where a watch begins: `watch(prefix, after=snapshot.revision)` tells all that it does not show."""
+        ...
+
     async def count_prefix(self, prefix: str) -> int:
         """How many keys there are under `prefix`."""
         ...
@@ -69,7 +103,31 @@ class Store(Protocol):
     async def commit(self, transaction: Transaction) -> int:
         """Write it durably and answer its revision.
 
-        Raises: CompareFailed (nothing written); Unavailable with the reason, when the disk refuses (nothing written).
-        A cancellation does not undo: the write may or may not have happened.
+        Raises: CompareFailed, LeaseLost (nothing written); Unavailable with the reason, when the disk refuses
+        (nothing written). A cancellation does not undo: the write may or may not have happened.
         """
+        ...
+
+    def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Changes, None]:
+        """Every transaction later than revision `after` that changed keys under `prefix`, in order, without end.
+
+        Resumable: whoever goes on with `after` the last revision it was told misses nothing and hears nothing twice.
+        Raises: Compacted, when `after` lies before what is kept.
+        """
+        ...
+
+    async def grant(self, ttl_ns: int) -> LeaseId:
+        """A lease that ends `ttl_ns` after its last sign of life, and takes its keys with it.
+
+        It outlives the store's own restart, and then has its whole time again: the store judges only the silence that
+        it was there to hear. Raises: Unavailable.
+        """
+        ...
+
+    def keep_alive(self, lease: LeaseId) -> None:
+        """A sign of life; costs no write. Raises: LeaseLost."""
+        ...
+
+    async def revoke(self, lease: LeaseId) -> None:
+        """End it now; its keys go in one transaction. Raises: LeaseLost, Unavailable."""
         ...

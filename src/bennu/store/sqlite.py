@@ -1,34 +1,54 @@
 """The store on one machine: SQLite in WAL mode, one writer thread, group commit.
 
 Commits that arrive while the disk is busy are written together in one SQLite transaction, hence one fsync; a
-member of the group that fails is undone alone (savepoint). Readers use a connection of their own.
+member of the group that fails is undone alone: it is refused before it writes. Readers use a connection of their own.
 """
 
 import asyncio
 import contextlib
 import queue
+import secrets
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from bennu.errors import Unavailable
-from bennu.store.base import Compare, CompareFailed, Delete, Entry, Put, Transaction
+from bennu.errors import BennuError, Unavailable
+from bennu.store.base import (
+    NO_LEASE,
+    Changes,
+    Compare,
+    CompareFailed,
+    Entry,
+    LeaseId,
+    LeaseLost,
+    Put,
+    Snapshot,
+    Transaction,
+)
+from bennu.store.history import History
+from bennu.store.leases import Leases
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS kv (key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS kv (key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL,
+                               lease INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leases (lease INTEGER PRIMARY KEY, ttl_ns INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 INSERT OR IGNORE INTO meta VALUES ('revision', 0);
 """
+BEFORE_LEASES = "ALTER TABLE kv ADD COLUMN lease INTEGER NOT NULL DEFAULT 0"
+LEASED = "CREATE INDEX IF NOT EXISTS leased ON kv (lease) WHERE lease != 0"
 PREFIX_END = "\U0010ffff"
+RETRY_NS = 10**9  # before an end of leases that the disk refused is tried again
 
 
 @dataclass(slots=True)
 class _Job:
-    transaction: Transaction
-    done: Future[int]
+    write: Callable[[], int]  # in the writer's thread, within the group's transaction; raises BennuError to refuse
+    then: Callable[[], None] = lambda: None  # once it is on disk, before anybody hears of it
+    done: "Future[int]" = field(default_factory=Future)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -48,10 +68,16 @@ class SqliteStore:
         path.chmod(0o600)
         self._writer = _connect(path)
         self._writer.executescript(SCHEMA)
+        if not any(row[1] == "lease" for row in self._writer.execute("PRAGMA table_info(kv)")):
+            self._writer.execute(BEFORE_LEASES)
+        self._writer.execute(LEASED)
         self._reader = _connect(path)
         self._read_lock = threading.Lock()
         row = self._writer.execute("SELECT number FROM meta WHERE name = 'revision'").fetchone()
         self._revision: int = row[0]
+        self._history = History(self._revision)
+        self._unseen: list[Changes] = []  # of the group that is being written
+        self._leases = Leases(dict(self._writer.execute("SELECT lease, ttl_ns FROM leases").fetchall()))
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_jobs, name="store-writer", daemon=True)
         self._thread.start()
@@ -66,13 +92,28 @@ class SqliteStore:
             self._select, condition, (prefix, prefix + PREFIX_END, after, limit if limit > 0 else -1)
         )
 
+    async def snapshot(self, prefix: str) -> Snapshot:
+        return await asyncio.to_thread(self._snapshot, prefix)
+
     async def count_prefix(self, prefix: str) -> int:
         return await asyncio.to_thread(self._count, prefix)
 
     async def commit(self, transaction: Transaction) -> int:
-        job = _Job(transaction, Future())
-        self._jobs.put(job)
-        return await asyncio.wrap_future(job.done)
+        return await self._do(_Job(lambda: self._write_one(transaction)))
+
+    def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Changes, None]:
+        return self._history.follow(prefix, after)
+
+    async def grant(self, ttl_ns: int) -> LeaseId:
+        lease = LeaseId(secrets.randbits(62) | 1)
+        await self._do(_Job(lambda: self._write_lease(lease, ttl_ns), lambda: self._leases.begin(lease, ttl_ns)))
+        return lease
+
+    def keep_alive(self, lease: LeaseId) -> None:
+        self._leases.keep_alive(lease)
+
+    async def revoke(self, lease: LeaseId) -> None:
+        await self._do(self._ending(lease))
 
     def close(self) -> None:
         """Write what is queued, then close. No commit may follow."""
@@ -81,10 +122,23 @@ class SqliteStore:
         self._writer.close()
         self._reader.close()
 
+    # --- reading ------------------------------------------------------------------------------------------------
+
     def _select(self, condition: str, arguments: tuple[str | int, ...]) -> list[Entry]:
         with self._read_lock:
             rows = self._reader.execute(f"SELECT key, value, revision FROM kv {condition}", arguments).fetchall()
         return [Entry(*row) for row in rows]
+
+    def _snapshot(self, prefix: str) -> Snapshot:
+        query = "SELECT key, value, revision FROM kv WHERE key >= ? AND key < ? ORDER BY key"
+        with self._read_lock:
+            self._reader.execute("BEGIN")
+            try:
+                (revision,) = self._reader.execute("SELECT number FROM meta WHERE name = 'revision'").fetchone()
+                rows = self._reader.execute(query, (prefix, prefix + PREFIX_END)).fetchall()
+            finally:
+                self._reader.execute("COMMIT")
+        return Snapshot(revision, [Entry(*row) for row in rows])
 
     def _count(self, prefix: str) -> int:
         query = "SELECT COUNT(*) FROM kv WHERE key >= ? AND key < ?"
@@ -92,58 +146,115 @@ class SqliteStore:
             row = self._reader.execute(query, (prefix, prefix + PREFIX_END)).fetchone()
         return int(row[0])
 
+    # --- writing: the writer's thread ---------------------------------------------------------------------------
+
+    async def _do(self, job: _Job) -> int:
+        self._jobs.put(job)
+        return await asyncio.wrap_future(job.done)
+
     def _write_jobs(self) -> None:
-        while (first := self._jobs.get()) is not None:
-            group = [first]
-            last = False
-            while not self._jobs.empty():
+        while True:
+            try:
+                first = self._jobs.get(timeout=self._leases.seconds_to_next_end())
+            except queue.Empty:
+                self._end_leases()
+                continue
+            group = [] if first is None else [first]
+            last = first is None
+            while not last and not self._jobs.empty():
                 job = self._jobs.get()
                 if job is None:
                     last = True
-                    break
-                group.append(job)
-            self._write_group(group)
+                else:
+                    group.append(job)
+            if group:
+                self._write_group(group)
             if last:
                 return
+            self._end_leases()
+
+    def _end_leases(self) -> None:
+        for lease in self._leases.take_ended():
+            job = self._ending(lease)
+            self._write_group([job])
+            if isinstance(job.done.exception(), Unavailable):
+                self._leases.postpone(lease, RETRY_NS)
+
+    def _ending(self, lease: LeaseId) -> _Job:
+        return _Job(lambda: self._end_lease(lease), lambda: self._leases.end(lease))
 
     def _write_group(self, group: list[_Job]) -> None:
         before = self._revision
-        outcomes: list[int | Exception] = []
+        outcomes: list[int | BennuError] = []
+        self._unseen = []
         try:
             self._writer.execute("BEGIN IMMEDIATE")
-            outcomes = [self._write_one(job.transaction) for job in group]
+            outcomes = [_outcome(job) for job in group]
             self._writer.execute("UPDATE meta SET number = ? WHERE name = 'revision'", (self._revision,))
             self._writer.execute("COMMIT")
         except sqlite3.Error as error:
             self._revision = before
+            self._unseen = []
             with contextlib.suppress(sqlite3.Error):
                 self._writer.execute("ROLLBACK")
             outcomes = [Unavailable(f"cannot write state: {error}") for _ in group]
+        self._history.add(self._unseen)
         for job, outcome in zip(group, outcomes, strict=True):
+            if isinstance(outcome, int):
+                job.then()
             if job.done.cancelled():
                 continue
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, BennuError):
                 job.done.set_exception(outcome)
             else:
                 job.done.set_result(outcome)
 
-    def _write_one(self, transaction: Transaction) -> int | Exception:
+    def _write_one(self, transaction: Transaction) -> int:
         for compare in transaction.compares:
             if not self._holds(compare):
-                return CompareFailed(f"{compare.key} has changed meanwhile")
+                raise CompareFailed(f"{compare.key} has changed meanwhile")
+        for write in transaction.writes:
+            if isinstance(write, Put) and write.lease != NO_LEASE:
+                self._check_lease(write.lease)
         self._revision += 1
+        values: dict[str, bytes | None] = {}
         for write in transaction.writes:
             if isinstance(write, Put):
-                self._writer.execute(
-                    "INSERT OR REPLACE INTO kv VALUES (?, ?, ?)", (write.key, write.value, self._revision)
-                )
-            elif isinstance(write, Delete):
-                self._writer.execute("DELETE FROM kv WHERE key = ?", (write.key,))
+                row = (write.key, write.value, self._revision, write.lease)
+                self._writer.execute("INSERT OR REPLACE INTO kv VALUES (?, ?, ?, ?)", row)
+                values[write.key] = write.value
+            elif self._writer.execute("DELETE FROM kv WHERE key = ?", (write.key,)).rowcount:
+                values[write.key] = None
+        self._unseen.append(Changes(self._revision, values))
         return self._revision
 
     def _holds(self, compare: Compare) -> bool:
         row = self._writer.execute("SELECT revision FROM kv WHERE key = ?", (compare.key,)).fetchone()
         return (row[0] if row else 0) == compare.revision
+
+    def _check_lease(self, lease: LeaseId) -> None:
+        if self._writer.execute("SELECT 1 FROM leases WHERE lease = ?", (lease,)).fetchone() is None:
+            raise LeaseLost(f"lease {lease:x} has ended")
+
+    def _write_lease(self, lease: LeaseId, ttl_ns: int) -> int:
+        self._writer.execute("INSERT INTO leases VALUES (?, ?)", (lease, ttl_ns))
+        return self._revision
+
+    def _end_lease(self, lease: LeaseId) -> int:
+        self._check_lease(lease)
+        self._revision += 1
+        keys = [row[0] for row in self._writer.execute("SELECT key FROM kv WHERE lease = ? AND lease != 0", (lease,))]
+        self._writer.executemany("DELETE FROM kv WHERE key = ?", [(key,) for key in keys])
+        self._writer.execute("DELETE FROM leases WHERE lease = ?", (lease,))
+        self._unseen.append(Changes(self._revision, dict.fromkeys(keys)))
+        return self._revision
+
+
+def _outcome(job: _Job) -> int | BennuError:
+    try:
+        return job.write()
+    except BennuError as refusal:
+        return refusal
 
 
 @contextlib.asynccontextmanager
