@@ -121,6 +121,20 @@ def test_services_outlive_a_killed_daemon_and_no_task_is_replaced(node: SwarmNod
     assert {task["ID"] for task in before[1:]} < after
 
 
+@pytest.mark.slow
+def test_a_daemon_that_stood_still_finds_its_node_alive_and_replaces_nothing(node: SwarmNode) -> None:
+    node.docker("swarm", "update", "--dispatcher-heartbeat", "1s")
+    node.create("still", "--replicas", "2", "busybox", "sleep", "1000")
+    before = {task["ID"] for task in node.wait_running("still", 2)}
+    time.sleep(1.5)
+    os.kill(node.daemon.pid, signal.SIGSTOP)
+    time.sleep(5)
+    os.kill(node.daemon.pid, signal.SIGCONT)
+    time.sleep(2)
+    assert {task["ID"] for task in node.tasks("still")} == before
+    assert node.docker("node", "ls", "--format", "{{.Status}}").lines == ["Ready"]
+
+
 def test_a_killed_daemon_finishes_a_removal(node: SwarmNode) -> None:
     node.create("s", "--replicas=3", *SLEEPER)  # sleep as PID 1 ignores SIGTERM: stopping takes its grace period
     node.wait_running("s", 3)

@@ -24,7 +24,6 @@ from bennu.errors import BennuError, NotFound
 from bennu.lifecycle.death import Asker
 from bennu.orchestration.states import TaskState
 
-HEARTBEAT_S: Final = 5.0
 STARTS_AT_ONCE: Final = 8
 log = logging.getLogger(__name__)
 
@@ -57,7 +56,6 @@ class Agent:
         try:
             async with self._work:
                 self._take_up()
-                self._work.create_task(self._beat(), name="heartbeat")
                 await self._follow_containers()
         finally:
             self.state.watchers.remove(self._on_change)
@@ -73,11 +71,6 @@ class Agent:
             self._consider(row)
         # What served before the daemon's death and is no task any more serves no longer.
         self._work.create_task(self.traffic.keep_only(set(self.state.tasks.rows)), name="clear ingress")
-
-    async def _beat(self) -> None:
-        while True:
-            self.manager.hear(self.node_id)
-            await asyncio.sleep(HEARTBEAT_S)
 
     async def _follow_containers(self) -> None:
         """Wake the task whose container something happened to."""

@@ -18,12 +18,13 @@ from bennu.cluster.agent import Agent
 from bennu.cluster.blobs import Blobs
 from bennu.cluster.errors import ALREADY_PART, LEAVE_LAST, NOT_PART, check_version
 from bennu.cluster.ids import base36, new_id
+from bennu.cluster.liveness import Pulse
 from bennu.cluster.manager import Manager
 from bennu.cluster.nodes import Nodes, describe_host, read_address, read_availability
 from bennu.cluster.records import ClusterRow, NodeRow
 from bennu.cluster.service_networks import ServiceNetworks
 from bennu.cluster.services import Services
-from bennu.cluster.state import Change, State
+from bennu.cluster.state import Change, State, open_state
 from bennu.cluster.swarm_spec import complete_swarm_spec
 from bennu.cluster.task_files import TaskFiles
 from bennu.cluster.telling import node_event
@@ -40,10 +41,10 @@ from bennu.orchestration.states import Role
 class Cluster:
     """Made by `open_cluster`. Outside a swarm every verb but `init` raises Unavailable."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, state: State) -> None:
         services = engine.services
         self.engine = engine
-        self.state = State(services.store, services.journal)
+        self.state = state
         self._vault = Vault(services.data_root / "swarm.key")
         networks = ServiceNetworks(engine, self.state)
         self.nodes = Nodes(self.state)
@@ -59,7 +60,6 @@ class Cluster:
         services.networks.before_removal = networks.before_removal
 
     async def open(self) -> None:
-        await self.state.open()
         if self.state.cluster is not None:
             await self.nodes.refresh_own()
             await self._begin()
@@ -77,8 +77,10 @@ class Cluster:
         cluster = self.state.require_cluster()
         self.manager = Manager(self.state)
         agent = Agent(self.engine, self.state, self.manager, self._traffic, self._files, cluster.node_id)
-        self.manager.hear(cluster.node_id)
+        pulse = Pulse(self.state, cluster.node_id)
+        await pulse.begin()
         self._runners = Background()
+        self._runners.create_task(pulse.run(), name="heartbeat")
         witness = Witness(self.engine, self.state, self.manager)
         self._runners.create_task(self.manager.run(), name="manager")
         self._runners.create_task(witness.run(), name="witness")
@@ -131,6 +133,7 @@ class Cluster:
                 subnet_size=subnet_size or 24,
                 data_path_port=data_path_port or 4789,
                 history_limit=full["Orchestration"]["TaskHistoryRetentionLimit"],
+                heartbeat_ns=full["Dispatcher"]["HeartbeatPeriod"],
             )
             async with self.state.lock:
                 change = Change()
@@ -181,6 +184,7 @@ class Cluster:
                 cluster,
                 spec=msgspec.json.encode(full).decode(),
                 history_limit=full["Orchestration"]["TaskHistoryRetentionLimit"],
+                heartbeat_ns=full["Dispatcher"]["HeartbeatPeriod"],
                 worker_secret=new_id() if worker else cluster.worker_secret,
                 manager_secret=new_id() if manager else cluster.manager_secret,
             )
@@ -198,9 +202,10 @@ class Cluster:
 @contextlib.asynccontextmanager
 async def open_cluster(engine: Engine) -> AsyncIterator[Cluster]:
     """Take up the swarm this node is in, if it is in one; on leaving, tasks live on."""
-    cluster = Cluster(engine)
-    await cluster.open()
-    try:
-        yield cluster
-    finally:
-        await cluster.close()
+    async with open_state(engine.services.store, engine.services.journal) as state:
+        cluster = Cluster(engine, state)
+        await cluster.open()
+        try:
+            yield cluster
+        finally:
+            await cluster.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bennu.cluster.ids import new_id
-from bennu.cluster.records import Attachment, BoundPort, NodeRow, ServiceRow, TaskRow
+from bennu.cluster.records import AliveRow, Attachment, BoundPort, NodeRow, ServiceRow, TaskRow
 from bennu.cluster.state import Change, Changed, State
 from bennu.cluster.telling import service_event
 from bennu.errors import BennuError
@@ -79,7 +79,6 @@ class Manager:
         self._dirty_nodes: dict[str, None] = {}
         self._wakes: dict[str, int] = {}
         self._changed = asyncio.Event()
-        self._heard: dict[str, int] = {}
         self._judged: dict[str, int] = {}  # the index of each node's row when it was last compared with its tasks
         self.waits: dict[str, tuple[Wait, ...]] = {}  # by service: what stands in the way, from the last quiet look
         self.testify: Callable[[Service, list[Task], int], Evidence | None] = lambda service, tasks, now_ns: None
@@ -92,7 +91,6 @@ class Manager:
             monotonic_ns=time.monotonic_ns(),
             newest_stored_ns=self._state.newest_instant_ns(),
         )
-        self._since_ns = self.now_ns
         self._rebuild_fleet()
         for service_id in self._state.service_ids():
             self._dirty[service_id] = None
@@ -117,14 +115,6 @@ class Manager:
         self._reports.append((task_id, report, facts))
         self._changed.set()
 
-    def hear(self, node_id: str) -> None:
-        """A heartbeat."""
-        self._heard[node_id] = self.now_ns
-        row = self._state.nodes.get(node_id)
-        if row is not None and row.node.state is not NodeState.READY:
-            self._dirty_nodes[node_id] = None
-            self._changed.set()
-
     def look_again(self, service_id: str) -> None:
         """Something was seen that is not stored and may matter to a rollout."""
         self._dirty[service_id] = None
@@ -147,6 +137,8 @@ class Manager:
                         self._fleet.drop_node(node.id)
                     else:
                         self._fleet.put_node(node)
+                    self._dirty_nodes[item.row_id] = None
+                case AliveRow():
                     self._dirty_nodes[item.row_id] = None
         if self._dirty or self._dirty_nodes:
             self._changed.set()
@@ -221,15 +213,16 @@ class Manager:
             for action in orphan_tasks(None, held, now_ns=now_ns).actions:
                 self._apply(work, action, "")
             return
-        plan = decide_node(row.node, heard_ns=self._heard.get(node_id), manager_since_ns=self._since_ns, now_ns=now_ns)
         node = row.node
-        for action in plan.actions:
+        for action in decide_node(node, is_alive=node_id in self._state.alive.rows).actions:
             if isinstance(action, SetNodeState):
                 node = apply_to_node(node, action, now_ns=now_ns)
         if node != row.node:
             work.nodes[node.id] = node
             work.change.put(self._state.nodes, replace(row, node=node))
             self._dirty |= dict.fromkeys(self._state.service_ids())
+        if node.state is NodeState.DOWN:
+            self._give_up_later(work, node)
         if self._judged.get(node_id) != row.index:
             self._judged[node_id] = row.index
             services = {ServiceId(item.id): item.service for item in self._state.services}
@@ -237,8 +230,15 @@ class Manager:
             for action in enforce(node, held, services).actions:
                 self._apply(work, action, "")
             self._dirty |= dict.fromkeys(self._state.service_ids())
+
+    def _give_up_later(self, work: Round, node: Node) -> None:
+        """What a silent node held is given up after a day."""
+        held = [row.task for row in self._state.tasks if row.task.node_id == node.id]
+        plan = orphan_tasks(node, held, now_ns=self.now_ns)
+        for action in plan.actions:
+            self._apply(work, action, "")
         if plan.wake_at_ns is not None:
-            self._wakes[node_id] = plan.wake_at_ns
+            self._wakes[node.id] = plan.wake_at_ns
 
     def _settle(self, work: Round, service_id: str) -> None:
         tasks = work.tasks.setdefault(service_id, {})

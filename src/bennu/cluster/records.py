@@ -83,6 +83,11 @@ class NodeRow(Row):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AliveRow(Row):
+    """The node of this id has an agent that is heard; the row hangs on the agent's lease."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterRow(Row):
     """The swarm itself. `spec` is the JSON text of its `Spec` with all defaults filled in."""
 
@@ -97,6 +102,7 @@ class ClusterRow(Row):
     subnet_size: int = 24
     data_path_port: int = 4789
     history_limit: int = 5
+    heartbeat_ns: int = 5_000_000_000
     unlock_key: str = ""
 
 

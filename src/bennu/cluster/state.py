@@ -1,27 +1,33 @@
-"""The cluster's state: durable in the store under `cluster/`, and whole in memory.
+"""The cluster's state: durable in the store under `cluster/`, and whole in memory, as the store's watch tells it.
 
 Laws.
 * A change is on disk, together with the events that announce it, before anybody sees it.
-* One writer at a time: whoever reads in order to write holds `lock` from the read to the commit.
+* What is in memory comes from the watch alone, whoever wrote it; a commit returns when it is seen there.
+* One writer at a time: whoever reads in order to write holds `lock` from the read to the commit. Only the life and the
+  end of leases (`alive`) come without it.
 * Every row of one transaction gets the same index, the store's revision; indexes of later ones are larger.
 """
 
 import asyncio
+import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 
 from bennu.cluster import codec
 from bennu.cluster.errors import not_found, not_manager
-from bennu.cluster.records import BlobRow, ClusterRow, NodeRow, Row, ServiceRow, TaskRow
+from bennu.cluster.records import AliveRow, BlobRow, ClusterRow, NodeRow, Row, ServiceRow, TaskRow
+from bennu.engine.background import Background
 from bennu.engine.events import Event, Journal
 from bennu.errors import InvalidParameter
-from bennu.store import Delete, Put, Store
+from bennu.store import Compacted, Delete, LeaseId, Put, Store, Transaction
 
 PREFIX: Final = "cluster/"
 R = TypeVar("R", bound=Row)
+log = logging.getLogger(__name__)
 
 
 class Table(Generic[R]):
@@ -72,10 +78,6 @@ class Change:
         self.puts.pop((table.name, row_id), None)
         self.deletes[table.name, row_id] = None
 
-    @property
-    def is_empty(self) -> bool:
-        return not (self.puts or self.deletes or self.events)
-
 
 @dataclass(frozen=True, slots=True)
 class Changed:
@@ -91,7 +93,7 @@ Watcher = Callable[[list[Changed]], None]
 
 
 class State:
-    """All tables. `open` first."""
+    """All tables. Made by `open_state`."""
 
     def __init__(self, store: Store, journal: Journal) -> None:
         self._store = store
@@ -100,22 +102,80 @@ class State:
         self.services = Table("services", ServiceRow)
         self.tasks = Table("tasks", TaskRow)
         self.nodes = Table("nodes", NodeRow)
+        self.alive = Table("alive", AliveRow)  # the nodes whose agent holds its lease
         self.secrets = Table("secrets", BlobRow)
         self.configs = Table("configs", BlobRow)
         self.swarm = Table("swarm", ClusterRow)
         self._tables: dict[str, Table[Any]] = {
             table.name: table
-            for table in (self.services, self.tasks, self.nodes, self.secrets, self.configs, self.swarm)
+            for table in (self.services, self.tasks, self.nodes, self.alive, self.secrets, self.configs, self.swarm)
         }
         self._of_service: dict[str, dict[str, None]] = defaultdict(dict)
+        self._revision = 0  # up to here the tables are as the store is
+        self._moved = asyncio.Event()
+        self._written: dict[str, tuple[bytes, Row]] = {}  # what `commit` writes need not be decoded when it comes back
         self.watchers: list[Watcher] = []
 
-    async def open(self) -> None:
-        for table in self._tables.values():
-            prefix = table.key("")
-            for entry in await self._store.read_prefix(prefix):
-                row = codec.decode(table.kind, entry.value)
-                self._enter(table, replace(row, index=entry.revision))
+    # --- as the store has it ------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Take in all there is; what differs from the tables is told."""
+        snapshot = await self._store.snapshot(PREFIX)
+        told: list[Changed] = []
+        there: set[str] = set()
+        for entry in snapshot.entries:
+            there.add(entry.key)
+            told += self._take_in(entry.key, entry.value, entry.revision)
+        gone = [table.key(row_id) for table, row_id in self.everything() if table.key(row_id) not in there]
+        for key in gone:
+            told += self._take_in(key, None, snapshot.revision)
+        self._move(snapshot.revision, told)
+
+    async def follow(self) -> None:
+        """Keep the tables as the store is and tell the watchers, until cancelled."""
+        while True:
+            try:
+                async with aclosing(self._store.watch(PREFIX, after=self._revision)) as watch:
+                    async for changes in watch:
+                        told: list[Changed] = []
+                        for key, value in changes.values.items():
+                            told += self._take_in(key, value, changes.revision)
+                        self._move(changes.revision, told)
+            except Compacted:
+                await self.load()
+
+    def _take_in(self, key: str, value: bytes | None, revision: int) -> list[Changed]:
+        name, _, row_id = key.removeprefix(PREFIX).partition("/")
+        table = self._tables[name]
+        before = table.rows.get(row_id)
+        if value is None:
+            if before is None:
+                return []
+            del table.rows[row_id]
+            if isinstance(before, TaskRow):
+                self._leave(before)
+            return [Changed(name, row_id, before, None)]
+        if before is not None and before.index == revision:
+            return []
+        written = self._written.pop(key, None)
+        row = written[1] if written is not None and written[0] == value else codec.decode(table.kind, value)
+        after: Row = replace(row, index=revision)
+        table.rows[row_id] = after
+        if isinstance(after, TaskRow):
+            self._of_service[after.task.service_id][row_id] = None
+        return [Changed(name, row_id, before, after)]
+
+    def _move(self, revision: int, told: list[Changed]) -> None:
+        self._revision = revision
+        for watcher in list(self.watchers) if told else ():
+            try:
+                watcher(told)
+            except Exception:  # a bug of one must not leave the others, and every commit, waiting
+                log.exception("a watcher of the cluster's state failed")
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    # --- reading ------------------------------------------------------------------------------------------------
 
     @property
     def cluster(self) -> ClusterRow | None:
@@ -137,46 +197,45 @@ class State:
         """Services that are there or have tasks left."""
         return list(dict.fromkeys((*self.services.rows, *(key for key, ids in self._of_service.items() if ids))))
 
+    # --- writing ------------------------------------------------------------------------------------------------
+
     async def commit(self, change: Change) -> int:
-        """Make it durable, then visible, then known to the watchers. The caller holds `lock`.
+        """Make it durable; when this returns it is visible here and the watchers were told. The caller holds `lock`.
 
         Answers the new index (0 when there was nothing to write). Raises: Unavailable; then nothing has changed.
         """
-        if change.is_empty:
-            return 0
         now_ns = time.time_ns()
-        rows = {key: self._stamped(key, row, now_ns) for key, row in change.puts.items()}
-        writes: list[Put | Delete] = [
-            Put(self._tables[name].key(row_id), codec.encode(replace(row, index=0)))
-            for (name, row_id), row in rows.items()
-        ]
-        writes += [Delete(self._tables[name].key(row_id)) for name, row_id in change.deletes]
-        revision = await self._journal.commit(writes, change.events)
-        told: list[Changed] = []
-        for (name, row_id), row in rows.items():
-            table = self._tables[name]
-            before = table.get(row_id)
-            after = replace(row, index=revision)
-            self._enter(table, after)
-            told.append(Changed(name, row_id, before, after))
+        self._written = {}
+        writes: list[Put | Delete] = []
+        for (name, row_id), row in change.puts.items():
+            key, stamped = self._tables[name].key(row_id), self._stamped(name, row, now_ns)
+            value = codec.encode(stamped)
+            self._written[key] = (value, stamped)
+            writes.append(Put(key, value))
         for name, row_id in change.deletes:
-            before = self._tables[name].rows.pop(row_id, None)
-            if isinstance(before, TaskRow):
-                self._leave(before)
-            told.append(Changed(name, row_id, before, None))
-        for watcher in list(self.watchers):
-            watcher(told)
+            if row_id in self._tables[name].rows:
+                writes.append(Delete(self._tables[name].key(row_id)))
+        if not writes and not change.events:
+            return 0
+        revision = await self._journal.commit(writes, change.events)
+        while writes and self._revision < revision:
+            await self._moved.wait()
         return revision
 
-    def _stamped(self, key: tuple[str, str], row: Row, now_ns: int) -> Row:
-        before = self._tables[key[0]].get(key[1])
+    def _stamped(self, name: str, row: Row, now_ns: int) -> Row:
+        before = self._tables[name].get(row.id)
         created = before.created_ns if before is not None else row.created_ns or now_ns
-        return replace(row, created_ns=created, updated_ns=now_ns)
+        return replace(row, index=0, created_ns=created, updated_ns=now_ns)
 
-    def _enter(self, table: Table[Any], row: Row) -> None:
-        table.rows[row.id] = row
-        if isinstance(row, TaskRow):
-            self._of_service[row.task.service_id][row.id] = None
+    async def hold_alive(self, node_id: str, ttl_ns: int) -> LeaseId:
+        """A new lease on which the node's life hangs. Raises: Unavailable, LeaseLost."""
+        lease = await self._store.grant(ttl_ns)
+        await self._store.commit(Transaction([Put(self.alive.key(node_id), codec.encode(AliveRow(id=node_id)), lease)]))
+        return lease
+
+    def keep_alive(self, lease: LeaseId) -> None:
+        """Raises: LeaseLost."""
+        self._store.keep_alive(lease)
 
     def _leave(self, row: TaskRow) -> None:
         ids = self._of_service[row.task.service_id]
@@ -195,3 +254,13 @@ class State:
             newest += [row.task.created_at_ns, row.task.status.applied_at_ns]
         newest += [row.service.updated_at_ns for row in self.services]
         return max(newest)
+
+
+@asynccontextmanager
+async def open_state(store: Store, journal: Journal) -> AsyncIterator[State]:
+    """The state as it is stored, kept so until the end of the block."""
+    state = State(store, journal)
+    await state.load()
+    async with Background() as following:
+        following.create_task(state.follow(), name="state of the cluster")
+        yield state

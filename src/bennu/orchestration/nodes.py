@@ -1,8 +1,8 @@
 """The keeper of nodes: when a node is down, what happens to what it held, and who no longer belongs there.
 
 Laws.
-* A node is down only after three missed heartbeats. Right after a change of manager nobody's silence counts for twice
-  that time: nodes are `unknown`, their tasks are not moved, and nothing new is placed there.
+* A node is up as long as its agent holds its lease, whoever manages: the lease is in the store, so a change of manager
+  is no reason to doubt a node.
 * The fate of a task on a silent node stays open for a day; then it is orphaned, so that what it held is free again.
 * A node that no longer fits a task (labels, role, resources changed) rejects it, and the slot's restart policy decides
   what follows. Paused and drained nodes are left to their own rules.
@@ -19,51 +19,17 @@ from bennu.orchestration.constraints import unmet_constraint
 from bennu.orchestration.model import Node, Service, ServiceId, Task
 from bennu.orchestration.states import NS_PER_SECOND, Availability, NodeState, TaskState
 
-HEARTBEAT_PERIOD_NS: Final = 5 * NS_PER_SECOND
-MISSED_HEARTBEATS: Final = 3
 ORPHAN_AFTER_NS: Final = 24 * 3600 * NS_PER_SECOND
 
 
-def decide_node(
-    node: Node,
-    *,
-    heard_ns: int | None,
-    manager_since_ns: int,
-    now_ns: int,
-    period_ns: int = HEARTBEAT_PERIOD_NS,
-) -> Plan:
-    """Judge a node's silence.
-
-    Args:
-        heard_ns: the last heartbeat this manager took in; None if it never heard the node.
-        manager_since_ns: when this manager took over; it has no right to judge silence before.
-        period_ns: the cluster's heartbeat period.
-    """
+def decide_node(node: Node, *, is_alive: bool) -> Plan:
+    """Judge a node by its lease: `is_alive` says whether its agent still holds it."""
     draft = Draft()
-    patience_ns = MISSED_HEARTBEATS * period_ns
-    if heard_ns is not None:
-        deadline = heard_ns + patience_ns
-        if now_ns < deadline:
-            _raise(draft, node, NodeState.READY, "", "its agent is heard")
-            draft.wake(deadline)
-        else:
-            _raise(draft, node, NodeState.DOWN, "heartbeat failure", f"{MISSED_HEARTBEATS} heartbeats were missed")
-        return draft.finish()
-    deadline = manager_since_ns + 2 * patience_ns
-    if node.state is NodeState.DOWN:
-        return draft.finish()
-    if now_ns < deadline:
-        message = 'Node moved to "unknown" state due to leadership change in cluster'
-        _raise(draft, node, NodeState.UNKNOWN, message, "this manager has not heard it yet")
-        draft.wait(f"node {node.id}", "not heard since this manager took over", deadline)
-    else:
-        _raise(draft, node, NodeState.DOWN, "heartbeat failure", "it was not heard since this manager took over")
+    if is_alive and node.state is not NodeState.READY:
+        draft.do(SetNodeState(node.id, NodeState.READY, "", "its agent is heard"))
+    if not is_alive and node.state is not NodeState.DOWN:
+        draft.do(SetNodeState(node.id, NodeState.DOWN, "heartbeat failure", "its agent has let its lease run out"))
     return draft.finish()
-
-
-def _raise(draft: Draft, node: Node, state: NodeState, message: str, reason: str) -> None:
-    if node.state is not state:
-        draft.do(SetNodeState(node.id, state, message, reason))
 
 
 def apply_to_node(node: Node, action: SetNodeState, *, now_ns: int) -> Node:

@@ -58,7 +58,7 @@ class Agent:
         if self.is_gone:
             return
         if self.is_connected:
-            self.world.manager.hear(self.node_id)
+            self.world.keep_alive(self.node_id)
         self.world.after(int(HEARTBEAT_NS * self.world.random.uniform(0.9, 1.1)), self._beat)
 
     def disconnect(self, for_ns: int) -> None:
@@ -83,7 +83,7 @@ class Agent:
     def reconnect(self) -> None:
         """A new session, also with a new manager: hear everything, report everything."""
         if self.is_connected and not self.is_gone:
-            self.world.manager.hear(self.node_id)
+            self.world.keep_alive(self.node_id)
             self.tell()
             for life in self.lives.values():
                 life.reported = TaskState.NEW

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from time import process_time
 
 from bennu.orchestration.actions import (
@@ -69,12 +68,9 @@ class Manager:
             monotonic_ns=world.now_ns,
             newest_stored_ns=world.newest_stored_ns,
         )
-        self.since_ns = self.now_ns
-        self.heard: dict[NodeId, int] = {}
         self.fleet = Fleet(world.nodes.values(), world.tasks.values())
         self.dirty: dict[ServiceId, None] = {}
         self.wakes: dict[ServiceId, int] = {}
-        self.judgements: dict[NodeId, None] = {}  # nodes that will be judged again anyway
         self.look_is_due = False
         world.say(f"manager {self.life} takes over")
         for node_id in world.nodes:
@@ -239,28 +235,15 @@ class Manager:
             self.note(task.service_id)
         return True
 
-    def hear(self, node_id: NodeId) -> None:
-        """A heartbeat arrives."""
-        if self.is_alive and node_id in self.world.nodes:
-            self.heard[node_id] = self.now_ns
-            self.judge_node(node_id)
-
     def judge_node(self, node_id: NodeId) -> None:
+        """Its lease began or ended, or this manager has just taken over."""
         node = self.world.nodes.get(node_id)
         if node is None or not self.is_alive:
             return
-        plan = decide_node(node, heard_ns=self.heard.get(node_id), manager_since_ns=self.since_ns, now_ns=self.now_ns)
-        for action in plan.actions:
+        for action in decide_node(node, is_alive=node_id in self.world.leases).actions:
             self.world.say(f"    {action}")
             self._apply(action, None)
             self.note_all()
-        if plan.wake_at_ns is not None and node_id not in self.judgements:
-            self.judgements[node_id] = None
-            self._later(plan.wake_at_ns - self.now_ns, partial(self._judge_again, node_id))
-
-    def _judge_again(self, node_id: NodeId) -> None:
-        del self.judgements[node_id]
-        self.judge_node(node_id)
 
     def change_node(self, node_id: NodeId, **changes: object) -> None:
         """A person changes a node: availability, labels, resources."""

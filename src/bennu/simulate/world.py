@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from bennu.simulate.agent import Agent
     from bennu.simulate.laws import Laws
     from bennu.simulate.manager import Manager
+
+
+LEASE_NS = 15 * NS_PER_SECOND
 
 
 class World:
@@ -34,6 +38,7 @@ class World:
         self.tasks: dict[TaskId, Task] = {}
         self.nodes: dict[NodeId, Node] = {}
         self.agents: dict[NodeId, Agent] = {}
+        self.leases: dict[NodeId, int] = {}  # of agents: when each ends
         self.newest_stored_ns = 0
         self.steps = 0
         self.verbose = verbose
@@ -62,6 +67,22 @@ class World:
             print(f"{(self.now_ns - 1_000 * NS_PER_SECOND) / NS_PER_SECOND:9.3f}  {text}")
 
     # -- store
+
+    def keep_alive(self, node_id: NodeId) -> None:
+        """An agent is heard: it holds its lease, or takes a new one."""
+        is_new = node_id not in self.leases
+        self.leases[node_id] = self.now_ns + LEASE_NS
+        if is_new:
+            self.after(LEASE_NS, partial(self._end_lease, node_id))
+            self.manager.judge_node(node_id)
+
+    def _end_lease(self, node_id: NodeId) -> None:
+        left_ns = self.leases[node_id] - self.now_ns
+        if left_ns > 0:
+            self.after(left_ns, partial(self._end_lease, node_id))
+        else:
+            del self.leases[node_id]
+            self.manager.judge_node(node_id)
 
     def new_task_id(self) -> TaskId:
         self._ids += 1

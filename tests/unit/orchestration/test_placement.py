@@ -281,25 +281,16 @@ def test_a_fleet_is_a_function_of_what_was_put(steps: list[tuple[int, TaskState,
         assert replace(tally, failures={}) == replace(fresh.tallies[node_id], failures={})
 
 
-def test_three_missed_heartbeats_make_a_node_down_and_one_brings_it_back() -> None:
+def test_a_node_is_down_without_its_lease_and_up_with_it() -> None:
     node = a_node("a")
-    plan = decide_node(node, heard_ns=0, manager_since_ns=0, now_ns=15 * S - 1)
-    assert (plan.actions, plan.wake_at_ns) == ((), 15 * S)
-    (action,) = decide_node(node, heard_ns=0, manager_since_ns=0, now_ns=15 * S).actions
+    assert decide_node(node, is_alive=True).actions == ()
+    (action,) = decide_node(node, is_alive=False).actions
     down = apply_to_node(node, action, now_ns=15 * S)  # type: ignore[arg-type]
     assert (down.state, down.message, down.down_since_ns) == (NodeState.DOWN, "heartbeat failure", 15 * S)
-    (action,) = decide_node(down, heard_ns=16 * S, manager_since_ns=0, now_ns=16 * S).actions
-    assert apply_to_node(down, action, now_ns=16 * S).state is NodeState.READY  # type: ignore[arg-type]
-
-
-def test_a_new_manager_doubts_before_it_condemns() -> None:
-    node = a_node("a")
-    (action,) = decide_node(node, heard_ns=None, manager_since_ns=0, now_ns=1).actions
-    unknown = apply_to_node(node, action, now_ns=1)  # type: ignore[arg-type]
-    assert unknown.state is NodeState.UNKNOWN
-    assert unknown.is_usable and not unknown.takes_new_tasks
-    assert decide_node(unknown, heard_ns=None, manager_since_ns=0, now_ns=29 * S).actions == ()
-    assert len(decide_node(unknown, heard_ns=None, manager_since_ns=0, now_ns=30 * S).actions) == 1
+    assert decide_node(down, is_alive=False).actions == ()
+    (action,) = decide_node(down, is_alive=True).actions
+    up = apply_to_node(down, action, now_ns=16 * S)  # type: ignore[arg-type]
+    assert (up.state, up.message, up.down_since_ns) == (NodeState.READY, "", None)
 
 
 def test_a_node_that_no_longer_fits_rejects_its_tasks() -> None:

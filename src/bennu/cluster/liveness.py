@@ -1,0 +1,44 @@
+"""A node's sign of life: a lease that its agent keeps, and that takes the node's `alive` row with it when it ends."""
+
+import asyncio
+import logging
+from typing import Final
+
+from bennu.cluster.state import State
+from bennu.errors import Unavailable
+from bennu.store import NO_LEASE, LeaseLost
+
+MISSED_HEARTBEATS: Final = 3
+RETRY_S: Final = 1.0
+log = logging.getLogger(__name__)
+
+
+class Pulse:
+    """`begin` it, then `run` it. After three periods of silence the store lets the node go."""
+
+    def __init__(self, state: State, node_id: str) -> None:
+        self._state = state
+        self._node_id = node_id
+        self._lease = NO_LEASE
+        self._period_ns = 0  # of the lease
+
+    async def begin(self) -> None:
+        """Show that the node is alive, before anybody judges it."""
+        try:
+            self._period_ns = self._state.require_cluster().heartbeat_ns
+            self._lease = await self._state.hold_alive(self._node_id, MISSED_HEARTBEATS * self._period_ns)
+        except Unavailable as error:
+            log.error("node %s cannot show that it is alive: %s", self._node_id, error)
+            self._lease = NO_LEASE
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(self._period_ns / 1e9 if self._lease else RETRY_S)
+            try:
+                self._state.keep_alive(self._lease)
+            except LeaseLost:
+                log.warning("node %s was not heard for too long; it shows itself again", self._node_id)
+                await self.begin()
+            if self._period_ns != self._state.require_cluster().heartbeat_ns:
+                await self.begin()
