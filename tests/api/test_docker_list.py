@@ -330,3 +330,11 @@ def test_version_and_info_are_readable(docker: Cli) -> None:
     assert info["LiveRestoreEnabled"] is True
     assert info["Swarm"]["LocalNodeState"] == "inactive"
     assert info["NCPU"] >= 1
+
+
+def test_system_prune_tells_what_went_and_one_total(cli: Cli, busybox: str) -> None:
+    gone = cli("create", "-l", "prune=me", busybox).out.strip()
+    cli("network", "create", "--label", "prune=me", "unused")
+    said = cli("system", "prune", "-f", "--filter", "label=prune=me")
+    assert said.lines[:5] == ["Deleted Containers:", gone, "", "Deleted Networks:", "unused"]
+    assert [line for line in said.lines if line.startswith("Total")] == said.lines[-1:]

@@ -7,7 +7,7 @@ from bennu.cli.client import Client
 from bennu.cli.command import command, several, switch, text
 from bennu.cli.commands.inspect import image_path
 from bennu.cli.commands.life import for_each
-from bennu.cli.commands.volumes import report_pruned
+from bennu.cli.commands.volumes import report_pruned, report_reclaimed
 from bennu.cli.failure import ApiFailure, Failure
 from bennu.cli.formatting import Listing, print_list
 from bennu.cli.output import complain, created_at, human_age, human_size, say, shorten_id
@@ -196,11 +196,13 @@ def prune(client: Client, words: list[str], *, all: bool, filter: list[str], for
     which = "images without at least one container associated to them" if all else "dangling images"
     if not force and not confirm(f"WARNING! This will remove all {which}."):
         raise Failure("image prune has been cancelled")
-    prune_images(client, filter, all=all)
+    report_reclaimed(prune_images(client, filter, all=all))
 
 
-def prune_images(client: Client, filter: list[str], *, all: bool) -> None:
+def prune_images(client: Client, filter: list[str], *, all: bool) -> int:
+    """Answers the bytes reclaimed."""
     filters = encode_filters([*filter, f"dangling={'false' if all else 'true'}"])
     report = client.json("POST", "/images/prune", query={"filters": filters})
     lines = [line[:1].lower() + line[1:] for line in removal_lines(report.get("ImagesDeleted"))]
-    report_pruned("Images", lines, report.get("SpaceReclaimed", 0))
+    report_pruned("Images", lines)
+    return int(report.get("SpaceReclaimed", 0))

@@ -185,4 +185,4 @@ def prune(client: Client, words: list[str], *, filter: list[str], force: bool) -
 
 def prune_networks(client: Client, filter: list[str]) -> None:
     report = client.json("POST", "/networks/prune", query={"filters": encode_filters(filter)})
-    report_pruned("Networks", report.get("NetworksDeleted") or [], None)
+    report_pruned("Networks", report.get("NetworksDeleted"))

@@ -7,7 +7,7 @@ from bennu.cli.client import Client
 from bennu.cli.command import command, several, switch, text
 from bennu.cli.commands.images import prune_images
 from bennu.cli.commands.networks import prune_networks
-from bennu.cli.commands.volumes import prune_volumes, report_pruned
+from bennu.cli.commands.volumes import prune_volumes, report_pruned, report_reclaimed
 from bennu.cli.failure import Failure
 from bennu.cli.formatting import Listing, print_list
 from bennu.cli.output import complain, human_binary_size, human_size, say
@@ -131,12 +131,14 @@ FORCE: Final = switch("-f, --force", "Do not prompt for confirmation")
 def container_prune(client: Client, words: list[str], *, filter: list[str], force: bool) -> None:
     if not force and not confirm("WARNING! This will remove all stopped containers."):
         raise Failure("container prune has been cancelled")
-    prune_containers(client, filter)
+    report_reclaimed(prune_containers(client, filter))
 
 
-def prune_containers(client: Client, filter: list[str]) -> None:
+def prune_containers(client: Client, filter: list[str]) -> int:
+    """Answers the bytes reclaimed."""
     report = client.json("POST", "/containers/prune", query={"filters": encode_filters(filter)})
-    report_pruned("Containers", report.get("ContainersDeleted") or [], report.get("SpaceReclaimed", 0))
+    report_pruned("Containers", report.get("ContainersDeleted"))
+    return int(report.get("SpaceReclaimed", 0))
 
 
 @command(
@@ -154,8 +156,9 @@ def prune(client: Client, words: list[str], *, all: bool, filter: list[str], for
     warning = "WARNING! This will remove:\n" + "\n".join(f"  - {part}" for part in parts) + "\n"
     if not force and not confirm(warning):
         raise Failure("system prune has been cancelled")
-    prune_containers(client, filter)
+    reclaimed = prune_containers(client, filter)
     prune_networks(client, filter)
     if volumes:
-        prune_volumes(client, filter, all=False)
-    prune_images(client, filter, all=all)
+        reclaimed += prune_volumes(client, filter, all=False)
+    reclaimed += prune_images(client, filter, all=all)
+    report_reclaimed(reclaimed)

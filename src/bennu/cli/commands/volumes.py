@@ -90,20 +90,24 @@ def prune(client: Client, words: list[str], *, all: bool, filter: list[str], for
     what = "local volumes" if all else "anonymous local volumes"
     if not force and not confirm(f"WARNING! This will remove {what} not used by at least one container."):
         raise Failure("volume prune has been cancelled")
-    prune_volumes(client, filter, all=all)
+    report_reclaimed(prune_volumes(client, filter, all=all))
 
 
-def prune_volumes(client: Client, filter: list[str], *, all: bool) -> None:
+def prune_volumes(client: Client, filter: list[str], *, all: bool) -> int:
+    """Answers the bytes reclaimed."""
     filters = encode_filters([*filter, "all=true"] if all else filter)
     report = client.json("POST", "/volumes/prune", query={"filters": filters})
-    report_pruned("Volumes", report.get("VolumesDeleted") or [], report.get("SpaceReclaimed", 0))
+    report_pruned("Volumes", report.get("VolumesDeleted"))
+    return int(report.get("SpaceReclaimed", 0))
 
 
-def report_pruned(what: str, names: list[str], reclaimed: int | None) -> None:
+def report_pruned(what: str, names: list[str] | None) -> None:
     if names:
         say(f"Deleted {what}:")
         for name in names:
             say(name)
         say("")
-    if reclaimed is not None:
-        say(f"Total reclaimed space: {human_size(reclaimed)}")
+
+
+def report_reclaimed(size_bytes: int) -> None:
+    say(f"Total reclaimed space: {human_size(size_bytes)}")
