@@ -13,7 +13,7 @@ ALL_CAPABILITIES = (1 << 41) - 1
 
 
 def make_tree(root: Path, mounts: list[tuple[str, str, str]], files: dict[str, str]) -> Path:
-    """A folder that looks like /sys/fs/cgroup, and the mounts file that belongs to it."""
+    """A folder that looks like /sys/fs/cgroup, and the folder that stands for /proc/self."""
     for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
@@ -21,14 +21,18 @@ def make_tree(root: Path, mounts: list[tuple[str, str, str]], files: dict[str, s
     for where, kind, options in mounts:
         (root / where).mkdir(parents=True, exist_ok=True)
         lines.append(f"{kind} {root / where if where else root} {kind} rw,{options} 0 0\n")
-    (root.parent / "mounts").write_text("".join(lines))
-    return root.parent / "mounts"
+    proc = root.parent / "proc"
+    proc.mkdir()
+    (proc / "mounts").write_text("".join(lines))
+    groups = [f"{number}:{options}:/\n" for number, (_, kind, options) in enumerate(mounts) if kind == "cgroup"]
+    (proc / "cgroup").write_text("".join([*groups, "0::/\n"]))
+    return proc
 
 
 def test_a_version_2_machine_is_known_by_its_root_mount(tmp_path: Path) -> None:
     root = tmp_path / "cgroup"
-    mounts = make_tree(root, [("", "cgroup2", "nosuid")], {"cgroup.controllers": "cpuset cpu io memory pids\n"})
-    layout = cgroups.read_layout(root, mounts)
+    proc = make_tree(root, [("", "cgroup2", "nosuid")], {"cgroup.controllers": "cpuset cpu io memory pids\n"})
+    layout = cgroups.read_layout(root, proc)
     assert layout == Layout(Mode.V2, frozenset(), frozenset({"cpuset", "cpu", "io", "memory", "pids"}))
     assert {finding.verdict for finding in cgroups.judge(layout)} == {Verdict.OK}
 
@@ -50,6 +54,15 @@ def test_a_hybrid_machine_names_what_is_left_on_the_version_2_side(tmp_path: Pat
     finding = cgroups.judge(layout)[0]
     assert finding.verdict is Verdict.WARN
     assert f"mount -t cgroup -o hugetlb cgroup {cgroups.CGROUP_ROOT}/hugetlb" in finding.cure
+
+
+def test_a_hierarchy_that_only_another_namespace_has_mounted_is_left_over(tmp_path: Path) -> None:
+    root = tmp_path / "cgroup"
+    proc = make_tree(root, [("memory", "cgroup", "memory")], {})
+    with (proc / "cgroup").open("a") as groups:
+        groups.write("7:hugetlb:/\n8:name=systemd:/\n")
+    layout = cgroups.read_layout(root, proc)
+    assert (layout.leftover, layout.refused) == ({"hugetlb"}, frozenset())
 
 
 def test_a_version_1_machine_leaves_nothing_over(tmp_path: Path) -> None:

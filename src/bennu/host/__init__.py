@@ -73,10 +73,10 @@ def repair_hybrid(layout: cgroups.Layout, oci_runtime: str) -> tuple[str, Findin
     names = ", ".join(sorted(layout.leftover))
     failures = cgroups.mount_leftover(layout)
     if not failures:
-        return oci_runtime, ok("cgroups", f"hybrid; mounted {names} as v1")
+        return oci_runtime, ok("cgroups", f"mounted {names} as v1")
     reasons = ", ".join(f"{name}: {reason}" for name, reason in failures.items())
-    text = f"hybrid, and {names} cannot be mounted as v1 ({reasons})"
-    if Path(oci_runtime).name == "runc":
+    text = f"{names} cannot be mounted as v1 ({reasons})"
+    if Path(oci_runtime).name == "runc" or not layout.refused & failures.keys():
         return oci_runtime, warn("cgroups", text)
     if shutil.which("runc"):
         return "runc", warn("cgroups", f"{text}; runc is used instead of crun, which refuses such a host")

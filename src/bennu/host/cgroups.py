@@ -3,7 +3,9 @@
 Three kinds of machines are known: version 2 alone; version 1 alone; and *hybrid*, where version 1 hierarchies stand
 beside a version 2 one. A hybrid machine may leave controllers on the version 2 side that nobody mounted; crun then
 refuses every container ("drop all controllers from cgroupv2"). Mounting them as version 1, as Debian's package
-cgroupfs-mount does, cures it. Where the kernel will not have that, runc takes over: it does not mind.
+cgroupfs-mount does, cures it. Where the kernel will not have that, runc takes over: it does not mind. A hierarchy that
+only another mount namespace has mounted is mounted here as well: crun would make plain folders in its place, which
+nothing takes away.
 """
 
 import ctypes
@@ -34,24 +36,30 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`v1` and `v2` name controllers by the side they can be used on."""
+    """`v1` and `v2` name controllers by the side they can be used on; `unseen` version 1 hierarchies mounted elsewhere."""
 
     mode: Mode
     v1: frozenset[str]
     v2: frozenset[str]
     nested: bool = False  # version 2 and not the machine's root group: inside another container
+    unseen: frozenset[str] = frozenset()
 
     @property
-    def leftover(self) -> frozenset[str]:
+    def refused(self) -> frozenset[str]:
         """What crun refuses over: controllers of a hybrid machine that are on no version 1 mount."""
         return self.v2 if self.mode is Mode.HYBRID else frozenset()
 
+    @property
+    def leftover(self) -> frozenset[str]:
+        """What is to be mounted as version 1 before the first container."""
+        return self.refused | self.unseen
 
-def read_layout(root: Path = CGROUP_ROOT, mounts: Path = Path("/proc/self/mounts")) -> Layout:
+
+def read_layout(root: Path = CGROUP_ROOT, proc: Path = Path("/proc/self")) -> Layout:
     """See what is mounted at and below `root`. Raises: OSError."""
     v1: set[str] = set()
     v2_at: Path | None = None
-    for line in mounts.read_text().splitlines():
+    for line in (proc / "mounts").read_text().splitlines():
         _, where, kind, options, *_ = line.split(" ")
         if not Path(where).is_relative_to(root):
             continue
@@ -64,7 +72,13 @@ def read_layout(root: Path = CGROUP_ROOT, mounts: Path = Path("/proc/self/mounts
         return Layout(Mode.V2, frozenset(), v2, nested=(root / "cgroup.type").exists())
     if not v1:
         return Layout(Mode.NONE, frozenset(), v2)
-    return Layout(Mode.HYBRID if v2_at else Mode.V1, frozenset(v1), v2)
+    return Layout(Mode.HYBRID if v2_at else Mode.V1, frozenset(v1), v2, unseen=_unseen(proc / "cgroup", v1))
+
+
+def _unseen(groups: Path, v1: set[str]) -> frozenset[str]:
+    """The version 1 hierarchies there are, named as mount(8) takes them, less those on `v1`."""
+    names = [line.split(":", 2)[1] for line in groups.read_text().splitlines()]
+    return frozenset(name for name in names if name and "=" not in name and not v1 & set(name.split(",")))
 
 
 def judge(layout: Layout) -> list[Finding]:
@@ -80,7 +94,7 @@ def judge(layout: Layout) -> list[Finding]:
             f"mkdir -p {CGROUP_ROOT}/{one} && mount -t cgroup -o {one} cgroup {CGROUP_ROOT}/{one}"
             for one in sorted(layout.leftover)
         )
-        findings.append(warn(name, f"hybrid, with {names} left on the v2 side; bennud mounts it as v1", cure))
+        findings.append(warn(name, f"{names} is not mounted as v1 here; bennud does that", cure))
     else:
         findings.append(ok(name, {Mode.V2: "v2", Mode.V1: "v1", Mode.HYBRID: "v1 beside v2 (hybrid)"}[layout.mode]))
     usable = layout.v2 if layout.mode is Mode.V2 else layout.v1 | layout.leftover
