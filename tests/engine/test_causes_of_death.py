@@ -95,7 +95,9 @@ DEATHS = {
     "killed with a signal it handles": Death(
         "killed", 15, sh(f"trap 'exit 15' TERM; {LOOP}"), say("kill", "-s", "TERM"), "client", told="was killed by"
     ),
-    "restarted by a person": Death("stopped", 137, sh(LOOP), say("restart", "-t", "0"), "client"),
+    "restarted by a person": Death(
+        "stopped", 137, sh(LOOP), say("restart", "-t", "0"), "client", told="a restart was asked for", action="restart"
+    ),
     "unhealthy, stopped": Death(
         "unhealthy", 137,
         sh(LOOP, "--stop-timeout=0", "--health-cmd=echo sick; false", "--health-interval=100ms",

@@ -46,7 +46,7 @@ class Commits:
             raise Conflict(f"You cannot commit container {container.id} which is being removed")
         pause = flag(request, "pause", True) and container.record.state is State.RUNNING
         if pause:
-            await container.pause()
+            await container.pause(briefly=True)
         try:
             image = await self._make(request, container, name, given)
         finally:

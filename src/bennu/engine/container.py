@@ -3,24 +3,21 @@
 import asyncio
 import contextlib
 import signal
-from typing import Final
 
 import msgspec
 
 from bennu.engine.attach import Attachment
 from bennu.engine.health import not_monitored
-from bennu.engine.supervisor import Supervisor
+from bennu.engine.killing import Killable
+from bennu.engine.record import Errand
 from bennu.engine.waits import WaitCondition, WaitResult
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotModified
 from bennu.lifecycle.death import Asker, Verb
 from bennu.lifecycle.signals import is_linux_signal, parse_signal
 from bennu.lifecycle.status import State
 
-KILL_WAIT_S: Final = 10  # dockerd: then kill(2) on the host pid, 2 s more, then an error
-LAST_WAIT_S: Final = 2
 
-
-class Container(Supervisor):
+class Container(Killable):
     """One container, alive or not, as clients use it."""
 
     def check_running(self) -> None:
@@ -126,9 +123,9 @@ class Container(Supervisor):
 
     async def _stop(self, by: Asker, verb: Verb, timeout_s: int | None, signal_text: str) -> None:
         if self.record.state is State.RESTARTING:
-            await self.send(self._stop_signal(""), by, verb)
+            await self.send(self._stop_signal(""), by, verb, errand=Errand(verb=verb, by=by))
         else:
-            await self._end(self._stop_signal(signal_text), self.grace_s(timeout_s), by, verb)
+            await self.end(self._stop_signal(signal_text), self.grace_s(timeout_s), by, verb)
         await self.publish("stop")
 
     async def revive(self, by: Asker) -> None:
@@ -136,13 +133,13 @@ class Container(Supervisor):
         async with self.lock:
             self.check_running()
             await self.commit(msgspec.structs.replace(self.record, revive=True), [])
-        await self._end(self._stop_signal(""), self.grace_s(None), by, Verb.RESTART, for_good=False)
+        await self.end(self._stop_signal(""), self.grace_s(None), by, Verb.RESTART, for_good=False)
 
     async def shut_down(self, by: Asker) -> None:
         """Stop it with the daemon: not a person's wish, so its policy counts again when the daemon starts."""
         with contextlib.suppress(Conflict):
             if self.record.state is State.RUNNING or self.record.state is State.PAUSED:
-                await self._end(self._stop_signal(""), self.grace_s(None), by, Verb.STOP, for_good=False)
+                await self.end(self._stop_signal(""), self.grace_s(None), by, Verb.STOP, for_good=False)
 
     async def restart(
         self, by: Asker, timeout_s: int | None = None, signal_text: str = "", *, called: str = ""
@@ -161,38 +158,11 @@ class Container(Supervisor):
             self.keep_after_exit = False
         await self.publish("restart")
 
-    async def _end(self, number: int, grace_s: float | None, by: Asker, verb: Verb, *, for_good: bool = True) -> None:
-        try:
-            await self.send(number, by, verb, for_good=for_good)
-        except Conflict:
-            return  # it ended by itself meanwhile: that is what was wanted
-        if grace_s is None:
-            await self.exited.wait()
-            return
-        if grace_s > 0 and await self._wait_ended(grace_s):
-            return
-        try:
-            await self.send(signal.SIGKILL, by, verb, for_good=for_good)
-        except Conflict:
-            return
-        await self.wait_killed()
-
-    async def _wait_ended(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                await self.exited.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    async def wait_killed(self) -> None:
-        if await self._wait_ended(KILL_WAIT_S):
-            return
-        await self.services.runtime.kill(self.id, signal.SIGKILL, everyone=True)
-        if await self._wait_ended(LAST_WAIT_S):
-            return
-        blocker = await self.services.runtime.describe_stuck(self.id)
-        raise BennuError(f"tried to kill container, but did not receive an exit event: {blocker}")
+    async def _complete(self, errand: Errand) -> None:
+        if errand.verb is Verb.REMOVE:
+            await self.services.index.remove(self.id, errand.by, force=True, volumes=errand.volumes)
+        else:
+            await self.restart(errand.by)
 
     def _stop_signal(self, asked: str) -> int:
         if asked:
@@ -211,11 +181,14 @@ class Container(Supervisor):
 
     # --- pause, rename, removal ---------------------------------------------------------------------------------
 
-    async def pause(self) -> None:
+    async def pause(self, *, briefly: bool = False) -> None:
+        """`briefly`: for the length of a request, so not across a death of the daemon."""
         async with self.lock:
             if self.record.state is State.PAUSED:
                 raise Conflict(f"container {self.id} is already paused")
             self.check_running()
+            if briefly:
+                await self.commit(msgspec.structs.replace(self.record, pause_is_brief=True), [])
             await self.services.runtime.pause(self.id)
             self.unwatch_run()
             paused = msgspec.structs.replace(self.record, state=State.PAUSED, health=not_monitored(self.record.health))
@@ -226,7 +199,8 @@ class Container(Supervisor):
             if self.record.state is not State.PAUSED:
                 raise BennuError(f"Container {self.id} is not paused")
             await self.services.runtime.resume(self.id)
-            await self.commit(msgspec.structs.replace(self.record, state=State.RUNNING), [self.event("unpause")])
+            running = msgspec.structs.replace(self.record, state=State.RUNNING, pause_is_brief=False)
+            await self.commit(running, [self.event("unpause")])
             self.watch_run()
 
     async def change(self, action: str, details: dict[str, str], **changes: object) -> None:

@@ -4,9 +4,20 @@ import random
 import time
 
 from bennu.engine.record import Record
-from bennu.lifecycle.death import Ending
+from bennu.lifecycle.death import Decision, Ending, Verb
 from bennu.lifecycle.governor import CrashHistory, govern, parse_governor
-from bennu.lifecycle.restart import Exit, Restart, RestartHistory, RestartMode, RestartPolicy, Stay, decide_restart
+from bennu.lifecycle.restart import (
+    Exit,
+    Restart,
+    RestartHistory,
+    RestartMode,
+    RestartPolicy,
+    Start,
+    Stay,
+    decide_boot,
+    decide_restart,
+)
+from bennu.lifecycle.status import State
 
 
 def decide_after(record: Record, ending: Ending, *, daemon_ends: bool) -> Restart | Stay:
@@ -31,6 +42,32 @@ def decide_after(record: Record, ending: Ending, *, daemon_ends: bool) -> Restar
         return decision
     past, now_ns = crash_history(record), time.time_ns()
     return govern(governor, decision, past, code=ending.exit_code, now_ns=now_ns, draw=random.random())
+
+
+def tell_decision(record: Record, decision: Restart | Stay, next_try_at_ns: int = 0) -> Decision:
+    """What follows, for the certificate: also what a person asked for, and what `--rm` does."""
+    if isinstance(decision, Restart):
+        return Decision("restart", decision.reason, next_try_at_ns)
+    errand = record.errand
+    if errand is not None and errand.outlasts_end:
+        return Decision("restart" if errand.verb is Verb.RESTART else "remove", f"a {errand.verb} was asked for")
+    if record.host_config.auto_remove:
+        return Decision("remove", "--rm asks for it")
+    return Decision("stay", decision.reason)
+
+
+def wants_start(record: Record) -> bool:
+    """Whether a container found ended when the daemon starts is to be started by its policy."""
+    if record.state is not State.EXITED or not record.started_before or record.errand or record.gave_up:
+        return False
+    ended = Exit(
+        code=record.exit_code,
+        ran_for_ns=max(0, record.finished_at_ns - record.started_at_ns),
+        stopped_by_user=record.manually_stopped,
+    )
+    policy = record.host_config.restart_policy
+    past = RestartHistory(count=record.restart_count, delay_ns=0, cancelled=False)
+    return isinstance(decide_boot(RestartPolicy.parse(policy.name, policy.maximum_retry_count), ended, past), Start)
 
 
 def crash_history(record: Record) -> CrashHistory:

@@ -4,7 +4,7 @@ import secrets
 
 import msgspec
 
-from bennu.lifecycle.death import SentSignal
+from bennu.lifecycle.death import Asker, SentSignal, Verb
 from bennu.lifecycle.status import State
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, MountPoint, Shape
 from bennu.network import Sandbox
@@ -25,6 +25,21 @@ class Health(Shape):
     status: str
     failing_streak: int
     log: list[HealthProbe]
+
+
+class Errand(msgspec.Struct, kw_only=True, frozen=True):
+    """What was asked and takes several writes to do. A daemon that finds it on record goes on with it."""
+
+    verb: Verb  # stop, restart or remove
+    by: Asker
+    kill_at_ns: int = 0  # when SIGKILL follows the stop signal; 0 = never
+    for_good: bool = True  # a person's wish; else its policy decides what follows
+    volumes: bool = False  # of a removal: its anonymous volumes go too
+
+    @property
+    def outlasts_end(self) -> bool:
+        """There is something left to do when the process has ended."""
+        return self.for_good and self.verb in (Verb.RESTART, Verb.REMOVE)
 
 
 class Record(msgspec.Struct, kw_only=True):
@@ -61,10 +76,14 @@ class Record(msgspec.Struct, kw_only=True):
     restarts_ns: list[int] = msgspec.field(default_factory=list)  # instants of policy restarts, for the governor
     crash_score: float = 0.0
     scored_at_ns: int = 0
+    gave_up: bool = False  # its governor did: only a person starts it again
     revive: bool = False  # it is being ended only to be started again, whatever its policy
     manually_stopped: bool = False
     started_before: bool = False
     signals: list[SentSignal] = msgspec.field(default_factory=list)  # of the present life
+    unsent: int = 0  # the last of them, while it may not have been sent yet
+    errand: Errand | None = None  # under way
+    pause_is_brief: bool = False  # it is, or is about to be, paused for the length of a request
 
     @property
     def running(self) -> bool:

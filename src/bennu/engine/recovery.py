@@ -5,10 +5,13 @@
 3. Of an earlier boot: lost with the host; how its process ended is unknown.
 4. Half started (a process, but no record of a start): the start was never acknowledged and is undone.
 5. Waiting for its restart: goes on waiting.
-Then those whose policy says so are started, a container after the one whose network it joins.
+6. Half paused: paused or not, as the kernel has it.
+7. Half stopped, restarted or removed: the request is gone on with.
+Then those whose policy says so are started, a container after those whose namespaces it joins.
 """
 
 import asyncio
+import contextlib
 import logging
 import shutil
 from collections.abc import Awaitable
@@ -18,11 +21,11 @@ from typing import Final
 import msgspec
 
 from bennu.engine.container import Container
+from bennu.engine.decisions import wants_start
 from bennu.engine.record import Record
 from bennu.engine.services import Services
-from bennu.errors import BennuError
+from bennu.errors import BennuError, InvalidParameter, NotFound
 from bennu.lifecycle.death import Asker
-from bennu.lifecycle.restart import Exit, RestartHistory, RestartPolicy, Start, decide_boot
 from bennu.lifecycle.status import State
 
 STARTS_AT_ONCE: Final = 8
@@ -55,12 +58,14 @@ async def clear_orphans(services: Services, known: set[str]) -> None:
 
 
 async def readopt(services: Services, containers: list[Container]) -> list[Container]:
-    """Cases 1 to 5 above; answers the containers that their policy now wants started."""
+    """Cases 1 to 6 above; answers the containers that their policy now wants started."""
     for container in containers:
         if container.record.boot_id != services.boot_id and (container.record.pid or container.record.sandbox):
             await container.lost_at_reboot()
-    wanted = [container for container in containers if _wants_start(container)]
+    wanted = [container for container in containers if wants_start(container.record)]
     for container in containers:
+        if container.record.pid:
+            await container.match_freezer()
         if container.record.pid or container.record.state is State.RESTARTING:
             container.adopt()
         else:
@@ -69,16 +74,19 @@ async def readopt(services: Services, containers: list[Container]) -> list[Conta
 
 
 async def finish_start(services: Services, containers: list[Container], wanted: list[Container]) -> None:
-    """In the background of the first requests: remove what `--rm` says, start what its policy wants running."""
+    """In the background of the first requests: end what was begun, remove and start what `--rm` and policies say."""
     for container in containers:
         record = container.record
-        if record.state is State.EXITED and record.host_config.auto_remove:
+        if record.errand is not None or record.unsent:
+            name = f"finish errand {container.id[:12]}"
+            services.tasks.create_task(_try(container, "dealt with", container.finish_errand()), name=name)
+        elif record.state in (State.CREATED, State.EXITED) and record.host_config.auto_remove:
             await _try(container, "removed", services.index.auto_remove(container.id))
-    await start_by_policy(wanted)
+    await start_by_policy(services, wanted)
 
 
-async def start_by_policy(wanted: list[Container]) -> None:
-    """Start them, several at a time, a container after the one whose network it joins; failures are only logged."""
+async def start_by_policy(services: Services, wanted: list[Container]) -> None:
+    """Start them, several at a time, a container after those whose namespaces it joins; failures are only logged."""
     places = asyncio.Semaphore(STARTS_AT_ONCE)
 
     async def bring_up(container: Container) -> None:
@@ -87,14 +95,22 @@ async def start_by_policy(wanted: list[Container]) -> None:
 
     left = list(wanted)
     while left:
-        waiting = {name for container in left for name in (container.id, container.record.name)}
-        wave = [container for container in left if _joined_name(container) not in waiting] or left
+        waiting = {container.id for container in left}
+        wave = [container for container in left if not _joined(services, container.record) & waiting] or left
         await asyncio.gather(*(bring_up(container) for container in wave))
         left = [container for container in left if container not in wave]
 
 
-def _joined_name(container: Container) -> str:
-    return container.record.host_config.network_mode.partition("container:")[2]
+def _joined(services: Services, record: Record) -> set[str]:
+    """The ids of the containers that must run before it can, as far as they exist."""
+    host = record.host_config
+    modes = (host.network_mode, host.ipc_mode, host.pid_mode)
+    names = [mode.partition("container:")[2] for mode in modes if mode.startswith("container:")]
+    found = set()
+    for name in [*names, *(link.partition(":")[0] for link in host.links or ())]:
+        with contextlib.suppress(NotFound, InvalidParameter):
+            found.add(services.index.find(name).id)
+    return found - {record.id}
 
 
 async def _try(container: Container, what: str, work: Awaitable[None]) -> None:
@@ -102,18 +118,3 @@ async def _try(container: Container, what: str, work: Awaitable[None]) -> None:
         await work
     except BennuError as error:
         log.warning("container %s was not %s: %s", container.id[:12], what, error)
-
-
-def _wants_start(container: Container) -> bool:
-    record = container.record
-    if record.state is not State.EXITED or not record.started_before:
-        return False
-    policy = record.host_config.restart_policy
-    ended = Exit(
-        code=record.exit_code,
-        ran_for_ns=max(0, record.finished_at_ns - record.started_at_ns),
-        stopped_by_user=record.manually_stopped,
-    )
-    past = RestartHistory(count=record.restart_count, delay_ns=0, cancelled=False)
-    decision = decide_boot(RestartPolicy.parse(policy.name, policy.maximum_retry_count), ended, past)
-    return isinstance(decision, Start)

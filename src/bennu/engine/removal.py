@@ -1,8 +1,8 @@
 """How a container leaves: `docker rm`, and auto-removal.
 
 The record's deletion is the one durable step and comes after everything that can fail; the folder is taken away
-after it. A crash before it leaves a container that can be removed again, a crash after it an orphaned folder that
-the next start of the daemon clears away.
+after it. A crash before it leaves a container that can be removed again (the next daemon does, if it was killed for
+that), a crash after it an orphaned folder that the next daemon clears away.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import signal
 
 from bennu.engine.container import Container
 from bennu.engine.launch import release
+from bennu.engine.record import Errand
 from bennu.engine.services import Services
 from bennu.engine.waits import WaitResult
 from bennu.errors import BennuError, Conflict, NotFound
@@ -31,7 +32,7 @@ async def remove_container(
     container.removing = True
     try:
         if force:
-            await _kill(container, by)
+            await _kill(container, Errand(verb=Verb.REMOVE, by=by, volumes=volumes))
         async with container.lock:
             _check_stopped(container)
             await _take_apart(services, container, volumes)
@@ -40,10 +41,10 @@ async def remove_container(
         raise
 
 
-async def _kill(container: Container, by: Asker) -> None:
+async def _kill(container: Container, errand: Errand) -> None:
     while container.record.running:
         try:
-            await container.send(signal.SIGKILL, by, Verb.REMOVE)
+            await container.send(signal.SIGKILL, errand.by, errand.verb, errand=errand)
         except Conflict:
             return
         await container.wait_killed()

@@ -12,6 +12,7 @@ from bennu.engine.background import Background
 from bennu.engine.deaths import Deaths
 from bennu.engine.events import Journal
 from bennu.images import Images
+from bennu.lifecycle.death import Asker
 from bennu.network import Networks
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import HostFacts
@@ -34,6 +35,10 @@ class Index(Protocol):
 
     def forget(self, container: "Container") -> None:
         """It is gone from the disk: drop it."""
+        ...
+
+    async def remove(self, ref: str, by: Asker, *, force: bool = False, volumes: bool = False) -> None:
+        """As `docker rm` does. Raises: BennuError."""
         ...
 
     async def auto_remove(self, container_id: str) -> None:

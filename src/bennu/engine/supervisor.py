@@ -18,29 +18,27 @@ import msgspec
 
 from bennu.engine.attach import Attachment
 from bennu.engine.deaths import certify, read_oom
-from bennu.engine.decisions import crash_history, decide_after
+from bennu.engine.decisions import crash_history, decide_after, tell_decision
 from bennu.engine.events import Event, event
 from bennu.engine.health import Monitor, not_monitored, starting
 from bennu.engine.launch import farewell, launch, release, start_failure_code
 from bennu.engine.readiness import Readiness
-from bennu.engine.record import Record
+from bennu.engine.record import Errand, Record
 from bennu.engine.services import Services
 from bennu.engine.waits import WaitResult, Waits
 from bennu.errors import BennuError, Conflict, NotFound, Unavailable
-from bennu.lifecycle.death import Asker, Decision, Ending, SentSignal, Verb
+from bennu.lifecycle.death import Asker, Decision, Ending, Verb
 from bennu.lifecycle.governor import score_after_end
-from bennu.lifecycle.restart import Restart
-from bennu.lifecycle.signals import parse_signal
+from bennu.lifecycle.restart import Restart, Stay
 from bennu.lifecycle.status import State, check_transition
-from bennu.lifecycle.stop import effect_of_signal
 from bennu.runtime import NotAlive
 from bennu.store import Put
 
 log = logging.getLogger(__name__)
 
 KEPT_RESTARTS: Final = 1000  # instants for the governor's budget
-KEPT_SIGNALS: Final = 100  # the last ones of a life: some programs are sent HUP every minute
-WRITE_AGAIN_S: Final = 1.0  # after the disk refused to take an end
+TRY_AGAIN_S: Final = 1.0  # after the disk refused to take an end
+TRY_AGAIN_MOST_S: Final = 60.0
 encode_record = msgspec.json.Encoder().encode
 
 
@@ -103,6 +101,9 @@ class Supervisor(ABC):
             boot_id=self.services.boot_id,
             restart_due_ns=0,
             signals=[],
+            unsent=0,
+            errand=None,
+            gave_up=False,
             revive=False,
             health=starting(base),
         )
@@ -130,6 +131,19 @@ class Supervisor(ABC):
         """Stop signal, grace period, SIGKILL. Raises: NotModified if nothing runs."""
 
     @abstractmethod
+    async def send(
+        self,
+        number: int,
+        by: Asker,
+        verb: Verb,
+        *,
+        for_good: bool = True,
+        called: str = "",
+        errand: Errand | None = None,
+    ) -> None:
+        """Send a signal, or cancel a pending restart."""
+
+    @abstractmethod
     async def revive(self, by: Asker) -> None:
         """End the present run as a stop does, then start it again as after a crash."""
 
@@ -148,13 +162,11 @@ class Supervisor(ABC):
             pid=0,
             sandbox=None,
             restart_due_ns=0,
+            errand=None,
         )
         ending = Ending(exit_code=code, finished_at_ns=time.time_ns(), start_error=str(error))
-        reason = "a start that fails is not tried again"
-        await self._commit_end(changed, [], ending, Decision(self._final_action(), reason))
-
-    def _final_action(self) -> str:
-        return "remove" if self.record.host_config.auto_remove else "stay"
+        followed = tell_decision(changed, Stay(0, "a start that fails is not tried again"))
+        await self._commit_end(changed, [], ending, followed)
 
     async def _commit_end(self, changed: Record, events: Sequence[Event], ending: Ending, decision: Decision) -> None:
         """The end, the events that tell of it and its certificate, in one transaction."""
@@ -162,52 +174,6 @@ class Supervisor(ABC):
         certificate = await certify(self.record, ending, decision, services.log_path(self.id))
         await self.commit(changed, events, [services.deaths.put(certificate)])
         services.tally[f"death {certificate.cause}"] += 1
-
-    # --- signals --------------------------------------------------------------------------------------------------
-
-    async def send(self, number: int, by: Asker, verb: Verb, *, for_good: bool = True, called: str = "") -> None:
-        """Bookkeeping first, durable; then the signal; then the event. A pending restart is cancelled instead.
-
-        `for_good`: counts as a person's wish that it end, as Docker has it; else its policy decides what follows.
-        """
-        async with self.lock:
-            if not self.record.running:
-                called = called or self.record.name
-                raise Conflict(f"cannot kill container: {called}: container {self.id} is not running")
-            paused = self.record.state is State.PAUSED
-            effect = effect_of_signal(self.declared_stop_signal(), number, paused=paused)
-            changed = msgspec.structs.replace(
-                self.record,
-                manually_stopped=self.record.manually_stopped or for_good,
-                restart_cancelled=self.record.restart_cancelled or (for_good and effect.cancel_restart),
-                signals=[*self.record.signals, SentSignal(time.time_ns(), number, by, verb)][-KEPT_SIGNALS:],
-            )
-            if self.record.state is State.RESTARTING:
-                await self._cancel_back_off(changed)
-                return
-            await self.commit(changed, [])
-            await self.services.runtime.kill(self.id, number)
-            events = [self.event("kill", signal=str(number))]
-            if effect.unpause:
-                await self.services.runtime.resume(self.id)
-                changed = msgspec.structs.replace(changed, state=State.RUNNING)
-                events.append(self.event("unpause"))
-            await self.commit(changed, events)
-            if effect.unpause:
-                self.watch_run()
-
-    async def _cancel_back_off(self, changed: Record) -> None:
-        if not changed.restart_cancelled:
-            await self.commit(changed, [])
-            return
-        ended = msgspec.structs.replace(changed, state=State.EXITED, restart_due_ns=0, sandbox=None)
-        await self.commit(ended, farewell(changed))
-        await self._let_go(changed, keep_sandbox=False)
-        self._back_off_over.set()
-
-    def declared_stop_signal(self) -> int | None:
-        declared = self.record.config.stop_signal
-        return parse_signal(declared) if isinstance(declared, str) and declared else None
 
     # --- what follows an end ------------------------------------------------------------------------------------
 
@@ -231,42 +197,50 @@ class Supervisor(ABC):
             pid=0,
             sandbox=None,
             restart_due_ns=0,
+            unsent=0,
+            errand=self._lasting_errand(),
         )
         if lived:
             ending = Ending(exit_code=None, finished_at_ns=changed.finished_at_ns, lost=True)
-            decision = Decision(self._final_action(), "the host went down; its policy is asked as the daemon starts")
-            await self._commit_end(changed, [self.event("die", exitCode="255")], ending, decision)
+            reason = "the host went down; its policy is asked as the daemon starts"
+            followed = tell_decision(record, Stay(0, reason))
+            await self._commit_end(changed, [self.event("die", exitCode="255")], ending, followed)
         else:
             await self.commit(changed, [])
         self.exited.set()
 
     async def _supervise(self) -> None:
-        try:
-            while await self._next_end_and_restart():
-                pass
-        except Exception:
-            # One container's failure must not take the others' supervision with it.
-            log.exception("supervision of container %s failed", self.id)
-            return
-        if self.record.host_config.auto_remove and not self.keep_after_exit:
+        pause_s = TRY_AGAIN_S
+        while True:
+            try:
+                if not await self._next_end_and_restart():
+                    break
+                pause_s = TRY_AGAIN_S
+                continue
+            except Unavailable as error:
+                # An end must not be lost because the disk is full: it is written as soon as that is possible.
+                log.error("container %s: %s; trying again", self.id[:12], error)
+            except Exception:
+                # Nor may one container's failure take the others' supervision with it, or end its own.
+                log.exception("supervision of container %s failed; trying again", self.id)
+                pause_s = min(2 * pause_s, TRY_AGAIN_MOST_S)
+            await asyncio.sleep(pause_s)
+        if self.record.host_config.auto_remove and not self.record.running and not self._comes_back():
             await self.auto_remove()
 
-    async def _next_end_and_restart(self) -> bool:
-        """Wait for the next end, write it down, restart if that was decided. False: it stays ended.
+    def _comes_back(self) -> bool:
+        """It has ended only to be started again at a person's request."""
+        errand = self.record.errand
+        return self.keep_after_exit or (errand is not None and errand.verb is Verb.RESTART)
 
-        An end must not be lost because the disk is full: it is written as soon as that is possible.
-        """
-        try:
-            if self.record.pid:
-                with contextlib.suppress(NotAlive):  # its bundle is gone, so it is gone
-                    await self.services.runtime.wait_end(self.id)
-                async with self.lock:
-                    await self._process_end()
-            return self.record.state is State.RESTARTING and await self._restart_when_due()
-        except Unavailable as error:
-            log.error("container %s: %s; trying again", self.id[:12], error)
-            await asyncio.sleep(WRITE_AGAIN_S)
-            return True
+    async def _next_end_and_restart(self) -> bool:
+        """Wait for the next end, write it down, restart if that was decided. False: it stays ended."""
+        if self.record.pid:
+            with contextlib.suppress(NotAlive):  # its bundle is gone, so it is gone
+                await self.services.runtime.wait_end(self.id)
+            async with self.lock:
+                await self._process_end()
+        return self.record.state is State.RESTARTING and await self._restart_when_due()
 
     async def _process_end(self) -> None:
         """The process is gone: write down how, decide what follows, tell everyone. Holds the lock."""
@@ -281,6 +255,10 @@ class Supervisor(ABC):
             oom_killed=ending.oom is not None,
             pid=0,
             restart_delay_ns=decision.delay_ns,
+            unsent=0,
+            errand=self._lasting_errand(),
+            gave_up=isinstance(decision, Stay) and decision.gave_up,
+            pause_is_brief=False,
             health=not_monitored(self.record.health),
         )
         events: list[Event] = []
@@ -299,14 +277,21 @@ class Supervisor(ABC):
         seconds = max(0, ending.finished_at_ns - record.started_at_ns) // 10**9
         code = 255 if ending.exit_code is None else ending.exit_code
         events.append(self.event("die", execDuration=str(seconds), exitCode=str(code)))
-        followed = Decision("restart" if restarts else self._final_action(), decision.reason, changed.restart_due_ns)
+        followed = tell_decision(record, decision, changed.restart_due_ns)
         # The exit code's only other home is the runtime's exit file: it is on disk here before that is deleted.
         await self._commit_end(changed, events, ending, followed)
         self.services.tally["restarts"] += restarts
-        await self._let_go(record, keep_sandbox=restarts)
         self._back_off_over.clear()
-        self.exited.set()
-        self.waits.process_ended(self.wait_result())
+        try:
+            await self._let_go(record, keep_sandbox=restarts)
+        finally:
+            self.exited.set()
+            self.waits.process_ended(self.wait_result())
+
+    def _lasting_errand(self) -> Errand | None:
+        """What is left to do of the errand under way once the process has ended."""
+        errand = self.record.errand
+        return errand if errand is not None and errand.outlasts_end else None
 
     def _look_at_end(self) -> Ending:
         """What can be seen of the end, before the runtime forgets it."""
@@ -347,8 +332,8 @@ class Supervisor(ABC):
         except TimeoutError:
             pass
         async with self.lock:
-            if self.record.state is not State.RESTARTING:
-                return False
+            if self.record.state is not State.RESTARTING or self.services.ending:
+                return False  # the next daemon goes on with what is pending
             try:
                 await self.launch(self.record)
             except Unavailable:

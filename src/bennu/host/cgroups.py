@@ -36,13 +36,13 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`v1` and `v2` name controllers by the side they can be used on; `unseen` version 1 hierarchies mounted elsewhere."""
+    """`v1` and `v2` name controllers by the side they can be used on."""
 
     mode: Mode
     v1: frozenset[str]
     v2: frozenset[str]
     nested: bool = False  # version 2 and not the machine's root group: inside another container
-    unseen: frozenset[str] = frozenset()
+    unseen: frozenset[str] = frozenset()  # version 1 hierarchies that are mounted elsewhere only
 
     @property
     def refused(self) -> frozenset[str]:

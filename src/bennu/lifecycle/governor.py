@@ -121,10 +121,12 @@ def govern(
     if isinstance(decision, Stay):
         return decision
     if code in governor.never_codes:
-        return Stay(decision.delay_ns, f"exit code {code} is never to be restarted ({PREFIX}never-codes)")
+        reason = f"exit code {code} is never to be restarted ({PREFIX}never-codes)"
+        return Stay(decision.delay_ns, reason, gave_up=True)
     recent = sum(1 for instant in past.restarts_ns if now_ns - instant < governor.window_ns)
     if 0 < governor.budget <= recent:
-        return Stay(decision.delay_ns, f"all {governor.budget} restarts of its budget are used ({PREFIX}budget)")
+        reason = f"all {governor.budget} restarts of its budget are used ({PREFIX}budget)"
+        return Stay(decision.delay_ns, reason, gave_up=True)
     score = score_after_end(past, now_ns)
     growth = governor.multiplier ** min(score - 1.0, MAX_EXPONENT)
     spread = 1.0 + governor.jitter * (2.0 * draw - 1.0)

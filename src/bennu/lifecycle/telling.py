@@ -72,7 +72,7 @@ def _what_followed(decision: Decision, ended_ns: int) -> str:
             after = f" after {format_ns(decision.next_try_at_ns - ended_ns)}" if decision.next_try_at_ns else ""
             return f"It is restarted{after}, because {decision.reason}."
         case "remove":
-            return "It is removed, as --rm asks."
+            return f"It is removed, because {decision.reason}."
         case _:
             return f"It stays down, because {decision.reason}."
 

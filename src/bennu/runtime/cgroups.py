@@ -112,6 +112,14 @@ class Cgroups:
         except OSError:
             return False
 
+    def is_asked_to_freeze(self, group: str) -> bool:
+        """Whether it is frozen, or the kernel is about to do it."""
+        with contextlib.suppress(OSError):
+            if self.unified:
+                return (self.folder("unified", group) / "cgroup.freeze").read_text().strip() == "1"
+            return (self.folder("freezer", group) / "freezer.self_freezing").read_text().strip() == "1"
+        return False
+
     def lift(self, group: str, kinds: Sequence[str]) -> None:
         """Take away the limits of these kinds: memory, cpu, pids. Raises: OSError."""
         for kind in kinds:

@@ -169,6 +169,22 @@ class Runtime(Watching, Streams):
         """Let it run on. Raises: NotAlive, BennuError."""
         await self._set_frozen(container_id, frozen=False)
 
+    async def is_frozen(self, container_id: str) -> bool:
+        """Whether it is paused; a freeze that was begun is brought to its end first. Raises: NotAlive."""
+        place, facts = self._facts(container_id)
+        os.close(self._open_process(place, facts))
+        if self.cgroups.is_frozen(facts.cgroup):
+            return True
+        if not self.cgroups.is_asked_to_freeze(facts.cgroup):
+            return False
+        try:
+            await self.pause(container_id)
+        except NotAlive:
+            raise
+        except BennuError:
+            return False  # it was thawed again
+        return True
+
     async def _set_frozen(self, container_id: str, *, frozen: bool) -> None:
         _, facts = self._facts(container_id)
         try:

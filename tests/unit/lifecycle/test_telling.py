@@ -100,7 +100,7 @@ def test_what_it_said_last_and_what_the_probe_said() -> None:
     ("decision", "sentence"),
     [
         (STAY, "It stays down, because the restart policy is no."),
-        (Decision("remove", "x"), "It is removed, as --rm asks."),
+        (Decision("remove", "--rm asks for it"), "It is removed, because --rm asks for it."),
         (
             Decision("restart", "the restart policy is always", END + SECOND // 10),
             "It is restarted after 100 ms, because the restart policy is always.",
