@@ -170,7 +170,7 @@ def die_once(daemon: Daemon, driver: Driver) -> None:
     if moment == "outside":
         daemon.program = (Path(sys.executable).with_name("bennud"),)
     else:
-        daemon.program = (sys.executable, FAULTY, str(driver.draw.randrange(2, 40)), moment)
+        daemon.program = (sys.executable, FAULTY, str(driver.draw.randrange(2, 40)), moment, "")
     try:
         daemon.start()
     except AssertionError:
