@@ -26,7 +26,7 @@ class Connection(asyncio.Protocol):
         self._unread += data
         while b"\r\n\r\n" in self._unread:
             head, self._unread = self._unread.split(b"\r\n\r\n", 1)
-            is_last = b"connection: close" in head.lower() or b" HTTP/1.0\r\n" in head
+            is_last = b"connection: close" in head.lower() or head.partition(b"\r\n")[0].endswith(b"HTTP/1.0")
             if head.startswith(b"GET /slow"):
                 asyncio.get_running_loop().call_later(SLOW_S, self._answer, is_last)
             else:

@@ -56,6 +56,7 @@ class Cluster:
         self._runners: Background | None = None
         self._turn = asyncio.Lock()  # one init or leave at a time
         self.manager: Manager | None = None
+        services.parting = self._traffic.parting
         services.networks.in_swarm = lambda: self.is_active
         services.networks.before_removal = networks.before_removal
 

@@ -165,17 +165,7 @@ class Controller:
             await self._wait(again_s)
 
     async def _stop(self, container: Container, traffic: Serving, kind: str, why: str) -> None:
-        """Out of the balancer, until its connections are gone; then the stop signal, the grace period and the kill."""
-        draining = asyncio.ensure_future(traffic.drain())
-        ended = asyncio.ensure_future(container.exited.wait())
-        try:
-            await asyncio.wait((draining, ended), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ended.cancel()
-            if not draining.done():
-                draining.cancel()
-        if draining.done() and not draining.cancelled() and (error := draining.exception()) is not None:
-            log.warning("task %s could not be drained: %s", self.row.id, error)
+        """Drained by `Traffic.parting`, as at every stop; then the stop signal, the grace period and the kill."""
         with contextlib.suppress(NotModified, NotFound):
             await container.stop(Asker(kind, command=why))
         await traffic.abandon()

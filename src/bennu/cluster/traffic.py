@@ -5,15 +5,18 @@ hands (the kernel's balancer, through `Networks.set_ingress`).
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 from bennu.cluster.connections import count_open, is_listening
 from bennu.cluster.durations import parse_duration
 from bennu.cluster.records import ServiceRow
 from bennu.cluster.state import State
 from bennu.engine.container import Container
+from bennu.engine.supervisor import Supervisor
 from bennu.network import Networks
 from bennu.network.ingress import Backend as Target
 from bennu.network.ingress import IngressPort
@@ -41,6 +44,7 @@ DRAIN_LABEL: Final = "bennu.drain.deadline"
 READY_LABEL: Final = "bennu.ready.within"
 READY_WITHIN_NS: Final = 10 * 10**9
 PortKey = tuple[str, int]
+log = logging.getLogger(__name__)
 
 
 class Traffic:
@@ -51,6 +55,7 @@ class Traffic:
         self.state = state
         self._changing = asyncio.Lock()
         self._ready: dict[str, Serving] = {}  # by task: who could serve, also when it is another version's turn
+        self._servings: dict[str, Serving] = {}  # by container: every task that runs
 
     def serves(self, task_id: str) -> bool:
         return any(one.owner == task_id for port in self._networks.ingress for one in port.backends)
@@ -94,6 +99,12 @@ class Traffic:
         owners = {one.owner for port in self._networks.ingress for one in port.backends} - {task_id}
         return any(row.id in owners for row in self.state.tasks_of(service_id))
 
+    async def shut_ports(self, container: Container) -> None:
+        await self._networks.shut_ports(container.id)
+
+    async def reopen_ports(self, container: Container) -> None:
+        await self._networks.reopen_ports(container.id)
+
     async def keep_only(self, task_ids: set[str]) -> None:
         """Whoever is not among these leaves."""
         async with self._changing:
@@ -111,7 +122,32 @@ class Traffic:
         await self._networks.set_ingress(ports)
 
     def backend_of(self, controller: "Controller", container: Container) -> "Serving":
-        return Serving(self, controller, container)
+        serving = self._servings[container.id] = Serving(self, controller, container)
+        return serving
+
+    def forget(self, container: Container) -> None:
+        """It has ended."""
+        self._servings.pop(container.id, None)
+
+    def is_draining(self, task_id: str) -> bool:
+        return any(one.task_id == task_id and one.is_parting for one in self._servings.values())
+
+    @asynccontextmanager
+    async def parting(self, container: Supervisor) -> AsyncIterator[None]:
+        """Whoever stops it, and why ever: a task leaves the balancer first, and its connections end or their deadline
+        passes. One that has not ended after all serves again."""
+        serving = self._servings.get(container.id)
+        if serving is None:
+            yield
+            return
+        serving.partings += 1
+        try:
+            await _until_first(serving.drain(), container.exited.wait())
+            yield
+        finally:
+            serving.partings -= 1
+            if container.record.running:
+                await serving.come_back()
 
 
 class Serving:
@@ -121,14 +157,21 @@ class Serving:
         self._traffic = traffic
         self._controller = controller
         self._container = container
+        self.partings = 0  # stops under way: who is to be stopped takes nothing new
         self._accepts = False
+        self._is_shut = False  # its ports in host mode are
         self._left_at_ns: int | None = None
-        self._ports = self._own_ports()
+        self._host_ports = [port for port in self._asked() if port.mode is PublishMode.HOST]
+        self._ingress_ports = self._own_ingress_ports()
 
-    def _own_ports(self) -> list[PortSpec]:
-        """Its ports in ingress mode, with the numbers really published."""
+    def _asked(self) -> Sequence[PortSpec]:
+        endpoint = self._controller.row.task.endpoint
+        return endpoint.ports if endpoint else ()
+
+    def _own_ingress_ports(self) -> list[PortSpec]:
+        """With the numbers really published."""
         row = self._controller.row
-        asked = [port for port in (row.task.endpoint.ports if row.task.endpoint else ()) if _is_ingress(port)]
+        asked = [port for port in self._asked() if _is_ingress(port)]
         service = self._traffic.state.services.get(row.task.service_id)
         used = {(port.target, port.protocol): port for port in (service.ports if service else ()) if _is_ingress(port)}
         chosen = [port if port.published else used.get((port.target, port.protocol), port) for port in asked]
@@ -142,15 +185,19 @@ class Serving:
     def service_id(self) -> str:
         return self._controller.row.task.service_id
 
+    @property
+    def is_parting(self) -> bool:
+        return self.partings > 0
+
     def may_take_turn(self, service: ServiceRow | None) -> bool:
         """Whether it is to have new connections, if it is ready for them."""
-        if self._controller.is_to_end:
+        if self._controller.is_to_end or self.is_parting:
             return False
         return service is None or may_serve(service.service, self._controller.row.task)
 
     def targets(self) -> list[tuple[PortSpec, Target]]:
         ip = self._ip()
-        return [(port, Target(self.task_id, ip, port.target)) for port in self._ports] if ip else []
+        return [(port, Target(self.task_id, ip, port.target)) for port in self._ingress_ports] if ip else []
 
     async def is_up(self, health: str) -> bool:
         """Whether it may be called running: without a health check, not before its published ports accept connections.
@@ -170,8 +217,10 @@ class Serving:
 
     async def follow(self, state: TaskState, health: str) -> float | None:
         """Enter or leave as the signs say. Answers after how many seconds to look again; None: when told."""
-        if not self._ports:
+        if self.is_parting:
             return None
+        if not self._ingress_ports:
+            return None if state is TaskState.RUNNING else self._look_again_s(health)
         backend = await self._look(state, health)
         self._traffic.note_ready(self, is_ready=backend.readiness.is_ready)
         plan = plan_traffic(backend, now_ns=time.monotonic_ns())
@@ -181,6 +230,10 @@ class Serving:
             await self._traffic.arrange(self.service_id)
             if self._traffic.serves(self.task_id) is backend.in_balancer:
                 return LOOK_FOR_LISTENER_S  # it stays until those whose turn it is are ready
+        return self._look_again_s(health)
+
+    def _look_again_s(self, health: str) -> float | None:
+        """When a sign that tells nobody of its change is asked again."""
         if health == "none" and self._container.readiness.is_asked:
             return ASK_READINESS_S
         if health != "none" or not self._tcp_targets() or self._accepts:
@@ -189,8 +242,8 @@ class Serving:
         return LATE_LISTENER_S if is_late else LOOK_FOR_LISTENER_S
 
     async def drain(self) -> None:
-        """Leave, then wait until nobody is connected any more or the deadline has passed."""
-        if not self._ports:
+        """Leave, then wait until nobody is connected any more or the deadline has passed. Raises: BennuError."""
+        if not self._ingress_ports and not self._host_ports:
             return
         await self._wait_successor()
         while True:
@@ -221,13 +274,24 @@ class Serving:
             await self._traffic.arrange(self.service_id)
             await asyncio.sleep(COUNT_AGAIN_S)
 
+    async def come_back(self) -> None:
+        """It was not stopped after all. Raises: BennuError."""
+        if self._is_shut and not self.is_parting:
+            await self._traffic.reopen_ports(self._container)
+            self._is_shut = False
+        self._controller.poke()
+
     async def abandon(self) -> None:
         """It has ended: nothing is left to drain."""
-        if self._ports:
+        self._traffic.forget(self._container)
+        if self._ingress_ports:
             await self._traffic.leave(self.task_id)
 
     async def _leave(self) -> None:
         await self._traffic.leave(self.task_id)
+        if self.is_parting and self._host_ports:
+            await self._traffic.shut_ports(self._container)
+            self._is_shut = True
         self._left_at_ns = time.monotonic_ns()
 
     async def _look(self, state: TaskState, health: str) -> Backend:
@@ -248,7 +312,7 @@ class Serving:
         )
 
     async def _look_at_drain(self) -> Backend:
-        serves = self._traffic.serves(self.task_id)
+        serves = self._traffic.serves(self.task_id) or (bool(self._host_ports) and not self._is_shut)
         if not serves and self._left_at_ns is None and self._controller.row.task.running_since_ns is not None:
             # It may have served in the time of an earlier daemon: count its connections all the same.
             self._left_at_ns = time.monotonic_ns()
@@ -263,6 +327,10 @@ class Serving:
             connections=await count_open(self._container.record.pid, tcp) if tcp else 0,
             deadline_ns=self._label_ns(DRAIN_LABEL, DEFAULT_DRAIN_DEADLINE_NS),
         )
+
+    @property
+    def _ports(self) -> list[PortSpec]:
+        return [*self._ingress_ports, *self._host_ports]
 
     def _tcp_targets(self) -> list[int]:
         return [port.target for port in self._ports if port.protocol == "tcp"]
@@ -285,6 +353,18 @@ class Serving:
         if endpoint is None and sandbox and sandbox.endpoints:
             endpoint = sandbox.endpoints[0]
         return endpoint.ip_address if endpoint else ""
+
+
+async def _until_first(drain: Coroutine[Any, Any, None], end: Coroutine[Any, Any, Any]) -> None:
+    """Until either is over. A drain that fails is told and does not keep anything from being stopped."""
+    draining, ended = asyncio.ensure_future(drain), asyncio.ensure_future(end)
+    try:
+        await asyncio.wait((draining, ended), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        draining.cancel()
+        ended.cancel()
+    if draining.done() and not draining.cancelled() and (error := draining.exception()) is not None:
+        log.warning("a task could not be drained: %s", error)
 
 
 def _is_ingress(port: PortSpec) -> bool:

@@ -109,10 +109,14 @@ class Killable(Supervisor):
     # --- until it has ended -------------------------------------------------------------------------------------
 
     async def end(self, number: int, grace_s: float | None, by: Asker, verb: Verb, *, for_good: bool = True) -> None:
-        """Stop signal, grace period, SIGKILL; returns when it has ended. `grace_s` None: never escalate.
+        """Let go of it, then stop signal, grace period, SIGKILL; returns when it has ended. `grace_s` None: never escalate.
 
         Raises: BennuError that names the blocker if even SIGKILL does not end it.
         """
+        async with self.services.parting(self):
+            await self._end_now(number, grace_s, by, verb, for_good)
+
+    async def _end_now(self, number: int, grace_s: float | None, by: Asker, verb: Verb, for_good: bool) -> None:
         kill_at_ns = 0 if grace_s is None else time.time_ns() + round(grace_s * 1e9)
         errand = Errand(verb=verb, by=by, kill_at_ns=kill_at_ns, for_good=for_good)
         try:

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -21,6 +21,7 @@ from bennu.volumes import Volumes
 
 if TYPE_CHECKING:
     from bennu.engine.container import Container
+    from bennu.engine.supervisor import Supervisor
 
 
 PROBES_AT_ONCE: Final = 32  # health probes of all containers; more wait for a place
@@ -75,6 +76,9 @@ class Services:
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
     probe_places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PROBES_AT_ONCE))
     index: "Index" = field(init=False)  # set by the engine as it is made
+    # Entered before a container gets its stop signal, left when it has ended (or the stop has failed). The cluster
+    # sets it, and lets the connections of a task end here. A kill does not ask.
+    parting: Callable[["Supervisor"], AbstractAsyncContextManager[None]] = lambda container: nullcontext()
 
     def folder(self, container_id: str) -> Path:
         """The durable folder of one container: writable layer, log, hosts files."""

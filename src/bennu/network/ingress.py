@@ -50,6 +50,8 @@ class Ingress:
     async def save(self, ports: Sequence[IngressPort]) -> None:
         """Raises: Unavailable; then nothing has changed."""
         wanted = tuple(sorted(ports))
+        if wanted == self.ports:
+            return
         await self._store.commit(Transaction([Put(KEY, msgspec.json.encode(wanted))]))
         self.ports = wanted
 

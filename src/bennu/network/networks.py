@@ -323,6 +323,15 @@ class Networks:
         """The container is called differently from now on, in the DNS too."""
         self._sandboxes.rename(container_id, name)
 
+    async def shut_ports(self, container_id: str) -> None:
+        """New connections to its published ports are refused from now on; those there are go on, and the ports stay
+        its own. Not durable, idempotent. Raises: BennuError."""
+        await self._sandboxes.shut_ports(container_id)
+
+    async def reopen_ports(self, container_id: str) -> None:
+        """Undo `shut_ports`. Raises: BennuError."""
+        await self._sandboxes.reopen_ports(container_id)
+
     # --- services -----------------------------------------------------------------------------------------------
 
     @property

@@ -56,6 +56,15 @@ class Relays:
             else:
                 loop.add_reader(passage.held, self._receive, relay, passage)
 
+    def pause(self, container_id: str) -> None:
+        """Take no new connection; those that are carried go on. `set` or `stop` ends this. Idempotent."""
+        relay = self._relays.get(container_id)
+        for passage in relay.passages if relay else ():
+            if passage.held.type == socket.SOCK_STREAM:
+                asyncio.get_running_loop().remove_reader(passage.held)
+                with contextlib.suppress(OSError):
+                    passage.held.shutdown(socket.SHUT_RDWR)  # stays bound, and listens no longer
+
     def stop(self, container_id: str) -> None:
         """End what is carried; the sockets stay their holder's. Idempotent."""
         relay = self._relays.pop(container_id, None)

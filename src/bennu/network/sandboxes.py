@@ -52,6 +52,7 @@ class Sandboxes:
         self._held = HeldPorts()
         self._open: dict[str, Sandbox] = {}
         self._forwards: dict[str, list[Forward]] = {}  # by container
+        self._shut: set[str] = set()  # containers whose ports take no new connections
         self._relays = Relays()
         self._index: NameIndex | None = None
         self.name_server = NameServer(self._names, lambda: upstream_servers(read_resolv_conf()))
@@ -63,8 +64,13 @@ class Sandboxes:
         return list(self._open.items())
 
     def forwards(self) -> frozenset[Forward]:
-        """All published ports as rules."""
-        return frozenset(forward for entries in self._forwards.values() for forward in entries)
+        """The published ports that take new connections, as rules."""
+        return frozenset(
+            forward
+            for container_id, entries in self._forwards.items()
+            if container_id not in self._shut
+            for forward in entries
+        )
 
     def close_sockets(self) -> None:
         """Stop answering questions and holding ports; what is in the kernel stays."""
@@ -120,6 +126,7 @@ class Sandboxes:
         self.name_server.stop(container_id)
         self._relays.stop(container_id)
         had_ports = self._forwards.pop(container_id, None)
+        self._shut.discard(container_id)
         try:
             if had_ports:
                 await self._write_rules(had_ports)
@@ -279,6 +286,22 @@ class Sandboxes:
                 ) from error
         if sandbox.ports:
             self._publish(container_id, target, sandbox)
+
+    async def shut_ports(self, container_id: str) -> None:
+        """New connections to its published ports are refused; those there are go on. Raises: FirewallFailure."""
+        if container_id in self._forwards and container_id not in self._shut:
+            self._shut.add(container_id)
+            self._relays.pause(container_id)
+            await self._firewall.apply()
+
+    async def reopen_ports(self, container_id: str) -> None:
+        """Undo `shut_ports`. Raises: FirewallFailure."""
+        sandbox = self._open.get(container_id)
+        target = sandbox.gateway_endpoint() if sandbox else None
+        if container_id in self._shut and sandbox and target:
+            self._shut.discard(container_id)
+            self._publish(container_id, target, sandbox)
+            await self._firewall.apply()
 
     async def _write_rules(self, changed: Iterable[Forward]) -> None:
         """Raises: FirewallFailure."""

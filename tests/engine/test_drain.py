@@ -1,0 +1,219 @@
+"""Whatever ends a serving task: it takes no new connection, those it has are answered, then it gets its stop signal.
+
+The server is the story's: it dies of SIGTERM at once, whatever it is answering.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from support import images, traces
+from support.daemon import Daemon
+from support.load import Load
+from support.swarm import SwarmNode, container_of
+from support.waiting import wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+ANSWER = "You are using version 1\n"
+
+
+@pytest.fixture(scope="module")
+def _node(able: None) -> Iterator[SwarmNode]:
+    daemon = Daemon()
+    try:
+        daemon.start()
+        images.import_base(daemon.bennu, "python")
+        images.build_example(daemon.bennu, "webserver", "webserver:v1")
+        daemon.docker("swarm", "init", "--advertise-addr=127.0.0.1")
+        yield SwarmNode(daemon)
+    finally:
+        traces.discard(daemon)
+
+
+@pytest.fixture
+def node(_node: SwarmNode) -> Iterator[SwarmNode]:
+    yield _node
+    assert _node.daemon.is_alive, _node.daemon.log()[-3000:]
+    _node.docker("node", "update", "--availability=active", "self")
+    _node.clear()
+
+
+def serve(node: SwarmNode, *options: str, mode: str = "ingress", replicas: int = 1) -> int:
+    """A service `web`; its port, once it answers there."""
+    port = free_port()
+    publish = f"--publish=mode={mode},published={port},target=8000"
+    quick = ("--no-resolve-image", "--stop-grace-period=2s")  # a server that is only just starting ignores SIGTERM
+    node.create("web", f"--replicas={replicas}", publish, *quick, *options, "webserver:v1")
+    node.wait_running("web", replicas)
+    assert ask(port) == ANSWER
+    return port
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("", 0))
+        return int(sock.getsockname()[1])
+
+
+def ask(port: int, path: str = "/") -> str:
+    """The body of the answer. Raises: OSError."""
+    with socket.create_connection(("127.0.0.1", port), timeout=15) as sock:
+        sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        text = b""
+        while more := sock.recv(4096):
+            text += more
+        return text.decode().partition("\r\n\r\n")[2]
+
+
+@contextlib.contextmanager
+def slow_request(port: int) -> Iterator[list[str]]:
+    """A request that is answered after three seconds, under way during the block; its answer, or how it failed."""
+    answer: list[str] = []
+
+    def run() -> None:
+        try:
+            answer.append(ask(port, "/slow"))
+        except OSError as error:
+            answer.append(repr(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.3)
+    try:
+        yield answer
+    finally:
+        thread.join()
+
+
+def stop(node: SwarmNode) -> None:
+    node.docker("stop", container_of(node.running("web")[0]))
+
+
+def restart(node: SwarmNode) -> None:
+    node.docker("restart", container_of(node.running("web")[0]))
+
+
+def scale(node: SwarmNode) -> None:
+    node.docker("service", "scale", "-d", "web=0")
+
+
+def remove(node: SwarmNode) -> None:
+    node.docker("service", "rm", "web")
+
+
+def update(node: SwarmNode) -> None:
+    node.docker("service", "update", "-d", "--no-resolve-image", "--env-add=V=2", "web")
+
+
+def drain_node(node: SwarmNode) -> None:
+    node.docker("node", "update", "--availability=drain", "self")
+
+
+def turn_unhealthy(node: SwarmNode) -> None:
+    node.docker("exec", container_of(node.running("web")[0]), "touch", "/tmp/bad")
+
+
+PATHS = (stop, restart, scale, remove, update, drain_node, turn_unhealthy)
+ENDS = [*((end, "ingress") for end in PATHS), *((end, "host") for end in (stop, scale, update))]
+HEALTH = ("--health-cmd=test ! -e /tmp/bad", "--health-interval=100ms", "--health-retries=1")
+
+
+@pytest.mark.parametrize(("end", "mode"), ENDS)
+def test_a_request_under_way_is_answered_before_its_task_is_stopped(
+    node: SwarmNode, end: Callable[[SwarmNode], None], mode: str
+) -> None:
+    options = HEALTH if end is turn_unhealthy else ()
+    port = serve(node, "--restart-delay=30s", *options, mode=mode)
+    first = container_of(node.running("web")[0])
+    with slow_request(port) as answer:
+        end(node)
+    assert answer == [ANSWER]
+    wait_for(lambda: first not in node.docker("ps", "-q", "--no-trunc").lines or end is restart, what="its end")
+
+
+@pytest.mark.parametrize("mode", ["ingress", "host"])
+def test_a_task_that_is_being_stopped_takes_no_new_connection(node: SwarmNode, mode: str) -> None:
+    port = serve(node, "--restart-delay=30s", mode=mode)
+    with slow_request(port) as answer:
+        stopping = threading.Thread(target=stop, args=(node,))
+        stopping.start()
+        wait_for(lambda: is_refused(port), timeout_s=2, what="new connections to be refused")
+        assert answer == []
+        stopping.join()
+    assert answer == [ANSWER]
+
+
+def is_refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_two_who_stop_the_same_task_wait_for_the_same_connections(node: SwarmNode) -> None:
+    port = serve(node, "--restart-delay=30s")
+    with slow_request(port) as answer:
+        stopping = threading.Thread(target=stop, args=(node,))
+        stopping.start()
+        node.docker("service", "scale", "-d", "web=0")
+        stopping.join()
+    assert answer == [ANSWER]
+
+
+@pytest.mark.parametrize("verb", ["stop", "restart"])
+def test_a_person_who_stops_a_task_fails_no_request(node: SwarmNode, verb: str) -> None:
+    port = serve(node, "--restart-delay=100ms", replicas=2)
+    with Load("127.0.0.1", port) as load:
+        time.sleep(0.5)
+        for _ in range(2):
+            node.docker(verb, container_of(node.running("web")[0]))
+            node.wait_running("web", 2)
+        time.sleep(0.5)
+    print(f"{load.result.requests} requests, {load.result.rate:.0f}/s")
+    assert load.result.failed == 0, load.result.failures
+    assert load.result.requests > 100
+
+
+@pytest.mark.parametrize("mode", ["ingress", "host"])
+def test_the_deadline_of_the_label_ends_the_patience(node: SwarmNode, mode: str) -> None:
+    port = serve(node, "--restart-delay=30s", "--label=bennu.drain.deadline=1s", mode=mode)
+    with slow_request(port) as answer:
+        began = time.monotonic()
+        stop(node)
+        taken_s = time.monotonic() - began
+    assert 1 <= taken_s < 2.5
+    assert answer != [ANSWER]
+
+
+def test_nobody_waits_for_a_task_without_connections(node: SwarmNode) -> None:
+    serve(node, "--restart-delay=30s")
+    began = time.monotonic()
+    stop(node)
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("words", [("kill",), ("rm", "-f")])
+def test_a_kill_does_not_wait(node: SwarmNode, words: tuple[str, ...]) -> None:
+    port = serve(node, "--restart-delay=30s")
+    with slow_request(port) as answer:
+        began = time.monotonic()
+        node.docker(*words, container_of(node.running("web")[0]))
+        assert time.monotonic() - began < 2
+    assert answer != [ANSWER]
+
+
+def test_a_task_that_dies_while_it_is_drained_is_not_waited_for(node: SwarmNode) -> None:
+    port = serve(node, "--restart-delay=30s")
+    with slow_request(port):
+        began = time.monotonic()
+        stopping = threading.Thread(target=stop, args=(node,))
+        stopping.start()
+        wait_for(lambda: is_refused(port), timeout_s=2, what="new connections to be refused")
+        node.docker("kill", container_of(node.running("web")[0]))
+        stopping.join()
+        assert time.monotonic() - began < 2.5
