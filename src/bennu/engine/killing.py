@@ -109,9 +109,9 @@ class Killable(Supervisor):
     # --- until it has ended -------------------------------------------------------------------------------------
 
     async def end(self, number: int, grace_s: float | None, by: Asker, verb: Verb, *, for_good: bool = True) -> None:
-        """Let go of it, then stop signal, grace period, SIGKILL; returns when it has ended. `grace_s` None: never escalate.
+        """Let go of it, then stop signal, grace period, SIGKILL; returns when it has ended.
 
-        Raises: BennuError that names the blocker if even SIGKILL does not end it.
+        `grace_s` None: never escalate. Raises: BennuError that names the blocker if even SIGKILL does not end it.
         """
         async with self.services.parting(self):
             await self._end_now(number, grace_s, by, verb, for_good)
