@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -21,19 +22,29 @@ from support.waiting import wait_for
 STARTS = 31  # of each kind at least
 PASSES, PASS_S = 12, 1
 PORTS = 20
-GOAL_BRIDGE = "at least 0.97"
+GOAL = "at least 0.97"
+BARE = "the container's address"
 HTTP_PORT, IPERF_PORT = 8000, 5201
 # Answers each request with a few bytes and keeps connections: as little as Python can do, for the path to count.
 SERVER = """
-import asyncio
-class Answer(asyncio.Protocol):
-    def connection_made(self, transport): self.transport = transport
-    def data_received(self, data):
-        self.transport.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok" * data.count(b"\\r\\n\\r\\n"))
-async def main():
-    async with await asyncio.get_running_loop().create_server(Answer, "0.0.0.0", 8000) as server:
-        await server.serve_forever()
-asyncio.run(main())
+import select, socket
+listener = socket.create_server(("0.0.0.0", 8000), backlog=1024)
+poll, clients = select.epoll(), {}
+poll.register(listener, select.EPOLLIN)
+while True:
+    for fd, _ in poll.poll():
+        if fd == listener.fileno():
+            client, _ = listener.accept()
+            clients[client.fileno()] = client
+            poll.register(client, select.EPOLLIN)
+            continue
+        try:
+            asked = clients[fd].recv(65536).count(b"\\r\\n\\r\\n")
+            clients[fd].sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok" * asked)
+        except ConnectionError:
+            asked = 0
+        if not asked:
+            clients.pop(fd).close()
 """
 
 
@@ -93,25 +104,35 @@ class Target:
     engine: Engine
     pid: int
     bare: str
+    gateway: str
     published: dict[int, int]
 
     def near(self, *words: str) -> list[str]:
-        """A command where the container is."""
-        return ["nsenter", "-t", str(self.pid), "-n", *words]
+        """A command where the container is, on the last core."""
+        return [*pinned(-1), "nsenter", "-t", str(self.pid), "-n", *words]
 
     def outside(self, *words: str) -> list[str]:
-        """A command where the engine is, and ports are published."""
-        return ["nsenter", "-t", str(self.engine.daemon_pid), "-n", *words]
+        """A command where the engine is, and ports are published; on the first core."""
+        return [*pinned(0), "nsenter", "-t", str(self.engine.daemon_pid), "-n", *words]
 
     def routes(self, port: int) -> dict[str, tuple[str, int]]:
-        return {"published": ("127.0.0.1", self.published[port]), "bare": (self.bare, port)}
+        return {
+            BARE: (self.bare, port),
+            "127.0.0.1": ("127.0.0.1", self.published[port]),
+            "the host's address": (self.gateway, self.published[port]),
+        }
+
+
+def pinned(position: int) -> list[str]:
+    """Client and server each on a core of its own: where the scheduler puts them changes more than the path does."""
+    return ["taskset", "--cpu-list", str(sorted(os.sched_getaffinity(0))[position])]
 
 
 Measure = Callable[[Target, str, int], float]
 
 
 def throughput(engines: Sequence[Engine], rounds: int) -> list[Row]:
-    """localhost → published port → container, and the container's own address; passes in turn."""
+    """The published port at two addresses, and the container's own address; passes in turn."""
     rows: list[Row] = []
     with contextlib.ExitStack() as stack:
         targets = [stack.enter_context(open_target(engine)) for engine in engines]
@@ -128,28 +149,28 @@ def throughput(engines: Sequence[Engine], rounds: int) -> list[Row]:
 
 def compare(tool: str, unit: str, targets: Sequence[Target], port: int, measure: Measure) -> list[Row]:
     print(f"… {tool} through published ports and past them", flush=True)
-    got: dict[str, dict[str, list[float]]] = {target.engine.name: {"published": [], "bare": []} for target in targets}
+    got: dict[str, dict[str, list[float]]] = {
+        target.engine.name: {way: [] for way in target.routes(port)} for target in targets
+    }
     for turn in range(PASSES):
         for target in targets:
             routes = list(target.routes(port).items())
-            for kind, (address, number) in routes if turn % 2 else reversed(routes):
-                got[target.engine.name][kind].append(measure(target, address, number))
-    return [
-        Row(
-            f"{tool} to a published port", unit, {name: statistics.median(by["published"]) for name, by in got.items()}
-        ),
-        Row(
-            f"{tool} to the container's address",
-            unit,
-            {name: statistics.median(by["bare"]) for name, by in got.items()},
-        ),
-        Row(f"{tool}: published ÷ container's address", "", {name: share(by) for name, by in got.items()}, GOAL_BRIDGE),
-    ]
+            for way, (address, number) in routes if turn % 2 else reversed(routes):
+                got[target.engine.name][way].append(measure(target, address, number))
+    rows = []
+    for way in targets[0].routes(port):
+        rates = {name: statistics.median(by[way]) for name, by in got.items()}
+        rows.append(Row(f"{tool} to {way}", unit, rates))
+        if way != BARE:
+            rows.append(
+                Row(f"{tool}: {way} ÷ {BARE}", "", {n: share(by[way], by[BARE]) for n, by in got.items()}, GOAL)
+            )
+    return rows
 
 
-def share(by: dict[str, list[float]]) -> float:
+def share(published: Sequence[float], bare: Sequence[float]) -> float:
     """Of neighbouring passes, so that a busy minute hits both."""
-    return statistics.median(one / other for one, other in zip(by["published"], by["bare"], strict=True))
+    return statistics.median(one / other for one, other in zip(published, bare, strict=True))
 
 
 def run_wrk(target: Target, address: str, port: int) -> float:
@@ -173,7 +194,8 @@ def open_target(engine: Engine) -> Iterator[Target]:
     facts = json.loads(engine.cli("inspect", container).out)[0]
     settings = facts["NetworkSettings"]
     ports = {port: int(settings["Ports"][f"{port}/tcp"][0]["HostPort"]) for port in (HTTP_PORT, IPERF_PORT)}
-    target = Target(engine, facts["State"]["Pid"], settings["Networks"]["bridge"]["IPAddress"], ports)
+    bridge = settings["Networks"]["bridge"]
+    target = Target(engine, facts["State"]["Pid"], bridge["IPAddress"], bridge["Gateway"], ports)
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     servers = [subprocess.Popen(target.near(sys.executable, "-c", SERVER), **quiet)]
     if shutil.which("iperf3"):
