@@ -75,13 +75,21 @@ def fetch(url: str, *, data: bytes | None = None) -> str:
         return text
 
 
+def answers(url: str) -> bool:
+    try:
+        return fetch(f"{url}/health") == "PONG"
+    except OSError:
+        return False
+
+
 def inspect(docker: Cli, *ids: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(docker("inspect", *ids).out)
     return found
 
 
 def work(url: str, *jobs: str, done: int) -> None:
-    """Queue jobs; return when so many are done."""
+    """Queue jobs as soon as web takes them; return when so many are done."""
+    wait_for(lambda: answers(url), what="web to answer")
     for job in jobs:
         fetch(f"{url}/jobs/{job}", data=b"")
     wait_for(lambda: fetch(f"{url}/done") == str(done), what=f"{done} jobs done")
