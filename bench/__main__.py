@@ -14,11 +14,13 @@ from bench.recovery import recover
 from bench.resurrection import come_back, crash_loops
 from bench.rollout import roll_out
 from bench.rows import ROWS, Row
+from bench.services import serve, simulate
 
 SECTIONS = (
     ("commands", ROWS),
     ("resurrection", (come_back, crash_loops, recover)),
     ("health", (cost, lateness, revival)),
+    ("services", (serve, simulate)),
     ("rollout", (roll_out,)),
     ("network", (latency, throughput, extra_processes)),
 )

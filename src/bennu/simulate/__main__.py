@@ -2,14 +2,16 @@
 
 --seeds N [--from M]     play N histories, stop at the first that breaks a law, print how to replay it
 --seed N [--verbose]     replay one, with every action and event in words
---nodes N [--services S --replicas R]    one large cluster, and what it costs
+--nodes N [--services S --replicas R] [--json]    one large cluster, and what it costs
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
+from dataclasses import asdict
 
 from bennu.simulate.run import SeedFailed, run_cluster, run_seed, run_seeds
 
@@ -24,12 +26,15 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, help="run one large cluster of this many nodes")
     parser.add_argument("--services", type=int, default=100)
     parser.add_argument("--replicas", type=int, default=1000)
+    parser.add_argument("--json", action="store_true", help="say what the large cluster costs as JSON")
     options = parser.parse_args()
     began = time.perf_counter()
     try:
         if options.nodes is not None:
-            print(run_cluster(nodes=options.nodes, services=options.services, replicas=options.replicas))
-        elif options.seed is not None:
+            report = run_cluster(nodes=options.nodes, services=options.services, replicas=options.replicas)
+            print(json.dumps(asdict(report)) if options.json else report)
+            return 0
+        if options.seed is not None:
             run_seed(options.seed, verbose=True)
             print(f"seed {options.seed}: all laws held")
         else:

@@ -52,6 +52,7 @@ class Manager:
         self.is_alive = False
         self.life = 0
         self.looks = 0
+        self.decisions = 0  # actions that the core asked for
         self.core_s = 0.0  # CPU time spent in the core, in seconds
         self.dies_after: int | None = None  # so many actions from now
         self.plans: dict[ServiceId, Plan] = {}  # the last, quiet plan of each service
@@ -151,6 +152,7 @@ class Manager:
                 self._wake(service_id, plan.wake_at_ns)
                 return
             self.world.laws.on_plan(service_id, plan, self.now_ns)
+            self.decisions += len(plan.actions)
             for action in plan.actions:
                 self._act(action, service_id)
         raise LawBroken(7, f"service {service_id} is not settled after {LOOKS_UNTIL_SETTLED} looks: {plan}")

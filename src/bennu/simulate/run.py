@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class ClusterReport:
     steady_cpu_s: float  # CPU seconds of core and simulator until all tasks run
     core_cpu_s: float  # of these, the core
     looks: int
+    decisions: int
+    peak_mb: float  # the most memory the process has held
     one_failure_ms: float  # CPU milliseconds of the core to replace one failed task
 
 
@@ -89,8 +92,17 @@ def run_cluster(*, nodes: int, services: int, replicas: int, seed: int = 1) -> C
     running = sum(task.state is TaskState.RUNNING for task in world.tasks.values())
     if running != services * replicas:
         raise AssertionError(f"{running} of {services * replicas} tasks run")
+    manager = world.manager
     return ClusterReport(
-        nodes, services, running, steady_s, world.manager.core_s, world.manager.looks, _replace_one(world)
+        nodes=nodes,
+        services=services,
+        tasks=running,
+        steady_cpu_s=steady_s,
+        core_cpu_s=manager.core_s,
+        looks=manager.looks,
+        decisions=manager.decisions,
+        peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        one_failure_ms=_replace_one(world),
     )
 
 
