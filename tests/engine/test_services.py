@@ -300,39 +300,80 @@ def test_a_slow_request_is_finished_before_its_task_is_stopped(node: SwarmNode) 
         assert client.recv(100) == b"done"
 
 
-def test_a_stack_is_deployed_listed_and_removed(node: SwarmNode, tmp_path: Path) -> None:
-    compose = tmp_path / "stack.yml"
-    compose.write_text(
-        """
+STACK = """
 services:
   web:
-    image: busybox:latest
+    image: ${STACK_IMAGE:-busybox:latest}
     command: ["sleep", "1000"]
     stop_grace_period: 0s
     configs: [greeting]
+    secrets: [{source: word, target: key, mode: 0400}]
     networks: [inner]
+    environment: {B: "2", A: "1"}
+    volumes: ["data:/data", "./greeting:/bound:ro"]
+    healthcheck: {test: ["CMD", "true"], interval: 1s}
+    ulimits: {nofile: 512}
     deploy:
       replicas: 2
       restart_policy: {condition: on-failure, delay: 1s}
+      update_config: {parallelism: 1, delay: 1s}
+      resources: {limits: {memory: 64M}}
+  extra:
+    image: busybox:latest
+    command: sleep 1000
+    stop_signal: SIGKILL
 networks:
   inner: {}
+volumes:
+  data: {}
 configs:
   greeting:
     file: ./greeting
+secrets:
+  word:
+    file: ./greeting
 """
-    )
+
+
+@pytest.mark.parametrize("command", ["docker", "bennu"])
+def test_a_stack_is_deployed_listed_and_removed(node: SwarmNode, tmp_path: Path, command: str) -> None:
+    stack = node.docker if command == "docker" else node.daemon.bennu
+    compose = tmp_path / "stack.yml"
+    compose.write_text(STACK)
     (tmp_path / "greeting").write_text("hello")
-    node.docker("stack", "deploy", "--resolve-image", "never", "-c", compose, "st")
+    deploy = ("stack", "deploy", "--resolve-image", "never", "-c", compose, "st")
+    said = stack(*deploy).lines
+    assert {"Creating network st_inner", "Creating network st_default", "Creating secret st_word"} < set(said)
+    assert {"Creating config st_greeting", "Creating service st_web", "Creating service st_extra"} < set(said)
     tasks = node.wait_running("st_web", 2)
-    assert node.docker("exec", container_of(tasks[0]), "cat", "/greeting").out == "hello"
-    assert node.docker("stack", "ls").lines[1].split() == ["st", "1"]
-    assert len(node.docker("stack", "ps", "-q", "st").lines) == 2
-    assert "st_web" in node.docker("stack", "services", "st").out
-    node.docker("stack", "deploy", "--resolve-image", "never", "-c", compose, "st")
+    inside = container_of(tasks[0])
+    assert node.docker("exec", inside, "cat", "/greeting", "/run/secrets/key", "/bound").out == "hello" * 3
+    assert stack("stack", "ls").lines[1].split() == ["st", "2"]
+    assert len(stack("stack", "ps", "-q", "st").lines) == 3
+    assert "st_web" in stack("stack", "services", "st").out
+
+    # The other command finds nothing to change, and neither replaces a task.
+    for again in (stack, node.docker, node.daemon.bennu):
+        assert "Updating service st_web" in again(*deploy).out
+    time.sleep(1)
     assert {task["ID"] for task in node.wait_running("st_web", 2)} == {task["ID"] for task in tasks}
-    node.docker("stack", "rm", "st")
+
+    (tmp_path / "greeting").write_text("changed")
+    refused = stack(*deploy, ok=False)
+    assert refused.code == 1
+    assert "failed to update secret st_word" in refused.err
+    assert "only updates to Labels are allowed" in refused.err
+
+    (tmp_path / "greeting").write_text("hello")
+    compose.write_text(STACK.replace("  extra:", "  other:"))
+    said = stack(*deploy[:-1], "--prune", "st").lines
+    assert "Removing service st_extra" in said
+    assert "Creating service st_other" in said
+    stack("stack", "rm", "st")
     assert node.docker("stack", "ls", "--format", "{{.Name}}").lines == []
-    assert node.docker("network", "ls", "-q", "--filter", "scope=swarm").lines == []
+    assert "st_" not in node.docker("network", "ls", "--format", "{{.Name}}").out
+    assert node.docker("secret", "ls", "-q").lines == node.docker("config", "ls", "-q").lines == []
+    assert "Nothing found in stack: st" in stack("stack", "rm", "st").err
 
 
 def free_port() -> int:

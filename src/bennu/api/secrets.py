@@ -91,7 +91,7 @@ class BlobRoutes:
         row = self._blobs.find(request.match_info["id"])
         version = read_version(request, self._kind)
         body = await read_body(request, BlobBody)
-        if body.name not in ("", row.name) or (body.data and body.data != row.data):
+        if body.name not in ("", row.name) or (body.data and decode_data(body.data) != self._blobs.read(row)):
             raise invalid("only updates to Labels are allowed")
         await self._blobs.update(row.id, body.labels or {}, version)
         return empty()

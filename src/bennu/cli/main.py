@@ -143,6 +143,7 @@ GROUPS: Final[dict[str, tuple[str, Table]]] = {
     "stack": (
         "Manage Swarm stacks",
         {
+            "deploy": ("commands.stack:deploy", "Deploy a new stack or update an existing stack"),
             "ls": ("commands.stack:ls", "List stacks"),
             "ps": ("commands.stack:ps", "List the tasks in the stack"),
             "rm": ("commands.stack:rm", "Remove one or more stacks"),

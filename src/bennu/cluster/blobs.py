@@ -37,6 +37,9 @@ class Blobs:
         self.check_active()
         return self._table.find(ref, lambda row: row.name, self.kind)
 
+    def read(self, row: BlobRow) -> bytes:
+        return self._vault.open(row.data) if self.kind == "secret" else base64.b64decode(row.data)
+
     async def create(self, name: str, labels: dict[str, str], data: bytes, templating: str) -> str:
         limit = MAX_SECRET if self.kind == "secret" else MAX_CONFIG
         if not 0 < len(data) < limit:

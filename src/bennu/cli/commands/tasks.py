@@ -1,5 +1,6 @@
 """Tasks as `service ps`, `node ps` and `stack ps` list them: newest attempt of each slot first, former ones below."""
 
+import re
 import time
 from datetime import datetime
 from typing import Any, Final
@@ -16,11 +17,12 @@ LISTING: Final = Listing(
 )
 
 
-def print_tasks(client: Client, wanted: list[str], *, full: bool, quiet: bool, form: str | None) -> None:
+def print_tasks(client: Client, wanted: list[str], *, full: bool, quiet: bool, form: str | None) -> int:
+    """Answers how many there are."""
     tasks = client.json("GET", "/tasks", query={"filters": encode_filters(wanted)})
     services = {one["ID"]: one["Spec"]["Name"] for one in client.json("GET", "/services")}
     nodes = {one["ID"]: one["Description"]["Hostname"] for one in client.json("GET", "/nodes")}
-    ordered = sorted(tasks, key=lambda task: (slot_of(task, services), -stamp(task["CreatedAt"])))
+    ordered = sorted(tasks, key=lambda task: (natural(slot_of(task, services)), -stamp(task["CreatedAt"])))
     former = ""
     for task in ordered:
         name = slot_of(task, services)
@@ -43,6 +45,12 @@ def print_tasks(client: Client, wanted: list[str], *, full: bool, quiet: bool, f
         }
 
     print_list(LISTING, ordered, describe, form, quiet)
+    return len(ordered)
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """For sorting: numbers within a text count as numbers, so that `web.10` comes after `web.9`."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
 
 
 def slot_of(task: dict[str, Any], services: dict[str, str]) -> str:
