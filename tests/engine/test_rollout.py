@@ -304,6 +304,30 @@ def test_a_canary_that_is_never_ready_goes_back(make: Any) -> None:
     assert "0 of 1 slots of the new version were ready within 2 s" in web.bennu("rollout", "status").out
 
 
+def test_a_verdict_counts_what_was_seen_before_the_daemons_death(make: Any) -> None:
+    web = make("--replicas=2")
+    web.update(
+        "--env-add=V=2", "--container-label-add=bennu.ready.cmd=test -e /tmp/ready",
+        *(f"--label-add=bennu.rollout.{said}" for said in ("strategy=canary", "watch=10m", "confidence=0.8")),
+    )  # fmt: skip
+    find = ("ps", "-q", "--filter=label=bennu.ready.cmd")
+    container = wait_for(lambda: web.daemon.docker(*find).out.strip(), what="the canary")
+    # Three losses of readiness beside none are more than this confidence allows.
+    for loss in range(3):
+        web.daemon.docker("exec", container, "touch", "/tmp/ready")
+        web.wait(lambda: web.running("2"), "the canary to run")
+        time.sleep(3)  # it is asked every second, and looked at every second
+        if loss == 2:
+            web.daemon.kill()
+            web.daemon.start()
+            time.sleep(3)
+        assert web.status["State"] == "updating"
+        web.daemon.docker("exec", container, "rm", "/tmp/ready")
+        time.sleep(3)
+    web.wait_state("rollback_completed")
+    assert "the new version lost its readiness 3 times, the old one 0 times" in web.bennu("rollout", "status").out
+
+
 def test_blue_stays_until_green_has_proved_itself(make: Any) -> None:
     web = make("--replicas=2", "--env=V=1")
     web.update(

@@ -1,14 +1,9 @@
-"""Strategies as labels say them, and what a canary's witness makes of what it saw."""
-
-from dataclasses import replace
+"""Strategies as labels say them."""
 
 import pytest
 
 from bennu.cluster.strategy import name_of, read_strategy
-from bennu.cluster.witness import parse_tcp_counters, took_ns, without_chance
-from bennu.engine.record import HealthProbe
 from bennu.errors import InvalidParameter
-from bennu.orchestration.evidence import Cohort, Evidence
 from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep, Rolling, Strategy
 
 S = 10**9
@@ -63,24 +58,3 @@ def test_what_a_label_cannot_be_is_named(name: str, text: str) -> None:
     strategy = "blue-green" if name == "settle" else "canary"
     with pytest.raises(InvalidParameter, match=f"bennu.rollout.{name}"):
         read_strategy({"bennu.rollout.strategy": strategy, f"bennu.rollout.{name}": text})
-
-
-def test_the_kernels_counters_are_read_by_name() -> None:
-    text = "Ip: Forwarding\nIp: 1\nTcp: ActiveOpens PassiveOpens OutRsts\nTcp: 5 70 3\nUdp: InDatagrams\nUdp: 4\n"
-    assert parse_tcp_counters(text) == (70, 3)
-
-
-def test_a_probes_time_is_read_from_its_log() -> None:
-    start, end = "2026-03-01T10:00:00.100000000Z", "2026-03-01T10:00:00.125500000Z"
-    assert took_ns(HealthProbe(start=start, end=end, exit_code=0, output="")) == 25_500_000
-
-
-@pytest.mark.parametrize(
-    ("refused", "is_kept"),
-    [pytest.param(3, False, id="may-be-chance"), pytest.param(60, True, id="can-hardly-be-chance")],
-)
-def test_refused_connections_are_put_forward_only_when_chance_hardly_explains_them(refused: int, is_kept: bool) -> None:
-    quiet = Cohort(tasks=2, connections=1000, connection_failures=2)
-    seen = Evidence(stable=quiet, canary=replace(quiet, connection_failures=refused))
-    assert (without_chance(seen) == seen) is is_kept
-    assert without_chance(seen).canary.connection_failures in (0, refused)

@@ -7,6 +7,7 @@ store; `created_ns` and `updated_ns` are for people. Only `State.commit` sets `i
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bennu.cluster.ledger import Ledger
 from bennu.orchestration.model import Node, Service, Task
 from bennu.orchestration.spec import PortSpec
 
@@ -69,6 +70,14 @@ class TaskRow(Row):
         """Also the name of its container."""
         slot = str(self.task.slot) if self.task.slot else (self.task.node_id or "")
         return f"{self.service_name}.{slot}.{self.id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SightingsRow(Row):
+    """What was seen of the tasks of the service of this id, by task, since its rollout began."""
+
+    began_at_ns: int
+    ledgers: Mapping[str, Ledger] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

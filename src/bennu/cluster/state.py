@@ -19,7 +19,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from bennu.cluster import codec
 from bennu.cluster.errors import not_found, not_manager
-from bennu.cluster.records import AliveRow, BlobRow, ClusterRow, NodeRow, Row, ServiceRow, TaskRow
+from bennu.cluster.records import AliveRow, BlobRow, ClusterRow, NodeRow, Row, ServiceRow, SightingsRow, TaskRow
 from bennu.engine.background import Background
 from bennu.engine.events import Event, Journal
 from bennu.errors import InvalidParameter
@@ -101,6 +101,7 @@ class State:
         self.lock = asyncio.Lock()
         self.services = Table("services", ServiceRow)
         self.tasks = Table("tasks", TaskRow)
+        self.sightings = Table("sightings", SightingsRow)  # of services whose rollout is watched
         self.nodes = Table("nodes", NodeRow)
         self.alive = Table("alive", AliveRow)  # the nodes whose agent holds its lease
         self.secrets = Table("secrets", BlobRow)
@@ -108,7 +109,10 @@ class State:
         self.swarm = Table("swarm", ClusterRow)
         self._tables: dict[str, Table[Any]] = {
             table.name: table
-            for table in (self.services, self.tasks, self.nodes, self.alive, self.secrets, self.configs, self.swarm)
+            for table in (
+                *(self.services, self.tasks, self.sightings, self.nodes, self.alive),
+                *(self.secrets, self.configs, self.swarm),
+            )
         }
         self._of_service: dict[str, dict[str, None]] = defaultdict(dict)
         self._revision = 0  # up to here the tables are as the store is

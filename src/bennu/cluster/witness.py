@@ -1,53 +1,57 @@
-"""What is seen of the two versions of a service while a canary is watched, beyond what is stored of their tasks.
+"""What is seen of the two versions of a service while a rollout of it is watched, beyond what is stored of their tasks.
 
 Once a second each task of a watched service is looked at: was it killed for lack of memory, did it lose its health or
 its readiness, how long did its health probes take, how many connections did its network take and how many did it
-refuse or reset (counted by the kernel, in the task's own namespace). All of it is in memory: a daemon that comes back
-begins to look anew, while deaths and lifetimes, which are stored, count from the rollout's beginning.
+refuse or reset (counted by the kernel, in the task's own namespace).
+
+All of it outlives the daemon. It is written at once when something weighty happened (a death, a lost health), else
+every ten seconds while anything changes; a daemon's death costs at most ten seconds of probe latencies.
 
 The judge is asked again at every look, and who asks often enough is told of a difference by chance alone. So refused
 connections, the one sign that every version shows now and then, are put forward only when chance hardly explains them.
 """
 
 import asyncio
-from collections.abc import Mapping
+import logging
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from bennu.cluster.ledger import Glance, Ledger, note, sum_up
 from bennu.cluster.manager import Manager
-from bennu.cluster.records import TaskRow
-from bennu.cluster.state import State
+from bennu.cluster.records import SightingsRow, TaskRow
+from bennu.cluster.state import Change, State
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
-from bennu.engine.record import HealthProbe
 from bennu.errors import BennuError
 from bennu.orchestration.config import is_watched
-from bennu.orchestration.evidence import Cohort, Evidence, binomial_tail
-from bennu.orchestration.model import Service, Task
-from bennu.orchestration.watched import evidence_from_tasks, is_of_rollout
+from bennu.orchestration.evidence import Evidence, binomial_tail
+from bennu.orchestration.model import Rollout, Service, Task
+from bennu.orchestration.watched import died_by_itself, evidence_from_tasks, is_of_rollout, watched_ns
 
 LOOK_EVERY_S: Final = 1.0
-KEPT_PROBES: Final = 1000  # of one task
+WRITE_EVERY_S: Final = 10.0
 HARDLY: Final = 0.001
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Ledger:
-    """Of one task, since it was first looked at."""
+class Notebook:
+    """Of one watched rollout: its ledgers by task, and when they were last written down."""
 
-    oom_kills: int = 0
-    health_flaps: int = 0
-    readiness_flaps: int = 0
-    probes_ns: list[int] = field(default_factory=list)
-    connections: int = 0
-    refused: int = 0
-    was_healthy: bool = False
-    was_ready: bool = False
-    last_probe: str = ""
-    counted: tuple[int, int] | None = None  # the kernel's counters when last looked at
+    began_at_ns: int
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    written: dict[str, Ledger] = field(default_factory=dict)
+    written_at: float = 0.0
+
+    def must_be_written(self, now: float) -> bool:
+        if self.ledgers == self.written:
+            return False
+        if now >= self.written_at + WRITE_EVERY_S or self.ledgers.keys() != self.written.keys():
+            return True
+        return any(one.events != self.written[key].events for key, one in self.ledgers.items())
 
 
 class Witness:
@@ -57,39 +61,68 @@ class Witness:
         self._engine = engine
         self._state = state
         self._manager = manager
-        self._ledgers: dict[str, dict[str, Ledger]] = {}  # by service, by task
-        self._rollouts: dict[str, int] = {}  # which rollout of the service they are of
+        self._notebooks = {
+            row.id: Notebook(row.began_at_ns, dict(row.ledgers), dict(row.ledgers)) for row in state.sightings
+        }
         manager.testify = self.testify
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            watched = [row for row in self._state.services if _is_under_watch(row.service)]
-            for service_id in self._ledgers.keys() - {row.id for row in watched}:
-                del self._ledgers[service_id]
-            for row in watched:
-                assert row.service.rollout is not None
-                if self._rollouts.get(row.id) != row.service.rollout.began_at_ns:
-                    self._rollouts[row.id] = row.service.rollout.began_at_ns
-                    self._ledgers.pop(row.id, None)
-                tasks = [item for item in self._state.tasks_of(row.id) if item.container_id]
-                for item in tasks:
-                    await self._look_at(self._ledgers.setdefault(row.id, {}).setdefault(item.id, Ledger()), item)
-                self._manager.look_again(row.id)
+            watched = [row.service for row in self._state.services if _is_under_watch(row.service)]
+            for service in watched:
+                await self._look_at(service)
+                self._manager.look_again(service.id)
+            try:
+                await self._write({service.id for service in watched})
+            except BennuError as error:
+                log.warning("what was seen of a rollout could not be written: %s", error)
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _look_at(self, ledger: Ledger, row: TaskRow) -> None:
-        try:
-            container = self._engine.find(row.container_id)
-        except BennuError:
+    async def _look_at(self, service: Service) -> None:
+        rollout = service.rollout
+        assert rollout is not None
+        notebook = self._notebooks.get(service.id)
+        if notebook is None or notebook.began_at_ns != rollout.began_at_ns:
+            notebook = self._notebooks[service.id] = Notebook(rollout.began_at_ns)
+        for row in self._state.tasks_of(service.id):
+            with suppress(BennuError):  # it has no container yet, or none any more
+                seen = await self._glance(rollout, row, self._engine.find(row.container_id))
+                new = Ledger(is_new=is_of_rollout(service, rollout, row.task))
+                notebook.ledgers[row.id] = note(notebook.ledgers.get(row.id, new), seen)
+
+    async def _glance(self, rollout: Rollout, row: TaskRow, container: Container) -> Glance:
+        record = container.record
+        runs = record.running and not row.task.has_ended
+        return Glance(
+            died=died_by_itself(rollout, row.task),
+            watched_ns=watched_ns(rollout, row.task, now_ns=self._manager.now_ns),
+            was_oom_killed=record.oom_killed,
+            health=record.health.status if record.health else "",
+            is_ready=container.readiness.ready,
+            probes=tuple(record.health.log) if record.health else (),
+            counted=await asyncio.to_thread(read_tcp_counters, record.pid) if runs else None,
+        )
+
+    async def _write(self, watched: set[str]) -> None:
+        """Raises: Unavailable."""
+        now = time.monotonic()
+        due = {key: book for key, book in self._notebooks.items() if key in watched and book.must_be_written(now)}
+        over = self._state.sightings.rows.keys() - watched
+        for service_id in self._notebooks.keys() - watched:
+            del self._notebooks[service_id]
+        if not due and not over:
             return
-        _note_signs(ledger, container)
-        if container.record.running and not row.task.has_ended:
-            counted = await asyncio.to_thread(read_tcp_counters, container.record.pid)
-            if counted is not None and ledger.counted is not None and counted[0] >= ledger.counted[0]:
-                ledger.connections += counted[0] - ledger.counted[0]
-                ledger.refused += counted[1] - ledger.counted[1]
-            ledger.counted = counted
+        change = Change()
+        for service_id, book in due.items():
+            row = SightingsRow(id=service_id, began_at_ns=book.began_at_ns, ledgers=dict(book.ledgers))
+            change.put(self._state.sightings, row)
+        for service_id in over:
+            change.delete(self._state.sightings, service_id)
+        async with self._state.lock:
+            await self._state.commit(change)
+        for book in due.values():
+            book.written, book.written_at = dict(book.ledgers), now
 
     def testify(self, service: Service, tasks: list[Task], now_ns: int) -> Evidence | None:
         """What is known of both versions; None when no rollout is under way."""
@@ -97,53 +130,23 @@ class Witness:
         if rollout is None:
             return None
         stored = evidence_from_tasks(service, tasks, now_ns=now_ns)
-        fresh = self._rollouts.get(service.id) == rollout.began_at_ns
-        ledgers = self._ledgers.get(service.id, {}) if fresh else {}
-        new = {task.id for task in tasks if is_of_rollout(service, rollout, task)}
-        canary = _with(stored.canary, {key: one for key, one in ledgers.items() if key in new})
-        stable = _with(stored.stable, {key: one for key, one in ledgers.items() if key not in new})
+        notebook = self._notebooks.get(service.id)
+        ledgers = notebook.ledgers if notebook and notebook.began_at_ns == rollout.began_at_ns else {}
+        present = {str(task.id) for task in tasks}
+        canary, stable = (
+            sum_up(
+                cohort,
+                [one for key, one in ledgers.items() if one.is_new is is_new and key in present],
+                [one for key, one in ledgers.items() if one.is_new is is_new and key not in present],
+            )
+            for cohort, is_new in ((stored.canary, True), (stored.stable, False))
+        )
         return without_chance(Evidence(stable=stable, canary=canary))
 
 
 def _is_under_watch(service: Service) -> bool:
     status = service.update_status
     return service.rollout is not None and status is not None and status.state.is_under_way and is_watched(service)
-
-
-def _note_signs(ledger: Ledger, container: Container) -> None:
-    record = container.record
-    ledger.oom_kills = int(record.oom_killed)
-    health = record.health
-    if health is not None:
-        is_healthy = health.status == "healthy"
-        ledger.health_flaps += ledger.was_healthy and health.status == "unhealthy"
-        ledger.was_healthy = is_healthy or (ledger.was_healthy and health.status != "unhealthy")
-        for probe in health.log:
-            if probe.start > ledger.last_probe:
-                ledger.last_probe = probe.start
-                ledger.probes_ns.append(took_ns(probe))
-        del ledger.probes_ns[:-KEPT_PROBES]
-    is_ready = container.readiness.ready is True
-    ledger.readiness_flaps += ledger.was_ready and container.readiness.ready is False
-    ledger.was_ready = is_ready
-
-
-def took_ns(probe: HealthProbe) -> int:
-    return int((datetime.fromisoformat(probe.end) - datetime.fromisoformat(probe.start)).total_seconds() * 1e9)
-
-
-def _with(cohort: Cohort, ledgers: Mapping[str, Ledger]) -> Cohort:
-    probes = sorted(took for one in ledgers.values() for took in one.probes_ns)
-    return replace(
-        cohort,
-        oom_kills=sum(one.oom_kills for one in ledgers.values()),
-        health_flaps=sum(one.health_flaps for one in ledgers.values()),
-        readiness_flaps=sum(one.readiness_flaps for one in ledgers.values()),
-        connections=sum(one.connections for one in ledgers.values()),
-        connection_failures=sum(one.refused for one in ledgers.values()),
-        probes=len(probes),
-        probe_p95_ns=probes[int(0.95 * (len(probes) - 1))] if probes else 0,
-    )
 
 
 def without_chance(evidence: Evidence) -> Evidence:

@@ -111,19 +111,27 @@ def evidence_from_tasks(service: Service, tasks: Iterable[Task], *, now_ns: int)
     for task in tasks:
         if task.node_id is None:
             continue
-        ended_at = task.status.applied_at_ns if task.has_ended else now_ns
-        ordered = task.stop_ordered_at_ns
-        died = task.has_ended and (ordered is None or ordered >= ended_at) and ended_at >= rollout.began_at_ns
-        since = task.running_since_ns if task.running_since_ns is not None else ended_at
-        watched = max(0, ended_at - max(since, rollout.began_at_ns))
         cohort = cohorts[is_of_rollout(service, rollout, task)]
         cohorts[is_of_rollout(service, rollout, task)] = replace(
             cohort,
             tasks=cohort.tasks + 1,
-            watched_ns=cohort.watched_ns + watched,
-            deaths=cohort.deaths + died,
+            watched_ns=cohort.watched_ns + watched_ns(rollout, task, now_ns=now_ns),
+            deaths=cohort.deaths + died_by_itself(rollout, task),
         )
     return Evidence(stable=cohorts[False], canary=cohorts[True])
+
+
+def died_by_itself(rollout: Rollout, task: Task) -> bool:
+    """Whether it ended since the rollout began and nobody ordered that."""
+    ended_at, ordered = task.status.applied_at_ns, task.stop_ordered_at_ns
+    return task.has_ended and (ordered is None or ordered >= ended_at) and ended_at >= rollout.began_at_ns
+
+
+def watched_ns(rollout: Rollout, task: Task, *, now_ns: int) -> int:
+    """How long it has run since the rollout began."""
+    ended_at = task.status.applied_at_ns if task.has_ended else now_ns
+    since = task.running_since_ns if task.running_since_ns is not None else ended_at
+    return max(0, ended_at - max(since, rollout.began_at_ns))
 
 
 def is_of_rollout(service: Service, rollout: Rollout, task: Task) -> bool:

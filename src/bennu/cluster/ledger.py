@@ -1,0 +1,117 @@
+"""What a witness has seen of one task of a watched rollout, as a value: noted look by look, summed up for a verdict.
+
+Latencies of probes are kept as counts in steps of about nine percent, so that a ledger stays small however long it is
+kept. Connections are the kernel's own counts of the task's network, which go on while no daemon looks.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from math import log2
+from typing import Final
+
+from bennu.engine.record import HealthProbe
+from bennu.orchestration.evidence import Cohort
+
+STEPS_AN_OCTAVE: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What one look at a task shows. `counted`: connections taken and resets sent; None: cannot be seen."""
+
+    died: bool = False  # it has ended and nobody ordered that
+    watched_ns: int = 0  # how long it has run since the rollout began
+    was_oom_killed: bool = False
+    health: str = ""
+    is_ready: bool | None = None
+    probes: tuple[HealthProbe, ...] = ()
+    counted: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Of one task, since it was first looked at. Nothing of it ever decreases but what was seen last."""
+
+    is_new: bool  # of the version that is rolled out
+    died: bool = False
+    watched_ns: int = 0
+    oom_kills: int = 0
+    health_flaps: int = 0
+    readiness_flaps: int = 0
+    latencies: Mapping[str, int] = field(default_factory=dict)  # step of the scale → probes
+    connections: int = 0
+    refused: int = 0
+    was_healthy: bool = False
+    was_ready: bool = False
+    last_probe: str = ""
+    counted: tuple[int, int] | None = None
+
+    @property
+    def events(self) -> tuple[int, ...]:
+        """What happens seldom and weighs much."""
+        return self.died, self.oom_kills, self.health_flaps, self.readiness_flaps
+
+
+def note(ledger: Ledger, seen: Glance) -> Ledger:
+    """The ledger after one more look."""
+    is_healthy, is_unhealthy = seen.health == "healthy", seen.health == "unhealthy"
+    fresh = [probe for probe in seen.probes if probe.start > ledger.last_probe]
+    before, now = ledger.counted, seen.counted
+    goes_on = before is not None and now is not None and now[0] >= before[0] and now[1] >= before[1]
+    return replace(
+        ledger,
+        died=seen.died,
+        watched_ns=seen.watched_ns,
+        oom_kills=max(ledger.oom_kills, int(seen.was_oom_killed)),
+        health_flaps=ledger.health_flaps + (ledger.was_healthy and is_unhealthy),
+        readiness_flaps=ledger.readiness_flaps + (ledger.was_ready and seen.is_ready is False),
+        latencies=dict(Counter(ledger.latencies) + Counter(step_of(took_ns(probe)) for probe in fresh)),
+        connections=ledger.connections + (now[0] - before[0] if goes_on and now and before else 0),
+        refused=ledger.refused + (now[1] - before[1] if goes_on and now and before else 0),
+        was_healthy=is_healthy or (ledger.was_healthy and not is_unhealthy),
+        # A daemon that has just come back has not asked yet: what was known stays true until it has.
+        was_ready=ledger.was_ready if seen.is_ready is None else seen.is_ready,
+        last_probe=max((probe.start for probe in fresh), default=ledger.last_probe),
+        counted=ledger.counted if now is None else now,
+    )
+
+
+def sum_up(stored: Cohort, ledgers: Iterable[Ledger], forgotten: Iterable[Ledger]) -> Cohort:
+    """What the stored tasks of a version tell, with what was seen of them, and of those that are no longer stored."""
+    ledgers, forgotten = list(ledgers), list(forgotten)
+    latencies: Counter[str] = Counter()
+    for one in (everyone := [*ledgers, *forgotten]):
+        latencies.update(one.latencies)
+    return replace(
+        stored,
+        tasks=stored.tasks + len(forgotten),
+        watched_ns=stored.watched_ns + sum(one.watched_ns for one in forgotten),
+        deaths=stored.deaths + sum(one.died for one in forgotten),
+        oom_kills=sum(one.oom_kills for one in everyone),
+        health_flaps=sum(one.health_flaps for one in everyone),
+        readiness_flaps=sum(one.readiness_flaps for one in everyone),
+        connections=sum(one.connections for one in everyone),
+        connection_failures=sum(one.refused for one in everyone),
+        probes=latencies.total(),
+        probe_p95_ns=quantile_ns(latencies, 0.95),
+    )
+
+
+def step_of(took_ns: int) -> str:
+    return str(round(log2(max(1, took_ns)) * STEPS_AN_OCTAVE))
+
+
+def quantile_ns(latencies: Mapping[str, int], part: float) -> int:
+    """The time within which this part of the probes was answered; 0 without any."""
+    left = int(part * (sum(latencies.values()) - 1))
+    for step in sorted(latencies, key=int):
+        left -= latencies[step]
+        if left < 0:
+            return round(2 ** (int(step) / STEPS_AN_OCTAVE))
+    return 0
+
+
+def took_ns(probe: HealthProbe) -> int:
+    return int((datetime.fromisoformat(probe.end) - datetime.fromisoformat(probe.start)).total_seconds() * 1e9)

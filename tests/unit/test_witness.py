@@ -1,0 +1,126 @@
+"""What a canary's witness makes of what it saw."""
+
+from dataclasses import replace
+from functools import reduce
+
+import pytest
+
+from bennu.cluster import codec
+from bennu.cluster.ledger import Glance, Ledger, note, quantile_ns, step_of, sum_up, took_ns
+from bennu.cluster.records import SightingsRow
+from bennu.cluster.witness import Notebook, parse_tcp_counters, without_chance
+from bennu.engine.record import HealthProbe
+from bennu.orchestration.evidence import Cohort, Evidence
+
+MS = 10**6
+NEW = Ledger(is_new=True)
+READY, NOT_READY, NOT_ASKED = (Glance(is_ready=answer) for answer in (True, False, None))
+WELL, ILL, STARTING = (Glance(health=word) for word in ("healthy", "unhealthy", "starting"))
+
+
+def after(*looks: Glance, ledger: Ledger = NEW) -> Ledger:
+    return reduce(note, looks, ledger)
+
+
+def probe(second: int, took_ms: int) -> HealthProbe:
+    start, end = (f"2026-03-01T10:00:{second:02}.{ms:03}000000Z" for ms in (0, took_ms))
+    return HealthProbe(start=start, end=end, exit_code=0, output="")
+
+
+@pytest.mark.parametrize(
+    ("looks", "flaps"),
+    [
+        pytest.param((NOT_READY, READY), 0, id="not-ready-yet"),
+        pytest.param((READY, NOT_READY, NOT_READY, READY, NOT_READY), 2, id="each-loss-once"),
+        pytest.param((READY, NOT_ASKED, READY), 0, id="a-daemon-that-came-back-has-not-asked-yet"),
+        pytest.param((READY, NOT_ASKED, NOT_READY), 1, id="lost-while-no-daemon-looked"),
+    ],
+)
+def test_lost_readiness_is_counted(looks: tuple[Glance, ...], flaps: int) -> None:
+    assert after(*looks).readiness_flaps == flaps
+
+
+@pytest.mark.parametrize(
+    ("looks", "flaps"),
+    [
+        pytest.param((STARTING, ILL), 0, id="never-well"),
+        pytest.param((WELL, ILL, ILL), 1, id="lost"),
+        pytest.param((WELL, STARTING, ILL), 1, id="lost-after-the-daemon-began-anew"),
+    ],
+)
+def test_lost_health_is_counted(looks: tuple[Glance, ...], flaps: int) -> None:
+    assert after(*looks).health_flaps == flaps
+
+
+@pytest.mark.parametrize(
+    ("counters", "taken", "refused"),
+    [
+        pytest.param([(10, 1)], 0, 0, id="what-was-before-the-first-look"),
+        pytest.param([(10, 1), (15, 1), None, (20, 3)], 10, 2, id="counted-by-the-kernel-while-nobody-looked"),
+        pytest.param([(10, 1), (2, 0), (4, 1)], 2, 1, id="a-network-of-its-own-anew"),
+    ],
+)
+def test_connections_are_counted_from_look_to_look(
+    counters: list[tuple[int, int] | None], taken: int, refused: int
+) -> None:
+    ledger = after(*(Glance(counted=counted) for counted in counters))
+    assert (ledger.connections, ledger.refused) == (taken, refused)
+
+
+def test_a_probe_that_is_seen_twice_counts_once() -> None:
+    probes = [probe(second, 10) for second in range(8)]
+    ledger = after(Glance(probes=tuple(probes[:5])), Glance(probes=tuple(probes[3:])))
+    assert sum(ledger.latencies.values()) == 8
+
+
+def test_the_scale_of_latencies_is_fine_enough() -> None:
+    took = [number * MS for number in range(1, 101)]
+    latencies = {step: sum(1 for one in took if step_of(one) == step) for step in map(step_of, took)}
+    assert quantile_ns(latencies, 0.95) == pytest.approx(95 * MS, rel=0.05)
+    assert quantile_ns({}, 0.95) == 0
+
+
+def test_a_task_that_is_no_longer_stored_still_speaks() -> None:
+    gone = replace(NEW, died=True, watched_ns=5, oom_kills=1)
+    cohort = sum_up(Cohort(tasks=1, watched_ns=100, deaths=1), [replace(NEW, died=True, oom_kills=1)], [gone, gone])
+    assert (cohort.tasks, cohort.deaths, cohort.oom_kills, cohort.watched_ns) == (3, 3, 3, 110)
+
+
+def test_weighty_things_are_written_at_once_and_the_rest_now_and_then() -> None:
+    book = Notebook(began_at_ns=1, ledgers={"a": NEW}, written={"a": NEW}, written_at=100)
+    assert not book.must_be_written(now=1000)
+    book.ledgers["a"] = replace(NEW, connections=5)
+    assert not book.must_be_written(now=109)
+    assert book.must_be_written(now=110)
+    for weighty in (replace(NEW, died=True), replace(NEW, oom_kills=1), replace(NEW, readiness_flaps=1)):
+        book.ledgers["a"] = weighty
+        assert book.must_be_written(now=101)
+    book.ledgers = {"a": NEW, "b": NEW}
+    assert book.must_be_written(now=101)
+
+
+def test_what_was_written_is_read_again() -> None:
+    ledger = after(replace(WELL, probes=(probe(1, 10), probe(2, 40)), counted=(7, 1)), replace(ILL, counted=(9, 2)))
+    row = SightingsRow(id="service", began_at_ns=5, ledgers={"task": ledger})
+    assert codec.decode(SightingsRow, codec.encode(row)) == row
+
+
+def test_the_kernels_counters_are_read_by_name() -> None:
+    text = "Ip: Forwarding\nIp: 1\nTcp: ActiveOpens PassiveOpens OutRsts\nTcp: 5 70 3\nUdp: InDatagrams\nUdp: 4\n"
+    assert parse_tcp_counters(text) == (70, 3)
+
+
+def test_a_probes_time_is_read_from_its_log() -> None:
+    start, end = "2026-03-01T10:00:00.100000000Z", "2026-03-01T10:00:00.125500000Z"
+    assert took_ns(HealthProbe(start=start, end=end, exit_code=0, output="")) == 25_500_000
+
+
+@pytest.mark.parametrize(
+    ("refused", "is_kept"),
+    [pytest.param(3, False, id="may-be-chance"), pytest.param(60, True, id="can-hardly-be-chance")],
+)
+def test_refused_connections_are_put_forward_only_when_chance_hardly_explains_them(refused: int, is_kept: bool) -> None:
+    quiet = Cohort(tasks=2, connections=1000, connection_failures=2)
+    seen = Evidence(stable=quiet, canary=replace(quiet, connection_failures=refused))
+    assert (without_chance(seen) == seen) is is_kept
+    assert without_chance(seen).canary.connection_failures in (0, refused)
