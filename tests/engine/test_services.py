@@ -222,7 +222,7 @@ def test_tasks_find_each_other_by_the_name_of_their_service(node: SwarmNode) -> 
     (db,) = node.wait_running("db", 1)
     (app,) = node.wait_running("app", 1)
     address = db["NetworksAttachments"][0]["Addresses"][0].partition("/")[0]
-    found = node.docker("exec", container_of(app), "nslookup", "db").out
+    found = node.docker("exec", container_of(app), "nslookup", "tasks.db").out
     assert address in found
     refused = node.docker("network", "rm", "inner", ok=False).err
     assert f"is in use by service {node.ask('/services')[0]['ID'][:5]}"[:20] in refused

@@ -14,7 +14,6 @@ from bennu.cluster.translate import spec_json, to_core
 from bennu.cluster.vault import Vault
 from bennu.cluster.wire import ServiceSpecWire
 from bennu.errors import BennuError, InvalidParameter
-from bennu.network.ingress import Backend, IngressPort, render_ingress, render_ingress_change
 from bennu.orchestration.actions import CreateTask
 from bennu.orchestration.apply import new_task
 from bennu.orchestration.model import Rollout, Service, ServiceId, SlotKey, TaskId, UpdateStatus
@@ -105,18 +104,6 @@ def test_durations(text: str, ns: int) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         parse_duration(text)
-
-
-def test_new_connections_go_to_each_backend_in_turn_and_a_change_is_one_transaction() -> None:
-    one, two = Backend("a", "10.0.0.2", 80), Backend("b", "10.0.0.3", 80)
-    alone, both = [IngressPort("tcp", 8000, (one,))], [IngressPort("tcp", 8000, (one, two))]
-    assert render_ingress(alone)[0].endswith("dport 8000 dnat ip to 10.0.0.2:80")
-    assert "numgen inc mod 2 map { 0 : 10.0.0.2 . 80, 1 : 10.0.0.3 . 80 }" in render_ingress(both)[0]
-    assert render_ingress([IngressPort("tcp", 8000)]) == []
-    change = render_ingress_change("t", alone, both).splitlines()
-    assert change[0] == "flush chain inet t services"
-    assert len(change) == 2
-    assert render_ingress_change("t", both, both) == ""
 
 
 def test_a_port_is_published_once_and_an_automatic_one_stays() -> None:

@@ -6,8 +6,9 @@ import dns.rrset
 import pytest
 
 from bennu.network.dns_server import NameServer
+from bennu.network.fronts import Address, Backend, Front, Place
 from bennu.network.model import Endpoint, Sandbox
-from bennu.network.names import NameIndex, address_of
+from bennu.network.names import NameIndex, ServiceNames, address_of
 from bennu.network.upstream import is_answer_to, lifetime_s, question_end
 
 
@@ -53,7 +54,60 @@ INDEX = NameIndex([A, B, C])
     ],
 )
 def test_names_are_found_on_the_askers_networks(asker: Sandbox, name: str, expected: list[str]) -> None:
-    assert [found.ip_address for found in INDEX.find(asker, name)] == expected
+    assert (INDEX.find(asker, name) or []) == expected
+
+
+def front(service: str, vip: str, *tasks: str, names: tuple[str, ...] = ("web",)) -> Front:
+    return Front(
+        service_id=service,
+        places=(Place(network_id="x" * 64, bridge="br-x", vip=vip, names=names),),
+        backends=tuple(
+            Backend(owner=task, ip=task, addresses=(Address(network_id="x" * 64, ip=task),)) for task in tasks
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("shown", "name", "expected"),
+    [
+        pytest.param(front("s", "10.0.0.9", "10.0.0.4"), "web", ["10.0.0.9"], id="vip"),
+        pytest.param(front("s", "10.0.0.9", "10.0.0.4"), "WEB.x", ["10.0.0.9"], id="vip-with-network"),
+        pytest.param(front("s", "10.0.0.9", "10.0.0.4"), "tasks.web", ["10.0.0.4"], id="tasks-behind-a-vip"),
+        pytest.param(front("s", "", "10.0.0.4", "10.0.0.5"), "web", ["10.0.0.4", "10.0.0.5"], id="dnsrr"),
+        pytest.param(front("s", "", "10.0.0.4"), "tasks.web", ["10.0.0.4"], id="tasks-of-dnsrr"),
+        pytest.param(front("s", "10.0.0.9"), "web", [], id="nobody-serves"),
+        pytest.param(front("s", "10.0.0.9"), "tasks.web", [], id="no-tasks-serve"),
+        pytest.param(front("s", "10.0.0.9", "10.0.0.4", names=("web", "Alias")), "alias", ["10.0.0.9"], id="alias"),
+        pytest.param(front("s", "10.0.0.9", "10.0.0.4"), "tasks.other", None, id="no-service"),
+    ],
+)
+def test_services_answer_while_somebody_serves(shown: Front, name: str, expected: list[str] | None) -> None:
+    names = ServiceNames()
+    index = NameIndex([A, B, C], names)
+    names.put(shown)
+    assert index.find(B, name) == expected
+    assert index.find(C, name) is None, "it is on no network of the service"
+    names.drop(shown.service_id)
+    assert index.find(B, name) is None
+
+
+def test_services_of_one_name_all_answer_and_one_that_is_renamed_answers_to_its_new_name_alone() -> None:
+    names = ServiceNames()
+    names.put(front("s", "10.0.0.9", "10.0.0.4"))
+    names.put(front("t", "10.0.0.8", "10.0.0.5"))
+    assert names.find("x" * 64, "web") == ["10.0.0.9", "10.0.0.8"]
+    names.put(front("t", "10.0.0.8", "10.0.0.5", names=("shop",)))
+    assert names.find("x" * 64, "web") == ["10.0.0.9"]
+    assert names.find("x" * 64, "tasks.shop") == ["10.0.0.5"]
+
+
+def test_the_name_of_a_service_without_tasks_is_denied_without_asking_others() -> None:
+    names = ServiceNames()
+    names.put(front("s", "10.0.0.9"))
+    server = NameServer(lambda: NameIndex([A, B], names), list)
+    for name in ("web", "tasks.web"):
+        answer = server.answer_now(B, dns.message.make_query(name, "A").to_wire(), tcp=False)
+        assert answer is not None and dns.message.from_wire(answer).rcode() == dns.rcode.NXDOMAIN
 
 
 def test_addresses_lead_back_to_names_on_the_askers_networks() -> None:

@@ -7,6 +7,16 @@ import subprocess
 
 import pytest
 
+from bennu.network.fronts import (
+    Address,
+    Backend,
+    Front,
+    Place,
+    Port,
+    entrances,
+    render_front_changes,
+    without_contradictions,
+)
 from bennu.network.nft import count_listing, count_plan, parse_generation
 from bennu.network.rules import BridgeRules, Forward, Plan, render_change, render_removal, render_table
 
@@ -53,6 +63,58 @@ def test_what_goes_nowhere_near_our_bridges_meets_no_verdict() -> None:
             assert line.startswith(("iifname", "oifname")), line
 
 
+def front(service: str, port: int, *tasks: str) -> Front:
+    return Front(
+        service_id=service,
+        places=(Place(network_id="n", bridge="br-n", vip="10.0.1.2", names=("web",)),),
+        ports=(("tcp", port),),
+        backends=tuple(
+            Backend(
+                owner=ip,
+                ip=ip.replace("10.0.1", "10.0.0"),
+                addresses=(Address(network_id="n", ip=ip), Address(network_id="i", ip=ip.replace("10.0.1", "10.0.0"))),
+                ports=(Port(proto="tcp", published=port, target=80),),
+            )
+            for ip in tasks
+        ),
+    )
+
+
+def test_new_connections_go_to_each_task_in_turn() -> None:
+    ways = entrances(front("s", 8000, "10.0.1.3", "10.0.1.4"))
+    assert ways["port_tcp_8000_s"].rules == (
+        "meta l4proto tcp dnat ip to numgen inc mod 2 map { 0 : 10.0.0.3 . 80, 1 : 10.0.0.4 . 80 }",
+    )
+    assert ways["vip_10.0.1.2"].rules == ("dnat ip to numgen inc mod 2 map { 0 : 10.0.1.3, 1 : 10.0.1.4 }",)
+    assert ways["vip_10.0.1.2"].element == '"br-n" . 10.0.1.2 : goto vip_10.0.1.2'
+
+
+def test_what_nobody_serves_refuses() -> None:
+    for way in entrances(front("s", 8000)).values():
+        assert way.rules[-1] == "reject"
+
+
+def test_a_change_of_a_services_tasks_is_about_its_chains_alone() -> None:
+    change = render_front_changes("t", [(front("s", 8000, "10.0.1.3"), front("s", 8000, "10.0.1.4"))])
+    assert [line.split()[0] for line in change.splitlines()] == ["flush", "add", "flush", "add"]
+    assert "element" not in change
+    same = front("s", 8000, "10.0.1.3")
+    assert render_front_changes("t", [(same, same)]) == ""
+
+
+def test_a_port_that_moves_to_another_service_is_taken_before_it_is_given() -> None:
+    before, after = Front(service_id="a", ports=(("tcp", 80),)), Front(service_id="b", ports=(("tcp", 80),))
+    change = render_front_changes("t", [(None, after), (before, None)]).splitlines()
+    assert change[0] == "delete element inet t services { tcp . 80 }"
+    assert change[-1] == "add element inet t services { tcp . 80 : goto port_tcp_80_b }"
+
+
+def test_two_services_that_were_stored_with_one_port_show_it_both_no_more() -> None:
+    first = Front(service_id="a", ports=(("tcp", 80), ("tcp", 81)))
+    found = without_contradictions([first, Front(service_id="b", ports=(("tcp", 80), ("udp", 80)))])
+    assert [one.ports for one in found] == [(("tcp", 81),), (("udp", 80),)]
+
+
 def test_a_change_names_only_what_changed() -> None:
     text = render_change("t", {WEB, LOCAL}, {WEB, SIX})
     assert text.splitlines() == [
@@ -65,6 +127,12 @@ def test_a_change_names_only_what_changed() -> None:
 def test_a_port_that_moves_is_deleted_before_it_is_added() -> None:
     moved = Forward("tcp", "0.0.0.0", 8080, "172.17.0.3", 80)
     assert [line.split()[0] for line in render_change("t", {WEB}, {moved}).splitlines()] == ["delete", "add"]
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
+def test_the_kernels_parser_accepts_the_ways_into_services() -> None:
+    for shown in (front("s", 8000), front("s", 8000, "10.0.1.3"), front("s", 8000, "10.0.1.3", "10.0.1.4")):
+        check(render_table("bennu_parse_only", Plan(BRIDGES), [shown]))
 
 
 @pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
@@ -89,13 +157,14 @@ def check(script: str) -> None:
 def test_a_plans_rules_are_counted_as_the_kernel_counts_them(size: int) -> None:
     many = tuple(BridgeRules(f"br-{n:012}", (f"10.{n}.0.0/16",)) for n in range(60)) if size == len(BRIDGES) else ()
     plan = Plan((*BRIDGES[:size], *many), frozenset({WEB, LOCAL, SIX, SIX_ONE}))
+    fronts = [front("s", 8000, "10.0.1.3", "10.0.1.4"), Front(service_id="t", ports=(("udp", 53),))]
     name = f"bennu_count_{os.getpid()}"
     if os.geteuid() != 0 or shutil.which("nft") is None:
         pytest.skip("needs root and nft")
     try:
-        subprocess.run(["nft", "-f", "-"], input=render_table(name, plan), text=True, check=True)
+        subprocess.run(["nft", "-f", "-"], input=render_table(name, plan, fronts), text=True, check=True)
         listed = subprocess.run(["nft", "-j", "list", "table", "inet", name], capture_output=True, check=True)
-        assert count_listing(listed.stdout) == count_plan(plan)
+        assert count_listing(listed.stdout) == count_plan(plan, fronts)
     finally:
         subprocess.run(["nft", "-f", "-"], input=render_removal(name), text=True, check=True)
 

@@ -149,7 +149,7 @@ def network_json(network: Network, endpoints: dict[str, Endpoint]) -> Json:
         },
         "Internal": network.internal,
         "Attachable": network.attachable,
-        "Ingress": False,
+        "Ingress": network.ingress,
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,
         "Containers": {container_id: endpoint_json(endpoint) for container_id, endpoint in endpoints.items()},

@@ -43,6 +43,8 @@ def service_json(row: ServiceRow, *, insert_defaults: bool = False) -> Json:
     shown["Endpoint"] = {"Spec": endpoint_json(endpoint) if endpoint else {}}
     if row.ports:
         shown["Endpoint"]["Ports"] = [port_json(port) for port in row.ports]
+    if row.vips:
+        shown["Endpoint"]["VirtualIPs"] = [{"NetworkID": vip.network_id, "Addr": vip.address} for vip in row.vips]
     if service.update_status is not None:
         shown["UpdateStatus"] = update_status_json(service.update_status)
     if service.job is not None:
@@ -135,12 +137,14 @@ def _granted_json(kind: str, value: str) -> Json:
 
 
 def network_json(network: Network) -> Json:
+    spec: Json = {"Name": network.name, "Labels": network.labels, "DriverConfiguration": {"Name": "overlay"}}
+    spec |= {"Ingress": True} if network.ingress else {}
     return {
         "ID": network.id,
         "Version": {},
         "CreatedAt": rfc3339(network.created_ns),
         "UpdatedAt": rfc3339(network.created_ns),
-        "Spec": {"Name": network.name, "Labels": network.labels, "DriverConfiguration": {"Name": "overlay"}},
+        "Spec": spec,
         "DriverState": {"Name": "overlay"},
         "IPAMOptions": {"Driver": {"Name": "default"}, "Configs": [{"Subnet": pool.subnet} for pool in network.ipam]},
     }

@@ -69,8 +69,7 @@ class Agent:
                     self._remove_later(task_id)
         for row in self.state.tasks:
             self._consider(row)
-        # What served before the daemon's death and is no task any more serves no longer.
-        self._work.create_task(self.traffic.keep_only(set(self.state.tasks.rows)), name="clear ingress")
+        self._work.create_task(self.traffic.take_up(), name="take up services")
 
     async def _follow_containers(self) -> None:
         """Wake the task whose container something happened to."""
@@ -84,15 +83,19 @@ class Agent:
 
     def _on_change(self, told: list[Changed]) -> None:
         services: set[str] = set()
+        over: set[str] = set()
         for item in told:
             if item.table == "tasks" and isinstance(item.after, TaskRow):
                 self._consider(item.after)
-            elif (
-                item.table == "tasks" and isinstance(item.before, TaskRow) and item.before.task.node_id == self.node_id
-            ):
-                self._forget(item.row_id)
+            elif item.table == "tasks" and isinstance(item.before, TaskRow):
+                over.add(item.before.task.service_id)
+                if item.before.task.node_id == self.node_id:
+                    self._forget(item.row_id)
             elif item.table == "services":
                 services.add(item.row_id)
+        shown = [key for key in services | (over - self.state.services.rows.keys()) if self.traffic.present(key)]
+        if shown:
+            self._work.create_task(self.traffic.write(*shown), name="show services")
         if services:  # blue and green change places
             for controller in self._controllers.values():
                 if controller.row.task.service_id in services:
@@ -166,7 +169,7 @@ class Agent:
         """The swarm is left: every task's container goes. The agent does not run any more."""
         by = Asker.daemon("the node left the swarm")
         containers = [container for container in self.engine.list() if task_of(container)]
-        await self.traffic.keep_only(set())
+        await self.traffic.clear()
         await asyncio.gather(*(self._swept(container, by) for container in containers))
 
     async def _swept(self, container: Container, by: Asker) -> None:

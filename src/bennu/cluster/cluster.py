@@ -34,6 +34,7 @@ from bennu.cluster.witness import Witness
 from bennu.engine.background import Background
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere, Unavailable
+from bennu.network import NetworkRequest
 from bennu.orchestration.model import NodeId
 from bennu.orchestration.states import Role
 
@@ -46,24 +47,25 @@ class Cluster:
         self.engine = engine
         self.state = state
         self._vault = Vault(services.data_root / "swarm.key")
-        networks = ServiceNetworks(engine, self.state)
+        self._traffic = Traffic(services.networks, self.state)
+        self._networks = networks = ServiceNetworks(engine, self.state, self._traffic)
         self.nodes = Nodes(self.state)
         self.services = Services(self.state, networks, self._now_ns)
         self.secrets = Blobs("secret", self.state, self._vault)
         self.configs = Blobs("config", self.state, self._vault)
-        self._traffic = Traffic(services.networks, self.state)
         self._files = TaskFiles(self.state, self._vault, services.exec_root / "files")
         self._runners: Background | None = None
         self._turn = asyncio.Lock()  # one init or leave at a time
         self.manager: Manager | None = None
         services.parting = self._traffic.parting
-        services.networks.in_swarm = lambda: self.is_active
-        services.networks.before_removal = networks.before_removal
+        services.networks.swarm = networks
 
     async def open(self) -> None:
         if self.state.cluster is not None:
             await self.nodes.refresh_own()
             await self._begin()
+        elif any(network.scope == "swarm" for network in self.engine.services.networks.all()):
+            await self._clear_leftovers("")  # the last daemon died while it entered a swarm, or left one
 
     async def close(self) -> None:
         """Stop managing; containers live on."""
@@ -86,6 +88,7 @@ class Cluster:
         self._runners.create_task(self.manager.run(), name="manager")
         self._runners.create_task(witness.run(), name="witness")
         self._runners.create_task(agent.run(), name="agent")
+        self._runners.create_task(self._networks.keep_allotted(), name="give services their addresses")
 
     @property
     def traffic(self) -> Traffic:
@@ -136,12 +139,19 @@ class Cluster:
                 history_limit=full["Orchestration"]["TaskHistoryRetentionLimit"],
                 heartbeat_ns=full["Dispatcher"]["HeartbeatPeriod"],
             )
-            async with self.state.lock:
-                change = Change()
-                change.put(self.state.swarm, cluster)
-                change.put(self.state.nodes, node)
-                change.events.append(node_event("create", None, node))
-                await self.state.commit(change)
+            pools = [(pool, cluster.subnet_size) for pool in cluster.address_pools]
+            request = NetworkRequest(name="ingress", driver="overlay", ingress=True)
+            change = Change(events=[node_event("create", None, node)])
+            change.put(self.state.swarm, cluster)
+            change.put(self.state.nodes, node)
+            # The network first: without a swarm it is cleared, here or by the next daemon.
+            ingress = await self.engine.services.networks.create(request, swarm_pools=pools)
+            try:
+                async with self.state.lock:
+                    await self.state.commit(change)
+            except BaseException:
+                await asyncio.shield(self.engine.services.networks.remove(ingress.id))
+                raise
             await self._begin()
             return node.id
 
@@ -159,7 +169,7 @@ class Cluster:
                 for table, row_id in self.state.everything():
                     change.delete(table, row_id)
                 await self.state.commit(change)
-            # The state first: what is left of containers after a crash here is cleared by `clear_leftovers`.
+            # The state first: what is left after a death here is cleared when the next daemon opens.
             await self._clear_leftovers(cluster.node_id)
 
     async def _clear_leftovers(self, node_id: str) -> None:

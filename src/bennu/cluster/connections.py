@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 LISTEN: Final = 0x0A
+UNCONNECTED: Final = 0x07
 # Established, being established, and closed by one side only: the answer may still be on its way.
 OPEN: Final = frozenset({0x01, 0x03, 0x04, 0x08, 0x09, 0x0B})
 LOOPBACK4: Final = "7F"  # the last byte of the little-endian address
@@ -29,14 +31,38 @@ async def count_open(pid: int, ports: Collection[int]) -> int | None:
     return sum(1 for port, state, local in sockets if state in OPEN and port in ports and not local)
 
 
-def read_sockets(pid: int) -> list[tuple[int, int, bool]] | None:
-    """(local port, state, bound to loopback) of every TCP socket in the namespace of a process. Blocks."""
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """What a task has to do with others: open connections to ports it serves, and whether it waits for datagrams."""
+
+    connections: int
+    takes_datagrams: bool
+
+
+async def look_at_sockets(pid: int, ports: Collection[int]) -> Sockets | None:
+    """`ports` are served as well as those it listens on; None when nothing can be seen."""
+
+    def look() -> Sockets | None:
+        tcp, udp = read_sockets(pid), read_sockets(pid, "udp")
+        if tcp is None:
+            return None
+        served = {*ports, *(port for port, state, local in tcp if state == LISTEN and not local)}
+        return Sockets(
+            sum(1 for port, state, local in tcp if state in OPEN and port in served and not local),
+            any(state == UNCONNECTED and not local for _, state, local in udp or ()),
+        )
+
+    return await asyncio.to_thread(look)
+
+
+def read_sockets(pid: int, proto: str = "tcp") -> list[tuple[int, int, bool]] | None:
+    """(local port, state, bound to loopback) of every socket of a protocol in the namespace of a process. Blocks."""
     found: list[tuple[int, int, bool]] = []
-    for name in ("tcp", "tcp6"):
+    for name in (proto, f"{proto}6"):
         try:
             text = Path(f"/proc/{pid}/net/{name}").read_text()
         except OSError:
-            if name == "tcp":
+            if name == proto:
                 return None
             continue
         found += parse_sockets(text)
@@ -44,7 +70,7 @@ def read_sockets(pid: int) -> list[tuple[int, int, bool]] | None:
 
 
 def parse_sockets(text: str) -> list[tuple[int, int, bool]]:
-    """The lines of /proc/net/tcp and tcp6."""
+    """The lines of /proc/net/tcp, tcp6, udp and udp6."""
     found = []
     for line in text.splitlines()[1:]:
         fields = line.split()

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Final
 
 from bennu.cluster.images import provide_image
 from bennu.cluster.manager import Facts
+from bennu.cluster.ports import needs_ingress
 from bennu.cluster.records import Attachment, BoundPort, TaskRow
+from bennu.cluster.serving import Serving
 from bennu.cluster.task_container import container_request
-from bennu.cluster.traffic import Serving
 from bennu.cluster.translate import read_template
 from bennu.engine.container import Container
 from bennu.errors import BennuError, NotFound, NotModified
@@ -104,7 +105,9 @@ class Controller:
         template = read_template(self.row.task.spec.container)
         image = template.container_spec.image if template.container_spec else ""
         image = await provide_image(services.images, image, self.row.task.spec.registry_auth)
-        networks = {item.target: services.networks.find(item.target).name for item in template.networks or ()}
+        networks = [services.networks.find(item.target) for item in template.networks or ()]
+        if needs_ingress(self.row.task.endpoint) and (ingress := services.networks.ingress) is not None:
+            networks.insert(0, ingress)
         try:
             files = await agent.files.provide(self.row, agent.node)
         except BennuError as error:

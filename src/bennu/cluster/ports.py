@@ -14,6 +14,15 @@ LAST: Final = 32767
 Key = tuple[str, int]
 
 
+def is_ingress(port: PortSpec) -> bool:
+    return port.mode is PublishMode.INGRESS
+
+
+def needs_ingress(endpoint: EndpointSpec | None) -> bool:
+    """Whether the swarm's ingress network is needed: for a port that is published in ingress mode."""
+    return endpoint is not None and any(map(is_ingress, endpoint.ports))
+
+
 def allocate_ports(
     endpoint: EndpointSpec | None, others: Iterable[ServiceRow], before: tuple[PortSpec, ...] = ()
 ) -> tuple[PortSpec, ...]:

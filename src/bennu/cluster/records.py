@@ -20,10 +20,19 @@ class Row:
     updated_ns: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An address on a network: a task's, or a service's virtual one."""
+
+    network_id: str
+    address: str  # with its prefix length
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRow(Row):
     service: Service
     ports: tuple[PortSpec, ...] = ()  # with the numbers really used
+    vips: tuple[Attachment, ...] = ()  # its virtual addresses, one on each of its networks
     reasons: tuple[str, ...] = ()  # the last decisions about it, oldest first, each with its instant in front
 
     @property
@@ -43,14 +52,6 @@ class BoundPort:
     published: int
     target: int
     protocol: str
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A task's address on a network."""
-
-    network_id: str
-    address: str  # with its prefix length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

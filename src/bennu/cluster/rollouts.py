@@ -5,7 +5,6 @@ manager's. `describe` gathers what is stored with what can only be seen now: hea
 connections.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -13,10 +12,7 @@ from typing import Final
 from bennu.cluster.cluster import Cluster
 from bennu.cluster.connections import count_open
 from bennu.cluster.errors import precondition
-from bennu.cluster.ports import allocate_ports
 from bennu.cluster.records import ServiceRow, TaskRow
-from bennu.cluster.state import Change
-from bennu.cluster.telling import service_event
 from bennu.engine.container import Container
 from bennu.errors import BennuError, InvalidParameter
 from bennu.orchestration.model import Service
@@ -81,12 +77,7 @@ class Rollouts:
                 if "does not have a previous spec" in str(error):
                     raise precondition(str(error)) from None
                 raise
-            others = [other for other in cluster.state.services if other.id != row.id]
-            ports = allocate_ports(service.spec.endpoint, others, row.ports)
-            changed = dataclasses.replace(row, service=service, ports=ports)
-            written = Change(events=[service_event("update", row, changed)])
-            written.put(cluster.state.services, changed)
-            await cluster.state.commit(written)
+            await cluster.services.put(row, service)
 
     def find(self, ref: str) -> ServiceRow:
         return self._cluster.services.find(ref)

@@ -1,30 +1,44 @@
-"""The networks that services are attached to."""
+"""The networks that services are attached to, and what services have of them: virtual addresses and published ports."""
 
 import asyncio
+import contextlib
+import ipaddress
+import logging
 import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from bennu.cluster.agent import task_of
-from bennu.cluster.errors import precondition
-from bennu.cluster.records import ServiceRow
-from bennu.cluster.state import State
+from bennu.cluster.errors import invalid, precondition
+from bennu.cluster.ports import allocate_ports, needs_ingress
+from bennu.cluster.records import Attachment, ServiceRow
+from bennu.cluster.state import Change, Changed, State
+from bennu.cluster.traffic import Traffic
 from bennu.cluster.translate import read_template
 from bennu.cluster.wire import ServiceSpecWire
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, Forbidden, NotFound
 from bennu.network import Network
+from bennu.orchestration.model import Service
+from bennu.orchestration.spec import EndpointSpec, ServiceSpec
+from bennu.orchestration.states import EndpointMode
 
 TASKS_LEAVE_S: Final = 60
+NO_INGRESS: Final = "service needs ingress network, but no ingress network is present"
+log = logging.getLogger(__name__)
 
 
 class ServiceNetworks:
-    def __init__(self, engine: Engine, state: State) -> None:
+    def __init__(self, engine: Engine, state: State, traffic: Traffic) -> None:
         self._engine = engine
         self._networks = engine.services.networks
         self._state = state
+        self._traffic = traffic
 
     def resolve(self, wire: ServiceSpecWire) -> None:
-        """Targets become ids. Raises: BennuError (500) for what is not there, Forbidden for a network of one host."""
+        """Targets become ids. Raises: BennuError (500) for what is not there, Forbidden for a network of one host,
+        InvalidParameter for the ingress network."""
         for attachment in wire.task_template.networks or wire.networks or ():
             try:
                 network = self._networks.find(attachment.target)
@@ -35,20 +49,122 @@ class ServiceNetworks:
                     f"The network {network.name} cannot be used with services. Only networks scoped to the swarm can "
                     "be used, such as those created with the overlay driver."
                 )
+            if network.ingress:
+                raise invalid(f'Service cannot be explicitly attached to the ingress network "{network.name}"')
             attachment.target = network.id
 
-    def users_of(self, network_id: str) -> list[ServiceRow]:
+    # --- what a service has of them -----------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def allotted(self, row: ServiceRow, service: Service) -> AsyncIterator[ServiceRow]:
+        """The row as it is to be committed in the block: with the ports and virtual addresses `service` needs.
+
+        The caller holds the state's lock. What is new is given up again if the block fails. Raises: BennuError.
+        """
+        others = [other for other in self._state.services if other.id != row.id]
+        ports = allocate_ports(service.spec.endpoint, others, row.ports)
+        networks = {network.id: network for network in self._with_vip(service.spec)}
+        found = await self._networks.balancer.reserve(row.id, networks)
+        vips = tuple(Attachment(key, _with_length(networks[key], found[key])) for key in networks)
+        try:
+            yield replace(row, service=service, ports=ports, vips=vips)
+        except BaseException:
+            self._traffic.present(row.id)
+            with contextlib.suppress(BennuError):
+                await asyncio.shield(self._traffic.write(row.id))
+            raise
+
+    def _with_vip(self, spec: ServiceSpec) -> list[Network]:
+        """The networks on which it has a virtual address, ingress first. Raises: InvalidParameter."""
+        found: list[Network] = []
+        if needs_ingress(spec.endpoint):
+            ingress = self._networks.ingress
+            if ingress is None:
+                raise precondition(NO_INGRESS)
+            found.append(ingress)
+        for attachment in read_template(spec.task.container).networks or ():
+            with contextlib.suppress(NotFound):  # removed behind the back of a spec that a rollback restores
+                network = self._networks.find(attachment.target)
+                if network.scope == "swarm":
+                    found.append(network)
+        is_vip = (spec.endpoint or EndpointSpec()).mode is EndpointMode.VIP
+        return found if is_vip else []
+
+    async def keep_allotted(self) -> None:
+        """Until cancelled: services that nobody asked for get what they lack.
+
+        Those that rolled back by themselves, and those on a network whose subnet had to move.
+        """
+        dirty = dict.fromkeys(self._state.services.rows)
+        woken = asyncio.Event()
+        woken.set()
+
+        def on_change(told: list[Changed]) -> None:
+            dirty.update((item.row_id, None) for item in told if item.table == "services" and item.after)
+            if dirty:
+                woken.set()
+
+        self._state.watchers.append(on_change)
+        try:
+            while True:
+                await woken.wait()
+                woken.clear()
+                while dirty:
+                    await self._make_up(dirty.popitem()[0])
+        finally:
+            self._state.watchers.remove(on_change)
+
+    async def _make_up(self, service_id: str) -> None:
+        async with self._state.lock:
+            row = self._state.services.get(service_id)
+            if row is None or not self._lacks(row):
+                return
+            try:
+                async with self.allotted(row, row.service) as full:
+                    change = Change()
+                    change.put(self._state.services, full)
+                    await self._state.commit(change)
+            except BennuError as error:
+                log.warning("service %s does not get the ports and addresses it needs: %s", row.name, error)
+
+    def _lacks(self, row: ServiceRow) -> bool:
+        endpoint = row.service.spec.endpoint
+        asked = [(port.protocol, port.target, port.mode) for port in endpoint.ports] if endpoint else []
+        if asked != [(port.protocol, port.target, port.mode) for port in row.ports]:
+            return True
+        front = self._networks.balancer.get(row.id)
+        held = {vip.network_id for vip in row.vips if vip.address.partition("/")[0] == front.vip_on(vip.network_id)}
+        try:
+            return held != {network.id for network in self._with_vip(row.service.spec)}
+        except BennuError:
+            return True
+
+    # --- what the networks ask ----------------------------------------------------------------------------------
+
+    def pools(self) -> Sequence[tuple[str, int]]:
+        cluster = self._state.cluster
+        return [(pool, cluster.subnet_size) for pool in cluster.address_pools] if cluster else ()
+
+    def may_attach(self, container_id: str, network: Network) -> bool:
+        """Tasks are on the networks of the swarm; other containers only where a person allowed it."""
+        return bool(task_of(self._engine.find(container_id)))
+
+    def users_of(self, network: Network) -> list[ServiceRow]:
+        if network.ingress:
+            return [row for row in self._state.services if needs_ingress(row.service.spec.endpoint)]
         return [
             row
             for row in self._state.services
-            if any(item.target == network_id for item in read_template(row.service.spec.task.container).networks or ())
+            if any(item.target == network.id for item in read_template(row.service.spec.task.container).networks or ())
         ]
 
     async def before_removal(self, network: Network) -> None:
         """A network is free when no service has it, although tasks of removed ones may still be stopping on it."""
         if network.scope != "swarm" or self._state.cluster is None:
             return
-        users = self.users_of(network.id)
+        users = self.users_of(network)
+        if users and network.ingress:
+            raise precondition(f"ingress network cannot be removed because service {users[0].id} depends on it")
         if users:
             raise precondition(f"network {network.id} is in use by service {users[0].id}")
         give_up_at = time.monotonic() + TASKS_LEAVE_S
@@ -65,3 +181,9 @@ class ServiceNetworks:
             return True
         row = self._state.tasks.get(task_id) if task_id else None
         return bool(task_id) and (row is None or row.task.service_id not in self._state.services.rows)
+
+
+def _with_length(network: Network, address: str) -> str:
+    subnets = [ipaddress.ip_network(pool.subnet) for pool in network.ipam]
+    length = next(subnet.prefixlen for subnet in subnets if ipaddress.ip_address(address) in subnet)
+    return f"{address}/{length}"

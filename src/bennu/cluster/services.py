@@ -1,12 +1,10 @@
 """What clients do to services."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from bennu.cluster.check import check_spec
 from bennu.cluster.errors import check_version, exists, invalid, precondition, unimplemented
 from bennu.cluster.ids import new_id
-from bennu.cluster.ports import allocate_ports
 from bennu.cluster.records import ServiceRow
 from bennu.cluster.service_networks import ServiceNetworks
 from bennu.cluster.state import Change, State
@@ -15,7 +13,7 @@ from bennu.cluster.translate import to_core
 from bennu.cluster.wire import ServiceSpecWire
 from bennu.engine.names import random_name
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
-from bennu.orchestration.model import ServiceId
+from bennu.orchestration.model import Service, ServiceId
 from bennu.orchestration.revisions import accept_rollback, accept_update, create_service
 
 
@@ -42,13 +40,12 @@ class Services:
             if any(row.name == wire.name for row in self._state.services):
                 raise exists(f"name conflicts with an existing object: service {wire.name} already exists")
             spec = to_core(wire, registry_auth=registry_auth)
-            ports = allocate_ports(spec.endpoint, self._state.services)
             service_id = new_id()
             service = create_service(ServiceId(service_id), spec, now_ns=self._now_ns())
-            row = ServiceRow(id=service_id, service=service, ports=ports)
-            change = Change(events=[service_event("create", None, row)])
-            change.put(self._state.services, row)
-            await self._state.commit(change)
+            async with self._networks.allotted(ServiceRow(id=service_id, service=service), service) as row:
+                change = Change(events=[service_event("create", None, row)])
+                change.put(self._state.services, row)
+                await self._state.commit(change)
         return service_id
 
     async def update(
@@ -83,9 +80,11 @@ class Services:
                     service = accept_update(row.service, spec, version=version, now_ns=now_ns)
                 except NotImplementedHere as error:
                     raise unimplemented(str(error)) from None
-            others = [other for other in self._state.services if other.id != row.id]
-            ports = allocate_ports(service.spec.endpoint, others, row.ports)
-            changed = replace(row, service=service, ports=ports)
+            await self.put(row, service)
+
+    async def put(self, row: ServiceRow, service: Service) -> None:
+        """A service as it is from now on. The caller holds the state's lock. Raises: BennuError."""
+        async with self._networks.allotted(row, service) as changed:
             change = Change(events=[service_event("update", row, changed)])
             change.put(self._state.services, changed)
             await self._state.commit(change)

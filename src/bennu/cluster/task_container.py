@@ -1,6 +1,6 @@
 """From a task to the container that makes it real: names, labels, templates, every field of the specification. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -17,29 +17,31 @@ from bennu.model import (
     NetworkingConfig,
     PortBinding,
 )
+from bennu.network import Network
 from bennu.orchestration.states import PublishMode
 from bennu.orchestration.templates import TemplateContext, expand, expand_env
 
 TASK_LABEL: Final = "com.docker.swarm.task"
 TASK_ID_LABEL: Final = "com.docker.swarm.task.id"
 SECOND_NS: Final = 10**9
+INGRESS_PRIORITY: Final = 1
 
 
 def container_request(
-    row: TaskRow, node: NodeRow, files: Sequence[Mount], network_names: Mapping[str, str]
+    row: TaskRow, node: NodeRow, files: Sequence[Mount], networks: Sequence[Network]
 ) -> tuple[ContainerConfig, HostConfig, NetworkingConfig]:
     """What the engine is asked to create.
 
-    `files`: the mounts of its secrets and configs. `network_names`: target → name. Raises: InvalidParameter for a
-    template that cannot be expanded for this task.
+    `files`: the mounts of its secrets and configs. `networks`: all it is to be on, the ingress network included.
+    Raises: InvalidParameter for a template that cannot be expanded for this task.
     """
     template = read_template(row.task.spec.container)
     spec = template.container_spec or ContainerSpec()
     context = template_context(row, node)
     return (
         _config(row, spec, context),
-        _host(row, template, spec, context, files, network_names),
-        _networking(row, template, network_names),
+        _host(row, template, spec, context, files, networks),
+        _networking(template, networks),
     )
 
 
@@ -96,11 +98,11 @@ def _host(
     spec: ContainerSpec,
     context: TemplateContext,
     files: Sequence[Mount],
-    network_names: Mapping[str, str],
+    networks: Sequence[Network],
 ) -> HostConfig:
     dns = spec.dns_config
     host = HostConfig(
-        network_mode=next(iter(network_names.values()), "bridge"),
+        network_mode=networks[0].name if networks else "bridge",
         mounts=[_mount(mount, context) for mount in spec.mounts or ()] + list(files),
         readonly_rootfs=spec.read_only,
         cap_add=spec.capability_add,
@@ -173,15 +175,16 @@ def _host_ports(row: TaskRow) -> dict[str, list[PortBinding] | None] | None:
     return bindings or None
 
 
-def _networking(row: TaskRow, template: TaskTemplate, network_names: Mapping[str, str]) -> NetworkingConfig:
-    own = [row.service_name, f"tasks.{row.service_name}"]
+def _networking(template: TaskTemplate, networks: Sequence[Network]) -> NetworkingConfig:
+    """The names of services are no names of their containers: they answer only while a task serves."""
+    asked = {item.target: item for item in template.networks or ()}
     settings: dict[str, EndpointSettings | None] = {}
-    for attachment in template.networks or ():
-        name = network_names[attachment.target]
-        if name in ("host", "none", "bridge"):
-            settings[name] = EndpointSettings()
-            continue
-        settings[name] = EndpointSettings(
-            aliases=[*own, *(attachment.aliases or ())], driver_opts=attachment.driver_opts or None
-        )
+    for network in networks:
+        if network.ingress:
+            # Answers to who called a published port have to leave the way the call came.
+            settings[network.name] = EndpointSettings(gw_priority=INGRESS_PRIORITY)
+        elif network.is_predefined:
+            settings[network.name] = EndpointSettings()
+        else:
+            settings[network.name] = EndpointSettings(driver_opts=asked[network.id].driver_opts or None)
     return NetworkingConfig(endpoints_config=settings)

@@ -3,7 +3,7 @@
 import ipaddress
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -116,15 +116,37 @@ class Catalogue:
 
     def adopt(self, endpoint: Endpoint) -> None:
         """What a living sandbox holds is lent."""
-        for address in (endpoint.ip_address, endpoint.ipv6_address):
-            if address and (book := self._book_of(endpoint.network_id, address)) is not None:
-                book.adopt(address)
+        for address in filter(None, (endpoint.ip_address, endpoint.ipv6_address)):
+            self.hold_address(endpoint.network_id, address)
 
     def give_back(self, endpoint: Endpoint) -> None:
         """Idempotent; the network may be gone meanwhile."""
-        for address in (endpoint.ip_address, endpoint.ipv6_address):
-            if address and (book := self._book_of(endpoint.network_id, address)) is not None:
+        for address in filter(None, (endpoint.ip_address, endpoint.ipv6_address)):
+            self.give_back_address(endpoint.network_id, address)
+
+    def lend_addresses(self, networks: Sequence[Network]) -> list[str]:
+        """An IPv4 address of each for something that is no container. Raises: NoFreeAddress; then nothing is lent."""
+        lent: list[tuple[LeaseBook, str]] = []
+        try:
+            for network in networks:
+                lent.append(_lend_any(network, 4, [b for b in self._books[network.id] if b.subnet.version == 4]))
+        except BennuError:
+            for book, address in lent:
                 book.give_back(address)
+            raise
+        return [address for _, address in lent]
+
+    def hold_address(self, network_id: str, address: str) -> bool:
+        """It is lent already; False where the network has no such address."""
+        book = self._book_of(network_id, address)
+        if book is not None:
+            book.adopt(address)
+        return book is not None
+
+    def give_back_address(self, network_id: str, address: str) -> None:
+        """Idempotent; the network may be gone meanwhile."""
+        if (book := self._book_of(network_id, address)) is not None:
+            book.give_back(address)
 
     def gateways(self, network: Network) -> dict[int, str]:
         """By family."""

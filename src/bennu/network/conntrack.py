@@ -1,4 +1,4 @@
-"""Making the kernel forget flows: by UDP to a host port, and connections that were never answered.
+"""Making the kernel forget flows: by UDP to a host port or a task, and connections that were never answered.
 
 A flow keeps the translation its first packet met. A client by UDP that goes on sending from one port would never
 meet a rule that came later, and would go on to a container that is gone: after a change its flows start afresh.
@@ -32,22 +32,14 @@ CTA_STATUS: Final = 3
 CTA_STATUS_MASK: Final = 26
 CTA_TUPLE_IP: Final = 1
 CTA_IP_V4_SRC: Final = 1
-CTA_PROTO_SRC_PORT: Final = 2
-MATCH_SOURCE: Final = 1 << 0 | 1 << 3 | 1 << 4  # address, protocol, port
+MATCH_SOURCE: Final = 1 << 0 | 1 << 3  # address, protocol
 SEEN_REPLY: Final = 1 << 1
 STATUS_SINCE: Final = (5, 15)  # older kernels do not look at the status and would forget the answered ones too
 
 
 def forget_udp_flows(ports: Iterable[int]) -> None:
     """Best effort: kernels before 5.8 cannot pick flows by port, and keep them until they time out."""
-    with contextlib.suppress(OSError):
-        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
-        with sock:
-            sock.settimeout(1)
-            for port in set(ports):
-                for family in (socket.AF_INET, socket.AF_INET6):
-                    sock.send(deletion(family, port))
-                    sock.recv(4096)  # the acknowledgement, or the reason why not
+    _send([deletion(family, port) for port in set(ports) for family in (socket.AF_INET, socket.AF_INET6)])
 
 
 def deletion(family: int, port: int) -> bytes:
@@ -58,55 +50,64 @@ def deletion(family: int, port: int) -> bytes:
     flags = _attribute(CTA_FILTER_ORIG_FLAGS, struct.pack("=I", MATCH_PROTOCOL_AND_PORT)) + _attribute(
         CTA_FILTER_REPLY_FLAGS, struct.pack("=I", 0)
     )
-    body = (
-        struct.pack(">BBH", family, 0, 0)
-        + _attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, _attribute(CTA_TUPLE_PROTO | NLA_F_NESTED, protocol))
-        + _attribute(CTA_FILTER | NLA_F_NESTED, flags)
+    return _deletion(
+        family,
+        _attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, _attribute(CTA_TUPLE_PROTO | NLA_F_NESTED, protocol))
+        + _attribute(CTA_FILTER | NLA_F_NESTED, flags),
     )
-    kind = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE
-    return struct.pack("=IHHII", 16 + len(body), kind, NLM_F_REQUEST_ACK, 1, 0) + body
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
-def forget_unanswered(targets: Iterable[tuple[str, int]]) -> None:
-    """Connections to these addresses and ports whose first packet got no answer begin anew with the next one.
+def forget_unanswered(ips: Iterable[str]) -> None:
+    """TCP connections to these addresses whose first packet got no answer begin anew with the next one.
 
     A program whose queue is full lets first packets fall; the client repeats them after a second, and they would go
     where the first one went although the rules say otherwise by now. Best effort.
     """
-    if kernel_version() < STATUS_SINCE:
-        return
-    with contextlib.suppress(OSError):
-        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
-        with sock:
-            sock.settimeout(1)
-            for ip, port in targets:
-                sock.send(unanswered_deletion(ip, port))
-                sock.recv(4096)
+    if kernel_version() >= STATUS_SINCE:
+        _send([deletion_to(ip, socket.IPPROTO_TCP, only_unanswered=True) for ip in ips])
 
 
-def unanswered_deletion(ip: str, port: int) -> bytes:
-    """Delete the TCP flows that this address and port would have to answer and has not."""
-    protocol = _attribute(CTA_PROTO_NUM, bytes([socket.IPPROTO_TCP])) + _attribute(
-        CTA_PROTO_SRC_PORT, struct.pack(">H", port)
-    )
+def forget_udp_flows_to(ips: Iterable[str]) -> None:
+    """Flows by UDP that were translated to these addresses: who goes on sending meets the rules again. Best effort."""
+    _send([deletion_to(ip, socket.IPPROTO_UDP) for ip in ips])
+
+
+def deletion_to(ip: str, protocol: int, *, only_unanswered: bool = False) -> bytes:
+    """Delete the flows that this address answers, or would have to."""
     address = _attribute(CTA_IP_V4_SRC, ipaddress.IPv4Address(ip).packed)
-    answer = _attribute(CTA_TUPLE_IP | NLA_F_NESTED, address) + _attribute(CTA_TUPLE_PROTO | NLA_F_NESTED, protocol)
+    number = _attribute(CTA_PROTO_NUM, bytes([protocol]))
+    answer = _attribute(CTA_TUPLE_IP | NLA_F_NESTED, address) + _attribute(CTA_TUPLE_PROTO | NLA_F_NESTED, number)
     flags = _attribute(CTA_FILTER_ORIG_FLAGS, struct.pack("=I", 0)) + _attribute(
         CTA_FILTER_REPLY_FLAGS, struct.pack("=I", MATCH_SOURCE)
     )
-    body = (
-        struct.pack(">BBH", socket.AF_INET, 0, 0)
-        + _attribute(CTA_TUPLE_REPLY | NLA_F_NESTED, answer)
-        + _attribute(CTA_STATUS, struct.pack(">I", 0))
-        + _attribute(CTA_STATUS_MASK, struct.pack(">I", SEEN_REPLY))
-        + _attribute(CTA_FILTER | NLA_F_NESTED, flags)
+    status = _attribute(CTA_STATUS, struct.pack(">I", 0)) + _attribute(CTA_STATUS_MASK, struct.pack(">I", SEEN_REPLY))
+    return _deletion(
+        socket.AF_INET,
+        _attribute(CTA_TUPLE_REPLY | NLA_F_NESTED, answer)
+        + (status if only_unanswered else b"")
+        + _attribute(CTA_FILTER | NLA_F_NESTED, flags),
     )
+
+
+def _deletion(family: int, what: bytes) -> bytes:
+    body = struct.pack(">BBH", family, 0, 0) + what
     kind = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE
     return struct.pack("=IHHII", 16 + len(body), kind, NLM_F_REQUEST_ACK, 1, 0) + body
+
+
+def _send(messages: Iterable[bytes]) -> None:
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as sock,
+    ):
+        sock.settimeout(1)
+        for message in messages:
+            sock.send(message)
+            sock.recv(4096)  # the acknowledgement, or the reason why not
 
 
 def kernel_version() -> tuple[int, int]:

@@ -80,7 +80,7 @@ def plan_network(
     routes: Sequence[Subnet],
     global_id: bytes,
     pools: Sequence[tuple[str, int]] = DEFAULT_POOLS,
-    in_swarm: bool = False,
+    swarm_pools: Sequence[tuple[str, int]] = (),
 ) -> Network:
     """The network to be.
 
@@ -90,11 +90,14 @@ def plan_network(
         routes: where the host's own routes lead.
         global_id: 40 random bits, the same for all networks of this host.
         pools: where subnets nobody named come from.
-        in_swarm: whether overlay networks can be made.
+        swarm_pools: the same for overlay networks, which can be made only where there are any.
     Raises: InvalidParameter, Forbidden, Conflict, NotFound, NotImplementedHere, NoFreeSubnet.
     """
     _check_name(request.name, present)
-    _check_driver(request, in_swarm)
+    _check_driver(request, bool(swarm_pools))
+    if request.ingress:
+        _check_ingress(request, present)
+    is_overlay = request.driver == "overlay"
     options = dict(request.options or {})
     network = Network(
         id=network_id,
@@ -107,10 +110,11 @@ def plan_network(
         options=options,
         ipam_options=request.ipam.options if request.ipam else {},
         bridge=options.get(OPTION_BRIDGE_NAME) or f"br-{network_id[:12]}",
-        scope="swarm" if request.driver == "overlay" else "local",
+        scope="swarm" if is_overlay else "local",
+        ingress=request.ingress,
     )
     _check_options(network, present, interfaces)
-    network.ipam = _plan_ipam(request, present, routes, global_id, pools)
+    network.ipam = _plan_ipam(request, present, routes, global_id, swarm_pools if is_overlay else pools)
     return network
 
 
@@ -127,12 +131,8 @@ def _check_driver(request: NetworkRequest, in_swarm: bool) -> None:
     driver = request.driver or "bridge"
     if request.config_only or (request.config_from or {}).get("Network"):
         raise NotImplementedHere("configuration-only networks are not implemented")
-    if request.ingress:
-        raise (
-            NotImplementedHere("an ingress network of one's own is not implemented")
-            if in_swarm
-            else Forbidden(NEED_SWARM)
-        )
+    if request.ingress and not in_swarm:
+        raise Forbidden(NEED_SWARM)
     if driver in ("host", "null", "none"):
         raise Forbidden(f'only one instance of "{driver}" network is allowed')
     if driver == "overlay" or request.scope == "swarm":
@@ -150,6 +150,16 @@ def _check_driver(request: NetworkRequest, in_swarm: bool) -> None:
         raise NotImplementedHere(f"IPAM driver {ipam.driver} is not implemented")
     if request.enable_ipv4 is False:
         raise NotImplementedHere("networks without IPv4 are not implemented")
+
+
+def _check_ingress(request: NetworkRequest, present: Iterable[Network]) -> None:
+    if request.driver != "overlay":
+        raise NotImplementedHere("only overlay driver is currently supported for ingress network")
+    if request.attachable:
+        raise InvalidParameter("rpc error: code = InvalidArgument desc = ingress network cannot be attachable")
+    there = next((network for network in present if network.ingress), None)
+    if there is not None:
+        raise Conflict(f"rpc error: code = AlreadyExists desc = ingress network ({there.id}) is already present")
 
 
 def _check_options(network: Network, present: Iterable[Network], interfaces: Iterable[str]) -> None:

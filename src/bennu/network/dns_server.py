@@ -168,15 +168,15 @@ class NameServer:
             return True
         found = index.find(sandbox, name)
         if not found:
-            if "." in name or question.name == dns.name.root:
+            if found is None and ("." in name or question.name == dns.name.root):
                 return False
-            # Nobody else can know a bare name; asking only costs the client time.
+            # Nobody else can know a bare name, or a service of ours; asking only costs the client time.
             response.set_rcode(dns.rcode.NXDOMAIN)
             return True
         if question.rdclass == dns.rdataclass.IN:
             found = random.sample(found, len(found))
-            v4 = [endpoint.ip_address for endpoint in found if endpoint.ip_address]
-            v6 = [endpoint.ipv6_address for endpoint in found if endpoint.ipv6_address]
+            v4 = [address for address in found if ":" not in address]
+            v6 = [address for address in found if ":" in address]
             for kind, addresses in ((dns.rdatatype.A, v4), (dns.rdatatype.AAAA, v6)):
                 if addresses and question.rdtype in (kind, dns.rdatatype.ANY):
                     _add(response, question.name, kind, addresses)

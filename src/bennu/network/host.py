@@ -151,15 +151,21 @@ def read_resolv_conf() -> str:
     return text
 
 
-async def raise_bridge(network: Network) -> None:
-    """Make or put right the interface of a network. Idempotent. Raises: OSError, NetlinkError."""
+async def raise_bridge(network: Network, vips: Iterable[str] = ()) -> None:
+    """Make or put right the interface of a network, which answers for `vips` too. Idempotent.
+
+    Raises: OSError, NetlinkError.
+    """
     if network.foreign:
         await in_own_thread(lambda: links.allow_route_localnet(network.bridge))
         return
     gateways = [(pool.gateway, ipaddress.ip_network(pool.subnet)) for pool in network.ipam if pool.gateway]
     plan = BridgePlan(
         name=network.bridge,
-        addresses=tuple(BridgeAddress(gateway, subnet.prefixlen) for gateway, subnet in gateways),
+        addresses=(
+            *(BridgeAddress(gateway, subnet.prefixlen) for gateway, subnet in gateways),
+            *(BridgeAddress(vip, links.HOST_PREFIX) for vip in vips),
+        ),
         mtu=network.mtu,
         mac_address=next(mac_of(gateway) for gateway, subnet in gateways if subnet.version == 4),
         route_localnet=not network.internal,

@@ -25,6 +25,7 @@ MAIN_TABLE: Final = 254
 IFA_F_NODAD: Final = 2
 IFF_UP: Final = 1
 OPERATIONAL_S: Final = 1.0
+HOST_PREFIX: Final = 32
 PREPARED_NAME: Final = "eth0"  # the container's end of the pair that a prepared namespace comes with
 
 
@@ -156,6 +157,20 @@ def add_address(ipr: IPRoute, index: int, address: str, prefix_len: int) -> None
     except NetlinkError as error:
         if error.code != errno.EEXIST:
             raise
+
+
+def add_virtual_address(name: str, address: str) -> None:
+    """This interface answers for one more address. Idempotent. Raises: OSError, NetlinkError."""
+    with IPRoute() as ipr:
+        add_address(ipr, require_index(name), address, HOST_PREFIX)
+
+
+def remove_virtual_address(name: str, address: str) -> None:
+    """Undo `add_virtual_address`. Idempotent. Raises: NetlinkError."""
+    with IPRoute() as ipr:
+        index = find_index(name)
+        if index is not None and (address, HOST_PREFIX) in _addresses_of(ipr, index):
+            ipr.addr("del", index=index, address=address, prefixlen=HOST_PREFIX)
 
 
 def set_default_routes(ipr: IPRoute, index: int, gateways: Iterable[str]) -> None:

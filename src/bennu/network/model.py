@@ -44,6 +44,7 @@ class Network(msgspec.Struct, kw_only=True):
     ipam: list[Ipam] = msgspec.field(default_factory=list)
     bridge: str = ""  # the kernel's interface; "" for host and none
     scope: str = "local"  # swarm: an overlay network, which on one node is a bridge
+    ingress: bool = False  # of the swarm: published ports of services lead through it
     foreign: bool = False  # the interface is the administrator's: never changed, never deleted
 
     @property
@@ -53,7 +54,7 @@ class Network(msgspec.Struct, kw_only=True):
     @property
     def has_names(self) -> bool:
         """Whether containers on it find each other by name: on user-defined networks only, as with Docker."""
-        return self.driver == "bridge" and not self.is_predefined
+        return self.driver == "bridge" and not self.is_predefined and not self.ingress
 
     @property
     def mtu(self) -> int:
@@ -193,7 +194,7 @@ class Sandbox(msgspec.Struct, kw_only=True):
     @property
     def has_embedded_dns(self) -> bool:
         """Whether `/etc/resolv.conf` has to name 127.0.0.11."""
-        return any(endpoint.network_name not in PREDEFINED for endpoint in self.endpoints)
+        return any(endpoint.dns_names for endpoint in self.endpoints)
 
     def gateway_endpoint(self) -> Endpoint | None:
         """The one the default route leads through: highest priority, then the first by name."""

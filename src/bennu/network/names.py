@@ -1,19 +1,48 @@
-"""Who is called what on which network, pure: the part of the embedded DNS that knows containers."""
+"""Who is called what on which network, pure: the part of the embedded DNS that knows containers and services."""
 
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
+from bennu.network.fronts import Front, answers
 from bennu.network.model import Endpoint, Sandbox
 
 REVERSE_ZONES: Final = (".in-addr.arpa", ".ip6.arpa")
 
 
+class ServiceNames:
+    """The names of services, changed one service at a time. Several services may have one name: all of them answer."""
+
+    def __init__(self) -> None:
+        self._answers: dict[tuple[str, str], dict[str, tuple[str, ...]]] = defaultdict(dict)
+        self._known: dict[str, Iterable[tuple[str, str]]] = {}  # by service: its keys
+
+    def put(self, front: Front) -> None:
+        self.drop(front.service_id)
+        found = answers(front)
+        for key, addresses in found.items():
+            self._answers[key][front.service_id] = addresses
+        self._known[front.service_id] = found.keys()
+
+    def drop(self, service_id: str) -> None:
+        """Idempotent."""
+        for key in self._known.pop(service_id, ()):
+            del self._answers[key][service_id]
+            if not self._answers[key]:
+                del self._answers[key]
+
+    def find(self, network_id: str, name: str) -> list[str] | None:
+        """The addresses of a name in small letters; [] while nobody serves, None for a name of no service."""
+        found = self._answers.get((network_id, name))
+        return None if found is None else [address for addresses in found.values() for address in addresses]
+
+
 class NameIndex:
     """The names and addresses of all endpoints on networks that have names. Made anew when an endpoint changes."""
 
-    def __init__(self, sandboxes: Iterable[Sandbox]) -> None:
+    def __init__(self, sandboxes: Iterable[Sandbox], services: ServiceNames | None = None) -> None:
+        self._services = services or ServiceNames()
         self._by_name: dict[tuple[str, str], list[Endpoint]] = defaultdict(list)
         self._by_address: dict[tuple[str, str], Endpoint] = {}
         for sandbox in sandboxes:
@@ -23,21 +52,29 @@ class NameIndex:
                 for address in filter(None, (endpoint.ip_address, endpoint.ipv6_address)):
                     self._by_address[endpoint.network_id, address] = endpoint
 
-    def find(self, asker: Sandbox, name: str) -> list[Endpoint]:
-        """Who answers to `name` as seen from a sandbox: on the first of its networks where anybody does.
+    def find(self, asker: Sandbox, name: str) -> list[str] | None:
+        """The addresses of `name` as seen from a sandbox, on the first of its networks where it has any.
 
         `name` has no final dot; case does not matter. `NAME.NETWORK` asks on that network alone. A link's alias
-        is known to the one who has the link.
+        is known to the one who has the link. [] for a service that nobody serves, None for what is not known here.
         """
         name = name.lower()
+        is_known = False
         for endpoint in asker.endpoints:
             links = {alias.lower(): target.lower() for alias, target in endpoint.links.items()}
             bare = name.removesuffix(f".{endpoint.network_name.lower()}")
             for wanted in dict.fromkeys((links.get(name, name), bare)):
-                found = self._by_name.get((endpoint.network_id, wanted))
+                found = self._find_on(endpoint.network_id, wanted)
                 if found:
                     return found
-        return []
+                is_known = is_known or found is not None
+        return [] if is_known else None
+
+    def _find_on(self, network_id: str, name: str) -> list[str] | None:
+        containers = self._by_name.get((network_id, name))
+        if containers is None:
+            return self._services.find(network_id, name)
+        return [address for one in containers for address in (one.ip_address, one.ipv6_address) if address]
 
     def find_pointer(self, asker: Sandbox, reverse_name: str) -> str | None:
         """The name behind an address on one of the sandbox's networks, as `NAME.NETWORK`."""

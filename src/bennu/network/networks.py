@@ -18,16 +18,17 @@ from pyroute2.netlink.exceptions import NetlinkError
 from bennu.errors import BennuError, Forbidden
 from bennu.network import host, links
 from bennu.network.addresses import DEFAULT_POOLS
+from bennu.network.balancer import Balancer
 from bennu.network.catalogue import Catalogue, new_network_id
-from bennu.network.conntrack import forget_unanswered
 from bennu.network.creation import NetworkRequest, plan_network
-from bennu.network.ingress import Ingress, IngressPort
+from bennu.network.fronts import Front
 from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Sandbox, Settings
 from bennu.network.netns import finish, in_own_thread
 from bennu.network.nft import Firewall
 from bennu.network.pool import Graveyard, Namer, Pool, Prepared
 from bennu.network.rules import BridgeRules, Plan
 from bennu.network.sandboxes import NetworkFailure, Sandboxes
+from bennu.network.swarm_side import NoSwarm, SwarmSide
 from bennu.store import Store
 
 DEFAULT_ROOT: Final = Path("/var/lib/bennu")
@@ -59,17 +60,19 @@ class Networks:
         self.bridge = self._settings.bridge or ("bennu0" if is_default else f"bennu-{tag}")
         self.table = "bennu" if is_default else f"bennu_{tag}"
         self.on_event = on_event
-        self.in_swarm: Callable[[], bool] = lambda: False  # set by the cluster, as is the next
-        self.before_removal: Callable[[Network], Awaitable[None]] = _allow
+        self.swarm: SwarmSide = NoSwarm()  # set by the cluster
         self._global_id = digest[8:13]  # of our IPv6 networks
         self._namer = Namer(tag, exec_root / "netns")
         self._catalogue = Catalogue(store)
         self._bridged: dict[str, BridgeRules] = {}  # networks whose bridge is up, by id
-        self._ingress = Ingress(store)
-        self._firewall = Firewall(self.table, self._plan)
+        fronts: dict[str, Front] = {}
+        self._firewall = Firewall(self.table, self._plan, fronts)
+        self.balancer = Balancer(store, self._catalogue, self._firewall, fronts)
         self._graveyard = Graveyard()
         self._pool = Pool(self._namer, self._graveyard, ready, self._has_names)
-        self._sandboxes = Sandboxes(self._catalogue, self._firewall, self._namer, self._pool, self._graveyard)
+        self._sandboxes = Sandboxes(
+            self._catalogue, self._firewall, self._namer, self._pool, self._graveyard, self.balancer.names
+        )
         self._changing = asyncio.Lock()  # held while the set of networks changes
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -98,6 +101,7 @@ class Networks:
         async with host.subnet_lock():  # until our routes are there for other daemons to see
             await host.ensure_default_bridge(self._catalogue, self.bridge, self._settings)
             await host.move_aside(self._catalogue, self._settings, busy)
+            await self.balancer.load()
             for network in self._catalogue:
                 await self._raise_bridge(network)
         host.enable_forwarding()
@@ -105,7 +109,6 @@ class Networks:
             self._sandboxes.adopt(container_id, sandbox)
         await self._sandboxes.delete_leftovers()
         await self._sandboxes.restore()
-        await self._ingress.load()
         await self._firewall.rewrite()
 
     async def _abandon(self) -> None:
@@ -170,11 +173,20 @@ class Networks:
         """Raises: NotFound, InvalidParameter (ambiguous)."""
         return self._catalogue.find(ref)
 
+    def get(self, network_id: str) -> Network | None:
+        """By its full id."""
+        return self._catalogue.get(network_id)
+
     def _has_names(self) -> bool:
         return any(network.has_names for network in self._catalogue)
 
     def all(self) -> Sequence[Network]:
         return list(self._catalogue)
+
+    @property
+    def ingress(self) -> Network | None:
+        """Where published ports of services lead through."""
+        return next((network for network in self._catalogue if network.ingress), None)
 
     def endpoints_of(self, network: Network) -> Mapping[str, Endpoint]:
         """The endpoints on it, by container id."""
@@ -185,8 +197,11 @@ class Networks:
             if endpoint.network_id == network.id
         }
 
-    async def create(self, request: NetworkRequest) -> Network:
-        """A user-defined network, durable and up. Raises: BennuError; then nothing of it is left."""
+    async def create(self, request: NetworkRequest, *, swarm_pools: Sequence[tuple[str, int]] | None = None) -> Network:
+        """A user-defined network, durable and up. `swarm_pools`: those of a swarm that is about to begin.
+
+        Raises: BennuError; then nothing of it is left.
+        """
         async with self._changing, host.subnet_lock():
             ours = [network.bridge for network in self._catalogue if network.bridge]
             network = plan_network(
@@ -197,7 +212,7 @@ class Networks:
                 interfaces=await in_own_thread(links.list_links),
                 routes=await host.used_subnets(but_of=ours),
                 global_id=self._global_id,
-                in_swarm=self.in_swarm(),
+                swarm_pools=self.swarm.pools() if swarm_pools is None else swarm_pools,
                 pools=self._settings.pools or DEFAULT_POOLS,
             )
             # On disk first: a bridge nobody remembers would stay for ever, a network without bridge gets it at open.
@@ -214,7 +229,7 @@ class Networks:
 
     async def remove(self, ref: str) -> Network:
         """Raises: NotFound; Forbidden when predefined or in use."""
-        await self.before_removal(self.find(ref))
+        await self.swarm.before_removal(self.find(ref))
         async with self._changing:
             network = self.find(ref)
             if network.is_predefined:
@@ -235,7 +250,7 @@ class Networks:
         """Remove the user-defined networks that nobody is on and that `unused` agrees to; their names."""
         removed = []
         for network in self.all():
-            if network.is_predefined or self.endpoints_of(network) or not unused(network):
+            if network.is_predefined or network.ingress or self.endpoints_of(network) or not unused(network):
                 continue
             try:
                 await self.remove(network.id)
@@ -258,7 +273,7 @@ class Networks:
         if not network.bridge:
             return
         try:
-            await host.raise_bridge(network)
+            await host.raise_bridge(network, self.balancer.vips_on(network))
         except (OSError, NetlinkError) as error:
             raise NetworkFailure(f"cannot set up bridge {network.bridge} of network {network.name}: {error}") from error
         self._bridged[network.id] = BridgeRules(
@@ -292,6 +307,8 @@ class Networks:
         `dns`: whom the embedded DNS asks instead of the host's servers. The caller keeps the answer durably.
         Raises: BennuError; then, as after a cancellation, nothing of it is left.
         """
+        for request in endpoints:
+            self._check_attachable(container_id, self.find(request.network))
         return await self._sandboxes.open(container_id, endpoints, ports, dns)
 
     async def close_sandbox(self, container_id: str) -> None:
@@ -306,9 +323,17 @@ class Networks:
         network = self.find(request.network)
         if network.driver != "bridge":
             raise Forbidden(f"container cannot be connected to {network.name} network")
+        self._check_attachable(container_id, network)
         endpoint = await self._sandboxes.connect(container_id, network, request)
         await self._tell("connect", network, container=container_id)
         return endpoint
+
+    def _check_attachable(self, container_id: str, network: Network) -> None:
+        if network.scope == "swarm" and not network.attachable and not self.swarm.may_attach(container_id, network):
+            raise Forbidden(
+                f"Could not attach to network {network.name}: rpc error: code = PermissionDenied desc = network "
+                f"{network.name} not manually attachable"
+            )
 
     async def disconnect_sandbox(self, container_id: str, ref: str) -> None:
         """Take a running container off a network; its sandbox is changed in place. Raises: BennuError."""
@@ -332,29 +357,11 @@ class Networks:
         """Undo `shut_ports`. Raises: BennuError."""
         await self._sandboxes.reopen_ports(container_id)
 
-    # --- services -----------------------------------------------------------------------------------------------
-
-    @property
-    def ingress(self) -> tuple[IngressPort, ...]:
-        """The published ports of services and the tasks behind them."""
-        return self._ingress.ports
-
-    async def set_ingress(self, ports: Sequence[IngressPort]) -> None:
-        """Replace them all, in one change; when this returns the kernel sends new connections only there.
-
-        Durable: a new daemon's rules begin with it. Raises: BennuError.
-        """
-        before = self._ingress.targets
-        await self._ingress.save(ports)
-        await self._firewall.apply()
-        if left := before - self._ingress.targets:
-            await asyncio.to_thread(forget_unanswered, left)
-
     # --- agreeing with the kernel -------------------------------------------------------------------------------
 
     def _plan(self) -> Plan:
         bridges = tuple(self._bridged[key] for key in sorted(self._bridged))
-        return Plan(bridges, self._sandboxes.forwards(), self._ingress.ports)
+        return Plan(bridges, self._sandboxes.forwards())
 
     async def _keep_reconciled(self) -> None:
         while True:
@@ -382,7 +389,3 @@ class Networks:
 async def _lower_bridge(network: Network) -> None:
     if network.bridge and not network.foreign:
         await in_own_thread(lambda: links.remove_link(network.bridge))
-
-
-async def _allow(network: Network) -> None:
-    """Nobody else is asked."""

@@ -5,13 +5,13 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
 
 from bennu.errors import BennuError
-from bennu.network.ingress import render_ingress_change
+from bennu.network.fronts import Front, entrances, render_front_changes
 from bennu.network.rules import Plan, chains_of, render_change, render_removal, render_table
 from bennu.process import run
 
@@ -30,17 +30,25 @@ class FirewallFailure(BennuError):
 
 
 class Firewall:
-    """One table of ours. Callers change what `wanted()` answers and then wait for `apply`."""
+    """One table of ours. Callers change what `wanted()` answers, or `fronts`, and then wait for `apply`."""
 
-    def __init__(self, table: str, wanted: Callable[[], Plan]) -> None:
+    def __init__(self, table: str, wanted: Callable[[], Plan], fronts: Mapping[str, Front] | None = None) -> None:
+        """`fronts`: what services show, by service; whoever changes one of them calls `touch`."""
         self.table = table
         self._wanted = wanted
+        self._fronts = {} if fronts is None else fronts
+        self._touched: set[str] = set()
         self._applied: Plan | None = None  # None: unknown, the table is written anew
+        self._shown: dict[str, Front] = {}  # fronts as the kernel has them
         self._turn = asyncio.Lock()
         self._waiting: asyncio.Task[None] | None = None
         self._runs: set[asyncio.Task[None]] = set()  # the one that runs and the one that waits
         self._generation = -1  # of the kernel's rule set after our last write
         self.runs = 0  # nft processes started so far
+
+    def touch(self, service_id: str) -> None:
+        """This service's front is another one now; the next turn writes it."""
+        self._touched.add(service_id)
 
     async def apply(self) -> None:
         """Return when the kernel holds what was wanted at the time of the call, or something newer.
@@ -74,7 +82,7 @@ class Firewall:
             if generation == self._generation:
                 return True
             counts = await self._count()
-            if counts != count_plan(self._applied):
+            if counts != count_plan(self._applied, self._shown.values()):
                 return False
             self._generation = generation
             return True
@@ -83,27 +91,37 @@ class Firewall:
         async with self._turn:
             self._waiting = None  # from here on a change needs another turn
             plan = self._wanted()
+            touched, self._touched = self._touched, set()
             try:
-                await self._write(plan)
+                await self._write(plan, {key: self._fronts.get(key) for key in touched})
             except BaseException:
                 self._applied = None
                 raise
             self._applied = plan
             self._generation = read_generation()
 
-    async def _write(self, plan: Plan) -> None:
+    async def _write(self, plan: Plan, changed: Mapping[str, Front | None]) -> None:
         before = self._applied
         if before is not None and before.bridges == plan.bridges:
             change = render_change(self.table, before.forwards, plan.forwards)
-            change += render_ingress_change(self.table, before.ingress, plan.ingress)
-            if not change:
-                return
+            change += render_front_changes(self.table, ((self._shown.get(key), one) for key, one in changed.items()))
             try:
-                await self._nft(change)
+                if change:
+                    await self._nft(change)
+                self._note(changed)
                 return
             except FirewallFailure as error:  # somebody flushed the table under us
                 log.warning("the table %s was not as we left it, writing it anew: %s", self.table, error)
-        await self._nft(render_table(self.table, plan))
+        shown = dict(self._fronts)
+        await self._nft(render_table(self.table, plan, shown.values()))
+        self._shown = shown
+
+    def _note(self, changed: Mapping[str, Front | None]) -> None:
+        for key, front in changed.items():
+            if front is None:
+                self._shown.pop(key, None)
+            else:
+                self._shown[key] = front
 
     async def _nft(self, script: str) -> None:
         self.runs += 1
@@ -124,11 +142,12 @@ def count_listing(listing: bytes) -> tuple[int, int]:
     return rules, sum(len(item["map"].get("elem", ())) for item in items if "map" in item)
 
 
-def count_plan(plan: Plan) -> tuple[int, int]:
-    """The same of a plan."""
+def count_plan(plan: Plan, fronts: Iterable[Front] = ()) -> tuple[int, int]:
+    """The same of a plan and what services show."""
     hooks = ("type ", "policy ")  # a chain's first line is no rule where it says where the kernel hooks it
     rules = sum(1 for lines in chains_of(plan).values() for line in lines if not line.startswith(hooks))
-    return rules, len(plan.forwards)
+    ways_in = [entrance for front in fronts for entrance in entrances(front).values()]
+    return rules + sum(len(one.rules) for one in ways_in), len(plan.forwards) + len(ways_in)
 
 
 def read_generation() -> int:

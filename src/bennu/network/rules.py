@@ -6,7 +6,8 @@ there are, and a change is a few elements, not a new rule set.
 
 How packets go:
 
-    prerouting, output   a local address and a published port → one of the service's tasks, or the container (dnat)
+    prerouting, output   a local address and a published port → one of the service's tasks, or the container (dnat);
+                         the virtual address of a service, from its own network → one of the tasks
     forward              answers, traffic within one network, published ports and what leaves pass;
                          everything else towards a container is dropped (other networks, unpublished ports)
     postrouting          what leaves a network gets the host's address; so does what comes back to the network it
@@ -20,7 +21,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bennu.network.ingress import IngressPort, render_ingress
+from bennu.network.fronts import VERDICTS, Front, entrances
 
 MAPS: Final = {
     "port4": "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
@@ -73,25 +74,29 @@ class Plan:
 
     bridges: tuple[BridgeRules, ...] = ()
     forwards: frozenset[Forward] = field(default=frozenset())
-    ingress: tuple[IngressPort, ...] = ()
 
 
-def render_table(table: str, plan: Plan) -> str:
-    """Replace the whole table by what the plan says, in one transaction."""
+def render_table(table: str, plan: Plan, fronts: Collection[Front] = ()) -> str:
+    """Replace the whole table by what the plan and the services say, in one transaction."""
+    ways_in = [entrance for front in fronts for entrance in entrances(front).values()]
     lines = [*_emptied(table), f"table inet {table} {{"]
     for name, kind in MAPS.items():
         elements = sorted(forward.element for forward in plan.forwards if forward.map_name == name)
         inside = f" elements = {{ {', '.join(elements)} }}" if elements else ""
         lines.append(f"\tmap {name} {{ type {kind};{inside} }}")
-    for name, chain in chains_of(plan).items():
+    for name, kind in VERDICTS.items():
+        lines.append(f"\tmap {name} {{ type {kind}; }}")
+    for name, chain in {**{one.chain: one.rules for one in ways_in}, **chains_of(plan)}.items():
         lines += [f"\tchain {name} {{", *(f"\t\t{line}" for line in chain), "\t}"]
-    return "\n".join([*lines, "}"]) + "\n"
+    lines.append("}")
+    # Not within the block: there the parser wants to know a chain before the map that leads to it.
+    lines += [f"add element inet {table} {one.map_name} {{ {one.element} }}" for one in ways_in]
+    return "\n".join(lines) + "\n"
 
 
 def chains_of(plan: Plan) -> dict[str, list[str]]:
-    """The lines of each chain. All but `services` and `published`, which are jumped to, begin with a hook."""
+    """The lines of each chain. All but `published`, which is jumped to, begin with a hook."""
     return {
-        "services": render_ingress(plan.ingress),
         "published": _published(),
         "guard": _guard(plan.bridges),
         "prerouting": _prerouting(),
@@ -126,7 +131,7 @@ def _emptied(table: str) -> Sequence[str]:
 
 def _published() -> list[str]:
     return [
-        "jump services",
+        "meta nfproto ipv4 meta l4proto . th dport vmap @services",
         "dnat ip to ip daddr . meta l4proto . th dport map @port4",
         "dnat ip to meta l4proto . th dport map @any4",
         "dnat ip6 to ip6 daddr . meta l4proto . th dport map @port6",
@@ -144,6 +149,7 @@ def _guard(bridges: Sequence[BridgeRules]) -> list[str]:
 def _prerouting() -> list[str]:
     return [
         "type nat hook prerouting priority dstnat; policy accept;",
+        "iifname . ip daddr vmap @vips",
         # A port published on 127.0.0.1 is not for a neighbour who puts that address on the wire.
         f"ip daddr {LOOPBACK} return",
         "meta l4proto { tcp, udp } fib daddr type local jump published",

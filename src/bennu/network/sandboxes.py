@@ -24,7 +24,7 @@ from bennu.network.files import upstream_servers
 from bennu.network.held import HeldPorts, PortTaken
 from bennu.network.host import read_resolv_conf
 from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Resolver, Sandbox
-from bennu.network.names import NameIndex
+from bennu.network.names import NameIndex, ServiceNames
 from bennu.network.netns import finish, in_own_thread
 from bennu.network.nft import Firewall
 from bennu.network.pool import Graveyard, Namer, Pool, Prepared, Remains
@@ -42,7 +42,13 @@ class Sandboxes:
     """All sandboxes of the daemon, by container id."""
 
     def __init__(
-        self, catalogue: Catalogue, firewall: Firewall, namer: Namer, pool: Pool, graveyard: Graveyard
+        self,
+        catalogue: Catalogue,
+        firewall: Firewall,
+        namer: Namer,
+        pool: Pool,
+        graveyard: Graveyard,
+        services: ServiceNames,
     ) -> None:
         self._catalogue = catalogue
         self._firewall = firewall
@@ -54,6 +60,7 @@ class Sandboxes:
         self._forwards: dict[str, list[Forward]] = {}  # by container
         self._shut: set[str] = set()  # containers whose ports take no new connections
         self._relays = Relays()
+        self._services = services
         self._index: NameIndex | None = None
         self.name_server = NameServer(self._names, lambda: upstream_servers(read_resolv_conf()))
 
@@ -323,7 +330,7 @@ class Sandboxes:
 
     def _names(self) -> NameIndex:
         if self._index is None:
-            self._index = NameIndex(self._open.values())
+            self._index = NameIndex(self._open.values(), self._services)
         return self._index
 
     # --- after the daemon was away ------------------------------------------------------------------------------

@@ -1,0 +1,174 @@
+"""What a service shows on the network, and the rules that lead there: pure, values in and text for `nft -f -` out.
+
+    packet to a published port ──► map `services` ──► chain of the port ─┐   each new connection
+    packet to a virtual address ─► map `vips` ──────► chain of the VIP ──┴─► goes to the next of the tasks
+
+A connection keeps the task it was given, whatever changes after: the kernel translates only its first packet by these
+rules. One lookup finds the chain however many services there are, and a change of one service is text about that one.
+A port or address without tasks refuses at once: nobody waits for a time-out, and no program of the host answers.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+VERDICTS: Final = {"services": "inet_proto . inet_service : verdict", "vips": "ifname . ipv4_addr : verdict"}
+REFUSAL: Final = ("meta l4proto tcp reject with tcp reset", "reject")
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A service on one network of the swarm. `vip` "": its names answer with the addresses of its tasks."""
+
+    network_id: str
+    bridge: str = ""
+    vip: str = ""
+    names: tuple[str, ...] = ()
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """A task's on one network; `ip6` "" where the network has no IPv6."""
+
+    network_id: str
+    ip: str
+    ip6: str = ""
+
+
+class Port(msgspec.Struct, frozen=True, kw_only=True):
+    """A published port as one task understands it."""
+
+    proto: str
+    published: int
+    target: int
+
+
+class Backend(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that takes connections: `owner` is its id, `ip` where its published ports lead."""
+
+    owner: str
+    ip: str
+    addresses: tuple[Address, ...] = ()
+    ports: tuple[Port, ...] = ()
+
+
+class Front(msgspec.Struct, frozen=True, kw_only=True):
+    """One service. `ports`: (protocol, number) of all it publishes, also where no task is behind them."""
+
+    service_id: str
+    places: tuple[Place, ...] = ()
+    ports: tuple[tuple[str, int], ...] = ()
+    backends: tuple[Backend, ...] = ()
+
+    def vip_on(self, network_id: str) -> str:
+        """ "" where it has none."""
+        return next((place.vip for place in self.places if place.network_id == network_id), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """An element of a verdict map and the chain it leads to."""
+
+    map_name: str
+    key: str
+    chain: str
+    rules: tuple[str, ...]
+
+    @property
+    def element(self) -> str:
+        return f"{self.key} : goto {self.chain}"
+
+
+def entrances(front: Front | None) -> dict[str, Entrance]:
+    """All ways into a service, by the name of the chain."""
+    if front is None:
+        return {}
+    found = [_port_entrance(front, proto, number) for proto, number in front.ports]
+    found += [_vip_entrance(front, place) for place in front.places if place.vip]
+    return {one.chain: one for one in found}
+
+
+def render_front_changes(table: str, changes: Iterable[tuple[Front | None, Front | None]]) -> str:
+    """From what services showed to what they show now (None: nothing); "" when nothing changes.
+
+    What goes, goes first: a port may move from one service to another in one transaction.
+    """
+    gone: list[str] = []
+    came: list[str] = []
+    for before, after in changes:
+        old, new = entrances(before), entrances(after)
+        for chain, entrance in old.items():
+            if chain not in new:
+                gone.append(f"delete element inet {table} {entrance.map_name} {{ {entrance.key} }}")
+                gone.append(f"delete chain inet {table} {chain}")
+        for chain, entrance in new.items():
+            known = old.get(chain)
+            if known == entrance:
+                continue
+            came.append(f"flush chain inet {table} {chain}" if known else f"add chain inet {table} {chain}")
+            came += [f"add rule inet {table} {chain} {rule}" for rule in entrance.rules]
+            if known is None:
+                came.append(f"add element inet {table} {entrance.map_name} {{ {entrance.element} }}")
+    return "".join(f"{line}\n" for line in (*gone, *came))
+
+
+def answers(front: Front) -> dict[tuple[str, str], tuple[str, ...]]:
+    """What the names of a service answer with, by (network, name); () while nobody serves there.
+
+    `NAME` is the virtual address, or all tasks if it has none; `tasks.NAME` is always all tasks.
+    """
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    for place in front.places:
+        tasks = tuple(
+            address
+            for backend in front.backends
+            for one in backend.addresses
+            if one.network_id == place.network_id
+            for address in (one.ip, one.ip6)
+            if address
+        )
+        for name in place.names:
+            found[place.network_id, name.lower()] = (place.vip,) if place.vip and tasks else tasks
+            found[place.network_id, f"tasks.{name.lower()}"] = tasks
+    return found
+
+
+def without_contradictions(fronts: Iterable[Front]) -> list[Front]:
+    """What is read after a daemon's death may be of two moments: of two services with one port neither keeps it."""
+    found = list(fronts)
+    claims: dict[tuple[str, int], int] = {}
+    for front in found:
+        for port in front.ports:
+            claims[port] = claims.get(port, 0) + 1
+    return [
+        msgspec.structs.replace(front, ports=tuple(port for port in front.ports if claims[port] == 1))
+        for front in found
+    ]
+
+
+def _port_entrance(front: Front, proto: str, number: int) -> Entrance:
+    targets = [
+        (backend.ip, str(port.target))
+        for backend in front.backends
+        for port in backend.ports
+        if (port.proto, port.published) == (proto, number) and backend.ip
+    ]
+    chain = f"port_{proto}_{number}_{front.service_id}"
+    return Entrance("services", f"{proto} . {number}", chain, _rules(targets, match=f"meta l4proto {proto} "))
+
+
+def _vip_entrance(front: Front, place: Place) -> Entrance:
+    targets = [
+        (one.ip,) for backend in front.backends for one in backend.addresses if one.network_id == place.network_id
+    ]
+    return Entrance("vips", f'"{place.bridge}" . {place.vip}', f"vip_{place.vip}", _rules(targets))
+
+
+def _rules(targets: Sequence[tuple[str, ...]], match: str = "") -> tuple[str, ...]:
+    """To one of these addresses, or addresses and ports; there the parser wants to see the protocol matched."""
+    if not targets:
+        return REFUSAL
+    if len(targets) == 1:
+        return (f"{match}dnat ip to {':'.join(targets[0])}",)
+    choices = ", ".join(f"{number} : {' . '.join(target)}" for number, target in enumerate(targets))
+    return (f"{match}dnat ip to numgen inc mod {len(targets)} map {{ {choices} }}",)
