@@ -445,6 +445,39 @@ def test_a_published_port_is_reached_from_everywhere(node: SwarmNode) -> None:
     assert json.loads(found).keys() == names
 
 
+def test_clients_by_ipv6_are_carried_to_the_tasks(node: SwarmNode) -> None:
+    port = free_port()
+    try:
+        with socket.create_server(("::1", port), family=socket.AF_INET6):
+            pass
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    node.create("web", *QUICK, "--replicas=2", "-p", f"{port}:8000", *SERVE)
+    names = {container_of(task)[:12] for task in node.wait_running("web", 2)}
+    assert {call("::1", port).split(" ")[0] for _ in range(4)} == names
+    node.daemon.kill()
+    node.daemon.start()
+    assert {call("::1", port).split(" ")[0] for _ in range(4)} == names
+
+
+def test_a_services_port_is_no_containers_nor_a_programs(node: SwarmNode) -> None:
+    port = free_port()
+    service = node.create("web", *QUICK, "--replicas=0", "-p", f"{port}:8000", *SERVE)
+    refused = node.docker("run", "--rm", "-p", f"{port}:80", "busybox", "true", ok=False).err
+    assert f"Bind for 0.0.0.0:{port} failed: port is already allocated" in refused
+    with socket.socket() as sock, pytest.raises(OSError, match="in use"):
+        sock.bind(("", port))
+    node.docker("service", "rm", service)
+    node.docker("run", "--rm", "-p", f"{port}:80", "busybox", "true")
+    with socket.create_server(("127.0.0.1", port)) as server:
+        node.create("web", *QUICK, "-p", f"{port}:8000", *SERVE)
+        node.wait_running("web", 1)
+        assert call("127.0.0.1", port), "the service's rules come before the program"
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
 def test_datagrams_to_a_published_port_go_to_whoever_serves_now(node: SwarmNode) -> None:
     port = free_port()
     node.create("web", *QUICK, "-p", f"{port}:8001/udp", *SERVE)

@@ -18,10 +18,12 @@ from bennu.network import links
 from bennu.network.catalogue import Catalogue
 from bennu.network.conntrack import forget_udp_flows, forget_udp_flows_to, forget_unanswered
 from bennu.network.fronts import Front, Place, without_contradictions
+from bennu.network.held import HeldPorts
 from bennu.network.model import Network
 from bennu.network.names import ServiceNames
 from bennu.network.netns import in_own_thread
 from bennu.network.nft import Firewall
+from bennu.network.service_ports import ServicePorts
 from bennu.store import Delete, Put, Store, Transaction
 
 PREFIX: Final = "network-services/"
@@ -31,12 +33,15 @@ log = logging.getLogger(__name__)
 class Balancer:
     """`load` first. `fronts` is what is shown, by service; only `put` and `drop` change it."""
 
-    def __init__(self, store: Store, catalogue: Catalogue, firewall: Firewall, fronts: dict[str, Front]) -> None:
+    def __init__(
+        self, store: Store, catalogue: Catalogue, firewall: Firewall, held: HeldPorts, fronts: dict[str, Front]
+    ) -> None:
         self._store = store
         self._catalogue = catalogue
         self._firewall = firewall
         self.fronts = fronts
         self.names = ServiceNames()
+        self._ports = ServicePorts(held)
         self._owners: dict[str, str] = {}  # task → service
         self._answering: set[tuple[str, str]] = set()  # bridge and virtual address
         self._unsaved: set[str] = set()
@@ -51,6 +56,15 @@ class Balancer:
         for front in without_contradictions(fronts):
             held = tuple(place for place in front.places if self._holds(place))
             self._enter(msgspec.structs.replace(front, places=held))
+
+    def hold_ports(self) -> None:
+        """Those of the fronts that were loaded; containers had theirs first."""
+        for front in self.fronts.values():
+            self._ports.set(front.service_id, front.ports)
+
+    def close_sockets(self) -> None:
+        """Carry nothing any more; what is in the kernel stays."""
+        self._ports.close()
 
     def _holds(self, place: Place) -> bool:
         """Whether the network is still there, and still has that address."""
@@ -134,6 +148,7 @@ class Balancer:
                 self._owners.pop(backend.owner, None)
                 self._left |= {backend.ip, *(one.ip for one in backend.addresses)} - {""}
         self._retired += [place for place in before.places if place.vip and place.vip != after.vip_on(place.network_id)]
+        self._ports.set(after.service_id, after.ports)
         self._opened |= {port for proto, port in set(after.ports) - set(before.ports) if proto == "udp"}
 
     async def write(self, *service_ids: str) -> None:

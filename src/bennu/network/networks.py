@@ -22,6 +22,7 @@ from bennu.network.balancer import Balancer
 from bennu.network.catalogue import Catalogue, new_network_id
 from bennu.network.creation import NetworkRequest, plan_network
 from bennu.network.fronts import Front
+from bennu.network.held import HeldPorts
 from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Sandbox, Settings
 from bennu.network.netns import finish, in_own_thread
 from bennu.network.nft import Firewall
@@ -66,12 +67,13 @@ class Networks:
         self._catalogue = Catalogue(store)
         self._bridged: dict[str, BridgeRules] = {}  # networks whose bridge is up, by id
         fronts: dict[str, Front] = {}
+        held = HeldPorts()
         self._firewall = Firewall(self.table, self._plan, fronts)
-        self.balancer = Balancer(store, self._catalogue, self._firewall, fronts)
+        self.balancer = Balancer(store, self._catalogue, self._firewall, held, fronts)
         self._graveyard = Graveyard()
         self._pool = Pool(self._namer, self._graveyard, ready, self._has_names)
         self._sandboxes = Sandboxes(
-            self._catalogue, self._firewall, self._namer, self._pool, self._graveyard, self.balancer.names
+            self._catalogue, self._firewall, self._namer, self._pool, self._graveyard, held, self.balancer.names
         )
         self._changing = asyncio.Lock()  # held while the set of networks changes
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,6 +109,7 @@ class Networks:
         host.enable_forwarding()
         for container_id, sandbox in known.items():
             self._sandboxes.adopt(container_id, sandbox)
+        self.balancer.hold_ports()
         await self._sandboxes.delete_leftovers()
         await self._sandboxes.restore()
         await self._firewall.rewrite()
@@ -135,6 +138,7 @@ class Networks:
             await self._firewall.remove()
             for network in self._catalogue:
                 await _lower_bridge(network)
+        self.balancer.close_sockets()
         self._sandboxes.close_sockets()
 
     async def settle(self) -> None:

@@ -48,6 +48,7 @@ class Sandboxes:
         namer: Namer,
         pool: Pool,
         graveyard: Graveyard,
+        held: HeldPorts,
         services: ServiceNames,
     ) -> None:
         self._catalogue = catalogue
@@ -55,7 +56,7 @@ class Sandboxes:
         self._namer = namer
         self._pool = pool
         self._graveyard = graveyard
-        self._held = HeldPorts()
+        self._held = held
         self._open: dict[str, Sandbox] = {}
         self._forwards: dict[str, list[Forward]] = {}  # by container
         self._shut: set[str] = set()  # containers whose ports take no new connections

@@ -1,0 +1,58 @@
+"""Host ports of services: held against other programs and containers, and carried where the kernel cannot translate.
+
+A port that something else has already is published all the same, as Docker does: the rules come first, and whoever
+has the port gets nothing from outside while the service publishes it.
+"""
+
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+from bennu.model import PublishedPort
+from bennu.network.held import HeldPorts, PortTaken
+from bennu.network.model import PortRequest
+from bennu.network.relay import Passage, Relays
+
+LOOPBACK: Final = "127.0.0.1"  # from there the rules lead to a task
+log = logging.getLogger(__name__)
+
+
+class ServicePorts:
+    """By service. Clients by IPv6 are passed on to the same port by IPv4."""
+
+    def __init__(self, held: HeldPorts) -> None:
+        self._held = held
+        self._relays = Relays()
+        self._ports: dict[str, dict[tuple[str, int], list[PublishedPort]]] = {}
+
+    def set(self, service_id: str, ports: Iterable[tuple[str, int]]) -> None:
+        """Hold exactly these (protocol, number) for it from now on."""
+        wanted, mine = dict.fromkeys(ports), self._ports.get(service_id, {})
+        if wanted.keys() == mine.keys():
+            return
+        self._relays.stop(service_id)
+        for key in mine.keys() - wanted.keys():
+            self._held.release(mine[key])
+        self._ports[service_id] = {key: mine[key] if key in mine else self._hold(*key) for key in wanted}
+        self._relays.set(service_id, [*self._passages(service_id)])
+        if not wanted:
+            del self._ports[service_id]
+
+    def _hold(self, proto: str, number: int) -> list[PublishedPort]:
+        try:
+            return self._held.hold(
+                PortRequest(container_port=number, proto=proto, host_port_first=number, host_port_last=number)
+            )
+        except PortTaken as error:
+            log.warning("a service publishes port %d/%s all the same: %s", number, proto, error)
+            return []
+
+    def _passages(self, service_id: str) -> Iterable[Passage]:
+        for held in (port for ports in self._ports[service_id].values() for port in ports):
+            sock = self._held.socket_of(held)
+            if ":" in held.host_ip and sock is not None:
+                yield Passage(sock, LOOPBACK, held.host_port)
+
+    def close(self) -> None:
+        """Carry nothing any more; what is held stays its holder's to close."""
+        self._relays.close()
