@@ -170,7 +170,7 @@ def test_volumes_outlive_a_change_of_the_file_and_a_stop(compose: Compose) -> No
     )
     compose("up", "-d")
     assert compose.ids("store") != former
-    assert fetch(f"{compose.url()}/done") == "3"
+    work(compose.url(), done=3)
     compose("stop", "-t", "3")
     assert compose.ids(stopped=False) == []
     assert {one["State"]["ExitCode"] for one in inspect(compose.docker, *compose.ids("store"))} == {0}
