@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import dns.flags
@@ -27,6 +27,7 @@ from bennu.errors import BennuError, Conflict, Forbidden, InvalidParameter, NotF
 from bennu.network import EndpointRequest, Network, NetworkRequest, PortRequest, Sandbox
 from bennu.network.creation import IpamConfig, IpamRequest
 
+BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 pytestmark = needs_network
 
 
@@ -219,6 +220,21 @@ async def test_an_internal_network_has_no_way_out(host: Host) -> None:
     assert (await ask(a, "www.example.test")).rcode() == dns.rcode.SERVFAIL
 
 
+@pytest.fixture(params=["1", "0"], ids=["rules-see-bridged", "rules-do-not"])
+def bridge_filter(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whether the rules are asked about what a bridge passes from port to port."""
+    if not BRIDGE_FILTER.exists():
+        if request.param == "1":
+            pytest.skip("this kernel has no br_netfilter")
+        yield
+        return
+    before = BRIDGE_FILTER.read_text()
+    BRIDGE_FILTER.write_text(request.param)
+    yield
+    BRIDGE_FILTER.write_text(before)
+
+
+@pytest.mark.usefixtures("bridge_filter")
 async def test_without_icc_containers_meet_only_by_published_ports(host: Host) -> None:
     await make(host, "quiet", options={"com.docker.network.bridge.enable_icc": "false"})
     port = host.free_port()
@@ -226,9 +242,8 @@ async def test_without_icc_containers_meet_only_by_published_ports(host: Host) -
     a = await start(host, "a", on("quiet", "a"), ports=(request,))
     b = await start(host, "b", on("quiet", "b"))
     with echo_server(a.netns, "0.0.0.0", 7):
-        if Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists():
-            with pytest.raises(OSError):
-                exchange(b.netns, a.endpoints[0].ip_address, 7)
+        with pytest.raises(OSError):
+            exchange(b.netns, a.endpoints[0].ip_address, 7)
         assert exchange(b.netns, host.own_address(), port)
 
 
@@ -293,6 +308,37 @@ async def test_the_way_out_follows_the_networks(host: Host) -> None:
             exchange("", "127.0.0.1", port)
         await host.networks.connect_sandbox(cid("a"), on("m", "a"))
         assert exchange("", "127.0.0.1", port), "published again"
+
+
+async def test_each_family_has_its_own_way_out(host: Host) -> None:
+    """A network without IPv6 that comes first by name takes the IPv4 route alone; ports lead in by both families."""
+    await make(host, "a-four")
+    await make(host, "b-six", enable_ipv6=True)
+    await make(host, "c-six", enable_ipv6=True)
+    port = host.free_port()
+    request = PortRequest(container_port=7, host_port_first=port, host_port_last=port)
+    web = await start(host, "web", on("a-four", "web"), on("c-six", "web"), ports=(request,))
+
+    def gateways() -> list[str]:
+        show = [["ip", family, "route", "show", "default"] for family in ("-4", "-6")]
+        return inside(web.netns, lambda: [subprocess.run(s, capture_output=True, text=True).stdout for s in show])
+
+    def expect(four: str, six: str) -> None:
+        ipv4, ipv6 = gateways()
+        assert f"via {host.networks.find(four).ipam[0].gateway} " in ipv4
+        assert f"via {host.networks.find(six).ipam[1].gateway} " in ipv6 and ipv6.count("via") == 1
+
+    expect("a-four", "c-six")
+    with echo_server(web.netns, "0.0.0.0", 7):
+        assert exchange("", "127.0.0.1", port).startswith(web.endpoints[0].ip_address)
+    with echo_server(web.netns, "::", 7):
+        assert exchange("", web.endpoints[1].ipv6_gateway, port).startswith(web.endpoints[1].ipv6_address)
+    await host.networks.connect_sandbox(cid("web"), on("b-six", "web"))
+    expect("a-four", "b-six")
+    await host.networks.disconnect_sandbox(cid("web"), "b-six")
+    expect("a-four", "c-six")
+    await host.networks.disconnect_sandbox(cid("web"), "a-four")
+    expect("c-six", "c-six")
 
 
 async def test_a_start_on_several_networks(host: Host) -> None:

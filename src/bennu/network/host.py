@@ -21,6 +21,7 @@ from bennu.network.netns import in_own_thread
 
 SUBNET_LOCK: Final = Path("/run/lock/bennu-subnets")  # of the machine: two daemons must not choose one subnet
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
+BRIDGE_FILTERS: Final = tuple(Path(f"/proc/sys/net/bridge/bridge-nf-call-{name}tables") for name in ("ip", "ip6"))
 RESOLVED_CONF: Final = Path("/run/systemd/resolve/resolv.conf")
 log = logging.getLogger(__name__)
 
@@ -173,6 +174,14 @@ async def raise_bridge(network: Network, vips: Iterable[str] = ()) -> None:
     await in_own_thread(lambda: links.ensure_bridge(plan))
     if network.enable_ipv6 and not network.internal:
         enable_ipv6_forwarding()
+
+
+def rules_see_bridged() -> bool:
+    """Whether the rules judge what a bridge passes from port to port (br_netfilter), as for networks without icc."""
+    try:
+        return all(knob.read_text().strip() == "1" for knob in BRIDGE_FILTERS)
+    except OSError:
+        return False
 
 
 def enable_forwarding() -> None:

@@ -70,7 +70,9 @@ class Plug:
     endpoint: Endpoint
     bridge: str
     mtu: int
-    with_routes: bool  # the default routes lead through it
+    gateways: tuple[str, ...]  # of the default routes that lead through it
+    # It does not reach the bridge's other isolated ports; nor would what the rules redirect between two of them.
+    isolated: bool
     has_pair: bool  # the namespace came with its pair
 
 
@@ -84,26 +86,27 @@ def furnish(path: str, plugs: Sequence[Plug]) -> None:
         for plug in plugs:
             if not plug.has_pair:
                 add_pair_into(ipr, path, plug.endpoint.host_interface, plug.endpoint.interface)
-            ports |= plug_in(ipr, plug.endpoint.host_interface, plug.bridge, plug.mtu)
+            ports |= plug_in(ipr, plug)
         netns.enter(path)
         for plug in plugs:
-            configure(plug.endpoint, plug.mtu, with_routes=plug.with_routes)
+            configure(plug)
         wait_operational(ipr, ports)
 
 
-def plug_in(ipr: IPRoute, host_interface: str, bridge: str, mtu: int) -> set[int]:
+def plug_in(ipr: IPRoute, plug: Plug) -> set[int]:
     """Make the host's end a port of the bridge, and up; the indexes of both. Raises: OSError, NetlinkError."""
-    index, bridge_index = require_index(host_interface), require_index(bridge)
-    ipr.link("set", index=index, master=bridge_index, mtu=mtu, state="up")
+    index, bridge_index = require_index(plug.endpoint.host_interface), require_index(plug.bridge)
+    ipr.link("set", index=index, master=bridge_index, mtu=plug.mtu)
     # A container that calls its own published port comes back through the port it left by (with br_netfilter).
-    ipr.brport("set", index=index, mode=1)
+    ipr.brport("set", index=index, mode=1, isolated=int(plug.isolated))
+    ipr.link("set", index=index, state="up")
     return {index, bridge_index}
 
 
-def plug_in_again(host_interface: str, bridge: str, mtu: int) -> None:
+def plug_in_again(plug: Plug) -> None:
     """After the bridge was made anew. Raises: OSError, NetlinkError."""
     with IPRoute() as ipr:
-        plug_in(ipr, host_interface, bridge, mtu)
+        plug_in(ipr, plug)
 
 
 def wait_operational(ipr: IPRoute, indexes: Iterable[int]) -> None:
@@ -127,14 +130,15 @@ def add_pair_into(ipr: IPRoute, path: str, host_interface: str, interface: str) 
         os.close(fd)
 
 
-def configure(endpoint: Endpoint, mtu: int, *, with_routes: bool) -> None:
+def configure(plug: Plug) -> None:
     """From inside a sandbox: give an interface its addresses and bring it up. Raises: OSError, NetlinkError."""
+    endpoint = plug.endpoint
     if endpoint.ipv6_address:
         netns.write_sysctl(f"ipv6/conf/{endpoint.interface}/disable_ipv6", "0")
         netns.write_sysctl(f"ipv6/conf/{endpoint.interface}/accept_ra", "0")
     with IPRoute() as ipr:
         index = require_index(endpoint.interface)
-        ipr.link("set", index=index, address=endpoint.mac_address, mtu=mtu)
+        ipr.link("set", index=index, address=endpoint.mac_address, mtu=plug.mtu)
         for address, prefix_len in (
             (endpoint.ip_address, endpoint.ip_prefix_len),
             (endpoint.ipv6_address, endpoint.ipv6_prefix_len),
@@ -142,8 +146,7 @@ def configure(endpoint: Endpoint, mtu: int, *, with_routes: bool) -> None:
             if address:
                 add_address(ipr, index, address, prefix_len)
         ipr.link("set", index=index, state="up")
-        if with_routes:
-            set_default_routes(ipr, index, filter(None, (endpoint.gateway, endpoint.ipv6_gateway)))
+        set_default_routes(ipr, index, plug.gateways)
 
 
 def add_address(ipr: IPRoute, index: int, address: str, prefix_len: int) -> None:
@@ -179,11 +182,10 @@ def set_default_routes(ipr: IPRoute, index: int, gateways: Iterable[str]) -> Non
         ipr.route("replace", family=family, dst="default", gateway=gateway, oif=index)
 
 
-def set_gateway(endpoint: Endpoint) -> None:
-    """From inside a sandbox: lead what goes outside through this endpoint. Raises: OSError, NetlinkError."""
+def set_gateway(interface: str, gateway: str) -> None:
+    """From inside a sandbox: what leaves it, of the gateway's family, goes this way. Raises: OSError, NetlinkError."""
     with IPRoute() as ipr:
-        gateways = filter(None, (endpoint.gateway, endpoint.ipv6_gateway))
-        set_default_routes(ipr, require_index(endpoint.interface), gateways)
+        set_default_routes(ipr, require_index(interface), [gateway])
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,6 +142,13 @@ class Endpoint(msgspec.Struct, kw_only=True):
     asked_ipv4: str = ""
     asked_ipv6: str = ""
 
+    def address_of(self, version: int) -> str:
+        """Of the family 4 or 6; "" = none."""
+        return self.ip_address if version == 4 else self.ipv6_address
+
+    def gateway_of(self, version: int) -> str:
+        return self.gateway if version == 4 else self.ipv6_gateway
+
     def settings(self) -> EndpointSettings:
         """As inspect shows it."""
         asked = EndpointIPAMConfig(ipv4_address=self.asked_ipv4, ipv6_address=self.asked_ipv6)
@@ -196,9 +203,9 @@ class Sandbox(msgspec.Struct, kw_only=True):
         """Whether `/etc/resolv.conf` has to name 127.0.0.11."""
         return any(endpoint.dns_names for endpoint in self.endpoints)
 
-    def gateway_endpoint(self) -> Endpoint | None:
-        """The one the default route leads through: highest priority, then the first by name."""
-        able = [endpoint for endpoint in self.endpoints if endpoint.gateway]
+    def gateway_endpoint(self, version: int = 4) -> Endpoint | None:
+        """The one the default route of a family (4, 6) leads through: highest priority, then the first by name."""
+        able = [endpoint for endpoint in self.endpoints if endpoint.gateway_of(version)]
         return min(able, key=lambda endpoint: (-endpoint.gw_priority, endpoint.network_name), default=None)
 
 

@@ -14,15 +14,13 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.errors import BennuError
-from bennu.model import PublishedPort
-from bennu.network import links, netns
+from bennu.network import host, links, netns
 from bennu.network.catalogue import Catalogue, check_aliases, check_not_connected, new_endpoint
 from bennu.network.conntrack import forget_udp_flows
 from bennu.network.dns_server import NameServer
 from bennu.network.dns_sockets import close_sockets
 from bennu.network.files import upstream_servers
 from bennu.network.held import HeldPorts, PortTaken
-from bennu.network.host import read_resolv_conf
 from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Resolver, Sandbox
 from bennu.network.names import NameIndex, ServiceNames
 from bennu.network.netns import finish, in_own_thread
@@ -63,7 +61,7 @@ class Sandboxes:
         self._relays = Relays()
         self._services = services
         self._index: NameIndex | None = None
-        self.name_server = NameServer(self._names, lambda: upstream_servers(read_resolv_conf()))
+        self.name_server = NameServer(self._names, lambda: upstream_servers(host.read_resolv_conf()))
 
     def get(self, container_id: str) -> Sandbox | None:
         return self._open.get(container_id)
@@ -196,13 +194,14 @@ class Sandboxes:
 
     def _plugs(self, sandbox: Sandbox, endpoints: Iterable[Endpoint], *, has_pair: bool) -> list[links.Plug]:
         """`has_pair`: eth0's pair came with the namespace. Raises: NetworkFailure."""
-        way_out = sandbox.gateway_endpoint()
+        ways_out = [(version, sandbox.gateway_endpoint(version)) for version in (4, 6)]
         return [
             links.Plug(
                 endpoint=endpoint,
                 bridge=network.bridge,
                 mtu=network.mtu,
-                with_routes=endpoint is way_out,
+                gateways=tuple(endpoint.gateway_of(version) for version, way in ways_out if way is endpoint),
+                isolated=not network.icc and not host.rules_see_bridged(),
                 has_pair=has_pair and endpoint.interface == links.PREPARED_NAME,
             )
             for endpoint in endpoints
@@ -250,20 +249,20 @@ class Sandboxes:
     def _set_way_out(self, sandbox: Sandbox) -> None:
         """Blocking, in a thread of its own."""
         netns.enter(sandbox.netns)
-        way_out = sandbox.gateway_endpoint()
-        if way_out is not None:
-            links.set_gateway(way_out)
+        for version in (4, 6):
+            way_out = sandbox.gateway_endpoint(version)
+            if way_out is not None:
+                links.set_gateway(way_out.interface, way_out.gateway_of(version))
 
     async def _lead_ports(self, container_id: str, sandbox: Sandbox) -> None:
         """Publish through the way out, which may be another one now. Raises: NetworkFailure, FirewallFailure."""
         before = self._forwards.pop(container_id, [])
         self._relays.stop(container_id)
-        target = sandbox.gateway_endpoint()
-        if target is None:
+        if sandbox.gateway_endpoint() is None:
             self._held.release(sandbox.ports)
             sandbox.ports = []
         elif sandbox.ports:
-            self._publish(container_id, target, sandbox)
+            self._publish(container_id, sandbox)
         else:
             self._take_ports(container_id, sandbox)
         after = self._forwards.get(container_id, [])
@@ -293,7 +292,7 @@ class Sandboxes:
                     f"{target.container_name} ({target.endpoint_id}): {error}"
                 ) from error
         if sandbox.ports:
-            self._publish(container_id, target, sandbox)
+            self._publish(container_id, sandbox)
 
     async def shut_ports(self, container_id: str) -> None:
         """New connections to its published ports are refused; those there are go on. Raises: FirewallFailure."""
@@ -305,10 +304,9 @@ class Sandboxes:
     async def reopen_ports(self, container_id: str) -> None:
         """Undo `shut_ports`. Raises: FirewallFailure."""
         sandbox = self._open.get(container_id)
-        target = sandbox.gateway_endpoint() if sandbox else None
-        if container_id in self._shut and sandbox and target:
+        if container_id in self._shut and sandbox and sandbox.gateway_endpoint():
             self._shut.discard(container_id)
-            self._publish(container_id, target, sandbox)
+            self._publish(container_id, sandbox)
             await self._firewall.apply()
 
     async def _write_rules(self, changed: Iterable[Forward]) -> None:
@@ -318,16 +316,17 @@ class Sandboxes:
         if flows:
             await asyncio.to_thread(forget_udp_flows, flows)
 
-    def _publish(self, container_id: str, target: Endpoint, sandbox: Sandbox) -> None:
-        """Lead the ports the sandbox has to an endpoint; the rules are in force after the firewall's next turn."""
-        self._forwards[container_id] = forwards_to(target, sandbox.ports)
-        self._relays.set(container_id, [*self._passages(target, sandbox)])
+    def _publish(self, container_id: str, sandbox: Sandbox) -> None:
+        """Lead the ports the sandbox has to its ways out; the rules are in force after the firewall's next turn."""
+        self._forwards[container_id] = forwards_of(sandbox)
+        self._relays.set(container_id, [*self._passages(sandbox)])
 
-    def _passages(self, target: Endpoint, sandbox: Sandbox) -> Iterator[Passage]:
+    def _passages(self, sandbox: Sandbox) -> Iterator[Passage]:
+        target = target_of(sandbox, 6) or target_of(sandbox, 4)
         for port in sandbox.ports:
             held = self._held.socket_of(port)
             if ":" in port.host_ip and held is not None:
-                yield Passage(held, target.ipv6_address or target.ip_address, port.container_port)
+                yield Passage(held, target, port.container_port)
 
     def _names(self) -> NameIndex:
         if self._index is None:
@@ -347,9 +346,8 @@ class Sandboxes:
                 self._held.adopt(port)
             except PortTaken as error:
                 log.warning("a program of the host took a port of container %s: %s", container_id[:12], error)
-        target = sandbox.gateway_endpoint()
-        if target is not None and sandbox.ports:
-            self._publish(container_id, target, sandbox)
+        if sandbox.ports:
+            self._publish(container_id, sandbox)
 
     async def delete_leftovers(self) -> None:
         """Namespaces and interfaces that bear our mark and belong to no sandbox: a daemon died over them."""
@@ -390,7 +388,7 @@ class Sandboxes:
                 plugs = self._plugs(sandbox, [endpoint], has_pair=False)
                 netns.run_in_own_thread(lambda plugs=plugs: links.furnish(sandbox.netns, plugs))  # type: ignore[misc]
             elif state.master != network.bridge:
-                links.plug_in_again(endpoint.host_interface, network.bridge, network.mtu)
+                links.plug_in_again(*self._plugs(sandbox, [endpoint], has_pair=True))
 
 
 def next_interface(endpoints: Iterable[Endpoint]) -> str:
@@ -402,11 +400,17 @@ def next_interface(endpoints: Iterable[Endpoint]) -> str:
     return f"eth{number}"
 
 
-def forwards_to(target: Endpoint, ports: Iterable[PublishedPort]) -> list[Forward]:
-    """The rules that lead published ports to an endpoint; a family the endpoint lacks has none."""
+def target_of(sandbox: Sandbox, version: int) -> str:
+    """The address that ports published on a family (4, 6) lead to; "" = none."""
+    endpoint = sandbox.gateway_endpoint(version)
+    return endpoint.address_of(version) if endpoint else ""
+
+
+def forwards_of(sandbox: Sandbox) -> list[Forward]:
+    """The rules that lead to a sandbox's published ports; a family it has no way out by has none."""
     found = []
-    for port in ports:
-        address = target.ipv6_address if ":" in port.host_ip else target.ip_address
+    for port in sandbox.ports:
+        address = target_of(sandbox, 6 if ":" in port.host_ip else 4)
         if address:
             found.append(Forward(port.proto, port.host_ip, port.host_port, address, port.container_port))
     return found
