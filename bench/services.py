@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
 from bench.engines import Engine
@@ -24,74 +25,92 @@ FACTOR = "0.4 of dockerd's"
 
 
 def serve(engines: Sequence[Engine], rounds: int) -> list[Row]:
-    columns: dict[str, dict[str, float]] = {engine.name: {} for engine in engines}
+    """The engines in turn, so that a busy minute of the machine hits all alike; the best round of each counts."""
     few = max(1, rounds // 5)
-    for engine in engines:
-        print(f"… services of {engine.name}", flush=True)
-        with swarm_of_one(engine.cli):
-            columns[engine.name] = {
-                "create": min(create(engine.cli) for _ in range(few)),
-                **scale(engine.cli, few),
-                "replace": sorted(replace_one(engine.cli, 2 * few))[few],
-                "idle": idle(engine),
-            }
-    words = {
-        "create": (f"service create --replicas {MANY} until all run", "s", FACTOR),
-        "up": (f"service scale {FEW} → {MOST} until all run", "s", FACTOR),
-        "down": (f"service scale {MOST} → {FEW} until the others are gone", "s", FACTOR),
-        "replace": ("a killed task until its replacement runs, less the restart delay", "s", FACTOR),
-        "idle": (f"daemon with {IDLE_TASKS} quiet tasks, of one core", "%", "1 %"),
-    }
-    return [
-        Row(text, unit, {name: column[key] for name, column in columns.items()}, goal)
-        for key, (text, unit, goal) in words.items()
-    ]
+    with ExitStack() as swarms:
+        for engine in engines:
+            swarms.enter_context(swarm_of_one(engine.cli))
+        up, down = scale(engines, few)
+        return [
+            Row(f"service create --replicas {MANY} until all run", "s", create(engines, few), FACTOR),
+            Row(f"service scale {FEW} → {MOST} until all run", "s", up, FACTOR),
+            Row(f"service scale {MOST} → {FEW} until the others are gone", "s", down, FACTOR),
+            Row("a killed task until its replacement runs, less the restart delay", "s", replace(engines, few), FACTOR),
+            Row(f"daemon with {IDLE_TASKS} quiet tasks, of one core", "%", idle(engines), "1 %"),
+        ]
 
 
-def create(cli: Cli) -> float:
-    began = time.monotonic()
-    with service(cli, MANY):
-        return time.monotonic() - began
+def create(engines: Sequence[Engine], rounds: int) -> dict[str, float]:
+    print(f"… services of {MANY} tasks", flush=True)
+    taken: dict[str, list[float]] = {engine.name: [] for engine in engines}
+    for _ in range(rounds):
+        for engine in engines:
+            began = time.monotonic()
+            with service(engine.cli, MANY):
+                taken[engine.name].append(time.monotonic() - began)
+    return {name: min(values) for name, values in taken.items()}
 
 
-def scale(cli: Cli, rounds: int) -> dict[str, float]:
-    up, down = [], []
-    with service(cli, FEW):
+def scale(engines: Sequence[Engine], rounds: int) -> tuple[dict[str, float], dict[str, float]]:
+    print("… scaling", flush=True)
+    up: dict[str, list[float]] = {engine.name: [] for engine in engines}
+    down: dict[str, list[float]] = {engine.name: [] for engine in engines}
+    with services(engines, FEW):
         for _ in range(rounds):
-            began = time.monotonic()
-            cli("service", "scale", "-d", f"bench={MOST}")
-            await_tasks(cli, MOST)
-            up.append(time.monotonic() - began)
-            began = time.monotonic()
-            cli("service", "scale", "-d", f"bench={FEW}")
-            await_containers(cli, FEW)
-            down.append(time.monotonic() - began)
-    return {"up": min(up), "down": min(down)}
+            for engine in engines:
+                began = time.monotonic()
+                engine.cli("service", "scale", "-d", f"bench={MOST}")
+                await_tasks(engine.cli, MOST)
+                up[engine.name].append(time.monotonic() - began)
+                began = time.monotonic()
+                engine.cli("service", "scale", "-d", f"bench={FEW}")
+                await_containers(engine.cli, FEW)
+                down[engine.name].append(time.monotonic() - began)
+    return {name: min(values) for name, values in up.items()}, {name: min(values) for name, values in down.items()}
 
 
-def replace_one(cli: Cli, rounds: int) -> list[float]:
+def replace(engines: Sequence[Engine], rounds: int) -> dict[str, float]:
+    """The median of several."""
+    print("… killed tasks", flush=True)
+    taken: dict[str, list[float]] = {engine.name: [] for engine in engines}
+    with services(engines, FEW):
+        for _ in range(5 * rounds):
+            for engine in engines:
+                taken[engine.name].append(replace_one(engine.cli))
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def replace_one(cli: Cli) -> float:
     """From SIGKILL to the instant that the engine puts on the replacement's `running`."""
-    taken = []
-    with service(cli, FEW):
-        for _ in range(rounds):
-            before = running(cli)
-            pid = int(cli("inspect", "-f", "{{.State.Pid}}", cli("ps", "-q").lines[0]).line)
-            killed_ns = time.time_ns()
-            os.kill(pid, signal.SIGKILL)
-            wait_for(lambda before=before: len(running(cli) - before) == 1, timeout_s=30, what="the replacement")
-            (new,) = running(cli) - before
-            stamp = cli("inspect", "--type=task", "-f", "{{json .Status.Timestamp}}", new).line
-            taken.append((read_ns(stamp) - killed_ns) / 1e9 - RESTART_DELAY_S)
-    return taken
+    before = running(cli)
+    pid = int(cli("inspect", "-f", "{{.State.Pid}}", cli("ps", "-q").lines[0]).line)
+    killed_ns = time.time_ns()
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: len(running(cli) - before) == 1, timeout_s=30, what="the replacement")
+    (new,) = running(cli) - before
+    stamp = cli("inspect", "--type=task", "-f", "{{json .Status.Timestamp}}", new).line
+    return (read_ns(stamp) - killed_ns) / 1e9 - RESTART_DELAY_S
 
 
-def idle(engine: Engine) -> float:
-    """Percent of one core, client and containers left out."""
-    with service(engine.cli, IDLE_TASKS):
-        time.sleep(10)
-        before = cpu_seconds([engine.daemon_pid])
-        time.sleep(IDLE_S)
-        return (cpu_seconds([engine.daemon_pid]) - before) / IDLE_S * 100
+def idle(engines: Sequence[Engine]) -> dict[str, float]:
+    """Percent of one core; the containers and the client are left out."""
+    print(f"… {IDLE_TASKS} quiet tasks", flush=True)
+    used: dict[str, float] = {}
+    for engine in engines:
+        with service(engine.cli, IDLE_TASKS):
+            time.sleep(10)
+            before = cpu_seconds([engine.daemon_pid])
+            time.sleep(IDLE_S)
+            used[engine.name] = (cpu_seconds([engine.daemon_pid]) - before) / IDLE_S * 100
+    return used
+
+
+@contextmanager
+def services(engines: Sequence[Engine], replicas: int) -> Iterator[None]:
+    with ExitStack() as each:
+        for engine in engines:
+            each.enter_context(service(engine.cli, replicas))
+        yield
 
 
 @contextmanager

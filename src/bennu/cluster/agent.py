@@ -43,6 +43,7 @@ class Agent:
         self.places = asyncio.Semaphore(STARTS_AT_ONCE)
         self._controllers: dict[str, Controller] = {}
         self._of_container: dict[str, str] = {}  # container id → task id
+        self._containers: dict[str, list[str]] = {}  # and back
         self._work = Background()
         self._removing: set[str] = set()
 
@@ -64,7 +65,7 @@ class Agent:
         for container in self.engine.list():
             task_id = task_of(container)
             if task_id:
-                self._of_container[container.id] = task_id
+                self.note_container(container.id, task_id)
                 if task_id not in self.state.tasks.rows:
                     self._remove_later(task_id)
         for row in self.state.tasks:
@@ -97,9 +98,9 @@ class Agent:
         if shown:
             self._work.create_task(self.traffic.write(*shown), name="show services")
         if services:  # blue and green change places
-            for controller in self._controllers.values():
-                if controller.row.task.service_id in services:
-                    controller.poke()
+            for row in (row for service_id in services for row in self.state.tasks_of(service_id)):
+                if row.id in self._controllers:
+                    self._controllers[row.id].poke()
 
     def _consider(self, row: TaskRow) -> None:
         if row.task.node_id != self.node_id:
@@ -142,6 +143,7 @@ class Agent:
                 with contextlib.suppress(NotFound):
                     await self._remove_container(container, by)
                 self._of_container.pop(container.id, None)
+            self._containers.pop(task_id, None)
             await self.files.remove(task_id)
         finally:
             self._removing.discard(task_id)
@@ -161,9 +163,10 @@ class Agent:
 
     def note_container(self, container_id: str, task_id: str) -> None:
         self._of_container[container_id] = task_id
+        self._containers.setdefault(task_id, []).append(container_id)
 
     def containers_of(self, task_id: str) -> list[Container]:
-        return list(_alive(self.engine, (key for key, owner in self._of_container.items() if owner == task_id)))
+        return list(_alive(self.engine, self._containers.get(task_id, ())))
 
     async def remove_all(self) -> None:
         """The swarm is left: every task's container goes. The agent does not run any more."""

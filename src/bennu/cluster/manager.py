@@ -15,6 +15,7 @@ from bennu.cluster.ids import new_id
 from bennu.cluster.records import AliveRow, Attachment, BoundPort, NodeRow, ServiceRow, TaskRow
 from bennu.cluster.state import Change, Changed, State
 from bennu.cluster.telling import service_event
+from bennu.cluster.wakes import Wakes
 from bennu.errors import BennuError
 from bennu.orchestration.actions import (
     Action,
@@ -77,7 +78,7 @@ class Manager:
         self._reports: list[tuple[str, Report, Facts]] = []
         self._dirty: dict[str, None] = {}
         self._dirty_nodes: dict[str, None] = {}
-        self._wakes: dict[str, int] = {}
+        self._wakes = Wakes()
         self._changed = asyncio.Event()
         self._judged: dict[str, int] = {}  # the index of each node's row when it was last compared with its tasks
         self.waits: dict[str, tuple[Wait, ...]] = {}  # by service: what stands in the way, from the last quiet look
@@ -159,7 +160,7 @@ class Manager:
                 await asyncio.sleep(RETRY_S)
 
     async def _wait(self) -> None:
-        due = min(self._wakes.values(), default=None)
+        due = self._wakes.next_ns()
         limit = None if due is None else max(0, due - self.now_ns) / 1e9
         try:
             async with asyncio.timeout(limit):
@@ -167,9 +168,7 @@ class Manager:
         except TimeoutError:
             pass
         self._changed.clear()
-        now_ns = self.now_ns
-        for key in [key for key, at_ns in self._wakes.items() if at_ns <= now_ns]:
-            del self._wakes[key]
+        for key in self._wakes.take_due(self.now_ns):
             (self._dirty_nodes if key in self._state.nodes.rows else self._dirty)[key] = None
 
     async def _look(self) -> None:
@@ -237,8 +236,7 @@ class Manager:
         plan = orphan_tasks(node, held, now_ns=self.now_ns)
         for action in plan.actions:
             self._apply(work, action, "")
-        if plan.wake_at_ns is not None:
-            self._wakes[node.id] = plan.wake_at_ns
+        self._wakes.put(node.id, plan.wake_at_ns)
 
     def _settle(self, work: Round, service_id: str) -> None:
         tasks = work.tasks.setdefault(service_id, {})
@@ -248,17 +246,14 @@ class Manager:
             plan = self._ask(work, service_id)
             if not plan.actions:
                 self.waits[service_id] = plan.waits
-                if plan.wake_at_ns is not None:
-                    self._wakes[service_id] = plan.wake_at_ns
-                else:
-                    self._wakes.pop(service_id, None)
+                self._wakes.put(service_id, plan.wake_at_ns)
                 if service_id not in self._state.services.rows and not self._state.tasks_of(service_id):
                     self.waits.pop(service_id, None)
                 return
             for action in plan.actions:
                 self._apply(work, action, service_id)
         log.error("service %s is not settled after %d looks", service_id, LOOKS_UNTIL_SETTLED)
-        self._wakes[service_id] = self.now_ns + int(RETRY_S * 1e9)
+        self._wakes.put(service_id, self.now_ns + int(RETRY_S * 1e9))
 
     def _ask(self, work: Round, service_id: str) -> Plan:
         now_ns = self.now_ns

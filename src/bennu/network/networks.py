@@ -381,8 +381,8 @@ class Networks:
             log.warning("the rules of table %s were changed by others; writing them anew", self.table)
             await self._firewall.rewrite()
         async with self._changing:
-            present = await in_own_thread(links.list_links)
-            gone = [network for network in self._catalogue if network.bridge and network.bridge not in present]
+            # By name, one by one: listing every interface would cost more the more containers there are.
+            gone = [net for net in self._catalogue if net.bridge and links.find_index(net.bridge) is None]
             for network in gone:
                 log.warning("bridge %s of network %s is gone; making it anew", network.bridge, network.name)
                 await self._raise_bridge(network)

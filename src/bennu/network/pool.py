@@ -193,7 +193,7 @@ def dismantle(batch: Sequence[Remains]) -> None:
     names = {name for remains in batch for name in remains.host_interfaces if name}
     deadline = time.monotonic() + VANISH_S
     while names and time.monotonic() < deadline:
-        names &= links.list_links().keys()
+        names = {name for name in names if links.find_index(name) is not None}
         if names:
             time.sleep(0.02)
     for name in names:  # a process somewhere keeps the namespace alive, but it is no longer on our network
