@@ -1,11 +1,14 @@
 """What is wrong with a service's specification, in the words of the original's control layer."""
 
+import base64
+import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from bennu.cluster.durations import parse_duration
 from bennu.cluster.errors import invalid
+from bennu.cluster.task_container import expand_mount
 from bennu.cluster.wire import ContainerSpec, Mode, Resources, ServiceSpecWire, TaskTemplate, UpdateConfigWire
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.model import Healthcheck
@@ -177,6 +180,8 @@ def _check_health(check: Healthcheck) -> None:
 
 
 def _check_unhonoured(spec: ContainerSpec) -> None:
+    if spec.isolation not in ("", "default"):
+        raise NotImplementedHere(f"ContainerSpec.Isolation {spec.isolation} is not implemented")
     privileges = spec.privileges
     if privileges is None:
         return
@@ -186,10 +191,22 @@ def _check_unhonoured(spec: ContainerSpec) -> None:
     ):
         if value:
             raise NotImplementedHere(f"ContainerSpec.Privileges.{name} is not implemented")
-    if privileges.seccomp and privileges.seccomp.get("Mode", "default") not in ("default", "unconfined"):
-        raise NotImplementedHere("custom seccomp profiles of services are not implemented")
+    _check_seccomp(privileges.seccomp or {})
     if privileges.app_armor and privileges.app_armor.get("Mode", "default") not in ("default", "disabled"):
         raise invalid(f"unrecognized AppArmor mode {privileges.app_armor.get('Mode')}")
+
+
+def _check_seccomp(seccomp: Mapping[str, Any]) -> None:
+    mode, profile = seccomp.get("Mode") or "default", seccomp.get("Profile")
+    if mode not in ("default", "unconfined", "custom"):
+        raise invalid(f"unrecognized seccomp mode {mode}")
+    if (mode == "custom") != bool(profile):
+        raise invalid("a seccomp profile belongs to mode custom, and mode custom needs one")
+    if profile:
+        try:
+            json.loads(base64.b64decode(profile, validate=True))
+        except (ValueError, TypeError):
+            raise invalid("the seccomp profile is not base64 of JSON") from None
 
 
 def check_templates(spec: ContainerSpec) -> None:
@@ -199,8 +216,7 @@ def check_templates(spec: ContainerSpec) -> None:
         expand_env(spec.env or (), context)
         expand(spec.hostname, context)
         for mount in spec.mounts or ():
-            expand(mount.source, context)
-            expand(mount.target, context)
+            expand_mount(mount, context)
     except BadTemplate as error:
         if "map has no entry" not in str(error):
             raise invalid(str(error)) from None

@@ -1,5 +1,6 @@
 """From a task to the container that makes it real: names, labels, templates, every field of the specification. Pure."""
 
+import base64
 from collections.abc import Sequence
 from typing import Final
 
@@ -103,14 +104,14 @@ def _host(
     dns = spec.dns_config
     host = HostConfig(
         network_mode=networks[0].name if networks else "bridge",
-        mounts=[_mount(mount, context) for mount in spec.mounts or ()] + list(files),
+        mounts=[expand_mount(mount, context) for mount in spec.mounts or ()] + list(files),
         readonly_rootfs=spec.read_only,
         cap_add=spec.capability_add,
         cap_drop=spec.capability_drop,
         dns=dns.nameservers if dns else None,
         dns_search=dns.search if dns else None,
         dns_options=dns.options if dns else None,
-        extra_hosts=[_extra_host(entry) for entry in spec.hosts or ()] or None,
+        extra_hosts=[host for entry in spec.hosts or () for host in _extra_hosts(entry)] or None,
         group_add=spec.groups,
         ulimits=spec.ulimits,
         oom_score_adj=spec.oom_score_adj,
@@ -142,14 +143,32 @@ def _limit(host: HostConfig, template: TaskTemplate) -> None:
     host.memory_swappiness = resources.memory_swappiness
 
 
-def _mount(mount: Mount, context: TemplateContext) -> Mount:
-    return msgspec.structs.replace(mount, source=expand(mount.source, context), target=expand(mount.target, context))
+def expand_mount(mount: Mount, context: TemplateContext) -> Mount:
+    """With the templates of its source, target, labels and driver options expanded. Raises: BadTemplate."""
+    options = mount.volume_options
+    if options is not None:
+        driver = options.driver_config
+        options = msgspec.structs.replace(
+            options,
+            labels=_expand_values(options.labels, context),
+            driver_config=driver and msgspec.structs.replace(driver, options=_expand_values(driver.options, context)),
+        )
+    return msgspec.structs.replace(
+        mount,
+        source=expand(mount.source, context),
+        target=expand(mount.target, context),
+        volume_options=options,
+    )
 
 
-def _extra_host(entry: str) -> str:
-    """`1.2.3.4 name` of a service is `name:1.2.3.4` of a container."""
-    address, _, names = entry.partition(" ")
-    return f"{names.split(' ')[0]}:{address}"
+def _expand_values(values: dict[str, str] | None, context: TemplateContext) -> dict[str, str] | None:
+    return values and {name: expand(value, context) for name, value in values.items()}
+
+
+def _extra_hosts(entry: str) -> list[str]:
+    """`1.2.3.4 name other` of a service is `name:1.2.3.4` and `other:1.2.3.4` of a container."""
+    address, *names = entry.split()
+    return [f"{name}:{address}" for name in names]
 
 
 def _security(spec: ContainerSpec) -> list[str] | None:
@@ -159,6 +178,8 @@ def _security(spec: ContainerSpec) -> list[str] | None:
     options = ["no-new-privileges"] if privileges.no_new_privileges else []
     if privileges.seccomp and privileges.seccomp.get("Mode") == "unconfined":
         options.append("seccomp=unconfined")
+    elif privileges.seccomp and privileges.seccomp.get("Mode") == "custom":
+        options.append("seccomp=" + base64.b64decode(privileges.seccomp["Profile"]).decode())
     if privileges.app_armor and privileges.app_armor.get("Mode") == "disabled":
         options.append("apparmor=unconfined")
     return options or None

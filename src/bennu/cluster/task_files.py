@@ -13,16 +13,17 @@ from bennu.cluster.state import State
 from bennu.cluster.task_container import template_context
 from bennu.cluster.translate import container_spec
 from bennu.cluster.vault import Vault
-from bennu.cluster.wire import FileTarget
+from bennu.cluster.wire import ConfigReference, FileTarget, SecretReference
 from bennu.errors import BennuError, NotImplementedHere
 from bennu.model import BindOptions, Mount
-from bennu.orchestration.templates import expand
+from bennu.orchestration.templates import Payload, TemplateContext, expand
 from bennu.process import run
 
 SECRETS_AT: Final = "/run/secrets"
 ALONE: Final = BindOptions(read_only_non_recursive=True)  # nothing is mounted below a file
 DEFAULT_MODE: Final = 0o444
 TEMPLATING: Final = "golang"
+Found = tuple[str, FileTarget, bytes, str]  # path inside, attributes, data as stored, templating
 log = logging.getLogger(__name__)
 
 
@@ -50,23 +51,34 @@ class TaskFiles:
     def _wanted(self, row: TaskRow, node: NodeRow) -> list[tuple[str, FileTarget, bytes]]:
         """(path inside, attributes, content)."""
         spec = container_spec(row.task.spec)
-        found: list[tuple[str, FileTarget, bytes]] = []
-        for secret in spec.secrets or ():
-            blob = self._state.secrets.get(secret.secret_id)
-            if blob is None:
-                raise BennuError(f"unable to get secret from secret store: secret {secret.secret_id} not found")
-            target = secret.file or FileTarget(name=secret.secret_name)
-            path = target.name if target.name.startswith("/") else f"{SECRETS_AT}/{target.name}"
-            data = self._vault.open(blob.data)
-            found.append((path, target, _expanded(data, blob.templating, row, node)))
-        for config in spec.configs or ():
-            blob = self._state.configs.get(config.config_id)
-            if blob is None:
-                raise BennuError(f"unable to get config from config store: config {config.config_id} not found")
-            target = config.file or FileTarget(name=config.config_name)
-            path = target.name if target.name.startswith("/") else f"/{target.name}"
-            found.append((path, target, _expanded(base64.b64decode(blob.data), blob.templating, row, node)))
-        return found
+        secrets = [self._secret(reference) for reference in spec.secrets or ()]
+        configs = [self._config(reference) for reference in spec.configs or ()]
+        payload = Payload(
+            secrets={target.name: _text(data) for _, target, data, _ in secrets},
+            configs={target.name: _text(data) for _, target, data, _ in configs},
+            env=dict(entry.split("=", 1) for entry in spec.env or () if "=" in entry),
+        )
+        context = template_context(row, node)
+        return [
+            (path, target, _expanded(data, templating, context, payload))
+            for path, target, data, templating in (*secrets, *configs)
+        ]
+
+    def _secret(self, reference: SecretReference) -> Found:
+        blob = self._state.secrets.get(reference.secret_id)
+        if blob is None:
+            raise BennuError(f"unable to get secret from secret store: secret {reference.secret_id} not found")
+        target = reference.file or FileTarget(name=reference.secret_name)
+        path = target.name if target.name.startswith("/") else f"{SECRETS_AT}/{target.name}"
+        return path, target, self._vault.open(blob.data), blob.templating
+
+    def _config(self, reference: ConfigReference) -> Found:
+        blob = self._state.configs.get(reference.config_id)
+        if blob is None:
+            raise BennuError(f"unable to get config from config store: config {reference.config_id} not found")
+        target = reference.file or FileTarget(name=reference.config_name)
+        path = target.name if target.name.startswith("/") else f"/{target.name}"
+        return path, target, base64.b64decode(blob.data), blob.templating
 
     async def _mount_memory(self) -> None:
         async with self._mounting:
@@ -86,12 +98,16 @@ class TaskFiles:
             await run(["umount", "-l", str(self._root)], timeout_s=10)
 
 
-def _expanded(data: bytes, templating: str, row: TaskRow, node: NodeRow) -> bytes:
+def _expanded(data: bytes, templating: str, context: TemplateContext, payload: Payload) -> bytes:
     if not templating:
         return data
     if templating != TEMPLATING:
         raise NotImplementedHere(f"the templating driver {templating} is not implemented")
-    return expand(data.decode(errors="surrogateescape"), template_context(row, node)).encode(errors="surrogateescape")
+    return expand(_text(data), context, payload).encode(errors="surrogateescape")
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="surrogateescape")
 
 
 def _write_all(folder: Path, wanted: list[tuple[str, FileTarget, bytes]]) -> list[Mount]:

@@ -92,9 +92,19 @@ def _task(wire: ServiceSpecWire, registry_auth: str) -> core.TaskSpec:
             memory_bytes=reserved.memory_bytes if reserved else 0,
             generic=tuple(generic),
         ),
+        plugins=_plugins(template, spec),
         force_update=template.force_update,
         registry_auth=registry_auth,
     )
+
+
+def _plugins(template: TaskTemplate, spec: ContainerSpec) -> frozenset[tuple[str, str]]:
+    """Drivers of volumes and logs that a node must have; every node has `local` volumes and can keep no logs."""
+    configs = [mount.volume_options.driver_config for mount in spec.mounts or () if mount.volume_options]
+    needed = {("Volume", config.name) for config in configs if config and config.name not in ("", "local")}
+    if template.log_driver and template.log_driver.name not in ("", "none"):
+        needed.add(("Log", template.log_driver.name))
+    return frozenset(needed)
 
 
 def _restart(template: TaskTemplate) -> core.RestartPolicy | None:

@@ -1,9 +1,10 @@
 """`{{.Task.Slot}}` and its like in a task's environment, hostname and mounts: the part of Go's templates that Docker's
-services use.
+services use; and, in secrets and configs that are templates themselves, what else the task is given.
 
     action    = "{{" ["-"] pipeline ["-"] "}}"        "-" eats the white space on that side
     pipeline  = command { "|" command }               the value of one is the last argument of the next
     command   = ".Service.ID" … | "join" arg arg… | "index" map key | "string"
+              | "secret" target | "config" target | "env" name        (only in a payload)
     arg       = field | "string" | "(" pipeline ")"
 
 Fields: .Service.ID .Service.Name .Service.Labels.<key> .Node.ID .Node.Hostname .Node.Platform.OS
@@ -38,6 +39,21 @@ class BadTemplate(InvalidParameter):
 
 
 @dataclass(frozen=True, slots=True)
+class Payload:
+    """What templates of secrets and configs can ask for: those of the task, by their targets, and its environment."""
+
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    configs: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def find(self, kind: str, name: str) -> str | None:
+        """None: there is no such secret or config. An absent variable is empty."""
+        if kind == "env":
+            return self.env.get(name, "")
+        return (self.secrets if kind == "secret" else self.configs).get(name)
+
+
+@dataclass(frozen=True, slots=True)
 class TemplateContext:
     """What a template can name. `slot` 0 means that the task has none."""
 
@@ -69,7 +85,7 @@ class TemplateContext:
         }
 
 
-def expand(template: str, context: TemplateContext) -> str:
+def expand(template: str, context: TemplateContext, payload: Payload | None = None) -> str:
     """The template with every action replaced by its value. Raises BadTemplate."""
     if "{{" not in template:
         return template
@@ -80,7 +96,7 @@ def expand(template: str, context: TemplateContext) -> str:
         text = template[position : match.start()]
         text = text.lstrip() if trim else text
         out.append(text.rstrip() if match[1] else text)
-        out.append(_Expansion(template, match.start(2), match[2], context.tree()).run())
+        out.append(_Expansion(template, match.start(2), match[2], context.tree(), payload).run())
         trim = match[3] is not None
         position = match.end()
     rest = template[position:]
@@ -111,6 +127,7 @@ class _Expansion:
     offset: int
     source: str
     tree: Mapping[str, Value]
+    payload: Payload | None
     tokens: list[tuple[str, str, int]] = field(default_factory=list)
     at: int = 0
 
@@ -179,10 +196,20 @@ class _Expansion:
                 raise self._error("error calling join: it takes a separator and strings")
             separator, *parts = (str(argument) for argument in arguments)
             return separator.join(parts)
+        if self.payload is not None and name in ("secret", "config", "env"):
+            return self._ask(self.payload, name, arguments)
         if name == "index" and len(arguments) == 2 and isinstance(arguments[1], str):
             holder = arguments[0]
             return holder.get(arguments[1], "") if isinstance(holder, Mapping) else ""
         raise self._error(f'function "{name}" not defined')
+
+    def _ask(self, payload: Payload, kind: str, arguments: tuple[Value, ...]) -> str:
+        if len(arguments) != 1 or not isinstance(arguments[0], str):
+            raise self._error(f"wrong number of args for {kind}: want 1 got {len(arguments)}")
+        found = payload.find(kind, arguments[0])
+        if found is None:
+            raise self._error(f"error calling {kind}: {kind} target {arguments[0]} not found")
+        return found
 
     def _field(self, text: str, where: int) -> Value:
         value: Value = self.tree
