@@ -2,20 +2,15 @@
 
 import signal
 import sys
-import time
-from types import FrameType
 
 NAMES = {signal.SIGINT: "Ctrl+C/SIGINT", signal.SIGTERM: "SIGTERM", signal.SIGUSR1: "SIGUSR1"}
 
-
-def end(number: int, frame: FrameType | None) -> None:
-    print(f"signal {number} , Handling {NAMES[signal.Signals(number)]}!", flush=True)
-    sys.exit(0 if number == signal.SIGUSR1 else number)
-
-
-for number in NAMES:
-    signal.signal(number, end)
+# Waited for, not interrupted by: a handler that prints could meet the line below halfway through.
+signal.pthread_sigmask(signal.SIG_BLOCK, NAMES)
 
 while True:
     print("I am alive", flush=True)
-    time.sleep(1)
+    if came := signal.sigtimedwait(NAMES, 1):
+        number = came.si_signo
+        print(f"signal {number} , Handling {NAMES[signal.Signals(number)]}!", flush=True)
+        sys.exit(0 if number == signal.SIGUSR1 else number)
