@@ -32,7 +32,9 @@ def certificate(container_id: str, life: int, finished_at_ns: int) -> Certificat
 
 
 async def fill(store: SqliteStore, deaths: Deaths, container_id: str, count: int, first_ns: int) -> None:
-    puts = [deaths.put(certificate(container_id, life, first_ns + life)) for life in range(1, count + 1)]
+    puts = [
+        put for life in range(1, count + 1) for put in deaths.puts(certificate(container_id, life, first_ns + life))
+    ]
     await store.commit(Transaction(puts))
 
 
@@ -66,4 +68,21 @@ async def test_since_reaches_all_containers_in_order(store: SqliteStore) -> None
     deaths = Deaths(store)
     await fill(store, deaths, "b", 2, 2000)
     await fill(store, deaths, "a", 2, 1000)
-    assert [one.name for one in await deaths.since(1002)] == ["a", "b", "b"]
+    assert [one.name async for one in deaths.since(1002)] == ["a", "b", "b"]
+
+
+async def test_a_removed_container_is_found_by_its_last_name_or_its_id(store: SqliteStore) -> None:
+    deaths = Deaths(store)
+    await fill(store, deaths, "web", 2, 1000)
+    await fill(store, deaths, "webster", 2, 2000)
+    assert await deaths.find_removed("/web") == "web"
+    assert await deaths.find_removed("webs") == "webster"
+    assert await deaths.find_removed("nobody") is None
+
+
+async def test_what_is_pruned_is_gone_from_the_index_too(store: SqliteStore) -> None:
+    deaths = Deaths(store, keep_lives=1)
+    await fill(store, deaths, "a", 3, 1000)
+    await deaths.prune({"a"})
+    assert len(await store.read_prefix("")) == 2
+    assert [one.life async for one in deaths.since(0)] == [3]

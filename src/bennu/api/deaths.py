@@ -150,22 +150,22 @@ class Deaths:
     async def list(self, request: web.Request) -> web.Response:
         """Of all containers, also removed ones; `since` as for events."""
         since = text(request, "since")
-        found = await self._engine.services.deaths.since(parse_moment(since, time.time_ns()) if since else 0)
-        return answer([death_of(certificate) for certificate in reversed(found)])
+        since_ns = parse_moment(since, time.time_ns()) if since else 0
+        found = [death_of(certificate) async for certificate in self._engine.services.deaths.since(since_ns)]
+        return answer(found[::-1])
 
     async def of_container(self, request: web.Request) -> web.Response:
         """Of one container; a removed one is found by its last name or its id."""
         ref = request.match_info["id"]
         deaths = self._engine.services.deaths
         try:
-            found = await deaths.of(self._engine.find(ref).id)
+            container_id = self._engine.find(ref).id
         except NotFound:
-            every = await deaths.since(0)
-            matching = [one for one in every if one.name == ref.removeprefix("/") or one.container_id.startswith(ref)]
-            found = [one for one in matching if one.container_id == matching[-1].container_id]
-            if not found:
+            removed = await deaths.find_removed(ref)
+            if removed is None:
                 raise
-        return answer([death_of(certificate) for certificate in reversed(found)])
+            container_id = removed
+        return answer([death_of(certificate) for certificate in reversed(await deaths.of(container_id))])
 
     async def restart_now(self, request: web.Request) -> web.Response:
         """Skip the delay of a pending restart."""

@@ -1,14 +1,15 @@
 """The register of deaths: one durable certificate for each ending, written together with the change of state.
 
 Kept are the last certificates of a container (100, unless the daemon was told otherwise), and those of removed
-containers for seven days, at most 1,000.
+containers for seven days, at most 1,000. Under each container's id are its certificates; an index in the order of
+time holds nothing but names, so that looking back and pruning read no certificate that is not asked for.
 """
 
 import asyncio
 import logging
 import os
 import time
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Final
 
@@ -29,9 +30,11 @@ from bennu.lifecycle.death import (
 )
 from bennu.lifecycle.exit_status import decode_exit_code
 from bennu.runtime import Runtime
-from bennu.store import Delete, Put, Store, Transaction
+from bennu.store import Delete, Entry, Put, Store, Transaction
 
-PREFIX: Final = "deaths/"
+PREFIX: Final = "deaths/"  # …CONTAINER/INSTANT → certificate
+INDEX: Final = "death-times/"  # …INSTANT/CONTAINER → the container's name at that time
+PAGE: Final = 512
 KEEP_LIVES: Final = 100
 KEEP_REMOVED: Final = 1_000
 KEEP_REMOVED_NS: Final = 7 * 24 * 3600 * 10**9
@@ -52,19 +55,33 @@ class Deaths:
         self._store = store
         self._keep_lives = keep_lives
 
-    def put(self, certificate: Certificate) -> Put:
-        """The write that makes it durable; it goes into the transaction of the state's change."""
-        return Put(f"{PREFIX}{certificate.container_id}/{certificate.finished_at_ns:020d}", _encode(certificate))
+    def puts(self, certificate: Certificate) -> list[Put]:
+        """The writes that make it durable; they go into the transaction of the state's change."""
+        id_, instant = certificate.container_id, f"{certificate.finished_at_ns:020d}"
+        return [
+            Put(f"{PREFIX}{id_}/{instant}", _encode(certificate)),
+            Put(f"{INDEX}{instant}/{id_}", certificate.name.encode()),
+        ]
 
     async def of(self, container_id: str) -> list[Certificate]:
         """All that are kept of one container, oldest first."""
         return [_decode(entry.value) for entry in await self._store.read_prefix(f"{PREFIX}{container_id}/")]
 
-    async def since(self, since_ns: int) -> list[Certificate]:
+    async def since(self, since_ns: int) -> AsyncIterator[Certificate]:
         """All endings at or after an instant, of living and removed containers, oldest first."""
-        entries = await self._store.read_prefix(PREFIX)
-        late = [_decode(entry.value) for entry in entries if _instant(entry.key) >= since_ns]
-        return sorted(late, key=lambda certificate: certificate.finished_at_ns)
+        after = f"{INDEX}{since_ns:020d}"
+        while page := await self._store.read_prefix(INDEX, after=after, limit=PAGE):
+            after = page[-1].key
+            for instant, id_ in map(_parse, page):
+                # It may be pruned between two reads.
+                if entry := await self._store.read(f"{PREFIX}{id_}/{instant}"):
+                    yield _decode(entry.value)
+
+    async def find_removed(self, ref: str) -> str | None:
+        """The id of the container of that id or name, else with an id that begins so; of several the last to die."""
+        entries = [(_parse(entry)[1], entry.value.decode()) for entry in await self._store.read_prefix(INDEX)][::-1]
+        exact = [id_ for id_, name in entries if ref.removeprefix("/") in (id_, name)]
+        return next(iter(exact or [id_ for id_, _ in entries if id_.startswith(ref)]), None)
 
     async def keep_pruned(self, living: "Collection[str]") -> None:
         """Drop what is kept too long, again and again. `living` is looked at each time."""
@@ -73,20 +90,31 @@ class Deaths:
             await self.prune(living)
 
     async def prune(self, living: "Collection[str]") -> None:
-        by_container: dict[str, list[str]] = {}
-        for entry in await self._store.read_prefix(PREFIX):
-            by_container.setdefault(entry.key.split("/")[1], []).append(entry.key)
-        surplus = [key for id_, keys in by_container.items() if id_ in living for key in keys[: -self._keep_lives]]
-        removed = sorted((key for id_, keys in by_container.items() if id_ not in living for key in keys), key=_instant)
+        """Drop what is kept too long. Reads the index only."""
+        of_living: dict[str, list[str]] = {}
+        removed: list[tuple[str, str]] = []
+        for instant, id_ in map(_parse, await self._store.read_prefix(INDEX)):
+            if id_ in living:
+                of_living.setdefault(id_, []).append(instant)
+            else:
+                removed.append((instant, id_))
+        surplus = [(instant, id_) for id_, instants in of_living.items() for instant in instants[: -self._keep_lives]]
         oldest_ns = time.time_ns() - KEEP_REMOVED_NS
         surplus += removed[:-KEEP_REMOVED]
-        surplus += [key for key in removed[-KEEP_REMOVED:] if _instant(key) < oldest_ns]
-        if surplus:
-            await self._store.commit(Transaction([Delete(key) for key in surplus]))
+        surplus += [(instant, id_) for instant, id_ in removed[-KEEP_REMOVED:] if int(instant) < oldest_ns]
+        for first in range(0, len(surplus), PAGE):
+            keys = [
+                key
+                for instant, id_ in surplus[first : first + PAGE]
+                for key in (f"{PREFIX}{id_}/{instant}", f"{INDEX}{instant}/{id_}")
+            ]
+            await self._store.commit(Transaction([Delete(key) for key in keys]))
 
 
-def _instant(key: str) -> int:
-    return int(key.rpartition("/")[2])
+def _parse(entry: Entry) -> tuple[str, str]:
+    """Instant and container's id, from a key of the index."""
+    instant, _, id_ = entry.key.removeprefix(INDEX).partition("/")
+    return instant, id_
 
 
 def read_oom(runtime: Runtime, container_id: str, exit_code: int | None) -> Oom | None:

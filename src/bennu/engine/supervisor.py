@@ -172,7 +172,7 @@ class Supervisor(ABC):
         """The end, the events that tell of it and its certificate, in one transaction."""
         services = self.services
         certificate = await certify(self.record, ending, decision, services.log_path(self.id))
-        await self.commit(changed, events, [services.deaths.put(certificate)])
+        await self.commit(changed, events, services.deaths.puts(certificate))
         services.tally[f"death {certificate.cause}"] += 1
 
     # --- what follows an end ------------------------------------------------------------------------------------
