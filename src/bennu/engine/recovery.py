@@ -24,9 +24,10 @@ from bennu.engine.container import Container
 from bennu.engine.decisions import wants_start
 from bennu.engine.record import Record
 from bennu.engine.services import Services
-from bennu.errors import BennuError, InvalidParameter, NotFound
+from bennu.errors import BennuError, InvalidParameter, NotFound, Unavailable
 from bennu.lifecycle.death import Asker
 from bennu.lifecycle.status import State
+from bennu.store import Entry
 
 STARTS_AT_ONCE: Final = 8
 log = logging.getLogger(__name__)
@@ -39,7 +40,17 @@ def read_boot_id() -> str:
 
 
 async def read_records(services: Services) -> list[Record]:
-    return [_decode(entry.value) for entry in await services.store.read_prefix("containers/")]
+    """Raises: Unavailable that names a record which cannot be read: what is on no record would be removed."""
+    return [_read(entry) for entry in await services.store.read_prefix("containers/")]
+
+
+def _read(entry: Entry) -> Record:
+    try:
+        return _decode(entry.value)
+    except msgspec.DecodeError as error:
+        raise Unavailable(
+            f"cannot read the record {entry.key} in state.db: {error}; was it written by a newer bennud?"
+        ) from error
 
 
 async def clear_orphans(services: Services, known: set[str]) -> None:

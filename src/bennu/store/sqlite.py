@@ -6,11 +6,12 @@ member of the group that fails is undone alone: it is refused before it writes. 
 
 import asyncio
 import contextlib
+import os
 import queue
 import secrets
 import sqlite3
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,12 @@ INSERT OR IGNORE INTO meta VALUES ('revision', 0);
 BEFORE_LEASES = "ALTER TABLE kv ADD COLUMN lease INTEGER NOT NULL DEFAULT 0"
 LEASED = "CREATE INDEX IF NOT EXISTS leased ON kv (lease) WHERE lease != 0"
 PREFIX_END = "\U0010ffff"
+PRIMARY_CODE = 0xFF  # of SQLite's extended result codes
+DAMAGED = (
+    "The file is damaged; containers run on meanwhile. Stop bennud, keep a copy of the file, and put a backup in its "
+    "place, or what `sqlite3 state.db .recover | sqlite3 new.db` can save of it. Do not start without it: containers "
+    "that are on no record are removed."
+)
 RETRY_NS = 10**9  # before an end of leases that the disk refused is tried again
 
 
@@ -63,6 +70,7 @@ class SqliteStore:
     """A `Store` in one file. Reads see every acknowledged commit."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         # Environments and secrets are in it; SQLite gives its side files the same mode.
         path.touch(mode=0o600)
         path.chmod(0o600)
@@ -125,13 +133,13 @@ class SqliteStore:
     # --- reading ------------------------------------------------------------------------------------------------
 
     def _select(self, condition: str, arguments: tuple[str | int, ...]) -> list[Entry]:
-        with self._read_lock:
+        with self._reading():
             rows = self._reader.execute(f"SELECT key, value, revision FROM kv {condition}", arguments).fetchall()
         return [Entry(*row) for row in rows]
 
     def _snapshot(self, prefix: str) -> Snapshot:
         query = "SELECT key, value, revision FROM kv WHERE key >= ? AND key < ? ORDER BY key"
-        with self._read_lock:
+        with self._reading():
             self._reader.execute("BEGIN")
             try:
                 (revision,) = self._reader.execute("SELECT number FROM meta WHERE name = 'revision'").fetchone()
@@ -142,9 +150,17 @@ class SqliteStore:
 
     def _count(self, prefix: str) -> int:
         query = "SELECT COUNT(*) FROM kv WHERE key >= ? AND key < ?"
-        with self._read_lock:
+        with self._reading():
             row = self._reader.execute(query, (prefix, prefix + PREFIX_END)).fetchone()
         return int(row[0])
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._read_lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise unreadable(self._path, error) from error
 
     # --- writing: the writer's thread ---------------------------------------------------------------------------
 
@@ -257,10 +273,23 @@ def _outcome(job: _Job) -> int | BennuError:
         return refusal
 
 
+def unreadable(path: Path, error: sqlite3.Error | OSError) -> Unavailable:
+    """For the operator: what is wrong with the state, and what to do about it."""
+    what = f"cannot read the state in {path}: {error}"
+    if getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return Unavailable(f"{what}. {DAMAGED}")
+    if isinstance(error, sqlite3.Error) and os.statvfs(path.parent).f_bavail == 0:
+        return Unavailable(f"{what}. The disk is full: delete something there")
+    return Unavailable(what)
+
+
 @contextlib.asynccontextmanager
 async def open_sqlite(path: Path) -> AsyncIterator[SqliteStore]:
-    """Open (or make) the store at `path`; its folder must exist. Raises: sqlite3.Error."""
-    store = await asyncio.to_thread(SqliteStore, path)
+    """Open (or make) the store at `path`; its folder must exist. Raises: Unavailable that says what to do."""
+    try:
+        store = await asyncio.to_thread(SqliteStore, path)
+    except (sqlite3.Error, OSError) as error:
+        raise unreadable(path, error) from error
     try:
         yield store
     finally:
