@@ -33,7 +33,8 @@ def read_command(pid: int) -> str:
 
 
 def show_command(words: list[str]) -> str:
-    """As a person typed it: the interpreter of a script is left out, and the folder of the program."""
+    """As a person typed it, in one printable line: without the interpreter of a script and the program's folder."""
+    words = ["".join(sign if sign.isprintable() else " " for sign in word) for word in words]
     program = words[0].rpartition("/")[2]
     if program.startswith("python") and len(words) > 1 and not words[1].startswith("-"):
         return " ".join([words[1].rpartition("/")[2], *words[2:]])

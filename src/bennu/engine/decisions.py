@@ -50,7 +50,9 @@ def tell_decision(record: Record, decision: Restart | Stay, next_try_at_ns: int 
         return Decision("restart", decision.reason, next_try_at_ns)
     errand = record.errand
     if errand is not None and errand.outlasts_end:
-        return Decision("restart" if errand.verb is Verb.RESTART else "remove", f"a {errand.verb} was asked for")
+        if errand.verb is Verb.RESTART:
+            return Decision("restart", "a restart was asked for")
+        return Decision("remove", "its removal was asked for")
     if record.host_config.auto_remove:
         return Decision("remove", "--rm asks for it")
     return Decision("stay", decision.reason)

@@ -153,6 +153,8 @@ class Killable(Supervisor):
         if await self._wait_ended(LAST_WAIT_S):
             return
         blocker = await self.services.runtime.describe_stuck(self.id)
+        async with self.lock:  # whoever asked is told that it failed, so nobody goes on with it
+            await self.commit(msgspec.structs.replace(self.record, errand=None), [])
         raise BennuError(f"tried to kill container, but did not receive an exit event: {blocker}")
 
     # --- after a daemon's death ---------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def _how(certificate: Certificate) -> str:
     code = decode_exit_code(certificate.exit_code)
     match certificate.cause:
         case Cause.START_FAILED:
-            return f"{name} could not be started: {certificate.error}"
+            return f"{name} could not be started: {heart_of(certificate.error)}"
         case Cause.LOST:
             return f"{name} ran when the host went down; how its process ended is unknown."
         case Cause.OOM:
@@ -51,6 +51,11 @@ def _how(certificate: Certificate) -> str:
             return f"{name} ended by itself with {code}; {lived}."
         case Cause.UNKNOWN:
             return f"{name} ended, and nobody could see how; {lived}."
+
+
+def heart_of(error: str) -> str:
+    """A runtime's error without the names of all the programs it came through."""
+    return error.rpartition("unable to start container process: ")[2].removesuffix(": unknown")
 
 
 def describe_asker(asker: Asker) -> str:
@@ -140,7 +145,10 @@ def _memory_hint(certificate: Certificate) -> str:
     if certificate.oom and certificate.oom.kills:
         return "The kernel killed a child of it for memory, not the main process: the limit may be too low."
     if certificate.exit_code == 137 and certificate.cause is Cause.SIGNAL:
-        return "SIGKILL without a memory kill: somebody on the host used kill -9, or its own parent did."
+        return (
+            "SIGKILL without a memory kill: somebody on the host used kill -9, or a shell passes on that a child of it "
+            "died so."
+        )
     return ""
 
 

@@ -68,7 +68,7 @@ def full_story(death: dict[str, Any]) -> list[str]:
         lines += ["", *(f"Hint: {hint}" for hint in death["Hints"])]
     lines += ["", *align(facts(death)).splitlines()]
     for signal in death["Signals"]:
-        lines.append(f"Signal:   {shorten_time(signal['Time'])}  {signal['Name']} ({signal['Verb']})")
+        lines.append(f"Signal:   {milliseconds(signal['Time'])}  {signal['Name']} ({signal['Verb']})")
     for probe in death["Probes"][-3:]:
         lines.append(f"Probe:    {shorten_time(probe['End'])}  {probe['ExitCode']}  {last_line(probe['Output'])}")
     if death["LogTail"]:
@@ -77,23 +77,27 @@ def full_story(death: dict[str, Any]) -> list[str]:
 
 
 def facts(death: dict[str, Any]) -> list[tuple[str, str]]:
-    from bennu.lifecycle.telling import format_ns
+    from bennu.lifecycle.telling import format_bytes, format_ns
 
+    began, ended = shorten_time(death["StartedAt"]), shorten_time(death["FinishedAt"])
     found = [
         ("Container", f"{death['Name']} ({death['ContainerID'][:12]}), image {death['Image']}"),
-        ("Life", f"{death['Life']}, from {shorten_time(death['StartedAt'])} to {shorten_time(death['FinishedAt'])}"),
+        ("Life", f"{death['Life']}, from {began} to {ended}" if began else f"none began; tried until {ended}"),
         ("Lived", format_ns(death["Lived"])),
         ("Cause", death["Cause"]),
         ("Exit", death["Meaning"]),
+        ("Error", death["Error"]),
         ("Asked by", asker(death["AskedBy"])),
         ("Policy", death["RestartPolicy"]),
         ("Then", f"{death['Decision']['Action']}: {death['Decision']['Reason']}"),
+        ("Next try", milliseconds(death["Decision"]["NextTry"])),
     ]
-    if death["Decision"]["NextTry"]:
-        found.append(("Next try", shorten_time(death["Decision"]["NextTry"])))
     if oom := death["Oom"]:
-        found.append(("Memory", f"{oom['Kills']} killed, limit {oom['LimitBytes']}, peak {oom['PeakBytes']} bytes"))
-    return [(f"{name}:", value) for name, value in found]
+        who = "its first process" if oom["MainProcess"] else "children of it"
+        limit = format_bytes(oom["LimitBytes"]) if oom["LimitBytes"] else "none"
+        memory = f"{oom['Kills']} killed ({who}), limit {limit}, peak {format_bytes(oom['PeakBytes'])}"
+        found.append(("Memory", memory))
+    return [(f"{name}:", value) for name, value in found if value]
 
 
 def asker(by: dict[str, Any]) -> str:
@@ -103,5 +107,11 @@ def asker(by: dict[str, Any]) -> str:
 
 
 def shorten_time(moment: str) -> str:
-    """`2026-03-01 12:00:00Z`, or `never`."""
-    return moment[:19].replace("T", " ") + "Z" if moment else "never"
+    """`2026-03-01 12:00:00Z`; "" stays so."""
+    return moment[:19].replace("T", " ") + "Z" if moment else ""
+
+
+def milliseconds(moment: str) -> str:
+    """`2026-03-01 12:00:00.250Z`; "" stays so."""
+    fraction = moment[19:].strip(".Z").ljust(3, "0")[:3]
+    return f"{moment[:19].replace('T', ' ')}.{fraction}Z" if moment else ""

@@ -1,0 +1,81 @@
+"""A stop ends, whatever holds on: the one that cannot end is named, and nobody waits for pipes."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.cli import Cli
+from support.waiting import wait_for
+
+
+@contextmanager
+def filesystem_that_can_be_frozen(folder: Path) -> Iterator[Path]:
+    """Skips where this machine cannot make one."""
+    if shutil.which("mkfs.ext4") is None or shutil.which("fsfreeze") is None:
+        pytest.skip("no mkfs.ext4 or no fsfreeze")
+    image, place = folder / "image", folder / "frozen"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    if subprocess.run(["mount", "-o", "loop", image, place], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no loop device can be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_process_that_cannot_be_killed_is_named_with_where_it_hangs(bennu: Cli, busybox: str, tmp_path: Path) -> None:
+    with filesystem_that_can_be_frozen(tmp_path) as place:
+        writer = "while :; do echo x >/data/file; done"
+        bennu("run", "-d", "--name=hangs", "-v", f"{place}:/data", busybox, "sh", "-c", writer)
+        pid = int(bennu("inspect", "-f", "{{.State.Pid}}", "hangs").line)
+        subprocess.run(["fsfreeze", "-f", place], check=True)
+        try:
+            wait_for(lambda: in_state_d(pid), what="the writer to hang")
+            said = bennu("rm", "-f", "hangs", ok=False)
+            assert said.code == 1
+            assert f"process {pid} (sh) is in state D in " in said.err
+            assert bennu("inspect", "-f", "{{.State.Status}}", "hangs").line == "running"
+        finally:
+            subprocess.run(["fsfreeze", "-u", place], check=True)
+        assert bennu("wait", "hangs").line == "137"
+        found = json.loads(bennu("why", "--json", "hangs").out)[0]
+        assert (found["Cause"], found["Decision"]["Action"]) == ("killed", "stay"), "the removal had failed"
+        bennu("rm", "hangs")
+
+
+def in_state_d(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "D"
+
+
+def test_a_pipe_that_somebody_outside_holds_open_delays_nothing(bennu: Cli, busybox: str) -> None:
+    obeys = "trap 'echo bye; exit 4' TERM; while :; do sleep 0.05; done"
+    bennu("run", "-d", "--name=piped", busybox, "sh", "-c", obeys)
+    pid = bennu("inspect", "-f", "{{.State.Pid}}", "piped").line
+    pipe = os.open(f"/proc/{pid}/fd/1", os.O_WRONLY)
+    try:
+        began = time.monotonic()
+        bennu("stop", "piped")
+        assert time.monotonic() - began < 5
+        assert bennu("wait", "piped").line == "4"
+        assert bennu("logs", "piped").line == "bye"
+        bennu("rm", "piped")
+    finally:
+        os.close(pipe)
+
+
+def test_a_child_that_holds_the_output_ends_with_the_first_process(bennu: Cli, busybox: str) -> None:
+    bennu("run", "-d", "--name=leaves", "--pid=host", busybox, "sh", "-c", "sleep 600 & exit 5")
+    assert bennu("wait", "leaves").line == "5"
+    assert not bennu("top", "leaves", ok=False).out
