@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +48,12 @@ def host_kill(number: int) -> Callable[[Cli, str], object]:
 
 def say(*words: str) -> Callable[[Cli, str], object]:
     return lambda bennu, name: bennu(*words, name)
+
+
+def kill_monitor(bennu: Cli, name: str) -> None:
+    """conmon, which alone hears how the first process ends."""
+    pid = bennu("inspect", "-f", "{{.State.Pid}}", name).line
+    os.kill(int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]), signal.SIGKILL)
 
 
 def exec_kill(bennu: Cli, name: str) -> None:
@@ -113,6 +120,7 @@ DEATHS = {
     "a code that is never restarted": Death(
         "exited", 64, sh("exit 64", "--restart=always", "-l", "bennu.restart.never-codes=64"), told="never"
     ),
+    "nobody saw its end": Death("unknown", None, sh(LOOP), kill_monitor, told="nobody could see how"),
     "its budget is used": Death(
         "exited", 1, sh("exit 1", "--restart=always", "-l", "bennu.restart.budget=2 in 10m"), told="budget"
     ),

@@ -5,7 +5,7 @@ import time
 
 from bennu.engine.record import Record
 from bennu.lifecycle.death import Decision, Ending, Verb
-from bennu.lifecycle.governor import CrashHistory, govern, parse_governor
+from bennu.lifecycle.governor import CrashHistory, govern, govern_boot, parse_governor
 from bennu.lifecycle.restart import (
     Exit,
     Restart,
@@ -37,8 +37,7 @@ def decide_after(record: Record, ending: Ending, *, daemon_ends: bool) -> Restar
             cancelled=record.restart_cancelled,
         ),
     )
-    governor = parse_governor(record.config.labels or {})
-    if governor is None:
+    if (governor := parse_governor(record.config.labels or {})) is None:
         return decision
     past, now_ns = crash_history(record), time.time_ns()
     return govern(governor, decision, past, code=ending.exit_code, now_ns=now_ns, draw=random.random())
@@ -60,7 +59,7 @@ def tell_decision(record: Record, decision: Restart | Stay, next_try_at_ns: int 
 
 def wants_start(record: Record) -> bool:
     """Whether a container found ended when the daemon starts is to be started by its policy."""
-    if record.state is not State.EXITED or not record.started_before or record.errand or record.gave_up:
+    if record.state is not State.EXITED or not record.started_before or record.errand is not None:
         return False
     ended = Exit(
         code=record.exit_code,
@@ -69,7 +68,10 @@ def wants_start(record: Record) -> bool:
     )
     policy = record.host_config.restart_policy
     past = RestartHistory(count=record.restart_count, delay_ns=0, cancelled=False)
-    return isinstance(decide_boot(RestartPolicy.parse(policy.name, policy.maximum_retry_count), ended, past), Start)
+    decision = decide_boot(RestartPolicy.parse(policy.name, policy.maximum_retry_count), ended, past)
+    if (governor := parse_governor(record.config.labels or {})) is not None:
+        decision = govern_boot(governor, decision, code=record.exit_code, gave_up=record.gave_up)
+    return isinstance(decision, Start)
 
 
 def crash_history(record: Record) -> CrashHistory:

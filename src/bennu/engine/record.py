@@ -76,7 +76,7 @@ class Record(msgspec.Struct, kw_only=True):
     restarts_ns: list[int] = msgspec.field(default_factory=list)  # instants of policy restarts, for the governor
     crash_score: float = 0.0
     scored_at_ns: int = 0
-    gave_up: bool = False  # its governor did: only a person starts it again
+    gave_up: bool = False  # its budget of restarts is used up: only a person starts it again
     revive: bool = False  # it is being ended only to be started again, whatever its policy
     manually_stopped: bool = False
     started_before: bool = False

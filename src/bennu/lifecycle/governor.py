@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bennu.errors import InvalidParameter
-from bennu.lifecycle.restart import BACK_OFF_FIRST_NS, BACK_OFF_MAX_NS, Restart, Stay
+from bennu.lifecycle.restart import BACK_OFF_FIRST_NS, BACK_OFF_MAX_NS, Restart, Start, Stay
 
 PREFIX: Final = "bennu.restart."
 HALF_LIFE_NS: Final = 600 * 10**9
@@ -121,14 +121,29 @@ def govern(
     if isinstance(decision, Stay):
         return decision
     if code in governor.never_codes:
-        reason = f"exit code {code} is never to be restarted ({PREFIX}never-codes)"
-        return Stay(decision.delay_ns, reason, gave_up=True)
+        return Stay(decision.delay_ns, _never(code))
     recent = sum(1 for instant in past.restarts_ns if now_ns - instant < governor.window_ns)
     if 0 < governor.budget <= recent:
-        reason = f"all {governor.budget} restarts of its budget are used ({PREFIX}budget)"
-        return Stay(decision.delay_ns, reason, gave_up=True)
+        return Stay(decision.delay_ns, _used_up(governor), gave_up=True)
     score = score_after_end(past, now_ns)
     growth = governor.multiplier ** min(score - 1.0, MAX_EXPONENT)
     spread = 1.0 + governor.jitter * (2.0 * draw - 1.0)
     delay_ns = min(min(BACK_OFF_FIRST_NS * growth, float(governor.max_delay_ns)) * spread, governor.max_delay_ns)
     return Restart(round(delay_ns), f"{decision.reason}; its crash score is {score:.1f}")
+
+
+def govern_boot(governor: Governor, decision: Start | Stay, *, code: int | None, gave_up: bool) -> Start | Stay:
+    """What becomes of the decision to start it along with the daemon. `gave_up`: its last end found the budget used."""
+    if isinstance(decision, Stay):
+        return decision
+    if code in governor.never_codes:
+        return Stay(0, _never(code))
+    return Stay(0, _used_up(governor), gave_up=True) if gave_up else decision
+
+
+def _never(code: int | None) -> str:
+    return f"exit code {code} is never to be restarted ({PREFIX}never-codes)"
+
+
+def _used_up(governor: Governor) -> str:
+    return f"all {governor.budget} restarts of its budget are used ({PREFIX}budget)"

@@ -66,7 +66,7 @@ class Stay:
 
     delay_ns: int
     reason: str
-    gave_up: bool = False  # its governor did: it stays down at the next start of the daemon, too
+    gave_up: bool = False  # its budget is used up: it stays down at the next start of the daemon, too
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ from bennu.lifecycle.governor import (
     CrashHistory,
     Governor,
     govern,
+    govern_boot,
     parse_governor,
     score_after_end,
 )
-from bennu.lifecycle.restart import MS, Restart, Stay
+from bennu.lifecycle.restart import MS, Restart, Start, Stay
 
 SECOND = 10**9
 RESTART = Restart(100 * MS, "the restart policy is always")
@@ -171,3 +172,25 @@ def test_jitter_spreads_by_its_part() -> None:
 
 def test_as_many_restarts_are_remembered_as_a_budget_may_have() -> None:
     assert KEPT_RESTARTS >= MAX_BUDGET
+
+
+START = Start("the daemon started and the restart policy is always")
+
+
+@pytest.mark.parametrize(
+    ("decision", "code", "gave_up", "starts"),
+    [
+        pytest.param(START, 1, False, True, id="nothing-against-it"),
+        pytest.param(START, None, False, True, id="lost-at-reboot"),
+        pytest.param(START, 3, False, False, id="a-code-that-is-never-restarted"),
+        pytest.param(START, 1, True, False, id="its-budget-was-used-up"),
+        pytest.param(Stay(0, "a person stopped it"), 1, False, False, id="stays-anyhow"),
+    ],
+)
+def test_what_it_gave_up_on_stays_down_when_the_daemon_starts(
+    decision: Start | Stay, code: int | None, gave_up: bool, starts: bool
+) -> None:
+    governor = Governor(budget=2, window_ns=600 * SECOND, never_codes=frozenset({3}))
+    after = govern_boot(governor, decision, code=code, gave_up=gave_up)
+    assert isinstance(after, Start) is starts
+    assert after.reason

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bennu.lifecycle.governor import CrashHistory, Governor, govern, score_after_end
+from bennu.lifecycle.governor import CrashHistory, Governor, govern, govern_boot, score_after_end
 from bennu.lifecycle.restart import (
     Exit,
     Restart,
@@ -61,6 +61,7 @@ class Shell:
     cancelled: bool = False
     manually_stopped: bool = False
     started_before: bool = False
+    gave_up: bool = False
     score: float = 0.0
     scored_ns: int = 0
     restarts_ns: list[int] = field(default_factory=list)
@@ -71,7 +72,7 @@ class Shell:
     def start(self, now_ns: int) -> None:
         """By a person, or by the daemon as it starts."""
         self.count = self.delay_ns = self.due_ns = 0
-        self.cancelled = self.manually_stopped = False
+        self.cancelled = self.manually_stopped = self.gave_up = False
         self.score, self.scored_ns, self.restarts_ns = 0.0, 0, []
         self.launch(now_ns)
 
@@ -109,6 +110,7 @@ class Shell:
             self.score, self.scored_ns = score_after_end(past, now_ns), now_ns
         else:
             self.move(Event.EXIT)
+            self.gave_up = decision.gave_up
 
     def lose(self, now_ns: int) -> None:
         """The host went down with it."""
@@ -126,6 +128,8 @@ class Shell:
             stopped_by_user=self.manually_stopped,
         )
         decision = decide_boot(self.policy, ended, RestartHistory(self.count, 0, self.cancelled))
+        if self.governor is not None:
+            decision = govern_boot(self.governor, decision, code=self.code, gave_up=self.gave_up)
         assert decision.reason
         if isinstance(decision, Start):
             self.start(now_ns)
@@ -148,6 +152,7 @@ class Lives(RuleBasedStateMachine):
         self.unseen: tuple[int, int] | None = None  # how and when the process ended while no daemon looked
         self.stopped_by_person = False  # and nobody has started it since
         self.quick_ends = 0  # ends in a row, since a person's start, after less than ten seconds each
+        self.given_up = False  # its budget was used up when it ended, and nobody has started it since
         self.restarts: list[int] = []  # instants of decisions to restart, since a person's start
         self.deaths: list[int | None] = []  # that really happened
         self.recorded: list[int | None] = []
@@ -161,7 +166,7 @@ class Lives(RuleBasedStateMachine):
         self.process_lives = True
 
     def person_begins(self) -> None:
-        self.stopped_by_person = False
+        self.stopped_by_person = self.given_up = False
         self.quick_ends, self.restarts = 0, []
         self.process_begins()
 
@@ -182,7 +187,15 @@ class Lives(RuleBasedStateMachine):
         if shell.state is State.RESTARTING:
             self.restarts.append(self.now_ns)
             self.check_limits(shell.due_ns - self.now_ns)
+        elif shell.governor and shell.governor.budget:
+            self.given_up = shell.policy.mode is RestartMode.ALWAYS and self.is_budget_used() and not shell.cancelled
         self.quick_ends += 1
+
+    def is_budget_used(self) -> bool:
+        governor = self.shell.governor
+        assert governor is not None
+        window = [instant for instant in self.restarts if self.now_ns - instant < governor.window_ns]
+        return len(window) >= governor.budget
 
     def check_limits(self, delay_ns: int) -> None:
         """Law 6, at the moment of the decision."""
@@ -286,13 +299,21 @@ class Lives(RuleBasedStateMachine):
             self.unseen = None
         if host_went_down:
             self.host_was_down()
-        lived = self.process_lives
+        lived, before = self.process_lives, self.shell.code
         self.shell.boot(self.now_ns)
         if self.shell.state is State.RUNNING and not lived:
             assert not self.stopped_by_person or self.shell.policy.mode is RestartMode.ALWAYS
+            assert not self.given_up
+            assert before not in (self.shell.governor.never_codes if self.shell.governor else ())
             self.person_begins()
         elif self.shell.due_ns and self.shell.due_ns <= self.now_ns:
             self.restart_is_due()
+
+    @precondition(lambda self: self.daemon_lives)
+    @rule(host_went_down=st.booleans())
+    def daemon_starts_anew(self, host_went_down: bool) -> None:
+        self.daemon_dies()
+        self.daemon_starts(host_went_down)
 
     def host_was_down(self) -> None:
         if self.process_lives:

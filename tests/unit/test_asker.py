@@ -1,0 +1,19 @@
+"""What a certificate shows of the program that asked."""
+
+import pytest
+
+from bennu.api.asker import show_command
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        pytest.param(["docker", "stop", "web"], "docker stop web", id="as-typed"),
+        pytest.param(["/usr/bin/docker", "stop", "web"], "docker stop web", id="without-the-folder"),
+        pytest.param(["/venv/bin/python", "/venv/bin/bennu", "stop", "web"], "bennu stop web", id="a-script"),
+        pytest.param(["python3", "-c", "import docker\nstop()"], "python3 -c import docker stop()", id="one-line"),
+        pytest.param(["evil", "\x1b[2Jgone"], "evil  [2Jgone", id="nothing-that-a-terminal-obeys"),
+    ],
+)
+def test_a_command_line_is_shown_as_a_person_typed_it(words: list[str], shown: str) -> None:
+    assert show_command(words) == shown
