@@ -144,6 +144,34 @@ def test_what_was_connected_stays_so_across_a_restart(docker: Cli, busybox: str)
     assert docker("exec", "web", "ls", "/sys/class/net").lines == ["eth0", "lo"]
 
 
+def test_an_address_of_ones_own_is_kept_across_restarts_and_free_for_the_successor(docker: Cli, busybox: str) -> None:
+    docker("network", "create", "--subnet", "10.214.3.0/29", "fixed")
+    run = ("run", "-d", "--name", "db", "--network", "fixed", "--ip", "10.214.3.5", busybox, "sleep", "600")
+    docker(*run)
+    for _ in range(3):
+        docker("restart", "-t", "0", "db")
+    docker("rm", "-f", "db")
+    docker(*run)
+    assert inspect(docker, "db", "container")["NetworkSettings"]["Networks"]["fixed"]["IPAddress"] == "10.214.3.5"
+    for _ in range(6):  # more than there are addresses
+        docker("run", "--rm", "--network", "fixed", busybox, "true")
+
+
+def test_what_a_network_cannot_grant_is_refused_before_it_is_kept(docker: Cli, busybox: str) -> None:
+    docker("network", "create", "--subnet", "10.214.4.0/24", "fixed")
+    docker("create", "--name", "later", busybox)
+    for address, text in (
+        ("10.9.9.9", "no configured subnet or ip-range contain the IP address 10.9.9.9"),
+        ("bogus", "invalid IPv4 address: bogus"),
+    ):
+        said = docker("network", "connect", "--ip", address, "fixed", "later", ok=False)
+        assert said.code == 1 and f"invalid endpoint settings:\n{text}" in said.err
+    assert "fixed" not in inspect(docker, "later", "container")["NetworkSettings"]["Networks"]
+    said = docker("create", "--network", "fixed", "--ip", "10.9.9.9", busybox, ok=False)
+    assert "invalid config for network fixed: invalid endpoint settings:" in said.err
+    assert docker("ps", "-aq").lines == [docker("ps", "-aq", "--filter", "name=later").line]
+
+
 def test_networks_are_refused_in_dockers_words(docker: Cli, busybox: str) -> None:
     docker("network", "create", "front")
     docker("run", "-d", "--name", "web", "--network", "front", busybox, "sleep", "600")

@@ -121,7 +121,7 @@ async def test_names_vanish_with_their_containers_and_follow_a_rename(host: Host
 async def test_the_default_bridge_has_no_names(host: Host) -> None:
     sandbox = await start(host, "web", on("bridge", "web"))
     assert not sandbox.has_embedded_dns
-    with pytest.raises(InvalidParameter, match="only supported for user-defined networks"):
+    with pytest.raises(InvalidParameter, match="alias is supported only for containers in user defined networks"):
         await start(host, "other", on("bridge", "other", aliases=["x"]))
 
 
@@ -366,8 +366,10 @@ async def test_a_container_may_name_its_address(host: Host) -> None:
     for wanted, kind, text in (
         ("10.213.7.9", Forbidden, "Address already in use"),
         ("10.213.7.254", Forbidden, "Address already in use"),
-        ("10.9.9.9", InvalidParameter, "does not belong to any of this network's subnets"),
+        ("10.9.9.9", InvalidParameter, "no configured subnet or ip-range contain the IP address 10.9.9.9"),
         ("bogus", InvalidParameter, "invalid IPv4 address: bogus"),
+        ("0.0.0.0", InvalidParameter, "invalid IPv4 address: 0.0.0.0"),
+        ("fd00::1", InvalidParameter, "invalid IPv4 address: fd00::1"),
     ):
         with pytest.raises(kind, match=text):
             await start(host, "c", on("fixed", "c", ipv4_address=wanted))

@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bennu.errors import BennuError, Forbidden, InvalidParameter
 from bennu.network.addresses import (
+    AddressTaken,
     LeaseBook,
     NoFreeAddress,
     NoFreeSubnet,
@@ -77,17 +77,15 @@ def test_a_range_bounds_the_free_addresses_but_not_the_named_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "kind"),
+    "wanted",
     [
-        pytest.param("10.0.0.1", Forbidden, id="gateway"),
-        pytest.param("10.0.0.0", Forbidden, id="network"),
-        pytest.param("10.0.0.255", Forbidden, id="broadcast"),
-        pytest.param("10.0.1.7", InvalidParameter, id="outside"),
-        pytest.param("fd00::1", InvalidParameter, id="other-family"),
+        pytest.param("10.0.0.1", id="gateway"),
+        pytest.param("10.0.0.0", id="network"),
+        pytest.param("10.0.0.255", id="broadcast"),
     ],
 )
-def test_an_address_that_cannot_be_had_is_refused(wanted: str, kind: type[BennuError]) -> None:
-    with pytest.raises(kind):
+def test_an_address_that_is_set_aside_is_refused(wanted: str) -> None:
+    with pytest.raises(AddressTaken):
         LeaseBook.of("10.0.0.0/24", "10.0.0.1").lend_exactly(wanted)
 
 
@@ -110,13 +108,13 @@ class LeaseBooks(RuleBasedStateMachine):
         except NoFreeAddress:
             assert len(self.holders) == 29
 
-    @rule(number=st.integers(0, 40))
+    @rule(number=st.integers(0, 31))
     def lend_exactly(self, number: int) -> None:
         wanted = f"10.0.0.{number}"
         try:
             self.hold(self.book.lend_exactly(wanted))
-        except (Forbidden, InvalidParameter):
-            assert wanted in self.holders or number in (0, 1, 31) or number > 31
+        except AddressTaken:
+            assert wanted in self.holders or number in (0, 1, 31)
 
     @precondition(lambda self: self.holders)
     @rule(data=st.data())

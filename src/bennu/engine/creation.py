@@ -11,7 +11,7 @@ from bennu.engine.container import Container
 from bennu.engine.defaults import fill_host_defaults, merge_image
 from bennu.engine.mounts import Planned, inherited_mounts, plan_mounts, resolve_mounts
 from bennu.engine.record import Record
-from bennu.engine.sandbox import check_links
+from bennu.engine.sandbox import check_endpoints, check_links
 from bennu.engine.services import Services
 from bennu.engine.supervisor import encode_record
 from bennu.engine.validate import validate_create
@@ -89,6 +89,7 @@ async def create_container(
             endpoints=requested_endpoints(host, networking),
             mounts=mounts,
         )
+        check_endpoints(services, record)
         await asyncio.to_thread(folder.mkdir, 0o710, True)
         await _fill_volumes(services, image, folder, planned, mounts)
         container = Container(services, record)

@@ -31,6 +31,7 @@ async def connect_container(services: Services, container: Container, ref: str, 
         endpoints = record.endpoints | {network.name: settings}
         changed = msgspec.structs.replace(record, endpoints=endpoints)
         if record.sandbox is None:
+            services.networks.check(endpoint_request(changed, network.name))
             await container.commit(changed, [])
             return
         await services.networks.connect_sandbox(record.id, endpoint_request(changed, network.name))

@@ -48,6 +48,17 @@ async def open_sandbox(services: Services, record: Record) -> tuple[Sandbox | No
     return sandbox, [network_event("connect", record, endpoint) for endpoint in sandbox.endpoints]
 
 
+def check_endpoints(services: Services, record: Record) -> None:
+    """Whether the networks can grant what is asked of them, as far as they exist yet. Raises: InvalidParameter."""
+    for name in record.endpoints:
+        try:
+            services.networks.check(endpoint_request(record, name))
+        except NotFound:
+            continue
+        except InvalidParameter as error:
+            raise InvalidParameter(f"invalid config for network {name}: {error}") from None
+
+
 def endpoint_request(record: Record, network: str) -> EndpointRequest:
     """What the container asks of one of its networks."""
     asked = record.endpoints[network]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
-from bennu.errors import BennuError, Forbidden, InvalidParameter
+from bennu.errors import BennuError, Forbidden
 
 Subnet = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
@@ -34,6 +34,10 @@ class NoFreeSubnet(BennuError):
 
 class NoFreeAddress(BennuError):
     """A network is full."""
+
+
+class AddressTaken(Forbidden):
+    """Somebody has the address that was asked for, or it is set aside."""
 
 
 def choose_subnet(used: Iterable[Subnet], pools: Iterable[tuple[str, int]] = DEFAULT_POOLS) -> IPv4Network:
@@ -104,12 +108,10 @@ class LeaseBook:
         raise NoFreeAddress("no available addresses")
 
     def lend_exactly(self, wanted: str) -> str:
-        """The address asked for. Raises: InvalidParameter when it is not of this subnet, Forbidden when taken."""
+        """The address asked for, which is one of this subnet. Raises: AddressTaken."""
         address = ipaddress.ip_address(wanted)
-        if address.version != self.subnet.version or address not in self.subnet:
-            raise InvalidParameter(f"invalid address {wanted}: It does not belong to any of this network's subnets")
         if address in self.lent or address in self.reserved:
-            raise Forbidden("Address already in use")
+            raise AddressTaken("Address already in use")
         self.lent.add(address)
         return str(address)
 

@@ -10,7 +10,7 @@ import msgspec
 
 from bennu.errors import BennuError, Forbidden, InvalidParameter, NotFound
 from bennu.network.addresses import LeaseBook, NoFreeAddress, Subnet, mac_of
-from bennu.network.model import PREDEFINED, Endpoint, EndpointRequest, Network
+from bennu.network.model import Endpoint, EndpointRequest, Network
 from bennu.store import Delete, Put, Store, Transaction
 
 PREFIX: Final = "networks/"
@@ -92,20 +92,16 @@ class Catalogue:
     def lend(self, network: Network, request: EndpointRequest) -> dict[int, tuple[LeaseBook, str]]:
         """An address of each family the network has, by family (4, 6).
 
-        Raises: NoFreeAddress, InvalidParameter, Forbidden; then nothing is lent.
+        Raises: NoFreeAddress, AddressTaken, InvalidParameter (`check_request`); then nothing is lent.
         """
+        check_request(network, request)
         lent: dict[int, tuple[LeaseBook, str]] = {}
         try:
             for version, wanted in ((4, request.ipv4_address), (6, request.ipv6_address)):
                 books = [book for book in self._books[network.id] if book.subnet.version == version]
                 if wanted:
-                    check_wanted(network, wanted)
-                    books = [book for book in books if ipaddress.ip_address(wanted) in book.subnet]
-                    if not books:
-                        raise InvalidParameter(
-                            f"invalid address {wanted}: It does not belong to any of this network's subnets"
-                        )
-                    lent[version] = (books[0], books[0].lend_exactly(wanted))
+                    book = next(book for book in books if ipaddress.ip_address(wanted) in book.subnet)
+                    lent[version] = (book, book.lend_exactly(wanted))
                 elif books:
                     lent[version] = _lend_any(network, version, books)
         except BennuError:
@@ -158,18 +154,36 @@ class Catalogue:
         return next((b for b in books if b.subnet.version == parsed.version and parsed in b.subnet), None)
 
 
-def check_wanted(network: Network, wanted: str) -> None:
-    """Whether a container may name its address on this network. Raises: InvalidParameter."""
-    if network.name in PREDEFINED:
-        raise InvalidParameter("user specified IP address is supported on user defined networks only")
+def check_request(network: Network, request: EndpointRequest) -> None:
+    """Whether a network can ever grant what a container asks of it. Raises: InvalidParameter with all that is wrong."""
+    wanted = [(4, request.ipv4_address), (6, request.ipv6_address)]
+    problems = []
+    if network.is_predefined and any(address for _, address in wanted):
+        problems.append("user specified IP address is supported on user defined networks only")
+    elif not network.is_predefined:
+        problems += [problem for version, address in wanted if (problem := _address_problem(network, version, address))]
+    if request.aliases and not network.has_names:
+        problems.append("network-scoped alias is supported only for containers in user defined networks")
+    if problems:
+        raise InvalidParameter("invalid endpoint settings:\n" + "\n".join(problems))
+
+
+def _address_problem(network: Network, version: int, wanted: str) -> str:
+    if not wanted:
+        return ""
     try:
-        version = ipaddress.ip_address(wanted).version
+        address = ipaddress.ip_address(wanted)
     except ValueError:
-        raise InvalidParameter(f"invalid IPv4 address: {wanted}") from None
-    if not any(pool.asked for pool in network.ipam if ipaddress.ip_network(pool.subnet).version == version):
-        raise InvalidParameter(
-            "user specified IP address is supported only when connecting to networks with user configured subnets"
-        )
+        return f"invalid IPv{version} address: {wanted[:100]}"
+    if address.version != version or address.is_unspecified:
+        return f"invalid IPv{version} address: {wanted}"
+    asked = [ipaddress.ip_network(pool.subnet) for pool in network.ipam if pool.asked]
+    subnets = [subnet for subnet in asked if subnet.version == version]
+    if not subnets:
+        return "user specified IP address is supported only when connecting to networks with user configured subnets"
+    if not any(address in subnet for subnet in subnets):
+        return f"no configured subnet or ip-range contain the IP address {wanted}"
+    return ""
 
 
 def _lend_any(network: Network, version: int, books: Iterable[LeaseBook]) -> tuple[LeaseBook, str]:
@@ -227,12 +241,6 @@ def dns_names(request: EndpointRequest, container_id: str) -> list[str]:
     """Name, aliases, short id, host name: each once, in this order."""
     names = [request.container_name, *request.aliases, container_id[:12], request.hostname]
     return list(dict.fromkeys(name for name in names if name))
-
-
-def check_aliases(network: Network, request: EndpointRequest) -> None:
-    """Raises: InvalidParameter."""
-    if request.aliases and not network.has_names:
-        raise InvalidParameter("network-scoped aliases are only supported for user-defined networks")
 
 
 def check_not_connected(endpoints: Iterable[Endpoint], network: Network, container_name: str) -> None:

@@ -19,7 +19,7 @@ from bennu.errors import BennuError, Forbidden
 from bennu.network import host, links
 from bennu.network.addresses import DEFAULT_POOLS
 from bennu.network.balancer import Balancer
-from bennu.network.catalogue import Catalogue, new_network_id
+from bennu.network.catalogue import Catalogue, check_request, new_network_id
 from bennu.network.creation import NetworkRequest, plan_network
 from bennu.network.fronts import Front
 from bennu.network.held import HeldPorts
@@ -314,6 +314,10 @@ class Networks:
         for request in endpoints:
             self._check_attachable(container_id, self.find(request.network))
         return await self._sandboxes.open(container_id, endpoints, ports, dns)
+
+    def check(self, request: EndpointRequest) -> None:
+        """Whether the network can ever grant what is asked of it. Raises: NotFound, InvalidParameter."""
+        check_request(self.find(request.network), request)
 
     async def close_sandbox(self, container_id: str) -> None:
         """Its rules are gone when this returns; the kernel's slow part happens later. Idempotent."""

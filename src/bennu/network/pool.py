@@ -23,6 +23,7 @@ from bennu.network.netns import in_own_thread
 READY: Final = 3  # namespaces kept ready
 REFILL_AFTER_S: Final = 0.05  # leaves the start that took one the kernel's locks for itself
 BURY_AFTER_S: Final = 0.2  # collects what ends together: the kernel deletes many as fast as one
+RETRY_AFTER_S: Final = 1.0  # what the kernel refused to delete
 VANISH_S: Final = 0.5
 log = logging.getLogger(__name__)
 
@@ -79,21 +80,27 @@ class Graveyard:
             await self._arrived.wait()
             self._arrived.clear()
             await asyncio.sleep(BURY_AFTER_S)
-            await self.finish()
+            if not await self.finish():
+                await asyncio.sleep(RETRY_AFTER_S)
+                self._arrived.set()
 
-    async def finish(self) -> None:
-        """Bury all that waits, now."""
+    async def finish(self) -> bool:
+        """Bury all that waits, now; False if the kernel refused, then it waits on."""
         async with self._turn:
             batch, self._waiting = self._waiting, []
             if not batch:
-                return
+                return True
             try:
                 await in_own_thread(lambda: dismantle(batch))
-            except (OSError, NetlinkError) as error:
-                log.warning("cannot remove what is left of a sandbox: %s", error)
-            finally:
-                for remains in batch:
-                    remains.done()
+            except BaseException as error:
+                self._waiting = [*batch, *self._waiting]  # what is gone already does no harm
+                if not isinstance(error, OSError | NetlinkError):
+                    raise
+                log.warning("cannot remove what is left of a sandbox, trying again later: %s", error)
+                return False
+            for remains in batch:
+                remains.done()
+            return True
 
 
 class Pool:

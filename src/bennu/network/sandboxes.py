@@ -15,7 +15,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.errors import BennuError
 from bennu.network import host, links, netns
-from bennu.network.catalogue import Catalogue, check_aliases, check_not_connected, new_endpoint
+from bennu.network.addresses import AddressTaken, LeaseBook, NoFreeAddress
+from bennu.network.catalogue import Catalogue, check_not_connected, new_endpoint
 from bennu.network.conntrack import forget_udp_flows
 from bennu.network.dns_server import NameServer
 from bennu.network.dns_sockets import close_sockets
@@ -114,7 +115,7 @@ class Sandboxes:
         self._open[container_id] = sandbox
         try:
             for network, request in wanted:
-                self._add_endpoint(container_id, sandbox, network, request, prepared.host_interface)
+                await self._add_endpoint(container_id, sandbox, network, request, prepared.host_interface)
             self._take_ports(container_id, sandbox)
             await self._furnish(container_id, sandbox, prepared)
         except BaseException:
@@ -157,7 +158,7 @@ class Sandboxes:
         except (OSError, NetlinkError) as error:
             raise NetworkFailure(f"cannot make a network namespace: {error}") from error
 
-    def _add_endpoint(
+    async def _add_endpoint(
         self, container_id: str, sandbox: Sandbox, network: Network, request: EndpointRequest, ready_interface: str = ""
     ) -> Endpoint:
         """Take addresses and names on a network. Raises: BennuError; then nothing is taken.
@@ -165,13 +166,13 @@ class Sandboxes:
         `ready_interface`: the host's end of the pair the namespace came with, for its first endpoint.
         """
         check_not_connected(sandbox.endpoints, network, request.container_name)
-        check_aliases(network, request)
+        lent = await self._lend(network, request)
         interface = next_interface(sandbox.endpoints)
         ready = ready_interface if interface == links.PREPARED_NAME else ""
         endpoint = new_endpoint(
             network,
             request,
-            self._catalogue.lend(network, request),
+            lent,
             self._catalogue.gateways(network),
             container_id=container_id,
             interface=interface if network.bridge else "",
@@ -180,6 +181,14 @@ class Sandboxes:
         sandbox.endpoints.append(endpoint)
         self._index = None
         return endpoint
+
+    async def _lend(self, network: Network, request: EndpointRequest) -> dict[int, tuple[LeaseBook, str]]:
+        """Addresses on a network. Raises: NoFreeAddress, AddressTaken, InvalidParameter; then nothing is lent."""
+        try:
+            return self._catalogue.lend(network, request)
+        except (NoFreeAddress, AddressTaken):  # perhaps by someone who has ended, or the container's former life
+            await self._graveyard.finish()
+            return self._catalogue.lend(network, request)
 
     async def _furnish(self, container_id: str, sandbox: Sandbox, prepared: Prepared) -> None:
         """Links, rules and name service at the same time. Raises: NetworkFailure, FirewallFailure."""
@@ -220,7 +229,7 @@ class Sandboxes:
     async def connect(self, container_id: str, network: Network, request: EndpointRequest) -> Endpoint:
         """One more network for an open sandbox. Raises: BennuError; then it is as it was before."""
         sandbox = self._require(container_id)
-        endpoint = self._add_endpoint(container_id, sandbox, network, request)
+        endpoint = await self._add_endpoint(container_id, sandbox, network, request)
         try:
             if endpoint.interface:
                 plugs = self._plugs(sandbox, [endpoint], has_pair=False)
