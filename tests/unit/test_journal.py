@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bennu.engine.events import RECENT, Event, Journal, event
+from bennu.errors import Unavailable
 from bennu.store import Put, SqliteStore, open_sqlite
 
 
@@ -88,3 +89,30 @@ async def test_stamps_grow_even_when_the_clock_was_set_back(store: SqliteStore) 
     await journal.publish("container", "b", "x", {})
     first, second = await store.read_prefix("events/")
     assert first.key < second.key
+
+
+async def test_what_is_only_told_is_shown_in_its_order_and_never_written(store: SqliteStore) -> None:
+    journal = await opened_journal(store)
+    start = time.time_ns()
+    reading = asyncio.ensure_future(collect(journal.follow(start, None), 4))
+    writing = asyncio.ensure_future(journal.publish("container", "written first", "a", {}))
+    await asyncio.sleep(0)  # it has its stamp, and waits for the disk
+    journal.tell([event("container", "told", "a", {}), event("container", "told too", "a", {})])
+    assert journal._unshown, "what was told overtook what is being written"
+    await writing
+    journal.tell([event("container", "told last", "a", {})])
+    assert await reading == ["written first", "told", "told too", "told last"]
+    assert await collect(journal.follow(start, None), 4) == ["written first", "told", "told too", "told last"]
+    assert len(await store.read_prefix("events/")) == 1
+    assert await collect((await opened_journal(store)).follow(start, None), 1) == ["written first"]
+
+
+async def test_an_event_that_could_not_be_written_holds_up_none(tmp_path: Path) -> None:
+    async with open_sqlite(tmp_path / "state.db") as store:
+        journal = await opened_journal(store)
+        start = time.time_ns()
+        store._writer.execute("PRAGMA query_only = 1")
+        with pytest.raises(Unavailable):
+            await journal.publish("container", "lost", "a", {})
+        journal.tell([event("container", "told", "a", {})])
+        assert await collect(journal.follow(start, None), 1) == ["told"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from bennu.engine.engine import Engine
-from bennu.engine.services import PROBES_AT_ONCE
+from bennu.engine.probes import PLACE_S, PROBES_AT_ONCE
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -55,5 +55,7 @@ def collect(engine: Engine) -> "Iterable[Metric]":
     yield CounterMetricFamily("bennu_restarts", "Restarts by policy since this start.", value=tally["restarts"])
     yield CounterMetricFamily("bennu_probes", "Probes finished since this daemon started.", value=tally["probes"])
     yield GaugeMetricFamily("bennu_probes_running", "Probes under way.", value=tally["probes running"])
+    slow = f"Of these, probes that took longer than {PLACE_S:g} s and have given their place to others."
+    yield GaugeMetricFamily("bennu_probes_slow", slow, value=tally["probes slow"])
     yield GaugeMetricFamily("bennu_probes_waiting", "Probes that wait for a place.", value=tally["probes waiting"])
-    yield GaugeMetricFamily("bennu_probes_limit", "Probes that may run at the same time.", value=PROBES_AT_ONCE)
+    yield GaugeMetricFamily("bennu_probes_limit", "Places for probes.", value=PROBES_AT_ONCE)

@@ -20,13 +20,6 @@ from bennu.lifecycle.status import State
 class Container(Killable):
     """One container, alive or not, as clients use it."""
 
-    def check_running(self) -> None:
-        """Raises: Conflict with Docker's words unless a live process can be talked to."""
-        if self.record.state is State.RESTARTING:
-            raise Conflict(f"Container {self.id} is restarting, wait until the container is running")
-        if not self.record.running:
-            raise Conflict(f"container {self.id} is not running")
-
     def wait(self, condition: WaitCondition) -> "asyncio.Future[WaitResult]":
         """Registered when this returns; see `Waits`."""
         future = self.waits.register(condition)

@@ -18,7 +18,8 @@ from bennu.engine.validate import validate_create
 from bennu.errors import InvalidParameter, NotFound
 from bennu.images import Image
 from bennu.lifecycle.governor import parse_governor
-from bennu.lifecycle.health import on_unhealthy, probe_from_labels
+from bennu.lifecycle.health import on_unhealthy
+from bennu.lifecycle.probe import HEALTH, READY, probe_from_labels
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, ImageConfig, MountPoint, NetworkingConfig
 from bennu.store import Put
 from bennu.volumes.copyup import copy_up
@@ -43,8 +44,8 @@ def complete(
 
 def check_labels(labels: Mapping[str, str]) -> None:
     """Bennu's own labels are read when they are needed, which is too late to refuse them. Raises: InvalidParameter."""
-    probe_from_labels("bennu.health", labels)
-    probe_from_labels("bennu.ready", labels)
+    probe_from_labels(HEALTH, labels)
+    probe_from_labels(READY, labels)
     on_unhealthy(labels)
     parse_governor(labels)
 

@@ -46,7 +46,7 @@ class Engine:
     def __init__(self, services: Services) -> None:
         self.services = services
         services.index = self
-        self.execs = Execs(services)
+        self.execs = services.execs = Execs(services)
         self._containers: dict[str, Container] = {}
         self._names: dict[str, Container] = {}
         self._reserved: set[str] = set()

@@ -2,7 +2,8 @@
 
 An event is written in the same transaction as the change it announces (`Journal.commit`). Readers are cursors:
 recent events come from memory, older ones from the store, so one that falls behind reads on from disk instead of
-losing anything. Kept are the last 100,000 events or seven days, whichever is less.
+losing anything. Kept are the last 100,000 events or seven days, whichever is less. What is worth nothing tomorrow and
+would crowd out the rest (`Journal.tell`: three events a probe) is shown in its order, but never reaches the disk.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -52,6 +54,14 @@ def event(kind: str, action: str, actor_id: str, attributes: Mapping[str, str]) 
     return Event(type=kind, action=action, actor=Actor(id=actor_id, attributes=dict(attributes)))
 
 
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Events of one commit; `settled` once they are on disk, or nothing is to be told."""
+
+    events: Sequence[Event]
+    settled: bool = False
+
+
 class Journal:
     """Writes changes with their events, and lets any number of readers follow."""
 
@@ -62,6 +72,7 @@ class Journal:
         self._floor_ns = 0  # everything after this instant is in `_recent`
         self._arrived = asyncio.Event()
         self._shown_ns = 0
+        self._unshown: deque[_Batch] = deque()  # in the order of their stamps
         self._count = 0
         self._until_prune = PRUNE_EVERY
 
@@ -80,13 +91,18 @@ class Journal:
 
         Answers the store's revision of it. Raises: Unavailable when the disk refuses: nothing is written or announced.
         """
-        for item in events:
-            self._last_ns = max(time.time_ns(), self._last_ns + 1)
-            item.time_nano, item.time = self._last_ns, self._last_ns // 10**9
-        puts = [Put(f"{PREFIX}{item.time_nano:020d}", _encode(item)) for item in events]
-        revision = await self._store.commit(Transaction([*writes, *puts]))
+        puts = [Put(f"{PREFIX}{item.time_nano:020d}", _encode(item)) for item in self._stamped(events)]
+        batch = _Batch(events)
+        self._unshown.append(batch)
+        try:
+            revision = await self._store.commit(Transaction([*writes, *puts]))
+        except Exception:
+            batch.events = ()
+            raise
+        finally:  # after a cancellation it is written all the same
+            batch.settled = True
+            self._show_settled()
         if events:
-            self._show(events)
             self._count += len(events)
             self._until_prune -= len(events)
             if self._until_prune <= 0:
@@ -94,6 +110,17 @@ class Journal:
                 with contextlib.suppress(Unavailable):  # the change itself is written
                     await self._prune()
         return revision
+
+    def tell(self, events: Sequence[Event]) -> None:
+        """Announce without writing: readers see these while they are recent; a new daemon knows nothing of them."""
+        self._unshown.append(_Batch(self._stamped(events), settled=True))
+        self._show_settled()
+
+    def _stamped(self, events: Sequence[Event]) -> Sequence[Event]:
+        for item in events:
+            self._last_ns = max(time.time_ns(), self._last_ns + 1)
+            item.time_nano, item.time = self._last_ns, self._last_ns // 10**9
+        return events
 
     async def publish(self, kind: str, action: str, actor_id: str, attributes: Mapping[str, str]) -> None:
         """An event that announces no change of state of ours (exec, resize, image pull, …)."""
@@ -126,15 +153,18 @@ class Journal:
         entries = await self._store.read_prefix(PREFIX, after=f"{PREFIX}{cursor_ns:020d}", limit=PAGE)
         return [_decode(entry.value) for entry in entries]
 
-    def _show(self, events: Sequence[Event]) -> None:
-        # Stamps are taken in the order commits are queued and the store answers in that order, so they only grow.
-        for item in events:
-            if len(self._recent) == RECENT:
-                self._floor_ns = self._recent[0].time_nano
-            self._recent.append(item)
-        self._shown_ns = events[-1].time_nano
-        self._arrived.set()
-        self._arrived = asyncio.Event()
+    def _show_settled(self) -> None:
+        """Show what is next in order: an event is never shown before one with an earlier stamp."""
+        shown = self._shown_ns
+        while self._unshown and self._unshown[0].settled:
+            for item in self._unshown.popleft().events:
+                if len(self._recent) == RECENT:
+                    self._floor_ns = self._recent[0].time_nano
+                self._recent.append(item)
+                self._shown_ns = item.time_nano
+        if self._shown_ns != shown:
+            self._arrived.set()
+            self._arrived = asyncio.Event()
 
     async def _prune(self) -> None:
         """Drop what is older than seven days or beyond the newest 100,000, a bounded number at a time."""

@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from bennu.engine.container import Container
 from bennu.engine.record import new_id
-from bennu.engine.services import Services
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, Unavailable
 from bennu.lifecycle.status import State
 from bennu.runtime import ExecProcess, ExecRequest, RuntimeFailure
+
+if TYPE_CHECKING:
+    from bennu.engine.services import Services
+    from bennu.engine.supervisor import Supervisor
 
 KEEP_ENDED_NS: Final = 10 * 60 * 10**9
 CANNOT_RUN: Final = 126  # exit code of a session whose start broke off
@@ -22,7 +25,7 @@ class ExecSession:
     """`exit_code` is None until it has ended; `pid` is the host's and stays after the end."""
 
     id: str
-    container: Container
+    container: "Supervisor"
     request: ExecRequest
     detach_keys: str = ""
     attach_stdin: bool = False
@@ -46,7 +49,7 @@ class ExecSession:
 class Execs:
     """All exec sessions of this host."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: "Services") -> None:
         self._services = services
         self._sessions: dict[str, ExecSession] = {}
 
@@ -63,7 +66,17 @@ class Execs:
         for session in [s for s in self._sessions.values() if s.container.id == container_id]:
             del self._sessions[session.id]
 
-    async def create(self, container: Container, session: ExecSession) -> str:
+    @contextlib.contextmanager
+    def showing(self, session: ExecSession) -> Iterator[None]:
+        """A session that others start and end (a probe): it can be found for as long as it runs."""
+        session.started = session.running = True
+        self._sessions[session.id] = session
+        try:
+            yield
+        finally:
+            self._sessions.pop(session.id, None)
+
+    async def create(self, container: "Supervisor", session: ExecSession) -> str:
         """Raises: InvalidParameter, Conflict with Docker's words."""
         if not session.request.args:
             raise InvalidParameter("No exec command specified")
@@ -130,5 +143,5 @@ class Execs:
             del self._sessions[exec_id]
 
 
-def new_session(container: Container, request: ExecRequest) -> ExecSession:
+def new_session(container: "Supervisor", request: ExecRequest) -> ExecSession:
     return ExecSession(id=new_id(), container=container, request=request)

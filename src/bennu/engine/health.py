@@ -14,23 +14,26 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from bennu.engine.probes import ProbeResult, run_probe
+from bennu.engine.execs import ExecSession
+from bennu.engine.probes import Prober, ProbeResult
 from bennu.engine.record import Health, HealthProbe, Record, new_id
 from bennu.errors import Conflict, NotModified, Unavailable
 from bennu.lifecycle.death import Asker, Verb
 from bennu.lifecycle.health import (
     KEPT_RESULTS,
     Check,
-    CommandProbe,
     HealthState,
     HealthStatus,
+    Judged,
     OnUnhealthy,
     judge,
     next_wait_ns,
     on_unhealthy,
     plan_check,
 )
+from bennu.lifecycle.probe import CommandProbe, Probe
 from bennu.lifecycle.status import State
+from bennu.runtime import ExecRequest
 
 if TYPE_CHECKING:
     from bennu.engine.supervisor import Supervisor
@@ -38,7 +41,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JITTER: Final = 0.05  # of the first interval: containers started together are not probed together
-TIMED_OUT_AS: Final = 127  # exit code of the exec's event when the probe was cut off; dockerd's
+TIMED_OUT_AS: Final = 127  # exit code of the exec's event when the probe was not done in time; dockerd's
+KILLED_AS: Final = 137  # and when the container ended, or was paused, under it
+PROBE_BEGINS: Final = ("exec_create", "exec_start")
 
 
 def check_of(record: Record) -> Check | None:
@@ -97,15 +102,19 @@ class Monitor:
 
     async def _keep_checking(self, check: Check) -> None:
         container = self._container
+        services, record = container.services, container.record
+        prober = Prober(
+            services.runtime, record.id, record.pid, check.probe, timeout_ns=check.timeout_ns, purpose="health"
+        )
         spread = 1 + random.random() * JITTER
         while (health := container.record.health) is not None:
             state = HealthState(HealthStatus(health.status), health.failing_streak)
-            running_for_ns = time.time_ns() - container.record.started_at_ns
+            running_for_ns = time.time_ns() - record.started_at_ns
             await asyncio.sleep(next_wait_ns(state, check, running_for_ns=running_for_ns) * spread / 1e9)
             spread = 1.0
+            async with services.probe_places.take():
+                result = await _probe(container, check.probe, prober)
             try:
-                async with container.services.probe_place():
-                    result = await _probe(container, check)
                 await self._note(check, result)
             except Unavailable as error:  # the disk is full: this probe does not count, the next one may
                 log.warning("health of container %s: %s", container.id[:12], error)
@@ -117,14 +126,16 @@ class Monitor:
             record = container.record
             if record.state is not State.RUNNING or record.health is None or result.start_ns < record.started_at_ns:
                 return
-            health, changed, reason = take_in(record, check, result)
-            noted = msgspec.structs.replace(record, health=health)
-            if not changed:
+            health, judged = take_in(record, check, result)
+            # What was decided for its being unhealthy is void once it is healthy.
+            revive = record.revive and health.status != HealthStatus.HEALTHY
+            noted = msgspec.structs.replace(record, health=health, revive=revive)
+            if judged.changed:
+                await container.commit(noted, [container.event(f"health_status: {health.status}")])
+            else:
                 container.record = noted
-                return
-            await container.commit(noted, [container.event(f"health_status: {health.status}")])
-        if health.status == HealthStatus.UNHEALTHY:
-            self._act_on_unhealthy(reason)
+        if judged.failed:
+            self._act_on_unhealthy(judged.reason)
 
     def _act_on_unhealthy(self, reason: str) -> None:
         """Do in the background what the label `bennu.on-unhealthy` asks; Docker does nothing."""
@@ -147,24 +158,24 @@ async def _act(container: "Supervisor", action: OnUnhealthy, reason: str) -> Non
                 await container.stop(by)
 
 
-async def _probe(container: "Supervisor", check: Check) -> ProbeResult:
-    """One probe with the events of its exec, if it is one."""
-    runtime, record = container.services.runtime, container.record
-    if not isinstance(check.probe, CommandProbe):
-        return await run_probe(runtime, record.id, record.pid, check.probe, check.timeout_ns)
-    exec_id = new_id()
-    command = f"{check.probe.args[0]} {' '.join(check.probe.args[1:])}"
-    await container.services.journal.commit(
-        (), [container.event(f"{verb}: {command}", execID=exec_id) for verb in ("exec_create", "exec_start")]
-    )
-    result = await run_probe(runtime, record.id, record.pid, check.probe, check.timeout_ns)
-    code = result.exit_code if result.exit_code >= 0 else TIMED_OUT_AS
-    await container.publish("exec_die", execID=exec_id, exitCode=str(code))
+async def _probe(container: "Supervisor", probe: Probe, prober: Prober) -> ProbeResult:
+    """One probe; if it is an exec, with its events, and to be seen among the execs."""
+    if not isinstance(probe, CommandProbe):
+        return await prober.run()
+    session = ExecSession(id=new_id(), container=container, request=ExecRequest(args=probe.args))
+    journal, code = container.services.journal, KILLED_AS
+    journal.tell([container.event(f"{verb}: {session.command}", execID=session.id) for verb in PROBE_BEGINS])
+    try:
+        with container.services.execs.showing(session):
+            result = await prober.run()
+        code = result.exit_code if result.exit_code >= 0 else TIMED_OUT_AS
+    finally:
+        journal.tell([container.event("exec_die", execID=session.id, exitCode=str(code))])
     return result
 
 
-def take_in(record: Record, check: Check, result: ProbeResult) -> tuple[Health, bool, str]:
-    """The health after a probe, whether its status changed, and why. The record must have a health."""
+def take_in(record: Record, check: Check, result: ProbeResult) -> tuple[Health, Judged]:
+    """The health after a probe, and what the probe means. The record must have a health."""
     assert record.health is not None
     state = HealthState(HealthStatus(record.health.status), record.health.failing_streak)
     judged = judge(state, check, exit_code=result.exit_code, started_after_ns=result.start_ns - record.started_at_ns)
@@ -175,8 +186,7 @@ def take_in(record: Record, check: Check, result: ProbeResult) -> tuple[Health, 
         output=result.output,
     )
     log = [*record.health.log, entry][-KEPT_RESULTS:]
-    health = Health(status=judged.state.status, failing_streak=judged.state.failing_streak, log=log)
-    return health, judged.changed, judged.reason
+    return Health(status=judged.state.status, failing_streak=judged.state.failing_streak, log=log), judged
 
 
 def local_time(instant_ns: int) -> str:

@@ -1,28 +1,75 @@
-"""Running one health probe: a command in the container, or a request from the daemon in the container's network."""
+"""Probing a container: a command in it, or a request from the daemon in the container's network."""
 
 import asyncio
 import contextlib
 import os
 import socket
 import time
+from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
 from bennu.errors import BennuError
-from bennu.lifecycle.health import (
+from bennu.lifecycle.health import TIMED_OUT, cut_output, timeout_text
+from bennu.lifecycle.probe import (
     OUTPUT_BYTES,
-    TIMED_OUT,
     CommandProbe,
     HttpProbe,
     Probe,
     TcpProbe,
-    cut_output,
-    timeout_text,
+    http_request,
+    is_whole,
+    join_address,
+    judge_answer,
 )
 from bennu.network.netns import enter, in_own_thread
-from bennu.runtime import ExecProcess, ExecRequest, Runtime
+from bennu.runtime import RepeatedExec, Runtime
 
-START_TIMEOUT_S: Final = 30  # for the setting up of an exec, before the probe's own clock begins; dockerd's
+PROBES_AT_ONCE: Final = 32
+PLACE_S: Final = 1.0
+
+
+class ProbePlaces:
+    """What bounds the probes of all containers: at most `PROBES_AT_ONCE` hold a place, the others wait for one.
+
+    A probe costs while it starts. One that takes longer than `PLACE_S` gives its place to the next: however many
+    hang, they delay nobody.
+    """
+
+    def __init__(self, tally: Counter[str]) -> None:
+        """`tally` is what metrics are made of."""
+        self._free = asyncio.Semaphore(PROBES_AT_ONCE)
+        self._tally = tally
+
+    @contextlib.asynccontextmanager
+    async def take(self) -> AsyncIterator[None]:
+        """For one probe, until its end."""
+        tally, slow = self._tally, False
+        tally["probes waiting"] += 1
+        try:
+            await self._free.acquire()
+        finally:
+            tally["probes waiting"] -= 1
+
+        def give_back() -> None:
+            nonlocal slow
+            slow = True
+            tally["probes slow"] += 1
+            self._free.release()
+
+        timer = asyncio.get_running_loop().call_later(PLACE_S, give_back)
+        tally["probes running"] += 1
+        try:
+            yield
+        finally:
+            tally["probes running"] -= 1
+            tally["probes"] += 1
+            timer.cancel()
+            if slow:
+                tally["probes slow"] -= 1
+            else:
+                self._free.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,64 +82,55 @@ class ProbeResult:
     output: str
 
 
-async def run_probe(runtime: Runtime, container_id: str, pid: int, probe: Probe, timeout_ns: int) -> ProbeResult:
-    """Run it to its end or its timeout; then nothing of it is left, also after a cancellation. Never raises."""
-    start_ns = time.time_ns()
-    try:
-        if isinstance(probe, CommandProbe):
-            code, output = await _run_command(runtime, container_id, probe, timeout_ns)
-        else:
-            async with asyncio.timeout(timeout_ns / 1e9):
-                code, output = await _ask(pid, probe)
-    except TimeoutError:
-        code, output = TIMED_OUT, timeout_text(timeout_ns, "")
-    except BennuError as error:
-        code, output = TIMED_OUT, str(error)
-    except OSError as error:
-        code, output = 1, os.strerror(error.errno) if error.errno else str(error)
-    return ProbeResult(start_ns, time.time_ns(), code, output)
+class Prober:
+    """One probe of one run of a container, made again and again, once at a time."""
 
+    def __init__(
+        self, runtime: Runtime, container_id: str, pid: int, probe: Probe, *, timeout_ns: int, purpose: str
+    ) -> None:
+        """`pid`: the container's first process. `purpose`: a word that no other prober of the container has."""
+        self._runtime = runtime
+        self._container_id = container_id
+        self._pid = pid
+        self._probe = probe
+        self._timeout_ns = timeout_ns
+        self._purpose = purpose
+        self._command: RepeatedExec | None = None
 
-async def _run_command(runtime: Runtime, container_id: str, probe: CommandProbe, timeout_ns: int) -> tuple[int, str]:
-    try:
-        async with asyncio.timeout(START_TIMEOUT_S):
-            process = await runtime.exec(container_id, ExecRequest(args=probe.args, contained=True))
-    except TimeoutError:
-        return TIMED_OUT, f"timed out starting health check for container {container_id}"
-    output = bytearray()
-
-    async def collect() -> int:
-        while (piece := await process.read()) is not None:
-            if len(output) <= OUTPUT_BYTES:
-                output.extend(piece[1])
-        return await process.wait()
-
-    try:
-        async with asyncio.timeout(timeout_ns / 1e9):
-            return await collect(), cut_output(bytes(output))
-    except TimeoutError:
-        return TIMED_OUT, timeout_text(timeout_ns, cut_output(bytes(output)))
-    finally:
-        # Also after a success: what the probe left in the background must not add up.
-        await asyncio.shield(_end(process))
-
-
-async def _end(process: ExecProcess) -> None:
-    await process.kill()
-    await process.wait()
-    process.discard()
-
-
-async def _ask(pid: int, probe: HttpProbe | TcpProbe) -> tuple[int, str]:
-    connection = await _connect(pid, probe.host, probe.port)
-    with contextlib.closing(connection):
-        if isinstance(probe, TcpProbe):
-            return 0, f"connected to {probe.host}:{probe.port}"
-        reader, writer = await asyncio.open_connection(sock=connection)
+    async def run(self) -> ProbeResult:
+        """To its end or its timeout; then nothing of it is left, also after a cancellation. Raises nothing."""
+        start_ns = time.time_ns()
         try:
-            return await _request(reader, writer, probe)
-        finally:
-            writer.close()
+            if isinstance(self._probe, CommandProbe):
+                code, output = await self._run_command(self._probe)
+            else:
+                code, output = await self._ask(self._probe)
+        except (BennuError, OSError) as error:
+            code, output = TIMED_OUT, str(error)
+        return ProbeResult(start_ns, time.time_ns(), code, output)
+
+    async def _run_command(self, probe: CommandProbe) -> tuple[int, str]:
+        if self._command is None:
+            self._command = self._runtime.repeat(self._container_id, probe.args, name=self._purpose)
+        try:
+            ran = await self._command.run(self._timeout_ns / 1e9, keep_bytes=OUTPUT_BYTES)
+        except TimeoutError:
+            return TIMED_OUT, f"timed out starting health check for container {self._container_id}"
+        if ran.exit_code is None:
+            return TIMED_OUT, timeout_text(self._timeout_ns, cut_output(ran.output))
+        return ran.exit_code, cut_output(ran.output)
+
+    async def _ask(self, probe: HttpProbe | TcpProbe) -> tuple[int, str]:
+        try:
+            async with asyncio.timeout(self._timeout_ns / 1e9):
+                with contextlib.closing(await _connect(self._pid, probe.host, probe.port)) as connection:
+                    if isinstance(probe, TcpProbe):
+                        return 0, f"connected to {join_address(probe.host, probe.port)}"
+                    return await _request(connection, probe)
+        except TimeoutError:
+            return TIMED_OUT, timeout_text(self._timeout_ns, "")
+        except OSError as error:
+            return 1, f"{probe}: {os.strerror(error.errno) if error.errno else error}"
 
 
 async def _connect(pid: int, host: str, port: int) -> socket.socket:
@@ -100,9 +138,8 @@ async def _connect(pid: int, host: str, port: int) -> socket.socket:
 
     def make() -> socket.socket:
         enter(f"/proc/{pid}/ns/net")
-        made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-        made.setblocking(False)
-        return made
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
     connection = await in_own_thread(make)
     try:
@@ -113,19 +150,11 @@ async def _connect(pid: int, host: str, port: int) -> socket.socket:
     return connection
 
 
-async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, probe: HttpProbe) -> tuple[int, str]:
-    """One request on a connection of its own; only the status line decides."""
-    headers = {"Host": f"{probe.host}:{probe.port}", "User-Agent": "bennu-health", "Connection": "close"}
-    headers |= dict(probe.headers)
-    lines = [f"{probe.method} {probe.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
-    answer = bytearray()
-    while len(answer) <= OUTPUT_BYTES and (piece := await reader.read(OUTPUT_BYTES)):
+async def _request(connection: socket.socket, probe: HttpProbe) -> tuple[int, str]:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(connection, http_request(probe))
+    answer = b""
+    while not is_whole(probe, answer) and (piece := await loop.sock_recv(connection, OUTPUT_BYTES)):
         answer += piece
-    words = bytes(answer).partition(b"\r\n")[0].split(None, 2)
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        return 1, "the answer is not HTTP"
-    status = int(words[1])
-    fits = any(first <= status <= last for first, last in probe.expected)
-    body = bytes(answer).partition(b"\r\n\r\n")[2]
-    return (0 if fits else 1), cut_output(f"HTTP {status}: ".encode() + body)
+    code, output = judge_answer(probe, answer)
+    return code, cut_output(output)

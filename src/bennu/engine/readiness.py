@@ -6,8 +6,8 @@ Asked once a second while the container runs. Known to this daemon only: after i
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from bennu.engine.probes import run_probe
-from bennu.lifecycle.health import probe_from_labels
+from bennu.engine.probes import Prober
+from bennu.lifecycle.probe import READY, Probe, probe_from_labels
 from bennu.lifecycle.status import State
 
 if TYPE_CHECKING:
@@ -30,14 +30,17 @@ class Readiness:
         """Begin to ask the present run, if a label says how. Raises nothing: labels were read at creation."""
         self.stop()
         container = self._container
-        if container.record.state is not State.RUNNING or not self.is_asked:
-            return
-        self._task = container.services.tasks.create_task(self._keep_asking(), name=f"ready {container.id[:12]}")
+        if container.record.state is State.RUNNING and (probe := self._probe()) is not None:
+            name = f"ready {container.id[:12]}"
+            self._task = container.services.tasks.create_task(self._keep_asking(probe), name=name)
 
     @property
     def is_asked(self) -> bool:
         """Whether the container has such a label."""
-        return probe_from_labels("bennu.ready", self._container.record.config.labels or {}) is not None
+        return self._probe() is not None
+
+    def _probe(self) -> Probe | None:
+        return probe_from_labels(READY, self._container.record.config.labels or {})
 
     def stop(self) -> None:
         """Nobody asks any more, so it is not ready. Idempotent."""
@@ -46,14 +49,12 @@ class Readiness:
             self._task = None
         self._set(None)
 
-    async def _keep_asking(self) -> None:
-        container = self._container
-        probe = probe_from_labels("bennu.ready", container.record.config.labels or {})
-        assert probe is not None
+    async def _keep_asking(self, probe: Probe) -> None:
+        services, record = self._container.services, self._container.record
+        prober = Prober(services.runtime, record.id, record.pid, probe, timeout_ns=TIMEOUT_NS, purpose="ready")
         while True:
-            record = container.record
-            async with container.services.probe_place():
-                result = await run_probe(container.services.runtime, record.id, record.pid, probe, TIMEOUT_NS)
+            async with services.probe_places.take():
+                result = await prober.run()
             self._set(result.exit_code == 0)
             await asyncio.sleep(INTERVAL_S)
 

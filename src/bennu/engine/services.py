@@ -1,16 +1,16 @@
 """What every container of this host shares: the adapters, the journal, the folders, the owner of background tasks."""
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bennu.engine.background import Background
 from bennu.engine.deaths import Deaths
 from bennu.engine.events import Journal
+from bennu.engine.probes import ProbePlaces
 from bennu.images import Images
 from bennu.lifecycle.death import Asker
 from bennu.network import Networks
@@ -21,10 +21,8 @@ from bennu.volumes import Volumes
 
 if TYPE_CHECKING:
     from bennu.engine.container import Container
+    from bennu.engine.execs import Execs
     from bennu.engine.supervisor import Supervisor
-
-
-PROBES_AT_ONCE: Final = 32  # health probes of all containers; more wait for a place
 
 
 class Index(Protocol):
@@ -74,11 +72,15 @@ class Services:
     resolving: Resolving = field(default_factory=Resolving)
     tally: Counter[str] = field(default_factory=Counter)  # what metrics count since this daemon started
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
-    probe_places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PROBES_AT_ONCE))
+    probe_places: ProbePlaces = field(init=False)
     index: "Index" = field(init=False)  # set by the engine as it is made
+    execs: "Execs" = field(init=False)  # likewise
     # Entered before a container gets its stop signal, left when it has ended (or the stop has failed). The cluster
     # sets it, and lets the connections of a task end here. A kill does not ask.
     parting: Callable[["Supervisor"], AbstractAsyncContextManager[None]] = lambda container: nullcontext()
+
+    def __post_init__(self) -> None:
+        self.probe_places = ProbePlaces(self.tally)
 
     def folder(self, container_id: str) -> Path:
         """The durable folder of one container: writable layer, log, hosts files."""
@@ -86,19 +88,3 @@ class Services:
 
     def log_path(self, container_id: str) -> Path:
         return self.folder(container_id) / f"{container_id}-json.log"
-
-    @asynccontextmanager
-    async def probe_place(self) -> AsyncIterator[None]:
-        """One of the bounded places for probes; waits until one is free."""
-        self.tally["probes waiting"] += 1
-        try:
-            await self.probe_places.acquire()
-        finally:
-            self.tally["probes waiting"] -= 1
-        self.tally["probes running"] += 1
-        try:
-            yield
-        finally:
-            self.tally["probes running"] -= 1
-            self.tally["probes"] += 1
-            self.probe_places.release()

@@ -65,6 +65,13 @@ class Supervisor(ABC):
     def id(self) -> str:
         return self.record.id
 
+    def check_running(self) -> None:
+        """Raises: Conflict with Docker's words unless a live process can be talked to."""
+        if self.record.state is State.RESTARTING:
+            raise Conflict(f"Container {self.id} is restarting, wait until the container is running")
+        if not self.record.running:
+            raise Conflict(f"container {self.id} is not running")
+
     def event(self, action: str, **details: str) -> Event:
         """A container event with Docker's attributes: labels win over details, image and name over labels."""
         config = self.record.config

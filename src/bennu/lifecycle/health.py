@@ -1,17 +1,17 @@
-"""Whether a container is healthy: what to run, when to run it next, and what a result means. Pure.
+"""Whether a container is healthy: when it is probed next, and what the results mean. Pure.
 
 Docker's rules. A run begins as `starting`; the first probe comes one interval after the start, each further one an
 interval after the end of the last. A failure within the start period does not count while the container has never
 been healthy; `retries` failures in a row make it unhealthy, one success makes it healthy.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from bennu.errors import InvalidParameter
+from bennu.lifecycle.probe import HEALTH, OUTPUT_BYTES, Probe, command_probe, probe_from_labels
 
 SECOND_NS: Final = 10**9
 DEFAULT_INTERVAL_NS: Final = 30 * SECOND_NS
@@ -19,14 +19,6 @@ DEFAULT_TIMEOUT_NS: Final = 30 * SECOND_NS
 DEFAULT_START_INTERVAL_NS: Final = 5 * SECOND_NS
 DEFAULT_RETRIES: Final = 3
 KEPT_RESULTS: Final = 5
-OUTPUT_BYTES: Final = 4096
-NUMBER: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
-URL: Final = re.compile(
-    r"(?:http://)?(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]*)(?::(?P<port>[0-9]{1,5}))?(?P<path>[/?][!-~]*)?"
-)
-METHOD: Final = re.compile(r"[A-Z]{1,20}")
-HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-HEADER_VALUE: Final = re.compile(r"[\t -~]*")
 TIMED_OUT: Final = -1  # exit code of a probe that was not done in time, or could not be run
 
 
@@ -43,36 +35,6 @@ class OnUnhealthy(StrEnum):
     RESTART = "restart"
     STOP = "stop"
     KILL = "kill"
-
-
-@dataclass(frozen=True, slots=True)
-class CommandProbe:
-    """Run in the container; exit code 0 is a success."""
-
-    args: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class HttpProbe:
-    """Asked from the daemon, inside the container's network namespace."""
-
-    host: str
-    port: int
-    path: str
-    method: str = "GET"
-    headers: tuple[tuple[str, str], ...] = ()
-    expected: tuple[tuple[int, int], ...] = ((200, 399),)  # ranges of status codes
-
-
-@dataclass(frozen=True, slots=True)
-class TcpProbe:
-    """A connection that is accepted is a success."""
-
-    host: str
-    port: int
-
-
-Probe = CommandProbe | HttpProbe | TcpProbe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +57,15 @@ class HealthState:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The state after a result; `changed` says whether the status did, which is when Docker sends an event."""
+    """The state after a result.
+
+    `changed`: the status did, which is when Docker sends an event. `failed`: the failures in a row have just become
+    enough, which is when something is done about it; also of a container that counted as unhealthy while nobody looked.
+    """
 
     state: HealthState
     changed: bool
+    failed: bool
     reason: str
 
 
@@ -110,14 +77,15 @@ def judge(state: HealthState, check: Check, *, exit_code: int, started_after_ns:
     """
     if exit_code == 0:
         healthy = HealthState(HealthStatus.HEALTHY)
-        return Judged(healthy, state.status is not HealthStatus.HEALTHY, "the probe succeeded")
+        return Judged(healthy, state.status is not HealthStatus.HEALTHY, False, "the probe succeeded")
     if state.status is HealthStatus.STARTING and started_after_ns < check.start_period_ns:
-        return Judged(state, False, "the probe failed, which does not count within the start period")
+        return Judged(state, False, False, "the probe failed, which does not count within the start period")
     streak = state.failing_streak + 1
     if streak < check.retries:
-        return Judged(HealthState(state.status, streak), False, f"failure {streak} of {check.retries} in a row")
+        return Judged(HealthState(state.status, streak), False, False, f"failure {streak} of {check.retries} in a row")
     changed = state.status is not HealthStatus.UNHEALTHY
-    return Judged(HealthState(HealthStatus.UNHEALTHY, streak), changed, f"{streak} probes in a row failed")
+    enough = f"{streak} probes in a row failed" if streak > 1 else "a probe failed"
+    return Judged(HealthState(HealthStatus.UNHEALTHY, streak), changed, streak == check.retries, enough)
 
 
 def next_wait_ns(state: HealthState, check: Check, *, running_for_ns: int) -> int:
@@ -140,10 +108,11 @@ def plan_check(
 ) -> Check | None:
     """The check in force, from `Config.Healthcheck` (0 = default) and Bennu's labels; None: there is none.
 
-    `bennu.health.http` and `bennu.health.tcp` replace the command. Raises: InvalidParameter for a malformed label.
+    `bennu.health.http` and `bennu.health.tcp` replace the command; NONE switches off these, too.
+    Raises: InvalidParameter for a malformed label.
     """
-    probe = probe_from_labels("bennu.health", labels or {}) or command_probe(test, shell)
-    if probe is None:
+    probe = probe_from_labels(HEALTH, labels or {}) or command_probe(test, shell)
+    if probe is None or list(test or ())[:1] == ["NONE"]:
         return None
     return Check(
         probe=probe,
@@ -153,67 +122,6 @@ def plan_check(
         start_interval_ns=start_interval_ns or DEFAULT_START_INTERVAL_NS,
         retries=retries or DEFAULT_RETRIES,
     )
-
-
-def command_probe(test: Sequence[str] | None, shell: Sequence[str] | None = None) -> CommandProbe | None:
-    """`["CMD", …]` or `["CMD-SHELL", script]`; None for NONE, nothing, and words Docker does not know."""
-    match list(test or ()):
-        case ["CMD", first, *rest]:
-            return CommandProbe((first, *rest))
-        case ["CMD-SHELL", *script]:
-            return CommandProbe((*(shell or ("/bin/sh", "-c")), *script))
-    return None
-
-
-def probe_from_labels(prefix: str, labels: Mapping[str, str]) -> HttpProbe | TcpProbe | CommandProbe | None:
-    """The probe that labels `PREFIX.http`, `PREFIX.tcp` or `PREFIX.cmd` describe. Raises: InvalidParameter."""
-    if url := labels.get(f"{prefix}.http"):
-        return _http_probe(prefix, url, labels)
-    if address := labels.get(f"{prefix}.tcp"):
-        host, port = _host_port(f"{prefix}.tcp", address)
-        return TcpProbe(host, port)
-    if (script := labels.get(f"{prefix}.cmd")) and prefix != "bennu.health":
-        return CommandProbe(("/bin/sh", "-c", script))
-    return None
-
-
-def _http_probe(prefix: str, url: str, labels: Mapping[str, str]) -> HttpProbe:
-    label = f"{prefix}.http"
-    parts = URL.fullmatch(url)
-    if parts is None:
-        raise InvalidParameter(f"label {label}: {url!r} is not an http:// address")
-    host, port = _host_port(label, f"{parts['host']}:{parts['port'] or 80}")
-    path = parts["path"] or "/"
-    headers = tuple(
-        (name.removeprefix(f"{label}.header."), value)
-        for name, value in sorted(labels.items())
-        if name.startswith(f"{label}.header.")
-    )
-    method = labels.get(f"{label}.method", "GET").upper()
-    expected = _status_ranges(f"{label}.status", labels.get(f"{label}.status", "200-399"))
-    if not METHOD.fullmatch(method):
-        raise InvalidParameter(f"label {label}.method: {method!r} is not a method")
-    for name, value in headers:
-        if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
-            raise InvalidParameter(f"label {label}.header.{name}: not a header that can be sent")
-    return HttpProbe(host, port, path if path.startswith("/") else f"/{path}", method, headers, expected)
-
-
-def _host_port(label: str, address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not NUMBER.fullmatch(port) or not 0 < int(port) < 65536:
-        raise InvalidParameter(f"label {label}: {address!r} names no port")
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
-def _status_ranges(label: str, text: str) -> tuple[tuple[int, int], ...]:
-    ranges = []
-    for word in text.split(","):
-        first, _, last = word.strip().partition("-")
-        if not NUMBER.fullmatch(first) or not NUMBER.fullmatch(last or first):
-            raise InvalidParameter(f"label {label}: {text!r} is not a list of status codes such as 200-299,304")
-        ranges.append((int(first), int(last or first)))
-    return tuple(ranges)
 
 
 def on_unhealthy(labels: Mapping[str, str]) -> OnUnhealthy:

@@ -7,6 +7,7 @@ from bennu.runtime.exec import ExecProcess, ExecRequest
 from bennu.runtime.failures import NotAlive, RuntimeFailure
 from bennu.runtime.hostfacts import HostFacts
 from bennu.runtime.records import BundleRequest, Created, ExitRecord, LookedUp, Recovered
+from bennu.runtime.repeated import Ran, RepeatedExec
 from bennu.runtime.rootfs import make_working_dir, open_inside, read_inside
 from bennu.runtime.runtime import Runtime
 from bennu.runtime.security import Security, parse_security_options
@@ -25,7 +26,9 @@ __all__ = [
     "HostFacts",
     "LookedUp",
     "NotAlive",
+    "Ran",
     "Recovered",
+    "RepeatedExec",
     "Runtime",
     "RuntimeFailure",
     "Security",

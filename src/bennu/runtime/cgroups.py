@@ -44,6 +44,11 @@ class Cgroups:
                         found.setdefault(word, Path(where))
         return found
 
+    @cached_property
+    def _mounts(self) -> list[Path]:
+        """The mount points, each once: two names can stand for one hierarchy."""
+        return list(dict.fromkeys(self.hierarchies.values()))
+
     def folder(self, controller: str, group: str) -> Path:
         """The folder of `group` where `controller`'s files are. Raises: FileNotFoundError if the host lacks it."""
         mount = self.hierarchies.get("unified" if self.unified else controller)
@@ -53,8 +58,7 @@ class Cgroups:
 
     def folders(self, group: str) -> list[Path]:
         """All folders of `group` that exist, one a hierarchy."""
-        mounts = dict.fromkeys(self.hierarchies.values())
-        return [folder for mount in mounts if (folder := mount / group.lstrip("/")).is_dir()]
+        return [folder for mount in self._mounts if (folder := mount / group.lstrip("/")).is_dir()]
 
     def pids(self, group: str) -> list[int]:
         """Host pids of everything in the group and below, ascending. Empty if it is gone."""
@@ -90,12 +94,30 @@ class Cgroups:
         return done
 
     def make_child(self, group: str, name: str) -> None:
-        """A group below one that exists, in every hierarchy."""
-        for folder in self.folders(group):
-            child = folder / name
-            child.mkdir()
-            if (child / "cpuset.cpus").exists() and not self.unified:
-                _inherit_cpuset(child)
+        """A group below one that exists, in every hierarchy. Idempotent. Raises: FileNotFoundError."""
+        # The first hierarchy comes last: where a group is there, as `is_populated` sees it, it is everywhere.
+        for folder in reversed([mount / group.lstrip("/") for mount in self._mounts]):
+            if folder.is_dir():
+                child = folder / name
+                child.mkdir(exist_ok=True)
+                if (child / "cpuset.cpus").exists() and not self.unified:
+                    _inherit_cpuset(child)
+        self.is_populated(f"{group}/{name}")
+
+    def is_populated(self, group: str) -> bool:
+        """Whether a process is in it, or (version 2) below it; quick. Raises: FileNotFoundError: there is no group."""
+        folder = self._mounts[0] / group.lstrip("/")
+        if self.unified:
+            return "populated 1" in (folder / "cgroup.events").read_text()
+        return (folder / "cgroup.procs").read_text() != ""
+
+    def remove_idle_children(self, group: str) -> bool:
+        """Remove the groups directly below; whoever wants one makes it anew. False: one is in use."""
+        children = [child for folder in self.folders(group) for child in folder.iterdir() if child.is_dir()]
+        for child in children:
+            with contextlib.suppress(OSError):
+                child.rmdir()
+        return not any(child.exists() for child in children)
 
     def freeze(self, group: str, *, frozen: bool) -> None:
         """Ask for it; under version 1 the kernel may take a while. Raises: OSError."""

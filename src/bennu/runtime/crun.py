@@ -3,6 +3,9 @@
 crun is preferred; runc knows the same verbs and takes its place where crun is missing.
 """
 
+import fcntl
+import functools
+import os
 import shutil
 from pathlib import Path
 from typing import Final
@@ -12,6 +15,7 @@ from bennu.process import Done, run
 from bennu.runtime.failures import NotAlive, last_line
 
 CALL_TIMEOUT_S: Final = 60
+MFD_EXEC: Final = 0x10  # Linux 6.3; older kernels let everything in memory be run, and refuse the flag
 _GONE: Final = (
     "does not exist",
     "no such process",
@@ -30,6 +34,32 @@ def find_runtime(preferred: str) -> str:
     raise BennuError("no OCI runtime is installed: neither crun nor runc was found")
 
 
+@functools.cache
+def sealed_copy(program: str) -> str:
+    """A path that runs the same program from a copy in memory which nobody can change, as long as this process lives.
+
+    A container must not get at crun's own file. So unless crun finds itself in such a copy it makes one each time and
+    begins anew from there, which is a quarter of all that a probe costs. `program` itself where the host does not run
+    what is in memory.
+    """
+    content = Path(program).read_bytes()
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        copy = os.memfd_create("crun", flags | MFD_EXEC)
+    except OSError:
+        copy = os.memfd_create("crun", flags)
+    with open(copy, "wb", closefd=False) as file:
+        file.write(content)
+    fcntl.fcntl(
+        copy, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    )
+    path = f"/proc/{os.getpid()}/fd/{copy}"
+    if os.access(path, os.X_OK):
+        return path
+    os.close(copy)
+    return program
+
+
 class OciRuntime:
     """`root` holds the runtime's own state, so that two engines on a host do not meet."""
 
@@ -40,9 +70,17 @@ class OciRuntime:
 
     @property
     def command(self) -> list[str]:
-        """The program with its global options."""
-        options = ["--cgroup-manager=cgroupfs"] if self.is_crun else []
-        return [self.program, f"--root={self.root}", *options]
+        """The program with its global options; for calls that this daemon makes itself."""
+        return [sealed_copy(self.program) if self.is_crun else self.program, *self.options]
+
+    @property
+    def command_for_others(self) -> list[str]:
+        """The same for a process that may outlive this daemon."""
+        return [self.program, *self.options]
+
+    @property
+    def options(self) -> list[str]:
+        return [f"--root={self.root}", *(["--cgroup-manager=cgroupfs"] if self.is_crun else [])]
 
     async def start(self, container_id: str) -> None:
         """Let a created container run. Raises: NotAlive, BennuError."""

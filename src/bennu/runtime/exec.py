@@ -13,7 +13,7 @@ import signal
 import struct
 import termios
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,10 +27,7 @@ PIECE_BYTES: Final = 32768
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecRequest:
-    """What to run. Empty `user` and `cwd` mean the container's; `env` changes the container's variables.
-
-    `contained` puts it into a control group of its own, so that `kill` ends it with everything it ever started.
-    """
+    """What to run. Empty `user` and `cwd` mean the container's; `env` changes the container's variables."""
 
     args: Sequence[str]
     env: Sequence[str] = ()
@@ -41,7 +38,6 @@ class ExecRequest:
     output: bool = True  # else /dev/null
     privileged: bool = False
     console_size: tuple[int, int] = (0, 0)  # height, width
-    contained: bool = False
 
 
 def plan_process(
@@ -84,17 +80,15 @@ class ExecProcess:
         pid: int,
         outputs: Mapping[int, int],
         stdin: int,
-        kill_tree: Callable[[int], Awaitable[None]],
-        forget: Callable[[], None],
+        signal_it: Callable[[int], None],
     ) -> None:
         """`outputs`: our descriptors → stream number (1, 2); a terminal is 1. `stdin`: ours, -1 for none.
 
-        `kill_tree(signum)` signals everything it started; `forget()` is called once when it has ended.
+        `signal_it(signum)` signals it unless it has ended.
         """
         self.pid = pid
         self._outputs = dict(outputs)
-        self._kill_tree = kill_tree
-        self._forget: Callable[[], None] | None = forget
+        self._signal_it = signal_it
         self._terminal = stdin if stdin in outputs else -1
         self._writer = DescriptorWriter(stdin, PIECE_BYTES, owned=stdin not in outputs) if stdin >= 0 else None
         self._loop = asyncio.get_running_loop()
@@ -193,9 +187,9 @@ class ExecProcess:
         code = await asyncio.shield(self._exit)
         return code if code >= 0 else 128 - code
 
-    async def kill(self, signum: int = signal.SIGKILL) -> None:
-        """Signal it and, if it is contained, everything it started. No error if it has ended."""
-        await self._kill_tree(signum)
+    def kill(self, signum: int = signal.SIGKILL) -> None:
+        """Signal it. No error if it has ended."""
+        self._signal_it(signum)
 
     def _ended(self) -> None:
         """It is gone: take what it left in the pipes. What it left running does not keep its streams open."""
@@ -207,6 +201,3 @@ class ExecProcess:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        if self._forget is not None:
-            self._forget()
-            self._forget = None

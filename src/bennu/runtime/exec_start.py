@@ -18,10 +18,10 @@ from typing import Any, Final
 import msgspec
 
 from bennu.errors import BennuError
+from bennu.runtime.descriptors import Descriptors
 from bennu.runtime.exec import ExecRequest
+from bennu.runtime.exec_report import read_errors, read_new_pid
 from bennu.runtime.failures import exec_failure
-from bennu.runtime.paths import read_pid
-from bennu.runtime.waiting import wait_readable
 
 START_TIMEOUT_S: Final = 30
 
@@ -43,22 +43,21 @@ async def start_exec(
     request: ExecRequest,
     *,
     folder: Path,
-    group: str = "",
+    pid_in_file: bool,
 ) -> Started:
-    """Start it with `command`, the runtime and its global options; `group` names a control group below the container's.
+    """Start it with `command`, the runtime and its global options.
 
-    `folder` takes the terminal's socket while it starts. A failure or a cancellation leaves no process.
+    `folder` takes the terminal's socket while it starts; `pid_in_file`: the runtime needs a real pid file, for it
+    renames it into place (runc). A failure or a cancellation leaves no process.
     Raises: RuntimeFailure in runc's words.
     """
-    with _Descriptors() as theirs, _Descriptors() as mine, contextlib.ExitStack() as stack:
+    with Descriptors() as theirs, Descriptors() as mine, contextlib.ExitStack() as stack:
         log = mine.add_pipe(theirs)
         pid_pipe = mine.add_pipe(theirs)
         config = theirs.add(_memory_file(msgspec.json.encode(process)))
         log_write, pid_write = theirs.all[:2]
-        # runc renames its pid file into place, so it needs a real one.
-        pid_file = None if Path(command[0]).name == "crun" else folder / f"exec-{secrets.token_hex(4)}.pid"
+        pid_file = folder / f"exec-{secrets.token_hex(4)}.pid" if pid_in_file else None
         options = [f"--pid-file={pid_file or f'/proc/self/fd/{pid_write}'}", f"--process=/proc/self/fd/{config}"]
-        options += [f"--cgroup={group}"] if group else []
         inherited = [log_write, pid_write, config]
         streams = _Streams()
         if request.tty:
@@ -85,7 +84,7 @@ async def start_exec(
         try:
             theirs.close()
             async with asyncio.timeout(START_TIMEOUT_S):
-                pid = await _read_pid(pid_pipe, pid_file)
+                pid = await read_new_pid(pid_pipe, pid_file)
                 await _wait_executed(pid, child, log, request, process)
             if streams.listener is not None:
                 streams.stdin = mine.add(_receive_terminal(streams.listener))
@@ -99,23 +98,6 @@ async def start_exec(
         return Started(child, pid, streams.outputs, streams.stdin)
 
 
-async def _read_pid(pipe: int, file: Path | None) -> int:
-    """The pid the runtime reports through the pipe, or in the file. 0: it ended without, and closed the pipe."""
-    if file is None:
-        await wait_readable(pipe)
-        return int(os.read(pipe, 32) or b"0")
-    try:
-        while True:
-            if pid := read_pid(file):
-                return pid
-            with contextlib.suppress(BlockingIOError):
-                if not os.read(pipe, 1):
-                    return read_pid(file)
-            await asyncio.sleep(0.002)
-    finally:
-        file.unlink(missing_ok=True)
-
-
 async def _wait_executed(
     pid: int, child: asyncio.subprocess.Process, log: int, request: ExecRequest, process: Mapping[str, Any]
 ) -> None:
@@ -123,7 +105,7 @@ async def _wait_executed(
     if pid and await _executes(pid, child.pid):
         return
     await child.wait()
-    said = _read_errors(log)
+    said = read_errors(log)
     if said or not pid:
         raise exec_failure(said, request.args, process["cwd"])
 
@@ -139,60 +121,7 @@ async def _executes(pid: int, runtime_pid: int) -> bool:
         await asyncio.sleep(0.0005)
 
 
-def _read_errors(log: int) -> str:
-    """What the runtime logged as errors; warnings do not count."""
-    try:
-        lines = os.read(log, 1 << 16).splitlines()
-    except BlockingIOError:
-        return ""
-    errors = []
-    for line in lines:
-        with contextlib.suppress(msgspec.DecodeError):
-            entry = msgspec.json.decode(line, type=_LogEntry)
-            if entry.level == "error":
-                errors.append(entry.msg)
-    return "\n".join(errors)
-
-
-class _LogEntry(msgspec.Struct):
-    level: str = ""
-    msg: str = ""
-
-
-# --- descriptors --------------------------------------------------------------------------------------------------
-
-
-class _Descriptors:
-    """Descriptors that are closed in the end, except those given away."""
-
-    def __init__(self) -> None:
-        self.all: list[int] = []
-
-    def __enter__(self) -> "_Descriptors":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def add(self, descriptor: int) -> int:
-        self.all.append(descriptor)
-        return descriptor
-
-    def add_pipe(self, writers: "_Descriptors", *, readers_are_theirs: bool = False) -> int:
-        """A pipe with our end here, not blocking, and the other end in `writers`."""
-        read, write = os.pipe()
-        mine, other = (write, read) if readers_are_theirs else (read, write)
-        os.set_blocking(mine, False)
-        writers.add(other)
-        return self.add(mine)
-
-    def give_away(self, *descriptors: int) -> None:
-        self.all = [one for one in self.all if one not in descriptors]
-
-    def close(self) -> None:
-        for descriptor in self.all:
-            os.close(descriptor)
-        self.all = []
+# --- its streams --------------------------------------------------------------------------------------------------
 
 
 class _Streams:
@@ -204,7 +133,7 @@ class _Streams:
         self.stdin = -1
         self.listener: socket.socket | None = None
 
-    def open_pipes(self, mine: _Descriptors, theirs: _Descriptors, request: ExecRequest) -> None:
+    def open_pipes(self, mine: Descriptors, theirs: Descriptors, request: ExecRequest) -> None:
         if request.stdin:
             self.stdin = mine.add_pipe(theirs, readers_are_theirs=True)
             self.theirs[0] = theirs.all[-1]

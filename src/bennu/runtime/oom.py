@@ -1,10 +1,11 @@
-"""Hearing of a control group's memory trouble as it happens.
+"""Hearing of a control group's memory trouble as it happens, and who shall be the first to go.
 
 Version 1 tells through an eventfd that is registered in the group; version 2 changes `memory.events`, which inotify
 watches. Both also wake up when the group is removed.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 from collections.abc import AsyncIterator
@@ -83,3 +84,11 @@ def _register_eventfd(folder: Path) -> list[int]:
         os.close(control)
         raise
     return [events, control]
+
+
+def set_oom_score(pid: int, score: int) -> None:
+    """A further process would else have the daemon's own score. No error if it has ended."""
+    with contextlib.suppress(OSError):
+        path = Path(f"/proc/{pid}/oom_score_adj")
+        if int(path.read_text()) != score:
+            path.write_text(str(score))

@@ -39,6 +39,7 @@ from bennu.runtime.watching import Watching
 
 CONMON_GROUP: Final = "/bennu/conmon"
 FREEZE_LIMIT_MS: Final = 1000
+FREE_LIMIT_MS: Final = 1000
 SETTLE_LIMIT_S: Final = 10
 
 
@@ -115,7 +116,7 @@ class Runtime(Watching, Streams):
             pid_file=place.pid_file,
             conmon_pid_file=place.conmon_pid_file,
             exit_dir=self._exits,
-            runtime=self._oci.command,
+            runtime=self._oci.command_for_others,
             log_path=request.log_path,
             tty=tty,
             stdin=place.stdin if keeper else None,
@@ -213,11 +214,20 @@ class Runtime(Watching, Streams):
             await asyncio.to_thread(self.cgroups.lift, facts.cgroup, lifted_limits(before, changed))
         except OSError as error:
             raise BennuError(f"cannot lift a limit of container {container_id}: {error}") from error
+        if not self.cgroups.unified and {"cpus", "mems"} & changed.get("cpu", {}).keys():
+            await self._free_cpus(facts.cgroup)
         if changed:
             await self._oci.update(container_id, msgspec.json.encode(changed))
         changed["devices"] = before.get("devices", [])
         spec["linux"]["resources"] = changed
         place.config.write_bytes(msgspec.json.encode(spec))
+
+    async def _free_cpus(self, group: str) -> None:
+        """Version 1 takes no CPU from a group that one below has; a probe may be under way in there."""
+        for _ in range(FREE_LIMIT_MS // 10):
+            if self.cgroups.remove_idle_children(group):
+                return
+            await asyncio.sleep(0.01)
 
     async def delete(self, container_id: str) -> None:
         """Kill what is left of it and forget it: processes, control group, bundle, exit file. Idempotent.

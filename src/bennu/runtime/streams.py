@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import os
-import secrets
-import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,8 +13,10 @@ from bennu.runtime.attach import AttachStream, connect_attach
 from bennu.runtime.exec import ExecProcess, ExecRequest, plan_process
 from bennu.runtime.exec_start import start_exec
 from bennu.runtime.failures import NotAlive, RuntimeFailure
+from bennu.runtime.oom import set_oom_score
 from bennu.runtime.paths import Bundle, read_pid
 from bennu.runtime.places import Places, is_in_group
+from bennu.runtime.repeated import RepeatedExec
 from bennu.runtime.stdin import drop_keeper, open_stdin
 from bennu.runtime.users import User, resolve_user
 from bennu.runtime.waiting import DescriptorWriter, finish
@@ -82,36 +83,54 @@ class Streams(Places):
         spec = msgspec.json.decode(place.config.read_bytes())
         user = await asyncio.to_thread(self._exec_user, place, process.user) if process.user else None
         planned = plan_process(spec, process, user, sorted(self.host.capabilities))
-        group = f"{facts.cgroup}/exec-{secrets.token_hex(4)}" if process.contained else ""
-        if group:
-            try:
-                await asyncio.to_thread(self.cgroups.make_child, *group.rsplit("/", 1))
-            except FileNotFoundError:
-                raise NotAlive(f"container {container_id} is not running") from None
 
         async def start() -> ExecProcess:
             started = await start_exec(
-                self._oci.command, container_id, planned, process, folder=place.root, group=group.rpartition("/")[2]
+                self._oci.command,
+                container_id,
+                planned,
+                process,
+                folder=place.root,
+                pid_in_file=not self._oci.is_crun,
             )
-            _set_oom_score(started.pid, spec["process"].get("oomScoreAdj", 0))
-            tree = _Tree(self, facts.cgroup, group, started.pid)
-            return ExecProcess(started.process, started.pid, started.outputs, started.stdin, tree.kill, tree.forget)
+            set_oom_score(started.pid, spec["process"].get("oomScoreAdj", 0))
+
+            def signal_it(signum: int) -> None:
+                if is_in_group(started.pid, facts.cgroup):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(started.pid, signum)
+
+            return ExecProcess(started.process, started.pid, started.outputs, started.stdin, signal_it)
 
         starting = asyncio.ensure_future(start())
         try:
             return await asyncio.shield(starting)
         except BaseException:
             await finish(starting)
-            await asyncio.shield(self._undo_exec(starting, group))
+            if not starting.cancelled() and starting.exception() is None:
+                starting.result().kill()
+                starting.result().discard()
             raise
 
-    async def _undo_exec(self, starting: "asyncio.Future[ExecProcess]", group: str) -> None:
-        if not starting.cancelled() and starting.exception() is None:
-            await starting.result().kill()
-            starting.result().discard()
-        if group:
-            await self.kill_all(group)
-            self.cgroups.remove(group)
+    def repeat(self, container_id: str, args: Sequence[str], *, name: str) -> RepeatedExec:
+        """A command to be run again and again in this run of it, all it starts in a control group called `name`.
+
+        Blocks for a moment. Raises: NotAlive.
+        """
+        place, facts = self._facts(container_id)
+        spec = msgspec.json.decode(place.config.read_bytes())
+        return RepeatedExec(
+            command=self._oci.command,
+            container_id=container_id,
+            process=plan_process(spec, ExecRequest(args=args), None, ()),
+            oom_score=spec["process"].get("oomScoreAdj", 0),
+            file=place.root / f"{name}.json",
+            pid_file=None if self._oci.is_crun else place.root / f"{name}.pid",
+            container_group=facts.cgroup,
+            name=name,
+            cgroups=self.cgroups,
+            kill_all=self.kill_all,
+        ).prepare()
 
     async def check_exec_user(self, container_id: str, user: str) -> None:
         """Whether a further process can run as this user. Raises: InvalidParameter in dockerd's words; NotAlive."""
@@ -123,38 +142,3 @@ class Streams(Places):
 
     def _exec_user(self, place: Bundle, user: str) -> User:
         return resolve_user(Path(f"/proc/{read_pid(place.pid_file)}/root"), user)
-
-
-class _Tree:
-    """One further process with what it started, if it has a control group of its own."""
-
-    def __init__(self, places: Places, container_group: str, group: str, pid: int) -> None:
-        self._places = places
-        self._container_group = container_group
-        self._group = group
-        self._pid = pid
-
-    async def kill(self, signum: int) -> None:
-        cgroups = self._places.cgroups
-        if is_in_group(self._pid, self._container_group):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signum)
-        if not self._group:
-            return
-        if signum == signal.SIGKILL:
-            await self._places.kill_all(self._group)
-            cgroups.remove(self._group)
-        else:
-            cgroups.kill(self._group, signum)
-
-    def forget(self) -> None:
-        """It has ended. Its group goes, unless something was left running in it: then with the container's."""
-        if self._group:
-            self._places.cgroups.remove(self._group)
-
-
-def _set_oom_score(pid: int, score: int) -> None:
-    with contextlib.suppress(OSError):
-        path = Path(f"/proc/{pid}/oom_score_adj")
-        if int(path.read_text()) != score:
-            path.write_text(str(score))

@@ -9,22 +9,18 @@ from hypothesis import strategies as st
 from bennu.errors import InvalidParameter
 from bennu.lifecycle.health import (
     Check,
-    CommandProbe,
     HealthState,
     HealthStatus,
-    HttpProbe,
     OnUnhealthy,
-    TcpProbe,
-    command_probe,
     cut_output,
     go_duration,
     judge,
     next_wait_ns,
     on_unhealthy,
     plan_check,
-    probe_from_labels,
     timeout_text,
 )
+from bennu.lifecycle.probe import CommandProbe, TcpProbe, command_probe
 
 SECOND = 10**9
 STARTING, HEALTHY, UNHEALTHY = HealthStatus
@@ -93,6 +89,7 @@ def test_the_whole_table_agrees_with_dockers_sentences(
     expected = HEALTHY if not failed else UNHEALTHY if counts and expected_streak >= retries else status
     assert judged.state == HealthState(expected, expected_streak)
     assert judged.changed == (expected is not status)
+    assert judged.failed == (counts and expected_streak == retries)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=40), st.integers(1, 5), st.integers(0, 20))
@@ -115,6 +112,19 @@ def test_a_history_of_probes(results: list[tuple[bool, int]], retries: int, peri
         state = judged.state
     assert STARTING not in seen[1:]
     assert all(first is not second for first, second in pairwise(seen))
+
+
+@pytest.mark.parametrize(
+    ("status", "streak"), [pytest.param(HEALTHY, 0, id="healthy"), pytest.param(UNHEALTHY, 0, id="was paused")]
+)
+def test_something_is_done_once_in_a_row_of_failures_also_after_a_pause(status: HealthStatus, streak: int) -> None:
+    """A pause makes a healthy container count as unhealthy: there is no event later, but it must be acted upon."""
+    state, failed = HealthState(status, streak), []
+    for _ in range(7):
+        judged = judge(state, CHECK, exit_code=1, started_after_ns=AFTER)
+        state = judged.state
+        failed.append(judged.failed)
+    assert failed == [False, False, True, False, False, False, False]
 
 
 # --- when -----------------------------------------------------------------------------------------------------------
@@ -168,80 +178,13 @@ def test_forms_of_the_test(test: list[str] | None, shell: list[str] | None, args
     assert (plan_check(test, shell=shell) is None) == (args is None)
 
 
-@pytest.mark.parametrize(
-    ("url", "probe"),
-    [
-        ("http://:8080/health", HttpProbe("127.0.0.1", 8080, "/health")),
-        (":8080", HttpProbe("127.0.0.1", 8080, "/")),
-        ("http://localhost", HttpProbe("localhost", 80, "/")),
-        ("http://[::1]:81/a?b=c", HttpProbe("::1", 81, "/a?b=c")),
-        ("http://10.0.0.1?x", HttpProbe("10.0.0.1", 80, "/?x")),
-    ],
-)
-def test_http_probes_by_label(url: str, probe: HttpProbe) -> None:
-    assert probe_from_labels("bennu.health", {"bennu.health.http": url}) == probe
-
-
-def test_an_http_probe_with_everything() -> None:
-    labels = {
-        "bennu.ready.http": ":80/x",
-        "bennu.ready.http.method": "head",
-        "bennu.ready.http.status": "200-204, 418",
-        "bennu.ready.http.header.Host": "example",
-        "bennu.ready.http.header.X-Probe": "yes: it is",
-    }
-    headers = (("Host", "example"), ("X-Probe", "yes: it is"))
-    expected = HttpProbe("127.0.0.1", 80, "/x", "HEAD", headers, ((200, 204), (418, 418)))
-    assert probe_from_labels("bennu.ready", labels) == expected
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        {"http": "https://:8080/"},
-        {"http": "http://user@host/"},
-        {"http": "http://:0/"},
-        {"http": "http://:99999/"},
-        {"http": "http://:" + "9" * 5000},
-        {"http": "http://[::1/"},
-        {"http": "http://h/a b"},
-        {"http": "http://h/\r\nX: y"},
-        {"http": ":80", "http.method": "GET /"},
-        {"http": ":80", "http.status": "ok"},
-        {"http": ":80", "http.status": "9" * 5000},
-        {"http": ":80", "http.header.X": "a\r\nEvil: b"},
-        {"http": ":80", "http.header.X:": "a"},
-        {"tcp": "database"},
-        {"tcp": ":"},
-        {"tcp": ":70000"},
-    ],
-)
-def test_labels_that_cannot_be_read_are_refused_and_named(labels: dict[str, str]) -> None:
-    with pytest.raises(InvalidParameter, match=r"label bennu\.health\."):
-        probe_from_labels("bennu.health", {f"bennu.health.{name}": text for name, text in labels.items()})
-
-
-@given(st.text(), st.sampled_from(["http", "tcp", "http.status", "http.method"]))
-def test_no_label_does_anything_but_parse_or_be_refused(text: str, name: str) -> None:
-    try:
-        probe_from_labels("bennu.health", {"bennu.health.http": ":80", f"bennu.health.{name}": text})
-        on_unhealthy({"bennu.on-unhealthy": text})
-    except InvalidParameter:
-        return
-
-
-def test_tcp_and_command_probes_by_label() -> None:
-    assert probe_from_labels("bennu.health", {"bennu.health.tcp": ":5432"}) == TcpProbe("127.0.0.1", 5432)
-    assert probe_from_labels("bennu.health", {"bennu.health.tcp": "[::1]:1"}) == TcpProbe("::1", 1)
-    assert probe_from_labels("bennu.ready", {"bennu.ready.cmd": "test -e x"}) == CommandProbe(
-        ("/bin/sh", "-c", "test -e x")
-    )
-    assert probe_from_labels("bennu.health", {"bennu.health.cmd": "x", "bennu.ready.tcp": ":1"}) is None
-
-
 def test_labels_take_the_place_of_the_command() -> None:
     check = plan_check(["CMD", "curl"], retries=2, labels={"bennu.health.tcp": ":1"})
     assert check is not None and check.probe == TcpProbe("127.0.0.1", 1) and check.retries == 2
+
+
+def test_none_switches_off_what_labels_ask_for_too() -> None:
+    assert plan_check(["NONE"], labels={"bennu.health.tcp": ":1"}) is None
 
 
 def test_what_is_done_about_an_unhealthy_one_is_asked_for_by_label() -> None:

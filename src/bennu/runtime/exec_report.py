@@ -1,0 +1,48 @@
+"""What `crun exec` reports as it starts a process: its pid through one pipe of ours, its errors through another."""
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+
+import msgspec
+
+from bennu.runtime.paths import read_pid
+from bennu.runtime.waiting import wait_readable
+
+
+async def read_new_pid(pipe: int, file: Path | None) -> int:
+    """The pid the runtime reports through the pipe, or in the file. 0: it ended without, and closed the pipe."""
+    if file is None:
+        await wait_readable(pipe)
+        return int(os.read(pipe, 32) or b"0")
+    try:
+        while True:
+            if pid := read_pid(file):
+                return pid
+            with contextlib.suppress(BlockingIOError):
+                if not os.read(pipe, 1):
+                    return read_pid(file)
+            await asyncio.sleep(0.002)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def read_errors(log: int) -> str:
+    """What the runtime logged as errors; warnings do not count."""
+    try:
+        lines = os.read(log, 1 << 16).splitlines()
+    except BlockingIOError:
+        return ""
+    errors = []
+    for line in lines:
+        with contextlib.suppress(msgspec.DecodeError):
+            entry = msgspec.json.decode(line, type=_LogEntry)
+            if entry.level == "error":
+                errors.append(entry.msg)
+    return "\n".join(errors)
+
+
+class _LogEntry(msgspec.Struct):
+    level: str = ""
+    msg: str = ""

@@ -1,0 +1,137 @@
+"""A command run again and again in a container, each time to its end, with all it starts in one control group."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bennu.model import ContainerConfig, HostConfig
+from bennu.runtime import NotAlive, Ran, RepeatedExec, RuntimeFailure
+from bennu.runtime.crun import sealed_copy
+from support.containers import Workshop, needs_containers, open_workshop, wait_until
+
+pytestmark = needs_containers
+STUBBORN = "trap '' TERM HUP; setsid sh -c \"trap '' TERM; sleep 61 & sleep 62\" & (sleep 63 &); echo up; sleep 64"
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Workshop]:
+    async with open_workshop(tmp_path) as workshop:
+        yield workshop
+
+
+def sh(shop: Workshop, container_id: str, script: str) -> RepeatedExec:
+    return shop.runtime.repeat(container_id, ["sh", "-c", script], name="probe")
+
+
+async def run(command: RepeatedExec, timeout_s: float = 10) -> Ran:
+    return await command.run(timeout_s, keep_bytes=4096)
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_code_and_output_of_every_run(shop: Workshop) -> None:
+    container_id, _ = await shop.start("sleep", "60")
+    command = sh(shop, container_id, "echo out; echo err >&2; echo x >> /n; exit $(wc -l < /n)")
+    assert [await run(command) for _ in range(3)] == [Ran(code, b"out\nerr\n") for code in (1, 2, 3)]
+
+
+async def test_a_signal_is_128_and_its_number(shop: Workshop) -> None:
+    container_id, _ = await shop.start("sleep", "60")
+    assert (await run(sh(shop, container_id, "kill -USR1 $$"))).exit_code == 128 + signal.SIGUSR1
+
+
+async def test_user_folder_and_environment_are_the_containers(shop: Workshop) -> None:
+    config = ContainerConfig(env=["COLOUR=red"], working_dir="/tmp", user="ada")
+    container_id, _ = await shop.start("sleep", "60", config=config, host=HostConfig(oom_score_adj=77))
+    ran = await run(sh(shop, container_id, "id -u; pwd; echo $COLOUR; read x; cat /proc/self/oom_score_adj"))
+    assert ran.output == b"1000\n/tmp\nred\n77\n"
+
+
+async def test_much_output_is_cut_and_holds_nothing_up(shop: Workshop) -> None:
+    container_id, _ = await shop.start("sleep", "60")
+    ran = await run(sh(shop, container_id, "seq 1 200000"))
+    assert ran.exit_code == 0
+    assert len(ran.output) == 4097 and ran.output.startswith(b"1\n2\n3\n")
+
+
+async def test_what_cannot_be_started_is_told_in_runcs_words(shop: Workshop) -> None:
+    container_id, _ = await shop.start("sleep", "60")
+    command = shop.runtime.repeat(container_id, ["nosuch"], name="probe")
+    for _ in range(2):
+        with pytest.raises(RuntimeFailure, match="executable file not found in") as failure:
+            await run(command)
+        assert failure.value.exit_code == 127
+
+
+async def test_past_its_time_it_is_killed_with_all_it_started(shop: Workshop) -> None:
+    container_id, _ = await shop.start("sleep", "600")
+    began = time.monotonic()
+    assert await run(sh(shop, container_id, STUBBORN), 0.4) == Ran(None, b"up\n")
+    assert time.monotonic() - began < 5
+    assert len(shop.runtime.pids(container_id)) == 1
+
+
+async def test_what_it_left_in_the_background_is_gone_when_it_has_ended(shop: Workshop) -> None:
+    container_id, _ = await shop.start("sleep", "600")
+    assert await run(sh(shop, container_id, "setsid sleep 61 & yes & echo done")) is not None
+    assert len(shop.runtime.pids(container_id)) == 1
+
+
+async def test_a_cancellation_at_any_moment_leaves_nothing(shop: Workshop) -> None:
+    container_id, _ = await shop.start("sleep", "600")
+    command = sh(shop, container_id, STUBBORN)
+    await run(command, 0.05)
+    before = descriptors()
+    for delay_ms in (0, 1, 2, 3, 4, 6, 8, 10, 15, 20, 40):
+        task = asyncio.ensure_future(run(command))
+        await asyncio.sleep(delay_ms / 1000)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(shop.runtime.pids(container_id)) == 1
+        assert descriptors() == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)  # every child was reaped; there is no other in this test
+
+
+async def test_a_run_that_a_killed_daemon_left_ends_before_the_next(shop: Workshop) -> None:
+    container_id, _ = await shop.start("sleep", "600")
+    command = sh(shop, container_id, "sleep 61")
+    first = asyncio.ensure_future(run(command))
+    await wait_until(lambda: len(shop.runtime.pids(container_id)) == 2)
+    [left] = set(shop.runtime.pids(container_id)) - {min(shop.runtime.pids(container_id))}
+    second = asyncio.ensure_future(run(sh(shop, container_id, "echo next")))  # as of another daemon
+    assert await second == Ran(0, b"next\n")
+    assert not Path(f"/proc/{left}").exists()
+    assert (await first).exit_code == 137
+
+
+async def test_there_is_none_in_a_dead_container(shop: Workshop) -> None:
+    container_id, created = await shop.start("sleep", "600")
+    command = sh(shop, container_id, "true")
+    await shop.runtime.kill(container_id, signal.SIGKILL)
+    await shop.runtime.wait_conmon(created.conmon_pid)
+    with pytest.raises((NotAlive, RuntimeFailure)):
+        await run(command)
+
+
+async def test_the_cpus_of_a_container_can_still_be_taken_away(shop: Workshop) -> None:
+    container_id, _ = await shop.start("sleep", "600")
+    command = sh(shop, container_id, "grep Cpus_allowed_list /proc/self/status")
+    await run(command)
+    await shop.runtime.update(container_id, HostConfig(cpuset_cpus="0"))
+    assert (await run(command)).output.split() == [b"Cpus_allowed_list:", b"0"]
+
+
+def test_crun_is_run_from_a_copy_nobody_can_change(shop: Workshop) -> None:
+    copy = sealed_copy("/usr/bin/crun")
+    assert Path(copy).read_bytes() == Path("/usr/bin/crun").read_bytes()
+    with pytest.raises(PermissionError), Path(copy).open("r+b") as file:
+        file.write(b"x")
