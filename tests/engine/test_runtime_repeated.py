@@ -12,6 +12,7 @@ import pytest
 from bennu.model import ContainerConfig, HostConfig
 from bennu.runtime import NotAlive, Ran, RepeatedExec, RuntimeFailure
 from bennu.runtime.crun import sealed_copy
+from bennu.runtime.waiting import is_alive, words_of
 from support.containers import Workshop, needs_containers, open_workshop, wait_until
 
 pytestmark = needs_containers
@@ -103,13 +104,11 @@ async def test_a_cancellation_at_any_moment_leaves_nothing(shop: Workshop) -> No
 
 async def test_a_run_that_a_killed_daemon_left_ends_before_the_next(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "600")
-    command = sh(shop, container_id, "sleep 61")
-    first = asyncio.ensure_future(run(command))
-    await wait_until(lambda: len(shop.runtime.pids(container_id)) == 2)
-    [left] = set(shop.runtime.pids(container_id)) - {min(shop.runtime.pids(container_id))}
+    first = asyncio.ensure_future(run(sh(shop, container_id, "exec sleep 61")))
+    left = await wait_until(lambda: [pid for pid in shop.runtime.pids(container_id) if "61" in words_of(pid)])
     second = asyncio.ensure_future(run(sh(shop, container_id, "echo next")))  # as of another daemon
     assert await second == Ran(0, b"next\n")
-    assert not Path(f"/proc/{left}").exists()
+    assert not is_alive(left[0])
     assert (await first).exit_code == 137
 
 
