@@ -1,6 +1,10 @@
 """Every parameter of updates and rollbacks through the docker command, and what `bennu rollout` adds to them."""
 
+import contextlib
 import json
+import os
+import pty
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -280,7 +284,7 @@ def test_a_canary_watches_each_step_and_then_lets_the_rest_follow(make: Any) -> 
     web.wait_state("completed")
     assert len(web.running("2")) == 4
     told = web.bennu("rollout", "status").out
-    assert "canary step 1 passed: 1 tasks of the new version were watched" in told
+    assert "canary step 1 passed: 1 task of the new version ran for" in told
 
 
 def test_a_canary_is_promoted_by_a_person(make: Any) -> None:
@@ -373,6 +377,25 @@ def test_watching_tells_each_change_and_ends_with_the_rollout(make: Any) -> None
     assert done.returncode == 0, done.stderr
     assert "revision 2: completed: update completed" in done.stdout
     assert "revision 2, running" in done.stdout
+
+
+def test_watching_on_a_terminal_ends_with_the_whole_bar(make: Any) -> None:
+    web = make("--replicas=2", "--env=V=1")
+    web.update("--env-add=V=2", "--update-delay=500ms")
+    words = [str(BENNU), "rollout", "watch", web.name]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(BENNU, words, {**web.daemon.environment, "TERM": "xterm", "COLUMNS": "100", "LINES": "24"})
+    seen = b""
+    with os.fdopen(terminal, "rb", 0) as screen, contextlib.suppress(OSError):  # EIO: it has ended
+        while more := screen.read(65536):
+            seen += more
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    assert "revision 1 → 2" in shown
+    assert "1 of 2 slots serve revision 2" in shown
+    assert "■" * 40 + "  2 of 2 slots serve revision 2" in shown
 
 
 def seconds(moment: str) -> float:

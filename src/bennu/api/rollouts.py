@@ -60,7 +60,10 @@ class RolloutRoutes:
 
 
 def rollout_json(row: ServiceRow, sights: list[Sight], waits: list[Waiting]) -> Json:
-    """`Revision` is the one in force; `Waits` say what is next and when (`Left` in ns, null: at a change)."""
+    """`Revision` is the one in force; `Waits` say what is next and when (`Left` in ns, null: at a change).
+
+    `DrainLeft` of a task is in ns; null: it is not being drained.
+    """
     service = row.service
     status, rollout, strategy = service.update_status, service.rollout, service.spec.strategy
     return {
@@ -101,6 +104,7 @@ def sight_json(sight: Sight) -> Json:
         "Health": sight.health,
         "InBalancer": sight.in_balancer,
         "Connections": sight.connections,
+        "DrainLeft": sight.drain_left_ns,
         "Why": sight.row.why_desired or sight.row.why_made,
     }
 

@@ -23,14 +23,6 @@ async def is_listening(pid: int, ports: Collection[int]) -> bool | None:
     return set(ports) <= open_ports
 
 
-async def count_open(pid: int, ports: Collection[int]) -> int | None:
-    """How many connections to these ports are open; None when it cannot be seen."""
-    sockets = await asyncio.to_thread(read_sockets, pid)
-    if sockets is None:
-        return None
-    return sum(1 for port, state, local in sockets if state in OPEN and port in ports and not local)
-
-
 @dataclass(frozen=True, slots=True)
 class Sockets:
     """What a task has to do with others: open connections to ports it serves, and whether it waits for datagrams."""

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from bennu.cluster.cluster import Cluster
-from bennu.cluster.connections import count_open
+from bennu.cluster.connections import look_at_sockets
 from bennu.cluster.errors import precondition
 from bennu.cluster.records import ServiceRow, TaskRow
 from bennu.engine.container import Container
 from bennu.errors import BennuError, InvalidParameter
 from bennu.orchestration.model import Service
 from bennu.orchestration.revisions import accept_rollback_to
-from bennu.orchestration.states import PublishMode, TaskState
+from bennu.orchestration.states import TaskState
 from bennu.orchestration.verbs import abort_rollout, pause_rollout, promote_rollout, resume_rollout
 
 VERBS: Final[Mapping[str, Callable[..., Service]]] = {
@@ -30,13 +30,15 @@ VERBS: Final[Mapping[str, Callable[..., Service]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What can be seen of one task now. `connections` None: nobody can count them."""
+    """What can be seen of one task now. `connections` None: nobody can count them; `drain_left_ns` None: it is not
+    being drained."""
 
     row: TaskRow
     revision: int | None
     health: str
     in_balancer: bool
     connections: int | None
+    drain_left_ns: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +108,23 @@ class Rollouts:
         return found
 
     async def _look_at(self, service: ServiceRow, row: TaskRow) -> Sight:
-        container = self._container(row)
+        container, traffic = self._container(row), self._cluster.traffic
         record = container.record if container and not row.task.has_ended else None
         connections: int | None = None
         ports = row.task.endpoint.ports if row.task.endpoint else ()
-        targets = [port.target for port in ports if port.protocol == "tcp" and port.mode is PublishMode.INGRESS]
-        if record is not None and record.running and targets:
-            connections = await count_open(record.pid, targets)
+        targets = [port.target for port in ports if port.protocol == "tcp"]
+        in_balancer, drain_left_ns = traffic.serves(row.id), traffic.drain_left_ns(row.id)
+        if record is not None and record.running and (targets or in_balancer or drain_left_ns is not None):
+            seen = await look_at_sockets(record.pid, targets)
+            connections = seen.connections if seen else None
         revisions = [one.number for one in service.service.revisions if one.spec_version == row.task.spec_version]
         return Sight(
             row=row,
             revision=revisions[-1] if revisions else None,
             health=record.health.status if record is not None and record.health else "",
-            in_balancer=self._cluster.traffic.serves(row.id),
+            in_balancer=in_balancer,
             connections=connections,
+            drain_left_ns=drain_left_ns,
         )
 
     def _container(self, row: TaskRow) -> Container | None:

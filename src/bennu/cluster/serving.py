@@ -84,6 +84,14 @@ class Serving:
     def is_parting(self) -> bool:
         return self.partings > 0
 
+    @property
+    def drain_left_ns(self) -> int | None:
+        """How much longer its connections may last; None when it is not being drained."""
+        if not self.is_parting or self._left_at_ns is None:
+            return None
+        end_ns = self._left_at_ns + self._label_ns(DRAIN_LABEL, DEFAULT_DRAIN_DEADLINE_NS)
+        return max(0, end_ns - time.monotonic_ns())
+
     def may_take_turn(self, service: ServiceRow | None) -> bool:
         """Whether it is to have new connections, if it is ready for them."""
         if self._controller.is_to_end or self.is_parting:

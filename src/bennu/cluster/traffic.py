@@ -152,8 +152,9 @@ class Traffic:
         """It has ended."""
         self._servings.pop(container.id, None)
 
-    def is_draining(self, task_id: str) -> bool:
-        return any(one.task_id == task_id and one.is_parting for one in self._servings.values())
+    def drain_left_ns(self, task_id: str) -> int | None:
+        """How much longer its connections may last; None when it is not being drained."""
+        return next((one.drain_left_ns for one in self._servings.values() if one.task_id == task_id), None)
 
     @asynccontextmanager
     async def parting(self, container: Supervisor) -> AsyncIterator[None]:

@@ -76,7 +76,7 @@ def judge_cohorts(evidence: Evidence, *, confidence: float, slower_by: float) ->
             oom = f" ({canary.oom_kills} for lack of memory)" if what == "died" and canary.oom_kills else ""
             return Verdict(
                 Ruling.BAD,
-                f"the new version {what} {bad} times{oom}, the old one {beside} times; "
+                f"the new version {what} {_count(bad, 'time')}{oom}, the old one {_count(beside, 'time')}; "
                 f"if both were equally good, the chance of that would be {chance:.2%}",
             )
     if _is_slower(canary, stable, slower_by):
@@ -87,9 +87,14 @@ def judge_cohorts(evidence: Evidence, *, confidence: float, slower_by: float) ->
         )
     return Verdict(
         Ruling.GOOD,
-        f"{canary.tasks} tasks of the new version were watched for {canary.watched_ns / NS_PER_SECOND:g} task-seconds: "
-        f"{canary.deaths} deaths against {stable.deaths} of the old one in {stable.watched_ns / NS_PER_SECOND:g}",
+        f"{_count(canary.tasks, 'task')} of the new version ran for {canary.watched_ns / NS_PER_SECOND:.0f} s in all "
+        f"with {_count(canary.deaths, 'death')}, those of the old one {stable.watched_ns / NS_PER_SECOND:.0f} s "
+        f"with {stable.deaths}",
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def binomial_tail(at_least: int, trials: int, share: float) -> float:

@@ -35,7 +35,7 @@ def test_a_canary_goes_step_by_step_and_then_the_rest_follows() -> None:
     stage.advance(5)
     assert new_ones(stage) == 2
     assert stage.service.rollout is not None
-    assert "1 tasks of the new version were watched" in stage.service.rollout.verdict
+    assert "1 task of the new version ran for" in stage.service.rollout.verdict
     stage.advance(60)
     assert (new_ones(stage), stage.state()) == (4, U.COMPLETED)
 
