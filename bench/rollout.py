@@ -1,14 +1,12 @@
 """Updates of services: requests lost on the way, what the published port costs, and how long many tasks take."""
 
 import json
-import re
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from bench.engines import Engine
+from bench.ingress import weigh_port
 from bench.rows import Row
 from support import images
 from support.cli import Cli
@@ -17,7 +15,6 @@ from support.waiting import wait_for
 
 RATE = 1000
 TASKS = 10
-WRK_S = 5
 QUICK = ("-d", "--no-resolve-image", "--update-monitor=100ms")
 
 
@@ -64,36 +61,6 @@ def update_under_load(cli: Cli, version: str, *, keep_alive: bool) -> Result:
         await_update(cli)
         time.sleep(2)
     return load.result
-
-
-def weigh_port(engine: Engine) -> list[Row]:
-    """wrk through the published port of a service of one task, and straight to the same task."""
-    if shutil.which("wrk") is None:
-        print("no wrk: the cost of the published port is not measured")
-        return []
-    print("… the published port of a service", flush=True)
-    with serving(engine.cli, 1, 8100):
-        container = engine.cli("ps", "-q", "--filter=label=com.docker.swarm.service.name=bench").line
-        found = json.loads(engine.cli("inspect", container).out)[0]["NetworkSettings"]["Networks"]
-        address = next(iter(found.values()))["IPAddress"]
-        rows = []
-        for words, headers in (("kept", ()), ("new", ("-H", "Connection: close"))):
-            through, bare = [], []
-            for _ in range(3):  # in turn, so that a busy second of the machine hits both
-                through.append(wrk("127.0.0.1:8100", headers))
-                bare.append(wrk(f"{address}:8000", headers))
-            part = sorted(through)[1] / sorted(bare)[1]
-            rows.append(Row(f"through a service's port, {words} connections", "/s", {engine.name: sorted(through)[1]}))
-            rows.append(Row("… as a part of the bare address's", "", {engine.name: part}, "0.95"))
-    return rows
-
-
-def wrk(address: str, headers: Sequence[str]) -> float:
-    argv = ["wrk", "-t1", "-c32", f"-d{WRK_S}s", *headers, f"http://{address}/"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    found = re.search(r"Requests/sec:\s+([0-9.]+)", done.stdout)
-    assert found, done.stdout
-    return float(found[1])
 
 
 def time_update(engines: Sequence[Engine], rounds: int) -> Row:
