@@ -15,6 +15,7 @@ from docker.errors import APIError, NotFound
 from support import images
 from support.cli import Cli
 from support.daemon import Daemon
+from support.waiting import wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ def fetch(url: str) -> str:
             time.sleep(0.1)
 
 
-HTTPD = ("sh", "-c", "mkdir /w && hostname > /w/index.html && exec httpd -f -p 80 -h /w")
+HTTPD = ("sh", "-c", "mkdir -p /w && hostname > /w/index.html && exec httpd -f -p 80 -h /w")
 
 
 def test_the_predefined_networks_are_listed(docker: Cli) -> None:
@@ -255,6 +256,45 @@ def test_legacy_links_are_names_in_the_hosts_file(docker: Cli, busybox: str) -> 
     assert "Cannot link to a non running container: /db AS /web/database" in said.err
     said = docker("run", "--rm", "--link", "nosuch", busybox, "true", ok=False)
     assert "could not get container for nosuch: No such container: nosuch" in said.err
+
+
+def test_legacy_links_are_told_in_the_environment_and_follow_the_other_container(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    daemon = make_daemon()
+    docker, busybox = daemon.docker, images.import_base(daemon.docker, "busybox")
+    docker("run", "-d", "--name", "db", "--expose", "5432", "--expose", "99/udp", "-e", "USER=me", busybox, *HTTPD)
+    docker("run", "-d", "--name", "web", "--link", "db:data-base", busybox, "sleep", "600")
+
+    def address() -> str:
+        return docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "db").line
+
+    said = docker("exec", "web", "cat", "/proc/1/environ").out.split("\0")
+    first = address()
+    for expected in (
+        f"DATA_BASE_PORT=udp://{first}:99",
+        f"DATA_BASE_PORT_5432_TCP=tcp://{first}:5432",
+        f"DATA_BASE_PORT_5432_TCP_ADDR={first}",
+        "DATA_BASE_PORT_5432_TCP_PORT=5432",
+        "DATA_BASE_PORT_5432_TCP_PROTO=tcp",
+        "DATA_BASE_NAME=/web/data-base",
+        "DATA_BASE_ENV_USER=me",
+    ):
+        assert expected in said
+
+    def hosts_name(where: str) -> bool:
+        return any(line.startswith(f"{where}\tdata-base ") for line in docker("exec", "web", "cat", "/etc/hosts").lines)
+
+    assert hosts_name(first)
+    docker("stop", "-t", "0", "db")
+    docker("run", "-d", "--name", "other", busybox, "sleep", "600")  # may have the address now
+    docker("start", "db")
+    wait_for(lambda: hosts_name(address()), what="the hosts file to follow")
+    daemon.kill()
+    daemon.start()
+    docker("restart", "-t", "0", "db")
+    wait_for(lambda: hosts_name(address()), what="the hosts file to follow after the daemon's death")
+    assert docker("exec", "web", "wget", "-qO-", "http://data-base/").line
 
 
 def test_a_link_on_a_network_of_ones_own_is_a_name_in_the_dns(docker: Cli, busybox: str) -> None:

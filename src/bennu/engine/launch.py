@@ -18,6 +18,7 @@ import msgspec
 
 from bennu.engine.attach import Attachment
 from bennu.engine.events import Event
+from bennu.engine.links import check_links_run, link_variables
 from bennu.engine.record import Record
 from bennu.engine.sandbox import make_files, namespaces_of, network_event, open_sandbox
 from bennu.engine.services import Services
@@ -91,6 +92,7 @@ def _make_spec(services: Services, record: Record, rootfs: Path) -> dict[str, An
     """The container's OCI configuration. Blocks. Raises: BennuError."""
     config, host = record.config, record.host_config
     spaces = namespaces_of(services, record)
+    check_links_run(services, record)
     files = make_files(services, record)
     _make_bind_sources(host.binds or (), record)
     _furnish(rootfs, config.working_dir)
@@ -110,6 +112,7 @@ def _make_spec(services: Services, record: Record, rootfs: Path) -> dict[str, An
             ipc_ns=spaces.ipc,
             uts_ns=spaces.uts,
             shm_path=spaces.shm,
+            extra_env=link_variables(services, record),
             hostname=config.hostname,
             hostname_path=str(files["hostname"]),
             hosts_path=str(files["hosts"]),

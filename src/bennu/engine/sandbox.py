@@ -1,11 +1,14 @@
 """What a container's network mode means: its own sandbox, another's, or the host's; and the files that go with it."""
 
+import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bennu.engine.events import Event, event
+from bennu.engine.links import link_names, note_links
 from bennu.engine.record import Record
 from bennu.engine.services import Resolving, Services
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
@@ -154,34 +157,19 @@ def make_files(services: Services, record: Record) -> Mapping[str, Path]:
     return {name: folder / name for name in FILES}
 
 
-def check_links(services: Services, host: HostConfig) -> None:
-    """Whether the containers to link to exist. Raises: InvalidParameter."""
-    for target, _ in _legacy_links(host):
-        try:
-            services.index.find(target)
-        except NotFound as error:
-            raise InvalidParameter(f"could not get container for {target}: {error}") from None
+def tell_linkers(services: Services, record: Record) -> None:
+    """The container has started: those linked to it get its address into their hosts files, in the background."""
+    for linker in services.linkers.pop(record.id, ()):
+        services.tasks.create_task(_renew_hosts(services, linker), name=f"renew the links of {linker[:12]}")
 
 
-def _legacy_links(host: HostConfig) -> list[tuple[str, str]]:
-    """On the default bridge; elsewhere a link is a name in the embedded DNS and part of the endpoint."""
-    if host.network_mode not in ("", "default", "bridge"):
-        return []
-    return [parse_link(text) for text in host.links or ()]
-
-
-def _links(services: Services, record: Record) -> dict[str, list[str]]:
-    """Legacy links on the default bridge: address → the names it has here. Raises: BennuError."""
-    found: dict[str, list[str]] = {}
-    for target, alias in _legacy_links(record.host_config):
-        other = services.index.find(target).record
-        endpoints = other.sandbox.endpoints if other.sandbox and other.running else []
-        address = next((endpoint.ip_address for endpoint in endpoints if endpoint.network_name == "bridge"), "")
-        if not address:
-            raise BennuError(f"Cannot link to a non running container: /{other.name} AS /{record.name}/{alias}")
-        names = found.setdefault(address, [])
-        names += [name for name in (alias, other.config.hostname, other.name) if name not in names]
-    return found
+async def _renew_hosts(services: Services, container_id: str) -> None:
+    with contextlib.suppress(NotFound):  # removed meanwhile
+        container = services.index.find(container_id)
+        async with container.lock:
+            if container.record.running:
+                await asyncio.to_thread(make_files, services, container.record)
+                note_links(services, container.record)
 
 
 def _hosts(services: Services, record: Record) -> str:
@@ -199,7 +187,7 @@ def _hosts(services: Services, record: Record) -> str:
         record.config.domainname,
         addresses=addresses,
         extra_hosts=host.extra_hosts or (),
-        links=_links(services, record),
+        links=link_names(services, record),
         host_gateway=gateway,
     )
 

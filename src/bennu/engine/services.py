@@ -71,6 +71,9 @@ class Services:
     default_stop_timeout_s: int = 10
     resolving: Resolving = field(default_factory=Resolving)
     tally: Counter[str] = field(default_factory=Counter)  # what metrics count since this daemon started
+    linkers: dict[str, set[str]] = field(
+        default_factory=dict
+    )  # container → those that run and have a legacy link to it
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
     probe_places: ProbePlaces = field(init=False)
     index: "Index" = field(init=False)  # set by the engine as it is made

@@ -22,8 +22,10 @@ from bennu.engine.decisions import crash_history, decide_after, tell_decision
 from bennu.engine.events import Event, event
 from bennu.engine.health import Monitor, not_monitored, starting
 from bennu.engine.launch import farewell, launch, release, start_failure_code
+from bennu.engine.links import note_links
 from bennu.engine.readiness import Readiness
 from bennu.engine.record import Errand, Record
+from bennu.engine.sandbox import tell_linkers
 from bennu.engine.services import Services
 from bennu.engine.waits import WaitResult, Waits
 from bennu.errors import BennuError, Conflict, NotFound, Unavailable
@@ -120,6 +122,8 @@ class Supervisor(ABC):
             # Not on disk, so it never happened.
             await asyncio.shield(release(self.services, changed))
             raise
+        note_links(self.services, self.record)
+        tell_linkers(self.services, self.record)
         self.exited.clear()
         self.watch_run()
 
@@ -190,6 +194,7 @@ class Supervisor(ABC):
             # What the former daemon saw last is old: health begins anew, its log is kept.
             self.record = msgspec.structs.replace(self.record, health=starting(self.record))
             self.watch_run()
+            note_links(self.services, self.record)
         self.services.tasks.create_task(self._supervise(), name=f"supervise {self.id[:12]}")
 
     async def lost_at_reboot(self) -> None:

@@ -1,0 +1,96 @@
+"""Legacy links (`--link` on the default bridge): other containers' names in the hosts file, facts in the environment.
+
+A link is to a container, not to its address: when the other one starts anew, the hosts files that name it are written
+again. On user-defined networks a link is a name in the embedded DNS and none of this applies.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from bennu.engine.record import Record
+from bennu.engine.services import Services
+from bennu.errors import BennuError, InvalidParameter, NotFound
+from bennu.model import HostConfig
+from bennu.network import parse_link
+from bennu.network.ports import parse_exposed
+
+IMAGE_VARIABLES: Final = frozenset({"HOME", "PATH"})  # of the linked container: about it alone
+
+
+def legacy_links(host: HostConfig) -> list[tuple[str, str]]:
+    """(container, alias) of each link on the default bridge."""
+    if host.network_mode not in ("", "default", "bridge"):
+        return []
+    return [parse_link(text) for text in host.links or ()]
+
+
+def check_links(services: Services, host: HostConfig) -> None:
+    """Whether the containers to link to exist. Raises: InvalidParameter."""
+    for target, _ in legacy_links(host):
+        try:
+            services.index.find(target)
+        except NotFound as error:
+            raise InvalidParameter(f"could not get container for {target}: {error}") from None
+
+
+def check_links_run(services: Services, record: Record) -> None:
+    """Whether the containers it is linked to run on the default bridge. Raises: BennuError."""
+    for other, alias in _linked(services, record):
+        if not address_of(other):
+            raise BennuError(f"Cannot link to a non running container: /{other.name} AS /{record.name}/{alias}")
+
+
+def link_names(services: Services, record: Record) -> dict[str, list[str]]:
+    """Address → the names it has for this container, of those linked containers that run."""
+    found: dict[str, list[str]] = {}
+    for other, alias in _linked(services, record):
+        if address := address_of(other):
+            names = found.setdefault(address, [])
+            names += [name for name in (alias, other.config.hostname, other.name) if name not in names]
+    return found
+
+
+def link_variables(services: Services, record: Record) -> list[str]:
+    """What the container's first process is told of all its links, as `NAME=value`."""
+    return [
+        variable
+        for other, alias in _linked(services, record)
+        for variable in variables_of(
+            alias, record.name, address_of(other), other.config.exposed_ports or (), other.config.env or ()
+        )
+    ]
+
+
+def variables_of(alias: str, owner: str, address: str, exposed: Iterable[str], environment: Sequence[str]) -> list[str]:
+    """The variables of one link, pure: where the other's ports are, what it is called, what its environment says."""
+    prefix = alias.upper().replace("-", "_")
+    ports = sorted({port for spec in exposed for port in parse_exposed(spec)})  # of one number: tcp before udp
+    found = [f"{prefix}_PORT={proto}://{address}:{number}" for number, proto in ports[:1]]
+    for number, proto in ports:
+        one = f"{prefix}_PORT_{number}_{proto.upper()}"
+        found += [f"{one}={proto}://{address}:{number}", f"{one}_ADDR={address}"]
+        found += [f"{one}_PORT={number}", f"{one}_PROTO={proto}"]
+    found.append(f"{prefix}_NAME=/{owner}/{alias}")
+    pairs = [entry.partition("=") for entry in environment if "=" in entry]
+    return found + [f"{prefix}_ENV_{name}={value}" for name, _, value in pairs if name not in IMAGE_VARIABLES]
+
+
+def address_of(record: Record) -> str:
+    """On the default bridge; "" when it does not run there."""
+    endpoints = record.sandbox.endpoints if record.sandbox and record.running else []
+    return next((endpoint.ip_address for endpoint in endpoints if endpoint.network_name == "bridge"), "")
+
+
+def note_links(services: Services, record: Record) -> None:
+    """The container runs: from now on its hosts file follows those it is linked to (`sandbox.tell_linkers`)."""
+    for other, _ in _linked(services, record):
+        services.linkers.setdefault(other.id, set()).add(record.id)
+
+
+def _linked(services: Services, record: Record) -> Iterator[tuple[Record, str]]:
+    """The containers it is linked to, with their aliases; those that are gone are passed over."""
+    for target, alias in legacy_links(record.host_config):
+        try:
+            yield services.index.find(target).record, alias
+        except (NotFound, InvalidParameter):
+            continue
