@@ -45,7 +45,7 @@ class Load:
     """The generator's process; `result` is there after the block."""
 
     def __init__(
-        self, host: str, port: int, *, workers: int = 16, rate: float = 1200, keep_alive: bool = False, path: str = "/"
+        self, host: str, port: int, *, workers: int = 16, rate: float = 1500, keep_alive: bool = False, path: str = "/"
     ) -> None:
         self._options = {"host": host, "port": port, "workers": workers, "rate": rate, "path": path}
         self._options["keep_alive"] = keep_alive
