@@ -27,6 +27,7 @@ SOURCE: Final = Path(bennu.__file__).parents[2]  # examples live in the source t
 PROGRAMS: Final = Path(sys.executable).parent
 START_TIMEOUT_S: Final = 20.0
 COMMAND_TIMEOUT_S: Final = 300.0
+ENDINGS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 BOLD, DIM, GREEN, RED, RESET = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
 
@@ -103,10 +104,7 @@ class Stage:
     def follow(self, *words: str, seconds: float) -> None:
         """Type a command that does not end, watch it for a while."""
         self.show(words)
-        # A shell's background jobs ignore SIGINT, and so would what they start.
-        former = signal.signal(signal.SIGINT, signal.default_int_handler)
         watched = subprocess.Popen([self.path, *words], env=self.environment, stdin=subprocess.DEVNULL)
-        signal.signal(signal.SIGINT, former)
         time.sleep(seconds)
         if watched.poll() is not None:
             self.surprise("ended by itself", words)
@@ -138,6 +136,7 @@ class PrivateDaemon:
             ["unshare", "--mount", "--net", "sh", "-c", "ip link set lo up && echo ready && exec sleep infinity"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            start_new_session=True,  # a terminal's Ctrl-C is for the demo, which ends the rest in order
         )
         assert self._keeper.stdout
         self._keeper.stdout.readline()
@@ -155,8 +154,11 @@ class PrivateDaemon:
         """Raises: Failure with its log when it does not answer."""
         words = [str(PROGRAMS / "bennud"), "--data-root", str(self._folder / "data"), "--exec-root", str(self.run)]
         with (self._folder / "log").open("ab") as log:
-            argv = self.inside(*words, "-H", self.host)
-            self._daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+            # A command that was interrupted may still become a container while the rest is cleaned up.
+            argv = self.inside(*words, "-H", self.host, "--shutdown-containers")
+            self._daemon = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
+            )
         wait_for_answer(self.host, self._daemon, self._folder / "log")
 
     def kill(self) -> None:
@@ -166,7 +168,11 @@ class PrivateDaemon:
             self._daemon.wait()
 
     def end(self) -> None:
-        """Leave nothing. Idempotent."""
+        """Leave nothing, in whatever state the play was left. Idempotent."""
+        with contextlib.suppress(Failure):
+            if self._daemon is None or self._daemon.poll() is not None:
+                self.start()  # containers outlive a daemon, and it takes one to remove them
+            remove_everything(Client(self.host))
         if self._daemon is not None:
             self._daemon.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -179,15 +185,27 @@ class PrivateDaemon:
 
 @contextlib.contextmanager
 def private_daemon(folder: Path) -> Iterator[PrivateDaemon]:
-    """A daemon that lives as long as the block. Raises: Failure with its log when it does not start."""
-    daemon = PrivateDaemon(folder)
+    """A daemon that lives as long as the block. Raises: Failure with its log when it does not start.
+
+    SIGTERM, SIGINT and a closed terminal end the block, and are not heard while it is cleaned up.
+    """
+    former = {number: signal.signal(number, _leave) for number in ENDINGS}
     try:
-        daemon.start()
-        yield daemon
-        with contextlib.suppress(Failure):
-            remove_containers(Client(daemon.host))
+        daemon = PrivateDaemon(folder)
+        try:
+            daemon.start()
+            yield daemon
+        finally:
+            for number in ENDINGS:
+                signal.signal(number, signal.SIG_IGN)
+            daemon.end()
     finally:
-        daemon.end()
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def wait_for_answer(host: str, daemon: subprocess.Popen[bytes], log: Path) -> None:
@@ -203,7 +221,10 @@ def wait_for_answer(host: str, daemon: subprocess.Popen[bytes], log: Path) -> No
             return
 
 
-def remove_containers(client: Client) -> None:
+def remove_everything(client: Client) -> None:
+    """The swarm first: it would replace its tasks' containers."""
+    if client.json("GET", "/info")["Swarm"]["LocalNodeState"] != "inactive":
+        client.do("POST", "/swarm/leave", query={"force": True})
     for container in client.json("GET", "/containers/json", query={"all": True}):
         client.do("DELETE", f"/containers/{container['Id']}", query={"force": True, "v": True})
 

@@ -18,14 +18,11 @@ from bennu.cli.output import align, say
     most=1,
 )
 def why(client: Client, words: list[str], *, all: bool, json: bool) -> None:
-    try:
-        deaths = client.json("GET", f"/bennu/v1/containers/{segment(words[0])}/deaths")
-    except ApiFailure:
-        story = find_story(client, words[0])
-        if story is None:
-            raise
+    # What there is goes before what there was: a service may bear the name of a container that was removed.
+    if not is_container(client, words[0]) and (story := find_story(client, words[0])) is not None:
         print_json(story) if json else tell(story)
         return
+    deaths = client.json("GET", f"/bennu/v1/containers/{segment(words[0])}/deaths")
     if json:
         print_json(deaths if all else deaths[:1])
         return
@@ -35,6 +32,14 @@ def why(client: Client, words: list[str], *, all: bool, json: bool) -> None:
         say(align([HEADERS, *(row(death) for death in deaths)]))
     else:
         say("\n".join(full_story(deaths[0])))
+
+
+def is_container(client: Client, name: str) -> bool:
+    try:
+        client.json("GET", f"/containers/{segment(name)}/json")
+    except ApiFailure:
+        return False
+    return True
 
 
 HEADERS = ("LIFE", "ENDED", "LIVED", "CAUSE", "EXIT", "ASKED BY", "THEN")
