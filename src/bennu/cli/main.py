@@ -106,8 +106,10 @@ GROUPS: Final[dict[str, tuple[str, Table]]] = {
     "node": (
         "Manage Swarm nodes",
         {
+            "demote": ("commands.node:demote", "Demote one or more nodes from manager in the swarm"),
             "inspect": ("commands.inspect:node_inspect", "Display detailed information on one or more nodes"),
             "ls": ("commands.node:ls", "List nodes in the swarm"),
+            "promote": ("commands.node:promote", "Promote one or more nodes to manager in the swarm"),
             "ps": ("commands.node:ps", "List tasks running on one or more nodes, defaults to current node"),
             "rm": ("commands.node:rm", "Remove one or more nodes from the swarm"),
             "update": ("commands.node:update", "Update a node"),
@@ -116,9 +118,13 @@ GROUPS: Final[dict[str, tuple[str, Table]]] = {
     "swarm": (
         "Manage Swarm",
         {
+            "ca": ("commands.swarm:ca", "Display and rotate the root CA"),
             "init": ("commands.swarm:init", "Initialize a swarm"),
+            "join": ("commands.swarm:join", "Join a swarm as a node and/or manager"),
             "join-token": ("commands.swarm:join_token", "Manage join tokens"),
             "leave": ("commands.swarm:leave", "Leave the swarm"),
+            "unlock": ("commands.swarm:unlock", "Unlock swarm"),
+            "unlock-key": ("commands.swarm:unlock_key", "Manage the unlock key"),
             "update": ("commands.swarm:update", "Update the swarm"),
         },
     ),

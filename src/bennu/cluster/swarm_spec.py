@@ -5,6 +5,8 @@ from typing import Any, Final
 from bennu.errors import InvalidParameter, NotImplementedHere
 
 HOUR_NS: Final = 3600 * 10**9
+SHORTEST_HEARTBEAT_NS: Final = 10**8
+ZERO_COUNTS: Final = frozenset({"TaskHistoryRetentionLimit", "KeepOldSnapshots"})
 SPEC_DEFAULTS: Final[dict[str, Any]] = {
     "Name": "default",
     "Labels": {},
@@ -21,23 +23,43 @@ SPEC_DEFAULTS: Final[dict[str, Any]] = {
     "TaskDefaults": {},
     "EncryptionConfig": {"AutoLockManagers": False},
 }
+NUMBERS: Final = frozenset(
+    name
+    for part in SPEC_DEFAULTS.values()
+    if isinstance(part, dict)
+    for name, value in part.items()
+    if type(value) is int
+)
 
 
 def complete_swarm_spec(spec: dict[str, Any]) -> dict[str, Any]:
-    """With the defaults for what is absent. Raises: InvalidParameter, NotImplementedHere."""
-    full: dict[str, Any] = {}
-    for key, default in SPEC_DEFAULTS.items():
-        given = spec.get(key)
-        if isinstance(default, dict) and key != "Labels":
-            full[key] = default | {name: part for name, part in (given or {}).items() if part is not None}
-        else:
-            full[key] = given or default
-    full["Name"] = "default"
+    """With the defaults for what is absent or zero. Raises: InvalidParameter, NotImplementedHere."""
+    full = {
+        key: _section(key, spec.get(key), default) if isinstance(default, dict) else default
+        for key, default in SPEC_DEFAULTS.items()
+    }
     if full["EncryptionConfig"].get("AutoLockManagers"):
         raise NotImplementedHere("locking managers (autolock) is not implemented")
-    expiry = full["CAConfig"].get("NodeCertExpiry") or SPEC_DEFAULTS["CAConfig"]["NodeCertExpiry"]
-    full["CAConfig"]["NodeCertExpiry"] = expiry
-    full["Dispatcher"]["HeartbeatPeriod"] = full["Dispatcher"].get("HeartbeatPeriod") or 5_000_000_000
-    if expiry < HOUR_NS:
+    for name in ("ForceRotate", "SigningCACert", "SigningCAKey", "ExternalCAs"):
+        if full["CAConfig"].pop(name, None):
+            raise NotImplementedHere(f"CAConfig.{name} is not implemented: a swarm of one node has no certificates")
+    if full["TaskDefaults"].get("LogDriver"):
+        raise NotImplementedHere("TaskDefaults.LogDriver is not implemented")
+    if full["Dispatcher"]["HeartbeatPeriod"] < SHORTEST_HEARTBEAT_NS:
+        raise InvalidParameter("minimum heartbeat period is: 100ms")
+    if full["CAConfig"]["NodeCertExpiry"] < HOUR_NS:
         raise InvalidParameter("minimum certificate expiry time is: 1h0m0s")
     return full
+
+
+def _section(key: str, given: Any, default: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(given, dict | None):
+        raise InvalidParameter(f"{key} must be an object")
+    section = dict(default)
+    for name, value in (given or {}).items():
+        if name in NUMBERS and not (isinstance(value, int | None) and not isinstance(value, bool)):
+            raise InvalidParameter(f"{key}.{name} must be a whole number")
+        # A zero is what clients send who know nothing of a field; no history at all is a wish.
+        if value is not None and (value or name not in NUMBERS or name in ZERO_COUNTS):
+            section[name] = value
+    return section

@@ -88,3 +88,26 @@ def rm(client: Client, words: list[str], *, force: bool) -> None:
         return name
 
     for_each(words, remove)
+
+
+def _set_role(role: str, words: list[str], client: Client, already: str, done: str) -> None:
+    def one(name: str) -> str:
+        node = client.json("GET", f"/nodes/{segment(name)}")
+        if node["Spec"]["Role"] == role:
+            say(already.format(node["ID"]))
+            return ""
+        spec = node["Spec"] | {"Role": role}
+        client.do("POST", f"/nodes/{node['ID']}/update", query={"version": node["Version"]["Index"]}, json_body=spec)
+        return done.format(name)
+
+    for_each(words, one)
+
+
+@command("NODE [NODE...]", least=1)
+def promote(client: Client, words: list[str]) -> None:
+    _set_role("manager", words, client, "Node {} is already a manager.", "Node {} promoted to a manager in the swarm.")
+
+
+@command("NODE [NODE...]", least=1)
+def demote(client: Client, words: list[str]) -> None:
+    _set_role("worker", words, client, "Node {} is already a worker.", "Manager {} demoted in the swarm.")
