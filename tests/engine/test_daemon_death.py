@@ -4,12 +4,7 @@ A bennud that kills itself around its N-th write is driven through the lives of 
 same roots. What was acknowledged is written down here, and afterwards compared with what there is.
 """
 
-import http.client
-import json
 import random
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,13 +17,8 @@ import pytest
 
 from support import images, traces
 from support.daemon import Daemon
+from support.dying import SOUND, DaemonDied, ask_or_die, die_once
 from support.waiting import wait_for
-
-FAULTY = Path(__file__).parent.parent / "support" / "faulty_bennud.py"
-
-
-class DaemonDied(Exception):
-    """The connection broke: the request may or may not have been carried out."""
 
 
 @dataclass
@@ -55,12 +45,7 @@ class Driver:
     count: int = 0
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        try:
-            raw = None if body is None else json.dumps(body)
-            status, answer = self.daemon.request(method, path, raw, {"Content-Type": "application/json"})
-        except (OSError, http.client.HTTPException) as error:
-            raise DaemonDied from error
-        return status, json.loads(answer) if answer.strip() else None
+        return ask_or_die(self.daemon, method, path, body)
 
     def live(self, until_dead: Callable[[], bool]) -> None:
         """Do random things until the daemon dies."""
@@ -164,32 +149,12 @@ def roots(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
     yield daemon
 
 
-def die_once(daemon: Daemon, driver: Driver) -> None:
-    """One life of a bennud that kills itself around one of its next writes, or is killed from outside."""
-    moment = driver.draw.choice(["before", "after", "outside"])
-    if moment == "outside":
-        daemon.program = (Path(sys.executable).with_name("bennud"),)
-    else:
-        daemon.program = (sys.executable, FAULTY, str(driver.draw.randrange(2, 40)), moment, "")
-    try:
-        daemon.start()
-    except AssertionError:
-        assert daemon.process is not None
-        assert daemon.process.poll() == -signal.SIGKILL, daemon.log()  # it died while it took up the containers
-        return
-    if moment == "outside":
-        threading.Timer(driver.draw.uniform(0.01, 1.5), daemon.kill).start()
-    driver.live(lambda: not daemon.is_alive)
-    assert daemon.process is not None
-    assert daemon.process.wait(60) == -signal.SIGKILL, daemon.log()
-
-
 def die_often(daemon: Daemon, times: int, seed: int) -> None:
     print(f"seed {seed}")  # replay: give this seed to the test
     driver = Driver(daemon, random.Random(seed))
     for _ in range(times):
-        die_once(daemon, driver)
-    daemon.program = (Path(sys.executable).with_name("bennud"),)
+        die_once(daemon, driver.draw, driver.live)
+    daemon.program = SOUND
     daemon.start()
     time.sleep(1.5)  # the shorter lives end, back-offs pass
     driver.check()

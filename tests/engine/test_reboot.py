@@ -8,6 +8,7 @@ from pathlib import Path
 
 from support import images, traces
 from support.daemon import BENNUD, Daemon
+from support.swarm import SwarmNode, container_of
 from support.waiting import wait_for
 
 STATE = "{{.State.Status}} {{.State.ExitCode}}"
@@ -64,3 +65,34 @@ def test_containers_come_up_by_policy_after_a_reboot(make_daemon: Callable[..., 
     one, other = (bennu("exec", name, "readlink", "/proc/1/ns/net").line for name in ("always", "joins-first"))
     assert one == other
     assert bennu("port", "always").out.strip(), "published ports are back"
+
+
+def test_services_are_right_again_after_a_reboot(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    daemon = make_daemon()
+    images.import_base(daemon.bennu, "busybox")
+    node = SwarmNode(daemon)
+    node.docker("swarm", "init")
+    node.docker("secret", "create", "word", "-", stdin="open sesame")
+    node.create(
+        "web", "--replicas=2", "--restart-delay=1s", "--secret=word", "-p", "28180:80", "busybox", "sleep", "600"
+    )
+    node.create("once", "--restart-condition=none", "busybox", "sleep", "600")
+    before = {task["ID"] for task in node.wait_running("web", 2)}
+    node.wait_running("once", 1)
+
+    reboot(daemon, tmp_path / "boot_id")
+
+    def is_back() -> bool:
+        return len({task["ID"] for task in node.running("web")} - before) == 2
+
+    wait_for(is_back, timeout_s=30, what="both slots to have a new task", describe=daemon.log)
+    assert node.docker("node", "ls", "--format", "{{.Status}} {{.Availability}}").lines == ["Ready Active"]
+    for task in node.tasks("web"):
+        if task["ID"] in before:
+            assert task["Status"]["State"] == "failed"
+            assert task["Status"]["Err"] == "task: non-zero exit (unknown)"
+        else:
+            assert node.docker("exec", container_of(task), "cat", "/run/secrets/word").out == "open sesame"
+    assert node.wait_task("once", "failed")["DesiredState"] == "shutdown"
+    assert node.running("once") == []
+    assert "the host went down" in node.daemon.bennu("why", "web").out

@@ -41,6 +41,18 @@ def test_a_seed_is_a_history() -> None:
     assert first.steps == second.steps
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(5013, id="a node goes down in the look that stops an old task elsewhere"),
+        pytest.param(88755, id="a node is drained in the look that stops an old task elsewhere"),
+        pytest.param(86609, id="a successor is dropped unstarted, for its predecessor is heard again"),
+    ],
+)
+def test_histories_that_once_broke_a_law(seed: int) -> None:
+    run_seed(seed)
+
+
 def test_a_failing_seed_says_how_to_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: Scenario) -> World:
         raise LawBroken(3, "two of them")

@@ -24,8 +24,9 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from enum import Enum
 
+from bennu.orchestration.actions import SetDesired
 from bennu.orchestration.config import config_in_force
-from bennu.orchestration.model import Rollout, SlotKey, Task
+from bennu.orchestration.model import Rollout, SlotKey, Task, TaskId
 from bennu.orchestration.slots import Scene, Slot, SlotKind
 from bennu.orchestration.states import Origin, TaskState
 
@@ -52,6 +53,7 @@ class Seat:
     delay_ends_ns: int | None = None  # None: no delay, or not begun
     is_new: bool = False  # was not there when the rollout began
     is_touched: bool = False  # this look already does something here
+    leaving: Set[TaskId] = frozenset()  # tasks that this look already takes out of service
 
     @property
     def key(self) -> SlotKey:
@@ -59,7 +61,11 @@ class Seat:
 
     @property
     def old_serves(self) -> bool:
-        return any(is_serving(task) for task in self.others)
+        return any(map(self.serves, self.others))
+
+    def serves(self, task: Task) -> bool:
+        """Whether it does, and does so still when what this look has decided so far is carried out."""
+        return is_serving(task) and task.id not in self.leaving
 
     @property
     def is_down(self) -> bool:
@@ -68,7 +74,7 @@ class Seat:
             return False
         if self.phase is Phase.COMING:
             return True
-        return bool(self.others) and not self.old_serves and not (self.keep and is_serving(self.keep))
+        return bool(self.others) and not self.old_serves and not (self.keep and self.serves(self.keep))
 
     @property
     def is_prepared_beside(self) -> bool:
@@ -101,7 +107,12 @@ class Seat:
 def survey(scene: Scene, slots: Iterable[Slot], touched: Set[SlotKey] = frozenset()) -> list[Seat]:
     """The live and stopped slots as the updater sees them; `touched` are those this look already changes."""
     rollout = scene.service.rollout
-    return [_seat(scene, slot, rollout, slot.key in touched) for slot in slots]
+    leaving = {
+        action.task_id
+        for action in scene.draft.actions
+        if isinstance(action, SetDesired) and action.desired > TaskState.RUNNING
+    }
+    return [_seat(scene, slot, rollout, slot.key in touched, leaving) for slot in slots]
 
 
 def is_serving(task: Task) -> bool:
@@ -115,7 +126,7 @@ def done_at(task: Task) -> int | None:
     return task.status.applied_at_ns if task.has_ended else None
 
 
-def _seat(scene: Scene, slot: Slot, rollout: Rollout | None, is_touched: bool) -> Seat:
+def _seat(scene: Scene, slot: Slot, rollout: Rollout | None, is_touched: bool, leaving: Set[TaskId]) -> Seat:
     made = _made_by_run(scene, slot, rollout)
     done = done_at(made) if made is not None else None
     delay_ns = config_in_force(scene.service).delay_ns
@@ -127,7 +138,7 @@ def _seat(scene: Scene, slot: Slot, rollout: Rollout | None, is_touched: bool) -
     elif others:
         phase = Phase.IN_WORK
     else:
-        phase = Phase.SERVING if is_serving(keep) else Phase.COMING
+        phase = Phase.SERVING if is_serving(keep) and keep.id not in leaving else Phase.COMING
     return Seat(
         slot=slot,
         phase=phase,
@@ -139,6 +150,7 @@ def _seat(scene: Scene, slot: Slot, rollout: Rollout | None, is_touched: bool) -
         delay_ends_ns=done + delay_ns if done is not None and delay_ns else None,
         is_new=rollout is not None and slot.key not in rollout.slots,
         is_touched=is_touched,
+        leaving=leaving,
     )
 
 

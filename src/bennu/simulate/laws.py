@@ -43,7 +43,9 @@ class SlotBook:
     """What the checker knows of one slot: every task made in it, in order, and restarts since the last fresh one."""
 
     tasks: list[Task] = field(default_factory=list)
-    restarts: list[int] = field(default_factory=list)
+    restarts: dict[TaskId, int] = field(
+        default_factory=dict
+    )  # successors that started or may start: when each was made
     version: int = -1
 
 
@@ -89,7 +91,7 @@ class Laws:
         if task.origin is Origin.RESTART:
             self._on_restart(book, task, now_ns)
         elif not (task.origin is Origin.CREATE and task.restarts):
-            book.restarts = []
+            book.restarts = {}
         book.version = task.spec_version
         book.tasks.append(task)
         if task.desired is not TaskState.READY:
@@ -117,11 +119,11 @@ class Laws:
         drained = node is not None and node.availability is Availability.DRAIN
         self.delay_of[task.id] = 0 if drained else policy.delay_ns
         if task.spec_version != book.version:
-            book.restarts = []
-        book.restarts.append(now_ns)
+            book.restarts = {}
+        book.restarts[task.id] = now_ns
         if policy.max_attempts == 0 or dead.spec_version != task.spec_version:
             return
-        recent = [at for at in book.restarts if policy.window_ns == 0 or at > now_ns - policy.window_ns]
+        recent = [at for at in book.restarts.values() if policy.window_ns == 0 or at > now_ns - policy.window_ns]
         if len(recent) > policy.max_attempts:
             raise LawBroken(6, f"{len(recent)} restarts of {dead.service_id} slot {dead.slot}, {policy} allows fewer")
 
@@ -136,6 +138,9 @@ class Laws:
         service = self.world.services.get(old.service_id)
         if service is None or action.desired <= old.desired:
             return
+        if old.desired is TaskState.READY and action.desired > TaskState.COMPLETE and not old.has_ended:
+            # Its predecessor was found alive after all: a successor that never started was no attempt.
+            self.books[service.id, slot_key(old, service)].restarts.pop(old.id, None)
         if action.desired in (TaskState.RUNNING, TaskState.COMPLETE):
             delay_ns = self.delay_of.get(old.id, 0)
             if now_ns < old.created_at_ns + delay_ns:
