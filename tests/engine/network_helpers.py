@@ -144,21 +144,28 @@ class Host:
     @contextlib.contextmanager
     def neighbour(self) -> Iterator[str]:
         """A namespace that is another machine on a wire to this host, with a route to all private addresses."""
-        name = f"nb{os.getpid()}"
-        path = self.root / name
-        netns.run_in_own_thread(lambda: _make_pinned(path))
-        try:
-            subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", "wire"], check=True)
-            _ip_inside(path, "wire", self.neighbour_address)
-            subprocess.run(["ip", "addr", "add", f"{self.neighbour_gateway}/24", "dev", name], check=True)
-            subprocess.run(["ip", "link", "set", name, "up"], check=True)
-            inside(str(path), lambda: _route(self.neighbour_gateway))
-            netns.run_in_own_thread(lambda: _wait_operational(name))
-            inside(str(path), lambda: _wait_operational("wire"))
-            yield str(path)
-        finally:
-            subprocess.run(["ip", "link", "del", name], check=False)
-            netns.unpin(path)
+        with open_neighbour(self.root, self.neighbour_address, self.neighbour_gateway) as path:
+            yield path
+
+
+@contextlib.contextmanager
+def open_neighbour(folder: Path, address: str, gateway: str) -> Iterator[str]:
+    """As `Host.neighbour`: a namespace pinned in `folder`."""
+    name = f"nb{os.getpid()}"
+    path = folder / name
+    netns.run_in_own_thread(lambda: _make_pinned(path))
+    try:
+        subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", "wire"], check=True)
+        _ip_inside(path, "wire", address)
+        subprocess.run(["ip", "addr", "add", f"{gateway}/24", "dev", name], check=True)
+        subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        inside(str(path), lambda: _route(gateway))
+        netns.run_in_own_thread(lambda: _wait_operational(name))
+        inside(str(path), lambda: _wait_operational("wire"))
+        yield str(path)
+    finally:
+        subprocess.run(["ip", "link", "del", name], check=False)
+        netns.unpin(path)
 
 
 def _make_pinned(path: Path) -> None:

@@ -129,23 +129,23 @@ FORWARD = {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forwar
 @pytest.mark.parametrize(
     ("chains", "ufw", "word"),
     [
-        pytest.param([FORWARD], False, "nft insert rule ip filter FORWARD iifname b0", id="plain"),
+        pytest.param([FORWARD], False, "nft insert rule ip filter FORWARD iifname '{ b0 }' accept", id="plain"),
         pytest.param(
             [FORWARD, {"family": "ip", "table": "filter", "name": "DOCKER-USER"}],
             False,
-            "DOCKER-USER -i b0",
+            "for b in b0; do iptables -I DOCKER-USER -i $b -j ACCEPT",
             id="docker",
         ),
         pytest.param(
             [FORWARD, {"family": "ip", "table": "filter", "name": "ufw-before-forward"}],
             True,
-            "ufw route allow in on b0",
+            "for b in b0; do ufw route allow in on $b",
             id="ufw",
         ),
         pytest.param(
             [{"family": "inet", "table": "firewalld", "name": "filter_FORWARD", "hook": "forward", "policy": "accept"}],
             False,
-            "--add-interface=b0",
+            "for b in b0; do firewall-cmd --permanent --zone=trusted --add-interface=$b; done; firewall-cmd --reload",
             id="firewalld",
         ),
     ],
@@ -154,14 +154,14 @@ def test_who_drops_forwarded_packets_is_told_in_its_own_words(
     chains: list[dict[str, str]], ufw: bool, word: str
 ) -> None:
     items = nft_list(*chains)
-    (finding,) = firewall.judge_firewall(firewall.dropping_chains(items), firewall.tables(items), "b0", ufw=ufw)
+    (finding,) = firewall.judge_firewall(items, [firewall.Bridge("b0")], ufw=ufw)
     assert finding.verdict is Verdict.WARN
     assert word in finding.cure
 
 
 def test_an_accepting_or_foreign_hook_is_no_obstacle() -> None:
     items = nft_list({**FORWARD, "policy": "accept"}, {**FORWARD, "hook": "input"}, {**FORWARD, "family": "ip6"})
-    (finding,) = firewall.judge_firewall(firewall.dropping_chains(items), firewall.tables(items), "b0", ufw=True)
+    (finding,) = firewall.judge_firewall(items, [firewall.Bridge("b0")], ufw=True)
     assert finding.verdict is Verdict.OK
 
 

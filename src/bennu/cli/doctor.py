@@ -15,23 +15,24 @@ from bennu.cli.client import Client
 from bennu.cli.command import command, switch, text
 from bennu.cli.failure import ApiFailure, Failure
 from bennu.cli.output import say
-from bennu.host import DEFAULT_BRIDGE, Finding, Verdict, examine
+from bennu.host import DEFAULT_BRIDGE, Bridge, Finding, Verdict, examine
 
 MARKS: Final = {Verdict.OK: "ok", Verdict.WARN: "warn", Verdict.FAIL: "FAIL"}
 COLOURS: Final = {Verdict.OK: "\x1b[32m", Verdict.WARN: "\x1b[33m", Verdict.FAIL: "\x1b[1;31m"}
+BRIDGE_NAME: Final = "com.docker.network.bridge.name"
 RESET: Final = "\x1b[0m"
 
 
 @command(
     "",
     text("--data-root", "Folder in which the daemon keeps, or would keep, its state", default="/var/lib/bennu"),
-    text("--bridge", "Bridge of the default network", default=DEFAULT_BRIDGE),
+    text("--bridge", "Bridge to let through, where no daemon says which", default=DEFAULT_BRIDGE),
     switch("-q, --quiet", "Only what is not as it should be"),
     switch("--json", "Findings as JSON, one an object"),
     most=0,
 )
 def doctor(client: Client, words: list[str], *, data_root: str, bridge: str, quiet: bool, json: bool) -> int:
-    findings = asyncio.run(examine(Path(data_root), bridge=bridge))
+    findings = asyncio.run(examine(Path(data_root), bridges=read_bridges(client) or [Bridge(bridge)]))
     findings.append(look_at_daemon(client))
     shown = [finding for finding in findings if not quiet or finding.verdict is not Verdict.OK]
     if json:
@@ -40,6 +41,19 @@ def doctor(client: Client, words: list[str], *, data_root: str, bridge: str, qui
         print_findings(shown, colours=sys.stdout.isatty())
         say(summary(findings))
     return 1 if any(finding.verdict is Verdict.FAIL for finding in findings) else 0
+
+
+def read_bridges(client: Client) -> list[Bridge]:
+    """Of all networks the daemon has; none when it does not answer."""
+    try:
+        networks = client.json("GET", "/networks")
+    except Failure:
+        return []
+    return [
+        Bridge(one["Options"].get(BRIDGE_NAME) or f"br-{one['Id'][:12]}", one["EnableIPv6"])
+        for one in networks
+        if one["Driver"] in ("bridge", "overlay")
+    ]
 
 
 def look_at_daemon(client: Client) -> Finding:

@@ -6,6 +6,7 @@ starts: quick checks, and the one repair that is ours to make. Nothing here know
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,8 +14,9 @@ from typing import Final
 from bennu.errors import Unavailable
 from bennu.host import cgroups, firewall, kernel, rights, tools
 from bennu.host.finding import Finding, Verdict, ok, warn
+from bennu.host.firewall import Bridge
 
-__all__ = ["DEFAULT_BRIDGE", "Finding", "Prepared", "Verdict", "examine", "prepare"]
+__all__ = ["DEFAULT_BRIDGE", "Bridge", "Finding", "Prepared", "Verdict", "examine", "prepare"]
 
 DEFAULT_BRIDGE: Final = "bennu0"
 STATUS: Final = Path("/proc/self/status")
@@ -28,7 +30,7 @@ class Prepared:
     findings: list[Finding]
 
 
-async def examine(data_root: Path, *, bridge: str = DEFAULT_BRIDGE) -> list[Finding]:
+async def examine(data_root: Path, *, bridges: Sequence[Bridge] = (Bridge(DEFAULT_BRIDGE),)) -> list[Finding]:
     """Everything that can be known. What needs root is left out without it."""
     status = STATUS.read_text()
     findings = rights.check_rights(status, os.geteuid())
@@ -43,7 +45,7 @@ async def examine(data_root: Path, *, bridge: str = DEFAULT_BRIDGE) -> list[Find
         rights.check_disk(data_root),
         firewall.check_forwarding(),
     ]
-    return findings + (await firewall.check_firewall(bridge) if is_root else [])
+    return findings + (await firewall.check_firewall(bridges) if is_root else [])
 
 
 async def prepare(data_root: Path, oci_runtime: str, *, bridge: str = DEFAULT_BRIDGE) -> Prepared:
@@ -59,7 +61,7 @@ async def prepare(data_root: Path, oci_runtime: str, *, bridge: str = DEFAULT_BR
         layout = cgroups.read_layout()
     findings += [finding for finding in cgroups.judge(layout) if not layout.leftover or finding.name != "cgroups"]
     if os.geteuid() == 0 and shutil.which("nft"):
-        findings += await firewall.check_firewall(bridge)
+        findings += await firewall.check_firewall([Bridge(bridge)])
     if failures := [finding for finding in findings if finding.verdict is Verdict.FAIL]:
         reasons = "; ".join(
             f"{one.name}: {one.text}" + (f" (cure: {one.cure})" if one.cure else "") for one in failures

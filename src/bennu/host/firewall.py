@@ -16,7 +16,16 @@ from bennu.host.finding import Finding, fail, ok, warn
 from bennu.process import run
 
 NFT_TIMEOUT_S: Final = 20
+Item = dict[str, Any]  # one object of `nft --json`
 IP_FORWARD: Final = Path("/proc/sys/net/ipv4/ip_forward")
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """The interface of one of our networks."""
+
+    name: str
+    ipv6: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,57 +58,78 @@ def _can_write(path: Path) -> bool:
         return False
 
 
-async def check_firewall(bridge: str) -> list[Finding]:
-    """Find the forward chains that drop, and who owns them."""
+async def check_firewall(bridges: Sequence[Bridge]) -> list[Finding]:
+    """Find the forward chains that drop what these bridges' containers send or get, and who owns them."""
     try:
-        done = await run(["nft", "--json", "list", "chains"], timeout_s=NFT_TIMEOUT_S)
+        done = await run(["nft", "--json", "list", "ruleset"], timeout_s=NFT_TIMEOUT_S)
     except (OSError, BennuError) as error:
         return [warn("firewall", f"cannot be looked at: {error}")]
     if done.exit_code != 0:
         return [warn("firewall", f"cannot be looked at: {done.stderr.decode(errors='replace').strip()}")]
-    items = json.loads(done.stdout)["nftables"]
-    return judge_firewall(dropping_chains(items), tables(items), bridge, ufw=shutil.which("ufw") is not None)
+    return judge_firewall(json.loads(done.stdout)["nftables"], bridges, ufw=shutil.which("ufw") is not None)
 
 
-def dropping_chains(items: Sequence[dict[str, Any]]) -> list[ForwardChain]:
-    """Pure: from nft's list."""
+def judge_firewall(items: Sequence[Item], bridges: Sequence[Bridge], *, ufw: bool) -> list[Finding]:
+    """Pure, from nft's list. One finding for each owner that must be told to let the bridges' packets pass."""
+    chains = {(item["chain"]["table"], item["chain"]["name"]) for item in items if "chain" in item}
+    findings = []
+    for chain in dropping_chains(items):
+        passing = accepted_interfaces(items, chain)
+        concerned = [bridge.name for bridge in bridges if chain.family != "ip6" or bridge.ipv6]
+        shut = [name for name in concerned if not {("iifname", name), ("oifname", name)} <= passing]
+        if shut:
+            findings.append(warn("firewall", *_advice(chain, chains, shut, ufw=ufw)))
+    if any(table == "firewalld" for table, _ in chains):
+        names = [bridge.name for bridge in bridges]
+        cure = _for_each(names, "firewall-cmd --permanent --zone=trusted --add-interface=$b")
+        text = "firewalld rejects what passes between zones it does not know"
+        findings.append(warn("firewall", text, f"{cure}; firewall-cmd --reload"))
+    return findings or [ok("firewall", "no forward chain drops what containers send and get")]
+
+
+def dropping_chains(items: Sequence[Item]) -> list[ForwardChain]:
     chains = [item["chain"] for item in items if "chain" in item]
     return [
         ForwardChain(chain["family"], chain["table"], chain["name"])
         for chain in chains
-        if chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain["family"] in ("ip", "inet")
+        if chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain["family"] in ("ip", "ip6", "inet")
     ]
 
 
-def tables(items: Sequence[dict[str, Any]]) -> set[tuple[str, str]]:
-    """Every (table, chain) there is."""
-    return {(item["chain"]["table"], item["chain"]["name"]) for item in items if "chain" in item}
+def accepted_interfaces(items: Sequence[Item], chain: ForwardChain) -> set[tuple[str, str]]:
+    """What rules of the chain's table accept for the interface alone: (iifname or oifname, its name)."""
+    rules = [item["rule"] for item in items if "rule" in item]
+    ours = [rule for rule in rules if (rule["family"], rule["table"]) == (chain.family, chain.table)]
+    return {found for rule in ours for found in _accepted_by(rule["expr"])}
 
 
-def judge_firewall(
-    dropping: Sequence[ForwardChain], chains: set[tuple[str, str]], bridge: str, *, ufw: bool
-) -> list[Finding]:
-    """Pure. One finding for each owner that must be told to let the bridge's packets pass."""
-    findings = [warn("firewall", *_advice(chain, chains, bridge, ufw=ufw)) for chain in dropping]
-    if any(table == "firewalld" for table, _ in chains):
-        cure = f"firewall-cmd --permanent --zone=trusted --add-interface={bridge} && firewall-cmd --reload"
-        findings.append(warn("firewall", "firewalld rejects what passes between zones it does not know", cure))
-    return findings or [ok("firewall", "no forward chain drops by default")]
+def _accepted_by(parts: Sequence[Item]) -> set[tuple[str, str]]:
+    match [part for part in parts if "counter" not in part]:
+        case [{"match": {"left": {"meta": {"key": key}}, "op": "==", "right": right}}, {"accept": _}]:
+            names = right["set"] if isinstance(right, dict) else [right]
+            return {(key, name) for name in names if isinstance(name, str)}
+    return set()
 
 
-def _advice(chain: ForwardChain, chains: set[tuple[str, str]], bridge: str, *, ufw: bool) -> tuple[str, str]:
+def _advice(chain: ForwardChain, chains: set[tuple[str, str]], shut: Sequence[str], *, ufw: bool) -> tuple[str, str]:
     where = f"{chain.family} {chain.table} {chain.name}"
-    if (chain.table, "ufw-before-forward") in chains and ufw:
+    if ufw and {(chain.table, "ufw-before-forward"), (chain.table, "ufw6-before-forward")} & chains:
         return (
             f"ufw drops what is forwarded ({where}): containers reach nothing, published ports are not reached",
-            f"ufw route allow in on {bridge} && ufw route allow out on {bridge}",
+            _for_each(shut, "ufw route allow in on $b", "ufw route allow out on $b"),
         )
     if (chain.table, "DOCKER-USER") in chains:
+        tool = "ip6tables" if chain.family == "ip6" else "iptables"
         return (
             f"Docker drops what is forwarded ({where}): published ports are reached from this machine only",
-            f"iptables -I DOCKER-USER -i {bridge} -j ACCEPT && iptables -I DOCKER-USER -o {bridge} -j ACCEPT",
+            _for_each(shut, f"{tool} -I DOCKER-USER -i $b -j ACCEPT", f"{tool} -I DOCKER-USER -o $b -j ACCEPT"),
         )
+    names = ", ".join(shut)
     return (
         f"the chain {where} drops what is forwarded: containers reach nothing, published ports are not reached",
-        f"nft insert rule {where} iifname {bridge} accept && nft insert rule {where} oifname {bridge} accept",
+        " && ".join(f"nft insert rule {where} {key} '{{ {names} }}' accept" for key in ("iifname", "oifname")),
     )
+
+
+def _for_each(bridges: Sequence[str], *commands: str) -> str:
+    return f"for b in {' '.join(bridges)}; do {'; '.join(commands)}; done"

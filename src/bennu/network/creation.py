@@ -18,7 +18,17 @@ from bennu.network.addresses import (
     first_host,
     overlapping,
 )
-from bennu.network.model import OPTION_BRIDGE_NAME, OPTION_HOST_BINDING, OPTION_MTU, PREDEFINED, Ipam, Network
+from bennu.network.model import (
+    OPTION_BRIDGE_NAME,
+    OPTION_HOST_BINDING,
+    OPTION_ICC,
+    OPTION_MASQUERADE,
+    OPTION_MTU,
+    PREDEFINED,
+    Ipam,
+    Network,
+    is_boolean,
+)
 
 IFNAMSIZ: Final = 15
 INTERFACE_NAME: Final = re.compile(r"[^\s/:]{1,15}\Z")
@@ -172,6 +182,10 @@ def _check_options(network: Network, present: Iterable[Network], interfaces: Ite
         raise Forbidden("networks have same bridge name")
     if network.bridge in set(interfaces):
         raise Forbidden(f"an interface named {network.bridge} already exists on this host")
+    for option in (OPTION_ICC, OPTION_MASQUERADE):
+        value = network.options.get(option, "true")
+        if not is_boolean(value):
+            raise InvalidParameter(f'failed to parse {option} value: "{value[:100]}" is neither true nor false')
     mtu = network.options.get(OPTION_MTU, "1500")
     if not mtu.isdecimal() or not 68 <= int(mtu) <= 65535:
         raise InvalidParameter(f"invalid MTU: {mtu[:100]}")

@@ -14,6 +14,8 @@ OPTION_HOST_BINDING: Final = "com.docker.network.bridge.host_binding_ipv4"
 OPTION_DEFAULT_BRIDGE: Final = "com.docker.network.bridge.default_bridge"
 OPTION_MTU: Final = "com.docker.network.driver.mtu"
 DEFAULT_MTU: Final = 1500
+TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 PREDEFINED: Final = frozenset({"bridge", "host", "none"})
 
 
@@ -76,8 +78,12 @@ class Network(msgspec.Struct, kw_only=True):
 
 
 def is_true(text: str) -> bool:
-    """As Go's `strconv.ParseBool`, false for anything unknown."""
-    return text in ("1", "t", "T", "true", "TRUE", "True")
+    """As Go's `strconv.ParseBool`, of what `is_boolean`."""
+    return text in TRUE
+
+
+def is_boolean(text: str) -> bool:
+    return text in TRUE or text in FALSE
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
