@@ -130,6 +130,7 @@ class RepeatedExec:
                 setsid=True,
                 setsigdef=[signal.SIGPIPE],
             )
+        set_oom_score(pid, self.oom_score)  # for all that it starts, unless it was quicker
         try:
             return _Child(pid, mine.add(os.pidfd_open(pid)), pid_pipe, log, output, keep_bytes)
         except OSError:  # no descriptor is left for it
