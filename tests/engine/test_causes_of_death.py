@@ -109,13 +109,19 @@ DEATHS = {
         "unhealthy", 137,
         sh(LOOP, "--stop-timeout=0", "--health-cmd=echo sick; false", "--health-interval=100ms",
            "--health-retries=2", "-l", "bennu.on-unhealthy=stop"),
-        asked_by="health", told="unhealthy.*sick",
+        asked_by="health", told="unhealthy.*`/bin/sh -c echo sick; false`.* sick",
     ),
     "unhealthy, restarted": Death(
         "unhealthy", 137,
         sh(LOOP, "--stop-timeout=0", "--health-cmd=false", "--health-interval=100ms", "--health-retries=2",
            "-l", "bennu.on-unhealthy=restart"),
-        asked_by="health", action="restart",
+        asked_by="health", action="restart", told="bennu.on-unhealthy is restart",
+    ),
+    "unhealthy, killed": Death(
+        "unhealthy", 137,
+        sh(LOOP, "--restart=on-failure", "-l", "bennu.health.tcp=:9", "--health-interval=100ms",
+           "--health-retries=2", "-l", "bennu.on-unhealthy=kill"),
+        asked_by="health", action="restart", told="`connect to 127.0.0.1:9`.*Connection refused.*on-failure",
     ),
     "a code that is never restarted": Death(
         "exited", 64, sh("exit 64", "--restart=always", "-l", "bennu.restart.never-codes=64"), told="never"

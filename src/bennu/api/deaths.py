@@ -74,6 +74,7 @@ class Death(Shape):
     escalated: bool
     oom: OutOfMemory | None
     log_tail: list[str]
+    health_check: str
     probes: list[HealthProbe]
     decision: Followed
     restart_policy: str
@@ -86,7 +87,17 @@ def death_of(certificate: Certificate) -> Death:
     """A certificate as clients see it, told."""
     plain: dict[str, Any] = {
         name: getattr(certificate, name)
-        for name in ("container_id", "name", "image", "life", "exit_code", "meaning", "error", "escalated")
+        for name in (
+            "container_id",
+            "name",
+            "image",
+            "life",
+            "exit_code",
+            "meaning",
+            "error",
+            "escalated",
+            "health_check",
+        )
     }
     return Death(
         **plain,

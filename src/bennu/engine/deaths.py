@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from bennu.engine.health import check_of
 from bennu.engine.log_files import mark_end_of_run
 from bennu.engine.log_records import Assembler
 from bennu.engine.record import Record
@@ -145,7 +146,7 @@ async def certify(record: Record, ending: Ending, decision: Decision, log_path: 
     cause, asked_by = classify_death(ending)
     signals: list[SentSignal] = list(ending.signals)
     tail = [] if ending.start_error else await asyncio.to_thread(close_log, log_path, record, ending.finished_at_ns)
-    probes = record.health.log if record.health else []
+    probes, check = record.health.log if record.health else [], check_of(record)
     return Certificate(
         container_id=record.id,
         name=record.name,
@@ -162,6 +163,7 @@ async def certify(record: Record, ending: Ending, decision: Decision, log_path: 
         escalated=find_escalation(signals) is not None,
         oom=ending.oom,
         log_tail=tail,
+        health_check=str(check.probe) if check else "",
         probes=[Probe(probe.end, probe.exit_code, probe.output) for probe in probes],
         decision=decision,
         restart_policy=record.host_config.restart_policy.name,

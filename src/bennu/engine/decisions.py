@@ -10,7 +10,6 @@ from bennu.lifecycle.restart import (
     Exit,
     Restart,
     RestartHistory,
-    RestartMode,
     RestartPolicy,
     Start,
     Stay,
@@ -24,12 +23,14 @@ def decide_after(record: Record, ending: Ending, *, daemon_ends: bool) -> Restar
     """Whether and when the container is started again. `daemon_ends`: it was stopped along with the daemon."""
     if daemon_ends:
         return Stay(record.restart_delay_ns, "the daemon is shutting its containers down")
+    policy = record.host_config.restart_policy
     decision = decide_restart(
-        _policy_of(record),
+        RestartPolicy.parse(policy.name, policy.maximum_retry_count),
         Exit(
             code=ending.exit_code,
             ran_for_ns=max(0, ending.finished_at_ns - record.started_at_ns),
             stopped_by_user=record.manually_stopped,
+            unhealthy=record.revive,
         ),
         RestartHistory(
             count=record.restart_count,
@@ -76,10 +77,3 @@ def wants_start(record: Record) -> bool:
 
 def crash_history(record: Record) -> CrashHistory:
     return CrashHistory(record.crash_score, record.scored_at_ns, record.restarts_ns)
-
-
-def _policy_of(record: Record) -> RestartPolicy:
-    if record.revive:
-        return RestartPolicy(RestartMode.ALWAYS, because="it was unhealthy and bennu.on-unhealthy is restart")
-    policy = record.host_config.restart_policy
-    return RestartPolicy.parse(policy.name, policy.maximum_retry_count)

@@ -77,7 +77,7 @@ class Record(msgspec.Struct, kw_only=True):
     crash_score: float = 0.0
     scored_at_ns: int = 0
     gave_up: bool = False  # its budget of restarts is used up: only a person starts it again
-    revive: bool = False  # it is being ended only to be started again, whatever its policy
+    revive: bool = False  # it is being ended for bad health, only to be started again
     manually_stopped: bool = False
     started_before: bool = False
     signals: list[SentSignal] = msgspec.field(default_factory=list)  # of the present life

@@ -125,6 +125,7 @@ class Certificate:
     escalated: bool = False  # SIGKILL had to follow the stop signal
     oom: Oom | None = None
     log_tail: Sequence[str] = ()
+    health_check: str = ""  # what its probes did, in words
     probes: Sequence[Probe] = ()
     decision: Decision = field(default=Decision("stay", ""))
     restart_policy: str = "no"

@@ -19,6 +19,7 @@ DEFAULT_TIMEOUT_NS: Final = 30 * SECOND_NS
 DEFAULT_START_INTERVAL_NS: Final = 5 * SECOND_NS
 DEFAULT_RETRIES: Final = 3
 KEPT_RESULTS: Final = 5
+TASK_LABEL: Final = "com.docker.swarm.task.id"
 TIMED_OUT: Final = -1  # exit code of a probe that was not done in time, or could not be run
 
 
@@ -125,12 +126,16 @@ def plan_check(
 
 
 def on_unhealthy(labels: Mapping[str, str]) -> OnUnhealthy:
-    """What `bennu.on-unhealthy` asks for. Raises: InvalidParameter."""
+    """What `bennu.on-unhealthy` asks for; nothing of a service's task, which its service replaces.
+
+    Raises: InvalidParameter.
+    """
     text = labels.get("bennu.on-unhealthy", "none")
     try:
-        return OnUnhealthy(text)
+        asked = OnUnhealthy(text)
     except ValueError:
         raise InvalidParameter(f"label bennu.on-unhealthy: {text!r} is not one of none, restart, stop, kill") from None
+    return OnUnhealthy.NONE if TASK_LABEL in labels else asked
 
 
 def cut_output(output: bytes) -> str:

@@ -2,7 +2,7 @@
 
 Docker's rules, in their order: a policy of `no` never restarts; a person's stop or kill calls the policy off until
 the next start by a person; back-off starts at 100 ms, doubles with each end and stays at a minute, and a run of ten
-seconds sets it back.
+seconds sets it back. One rule is ours: what was ended for bad health to be restarted is, under `no`, too.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,10 @@ class RestartMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """`max_retries` counts for on-failure only; 0 means no limit. `because` replaces the policy's name in reasons."""
+    """`max_retries` counts for on-failure only; 0 means no limit."""
 
     mode: RestartMode
     max_retries: int = 0
-    because: str = ""
 
     @classmethod
     def parse(cls, name: str, max_retries: int) -> "RestartPolicy":
@@ -38,11 +37,16 @@ class RestartPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a run ended. `code` None: nobody knows, which counts as a failure."""
+    """How a run ended. `code` None: nobody knows, which counts as a failure.
+
+    `unhealthy`: it was ended to be started again, as `bennu.on-unhealthy=restart` asks: a failure, whatever its code,
+    and one that the policy `no` does not let pass.
+    """
 
     code: int | None
     ran_for_ns: int
     stopped_by_user: bool
+    unhealthy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +95,14 @@ def decide_restart(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> 
 
 
 def _refusal(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> str:
-    if policy.mode is RestartMode.NO:
+    if policy.mode is RestartMode.NO and not ended.unhealthy:
         return "the restart policy is no"
     if past.cancelled:
         return "a person stopped it"
     if policy.mode is RestartMode.UNLESS_STOPPED and ended.stopped_by_user:
         return "a person stopped it"
     if policy.mode is RestartMode.ON_FAILURE:
-        if ended.code == 0:
+        if ended.code == 0 and not ended.unhealthy:
             return "the restart policy is on-failure and it exited with 0"
         if 0 < policy.max_retries <= past.count:
             return f"the restart policy is on-failure and all {policy.max_retries} retries are used"
@@ -106,13 +110,14 @@ def _refusal(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> str:
 
 
 def _reason(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> str:
-    if policy.because:
-        return policy.because
+    if ended.unhealthy and policy.mode is not RestartMode.ON_FAILURE:
+        return "it was unhealthy and bennu.on-unhealthy is restart"
     if policy.mode is not RestartMode.ON_FAILURE:
         return f"the restart policy is {policy.mode}"
     limit = f" of {policy.max_retries}" if policy.max_retries else ""
     code = "an unknown code" if ended.code is None else str(ended.code)
-    return f"the restart policy is on-failure and it exited with {code}: retry {past.count + 1}{limit}"
+    how = "was unhealthy" if ended.unhealthy else f"exited with {code}"
+    return f"the restart policy is on-failure and it {how}: retry {past.count + 1}{limit}"
 
 
 def decide_boot(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> Start | Stay:

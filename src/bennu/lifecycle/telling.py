@@ -22,8 +22,10 @@ def tell(certificate: Certificate) -> list[str]:
         else:
             story.append(f"It did not end on {name} within {format_ns(waited_ns)}, so SIGKILL followed.")
     if certificate.cause is Cause.UNHEALTHY and certificate.probes:
-        probe = certificate.probes[-1]
-        story.append(f"The last health probe ended with {probe.exit_code}: {last_line(probe.output) or 'no output'}")
+        probe, check = certificate.probes[-1], certificate.health_check
+        named = f" (`{check}`)" if check else ""
+        said = last_line(probe.output) or "no output"
+        story.append(f"The last health probe{named} ended with {probe.exit_code}: {said}")
     if certificate.log_tail:
         story.append(f"The last it said was: {certificate.log_tail[-1]}")
     story.append(_what_followed(certificate.decision, certificate.finished_at_ns))

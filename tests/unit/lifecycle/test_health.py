@@ -191,6 +191,8 @@ def test_what_is_done_about_an_unhealthy_one_is_asked_for_by_label() -> None:
     assert on_unhealthy({}) is OnUnhealthy.NONE
     for action in OnUnhealthy:
         assert on_unhealthy({"bennu.on-unhealthy": str(action)}) is action
+    of_a_task = {"bennu.on-unhealthy": "restart", "com.docker.swarm.task.id": "t"}
+    assert on_unhealthy(of_a_task) is OnUnhealthy.NONE
     with pytest.raises(InvalidParameter, match=r"label bennu\.on-unhealthy: 'Restart' is not one of"):
         on_unhealthy({"bennu.on-unhealthy": "Restart"})
 

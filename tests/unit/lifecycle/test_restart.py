@@ -1,5 +1,6 @@
 """Whether, when and why a container is started again: Docker's rules, row by row, and what holds for all of them."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -105,6 +106,26 @@ def test_on_failure_with_a_limit_gives_that_many_restarts(most: int) -> None:
         count += 1
         assert count <= most
     assert count == most
+
+
+@pytest.mark.parametrize("code", [0, 1, 137, None])
+@pytest.mark.parametrize("mode", RestartMode)
+def test_what_was_ended_for_bad_health_is_restarted_whatever_its_policy_and_code(
+    mode: RestartMode, code: int | None
+) -> None:
+    decision = decide_restart(policy(mode), replace(ended(code), unhealthy=True), past(delay_ns=400 * MS))
+    assert isinstance(decision, Restart)
+    assert decision.delay_ns == 800 * MS
+    assert "unhealthy" in decision.reason
+
+
+def test_bad_health_uses_up_retries_and_yields_to_a_person() -> None:
+    sick = replace(ended(0), unhealthy=True)
+    decision = decide_restart(policy(ON_FAILURE, 3), sick, past(1))
+    assert decision.reason == "the restart policy is on-failure and it was unhealthy: retry 2 of 3"
+    assert isinstance(decide_restart(policy(ON_FAILURE, 3), sick, past(3)), Stay)
+    assert isinstance(decide_restart(policy(NO), sick, past(cancelled=True)), Stay)
+    assert isinstance(decide_restart(policy(UNLESS_STOPPED), replace(sick, stopped_by_user=True), past()), Stay)
 
 
 @pytest.mark.parametrize("mode", RestartMode)

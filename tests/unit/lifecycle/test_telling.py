@@ -94,6 +94,8 @@ def test_what_it_said_last_and_what_the_probe_said() -> None:
         probes=[Probe("t", 0, ""), Probe("t", 1, "curl:\nrefused\n")],
     )
     assert tell(sick)[1:3] == ["The last health probe ended with 1: refused", "The last it said was: last"]
+    named = replace(sick, health_check="curl -f localhost")
+    assert tell(named)[1] == "The last health probe (`curl -f localhost`) ended with 1: refused"
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,8 @@ def full_story(death: dict[str, Any]) -> list[str]:
     lines += ["", *align(facts(death)).splitlines()]
     for signal in death["Signals"]:
         lines.append(f"Signal:   {milliseconds(signal['Time'])}  {signal['Name']} ({signal['Verb']})")
+    if death["HealthCheck"]:
+        lines.append(f"Health:   {death['HealthCheck']}")
     for probe in death["Probes"][-3:]:
         lines.append(f"Probe:    {shorten_time(probe['End'])}  {probe['ExitCode']}  {last_line(probe['Output'])}")
     if death["LogTail"]:
