@@ -9,6 +9,7 @@ from typing import Any
 import docker as docker_py
 import pytest
 
+from bennu.engine.probes import PROBES_AT_ONCE
 from support import images, traces
 from support.cli import Cli
 from support.daemon import Daemon
@@ -121,7 +122,8 @@ def test_metrics_show_the_bound_and_what_was_probed(daemon: Daemon, docker: Cli,
     status, text = daemon.request("GET", "/metrics")
     numbers = dict(line.rsplit(" ", 1) for line in text.decode().splitlines() if not line.startswith("#"))
     assert status == 200
-    assert float(numbers["bennu_probes_limit"]) > 0
+    assert float(numbers["bennu_probes_limit"]) == PROBES_AT_ONCE
+    assert {"bennu_probes_running", "bennu_probes_waiting", "bennu_probes_slow"} <= numbers.keys()
     assert float(numbers["bennu_probes_total"]) > 0
     assert float(numbers['bennu_containers_health{status="healthy"}']) >= 1
 
@@ -292,3 +294,203 @@ def test_the_event_of_a_probe_cut_off_carries_127(docker: Cli, busybox: str) -> 
         *("--filter", f"container={container_id}", "--format", "{{.Actor.Attributes.exitCode}}"),
     ).lines
     assert set(said) == {"127"}
+
+
+# --- what is asked for ------------------------------------------------------------------------------------------------
+
+ALL_FLAGS = (
+    *("--health-cmd=test -e /ok", "--health-interval=1s", "--health-timeout=2s", "--health-retries=4"),
+    *("--health-start-period=5s", "--health-start-interval=6s"),
+)
+OF_IMAGE = "HEALTHCHECK --interval=1s --timeout=2s --start-period=3s --start-interval=4s --retries=5 CMD test -e /ok"
+IMAGE_CHECK = {
+    "Test": ["CMD-SHELL", "test -e /ok"],
+    "Interval": 10**9,
+    "Timeout": 2 * 10**9,
+    "StartPeriod": 3 * 10**9,
+    "StartInterval": 4 * 10**9,
+    "Retries": 5,
+}
+
+
+def check_of(cli: Cli, name: str) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = json.loads(cli("inspect", "-f", "{{json .Config.Healthcheck}}", name).line)
+    return found
+
+
+def build(cli: Cli, folder: Path, name: str, *lines: str) -> str:
+    folder.mkdir()
+    (folder / "Dockerfile").write_text("\n".join(lines) + "\n")
+    cli("build", "-q", "-t", name, str(folder), timeout_s=120)
+    return name
+
+
+def test_every_flag(cli: Cli, busybox: str) -> None:
+    cli("create", "--name", "flags", *ALL_FLAGS, busybox, "true")
+    assert check_of(cli, "flags") == {
+        "Test": ["CMD-SHELL", "test -e /ok"],
+        "Interval": 10**9,
+        "Timeout": 2 * 10**9,
+        "Retries": 4,
+        "StartPeriod": 5 * 10**9,
+        "StartInterval": 6 * 10**9,
+    }
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--health-interval=999us", "Interval in Healthcheck cannot be less than 1ms"),
+        ("--health-timeout=1us", "Timeout in Healthcheck cannot be less than 1ms"),
+        ("--health-start-period=1us", "StartPeriod in Healthcheck cannot be less than 1ms"),
+        ("--health-start-interval=1us", "StartInterval in Healthcheck cannot be less than 1ms"),
+    ],
+)
+def test_too_short_is_refused(cli: Cli, busybox: str, flag: str, words: str) -> None:
+    assert words in cli("create", flag, busybox, "true", ok=False).err
+
+
+def test_an_images_check_is_completed_field_by_field(cli: Cli, busybox: str, tmp_path: Path) -> None:
+    image = build(cli, tmp_path / "a", "checked:1", f"FROM {busybox}", OF_IMAGE, 'CMD ["sleep", "600"]')
+    assert check_of(cli, image) == IMAGE_CHECK
+    other = build(cli, tmp_path / "b", "checked:2", f"FROM {image}", 'HEALTHCHECK --retries=2 CMD ["true"]')
+    assert check_of(cli, other) == {"Test": ["CMD", "true"], "Retries": 2}
+    heir = build(cli, tmp_path / "c", "checked:3", f"FROM {image} AS one", "ENV A=1", "FROM one", "ENV B=2")
+    assert check_of(cli, heir) == IMAGE_CHECK
+    for number, (flags, changed) in enumerate(
+        {
+            (): {},
+            ("--health-cmd=exit 0",): {"Test": ["CMD-SHELL", "exit 0"]},
+            ("--health-interval=9s", "--health-retries=8"): {"Interval": 9 * 10**9, "Retries": 8},
+            ("--health-start-interval=7s",): {"StartInterval": 7 * 10**9},
+            ("--no-healthcheck",): {"Test": ["NONE"]},
+        }.items()
+    ):
+        cli("create", "--name", f"merged{number}", *flags, image)
+        assert check_of(cli, f"merged{number}") == IMAGE_CHECK | changed
+    cli("run", "-d", "--name", "unchecked", "--no-healthcheck", "-l", "bennu.health.tcp=:9", image)
+    assert "Health" not in json.loads(cli("inspect", "-f", "{{json .State}}", "unchecked").line)
+
+
+@pytest.mark.parametrize("test", [["NONE"], ["cmd", "true"], ["curl"], []], ids=str)
+def test_a_check_of_another_kind_is_none(client: docker_py.DockerClient, busybox: str, test: list[str]) -> None:
+    check = {"test": test, "interval": 10**8}
+    container = client.containers.run(busybox, ["sleep", "600"], detach=True, healthcheck=check)
+    assert "Health" not in client.containers.get(container.id).attrs["State"]
+    assert client.containers.get(container.id).health == "unknown"
+
+
+def test_the_images_shell_runs_the_check(docker: Cli, busybox: str, tmp_path: Path) -> None:
+    lines = ('SHELL ["sh", "-ec"]', "HEALTHCHECK --interval=100ms CMD false; true", 'CMD ["sleep", "600"]')
+    image = build(docker, tmp_path / "a", "shell:1", f"FROM {busybox}", *lines)
+    docker("run", "-d", "--name", "shell", image)
+    assert wait_for(lambda: health(docker, "shell")["Log"], what="a probe")[0]["ExitCode"] == 1
+
+
+# --- what is shown of a probe -----------------------------------------------------------------------------------------
+
+
+def test_a_probe_is_an_exec_with_its_events(docker: Cli, daemon: Daemon, busybox: str) -> None:
+    options = ("--health-cmd=sleep 1; exit 3", "--health-interval=50ms")
+    container_id = docker("run", "-d", "--name", "shown", *options, busybox, "sleep", "600").line
+    ids = wait_for(lambda: json.loads(docker("inspect", "-f", "{{json .ExecIDs}}", "shown").line), what="an exec")
+    found = json.loads(daemon.request("GET", f"/exec/{ids[0]}/json")[1])
+    assert (found["Running"], found["ExitCode"], found["ContainerID"]) == (True, None, container_id)
+    assert found["ProcessConfig"]["arguments"] == ["-c", "sleep 1; exit 3"]
+    wait_for(lambda: health(docker, "shown")["Log"], what="its end")
+    docker("rename", "shown", "renamed")  # an event that is kept on disk comes after those that are not
+    until = f"{time.time() + 0.3:.9f}"
+    words = ("--filter", f"container={container_id}", "--format", "{{.Action}} {{.Actor.Attributes.exitCode}}")
+    lines = docker("events", "--since", "1", "--until", until, *words, "--filter", f"label=execID={ids[0]}").lines
+    command = "/bin/sh -c sleep 1; exit 3"
+    assert [line.strip() for line in lines] == [
+        f"exec_create: {command} <no value>",
+        f"exec_start: {command} <no value>",
+        "exec_die 3",
+    ]
+    assert docker("events", "--since", "1", "--until", until, *words, "--filter", "event=exec_create").lines
+
+
+def test_a_probe_that_cannot_be_started_says_so(docker: Cli, client: docker_py.DockerClient, busybox: str) -> None:
+    check = {"test": ["CMD", "/no/such"], "interval": 10**8, "retries": 1}
+    container = client.containers.run(busybox, ["sleep", "600"], detach=True, healthcheck=check, name="nosuch")
+    found = wait_status(docker, "nosuch", "unhealthy")["Log"][0]
+    assert found["ExitCode"] == -1
+    assert found["Output"] == (
+        'OCI runtime exec failed: exec failed: unable to start container process: exec: "/no/such": stat /no/such: '
+        "no such file or directory: unknown"
+    )
+    assert client.containers.get(container.id).health == "unhealthy"
+
+
+def test_both_streams_are_told_in_their_order(docker: Cli, busybox: str) -> None:
+    script = "echo one; echo two >&2; echo three; false"
+    docker("run", "-d", "--name", "both", f"--health-cmd={script}", *FAST, busybox, "sleep", "600")
+    assert wait_status(docker, "both", "unhealthy")["Log"][0]["Output"] == "one\ntwo\nthree\n"
+
+
+# --- acting upon it ---------------------------------------------------------------------------------------------------
+
+
+def test_one_that_counted_as_unhealthy_while_paused_is_acted_upon_when_it_is(docker: Cli, busybox: str) -> None:
+    words = ("--health-cmd=test -e /good", "--stop-signal=KILL", "-l", "bennu.on-unhealthy=restart", *FAST)
+    docker("run", "-d", "--name", "acted", *words, busybox, "sh", "-c", "touch /good; sleep 600")
+    wait_status(docker, "acted", "healthy")
+    docker("pause", "acted")
+    docker("unpause", "acted")
+    assert health(docker, "acted")["Status"] == "unhealthy"
+    assert docker("inspect", "-f", "{{.RestartCount}}", "acted").line == "0"
+    docker("exec", "acted", "rm", "/good")
+    wait_for(lambda: docker("inspect", "-f", "{{.RestartCount}}", "acted").line == "1", what="a restart")
+
+
+def test_restarts_for_bad_health_use_up_the_retries_of_the_policy(bennu: Cli, busybox: str) -> None:
+    words = ("--health-cmd=false", *FAST, "-l", "bennu.on-unhealthy=restart", "--restart=on-failure:1")
+    loop = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
+    bennu("run", "-d", "--name", "twice", *words, busybox, "sh", "-c", loop)
+    wait_for(lambda: bennu("inspect", "-f", "{{.State.Status}}", "twice").line == "exited", what="it to give up")
+    assert bennu("inspect", "-f", "{{.RestartCount}} {{.State.ExitCode}}", "twice").line == "1 0"
+    assert "all 1 retries are used" in bennu("why", "twice").out
+
+
+def test_one_that_a_person_stops_is_not_revived(docker: Cli, busybox: str) -> None:
+    loop = "trap 'sleep 1; exit 0' TERM; while :; do sleep 0.05; done"  # it fails its check while it ends
+    words = ("--health-cmd=! pidof sleep || test ! -e /end", *FAST, "-l", "bennu.on-unhealthy=restart")
+    docker(
+        "run", "-d", "--name", "stays", *words, busybox, "sh", "-c", loop.replace("sleep 1;", "touch /end; sleep 1;")
+    )
+    wait_status(docker, "stays", "healthy")
+    docker("stop", "stays")
+    assert docker("inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "stays").line == "exited 0"
+    time.sleep(0.5)
+    assert docker("inspect", "-f", "{{.State.Status}}", "stays").line == "exited"
+
+
+def test_a_probe_that_a_killed_daemon_left_ends_with_the_next_one(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon()
+    busybox = images.import_base(daemon.bennu, "busybox")
+    options = (f"--health-cmd={STUBBORN}", "--health-interval=300ms", "--health-timeout=60s")
+    daemon.bennu("run", "-d", "--name", "left", *options, busybox, "sleep", "600")
+    before = set(wait_for(sleepers, what="a probe"))
+    daemon.kill()
+    assert before <= set(sleepers())
+    daemon.start()
+    wait_for(lambda: not before & set(sleepers()), what="the probe of the former daemon to be gone")
+    daemon.bennu("rm", "-f", "left")
+    traces.assert_nothing_left(daemon)
+
+
+# --- readiness by each kind of probe ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label", ["bennu.ready.http=:8080/in", "bennu.ready.tcp=:8080"])
+def test_readiness_needs_no_process(bennu: Cli, docker: Cli, busybox: str, label: str) -> None:
+    script = "mkdir /w; echo > /w/in; while [ ! -e /go ]; do sleep 0.05; done; httpd -f -p 8080 -h /w"
+    bennu("run", "-d", "--name", "rdy", "-l", label, busybox, "sh", "-c", script)
+    wait_for(lambda: bennu("inspect", "-f", "{{json .Bennu.Ready}}", "rdy").line == "false", what="an answer")
+    assert "(not ready)" in bennu("ps", "--filter", "name=rdy").out
+    assert "(not ready)" not in docker("ps", "--filter", "name=rdy").out
+    bennu("exec", "rdy", "touch", "/go")
+    wait_for(lambda: bennu("inspect", "-f", "{{json .Bennu.Ready}}", "rdy").line == "true", what="readiness")
+    assert "(ready)" in bennu("ps", "--filter", "name=rdy").out
+    assert "Health" not in json.loads(bennu("inspect", "-f", "{{json .State}}", "rdy").line)

@@ -142,3 +142,27 @@ def test_a_steps_own_line_that_looks_like_a_failure_is_shown_when_the_build_goes
     seen.show("STEP 2/2: RUN x")
     assert seen.show("Error: not yours") == []
     assert seen.show("next") == ["Error: not yours\n", "next\n"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        pytest.param("FROM a\nHEALTHCHECK --start-interval=2s --retries=3 CMD true", 2 * 10**9, id="its own"),
+        pytest.param("FROM a\nHEALTHCHECK --start-interval=2s CMD x\nHEALTHCHECK CMD x", 0, id="the last counts"),
+        pytest.param("FROM a\nHEALTHCHECK --start-interval=2s CMD x\nHEALTHCHECK NONE", 0, id="none"),
+        pytest.param("FROM a AS b\nHEALTHCHECK --start-interval=2s CMD x\nFROM b\nENV A=1", 2 * 10**9, id="by stage"),
+        pytest.param("FROM a AS b\nHEALTHCHECK --start-interval=2s CMD x\nFROM c\nENV A=1", "c", id="of an image"),
+    ],
+)
+def test_the_start_interval_of_a_check_is_known_though_its_builder_does_not_know_it(
+    text: str, found: int | str
+) -> None:
+    dockerfile = parse_dockerfile(text, {})
+    assert dockerfile.start_interval() == found
+    assert "start-interval" not in dockerfile.rewritten({})
+    assert dockerfile.rewritten({}).count("HEALTHCHECK") == text.count("HEALTHCHECK")
+
+
+def test_a_start_interval_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidParameter):
+        parse_dockerfile("FROM a\nHEALTHCHECK --start-interval=soon CMD true", {}).start_interval()

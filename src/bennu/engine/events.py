@@ -147,11 +147,14 @@ class Journal:
                 return
 
     async def _after(self, cursor_ns: int) -> list[Event]:
-        if self._recent and cursor_ns >= self._floor_ns:
-            newer = itertools.takewhile(lambda item: item.time_nano > cursor_ns, reversed(self._recent))
-            return list(newer)[::-1]
-        entries = await self._store.read_prefix(PREFIX, after=f"{PREFIX}{cursor_ns:020d}", limit=PAGE)
-        return [_decode(entry.value) for entry in entries]
+        if cursor_ns < self._floor_ns:
+            entries = await self._store.read_prefix(PREFIX, after=f"{PREFIX}{cursor_ns:020d}", limit=PAGE)
+            # Only as far as memory does not reach, for what was never written is there alone.
+            floor = f"{PREFIX}{self._floor_ns:020d}"
+            if old := [_decode(entry.value) for entry in entries if entry.key <= floor]:
+                return old
+        newer = itertools.takewhile(lambda item: item.time_nano > cursor_ns, reversed(self._recent))
+        return list(newer)[::-1]
 
     def _show_settled(self) -> None:
         """Show what is next in order: an event is never shown before one with an earlier stamp."""

@@ -130,7 +130,7 @@ class Prober:
         except TimeoutError:
             return TIMED_OUT, timeout_text(self._timeout_ns, "")
         except OSError as error:
-            return 1, f"{probe}: {os.strerror(error.errno) if error.errno else error}"
+            return 1, os.strerror(error.errno) if error.errno else str(error)
 
 
 async def _connect(pid: int, host: str, port: int) -> socket.socket:

@@ -177,7 +177,8 @@ class Builder:
             async for text in texts:
                 yield Text(text)
         base = dockerfile.stages[-1].base
-        yield Built(await self._take(transcript.image_id, request, bases.get(base)))
+        start_interval_ns = _start_interval_ns(dockerfile, bases)
+        yield Built(await self._take(transcript.image_id, request, bases.get(base), start_interval_ns))
 
     def _argv(self, request: BuildRequest) -> list[str]:
         # A daemon that is killed takes its builds along: nobody would be left to take the result.
@@ -229,7 +230,7 @@ class Builder:
         await skopeo(["copy", "--quiet", source.location, f"containers-storage:localhost/lent:{image_hex}"], source)
         await asyncio.to_thread(remove_tree, folder)
 
-    async def _take(self, built_hex: str, request: BuildRequest, base: Image | None) -> Image:
+    async def _take(self, built_hex: str, request: BuildRequest, base: Image | None, start_interval_ns: int) -> Image:
         """Bring a built image into our store: only its new layers travel."""
         source = Source(f"containers-storage:@{built_hex}", env=self._env())
         manifest = parse_manifest(await read_manifest(source))
@@ -238,7 +239,8 @@ class Builder:
                 async for step in steps:
                     if isinstance(step, Fetched):
                         parent = base.id if base is not None and self._images.get(base.id) else ""
-                        return await self._images.add(tidy(step.config), parent=parent, tags=request.tags)
+                        config = tidy(step.config, start_interval_ns)
+                        return await self._images.add(config, parent=parent, tags=request.tags)
         raise BennuError("the built image could not be read")
 
     # --- buildah's storage ----------------------------------------------------------------------------------------
@@ -290,14 +292,27 @@ class Builder:
             return max(0, before - await asyncio.to_thread(_used_bytes, self._root))
 
 
-def tidy(config: bytes) -> bytes:
+def _start_interval_ns(dockerfile: Dockerfile, bases: Mapping[str, Image]) -> int:
+    """What a builder that does not know it has left out, or lost from the base image."""
+    found = dockerfile.start_interval()
+    if isinstance(found, int):
+        return found
+    check = bases[found].config.healthcheck if found in bases else None
+    return check.start_interval if check else 0
+
+
+def tidy(config: bytes, start_interval_ns: int = 0) -> bytes:
     """The configuration as Docker would have written it: what buildah adds for itself is left out.
+
+    `start_interval_ns`: of the health check, if it has one.
 
     The same input gives the same output, so a build that is all cache gives the same image.
     """
     raw: dict[str, Any] = json.loads(config)
     given = raw.get("config") or {}
     raw["config"] = {key: given[key] for key in KEPT_CONFIG if given.get(key)}
+    if start_interval_ns and "Healthcheck" in raw["config"]:
+        raw["config"]["Healthcheck"]["StartInterval"] = start_interval_ns
     for step in raw.get("history") or []:
         if str(step.get("comment", "")).startswith("FROM "):
             del step["comment"]

@@ -134,10 +134,11 @@ def _healthcheck(config: Config, instruction: Instruction) -> None:
     test = ["CMD-SHELL", rest] if given is None else ["CMD", *given]
     if not rest or test == ["CMD"]:
         raise InvalidParameter("Missing command after HEALTHCHECK CMD")
-    config["Healthcheck"] = {"Test": test, **_probe_times(instruction.flags)}
+    config["Healthcheck"] = {"Test": test, **probe_times(instruction.flags)}
 
 
-def _probe_times(flags: Mapping[str, str]) -> dict[str, int]:
+def probe_times(flags: Mapping[str, str]) -> dict[str, int]:
+    """What HEALTHCHECK's flags make of `Config.Healthcheck`. Raises: InvalidParameter."""
     times: dict[str, int] = {}
     for flag, key in PROBE_FLAGS.items():
         if flags.get(flag):

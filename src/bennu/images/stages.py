@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bennu.errors import InvalidParameter
+from bennu.images.changes import probe_times
 from bennu.images.dockerfile import Instruction, expand, parse_line, split_words
 
 DIRECTIVE: Final = re.compile(r"#\s*(escape|syntax)\s*=\s*(\S+)\s*\Z", re.IGNORECASE)
@@ -16,6 +17,7 @@ IN_STAGES: Final = frozenset(
     )
 )
 SCRATCH: Final = "scratch"
+START_INTERVAL: Final = re.compile(r"--start-interval=\S*\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,10 @@ class Dockerfile:
         return list(found)
 
     def rewritten(self, replace: Mapping[str, str]) -> str:
-        """The same file with images from outside called otherwise; one logical line a line."""
+        """The same file with images from outside called otherwise; one logical line a line.
+
+        Old builders do not know HEALTHCHECK's --start-interval: it is left out, and belongs into the result.
+        """
         out = [f"# escape={self.escape}"]
         out += [line.text for line in self.head]
         names: set[str] = set()
@@ -70,9 +75,27 @@ class Dockerfile:
                 source = _copied_from(line)
                 if source and not _is_stage(source, names, number) and source in replace:
                     out.append(line.text.replace(f"--from={source}", f"--from={replace[source]}", 1))
+                elif line.instruction.word == "HEALTHCHECK" and "start-interval" in line.instruction.flags:
+                    out.append(START_INTERVAL.sub("", line.text, count=1))
                 else:
                     out.append(line.text)
         return "\n".join(out) + "\n"
+
+    def start_interval(self) -> int | str:
+        """In ns, what the HEALTHCHECK says that holds in the end; else the image from outside that it comes from.
+
+        Raises: InvalidParameter for a HEALTHCHECK whose times cannot be read.
+        """
+        number = len(self.stages) - 1
+        while True:
+            stage = self.stages[number]
+            for line in reversed(stage.lines):
+                if line.instruction.word == "HEALTHCHECK":
+                    return probe_times(line.instruction.flags).get("StartInterval", 0)
+            below = [n for n in range(number) if self.stages[n].name and self.stages[n].name == stage.base.lower()]
+            if not below:
+                return stage.base
+            number = below[-1]
 
 
 def _is_stage(source: str, names: set[str], number: int) -> bool:

@@ -148,7 +148,7 @@ class RepeatedExec:
             raise
 
     async def _kill(self, child: "_Child") -> None:
-        if not child.started:
+        if not child.started and child.exit_code is None:
             child.kill()  # what it has begun ends with it, or is in the group
         await self.kill_all(self.group)
         # A frozen process dies when it is thawed. The runtime ends when its process has.
