@@ -245,6 +245,7 @@ CONFIGS = st.builds(
 
 
 def do(stage: Stage, step: str) -> None:
+    stage.advance(0.001)  # no two things that people do happen at one instant
     match step.split():
         case ["scale", number]:
             stage.scale(int(number))
