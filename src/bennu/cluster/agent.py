@@ -141,23 +141,12 @@ class Agent:
             await self.traffic.leave(task_id)
             for container in self.containers_of(task_id):
                 with contextlib.suppress(NotFound):
-                    await self._remove_container(container, by)
+                    await remove_container(self.engine, container, by)
                 self._of_container.pop(container.id, None)
             self._containers.pop(task_id, None)
             await self.files.remove(task_id)
         finally:
             self._removing.discard(task_id)
-
-    async def _remove_container(self, container: Container, by: Asker) -> None:
-        try:
-            if container.record.running:
-                with contextlib.suppress(BennuError):
-                    await container.stop(by)
-            await self.engine.remove(container.id, by, force=True, volumes=True)
-        except NotFound:
-            raise
-        except BennuError as error:
-            log.warning("container %s of a task that is over could not be removed: %s", container.id[:12], error)
 
     # --- containers ---------------------------------------------------------------------------------------------
 
@@ -168,17 +157,30 @@ class Agent:
     def containers_of(self, task_id: str) -> list[Container]:
         return list(_alive(self.engine, self._containers.get(task_id, ())))
 
-    async def remove_all(self) -> None:
-        """The swarm is left: every task's container goes. The agent does not run any more."""
-        by = Asker.daemon("the node left the swarm")
-        containers = [container for container in self.engine.list() if task_of(container)]
-        await self.traffic.clear()
-        await asyncio.gather(*(self._swept(container, by) for container in containers))
 
-    async def _swept(self, container: Container, by: Asker) -> None:
+async def remove_container(engine: Engine, container: Container, by: Asker) -> None:
+    """Of a task that is over: stopped with its grace, then taken away. Raises: NotFound when somebody was faster."""
+    try:
+        if container.record.running:
+            with contextlib.suppress(BennuError):
+                await container.stop(by)
+        await engine.remove(container.id, by, force=True, volumes=True)
+    except NotFound:
+        raise
+    except BennuError as error:
+        log.warning("container %s of a task that is over could not be removed: %s", container.id[:12], error)
+
+
+async def remove_all_tasks(engine: Engine, files: TaskFiles) -> None:
+    """The swarm is left, no agent runs any more: every task's container goes, with what it was given."""
+    by = Asker.daemon("the node left the swarm")
+
+    async def sweep(container: Container) -> None:
         with contextlib.suppress(NotFound):
-            await self._remove_container(container, by)
-        await self.files.remove(task_of(container))
+            await remove_container(engine, container, by)
+        await files.remove(task_of(container))
+
+    await asyncio.gather(*(sweep(container) for container in engine.list() if task_of(container)))
 
 
 def task_of(container: Container) -> str:

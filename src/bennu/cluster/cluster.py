@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from bennu import __version__
-from bennu.cluster.agent import Agent
+from bennu.cluster.agent import Agent, remove_all_tasks
 from bennu.cluster.blobs import Blobs
 from bennu.cluster.errors import ALREADY_PART, LEAVE_LAST, NOT_PART, check_version
 from bennu.cluster.ids import base36, new_id
@@ -65,7 +65,7 @@ class Cluster:
             await self.nodes.refresh_own()
             await self._begin()
         elif any(network.scope == "swarm" for network in self.engine.services.networks.all()):
-            await self._clear_leftovers("")  # the last daemon died while it entered a swarm, or left one
+            await self._clear_leftovers()  # the last daemon died while it entered a swarm, or left one
 
     async def close(self) -> None:
         """Stop managing; containers live on."""
@@ -170,11 +170,11 @@ class Cluster:
                     change.delete(table, row_id)
                 await self.state.commit(change)
             # The state first: what is left after a death here is cleared when the next daemon opens.
-            await self._clear_leftovers(cluster.node_id)
+            await self._clear_leftovers()
 
-    async def _clear_leftovers(self, node_id: str) -> None:
-        agent = Agent(self.engine, self.state, Manager(self.state), self._traffic, self._files, node_id)
-        await agent.remove_all()
+    async def _clear_leftovers(self) -> None:
+        await self._traffic.clear()
+        await remove_all_tasks(self.engine, self._files)
         await self._files.close()
         self._vault.destroy()
         for network in self.engine.services.networks.all():
