@@ -4,13 +4,22 @@ One table says for every flag with a single value where in the specification it 
 and on update by their `-add` and `-rm` forms.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from bennu.cli.command import Option, integer, several, switch, text
-from bennu.cli.failure import Failure
 from bennu.cli.mounts import parse_mount
-from bennu.cli.values import parse_cpus, parse_duration, parse_env, parse_label, parse_size
+from bennu.cli.service_values import (
+    parse_capability,
+    parse_credential,
+    parse_generic,
+    parse_host,
+    parse_network,
+    parse_preference,
+    parse_publish,
+    parse_reference,
+)
+from bennu.cli.values import parse_cpus, parse_duration, parse_env, parse_label, parse_size, parse_ulimit
 
 Spec = dict[str, Any]
 CONTAINER: Final = "TaskTemplate.ContainerSpec"
@@ -68,42 +77,16 @@ SINGLE: Final[tuple[tuple[Option, str], ...]] = (
     (Option("--reserve-memory", "Reserve memory", "bytes", parse_size), f"{RESERVED}.MemoryBytes"),
     (integer("--replicas-max-per-node", "Tasks per node at the most"), "TaskTemplate.Placement.MaxReplicas"),
     (text("--endpoint-mode", "vip or dnsrr"), "EndpointSpec.Mode"),
+    (integer("--oom-score-adj", "Tune host's OOM preferences (-1000 to 1000)"), f"{CONTAINER}.OomScoreAdj"),
+    (text("--isolation", "Service container isolation mode"), f"{CONTAINER}.Isolation"),
+    (text("--log-driver", "Logging driver for service"), "TaskTemplate.LogDriver.Name"),
+    (
+        Option("--credential-spec", "Credential spec for managed service account", "credential-spec", parse_credential),
+        f"{CONTAINER}.Privileges.CredentialSpec",
+    ),
     *_rollout("update", "updated", "UpdateConfig"),
     *_rollout("rollback", "rolled back", "RollbackConfig"),
 )
-
-
-def parse_publish(entry: str) -> Spec:
-    """`8080:80/tcp`, `80`, or `published=8080,target=80,protocol=tcp,mode=host`. Raises: ValueError."""
-    if "=" in entry:
-        given = dict(part.partition("=")[::2] for part in entry.split(","))
-        unknown = set(given) - {"published", "target", "protocol", "mode"}
-        if unknown or "target" not in given:
-            raise ValueError(f"invalid port: {entry}")
-        published, target = given.get("published", "0"), given["target"]
-        protocol, mode = given.get("protocol", "tcp"), given.get("mode", "ingress")
-    else:
-        ports, _, protocol = entry.partition("/")
-        published, colon, target = ports.rpartition(":")
-        published, protocol, mode = published if colon else "0", protocol or "tcp", "ingress"
-    if not published.isdecimal() or not target.isdecimal():
-        raise ValueError(f"invalid port: {entry}")
-    return {
-        "Protocol": protocol,
-        "TargetPort": int(target),
-        "PublishedPort": int(published),
-        "PublishMode": mode,
-    }
-
-
-def parse_reference(entry: str) -> Spec:
-    """A secret or config: `name`, or `source=name,target=file,uid=0,gid=0,mode=0440`. Raises: ValueError."""
-    given = dict(part.partition("=")[::2] for part in entry.split(",")) if "=" in entry else {"source": entry}
-    source = given.get("source") or given.get("src")
-    if not source:
-        raise ValueError(f"source is required: {entry}")
-    file = {"Name": given.get("target", source), "UID": given.get("uid", "0"), "GID": given.get("gid", "0")}
-    return {"Name": source, "File": {**file, "Mode": int(given.get("mode", "0444"), 8)}}
 
 
 def keep(entry: str) -> str:
@@ -115,24 +98,36 @@ LISTS: Final[tuple[tuple[str, str, Callable[[str], Any], str, Callable[[Any], st
     ("env", "Set environment variables", parse_env, f"{CONTAINER}.Env", lambda entry: str(entry).partition("=")[0]),
     ("constraint", "Placement constraints", keep, "TaskTemplate.Placement.Constraints", str),
     ("mount", "Attach a filesystem mount", parse_mount, f"{CONTAINER}.Mounts", lambda mount: str(mount["Target"])),
-    ("publish", "Publish a port", parse_publish, "EndpointSpec.Ports", lambda port: str(port["TargetPort"])),
-    (
-        "network",
-        "Network attachments",
-        lambda entry: {"Target": entry},
-        "TaskTemplate.Networks",
-        lambda net: str(net["Target"]),
-    ),
+    ("network", "Network attachments", parse_network, "TaskTemplate.Networks", lambda net: str(net["Target"])),
     ("group", "Supplementary groups", keep, f"{CONTAINER}.Groups", str),
-    ("cap-add", "Add capabilities", keep, f"{CONTAINER}.CapabilityAdd", str),
-    ("cap-drop", "Drop capabilities", keep, f"{CONTAINER}.CapabilityDrop", str),
-    ("host", "Set extra hosts (host:ip)", keep, f"{CONTAINER}.Hosts", str),
+    ("cap-add", "Add capabilities", parse_capability, f"{CONTAINER}.CapabilityAdd", str),
+    ("cap-drop", "Drop capabilities", parse_capability, f"{CONTAINER}.CapabilityDrop", str),
+    ("host", "Set extra hosts (host:ip)", parse_host, f"{CONTAINER}.Hosts", str),
+    ("dns", "Set custom DNS servers", keep, f"{CONTAINER}.DNSConfig.Nameservers", str),
+    ("dns-search", "Set custom DNS search domains", keep, f"{CONTAINER}.DNSConfig.Search", str),
+    ("dns-option", "Set DNS options", keep, f"{CONTAINER}.DNSConfig.Options", str),
+    ("ulimit", "Ulimit options", parse_ulimit, f"{CONTAINER}.Ulimits", lambda limit: str(limit["Name"])),
+    (
+        "placement-pref",
+        "Placement preferences (spread=...)",
+        parse_preference,
+        "TaskTemplate.Placement.Preferences",
+        lambda preference: f"spread={preference['Spread']['SpreadDescriptor']}",
+    ),
+    (
+        "generic-resource",
+        "User defined resources (kind=number)",
+        parse_generic,
+        f"{RESERVED}.GenericResources",
+        lambda resource: str(resource["DiscreteResourceSpec"]["Kind"]),
+    ),
 )
 MAPS: Final = (
     ("label", "Service labels", "Labels"),
     ("container-label", "Container labels", f"{CONTAINER}.Labels"),
+    ("sysctl", "Sysctl options", f"{CONTAINER}.Sysctls"),
 )
-SHORT: Final = {"env": "-e", "publish": "-p", "label": "-l"}
+SHORT: Final = {"env": "-e", "label": "-l"}
 UNADDED: Final = ("cap-add", "cap-drop")  # docker's update has them without a suffix
 BLOBS: Final = (("secret", "Secrets"), ("config", "Configs"))
 
@@ -146,13 +141,18 @@ OTHERS: Final = (
     switch("--no-healthcheck", "Disable any container-specified HEALTHCHECK"),
     switch("-d, --detach", "Exit immediately instead of waiting for the service to converge"),
     switch("-q, --quiet", "Suppress progress output"),
+    text("--entrypoint", "Overwrite the default ENTRYPOINT of the image"),
+    several("--log-opt", "Logging driver options"),
+    switch("--no-resolve-image", "An image is used as it is named either way"),
 )
 COMMON: Final = (*(option for option, _ in SINGLE), *OTHERS)
 CREATE: Final = (
     *COMMON,
     text("--name", "Service name"),
     text("--mode", "replicated, global, replicated-job or global-job", default="replicated"),
-    text("--entrypoint", "Overwrite the default ENTRYPOINT of the image"),
+    several("--env-file", "Read in a file of environment variables"),
+    integer("--max-concurrent", "Number of job tasks to run at the same time"),
+    several("-p, --publish", "Publish a port as a node port", parse=parse_publish),
     *(_many(flag, help, parse, SHORT.get(flag, "")) for flag, help, parse, _, _ in LISTS),
     *(_many(flag, help, parse_label, SHORT.get(flag, "")) for flag, help, _ in MAPS),
     *(_many(flag, f"Specify {flag}s to expose to the service", parse_reference) for flag, _ in BLOBS),
@@ -163,6 +163,8 @@ UPDATE: Final = (
     text("--args", "Service command args"),
     switch("--force", "Force update even if no changes require it"),
     switch("--rollback", "Rollback to previous specification"),
+    several("--publish-add", "Add or update a published port", parse=parse_publish),
+    several("--publish-rm", "Remove a published port by its target port", parse=parse_publish),
     *(_many(flag if flag in UNADDED else f"{flag}-add", help, parse) for flag, help, parse, _, _ in LISTS),
     *(_many(f"{flag}-rm", f"Remove: {help}", keep) for flag, help, _, _, _ in LISTS if flag not in UNADDED),
     *(_many(f"{flag}-add", help, parse_label) for flag, help, _ in MAPS),
@@ -170,51 +172,3 @@ UPDATE: Final = (
     *(_many(f"{flag}-add", f"Add or update a {flag} on a service", parse_reference) for flag, _ in BLOBS),
     *(_many(f"{flag}-rm", f"Remove a {flag}", keep) for flag, _ in BLOBS),
 )
-
-
-def place(spec: Spec, path: str, value: Any) -> None:
-    """Put a value where the dotted path leads, making objects on the way."""
-    *way, last = path.split(".")
-    for word in way:
-        spec = spec.setdefault(word, {}) if spec.get(word) is not None else spec.update({word: {}}) or spec[word]
-    spec[last] = value
-
-
-def look(spec: Spec, path: str) -> Any:
-    found: Any = spec
-    for word in path.split("."):
-        found = (found or {}).get(word)
-    return found
-
-
-def apply_single(spec: Spec, values: Mapping[str, Any], given: Collection[str]) -> None:
-    """Every flag that was typed goes to its place. Raises: Failure for replicas of a mode that has none."""
-    for option, path in SINGLE:
-        if option.key not in given:
-            continue
-        if option.key == "replicas" and "Replicated" not in spec["Mode"]:
-            raise Failure("replicas can only be used with replicated mode")
-        place(spec, path, values[option.key])
-    if "no_healthcheck" in given and values["no_healthcheck"]:
-        place(spec, f"{CHECK}.Test", ["NONE"])
-    elif "health_cmd" in given:
-        place(spec, f"{CHECK}.Test", ["CMD-SHELL", values["health_cmd"]])
-
-
-def apply_lists(spec: Spec, values: Mapping[str, Any]) -> None:
-    """Add and remove what the flags of either command name."""
-    for flag, _, _, path, name_of in LISTS:
-        key = flag.replace("-", "_")
-        added = values.get(key) or values.get(f"{key}_add") or []
-        removed = values.get(f"{key}_rm") or []
-        if added or removed:
-            gone = {*removed, *map(name_of, added)}
-            kept = [entry for entry in look(spec, path) or [] if name_of(entry) not in gone]
-            place(spec, path, [*kept, *added])
-    for flag, _, path in MAPS:
-        key = flag.replace("-", "_")
-        named = dict(entry.partition("=")[::2] for entry in values.get(key) or values.get(f"{key}_add") or [])
-        removed = values.get(f"{key}_rm") or []
-        if named or removed:
-            labels = {name: value for name, value in (look(spec, path) or {}).items() if name not in removed}
-            place(spec, path, {**labels, **named})

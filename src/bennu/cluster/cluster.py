@@ -158,8 +158,7 @@ class Cluster:
     async def leave(self, *, force: bool) -> None:
         """End it: tasks, their containers and all of the swarm's state go. Raises: Unavailable."""
         async with self._turn:
-            cluster = self.state.cluster
-            if cluster is None:
+            if self.state.cluster is None:
                 raise Unavailable(NOT_PART)
             if not force:
                 raise Unavailable(LEAVE_LAST)

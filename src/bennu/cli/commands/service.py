@@ -13,9 +13,10 @@ from bennu.cli.commands.tasks import print_tasks
 from bennu.cli.failure import Failure
 from bennu.cli.formatting import Listing, print_list
 from bennu.cli.output import complain, say, shorten_id
-from bennu.cli.service_options import BLOBS, CONTAINER, CREATE, UPDATE, apply_lists, apply_single, look, place
+from bennu.cli.service_options import BLOBS, CONTAINER, CREATE, UPDATE
+from bennu.cli.service_spec import apply_lists, apply_single, look, place
 from bennu.cli.session import output_writer
-from bennu.cli.values import encode_filters, parse_filter
+from bennu.cli.values import collect_env, encode_filters, parse_filter
 
 FILTER: Final = several("-f, --filter", "Filter output based on conditions provided", kind="filter", parse=parse_filter)
 MODES: Final = {
@@ -32,18 +33,14 @@ LISTING: Final = Listing(headers={}, columns="ID Name Mode Replicas Image Ports"
 @command("IMAGE [COMMAND] [ARG...]", *CREATE, least=1, interspersed=False)
 def create(client: Client, words: list[str], *, given: set[str], **values: Any) -> None:
     if values["mode"] not in MODES:
-        raise Failure(
-            f"Unknown mode: {values['mode']}, only replicated, global, replicated-job and global-job supported"
-        )
+        raise Failure(f"unknown mode: {values['mode']}")
     word, mode = MODES[values["mode"]]
     spec: dict[str, Any] = {"Name": values["name"] or "", "Labels": {}, "Mode": {word: dict(mode)}}
     place(spec, f"{CONTAINER}.Image", with_tag(words[0]))
     if words[1:]:
         place(spec, f"{CONTAINER}.Args", words[1:])
-    if values["entrypoint"]:
-        place(spec, f"{CONTAINER}.Command", shlex.split(values["entrypoint"]))
     apply_single(spec, values, given)
-    apply_lists(spec, values)
+    apply_lists(spec, values | {"env": collect_env(values["env_file"], values["env"])})
     refer(client, spec, values, "")
     made = client.json("POST", "/services/create", json_body=spec)
     for warning in made.get("Warnings") or ([made["Warning"]] if made.get("Warning") else []):
@@ -80,6 +77,8 @@ def update(client: Client, words: list[str], *, given: set[str], **values: Any) 
     spec = found["Spec"]
     query: dict[str, Any] = {"version": found["Version"]["Index"]}
     if values["rollback"]:
+        if given - {"rollback", "detach", "quiet"}:
+            raise Failure("other flags may not be combined with --rollback")
         query["rollback"] = "previous"
     if values["image"]:
         place(spec, f"{CONTAINER}.Image", with_tag(values["image"]))
@@ -124,12 +123,20 @@ def rollback(client: Client, words: list[str], *, detach: bool, quiet: bool, to:
 def scale(client: Client, words: list[str], *, detach: bool) -> None:
     def one(word: str) -> str:
         name, _, number = word.partition("=")
-        if not number.isdecimal():
+        if not number:
             raise Failure(f"invalid scale specifier '{word}'. Must use the format <service>=<replicas>")
+        if not number.isdecimal():
+            raise Failure(
+                f'{name}: invalid replicas value {number}: strconv.ParseUint: parsing "{number}": invalid syntax'
+            )
         found = client.json("GET", f"/services/{segment(name)}")
-        if "Replicated" not in found["Spec"]["Mode"]:
+        mode = found["Spec"]["Mode"]
+        if "Replicated" in mode:
+            mode["Replicated"]["Replicas"] = int(number)
+        elif "ReplicatedJob" in mode:
+            mode["ReplicatedJob"]["TotalCompletions"] = int(number)
+        else:
             raise Failure(f"{name}: scale can only be used with replicated or replicated-job mode")
-        place(found["Spec"], "Mode.Replicated.Replicas", int(number))
         query = {"version": found["Version"]["Index"]}
         client.json("POST", f"/services/{found['ID']}/update", query=query, json_body=found["Spec"])
         say(f"{name} scaled to {number}")
