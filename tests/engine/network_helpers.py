@@ -1,5 +1,6 @@
 """Real namespaces, real sockets: what the network's tests are made of."""
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -11,10 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import dns.message
+import dns.query
 import pytest
 from pyroute2 import IPRoute
 
-from bennu.network import Networks, Sandbox, Settings, netns
+from bennu.network import (
+    EndpointRequest,
+    Network,
+    NetworkRequest,
+    Networks,
+    PortRequest,
+    Sandbox,
+    Settings,
+    netns,
+)
+from bennu.network.creation import IpamConfig, IpamRequest
 from bennu.network.links import list_links, wait_operational
 from bennu.store import Store, open_sqlite
 
@@ -226,3 +239,36 @@ async def open_host(root: Path, *, pristine: bool = True, **settings: object) ->
 def run_quietly(*argv: str) -> None:
     """A small program, run to its end. Raises: CalledProcessError."""
     subprocess.run(argv, check=True, capture_output=True)
+
+
+# --- networks and containers in few words ---
+
+
+async def make(host: Host, name: str, *configs: IpamConfig, **more: object) -> Network:
+    ipam = IpamRequest(config=list(configs)) if configs else None
+    return await host.networks.create(NetworkRequest(name=name, ipam=ipam, **more))
+
+
+def on(network: str, name: str, **more: object) -> EndpointRequest:
+    return EndpointRequest(network=network, container_name=name, **more)
+
+
+def cid(name: str) -> str:
+    return (name.encode().hex() + "f" * 64)[:64]
+
+
+async def start(host: Host, name: str, *endpoints: EndpointRequest, ports: tuple[PortRequest, ...] = ()) -> Sandbox:
+    return await host.networks.open_sandbox(cid(name), endpoints, ports)
+
+
+async def ask(
+    sandbox: Sandbox, name: str, kind: str = "A", *, tcp: bool = False, timeout_s: float = 5
+) -> dns.message.Message:
+    """What 127.0.0.11 answers inside the sandbox."""
+    query = dns.message.make_query(name, kind)
+    send = dns.query.tcp if tcp else dns.query.udp
+    return await asyncio.to_thread(inside, sandbox.netns, lambda: send(query, "127.0.0.11", timeout=timeout_s))
+
+
+def values(message: dns.message.Message) -> set[str]:
+    return {item.to_text() for rrset in message.answer for item in rrset}

@@ -2,30 +2,31 @@
 
 import asyncio
 import contextlib
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import dns.flags
-import dns.message
-import dns.query
 import dns.rcode
-import dns.resolver
 import pytest
 from network_helpers import (
     Host,
+    ask,
+    cid,
     echo_server,
     exchange,
     inside,
+    make,
     needs_network,
+    on,
     open_host,
     run_quietly,
+    start,
+    values,
 )
 
 from bennu.errors import BennuError, Conflict, Forbidden, InvalidParameter, NotFound
-from bennu.network import EndpointRequest, Network, NetworkRequest, PortRequest, Sandbox
-from bennu.network.creation import IpamConfig, IpamRequest
+from bennu.network import NetworkRequest, PortRequest
+from bennu.network.creation import IpamConfig
 
 BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 pytestmark = needs_network
@@ -35,163 +36,6 @@ pytestmark = needs_network
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
     async with open_host(tmp_path) as opened:
         yield opened
-
-
-async def make(host: Host, name: str, *configs: IpamConfig, **more: object) -> Network:
-    ipam = IpamRequest(config=list(configs)) if configs else None
-    return await host.networks.create(NetworkRequest(name=name, ipam=ipam, **more))
-
-
-def on(network: str, name: str, **more: object) -> EndpointRequest:
-    return EndpointRequest(network=network, container_name=name, **more)
-
-
-def cid(name: str) -> str:
-    return (name.encode().hex() + "f" * 64)[:64]
-
-
-async def start(host: Host, name: str, *endpoints: EndpointRequest, ports: tuple[PortRequest, ...] = ()) -> Sandbox:
-    return await host.networks.open_sandbox(cid(name), endpoints, ports)
-
-
-async def ask(
-    sandbox: Sandbox, name: str, kind: str = "A", *, tcp: bool = False, timeout_s: float = 5
-) -> dns.message.Message:
-    """What 127.0.0.11 answers inside the sandbox."""
-    query = dns.message.make_query(name, kind)
-    send = dns.query.tcp if tcp else dns.query.udp
-    return await asyncio.to_thread(inside, sandbox.netns, lambda: send(query, "127.0.0.11", timeout=timeout_s))
-
-
-def values(message: dns.message.Message) -> set[str]:
-    return {item.to_text() for rrset in message.answer for item in rrset}
-
-
-async def test_containers_find_each_other_by_name_alias_and_short_id(host: Host) -> None:
-    await make(host, "net1")
-    web = await start(host, "web", on("net1", "web", hostname="box", aliases=["www"]))
-    other = await start(host, "other", on("net1", "other"))
-    address = web.endpoints[0].ip_address
-    for name in ("web", "WEB", "www", "box", cid("web")[:12], "web.net1", "www.net1"):
-        for tcp in (False, True):
-            assert values(await ask(other, name, tcp=tcp)) == {address}, name
-    assert values(await ask(web, "web")) == {address}, "itself"
-    pointer = ".".join(reversed(address.split("."))) + ".in-addr.arpa"
-    assert values(await ask(other, pointer, "PTR")) == {"web.net1."}
-    with echo_server(web.netns, "0.0.0.0", 7):
-        assert exchange(other.netns, address, 7).startswith(address)
-
-
-async def test_a_known_name_without_such_an_address_is_an_empty_answer_and_an_unknown_one_is_denied_at_once(
-    host: Host,
-) -> None:
-    await make(host, "net1")
-    web = await start(host, "web", on("net1", "web"))
-    answer = await ask(web, "web", "AAAA")
-    assert answer.rcode() == dns.rcode.NOERROR and not answer.answer
-    async with asyncio.timeout(1):
-        assert (await ask(web, "nosuch")).rcode() == dns.rcode.NXDOMAIN
-
-
-async def test_one_alias_for_several_containers_answers_all_in_changing_order(host: Host) -> None:
-    await make(host, "net1")
-    expected = set()
-    for number in range(4):
-        sandbox = await start(host, f"w{number}", on("net1", f"w{number}", aliases=["workers"]))
-        expected.add(sandbox.endpoints[0].ip_address)
-    firsts = set()
-    for _ in range(40):
-        answer = await ask(sandbox, "workers")
-        assert values(answer) == expected
-        firsts.add(answer.answer[0][0].to_text())
-    assert len(firsts) > 1
-
-
-async def test_names_vanish_with_their_containers_and_follow_a_rename(host: Host) -> None:
-    await make(host, "net1")
-    await start(host, "web", on("net1", "web"))
-    other = await start(host, "other", on("net1", "other"))
-    host.networks.rename_sandbox(cid("web"), "shop")
-    assert values(await ask(other, "shop"))
-    assert (await ask(other, "web")).rcode() == dns.rcode.NXDOMAIN
-    await host.networks.close_sandbox(cid("web"))
-    assert (await ask(other, "shop")).rcode() == dns.rcode.NXDOMAIN
-
-
-async def test_the_default_bridge_has_no_names(host: Host) -> None:
-    sandbox = await start(host, "web", on("bridge", "web"))
-    assert not sandbox.has_embedded_dns
-    with pytest.raises(InvalidParameter, match="alias is supported only for containers in user defined networks"):
-        await start(host, "other", on("bridge", "other", aliases=["x"]))
-
-
-async def test_a_link_is_known_to_its_owner_alone(host: Host) -> None:
-    await make(host, "net1")
-    db = await start(host, "db", on("net1", "db"))
-    web = await start(host, "web", on("net1", "web", links={"database": "db"}))
-    assert values(await ask(web, "database")) == {db.endpoints[0].ip_address}
-    assert (await ask(db, "database")).rcode() == dns.rcode.NXDOMAIN
-
-
-async def test_a_container_may_listen_on_port_53_itself(host: Host) -> None:
-    await make(host, "net1")
-    web = await start(host, "web", on("net1", "web"))
-    with echo_server(web.netns, "0.0.0.0", 53), echo_server(web.netns, "0.0.0.0", 53, "udp"):
-        assert values(await ask(web, "web"))
-
-
-async def test_what_is_not_ours_is_forwarded_and_kept_for_a_while(host: Host) -> None:
-    await make(host, "net1")
-    asked: list[str] = []
-
-    class Answers(asyncio.DatagramProtocol):
-        def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
-            self.transport = transport
-
-        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-            query = dns.message.from_wire(data)
-            asked.append(query.question[0].name.to_text())
-            response = dns.message.make_response(query)
-            if "slow" not in asked[-1]:
-                response.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "A", "203.0.113.7"))
-                self.transport.sendto(response.to_wire(), addr)
-
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(Answers, local_addr=("127.0.0.77", 53))
-    try:
-        web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=["127.0.0.77"])
-        for _ in range(3):
-            assert values(await ask(web, "www.example.test")) == {"203.0.113.7"}
-        assert asked == ["www.example.test."]
-        slow = asyncio.ensure_future(ask(web, "slow.example.test", timeout_s=0.5))
-        await asyncio.sleep(0.05)
-        async with asyncio.timeout(1):
-            assert values(await ask(web, "web")), "others do not wait for a slow server"
-        with pytest.raises(dns.exception.Timeout):
-            await slow
-    finally:
-        transport.close()
-
-
-async def test_broken_questions_get_an_error_and_harm_nothing(host: Host) -> None:
-    await make(host, "net1")
-    web = await start(host, "web", on("net1", "web"))
-
-    def send(*packets: bytes) -> list[bytes]:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(0.3)
-            sock.connect(("127.0.0.11", 53))
-            answers = []
-            for packet in packets:
-                sock.send(packet)
-                with contextlib.suppress(TimeoutError):
-                    answers.append(sock.recv(4096))
-            return answers
-
-    garbage = [b"", b"x", b"\0" * 11, b"\x12\x34\1\0\0\1\0\0\0\0\0\0" + b"\xc0\x0c\0\1\0\1", b"\xff" * 600]
-    answers = await asyncio.to_thread(inside, web.netns, lambda: send(*garbage))
-    assert all(answer[3] & 0x0F != 0 for answer in answers)
-    assert values(await ask(web, "web"))
 
 
 async def test_two_networks_do_not_reach_each_other_not_even_by_name(host: Host) -> None:

@@ -32,7 +32,7 @@ class Upstream:
 
     async def ask(self, servers: Sequence[str], wire: bytes, *, tcp: bool) -> bytes | None:
         """The first good answer to the question `wire`, under its id; None when nobody answers."""
-        key = (tuple(servers), tcp, wire[2:].lower())
+        key = (tuple(servers), tcp, wire[2:])
         kept = self._cache.get(key)
         if kept is not None and kept[0] > time.monotonic():
             self._cache.move_to_end(key)

@@ -1,0 +1,236 @@
+"""The embedded DNS with real packets: names of containers, forwarding, broken questions."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+from network_helpers import (
+    Host,
+    ask,
+    cid,
+    echo_server,
+    exchange,
+    inside,
+    make,
+    needs_network,
+    on,
+    open_host,
+    start,
+    values,
+)
+
+from bennu.errors import InvalidParameter
+
+pytestmark = needs_network
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    async with open_host(tmp_path) as opened:
+        yield opened
+
+
+async def test_containers_find_each_other_by_name_alias_and_short_id(host: Host) -> None:
+    await make(host, "net1")
+    web = await start(host, "web", on("net1", "web", hostname="box", aliases=["www"]))
+    other = await start(host, "other", on("net1", "other"))
+    address = web.endpoints[0].ip_address
+    for name in ("web", "WEB", "www", "box", cid("web")[:12], "web.net1", "www.net1"):
+        for tcp in (False, True):
+            assert values(await ask(other, name, tcp=tcp)) == {address}, name
+    assert values(await ask(web, "web")) == {address}, "itself"
+    pointer = ".".join(reversed(address.split("."))) + ".in-addr.arpa"
+    assert values(await ask(other, pointer, "PTR")) == {"web.net1."}
+    with echo_server(web.netns, "0.0.0.0", 7):
+        assert exchange(other.netns, address, 7).startswith(address)
+
+
+async def test_a_known_name_without_such_an_address_is_an_empty_answer_and_an_unknown_one_is_denied_at_once(
+    host: Host,
+) -> None:
+    await make(host, "net1")
+    web = await start(host, "web", on("net1", "web"))
+    answer = await ask(web, "web", "AAAA")
+    assert answer.rcode() == dns.rcode.NOERROR and not answer.answer
+    async with asyncio.timeout(1):
+        assert (await ask(web, "nosuch")).rcode() == dns.rcode.NXDOMAIN
+
+
+async def test_one_alias_for_several_containers_answers_all_in_changing_order(host: Host) -> None:
+    await make(host, "net1")
+    expected = set()
+    for number in range(4):
+        sandbox = await start(host, f"w{number}", on("net1", f"w{number}", aliases=["workers"]))
+        expected.add(sandbox.endpoints[0].ip_address)
+    firsts = set()
+    for _ in range(40):
+        answer = await ask(sandbox, "workers")
+        assert values(answer) == expected
+        firsts.add(answer.answer[0][0].to_text())
+    assert len(firsts) > 1
+
+
+async def test_names_vanish_with_their_containers_and_follow_a_rename(host: Host) -> None:
+    await make(host, "net1")
+    await start(host, "web", on("net1", "web"))
+    other = await start(host, "other", on("net1", "other"))
+    host.networks.rename_sandbox(cid("web"), "shop")
+    assert values(await ask(other, "shop"))
+    assert (await ask(other, "web")).rcode() == dns.rcode.NXDOMAIN
+    await host.networks.close_sandbox(cid("web"))
+    assert (await ask(other, "shop")).rcode() == dns.rcode.NXDOMAIN
+
+
+async def test_the_default_bridge_has_no_names(host: Host) -> None:
+    sandbox = await start(host, "web", on("bridge", "web"))
+    assert not sandbox.has_embedded_dns
+    with pytest.raises(InvalidParameter, match="alias is supported only for containers in user defined networks"):
+        await start(host, "other", on("bridge", "other", aliases=["x"]))
+
+
+async def test_a_link_is_known_to_its_owner_alone(host: Host) -> None:
+    await make(host, "net1")
+    db = await start(host, "db", on("net1", "db"))
+    web = await start(host, "web", on("net1", "web", links={"database": "db"}))
+    assert values(await ask(web, "database")) == {db.endpoints[0].ip_address}
+    assert (await ask(db, "database")).rcode() == dns.rcode.NXDOMAIN
+
+
+async def test_a_container_may_listen_on_port_53_itself(host: Host) -> None:
+    await make(host, "net1")
+    web = await start(host, "web", on("net1", "web"))
+    with echo_server(web.netns, "0.0.0.0", 53), echo_server(web.netns, "0.0.0.0", 53, "udp"):
+        assert values(await ask(web, "web"))
+
+
+async def test_what_is_not_ours_is_forwarded_and_kept_for_a_while(host: Host) -> None:
+    await make(host, "net1")
+    asked: list[str] = []
+
+    class Answers(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            query = dns.message.from_wire(data)
+            asked.append(query.question[0].name.to_text())
+            response = dns.message.make_response(query)
+            if "slow" not in asked[-1]:
+                response.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "A", "203.0.113.7"))
+                self.transport.sendto(response.to_wire(), addr)
+
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(Answers, local_addr=("127.0.0.77", 53))
+    try:
+        web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=["127.0.0.77"])
+        for _ in range(3):
+            assert values(await ask(web, "www.example.test")) == {"203.0.113.7"}
+        assert asked == ["www.example.test."]
+        slow = asyncio.ensure_future(ask(web, "slow.example.test", timeout_s=0.5))
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(1):
+            assert values(await ask(web, "web")), "others do not wait for a slow server"
+        with pytest.raises(dns.exception.Timeout):
+            await slow
+    finally:
+        transport.close()
+
+
+async def test_broken_questions_get_an_error_and_harm_nothing(host: Host) -> None:
+    await make(host, "net1")
+    web = await start(host, "web", on("net1", "web"))
+
+    def send(*packets: bytes) -> list[bytes]:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(0.3)
+            sock.connect(("127.0.0.11", 53))
+            answers = []
+            for packet in packets:
+                sock.send(packet)
+                with contextlib.suppress(TimeoutError):
+                    answers.append(sock.recv(4096))
+            return answers
+
+    garbage = [b"", b"x", b"\0" * 11, b"\x12\x34\1\0\0\1\0\0\0\0\0\0" + b"\xc0\x0c\0\1\0\1", b"\xff" * 600]
+    answers = await asyncio.to_thread(inside, web.netns, lambda: send(*garbage))
+    assert all(answer[3] & 0x0F != 0 for answer in answers)
+    assert values(await ask(web, "web"))
+
+
+@dataclass
+class Elsewhere:
+    """A name server of another machine: answers by UDP are cut off, by TCP they are whole."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def answer(self, wire: bytes, *, tcp: bool) -> bytes:
+        query = dns.message.from_wire(wire)
+        name = query.question[0].name
+        self.asked.append(("tcp " if tcp else "udp ") + name.to_text())
+        response = dns.message.make_response(query)
+        if tcp:
+            response.answer.append(dns.rrset.from_text(name, 60, "IN", "A", *(f"203.0.113.{n}" for n in range(100))))
+        else:
+            response.flags |= dns.flags.TC
+        return response.to_wire()
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        (size,) = struct.unpack("!H", await reader.readexactly(2))
+        whole = self.answer(await reader.readexactly(size), tcp=True)
+        writer.write(struct.pack("!H", len(whole)) + whole)
+        writer.close()
+
+
+class Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, server: Elsewhere) -> None:
+        self._server = server
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._transport.sendto(self._server.answer(data, tcp=False), addr)
+
+
+async def test_a_long_answer_from_elsewhere_comes_whole_by_tcp(host: Host) -> None:
+    await make(host, "net1")
+    server, loop = Elsewhere(), asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: Datagrams(server), local_addr=("127.0.0.78", 53))
+    async with await asyncio.start_server(server.talk, "127.0.0.78", 53):
+        web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=["127.0.0.78"])
+        cut = await ask(web, "many.example.test")
+        assert cut.flags & dns.flags.TC and not cut.answer
+        for _ in range(2):
+            assert len(values(await ask(web, "many.example.test", tcp=True))) == 100
+    transport.close()
+    assert server.asked == ["udp many.example.test.", "tcp many.example.test."], (
+        "a cut answer is not kept, a whole one is"
+    )
+
+
+async def test_many_containers_of_one_alias_are_all_told_by_tcp(host: Host) -> None:
+    await make(host, "net1")
+    for number in range(60):
+        sandbox = await start(host, f"w{number}", on("net1", f"w{number}", aliases=["workers"]))
+    assert (await ask(sandbox, "workers")).flags & dns.flags.TC
+    assert len(values(await ask(sandbox, "workers", tcp=True))) == 60
+
+
+async def test_an_answer_that_was_kept_repeats_the_askers_spelling(host: Host) -> None:
+    """Resolvers that mix upper and lower case take no other answer for theirs."""
+    await make(host, "net1")
+    server = Elsewhere()
+    async with await asyncio.start_server(server.talk, "127.0.0.79", 53):
+        web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=["127.0.0.79"])
+        for name in ("many.example.test.", "mAnY.eXample.test."):
+            assert (await ask(web, name, tcp=True)).question[0].name.to_text() == name
