@@ -64,6 +64,19 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def cpu_of_everything(engine: Engine) -> float:
+    """CPU seconds of the engine's processes, also of those that have come and gone; containers do not count."""
+    return sum(map(_cpu_of_group, engine.groups))
+
+
+def _cpu_of_group(group: Path) -> float:
+    usage = group / "cpuacct.usage"
+    if usage.exists():
+        return int(usage.read_text()) / 1e9
+    stat = group / "cpu.stat"
+    return int(stat.read_text().split()[1]) / 1e6 if stat.exists() else 0.0
+
+
 def pss(pids: Sequence[int]) -> int:
     """Proportional set size in bytes: shared pages count once among those who share them."""
     return sum(_field(pid, "smaps_rollup", "Pss:") for pid in pids)
