@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bennu.engine.events import RECENT, Event, Journal, event
+from bennu.engine.events import PRUNE_EVERY, RECENT, Event, Journal, event
 from bennu.errors import Unavailable
 from bennu.store import Put, SqliteStore, open_sqlite
 
@@ -80,6 +80,25 @@ async def test_a_reader_that_falls_behind_memory_reads_on_from_disk(store: Sqlit
     total = RECENT + 700
     await asyncio.gather(*(journal.publish("container", str(number), "a", {}) for number in range(total)))
     assert await collect(reader, total) == [str(number) for number in range(total)]
+
+
+@pytest.mark.slow
+async def test_a_reader_behind_all_that_is_kept_is_told_so_and_not_led_past_it(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bennu.engine.events.KEEP_EVENTS", 100)
+    monkeypatch.setattr("bennu.engine.events.RECENT", 100)
+    journal = await opened_journal(store)
+    start = time.time_ns()
+    slow = journal.follow(start, None)
+    await journal.publish("container", "first", "a", {})
+    assert (await anext(slow)).action == "first"
+    for _ in range(2):
+        await asyncio.gather(*(journal.publish("container", "more", "a", {}) for _ in range(PRUNE_EVERY)))
+    with pytest.raises(Unavailable, match="not kept any more"):
+        await collect(slow, 2 * PRUNE_EVERY)
+    late = await collect(journal.follow(start, None), 100)
+    assert set(late) == {"more"}, "one that only begins is shown what there is"
 
 
 async def test_stamps_grow_even_when_the_clock_was_set_back(store: SqliteStore) -> None:

@@ -73,6 +73,7 @@ class Journal:
         self._arrived = asyncio.Event()
         self._shown_ns = 0
         self._unshown: deque[_Batch] = deque()  # in the order of their stamps
+        self._pruned_ns = 0  # the newest event that was dropped by this daemon
         self._count = 0
         self._until_prune = PRUNE_EVERY
 
@@ -129,12 +130,16 @@ class Journal:
     async def follow(self, since_ns: int | None, until_ns: int | None) -> AsyncIterator[Event]:
         """Events from `since_ns` (None: from now; `until_ns` alone: all kept) to `until_ns` (None: for ever).
 
-        Ends at `until_ns`, also when nothing happens; order is that of the journal.
+        Ends at `until_ns`, also when nothing happens; order is that of the journal. Raises: Unavailable to a reader so
+        slow that what it was to read next is not kept any more.
         """
         from_start = since_ns is not None or until_ns is not None
         cursor = (since_ns or 1) - 1 if from_start else self._shown_ns
+        first = from_start  # which may lie before all that is kept
         while True:
-            arrived = self._arrived
+            if cursor < self._pruned_ns and not first:
+                raise Unavailable("this reader is so far behind that events it has not read are not kept any more")
+            arrived, first = self._arrived, False
             page = await self._after(cursor)
             for item in page:
                 if until_ns is not None and item.time_nano > until_ns:
@@ -143,6 +148,7 @@ class Journal:
                 cursor = item.time_nano
             if page:
                 continue
+            cursor = max(cursor, self._pruned_ns)
             if not await _wait(arrived, until_ns):
                 return
 
@@ -182,6 +188,7 @@ class Journal:
         if stale:
             await self._store.commit(Transaction(stale))
             self._count -= len(stale)
+            self._pruned_ns = int(stale[-1].key.removeprefix(PREFIX))
 
 
 async def _wait(arrived: asyncio.Event, until_ns: int | None) -> bool:
