@@ -3,6 +3,7 @@
 import os
 import signal
 import statistics
+import subprocess
 import time
 from collections.abc import Sequence
 
@@ -52,14 +53,19 @@ def crash_loops(engines: Sequence[Engine], rounds: int) -> list[Row]:
         names = [f"loop{number}" for number in range(LOOPS)]
         for name in names:
             engine.cli("create", "--restart=always", "--name", name, "busybox", "false")
-        before, began = cpu_of_everything(engine), time.monotonic()
-        engine.cli("start", *names, timeout_s=300)
-        time.sleep(max(0.0, LOOP_S - (time.monotonic() - began)))
-        used[engine.name] = cpu_of_everything(engine) - before
-        restarts = sum(map(int, engine.cli("inspect", "-f", "{{.RestartCount}}", *names).lines))
-        each[engine.name] = used[engine.name] / (LOOPS + restarts) * 1000
+        before = cpu_of_everything(engine)
+        with engine.cli.running("start", *names, stdout=subprocess.DEVNULL):
+            time.sleep(LOOP_S)
+            used[engine.name] = cpu_of_everything(engine) - before
+            each[engine.name] = used[engine.name] / starts(engine, names) * 1000
         engine.cli("rm", "-f", *names, timeout_s=300)
     return [
         Row(f"{LOOPS} containers started into a crash loop: CPU of everything in {LOOP_S} s", "s", used),
         Row("… by start", "ms", each),
     ]
+
+
+def starts(engine: Engine, names: Sequence[str]) -> int:
+    """How often they were started so far."""
+    lines = engine.cli("inspect", "-f", "{{.RestartCount}} {{.State.StartedAt}}", *names, timeout_s=300).lines
+    return sum(int(count) + (not began.startswith("0001")) for count, began in map(str.split, lines))
