@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support import images, traces
-from support.cli import find_docker
+from support.cli import Cli, find_docker
 from support.daemon import Daemon
 from support.swarm import SwarmNode, container_of
 from support.waiting import wait_for
@@ -143,6 +143,19 @@ def test_a_killed_daemon_finishes_a_removal(node: SwarmNode) -> None:
     node.daemon.start()
     wait_for(lambda: not node.docker("ps", "-aq").lines, timeout_s=40)
     assert node.ask("/tasks") == []
+
+
+@pytest.mark.parametrize("options", [(), ("-t",), ("--no-task-ids",), ("--no-resolve",), ("--no-trunc",), ("--raw",)])
+def test_bennu_shows_the_logs_of_a_service_as_docker_does(node: SwarmNode, options: tuple[str, ...]) -> None:
+    node.create("s", "--replicas", "2", "busybox", "sh", "-c", "echo said; echo complained >&2; exec sleep 1000")
+    node.wait_running("s", 2)
+    wait_for(lambda: len(node.docker("service", "logs", "s").out.splitlines()) >= 2, what="what they say")
+
+    def shown(cli: Cli) -> list[str]:
+        said = cli("service", "logs", *options, "s")
+        return sorted(said.out.splitlines()) + sorted(said.err.splitlines())
+
+    assert shown(node.daemon.bennu) == shown(node.docker)
 
 
 def test_a_missing_image_rejects_the_task_with_its_name(node: SwarmNode) -> None:

@@ -94,7 +94,7 @@ GROUPS: Final[dict[str, tuple[str, Table]]] = {
             "create": ("commands.service:create", "Create a new service"),
             "history": ("commands.rollout:history", "List the revisions of a service"),
             "inspect": ("commands.inspect:service_inspect", "Display detailed information on one or more services"),
-            "logs": ("commands.service:logs", "Fetch the logs of a service or task"),
+            "logs": ("commands.service_logs:logs", "Fetch the logs of a service or task"),
             "ls": ("commands.service:ls", "List services"),
             "ps": ("commands.service:ps", "List the tasks of one or more services"),
             "rm": ("commands.service:rm", "Remove one or more services"),

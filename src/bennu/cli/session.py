@@ -27,10 +27,11 @@ FAULTS: Final = frozenset(
 
 
 class Frames:
-    """Takes a multiplexed stream apart and writes each part where it belongs."""
+    """Takes a multiplexed stream apart and gives each part to `write` with the descriptor where it belongs."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[int, bytes], None] | None = None) -> None:
         self.held = b""
+        self.write = write or write_all
 
     def feed(self, data: bytes) -> None:
         data = self.held + data
@@ -40,7 +41,7 @@ class Frames:
             end = position + STREAM_HEAD + size
             if len(data) < end:
                 break
-            write_all(2 if data[position] >= STDERR else 1, data[position + STREAM_HEAD : end])
+            self.write(2 if data[position] >= STDERR else 1, data[position + STREAM_HEAD : end])
             position = end
         self.held = data[position:]
 

@@ -1,13 +1,11 @@
 """service: tasks that keep their number."""
 
 import shlex
-import time
 from typing import Any, Final
 
 from bennu.cli.client import Client, segment
 from bennu.cli.command import command, integer, several, switch, text
 from bennu.cli.commands.life import for_each
-from bennu.cli.commands.logs import read_moment
 from bennu.cli.commands.service_progress import follow_progress
 from bennu.cli.commands.tasks import print_tasks
 from bennu.cli.failure import Failure
@@ -15,7 +13,6 @@ from bennu.cli.formatting import Listing, print_list
 from bennu.cli.output import complain, say, shorten_id
 from bennu.cli.service_options import BLOBS, CONTAINER, CREATE, UPDATE
 from bennu.cli.service_spec import apply_lists, apply_single, look, place
-from bennu.cli.session import output_writer
 from bennu.cli.values import collect_env, encode_filters, parse_filter
 
 FILTER: Final = several("-f, --filter", "Filter output based on conditions provided", kind="filter", parse=parse_filter)
@@ -198,30 +195,3 @@ def rm(client: Client, words: list[str]) -> None:
         return name
 
     for_each(words, remove)
-
-
-@command(
-    "SERVICE|TASK",
-    switch("-f, --follow", "Follow log output"),
-    switch("--details", "Show extra details provided to logs"),
-    switch("-t, --timestamps", "Show timestamps"),
-    text("--since", "Show logs since timestamp or relative"),
-    text("-n, --tail", "Number of lines to show from the end of the logs", default="all"),
-    least=1,
-    most=1,
-)
-def logs(
-    client: Client, words: list[str], *, follow: bool, details: bool, timestamps: bool, since: str | None, tail: str
-) -> None:
-    query = {
-        "stdout": True,
-        "stderr": True,
-        "follow": follow,
-        "details": details,
-        "timestamps": timestamps,
-        "since": read_moment("since", since, time.time_ns()),
-        "tail": tail,
-    }
-    write = output_writer(tty=False)
-    for data in client.call("GET", f"/services/{segment(words[0])}/logs", query=query).chunks():
-        write(data)
