@@ -46,9 +46,29 @@ def call(daemon: Daemon, method: str, path: str, body: Any = None) -> tuple[int,
     return status, json.loads(answer) if answer.strip() else None
 
 
-def spec(name: str = "s", **more: Any) -> dict[str, Any]:
-    container = {"Image": "busybox:latest", "Args": ["sleep", "1000"], "StopGracePeriod": 0}
-    return {"Name": name, "TaskTemplate": {"ContainerSpec": container}} | more
+INVALID = "rpc error: code = InvalidArgument desc = "
+UNKNOWN = "rpc error: code = Unknown desc = "
+TMPFS = {"Type": "tmpfs", "Target": "/a"}
+PORT = {"TargetPort": 80, "PublishedPort": 8000}
+
+
+def spec(
+    name: str = "s", *, container: dict[str, Any] | None = None, template: dict[str, Any] | None = None, **more: Any
+) -> dict[str, Any]:
+    whole = {"Image": "busybox:latest", "Args": ["sleep", "1000"], "StopGracePeriod": 0} | (container or {})
+    return {"Name": name, "TaskTemplate": {"ContainerSpec": whole} | (template or {})} | more
+
+
+def limits(**sizes: int) -> dict[str, Any]:
+    return {"Resources": {"Limits": sizes}}
+
+
+def constrained(constraint: str) -> dict[str, Any]:
+    return {"Placement": {"Constraints": [constraint]}}
+
+
+def no_secret(name: str) -> dict[str, Any]:
+    return {"SecretID": "x", "SecretName": name, "File": {"Name": name}}
 
 
 def test_outside_a_swarm_every_verb_says_so(outside: Daemon) -> None:
@@ -103,6 +123,27 @@ def test_an_update_with_an_old_version_is_out_of_sequence(node: SwarmNode) -> No
             spec(EndpointSpec={"Mode": "dnsrr", "Ports": [{"TargetPort": 80}]}),
         ),
         (400, "unrecognized update order die", spec(UpdateConfig={"Order": "die"})),
+        (400, "unrecognized update failure action die", spec(RollbackConfig={"FailureAction": "die"})),
+        (400, f"{INVALID}name must be 63 characters or fewer", spec("a" * 64)),
+        (400, f"{INVALID}TaskSpec: update-delay cannot be negative", spec(UpdateConfig={"Delay": -1})),
+        (400, f"{INVALID}TaskSpec: update-maxfailureratio cannot be", spec(UpdateConfig={"MaxFailureRatio": 2})),
+        (400, f"{INVALID}Jobs may not have an update config", spec(Mode={"GlobalJob": {}}, UpdateConfig={})),
+        (400, "unsupported runtime", spec(template={"Runtime": "foo"})),
+        (400, 'invalid RestartCondition: "always"', spec(template={"RestartPolicy": {"Condition": "always"}})),
+        (400, f"{INVALID}TaskSpec: restart-delay cannot be", spec(template={"RestartPolicy": {"Delay": -1}})),
+        (400, f"{INVALID}invalid cpu value 1e-06: Must be at least 0.001", spec(template=limits(NanoCPUs=1000))),
+        (400, f"{INVALID}invalid memory value 1000: Must be at least 4MiB", spec(template=limits(MemoryBytes=1000))),
+        (400, f'{INVALID}ContainerSpec: "Foo Bar" is not a valid repository/tag', spec(container={"Image": "Foo Bar"})),
+        (400, f"{INVALID}ContainerSpec: duplicate mount point: /a", spec(container={"Mounts": [TMPFS, TMPFS]})),
+        (400, f"{INVALID}ContainerSpec: Interval in HealthConfig", spec(container={"Healthcheck": {"Interval": 1}})),
+        (400, f"{INVALID}secrets not found: a, b", spec(container={"Secrets": [no_secret("a"), no_secret("b")]})),
+        (400, "either File or Runtime should be set", spec(container={"Configs": [{"ConfigID": "x"}]})),
+        (400, f"{INVALID}EndpointSpec: duplicate published ports", spec(EndpointSpec={"Ports": [PORT, PORT]})),
+        (500, "network nonet not found", spec(template={"Networks": [{"Target": "nonet"}]})),
+        (500, f"{UNKNOWN}constraint expected one operator", spec(template=constrained("node.role"))),
+        (500, f"{UNKNOWN}key 'no de' is invalid", spec(template=constrained("no de==x"))),
+        (500, f"{UNKNOWN}value '@' is invalid", spec(template=constrained("node.role==@"))),
+        (400, "json: cannot unmarshal number -1", spec(Mode={"Replicated": {"Replicas": -1}})),
         (501, "is not implemented", spec(EndpointSpec={"Ports": [{"TargetPort": 80, "Protocol": "sctp"}]})),
     ],
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from bennu.cluster.durations import parse_duration
-from bennu.cluster.errors import invalid
+from bennu.cluster.errors import invalid, unknown
 from bennu.cluster.task_container import expand_mount
 from bennu.cluster.wire import ContainerSpec, Mode, Resources, ServiceSpecWire, TaskTemplate, UpdateConfigWire
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
@@ -93,7 +93,7 @@ def _check_template(template: TaskTemplate) -> None:
         try:
             parse_constraints(tuple(placement.constraints))
         except BennuError as error:
-            raise BennuError(str(error)) from None  # a broken constraint is a 500 there
+            raise unknown(str(error)) from None  # a broken constraint is a 500 there
     _check_container(template.container_spec)
 
 
