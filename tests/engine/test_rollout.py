@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from support import images, traces
+from support.cli import Cli
 from support.daemon import BENNU, Daemon
 from support.waiting import wait_for
 
@@ -244,6 +245,84 @@ def test_an_update_goes_on_where_the_daemons_death_cut_it_off(make: Any) -> None
     assert len(running) == 3
     assert done <= {task["ID"] for task in running}
     assert sum(1 for task in web.tasks() if mark_of(task) == "2") == 3
+
+
+@pytest.fixture(params=["docker", "bennu"])
+def command(request: pytest.FixtureRequest, swarm: Daemon) -> Cli:
+    """Each of both in turn."""
+    found: Cli = getattr(swarm, request.param)
+    return found
+
+
+STAY = ("service", "update", "--no-resolve-image")
+
+
+def test_the_command_stays_until_the_service_has_converged(make: Any, command: Cli) -> None:
+    web = make("--replicas=2")
+    said = command(*STAY, "--env-add=V=2", web.name)
+    assert "overall progress: 2 out of 2 tasks" in said.out
+    assert said.lines[-1].strip() == f"verify: Service {web.name} converged"
+    assert len(web.running("2")) == 2
+
+
+def test_the_command_fails_when_the_update_is_paused(make: Any, command: Cli) -> None:
+    web = make("--replicas=2")
+    said = command(*STAY, "--args=false", web.name, ok=False)
+    assert said.code == 1
+    assert "service update paused: update paused due to failure or early termination of task" in said.err + said.out
+
+
+def test_the_command_ends_well_after_a_rollback_by_itself(make: Any, command: Cli) -> None:
+    web = make("--replicas=2", "--update-failure-action=rollback")
+    said = command(*STAY, "--args=false", web.name)
+    assert "rollback: update rolled back due to failure or early termination of task" in said.out
+    assert len(web.running()) == 2
+
+
+def test_the_command_says_that_a_rollback_is_paused(make: Any, command: Cli) -> None:
+    web = make("--replicas=1", "--update-failure-action=continue")
+    web.update("--args=false")
+    web.wait_state("completed")
+    web.update("--args=sleep 1000000")
+    web.wait_state("completed")
+    said = command("service", "rollback", web.name, ok=False)  # to what dies at once
+    assert said.code == 1
+    assert "service rollback paused: update paused due to failure or early termination of task" in said.err + said.out
+
+
+def test_what_cannot_be_rolled_back_is_refused(make: Any, command: Cli) -> None:
+    web = make("--replicas=1")
+    said = command("service", "rollback", web.name, ok=False)
+    assert said.code == 1
+    assert "does not have a previous spec" in said.err
+    said = command("service", "update", "--rollback", "--env-add=V=2", web.name, ok=False)
+    assert said.code == 1
+    assert "other flags may not be combined with --rollback" in said.err
+
+
+def test_force_replaces_every_task_and_a_label_none(make: Any, command: Cli) -> None:
+    web = make("--replicas=2")
+    before = {task["ID"] for task in web.running()}
+    command(*STAY, "-d", "--force", web.name)
+    web.wait_state("completed")
+    forced = {task["ID"] for task in web.running()}
+    assert len(forced) == 2
+    assert not forced & before
+    command(*STAY, "-d", "--label-add=a=b", web.name)
+    assert web.status == {}
+    assert {task["ID"] for task in web.running()} == forced
+
+
+@pytest.mark.parametrize("kind", ["update", "rollback"])
+def test_every_flag_of_updates_and_rollbacks_is_kept(make: Any, command: Cli, kind: str) -> None:
+    web = make("--replicas=1")
+    words = {"parallelism": "3", "delay": "2s", "monitor": "7s", "max-failure-ratio": "0.25"}
+    words |= {"failure-action": "continue", "order": "start-first"}
+    command(*STAY, "-d", *(f"--{kind}-{name}={value}" for name, value in words.items()), web.name)
+    assert web.inspect()["Spec"][f"{kind.capitalize()}Config"] == {
+        "Parallelism": 3, "Delay": 2 * 10**9, "Monitor": 7 * 10**9, "MaxFailureRatio": 0.25,
+        "FailureAction": "continue", "Order": "start-first",
+    }  # fmt: skip
 
 
 # --- what is ours ----------------------------------------------------------------------------------------------------

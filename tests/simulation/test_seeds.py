@@ -139,7 +139,7 @@ def test_an_early_signal_and_an_early_entry_are_noticed() -> None:
     with breaks(5):
         laws.on_signal(False, 0, 5 * NS_PER_SECOND, 2 * NS_PER_SECOND)
     with breaks(5):
-        laws.on_enter(TaskState.STARTING, False)
+        laws.on_enter(TaskState.STARTING, is_stopping=False, is_ready=True)
 
 
 def test_silence_about_an_empty_slot_is_noticed() -> None:

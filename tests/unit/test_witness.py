@@ -6,11 +6,11 @@ from functools import reduce
 import pytest
 
 from bennu.cluster import codec
-from bennu.cluster.ledger import Glance, Ledger, note, quantile_ns, step_of, sum_up, took_ns
 from bennu.cluster.records import SightingsRow
-from bennu.cluster.witness import Notebook, parse_tcp_counters, without_chance
+from bennu.cluster.witness import Notebook, as_probe, parse_tcp_counters
 from bennu.engine.record import HealthProbe
 from bennu.orchestration.evidence import Cohort, Evidence
+from bennu.orchestration.ledger import Glance, Ledger, Probe, note, quantile_ns, step_of, sum_up, without_chance
 
 MS = 10**6
 NEW = Ledger(is_new=True)
@@ -22,9 +22,8 @@ def after(*looks: Glance, ledger: Ledger = NEW) -> Ledger:
     return reduce(note, looks, ledger)
 
 
-def probe(second: int, took_ms: int) -> HealthProbe:
-    start, end = (f"2026-03-01T10:00:{second:02}.{ms:03}000000Z" for ms in (0, took_ms))
-    return HealthProbe(start=start, end=end, exit_code=0, output="")
+def probe(second: int, took_ms: int) -> Probe:
+    return Probe(f"2026-03-01T10:00:{second:02}.000000000Z", took_ms * MS)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +62,16 @@ def test_lost_health_is_counted(looks: tuple[Glance, ...], flaps: int) -> None:
 def test_connections_are_counted_from_look_to_look(
     counters: list[tuple[int, int] | None], taken: int, refused: int
 ) -> None:
-    ledger = after(*(Glance(counted=counted) for counted in counters))
+    ledger = after(*(Glance(counted=counted, serves=counted is not None) for counted in counters))
     assert (ledger.connections, ledger.refused) == (taken, refused)
+
+
+def test_what_is_refused_before_it_serves_was_a_probe() -> None:
+    starting, early, late = (
+        Glance(counted=counted, serves=serves) for counted, serves in (((0, 2), False), ((0, 9), True), ((5, 10), True))
+    )
+    assert after(starting, early).refused == 0
+    assert after(starting, early, late).refused == 1
 
 
 def test_a_probe_that_is_seen_twice_counts_once() -> None:
@@ -112,7 +119,7 @@ def test_the_kernels_counters_are_read_by_name() -> None:
 
 def test_a_probes_time_is_read_from_its_log() -> None:
     start, end = "2026-03-01T10:00:00.100000000Z", "2026-03-01T10:00:00.125500000Z"
-    assert took_ns(HealthProbe(start=start, end=end, exit_code=0, output="")) == 25_500_000
+    assert as_probe(HealthProbe(start=start, end=end, exit_code=0, output="")) == (start, 25_500_000)
 
 
 @pytest.mark.parametrize(
@@ -124,3 +131,8 @@ def test_refused_connections_are_put_forward_only_when_chance_hardly_explains_th
     seen = Evidence(stable=quiet, canary=replace(quiet, connection_failures=refused))
     assert (without_chance(seen) == seen) is is_kept
     assert without_chance(seen).canary.connection_failures in (0, refused)
+
+
+def test_a_few_refused_connections_of_a_canary_that_took_none_say_nothing() -> None:
+    seen = Evidence(stable=Cohort(tasks=1, connections=10_000), canary=Cohort(tasks=1, connection_failures=4))
+    assert without_chance(seen).canary.connection_failures == 0

@@ -7,7 +7,7 @@ store; `created_ns` and `updated_ns` are for people. Only `State.commit` sets `i
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bennu.cluster.ledger import Ledger
+from bennu.orchestration.ledger import Ledger
 from bennu.orchestration.model import Node, Service, Task
 from bennu.orchestration.spec import PortSpec
 

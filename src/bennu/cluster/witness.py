@@ -6,34 +6,32 @@ refuse or reset (counted by the kernel, in the task's own namespace).
 
 All of it outlives the daemon. It is written at once when something weighty happened (a death, a lost health), else
 every ten seconds while anything changes; a daemon's death costs at most ten seconds of probe latencies.
-
-The judge is asked again at every look, and who asks often enough is told of a difference by chance alone. So refused
-connections, the one sign that every version shows now and then, are put forward only when chance hardly explains them.
 """
 
 import asyncio
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from bennu.cluster.ledger import Glance, Ledger, note, sum_up
 from bennu.cluster.manager import Manager
 from bennu.cluster.records import SightingsRow, TaskRow
 from bennu.cluster.state import Change, State
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
+from bennu.engine.record import HealthProbe
 from bennu.errors import BennuError
-from bennu.orchestration.config import is_watched
-from bennu.orchestration.evidence import Evidence, binomial_tail
+from bennu.orchestration.config import is_under_watch
+from bennu.orchestration.evidence import Evidence
+from bennu.orchestration.ledger import Glance, Ledger, Probe, note, testify
 from bennu.orchestration.model import Rollout, Service, Task
-from bennu.orchestration.watched import died_by_itself, evidence_from_tasks, is_of_rollout, watched_ns
+from bennu.orchestration.watched import died_by_itself, is_of_rollout, watched_ns
 
 LOOK_EVERY_S: Final = 1.0
 WRITE_EVERY_S: Final = 10.0
-HARDLY: Final = 0.001
 log = logging.getLogger(__name__)
 
 
@@ -69,7 +67,7 @@ class Witness:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            watched = [row.service for row in self._state.services if _is_under_watch(row.service)]
+            watched = [row.service for row in self._state.services if is_under_watch(row.service)]
             for service in watched:
                 await self._look_at(service)
                 self._manager.look_again(service.id)
@@ -100,8 +98,9 @@ class Witness:
             was_oom_killed=record.oom_killed,
             health=record.health.status if record.health else "",
             is_ready=container.readiness.ready,
-            probes=tuple(record.health.log) if record.health else (),
+            probes=tuple(map(as_probe, record.health.log)) if record.health else (),
             counted=await asyncio.to_thread(read_tcp_counters, record.pid) if runs else None,
+            serves=row.task.is_running and container.readiness.ready is not False,
         )
 
     async def _write(self, watched: set[str]) -> None:
@@ -129,38 +128,14 @@ class Witness:
         rollout = service.rollout
         if rollout is None:
             return None
-        stored = evidence_from_tasks(service, tasks, now_ns=now_ns)
         notebook = self._notebooks.get(service.id)
         ledgers = notebook.ledgers if notebook and notebook.began_at_ns == rollout.began_at_ns else {}
-        present = {str(task.id) for task in tasks}
-        canary, stable = (
-            sum_up(
-                cohort,
-                [one for key, one in ledgers.items() if one.is_new is is_new and key in present],
-                [one for key, one in ledgers.items() if one.is_new is is_new and key not in present],
-            )
-            for cohort, is_new in ((stored.canary, True), (stored.stable, False))
-        )
-        return without_chance(Evidence(stable=stable, canary=canary))
+        return testify(service, tasks, ledgers, now_ns=now_ns)
 
 
-def _is_under_watch(service: Service) -> bool:
-    status = service.update_status
-    return service.rollout is not None and status is not None and status.state.is_under_way and is_watched(service)
-
-
-def without_chance(evidence: Evidence) -> Evidence:
-    """The same without refused connections that chance may well explain."""
-    canary, stable = evidence.canary, evidence.stable
-    taken = canary.connections + stable.connections
-    failures = canary.connection_failures + stable.connection_failures
-    share = canary.connections / taken if taken and stable.connections else 0.5
-    if failures and binomial_tail(canary.connection_failures, failures, share) <= HARDLY:
-        return evidence
-    return Evidence(
-        stable=replace(stable, connection_failures=0),
-        canary=replace(canary, connection_failures=0),
-    )
+def as_probe(probe: HealthProbe) -> Probe:
+    took = datetime.fromisoformat(probe.end) - datetime.fromisoformat(probe.start)
+    return Probe(probe.start, int(took.total_seconds() * 1e9))
 
 
 def read_tcp_counters(pid: int) -> tuple[int, int] | None:

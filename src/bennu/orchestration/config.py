@@ -44,6 +44,12 @@ def is_watched(service: Service) -> bool:
     return isinstance(strategy_in_force(service), Canary | BlueGreen) and not (rollout and rollout.promoted)
 
 
+def is_under_watch(service: Service) -> bool:
+    """Whether such a judge is at work now, and needs to know what is seen of the tasks."""
+    status = service.update_status
+    return service.rollout is not None and status is not None and status.state.is_under_way and is_watched(service)
+
+
 def final_watch_ns(config: UpdateConfig) -> int:
     """How long the service is watched after the last slot is done, before the rollout is called complete."""
     if config.delay_ns >= config.monitor_ns:

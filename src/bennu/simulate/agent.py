@@ -36,6 +36,7 @@ class Life:
     in_balancer: bool = False
     left_at_ns: int | None = None
     last_connection_ends_ns: int = 0
+    is_ready: bool | None = None  # what its readiness probe said last
     reported: TaskState = TaskState.NEW  # the highest state the manager is known to have
 
 
@@ -163,7 +164,17 @@ class Agent:
         if life.state is TaskState.STARTING and not life.is_stopping:
             life.state = TaskState.RUNNING
             self._report(life)
-            self._traffic(life)
+            self._answer(life, is_ready=True)
+
+    def _answer(self, life: Life, *, is_ready: bool) -> None:
+        """Its readiness probe is answered well from now on, or with an error; in time it changes its mind."""
+        if not life.has_process:
+            return
+        life.is_ready = is_ready
+        self._traffic(life)
+        if life.program.errs is not None:
+            lasts_ns = draw(self.world.random, life.program.errs if is_ready else life.program.recovers)
+            self.world.after(lasts_ns, partial(self._answer, life, is_ready=not is_ready))
 
     def kill(self, life: Life) -> None:
         """A person or the kernel kills the process."""
@@ -180,6 +191,7 @@ class Agent:
 
     def _end(self, life: Life, state: TaskState, code: int | None, err: str) -> None:
         life.has_process = life.in_balancer = False
+        life.is_ready = None
         life.state, life.exit_code, life.err = state, code, err
         self._report(life)
 
@@ -198,7 +210,7 @@ class Agent:
     def _backend(self, life: Life) -> Backend:
         service = self.world.services.get(life.task.service_id)
         return Backend(
-            readiness=decide_ready(Signs(state=life.state)),
+            readiness=decide_ready(Signs(state=life.state, label_ready=life.is_ready)),
             in_balancer=life.in_balancer,
             left_at_ns=life.left_at_ns,
             is_to_stop=life.is_stopping,
@@ -214,7 +226,7 @@ class Agent:
         plan = plan_traffic(self._backend(life), now_ns=world.now_ns)
         match plan.step:
             case Step.ENTER:
-                world.laws.on_enter(life.state, life.is_stopping)
+                world.laws.on_enter(life.state, is_stopping=life.is_stopping, is_ready=life.is_ready)
                 life.in_balancer, life.left_at_ns = True, None
             case Step.LEAVE:
                 life.in_balancer, life.left_at_ns = False, world.now_ns

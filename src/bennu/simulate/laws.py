@@ -239,10 +239,10 @@ class Laws:
 
     # -- law 5
 
-    def on_enter(self, state: TaskState, is_stopping: bool) -> None:
+    def on_enter(self, state: TaskState, *, is_stopping: bool, is_ready: bool | None) -> None:
         self.checks += 1
-        if state is not TaskState.RUNNING or is_stopping:
-            raise LawBroken(5, f"a backend that is {state.word} gets connections")
+        if state is not TaskState.RUNNING or is_stopping or not is_ready:
+            raise LawBroken(5, f"a backend that is {state.word} gets connections; its readiness is {is_ready}")
 
     def on_signal(self, in_balancer: bool, left_at_ns: int | None, quiet_at_ns: int, now_ns: int) -> None:
         self.checks += 1

@@ -163,7 +163,10 @@ class Manager:
         tasks = world.tasks_of(service_id)
         if service is None:
             return reconcile_removed(tasks, world.nodes, now_ns=self.now_ns)
-        plan = reconcile(service, tasks, world.nodes, now_ns=self.now_ns, history_limit=self.history_limit)
+        evidence = world.witness.testify(service)
+        plan = reconcile(
+            service, tasks, world.nodes, now_ns=self.now_ns, history_limit=self.history_limit, evidence=evidence
+        )
         if plan.actions:
             return plan
         for task in tasks:

@@ -25,10 +25,14 @@ class Program:
     never_ready: bool = False  # starts and never becomes healthy
     stop: tuple[float, float] = (0.01, 0.6)  # from the stop signal to its end
     drain: tuple[float, float] = (0.0, 3.0)  # how long its last connection lasts
+    answers: tuple[float, float] = (0.01, 0.03)  # how long a probe takes
+    errs: tuple[float, float] | None = None  # how long it is ready until it answers its readiness probe with an error
+    recovers: tuple[float, float] = (1.0, 4.0)  # how long until it is ready again
+    is_oom: bool = False  # the kernel kills it for lack of memory
 
     @property
     def is_good(self) -> bool:
-        return self.lives is None and not self.is_rejected and not self.never_ready
+        return self.lives is None and self.errs is None and not self.is_rejected and not self.never_ready
 
 
 PROGRAMS: Final = {
@@ -41,6 +45,10 @@ PROGRAMS: Final = {
     "brief": Program(lives=(1.0, 9.0), exit_code=0),
     "missing": Program(is_rejected=True),
     "unready": Program(never_ready=True),
+    "greedy": Program(lives=(1.0, 4.0), exit_code=137, is_oom=True),
+    "sluggish": Program(answers=(0.05, 0.15)),
+    "erring": Program(errs=(3.0, 12.0)),
+    "nervous": Program(lives=(5.0, 400.0), exit_code=1, errs=(20.0, 400.0)),  # as good as most of what people run
 }
 
 

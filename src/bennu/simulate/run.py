@@ -15,6 +15,7 @@ from bennu.simulate.agent import Agent
 from bennu.simulate.laws import Laws
 from bennu.simulate.manager import Manager
 from bennu.simulate.scenario import Scenario
+from bennu.simulate.witness import Witness
 from bennu.simulate.world import World
 
 
@@ -76,6 +77,7 @@ def run_cluster(*, nodes: int, services: int, replicas: int, seed: int = 1) -> C
     world = World(seed)
     world.laws = Laws(world)
     world.manager = Manager(world)
+    world.witness = Witness(world)
     for number in range(nodes):
         node = Node(id=NodeId(f"n{number:05d}"), resources=NodeResources(64_000_000_000, 256 << 30))
         world.nodes[node.id] = node

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bennu.simulate.agent import Agent
     from bennu.simulate.laws import Laws
     from bennu.simulate.manager import Manager
+    from bennu.simulate.witness import Witness
 
 
 LEASE_NS = 15 * NS_PER_SECOND
@@ -29,6 +30,7 @@ class World:
 
     manager: Manager
     laws: Laws
+    witness: Witness
 
     def __init__(self, seed: int, *, verbose: bool = False) -> None:
         self.random = Random(seed)

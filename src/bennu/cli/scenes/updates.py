@@ -1,4 +1,4 @@
-"""A rolling update and back, while somebody keeps asking: not one request fails."""
+"""A rolling update and back, then a canary, while somebody keeps asking: not one request fails."""
 
 import subprocess
 from collections import Counter
@@ -13,6 +13,12 @@ from bennu.cli.scenes.services import wait_running, wait_until
 
 # Each request is a new connection, twenty a second.
 ASK: Final = "while :; do curl -s -m 5 localhost:8000 || echo FAILED; echo; sleep 0.05; done"
+
+CANARY: Final = (
+    "--label-add=bennu.rollout.strategy=canary",
+    "--label-add=bennu.rollout.ready-within=3s",
+    "--container-label-add=bennu.ready.tcp=9",
+)
 
 
 def roll(stage: Stage) -> None:
@@ -34,12 +40,18 @@ def roll(stage: Stage) -> None:
         stage.tell("And back.")
         stage.type("service", "update", "-d", "--rollback", "webserver")
         wait_until(lambda: state_of(stage) == "rollback_completed", "the rollback")
+        stage.tell("A canary: one task of a version that never gets ready. Nobody meets it, and it goes by itself.")
+        stage.type("service", "update", "-d", *CANARY, "--image=webserver:v2", "webserver")
+        wait_until(lambda: state_of(stage) == "updating", "the canary")
+        wait_until(lambda: state_of(stage) == "rollback_completed", "the verdict")
+        stage.type_bennu("rollout", "status", "webserver", expect="were ready within 3 s")
     finally:
         asking.terminate()
     assert asking.stdout
     said = Counter(line for line in asking.stdout.read().splitlines() if line)
     for line, count in sorted(said.items()):
         say(f"{count:6d}  {line}")
+    say(f"{said.total():6d}  requests, {said['FAILED']} failed")
     if said["FAILED"] or len(said) < 2:
         stage.surprise("requests failed, or only one version answered", ("service", "update"))
     stage.type("service", "rm", "webserver")

@@ -2,19 +2,33 @@
 
 Latencies of probes are kept as counts in steps of about nine percent, so that a ledger stays small however long it is
 kept. Connections are the kernel's own counts of the task's network, which go on while no daemon looks.
+
+The judge is asked again at every look, and who asks often enough is told of a difference by chance alone. So refused
+connections, the one sign that every version shows now and then, are put forward only when chance hardly explains them.
 """
+
+from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from math import log2
-from typing import Final
+from typing import Final, NamedTuple
 
-from bennu.engine.record import HealthProbe
-from bennu.orchestration.evidence import Cohort
+from bennu.orchestration.evidence import Cohort, Evidence, binomial_tail
+from bennu.orchestration.model import Service, Task
+from bennu.orchestration.watched import evidence_from_tasks
 
 STEPS_AN_OCTAVE: Final = 8
+HARDLY: Final = 0.001
+LEAST_REFUSED: Final = 5  # fewer refused connections say nothing, whatever the chance
+
+
+class Probe(NamedTuple):
+    """`start` only tells probes apart and orders them."""
+
+    start: str
+    took_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +40,9 @@ class Glance:
     was_oom_killed: bool = False
     health: str = ""
     is_ready: bool | None = None
-    probes: tuple[HealthProbe, ...] = ()
+    probes: tuple[Probe, ...] = ()
     counted: tuple[int, int] | None = None
+    serves: bool = False  # it runs and is ready: who is refused before that is only a probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,7 @@ class Ledger:
     was_ready: bool = False
     last_probe: str = ""
     counted: tuple[int, int] | None = None
+    served: bool = False
 
     @property
     def events(self) -> tuple[int, ...]:
@@ -58,8 +74,7 @@ def note(ledger: Ledger, seen: Glance) -> Ledger:
     """The ledger after one more look."""
     is_healthy, is_unhealthy = seen.health == "healthy", seen.health == "unhealthy"
     fresh = [probe for probe in seen.probes if probe.start > ledger.last_probe]
-    before, now = ledger.counted, seen.counted
-    goes_on = before is not None and now is not None and now[0] >= before[0] and now[1] >= before[1]
+    taken, refused = _since(ledger.counted, seen.counted) if ledger.served and seen.serves else (0, 0)
     return replace(
         ledger,
         died=seen.died,
@@ -67,14 +82,53 @@ def note(ledger: Ledger, seen: Glance) -> Ledger:
         oom_kills=max(ledger.oom_kills, int(seen.was_oom_killed)),
         health_flaps=ledger.health_flaps + (ledger.was_healthy and is_unhealthy),
         readiness_flaps=ledger.readiness_flaps + (ledger.was_ready and seen.is_ready is False),
-        latencies=dict(Counter(ledger.latencies) + Counter(step_of(took_ns(probe)) for probe in fresh)),
-        connections=ledger.connections + (now[0] - before[0] if goes_on and now and before else 0),
-        refused=ledger.refused + (now[1] - before[1] if goes_on and now and before else 0),
+        latencies=dict(Counter(ledger.latencies) + Counter(step_of(probe.took_ns) for probe in fresh)),
+        connections=ledger.connections + taken,
+        refused=ledger.refused + refused,
         was_healthy=is_healthy or (ledger.was_healthy and not is_unhealthy),
         # A daemon that has just come back has not asked yet: what was known stays true until it has.
         was_ready=ledger.was_ready if seen.is_ready is None else seen.is_ready,
         last_probe=max((probe.start for probe in fresh), default=ledger.last_probe),
-        counted=ledger.counted if now is None else now,
+        counted=ledger.counted if seen.counted is None else seen.counted,
+        served=seen.serves if seen.counted is not None else ledger.served,
+    )
+
+
+def _since(before: tuple[int, int] | None, now: tuple[int, int] | None) -> tuple[int, int]:
+    """What the kernel counted between two looks; nothing if its counters began anew."""
+    if before is None or now is None or now[0] < before[0] or now[1] < before[1]:
+        return 0, 0
+    return now[0] - before[0], now[1] - before[1]
+
+
+def testify(service: Service, tasks: Iterable[Task], ledgers: Mapping[str, Ledger], *, now_ns: int) -> Evidence:
+    """What is known of both versions, stored and seen. The service has a rollout; ledgers are by task."""
+    tasks = list(tasks)
+    stored = evidence_from_tasks(service, tasks, now_ns=now_ns)
+    present = {str(task.id) for task in tasks}
+    canary, stable = (
+        sum_up(
+            cohort,
+            [one for key, one in ledgers.items() if one.is_new is is_new and key in present],
+            [one for key, one in ledgers.items() if one.is_new is is_new and key not in present],
+        )
+        for cohort, is_new in ((stored.canary, True), (stored.stable, False))
+    )
+    return without_chance(Evidence(stable=stable, canary=canary))
+
+
+def without_chance(evidence: Evidence) -> Evidence:
+    """The same without refused connections that chance may well explain."""
+    canary, stable = evidence.canary, evidence.stable
+    taken = canary.connections + stable.connections
+    failures = canary.connection_failures + stable.connection_failures
+    share = canary.connections / taken if taken and stable.connections else 0.5
+    few = canary.connection_failures < LEAST_REFUSED
+    if not few and binomial_tail(canary.connection_failures, failures, share) <= HARDLY:
+        return evidence
+    return Evidence(
+        stable=replace(stable, connection_failures=0),
+        canary=replace(canary, connection_failures=0),
     )
 
 
@@ -111,7 +165,3 @@ def quantile_ns(latencies: Mapping[str, int], part: float) -> int:
         if left < 0:
             return round(2 ** (int(step) / STEPS_AN_OCTAVE))
     return 0
-
-
-def took_ns(probe: HealthProbe) -> int:
-    return int((datetime.fromisoformat(probe.end) - datetime.fromisoformat(probe.start)).total_seconds() * 1e9)

@@ -1,0 +1,62 @@
+"""The witness of a simulation: looks once a second at the tasks of watched rollouts, as the real one does.
+
+What it saw survives every death of a manager, for the real one writes it down.
+"""
+
+from __future__ import annotations
+
+from bennu.orchestration.config import is_under_watch
+from bennu.orchestration.evidence import Evidence
+from bennu.orchestration.ledger import Glance, Ledger, Probe, note, testify
+from bennu.orchestration.model import Rollout, Service, ServiceId, Task
+from bennu.orchestration.states import NS_PER_SECOND
+from bennu.orchestration.watched import died_by_itself, is_of_rollout, watched_ns
+from bennu.simulate.programs import draw
+from bennu.simulate.world import World
+
+LOOK_EVERY_NS = NS_PER_SECOND
+
+
+class Witness:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._books: dict[ServiceId, tuple[int, dict[str, Ledger]]] = {}
+        self._look()
+
+    def _look(self) -> None:
+        for service in list(self.world.services.values()):
+            if service.rollout is not None and is_under_watch(service):
+                self._look_at(service, service.rollout)
+                self.world.manager.note(service.id)
+        self.world.after(LOOK_EVERY_NS, self._look)
+
+    def _look_at(self, service: Service, rollout: Rollout) -> None:
+        ledgers = self._ledgers_of(service, rollout)
+        self._books[service.id] = (rollout.began_at_ns, ledgers)
+        for task in self.world.tasks_of(service.id):
+            new = Ledger(is_new=is_of_rollout(service, rollout, task))
+            ledgers[task.id] = note(ledgers.get(task.id, new), self._glance(rollout, task))
+
+    def _ledgers_of(self, service: Service, rollout: Rollout) -> dict[str, Ledger]:
+        began_at_ns, ledgers = self._books.get(service.id, (0, {}))
+        return ledgers if began_at_ns == rollout.began_at_ns else {}
+
+    def _glance(self, rollout: Rollout, task: Task) -> Glance:
+        world = self.world
+        agent = world.agents.get(task.node_id) if task.node_id else None
+        life = agent.lives.get(task.id) if agent else None
+        answers = life is not None and life.has_process and life.is_ready is not None
+        probe = Probe(f"{world.now_ns:020}", draw(world.random, life.program.answers)) if life and answers else None
+        return Glance(
+            died=died_by_itself(rollout, task),
+            watched_ns=watched_ns(rollout, task, now_ns=world.manager.now_ns),
+            was_oom_killed=life is not None and life.program.is_oom and task.has_ended,
+            is_ready=life.is_ready if life is not None and life.has_process else None,
+            probes=(probe,) if probe else (),
+        )
+
+    def testify(self, service: Service) -> Evidence | None:
+        if service.rollout is None or not is_under_watch(service):
+            return None
+        ledgers = self._ledgers_of(service, service.rollout)
+        return testify(service, self.world.tasks_of(service.id), ledgers, now_ns=self.world.manager.now_ns)
