@@ -18,6 +18,7 @@ import msgspec
 
 from bennu.errors import BennuError
 from bennu.process import HelperTimeout
+from bennu.runtime.descriptors import Descriptors
 from bennu.runtime.waiting import wait_readable
 
 # The container's standard input is a named pipe of ours instead of conmon's: conmon would close its own at the end of
@@ -88,52 +89,47 @@ async def run_conmon(request: ConmonRequest, *, enter: Enter, keep_fds: Sequence
 
     Raises: HelperTimeout; BennuError if conmon itself failed; OSError.
     """
+    with Descriptors() as ours, Descriptors() as theirs:
+        report = ours.add_pipe(theirs)
+        gate = ours.add_pipe(theirs, readers_are_theirs=True)
+        report_write, gate_read = theirs.all
+        process = await _start(request, report_write, gate_read, keep_fds)
+        try:
+            theirs.close()
+            await enter(process.pid)
+            os.write(gate, b"\0")
+            async with asyncio.timeout(CREATE_TIMEOUT_S):
+                _, stderr = await process.communicate()
+                return await _read_report(report, stderr)
+        except TimeoutError:
+            raise HelperTimeout(f"conmon did not create the container within {CREATE_TIMEOUT_S} s") from None
+        finally:
+            if process.returncode is None:
+                # It may still wait at the gate, which opens when we close it.
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+
+
+async def _start(request: ConmonRequest, report: int, gate: int, keep_fds: Sequence[int]) -> asyncio.subprocess.Process:
+    """conmon, waiting at its `gate`; `report` is where it writes how it went."""
     program = shutil.which("conmon")
     if program is None:
         raise BennuError("conmon is not installed")
-    sync_read, sync_write = os.pipe()
-    gate_read, gate_write = os.pipe()
-    open_here = {sync_read, sync_write, gate_read, gate_write}
-
-    def close(descriptor: int) -> None:
-        os.close(descriptor)
-        open_here.discard(descriptor)
-
-    process: asyncio.subprocess.Process | None = None
-    try:
-        os.set_blocking(sync_read, False)
-        process = await asyncio.create_subprocess_exec(
-            *conmon_argv(program, request),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env={
-                **_temporary_folder(request.bundle),
-                "PATH": os.environ.get("PATH", os.defpath),
-                "_OCI_SYNCPIPE": str(sync_write),
-                "_OCI_STARTPIPE": str(gate_read),
-            },
-            cwd=request.bundle,
-            pass_fds=(sync_write, gate_read, *keep_fds),
-            start_new_session=True,
-        )
-        close(sync_write)
-        close(gate_read)
-        await enter(process.pid)
-        os.write(gate_write, b"\0")
-        close(gate_write)
-        async with asyncio.timeout(CREATE_TIMEOUT_S):
-            _, stderr = await process.communicate()
-            return await _read_report(sync_read, stderr)
-    except TimeoutError:
-        raise HelperTimeout(f"conmon did not create the container within {CREATE_TIMEOUT_S} s") from None
-    finally:
-        if process is not None and process.returncode is None:
-            # It may still wait at the gate, which opens when we close it.
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        for descriptor in open_here:
-            os.close(descriptor)
+    return await asyncio.create_subprocess_exec(
+        *conmon_argv(program, request),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={
+            **_temporary_folder(request.bundle),
+            "PATH": os.environ.get("PATH", os.defpath),
+            "_OCI_SYNCPIPE": str(report),
+            "_OCI_STARTPIPE": str(gate),
+        },
+        cwd=request.bundle,
+        pass_fds=(report, gate, *keep_fds),
+        start_new_session=True,
+    )
 
 
 async def _read_report(descriptor: int, stderr: bytes) -> Report:

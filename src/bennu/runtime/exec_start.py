@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -52,50 +52,44 @@ async def start_exec(
     Raises: RuntimeFailure in runc's words.
     """
     with Descriptors() as theirs, Descriptors() as mine, contextlib.ExitStack() as stack:
-        log = mine.add_pipe(theirs)
-        pid_pipe = mine.add_pipe(theirs)
+        log, pid_pipe = mine.add_pipe(theirs), mine.add_pipe(theirs)
+        log_write, pid_write = theirs.all
         config = theirs.add(_memory_file(msgspec.json.encode(process)))
-        log_write, pid_write = theirs.all[:2]
         pid_file = folder / f"exec-{secrets.token_hex(4)}.pid" if pid_in_file else None
         options = [f"--pid-file={pid_file or f'/proc/self/fd/{pid_write}'}", f"--process=/proc/self/fd/{config}"]
-        inherited = [log_write, pid_write, config]
         streams = _Streams()
         if request.tty:
-            place = mine.add(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-            path = f"/proc/self/fd/{place}/tty-{secrets.token_hex(4)}"
-            streams.listener = stack.enter_context(_listening(path))
-            options.append(f"--console-socket={path}")
-            inherited.append(place)
+            options.append(f"--console-socket={streams.open_terminal(mine, folder, stack)}")
         else:
             streams.open_pipes(mine, theirs, request)
+        logging = (f"--log=/proc/self/fd/{log_write}", "--log-format=json")
         child = await asyncio.create_subprocess_exec(
-            *command,
-            f"--log=/proc/self/fd/{log_write}",
-            "--log-format=json",
-            "exec",
-            *options,
-            container_id,
+            *(*command, *logging, "exec", *options, container_id),
             stdin=streams.theirs[0],
             stdout=streams.theirs[1],
             stderr=streams.theirs[2],
-            pass_fds=inherited,
+            pass_fds=[log_write, pid_write, config, *streams.inherited],
             start_new_session=True,
         )
-        try:
+        async with _ended_on_failure(child):
             theirs.close()
             async with asyncio.timeout(START_TIMEOUT_S):
                 pid = await read_new_pid(pid_pipe, pid_file)
                 await _wait_executed(pid, child, log, request, process)
-            if streams.listener is not None:
-                streams.stdin = mine.add(_receive_terminal(streams.listener))
-                streams.outputs = {streams.stdin: 1}
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            await asyncio.shield(child.wait())
-            raise
+            streams.receive_terminal(mine)
         mine.give_away(streams.stdin, *streams.outputs)
         return Started(child, pid, streams.outputs, streams.stdin)
+
+
+@contextlib.asynccontextmanager
+async def _ended_on_failure(child: asyncio.subprocess.Process) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await asyncio.shield(child.wait())
+        raise
 
 
 async def _wait_executed(
@@ -131,7 +125,8 @@ class _Streams:
         self.theirs = [asyncio.subprocess.DEVNULL] * 3
         self.outputs: dict[int, int] = {}
         self.stdin = -1
-        self.listener: socket.socket | None = None
+        self.inherited: list[int] = []  # what the runtime needs besides
+        self._listener: socket.socket | None = None
 
     def open_pipes(self, mine: Descriptors, theirs: Descriptors, request: ExecRequest) -> None:
         if request.stdin:
@@ -141,6 +136,20 @@ class _Streams:
             for stream in (1, 2):
                 self.outputs[mine.add_pipe(theirs)] = stream
                 self.theirs[stream] = theirs.all[-1]
+
+    def open_terminal(self, mine: Descriptors, folder: Path, stack: contextlib.ExitStack) -> str:
+        """Answers the path of the socket that the runtime is to send its terminal to."""
+        place = mine.add(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        path = f"/proc/self/fd/{place}/tty-{secrets.token_hex(4)}"  # a socket's own path must be short
+        self._listener = stack.enter_context(_listening(path))
+        self.inherited.append(place)
+        return path
+
+    def receive_terminal(self, mine: Descriptors) -> None:
+        """If one was opened, it is what both directions go through from here on. Raises: BennuError."""
+        if self._listener is not None:
+            self.stdin = mine.add(_receive_terminal(self._listener))
+            self.outputs = {self.stdin: 1}
 
 
 def _memory_file(content: bytes) -> int:
