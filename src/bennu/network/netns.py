@@ -4,6 +4,7 @@ A namespace belongs to a thread, and a thread that has stepped into one must nev
 here runs in a thread of its own that ends with it. The daemon itself never leaves its namespace.
 """
 
+import _thread
 import asyncio
 import ctypes
 import os
@@ -40,7 +41,7 @@ async def in_own_thread(work: Callable[[], Result]) -> Result:
         else:
             _call_soon(loop, _succeed, future, result)
 
-    threading.Thread(target=body, name="netns", daemon=True).start()
+    _thread.start_new_thread(body, ())  # a `Thread` would hold up the loop until it runs, long on a busy machine
     return await finish(future)
 
 
