@@ -220,11 +220,23 @@ def test_an_http_probe_can_ask_for_another_status_and_send_headers(docker: Cli, 
     wait_status(docker, "odd", "healthy")
 
 
-@pytest.mark.parametrize("label", ["bennu.health.http=ftp://x", "bennu.health.tcp=nonsense", "bennu.on-unhealthy=x"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        *("bennu.health.http=ftp://x", "bennu.health.http=http://db/", "bennu.health.tcp=nonsense"),
+        *("bennu.health.htpp=:80", "bennu.ready.http.status=200", "bennu.ready.exec=true", "bennu.on-unhealthy=x"),
+    ],
+)
 def test_a_senseless_label_is_refused(docker: Cli, busybox: str, label: str) -> None:
     said = docker("run", "-d", "-l", label, busybox, "true", ok=False)
     assert said.code == 125
     assert label.partition("=")[0] in said.err
+
+
+def test_what_has_no_effect_is_said(docker: Cli, busybox: str) -> None:
+    words = "WARNING: bennu.on-unhealthy has no effect: the container has no health check"
+    assert words in docker("create", "-l", "bennu.on-unhealthy=stop", busybox, "true").err
+    assert docker("create", "-l", "bennu.on-unhealthy=stop", "--health-cmd=x", busybox, "true").err == ""
 
 
 # --- readiness -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bennu.engine.container import Container
 from bennu.engine.defaults import fill_host_defaults, merge_image
+from bennu.engine.health import check_of
 from bennu.engine.links import check_links
 from bennu.engine.mounts import Planned, inherited_mounts, plan_mounts, resolve_mounts
 from bennu.engine.record import Record
@@ -19,7 +20,7 @@ from bennu.engine.validate import validate_create
 from bennu.errors import InvalidParameter, NotFound
 from bennu.images import Image
 from bennu.lifecycle.governor import parse_governor
-from bennu.lifecycle.health import on_unhealthy
+from bennu.lifecycle.health import OnUnhealthy, on_unhealthy
 from bennu.lifecycle.probe import HEALTH, READY, probe_from_labels
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, ImageConfig, MountPoint, NetworkingConfig
 from bennu.store import Put
@@ -37,6 +38,8 @@ def complete(
     warnings = validate_create(config, host, oci_runtime=oci_runtime)
     fill_host_defaults(host, runtime=oci_runtime)
     check_labels(config.labels or {})
+    if on_unhealthy(config.labels or {}) is not OnUnhealthy.NONE and check_of(config) is None:
+        warnings.append("bennu.on-unhealthy has no effect: the container has no health check")
     if not config.hostname and not host.network_mode.startswith("container:"):
         is_the_hosts = "host" in (host.network_mode, host.uts_mode)
         config.hostname = socket.gethostname() if is_the_hosts else container_id[:12]

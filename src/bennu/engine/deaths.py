@@ -146,7 +146,7 @@ async def certify(record: Record, ending: Ending, decision: Decision, log_path: 
     cause, asked_by = classify_death(ending)
     signals: list[SentSignal] = list(ending.signals)
     tail = [] if ending.start_error else await asyncio.to_thread(close_log, log_path, record, ending.finished_at_ns)
-    probes, check = record.health.log if record.health else [], check_of(record)
+    probes, check = record.health.log if record.health else [], check_of(record.config)
     return Certificate(
         container_id=record.id,
         name=record.name,

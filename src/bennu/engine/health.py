@@ -33,6 +33,7 @@ from bennu.lifecycle.health import (
 )
 from bennu.lifecycle.probe import CommandProbe, Probe
 from bennu.lifecycle.status import State
+from bennu.model import ContainerConfig
 from bennu.runtime import ExecRequest
 
 if TYPE_CHECKING:
@@ -46,9 +47,8 @@ KILLED_AS: Final = 137  # and when the container ended, or was paused, under it
 PROBE_BEGINS: Final = ("exec_create", "exec_start")
 
 
-def check_of(record: Record) -> Check | None:
-    """The health check in force; None: there is none, or it is switched off."""
-    config = record.config
+def check_of(config: ContainerConfig) -> Check | None:
+    """The health check in force; None: there is none, or it is switched off. Raises: InvalidParameter (its labels)."""
     asked = config.healthcheck if isinstance(config.healthcheck, msgspec.Struct) else None
     return plan_check(
         asked.test if asked else None,
@@ -64,7 +64,7 @@ def check_of(record: Record) -> Check | None:
 
 def starting(record: Record) -> Health | None:
     """`State.Health` as a run begins: the log of earlier runs is kept."""
-    if check_of(record) is None:
+    if check_of(record.config) is None:
         return None
     return Health(status=HealthStatus.STARTING, failing_streak=0, log=list(record.health.log) if record.health else [])
 
@@ -89,7 +89,7 @@ class Monitor:
         """Begin to probe the present run, if it has a check."""
         self.stop()
         container = self._container
-        check = check_of(container.record)
+        check = check_of(container.record.config)
         if check is not None and container.record.state is State.RUNNING:
             name = f"health {container.id[:12]}"
             self._task = container.services.tasks.create_task(self._keep_checking(check), name=name)
