@@ -158,6 +158,42 @@ def test_bennu_shows_the_logs_of_a_service_as_docker_does(node: SwarmNode, optio
     assert shown(node.daemon.bennu) == shown(node.docker)
 
 
+def test_a_port_that_a_container_publishes_is_told_and_the_other_way_round_refused(node: SwarmNode) -> None:
+    port = free_port()
+    node.docker("run", "-d", "--name", "plain", "-p", f"{port}:80", "busybox", "sleep", "1000")
+    words = (
+        "service",
+        "create",
+        "-d",
+        "--no-resolve-image",
+        "--name",
+        "s",
+        "-p",
+        f"{port}:80",
+        "busybox",
+        "sleep",
+        "9",
+    )
+    told = node.daemon.bennu(*words).err
+    assert f"port {port}/tcp is published by container plain too; from now on it leads to the service" in told
+    assert node.docker("service", "update", "-d", "--label-add", "a=b", "s").err.count("plain") <= 1
+    node.docker("rm", "-f", "plain")
+
+    port = free_port()
+    node.create("first", "-p", f"{port}:80", *SLEEPER)
+    node.wait_task("first", "starting")
+    refused = node.docker("run", "--rm", "-p", f"{port}:80", "busybox", "true", ok=False)
+    assert "port is already allocated" in refused.err
+
+
+def test_a_task_that_is_not_ready_says_what_it_waits_for(node: SwarmNode) -> None:
+    node.create("deaf", "-p", f"{free_port()}:80", *SLEEPER)
+    node.create("sick", "--health-cmd", "false", "--health-start-period", "1m", *SLEEPER)
+    for name, why in (("deaf", "none of its published ports accepts"), ("sick", "its health check has not succeeded")):
+        node.wait_task(name, "starting")
+        wait_for(lambda: why in node.daemon.bennu("why", name).out, what=why)  # noqa: B023
+
+
 def test_a_missing_image_rejects_the_task_with_its_name(node: SwarmNode) -> None:
     node.create("s", NO_SUCH_IMAGE)
     rejected = node.wait_task("s", "rejected")

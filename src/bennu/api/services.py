@@ -64,7 +64,7 @@ class Services:
         self._cluster.state.require_cluster()
         wire = await _read_spec(request)
         service_id = await self._cluster.services.create(wire, request.headers.get("X-Registry-Auth", ""))
-        return answer({"ID": service_id, "Warnings": None}, 201)
+        return answer({"ID": service_id, "Warnings": self._warnings(service_id)}, 201)
 
     async def update(self, request: web.Request) -> web.Response:
         self._cluster.state.require_cluster()
@@ -78,7 +78,10 @@ class Services:
             auth_from=text(request, "registryAuthFrom"),
             rollback=text(request, "rollback"),
         )
-        return answer({"Warnings": None})
+        return answer({"Warnings": self._warnings(request.match_info["id"])})
+
+    def _warnings(self, ref: str) -> tuple[str, ...] | None:
+        return self._cluster.networks.shadowed_by(self._cluster.services.find(ref)) or None
 
     async def remove(self, request: web.Request) -> web.Response:
         await self._cluster.services.remove(request.match_info["id"])

@@ -26,6 +26,7 @@ class TaskStory(Shape):
     since: str
     message: str
     err: str
+    awaits: str  # what keeps it from the next state, if it is known
     made: str
     ended: str
     death: Death | None
@@ -89,6 +90,16 @@ class Stories:
             decisions=[decision_of(text) for text in reversed(service.reasons)],
         )
 
+    def _awaits(self, row: TaskRow) -> str:
+        manager, agent = self._cluster.manager, self._cluster.agent
+        if row.task.has_ended or manager is None or agent is None:
+            return ""
+        waits = manager.waits.get(row.task.service_id, ())
+        reasons = [
+            wait.reason for wait in waits if wait.subject == f"task {row.id}" and wait.reason != row.task.status.err
+        ]
+        return agent.awaits(row.id) or "; ".join(reasons)
+
     async def _task(self, row: TaskRow) -> TaskStory:
         status = row.task.status
         deaths = await self._cluster.engine.services.deaths.of(row.container_id) if row.container_id else []
@@ -102,6 +113,7 @@ class Stories:
             since=rfc3339(status.timestamp_ns),
             message=status.message,
             err=status.err,
+            awaits=self._awaits(row),
             made=row.why_made,
             ended=row.why_desired,
             death=death_of(deaths[-1]) if deaths else None,

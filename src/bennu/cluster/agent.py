@@ -148,6 +148,11 @@ class Agent:
         finally:
             self._removing.discard(task_id)
 
+    def awaits(self, task_id: str) -> str:
+        """What a started task of this node waits for before it is called running; "": nothing."""
+        controller = self._controllers.get(task_id)
+        return controller.awaits if controller is not None else ""
+
     # --- containers ---------------------------------------------------------------------------------------------
 
     def note_container(self, container_id: str, task_id: str) -> None:

@@ -48,7 +48,7 @@ class Cluster:
         self.state = state
         self._vault = Vault(services.data_root / "swarm.key")
         self._traffic = Traffic(services.networks, self.state)
-        self._networks = networks = ServiceNetworks(engine, self.state, self._traffic)
+        self.networks = networks = ServiceNetworks(engine, self.state, self._traffic)
         self.nodes = Nodes(self.state)
         self.services = Services(self.state, networks, self._now_ns)
         self.secrets = Blobs("secret", self.state, self._vault)
@@ -57,6 +57,7 @@ class Cluster:
         self._runners: Background | None = None
         self._turn = asyncio.Lock()  # one init or leave at a time
         self.manager: Manager | None = None
+        self.agent: Agent | None = None
         services.parting = self._traffic.parting
         services.networks.swarm = networks
 
@@ -74,12 +75,12 @@ class Cluster:
             self._runners = None
         if self.manager is not None:
             self.manager.close()
-            self.manager = None
+            self.manager = self.agent = None
 
     async def _begin(self) -> None:
         cluster = self.state.require_cluster()
         self.manager = Manager(self.state)
-        agent = Agent(self.engine, self.state, self.manager, self._traffic, self._files, cluster.node_id)
+        self.agent = agent = Agent(self.engine, self.state, self.manager, self._traffic, self._files, cluster.node_id)
         pulse = Pulse(self.state, cluster.node_id)
         await pulse.begin()
         self._runners = Background()
@@ -88,7 +89,7 @@ class Cluster:
         self._runners.create_task(self.manager.run(), name="manager")
         self._runners.create_task(witness.run(), name="witness")
         self._runners.create_task(agent.run(), name="agent")
-        self._runners.create_task(self._networks.keep_allotted(), name="give services their addresses")
+        self._runners.create_task(self.networks.keep_allotted(), name="give services their addresses")
 
     @property
     def traffic(self) -> Traffic:

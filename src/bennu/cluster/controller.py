@@ -53,6 +53,7 @@ class Controller:
         self._poked = asyncio.Event()
         self._reported = row.task.state
         self._container: Container | None = None
+        self.awaits = ""  # what stands between its start and `running`, in words
 
     def poke(self) -> None:
         """Something about it may have changed."""
@@ -163,8 +164,11 @@ class Controller:
                 # Into the balancer first: who hears that it runs may stop another one.
                 again_s = await traffic.follow(TaskState.RUNNING, health)
                 self._report(TaskState.RUNNING, self._facts())
+                self.awaits = ""
             else:
                 again_s = await traffic.follow(self._reported, health)
+                unready = "none of its published ports accepts a connection yet"
+                self.awaits = "its health check has not succeeded yet" if health == "starting" else unready
             await self._wait(again_s)
 
     async def _stop(self, container: Container, traffic: Serving, kind: str, why: str) -> None:

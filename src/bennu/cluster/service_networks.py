@@ -11,7 +11,7 @@ from typing import Final
 
 from bennu.cluster.agent import task_of
 from bennu.cluster.errors import invalid, precondition
-from bennu.cluster.ports import allocate_ports, needs_ingress
+from bennu.cluster.ports import allocate_ports, is_ingress, needs_ingress
 from bennu.cluster.records import Attachment, ServiceRow
 from bennu.cluster.state import Change, Changed, State
 from bennu.cluster.traffic import Traffic
@@ -148,6 +148,20 @@ class ServiceNetworks:
     def may_attach(self, container_id: str, network: Network) -> bool:
         """Tasks are on the networks of the swarm; other containers only where a person allowed it."""
         return bool(task_of(self._engine.find(container_id)))
+
+    def shadowed_by(self, row: ServiceRow) -> tuple[str, ...]:
+        """In words: containers of this node whose published ports the service takes over."""
+        ports = {(port.protocol, port.published) for port in row.ports if is_ingress(port) and port.published}
+        found = [
+            (container.record.name.lstrip("/"), port)
+            for container in self._engine.list()
+            if not task_of(container) and container.record.sandbox is not None
+            for port in container.record.sandbox.ports
+            if (port.proto, port.host_port) in ports
+        ]
+        words = "port {}/{} is published by container {} too; from now on it leads to the service"
+        # A container publishes it once for each family of addresses.
+        return tuple(dict.fromkeys(words.format(port.host_port, port.proto, name) for name, port in found))
 
     def users_of(self, network: Network) -> list[ServiceRow]:
         if network.ingress:

@@ -36,6 +36,8 @@ def task_lines(task: dict[str, Any]) -> list[str]:
     lines = [f"{shorten_id(task['ID'])}  {task['State']} since {task['Since'][:19]}Z  {task['Image']}"]
     if task["Err"]:
         lines.append(f"    {'waits: ' if task['State'] in ('new', 'pending') else ''}{task['Err']}")
+    if task.get("Awaits"):
+        lines.append(f"    waits: {task['Awaits']}")
     if task["Made"]:
         lines.append(f"    made because {task['Made']}")
     if task["Ended"]:
