@@ -216,7 +216,7 @@ def _route(gateway: str) -> None:
 
 
 def make_networks(root: Path, store: Store, **settings: object) -> Networks:
-    return Networks(store, root / "data", root / "run", settings=Settings(**settings))  # type: ignore[arg-type]
+    return Networks(store, root / "data", root / "run", Settings(**settings))  # type: ignore[arg-type]
 
 
 @contextlib.asynccontextmanager

@@ -3,10 +3,18 @@
 from bennu.network.creation import NetworkRequest
 from bennu.network.files import parse_link, render_hosts, render_resolv_conf
 from bennu.network.host import read_resolv_conf
-from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Resolver, Sandbox, Settings
+from bennu.network.model import (
+    Endpoint,
+    EndpointRequest,
+    Network,
+    NetworkFailure,
+    PortRequest,
+    Resolver,
+    Sandbox,
+    Settings,
+)
 from bennu.network.networks import Networks
 from bennu.network.ports import parse_port_bindings
-from bennu.network.sandboxes import NetworkFailure
 
 __all__ = [
     "Endpoint",

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from bennu.errors import BennuError
 from bennu.model import EndpointIPAMConfig, EndpointSettings, PublishedPort
 
 OPTION_BRIDGE_NAME: Final = "com.docker.network.bridge.name"
@@ -17,6 +18,10 @@ DEFAULT_MTU: Final = 1500
 TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 PREDEFINED: Final = frozenset({"bridge", "host", "none"})
+
+
+class NetworkFailure(BennuError):
+    """The kernel refused something about a network; the text says what."""
 
 
 class Ipam(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -23,12 +23,13 @@ from bennu.network.catalogue import Catalogue, check_request, new_network_id
 from bennu.network.creation import NetworkRequest, plan_network
 from bennu.network.fronts import Front
 from bennu.network.held import HeldPorts
-from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Sandbox, Settings
+from bennu.network.model import Endpoint, EndpointRequest, Network, NetworkFailure, PortRequest, Sandbox, Settings
 from bennu.network.netns import finish, in_own_thread
 from bennu.network.nft import Firewall
 from bennu.network.pool import Graveyard, Namer, Pool, Prepared
+from bennu.network.publishing import Publisher
 from bennu.network.rules import BridgeRules, Plan
-from bennu.network.sandboxes import NetworkFailure, Sandboxes
+from bennu.network.sandboxes import Sandboxes
 from bennu.network.swarm_side import NoSwarm, SwarmSide
 from bennu.store import Store
 
@@ -41,26 +42,14 @@ log = logging.getLogger(__name__)
 class Networks:
     """All networks and sandboxes of one daemon. `open` before anything else."""
 
-    def __init__(
-        self,
-        store: Store,
-        data_root: Path,
-        exec_root: Path,
-        *,
-        bridge: str = "",
-        bip: str = "",
-        settings: Settings | None = None,
-        on_event: EventSink | None = None,
-        ready: int = 3,
-    ) -> None:
-        """`bridge` and `bip` are `settings` in short; `ready` namespaces are kept for the next starts."""
+    def __init__(self, store: Store, data_root: Path, exec_root: Path, settings: Settings) -> None:
         digest = hashlib.sha256(str(data_root.absolute()).encode()).digest()
         tag = digest.hex()[:8]
         is_default = data_root.absolute() == DEFAULT_ROOT
-        self._settings = settings or Settings(bridge=bridge, bip=bip)
+        self._settings = settings
         self.bridge = self._settings.bridge or ("bennu0" if is_default else f"bennu-{tag}")
         self.table = "bennu" if is_default else f"bennu_{tag}"
-        self.on_event = on_event
+        self.on_event: EventSink | None = None  # set by the engine
         self.swarm: SwarmSide = NoSwarm()  # set by the cluster
         self._global_id = digest[8:13]  # of our IPv6 networks
         self._namer = Namer(tag, exec_root / "netns")
@@ -71,9 +60,10 @@ class Networks:
         self._firewall = Firewall(self.table, self._plan, fronts)
         self.balancer = Balancer(store, self._catalogue, self._firewall, held, fronts)
         self._graveyard = Graveyard()
-        self._pool = Pool(self._namer, self._graveyard, ready, self._has_names)
+        self._pool = Pool(self._namer, self._graveyard, self._has_names)
+        self._publisher = Publisher(self._firewall, held)
         self._sandboxes = Sandboxes(
-            self._catalogue, self._firewall, self._namer, self._pool, self._graveyard, held, self.balancer.names
+            self._catalogue, self._namer, self._pool, self._graveyard, self._publisher, self.balancer.names
         )
         self._changing = asyncio.Lock()  # held while the set of networks changes
         self._tasks: set[asyncio.Task[None]] = set()
@@ -359,17 +349,17 @@ class Networks:
     async def shut_ports(self, container_id: str) -> None:
         """New connections to its published ports are refused from now on; those there are go on, and the ports stay
         its own. Not durable, idempotent. Raises: BennuError."""
-        await self._sandboxes.shut_ports(container_id)
+        await self._publisher.shut(container_id)
 
     async def reopen_ports(self, container_id: str) -> None:
         """Undo `shut_ports`. Raises: BennuError."""
-        await self._sandboxes.reopen_ports(container_id)
+        await self._publisher.reopen(container_id, self._sandboxes.get(container_id))
 
     # --- agreeing with the kernel -------------------------------------------------------------------------------
 
     def _plan(self) -> Plan:
         bridges = tuple(self._bridged[key] for key in sorted(self._bridged))
-        return Plan(bridges, self._sandboxes.forwards())
+        return Plan(bridges, self._publisher.forwards())
 
     async def _keep_reconciled(self) -> None:
         while True:

@@ -20,7 +20,7 @@ from bennu.network import links, netns
 from bennu.network.dns_sockets import Sockets, close_sockets, open_here
 from bennu.network.netns import in_own_thread
 
-READY: Final = 3  # namespaces kept ready
+READY: Final = 3  # namespaces kept ready for the next starts, of each kind
 REFILL_AFTER_S: Final = 0.05  # leaves the start that took one the kernel's locks for itself
 BURY_AFTER_S: Final = 0.2  # collects what ends together: the kernel deletes many as fast as one
 RETRY_AFTER_S: Final = 1.0  # what the kernel refused to delete
@@ -106,12 +106,9 @@ class Graveyard:
 class Pool:
     """Namespaces made ahead: plain ones, and as long as `wants_names` says so, some with the embedded DNS's sockets."""
 
-    def __init__(
-        self, namer: Namer, graveyard: Graveyard, size: int = READY, wants_names: Callable[[], bool] = lambda: False
-    ) -> None:
+    def __init__(self, namer: Namer, graveyard: Graveyard, wants_names: Callable[[], bool]) -> None:
         self._namer = namer
         self._graveyard = graveyard
-        self._size = size
         self._wants_names = wants_names
         self._plain: list[Prepared] = []
         self._named: list[Prepared] = []
@@ -160,9 +157,9 @@ class Pool:
 
     def _lack(self) -> list[Prepared] | None:
         """The shelf that is not full."""
-        if len(self._plain) < self._size:
+        if len(self._plain) < READY:
             return self._plain
-        return self._named if self._wants_names() and len(self._named) < self._size else None
+        return self._named if self._wants_names() and len(self._named) < READY else None
 
     def refresh(self) -> None:
         """What `wants_names` says may have changed."""

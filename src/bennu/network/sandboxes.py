@@ -7,7 +7,7 @@ the kernel, and only after that the addresses may be lent again.
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,16 @@ from bennu.errors import BennuError
 from bennu.network import host, links, netns
 from bennu.network.addresses import AddressTaken, LeaseBook, NoFreeAddress
 from bennu.network.catalogue import Catalogue, check_not_connected, new_endpoint
-from bennu.network.conntrack import forget_udp_flows
 from bennu.network.dns_server import NameServer
 from bennu.network.dns_sockets import close_sockets
 from bennu.network.files import upstream_servers
-from bennu.network.held import HeldPorts, PortTaken
-from bennu.network.model import Endpoint, EndpointRequest, Network, PortRequest, Resolver, Sandbox
+from bennu.network.model import Endpoint, EndpointRequest, Network, NetworkFailure, PortRequest, Resolver, Sandbox
 from bennu.network.names import NameIndex, ServiceNames
 from bennu.network.netns import finish, in_own_thread
-from bennu.network.nft import Firewall
 from bennu.network.pool import Graveyard, Namer, Pool, Prepared, Remains
-from bennu.network.relay import Passage, Relays
-from bennu.network.rules import Forward
+from bennu.network.publishing import Publisher
 
 log = logging.getLogger(__name__)
-
-
-class NetworkFailure(BennuError):
-    """The kernel refused something about a network; the text says what."""
 
 
 class Sandboxes:
@@ -43,23 +35,18 @@ class Sandboxes:
     def __init__(
         self,
         catalogue: Catalogue,
-        firewall: Firewall,
         namer: Namer,
         pool: Pool,
         graveyard: Graveyard,
-        held: HeldPorts,
+        publisher: Publisher,
         services: ServiceNames,
     ) -> None:
         self._catalogue = catalogue
-        self._firewall = firewall
         self._namer = namer
         self._pool = pool
         self._graveyard = graveyard
-        self._held = held
+        self._publisher = publisher
         self._open: dict[str, Sandbox] = {}
-        self._forwards: dict[str, list[Forward]] = {}  # by container
-        self._shut: set[str] = set()  # containers whose ports take no new connections
-        self._relays = Relays()
         self._services = services
         self._index: NameIndex | None = None
         self.name_server = NameServer(self._names, lambda: upstream_servers(host.read_resolv_conf()))
@@ -70,20 +57,10 @@ class Sandboxes:
     def items(self) -> Sequence[tuple[str, Sandbox]]:
         return list(self._open.items())
 
-    def forwards(self) -> frozenset[Forward]:
-        """The published ports that take new connections, as rules."""
-        return frozenset(
-            forward
-            for container_id, entries in self._forwards.items()
-            if container_id not in self._shut
-            for forward in entries
-        )
-
     def close_sockets(self) -> None:
         """Stop answering questions and holding ports; what is in the kernel stays."""
         self.name_server.close()
-        self._relays.close()
-        self._held.close()
+        self._publisher.close()
 
     def rename(self, container_id: str, name: str) -> None:
         """The container is called differently from now on, in the DNS too."""
@@ -116,7 +93,7 @@ class Sandboxes:
         try:
             for network, request in wanted:
                 await self._add_endpoint(container_id, sandbox, network, request, prepared.host_interface)
-            self._take_ports(container_id, sandbox)
+            self._publisher.take(container_id, sandbox, self._host_binding(sandbox))
             await self._furnish(container_id, sandbox, prepared)
         except BaseException:
             close_sockets(prepared.dns)
@@ -131,14 +108,9 @@ class Sandboxes:
             return
         self._index = None
         self.name_server.stop(container_id)
-        self._relays.stop(container_id)
-        had_ports = self._forwards.pop(container_id, None)
-        self._shut.discard(container_id)
         try:
-            if had_ports:
-                await self._write_rules(had_ports)
+            await self._publisher.withdraw(container_id, sandbox)
         finally:
-            self._held.release(sandbox.ports)
             self._bury(Path(sandbox.netns), sandbox.endpoints)
 
     def _bury(self, path: Path | None, endpoints: Sequence[Endpoint]) -> None:
@@ -195,7 +167,7 @@ class Sandboxes:
         plugs = self._plugs(sandbox, sandbox.endpoints, has_pair=True)
         work = [in_own_thread(lambda: links.furnish(sandbox.netns, plugs))] if plugs else []
         if sandbox.ports:
-            work.append(self._write_rules(self._forwards[container_id]))
+            work.append(self._publisher.enforce(container_id))
         if sandbox.has_embedded_dns:
             sockets, prepared.dns = prepared.dns, None  # the name server's from now on
             work.append(self.name_server.serve(container_id, sandbox, sockets))
@@ -224,6 +196,11 @@ class Sandboxes:
             raise NetworkFailure(f"network {endpoint.network_name} is gone")
         return network
 
+    def _host_binding(self, sandbox: Sandbox) -> str:
+        """Where the way out's network publishes what names no address."""
+        way_out = sandbox.gateway_endpoint()
+        return self._network_of(way_out).host_binding if way_out else ""
+
     # --- connect and disconnect while it runs -------------------------------------------------------------------
 
     async def connect(self, container_id: str, network: Network, request: EndpointRequest) -> Endpoint:
@@ -237,7 +214,7 @@ class Sandboxes:
                 if sandbox.has_embedded_dns and not self.name_server.serves(container_id):
                     work.append(self.name_server.serve(container_id, sandbox))
                 await all_of(work)
-            await self._lead_ports(container_id, sandbox)
+            await self._publisher.move(container_id, sandbox, self._host_binding(sandbox))
         except BaseException:
             await finish(asyncio.ensure_future(self.disconnect(container_id, endpoint)))
             raise
@@ -253,7 +230,7 @@ class Sandboxes:
         if not sandbox.has_embedded_dns:
             self.name_server.stop(container_id)
         await all_of([in_own_thread(lambda: self._set_way_out(sandbox))])
-        await self._lead_ports(container_id, sandbox)
+        await self._publisher.move(container_id, sandbox, self._host_binding(sandbox))
 
     def _set_way_out(self, sandbox: Sandbox) -> None:
         """Blocking, in a thread of its own."""
@@ -263,79 +240,11 @@ class Sandboxes:
             if way_out is not None:
                 links.set_gateway(way_out.interface, way_out.gateway_of(version))
 
-    async def _lead_ports(self, container_id: str, sandbox: Sandbox) -> None:
-        """Publish through the way out, which may be another one now. Raises: NetworkFailure, FirewallFailure."""
-        before = self._forwards.pop(container_id, [])
-        self._relays.stop(container_id)
-        if sandbox.gateway_endpoint() is None:
-            self._held.release(sandbox.ports)
-            sandbox.ports = []
-        elif sandbox.ports:
-            self._publish(container_id, sandbox)
-        else:
-            self._take_ports(container_id, sandbox)
-        after = self._forwards.get(container_id, [])
-        if after != before:
-            await self._write_rules([*before, *after])
-
     def _require(self, container_id: str) -> Sandbox:
         sandbox = self._open.get(container_id)
         if sandbox is None:
             raise NetworkFailure(f"container {container_id} has no network namespace")
         return sandbox
-
-    # --- published ports and names ------------------------------------------------------------------------------
-
-    def _take_ports(self, container_id: str, sandbox: Sandbox) -> None:
-        """Raises: NetworkFailure with dockerd's words; what was taken until then is in the sandbox, to be released."""
-        target = sandbox.gateway_endpoint()
-        if target is None:  # nothing leads into it from outside
-            return
-        network = self._network_of(target)
-        for request in sandbox.requested_ports:
-            try:
-                sandbox.ports += self._held.hold(request, network.host_binding)
-            except PortTaken as error:
-                raise NetworkFailure(
-                    "driver failed programming external connectivity on endpoint "
-                    f"{target.container_name} ({target.endpoint_id}): {error}"
-                ) from error
-        if sandbox.ports:
-            self._publish(container_id, sandbox)
-
-    async def shut_ports(self, container_id: str) -> None:
-        """New connections to its published ports are refused; those there are go on. Raises: FirewallFailure."""
-        if container_id in self._forwards and container_id not in self._shut:
-            self._shut.add(container_id)
-            self._relays.pause(container_id)
-            await self._firewall.apply()
-
-    async def reopen_ports(self, container_id: str) -> None:
-        """Undo `shut_ports`. Raises: FirewallFailure."""
-        sandbox = self._open.get(container_id)
-        if container_id in self._shut and sandbox and sandbox.gateway_endpoint():
-            self._shut.discard(container_id)
-            self._publish(container_id, sandbox)
-            await self._firewall.apply()
-
-    async def _write_rules(self, changed: Iterable[Forward]) -> None:
-        """Raises: FirewallFailure."""
-        await self._firewall.apply()
-        flows = [forward.host_port for forward in changed if forward.proto == "udp"]
-        if flows:
-            await asyncio.to_thread(forget_udp_flows, flows)
-
-    def _publish(self, container_id: str, sandbox: Sandbox) -> None:
-        """Lead the ports the sandbox has to its ways out; the rules are in force after the firewall's next turn."""
-        self._forwards[container_id] = forwards_of(sandbox)
-        self._relays.set(container_id, [*self._passages(sandbox)])
-
-    def _passages(self, sandbox: Sandbox) -> Iterator[Passage]:
-        target = target_of(sandbox, 6) or target_of(sandbox, 4)
-        for port in sandbox.ports:
-            held = self._held.socket_of(port)
-            if ":" in port.host_ip and held is not None:
-                yield Passage(held, target, port.container_port)
 
     def _names(self) -> NameIndex:
         if self._index is None:
@@ -350,13 +259,7 @@ class Sandboxes:
         self._index = None
         for endpoint in sandbox.endpoints:
             self._catalogue.adopt(endpoint)
-        for port in sandbox.ports:
-            try:
-                self._held.adopt(port)
-            except PortTaken as error:
-                log.warning("a program of the host took a port of container %s: %s", container_id[:12], error)
-        if sandbox.ports:
-            self._publish(container_id, sandbox)
+        self._publisher.adopt(container_id, sandbox)
 
     async def delete_leftovers(self) -> None:
         """Namespaces and interfaces that bear our mark and belong to no sandbox: a daemon died over them."""
@@ -407,22 +310,6 @@ def next_interface(endpoints: Iterable[Endpoint]) -> str:
     while f"eth{number}" in taken:
         number += 1
     return f"eth{number}"
-
-
-def target_of(sandbox: Sandbox, version: int) -> str:
-    """The address that ports published on a family (4, 6) lead to; "" = none."""
-    endpoint = sandbox.gateway_endpoint(version)
-    return endpoint.address_of(version) if endpoint else ""
-
-
-def forwards_of(sandbox: Sandbox) -> list[Forward]:
-    """The rules that lead to a sandbox's published ports; a family it has no way out by has none."""
-    found = []
-    for port in sandbox.ports:
-        address = target_of(sandbox, 6 if ":" in port.host_ip else 4)
-        if address:
-            found.append(Forward(port.proto, port.host_ip, port.host_port, address, port.container_port))
-    return found
 
 
 async def all_of(work: Sequence[Coroutine[Any, Any, None]]) -> None:
