@@ -174,3 +174,71 @@ def test_the_same_words_update_to_the_same_service(node: SwarmNode, words: tuple
     if "--image" not in words:
         update = ("update", "-d", *words, "s")
     assert spec_after(node, node.daemon.bennu, create, update) == spec_after(node, node.docker, create, update)
+
+
+RICH = (
+    *(
+        "--replicas",
+        "3",
+        "--label",
+        "a=b",
+        "--constraint",
+        "node.role==manager",
+        "--placement-pref",
+        "spread=node.labels.x",
+    ),
+    *(
+        "--update-delay",
+        "2s",
+        "--rollback-order",
+        "start-first",
+        "--env",
+        "A=1",
+        "--env",
+        "B=2",
+        "-w",
+        "/tmp",
+        "-u",
+        "root",
+    ),
+    *("--cap-add", "NET_ADMIN", "--cap-drop", "CHOWN", "--sysctl", "net.core.somaxconn=5", "--ulimit", "nofile=1:2"),
+    *("--mount", "type=volume,src=v1,dst=/v,ro", "--secret", "word", "--config", "word", "--log-driver", "json-file"),
+    *(
+        "--log-opt",
+        "max-size=1m",
+        "--limit-cpu",
+        ".5",
+        "--limit-pids",
+        "9",
+        "--reserve-memory",
+        "16M",
+        "--network",
+        "own",
+    ),
+    *("-p", "8080:80/udp", "--health-cmd", "true", "--health-interval", "90s", "--health-retries", "3"),
+)
+
+
+@pytest.mark.parametrize("words", [(), RICH, ("--mode", "global")], ids=["nothing", "much", "global"])
+def test_a_service_is_shown_to_people_as_docker_shows_it(node: SwarmNode, words: tuple[str, ...]) -> None:
+    node.docker("service", *CREATE, *words, *IMAGE)
+    try:
+        shown = [cli("service", "inspect", "--pretty", "s").out for cli in (node.daemon.bennu, node.docker)]
+    finally:
+        node.docker("service", "rm", "s")
+    mine, theirs = ([line.rstrip() for line in text.splitlines() if line.strip()] for text in shown)
+    assert mine == theirs
+
+
+@pytest.mark.parametrize("kind", ["node", "secret", "config"])
+def test_what_else_a_swarm_has_is_shown_to_people_as_docker_shows_it(node: SwarmNode, kind: str) -> None:
+    name = "self" if kind == "node" else "word"
+    mine = node.daemon.bennu(kind, "inspect", "--pretty", name).out
+    theirs = node.docker(kind, "inspect", "--pretty", name).out
+    assert mine.split() == theirs.split()
+
+
+def test_what_is_not_there_is_said_in_dockers_words(node: SwarmNode) -> None:
+    for kind in ("service", "node", "secret", "config"):
+        mine, theirs = (cli(kind, "inspect", "nope", ok=False) for cli in (node.daemon.bennu, node.docker))
+        assert (mine.code, mine.out.split()) == (theirs.code, theirs.out.split())

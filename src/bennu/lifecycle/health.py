@@ -156,7 +156,7 @@ def go_duration(ns: int) -> str:
         for unit, word in ((10**6, "ms"), (10**3, "µs")):
             if ns >= unit:
                 return f"{ns / unit:.6f}".rstrip("0").rstrip(".") + word
-        return f"{ns}ns"
+        return f"{ns}ns" if ns else "0s"
     minutes, rest = divmod(ns, 60 * SECOND_NS)
     hours, minutes = divmod(minutes, 60)
     seconds = f"{rest / SECOND_NS:.9f}".rstrip("0").rstrip(".") + "s"

@@ -31,6 +31,8 @@ def find_object(client: Client, name: str, kinds: Iterable[str], *, size: bool) 
     last: ApiFailure | None = None
     for kind in kinds:
         query = {"size": True} if size and kind == "container" else None
+        if kind == "service":
+            query = {"insertDefaults": True}
         path = (PLACES | SWARM_PLACES)[kind].format(segment(name) if kind != "image" else image_path(name))
         try:
             return client.json("GET", path, query=query)
@@ -102,8 +104,8 @@ def inspect(client: Client, words: list[str], *, format: str | None, size: bool,
 class NoSuchObject(ApiFailure):
     """No kind of object answers to the name."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(404, f"No such object: {name}")
+    def __init__(self, name: str, kind: str = "") -> None:
+        super().__init__(404, f"no such {kind}: {name}" if kind else f"No such object: {name}")
 
     def __str__(self) -> str:
         return f"Error: {self.message}"
@@ -111,15 +113,47 @@ class NoSuchObject(ApiFailure):
 
 def inspect_of(kind: str, usage: str) -> Spec:
     """The `inspect` of one kind's group."""
+    more = [SIZE] if kind == "container" else [PRETTY] if kind in SWARM_PLACES else []
 
-    @command(usage, FORMAT, *([SIZE] if kind == "container" else []), least=1)
-    def inspect_one(client: Client, words: list[str], *, format: str | None, size: bool = False) -> int:
-        return show_objects(words, lambda name: find_object(client, name, [kind], size=size), format)
+    @command(usage, FORMAT, *more, least=1)
+    def inspect_one(
+        client: Client, words: list[str], *, format: str | None, size: bool = False, pretty: bool = False
+    ) -> int:
+        if pretty and format is not None:
+            raise Failure("--format is incompatible with human friendly format")
+
+        def find(name: str) -> Any:
+            try:
+                return find_object(client, name, [kind], size=size)
+            except ApiFailure as failure:
+                if failure.status == 404 and kind in SWARM_PLACES:
+                    raise NoSuchObject(name, kind) from None
+                raise
+
+        return show_pretty(client, kind, words, find) if pretty else show_objects(words, find, format)
 
     return inspect_one
 
 
+def show_pretty(client: Client, kind: str, names: Iterable[str], find: Callable[[str], Any]) -> int:
+    from bennu.cli.pretty import PRETTY as WORDS
+
+    failures = []
+    for name in names:
+        try:
+            found = find(name)
+            for attachment in found["Spec"].get("TaskTemplate", {}).get("Networks") or ():
+                attachment["Target"] = client.json("GET", f"/networks/{attachment['Target']}")["Name"]
+            say(WORDS[kind](found))
+        except ApiFailure as failure:
+            failures.append(str(failure))
+    if failures:
+        raise Failure("\n".join(failures))
+    return 0
+
+
 SIZE: Final = switch("-s, --size", "Display total file sizes")
+PRETTY: Final = switch("--pretty", "Print the information in a human friendly format")
 container_inspect = inspect_of("container", "CONTAINER [CONTAINER...]")
 image_inspect = inspect_of("image", "IMAGE [IMAGE...]")
 network_inspect = inspect_of("network", "NETWORK [NETWORK...]")
