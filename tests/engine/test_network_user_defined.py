@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import dns.rcode
 import pytest
@@ -25,7 +26,7 @@ from network_helpers import (
 )
 
 from bennu.errors import BennuError, Conflict, Forbidden, InvalidParameter, NotFound
-from bennu.network import NetworkRequest, PortRequest
+from bennu.network import Network, NetworkRequest, PortRequest, Sandbox
 from bennu.network.creation import IpamConfig
 
 BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
@@ -279,6 +280,28 @@ async def test_a_network_in_use_stays(host: Host) -> None:
     assert not Path("/sys/class/net", removed.bridge).exists()
     with pytest.raises(Forbidden, match="bridge is a pre-defined network and cannot be removed"):
         await host.networks.remove("bridge")
+
+
+async def test_nobody_is_put_on_a_network_that_goes(host: Host) -> None:
+    """A start and a removal at the same time: one of them is refused, whoever is first."""
+
+    async def later(delay_ms: int, work: Coroutine[Any, Any, Any]) -> Any:
+        await asyncio.sleep(max(0, delay_ms) / 1000)
+        return await work
+
+    for lead_ms in range(-16, 17, 2):  # by how much the start is earlier
+        await make(host, "brief")
+        started, removed = await asyncio.gather(
+            later(-lead_ms, start(host, "a", on("brief", "a"))),
+            later(lead_ms, host.networks.remove("brief")),
+            return_exceptions=True,
+        )
+        if isinstance(removed, Network):
+            assert isinstance(started, BennuError), "it runs on a network that is gone"
+        else:
+            assert isinstance(removed, Forbidden) and isinstance(started, Sandbox), (started, removed)
+            await host.networks.close_sandbox(cid("a"))
+            await host.networks.remove("brief")
 
 
 async def test_prune_removes_what_nobody_is_on(host: Host) -> None:

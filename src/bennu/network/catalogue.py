@@ -1,5 +1,6 @@
 """The networks this host has, and who holds which of their addresses."""
 
+import contextlib
 import ipaddress
 import secrets
 import time
@@ -32,6 +33,7 @@ class Catalogue:
         self._store = store
         self._networks: dict[str, Network] = {}
         self._books: dict[str, list[LeaseBook]] = {}
+        self._leaving: set[str] = set()
 
     async def load(self) -> None:
         entries = await self._store.read_prefix(PREFIX)
@@ -77,14 +79,24 @@ class Catalogue:
             raise InvalidParameter("invalid network name or ID: value is empty")
         ref_name = "bridge" if ref == "default" else ref
         found = self._networks.get(ref) or self.named(ref_name)
-        if found is not None:
+        if found is not None and found.id not in self._leaving:
             return found
-        matches = [network for network in self._networks.values() if network.id.startswith(ref)]
+        staying = [network for network in self._networks.values() if network.id not in self._leaving]
+        matches = [network for network in staying if network.id.startswith(ref)]
         if len(matches) > 1:
             raise InvalidParameter(f"network {ref} is ambiguous ({len(matches)} matches found based on ID prefix)")
         if not matches:
             raise NotFound(f"network {ref} not found")
         return matches[0]
+
+    @contextlib.contextmanager
+    def leaving(self, network: Network) -> Iterator[None]:
+        """While it is taken down nobody finds it, so that nobody is put on it any more."""
+        self._leaving.add(network.id)
+        try:
+            yield
+        finally:
+            self._leaving.discard(network.id)
 
     def subnets(self) -> list[Subnet]:
         return [book.subnet for books in self._books.values() for book in books]
@@ -92,8 +104,10 @@ class Catalogue:
     def lend(self, network: Network, request: EndpointRequest) -> dict[int, tuple[LeaseBook, str]]:
         """An address of each family the network has, by family (4, 6).
 
-        Raises: NoFreeAddress, AddressTaken, InvalidParameter (`check_request`); then nothing is lent.
+        Raises: NotFound (it went meanwhile), NoFreeAddress, AddressTaken, InvalidParameter (`check_request`); then
+        nothing is lent.
         """
+        self.find(network.id)
         check_request(network, request)
         lent: dict[int, tuple[LeaseBook, str]] = {}
         try:

@@ -235,7 +235,8 @@ class Networks:
                     for container_id, endpoint in users.items()
                 )
                 raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({named})")
-            await finish(asyncio.ensure_future(self._forget(network)))
+            with self._catalogue.leaving(network):
+                await finish(asyncio.ensure_future(self._forget(network)))
         self._pool.refresh()
         await self._tell("destroy", network)
         return network
