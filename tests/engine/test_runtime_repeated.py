@@ -112,6 +112,33 @@ async def test_a_run_that_a_killed_daemon_left_ends_before_the_next(shop: Worksh
     assert (await first).exit_code == 137
 
 
+async def test_the_end_of_the_container_ends_it(shop: Workshop) -> None:
+    container_id, created = await shop.start("sleep", "600")
+    command, before = sh(shop, container_id, STUBBORN), descriptors()
+    running = asyncio.ensure_future(run(command))
+    await wait_until(lambda: len(shop.runtime.pids(container_id)) >= 5)
+    await shop.runtime.kill(container_id, signal.SIGKILL)
+    await shop.runtime.wait_conmon(created.conmon_pid)
+    await shop.runtime.delete(container_id)
+    assert await running == Ran(137, b"up\n")
+    assert descriptors() == before
+
+
+async def test_one_cut_off_while_frozen_ends_when_it_is_thawed(shop: Workshop) -> None:
+    container_id, _ = await shop.start("sleep", "600")
+    command = sh(shop, container_id, STUBBORN)
+    running = asyncio.ensure_future(run(command))
+    await wait_until(lambda: len(shop.runtime.pids(container_id)) >= 5)
+    await shop.runtime.pause(container_id)
+    running.cancel()
+    await asyncio.sleep(0.05)
+    await shop.runtime.resume(container_id)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert len(shop.runtime.pids(container_id)) == 1
+    assert (await run(sh(shop, container_id, "echo again"))).output == b"again\n"
+
+
 async def test_there_is_none_in_a_dead_container(shop: Workshop) -> None:
     container_id, created = await shop.start("sleep", "600")
     command = sh(shop, container_id, "true")

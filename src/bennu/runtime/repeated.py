@@ -82,13 +82,21 @@ class RepeatedExec:
                         set_oom_score(pid, self.oom_score)
                 done = await child.wait_ended(timeout_s)
             finally:
-                if child.exit_code is None or self.cgroups.is_populated(self.group):
-                    await self._end(child)
-                child.take_rest()
+                try:
+                    if child.exit_code is None or self._is_in_use():
+                        await self._end(child)
+                finally:
+                    child.take_rest()
             code, output = child.exit_code, bytes(child.output)
             if done and code != 0 and ((said := read_errors(child.log)) or not child.started):
                 raise exec_failure(said, self.process["args"], self.process["cwd"])
             return Ran(code if done else None, output)
+
+    def _is_in_use(self) -> bool:
+        try:
+            return self.cgroups.is_populated(self.group)
+        except OSError:
+            return False  # the container is gone, with all in it
 
     async def _make_room(self) -> None:
         """An empty group. What a run left whose daemon was killed is killed now."""
