@@ -242,3 +242,27 @@ def test_what_is_not_there_is_said_in_dockers_words(node: SwarmNode) -> None:
     for kind in ("service", "node", "secret", "config"):
         mine, theirs = (cli(kind, "inspect", "nope", ok=False) for cli in (node.daemon.bennu, node.docker))
         assert (mine.code, mine.out.split()) == (theirs.code, theirs.out.split())
+
+
+def test_lists_are_dockers(node: SwarmNode) -> None:
+    for name, *words in (
+        ("web10",),
+        ("web2", "--replicas-max-per-node", "1", "-p", "9000-9001:90-91/udp", "-p", "8088:80"),
+        ("everywhere", "--mode", "global", "-p", "published=8099,target=99,mode=host"),
+        ("job", "--mode", "replicated-job", "--replicas", "3", "--max-concurrent", "2"),
+        ("jobs", "--mode", "global-job"),
+    ):
+        node.create(name, "--no-resolve-image", *words, *IMAGE)
+    lists = (
+        ("service", "ls"),
+        ("node", "ls"),
+        ("secret", "ls"),
+        ("config", "ls"),
+        ("service", "ps", "--no-trunc", "web2"),
+    )
+    try:
+        for words in lists:
+            mine, theirs = ([*map(str.split, cli(*words).lines)] for cli in (node.daemon.bennu, node.docker))
+            assert [line[:5] for line in mine] == [line[:5] for line in theirs], words  # ages differ by a second
+    finally:
+        node.docker("service", "rm", "web10", "web2", "everywhere", "job", "jobs")

@@ -203,6 +203,7 @@ def test_what_is_done_about_an_unhealthy_one_is_asked_for_by_label() -> None:
 @pytest.mark.parametrize(
     ("ns", "text"),
     [
+        (0, "0s"),
         (1, "1ns"),
         (1500, "1.5µs"),
         (10**6, "1ms"),

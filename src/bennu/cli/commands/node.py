@@ -5,7 +5,7 @@ from typing import Any, Final
 from bennu.cli.client import Client, segment
 from bennu.cli.command import command, several, switch, text
 from bennu.cli.commands.life import for_each
-from bennu.cli.commands.tasks import print_tasks
+from bennu.cli.commands.tasks import natural, print_tasks
 from bennu.cli.formatting import Listing, print_list
 from bennu.cli.output import say
 from bennu.cli.values import as_mapping, encode_filters, parse_filter
@@ -21,7 +21,7 @@ LISTING: Final = Listing(
 def describe(node: dict[str, Any], now: float) -> dict[str, Any]:
     manager = node.get("ManagerStatus") or {}
     return {
-        "ID": node["ID"],
+        "ID": node["Shown"],
         "Hostname": node["Description"]["Hostname"],
         "Status": node["Status"]["State"].title(),
         "Availability": node["Spec"]["Availability"].title(),
@@ -35,7 +35,10 @@ def describe(node: dict[str, Any], now: float) -> dict[str, Any]:
 )
 def ls(client: Client, words: list[str], *, filter: list[str], format: str | None, quiet: bool) -> None:
     found = client.json("GET", "/nodes", query={"filters": encode_filters(filter)})
-    print_list(LISTING, found, describe, format, quiet)
+    own = client.json("GET", "/info")["Swarm"]["NodeID"]
+    for node in found:
+        node["Shown"] = f"{node['ID']} *" if node["ID"] == own and not quiet and format is None else node["ID"]
+    print_list(LISTING, sorted(found, key=lambda one: natural(one["Description"]["Hostname"])), describe, format, quiet)
 
 
 @command(

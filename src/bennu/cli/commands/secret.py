@@ -2,29 +2,29 @@
 
 import base64
 import sys
-import time
 from pathlib import Path
 from typing import Any, Final
 
 from bennu.cli.client import Client, segment
 from bennu.cli.command import Spec, command, several, switch, text
 from bennu.cli.commands.life import for_each
-from bennu.cli.commands.tasks import age, stamp
+from bennu.cli.commands.tasks import natural, stamp
 from bennu.cli.failure import Failure
 from bennu.cli.formatting import Listing, print_list
-from bennu.cli.output import say
+from bennu.cli.output import human_age, say
 from bennu.cli.values import as_mapping, encode_filters, parse_filter
 
 FILTER: Final = several("-f, --filter", "Filter output based on conditions provided", kind="filter", parse=parse_filter)
-LISTING: Final = Listing(headers={}, columns="ID Name Created Updated", quiet="ID")
+COLUMNS: Final = {"secret": "ID Name Driver Created Updated", "config": "ID Name Created Updated"}
 
 
 def describe(item: dict[str, Any], now: float) -> dict[str, Any]:
     return {
         "ID": item["ID"],
         "Name": item["Spec"]["Name"],
-        "Created": age(time.time() - stamp(item["CreatedAt"])),
-        "Updated": age(time.time() - stamp(item["UpdatedAt"])),
+        "Driver": (item["Spec"].get("Driver") or {}).get("Name", ""),
+        "Created": human_age(stamp(item["CreatedAt"]), now),
+        "Updated": human_age(stamp(item["UpdatedAt"]), now),
     }
 
 
@@ -55,7 +55,8 @@ def _ls(kind: str) -> Spec:
     )
     def ls(client: Client, words: list[str], *, filter: list[str], format: str | None, quiet: bool) -> None:
         found = client.json("GET", f"/{kind}s", query={"filters": encode_filters(filter)})
-        print_list(LISTING, sorted(found, key=lambda one: str(one["Spec"]["Name"])), describe, format, quiet)
+        listing = Listing(headers={}, columns=COLUMNS[kind], quiet="ID")
+        print_list(listing, sorted(found, key=lambda one: natural(one["Spec"]["Name"])), describe, format, quiet)
 
     return ls
 

@@ -7,7 +7,7 @@ from bennu.cli.client import Client, segment
 from bennu.cli.command import command, integer, several, switch, text
 from bennu.cli.commands.life import for_each
 from bennu.cli.commands.service_progress import follow_progress
-from bennu.cli.commands.tasks import print_tasks
+from bennu.cli.commands.tasks import natural, print_tasks
 from bennu.cli.failure import Failure
 from bennu.cli.formatting import Listing, print_list
 from bennu.cli.output import complain, say, shorten_id
@@ -155,15 +155,42 @@ def describe(service: dict[str, Any], now: float) -> dict[str, Any]:
     return {
         "ID": shorten_id(service["ID"]),
         "Name": service["Spec"]["Name"],
-        "Mode": mode_of(service),
-        "Replicas": f"{status['RunningTasks']}/{status['DesiredTasks']}",
+        "Mode": mode_of(service).replace("-", " "),
+        "Replicas": replicas_of(service, status),
         "Image": service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"].partition("@")[0],
-        "Ports": ", ".join(
-            f"*:{port['PublishedPort']}->{port['TargetPort']}/{port['Protocol']}"
-            for port in ports
-            if port.get("PublishMode") != "host"
-        ),
+        "Ports": ports_of(ports),
     }
+
+
+def replicas_of(service: dict[str, Any], status: dict[str, Any]) -> str:
+    """Running and wanted, with what limits them or what a job has completed."""
+    text = f"{status['RunningTasks']}/{status['DesiredTasks']}"
+    mode = service["Spec"]["Mode"]
+    completed = status.get("CompletedTasks", 0)
+    if "ReplicatedJob" in mode:
+        most, total = (mode["ReplicatedJob"].get(key, 1) for key in ("MaxConcurrent", "TotalCompletions"))
+        return f"{status['RunningTasks']}/{most} ({completed}/{total} completed)"
+    if "GlobalJob" in mode:
+        return f"{text} ({completed}/{status['DesiredTasks'] + completed} completed)"
+    most = (service["Spec"]["TaskTemplate"].get("Placement") or {}).get("MaxReplicas", 0)
+    return f"{text} (max {most} per node)" if most else text
+
+
+def ports_of(ports: list[dict[str, Any]]) -> str:
+    """Those of the ingress, neighbours as one range: `*:9000-9001->90-91/udp`."""
+    ranges: list[list[Any]] = []  # protocol, first and last published, first and last target
+    wanted = [port for port in ports if port.get("PublishMode") != "host"]
+    for port in sorted(wanted, key=lambda port: (port["Protocol"], port["PublishedPort"])):
+        published, target = port["PublishedPort"], port["TargetPort"]
+        if ranges and ranges[-1][0] == port["Protocol"] and ranges[-1][2::2] == [published - 1, target - 1]:
+            ranges[-1][2::2] = [published, target]
+        else:
+            ranges.append([port["Protocol"], published, published, target, target])
+    return ", ".join(f"*:{span(one[1], one[2])}->{span(one[3], one[4])}/{one[0]}" for one in ranges)
+
+
+def span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
 
 
 @command(
@@ -171,7 +198,7 @@ def describe(service: dict[str, Any], now: float) -> dict[str, Any]:
 )
 def ls(client: Client, words: list[str], *, filter: list[str], format: str | None, quiet: bool) -> None:
     found = client.json("GET", "/services", query={"filters": encode_filters(filter), "status": True})
-    print_list(LISTING, sorted(found, key=lambda one: str(one["Spec"]["Name"])), describe, format, quiet)
+    print_list(LISTING, sorted(found, key=lambda one: natural(one["Spec"]["Name"])), describe, format, quiet)
 
 
 @command(
