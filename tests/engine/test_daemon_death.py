@@ -4,6 +4,7 @@ A bennud that kills itself around its N-th write is driven through the lives of 
 same roots. What was acknowledged is written down here, and afterwards compared with what there is.
 """
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import pytest
 
 from support import images, traces
 from support.daemon import Daemon
-from support.dying import SOUND, DaemonDied, ask_or_die, die_once
+from support.dying import SOUND, DaemonDied, ask_or_die, die_at, die_once
 from support.waiting import wait_for
 
 
@@ -154,6 +155,11 @@ def die_often(daemon: Daemon, times: int, seed: int) -> None:
     driver = Driver(daemon, random.Random(seed))
     for _ in range(times):
         die_once(daemon, driver.draw, driver.live)
+    account_for_all(daemon, driver)
+
+
+def account_for_all(daemon: Daemon, driver: Driver) -> None:
+    """With a daemon that lives, everything is as was promised; and nothing is left once all is removed."""
     daemon.program = SOUND
     daemon.start()
     time.sleep(1.5)  # the shorter lives end, back-offs pass
@@ -177,6 +183,32 @@ def test_two_hundred_deaths_of_the_daemon(roots: Daemon) -> None:
     for _ in range(10):
         die_often(roots, times=20, seed=random.randrange(10**6))
         roots.stop()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_death_around_each_write_in_turn(roots: Daemon, moment: str) -> None:
+    """The daemon dies at its first write, at its second, … until it lives through all that is asked of it."""
+    driver = Driver(roots, random.Random(1))
+    number = next(number for number in itertools.count(1) if lives_through(roots, driver, number, moment))
+    assert number > 10, "four creations, four starts, a stop, a removal"
+    account_for_all(roots, driver)
+
+
+def lives_through(daemon: Daemon, driver: Driver, fatal: int, moment: str) -> bool:
+    """Four containers begin; one is stopped and one removed, unless the daemon dies on the way."""
+
+    def ask_for_all(until_dead: Callable[[], bool]) -> None:
+        with suppress(DaemonDied):
+            for _ in range(4):
+                driver.run()
+            time.sleep(0.4)
+            driver.stop(driver.containers[-2])
+            driver.remove(driver.containers[-1])
+            daemon.stop()
+
+    return not die_at(daemon, fatal, moment, ask_for_all)
 
 
 def test_a_running_container_keeps_its_process_and_a_death_meanwhile_its_exit_code(

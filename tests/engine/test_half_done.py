@@ -1,22 +1,19 @@
 """A request that the daemon's death cut short is done to its end, or undone, when the next daemon starts."""
 
 import json
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from images_fixtures import plain_registry  # noqa: F401 - a fixture
 
 from support import images, traces
 from support.cli import Cli, find_docker
-from support.daemon import BENNUD, Daemon
+from support.daemon import Daemon
+from support.dying import SOUND, die_at
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
-FAULTY = Path(__file__).parents[1] / "support/faulty_bennud.py"
 DEAF = "trap 'echo hup' HUP; while :; do sleep 0.05; done"
 OBEYS = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
 
@@ -31,13 +28,13 @@ def host(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
 def die_during(daemon: Daemon, request: tuple[str, ...], moment: str, word: str) -> None:
     """Have the daemon die before or after its first write with `word` in it, on its way through a request."""
     daemon.stop()
-    daemon.program = (sys.executable, FAULTY, "1", moment, word)
+    assert die_at(daemon, 1, moment, lambda until_dead: fail(daemon.bennu, request), word)
+    daemon.program = SOUND
     daemon.start()
-    assert daemon.bennu(*request, ok=False).code != 0
-    assert daemon.process is not None
-    assert daemon.process.wait(30) == -signal.SIGKILL, daemon.log()
-    daemon.program = (BENNUD,)
-    daemon.start()
+
+
+def fail(bennu: Cli, request: tuple[str, ...]) -> None:
+    assert bennu(*request, ok=False).code != 0
 
 
 def state(bennu: Cli, name: str) -> str:

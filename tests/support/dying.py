@@ -36,15 +36,34 @@ def die_once(daemon: Daemon, draw: random.Random, live: Callable[[Callable[[], b
     `live` does what it likes with the daemon until the condition that it is given holds.
     """
     moment = draw.choice(["before", "after", "outside"])
-    daemon.program = SOUND if moment == "outside" else (sys.executable, FAULTY, str(draw.randrange(2, 40)), moment, "")
+    if moment != "outside":
+        assert die_at(daemon, draw.randrange(2, 40), moment, live)
+        return
+    daemon.program = SOUND
+    daemon.start()
+    threading.Timer(draw.uniform(0.01, 1.5), daemon.kill).start()
+    live(lambda: not daemon.is_alive)
+    assert has_died(daemon)
+
+
+def die_at(daemon: Daemon, fatal: int, moment: str, live: Callable[[Callable[[], bool]], None], word: str = "") -> bool:
+    """One life of a bennud that kills itself `before` or `after` a write: the `fatal`-th of those with `word`.
+
+    Whether it did; else `live` has stopped it before it came to that.
+    """
+    daemon.program = (sys.executable, FAULTY, str(fatal), moment, word)
     try:
         daemon.start()
-    except AssertionError:
-        assert daemon.process is not None
-        assert daemon.process.poll() == -signal.SIGKILL, daemon.log()  # it died while it took up the containers
-        return
-    if moment == "outside":
-        threading.Timer(draw.uniform(0.01, 1.5), daemon.kill).start()
+    except AssertionError:  # it died while it took up the containers
+        assert has_died(daemon), daemon.log()
+        return True
     live(lambda: not daemon.is_alive)
+    return has_died(daemon)
+
+
+def has_died(daemon: Daemon) -> bool:
+    """How it ended: by SIGKILL, or else in order."""
     assert daemon.process is not None
-    assert daemon.process.wait(60) == -signal.SIGKILL, daemon.log()
+    code = daemon.process.wait(60)
+    assert code in (0, -signal.SIGKILL), daemon.log()
+    return code != 0
