@@ -75,6 +75,8 @@ def settled_files(engine: Daemon) -> int:
 
 
 def test_clients_that_vanish_mid_stream_leave_nothing(engine: Daemon) -> None:
+    live_a_little(engine)  # what is opened once and kept is open from here on
+    remove_all(engine)
     before = settled_files(engine)
     name = engine.bennu("run", "-d", "--name=talker", "busybox", "sh", "-c", "while :; do echo x; done").line
     for words in (("logs", "-f", "talker"), ("attach", "talker"), ("events",), ("exec", "talker", "sleep", "1000")):
