@@ -388,7 +388,7 @@ def test_a_canary_that_is_never_ready_goes_back(make: Any) -> None:
 
 
 def test_a_verdict_counts_what_was_seen_before_the_daemons_death(make: Any) -> None:
-    web = make("--replicas=2")
+    web = make("--replicas=3")
     web.update(
         "--env-add=V=2", "--container-label-add=bennu.ready.cmd=test -e /tmp/ready",
         *(f"--label-add=bennu.rollout.{said}" for said in ("strategy=canary", "watch=10m", "confidence=0.8")),

@@ -19,7 +19,8 @@ from bennu.orchestration.states import NodeState, Origin, TaskState
 
 @dataclass(frozen=True, slots=True)
 class CreateTask:
-    """Make a task of the service's current spec. The shell gives it an id; `apply.new_task` builds it."""
+    """Make a task of the service's current spec, or of the one before. The shell gives it an id; `apply.new_task`
+    builds it."""
 
     slot: int
     reason: str
@@ -28,6 +29,7 @@ class CreateTask:
     origin: Origin = Origin.CREATE
     start_at_ns: int = 0
     restarts: tuple[int, ...] = ()
+    of_previous: bool = False
 
 
 @dataclass(frozen=True, slots=True)

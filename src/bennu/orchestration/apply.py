@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from bennu.orchestration.actions import AssignTask, CreateTask, EndTask, RefuseTask, RollBack, SetDesired, SetRollout
 from bennu.orchestration.model import Service, Task, TaskId, TaskStatus
-from bennu.orchestration.revisions import restore_previous
+from bennu.orchestration.revisions import as_before, restore_previous
 from bennu.orchestration.states import TaskState
 
 TaskAction = SetDesired | AssignTask | RefuseTask | EndTask
@@ -18,7 +18,9 @@ ServiceAction = SetRollout | RollBack
 
 
 def new_task(action: CreateTask, service: Service, task_id: TaskId, *, now_ns: int) -> Task:
-    """The task that a `CreateTask` makes from the service's current spec."""
+    """The task that a `CreateTask` makes."""
+    if action.of_previous:
+        service = as_before(service)
     return Task(
         id=task_id,
         service_id=service.id,

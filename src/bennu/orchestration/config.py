@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from bennu.orchestration.model import Service
+from bennu.orchestration.model import Service, Task
 from bennu.orchestration.spec import BlueGreen, Canary, Rolling, Strategy, UpdateConfig
-from bennu.orchestration.states import NS_PER_SECOND, UpdateOrder
+from bennu.orchestration.states import NS_PER_SECOND, UpdateOrder, UpdateState
 
 _DEFAULT: Final = UpdateConfig()
 
@@ -42,6 +42,19 @@ def is_watched(service: Service) -> bool:
     """Whether a canary or blue/green judge rules, instead of the failure ratio."""
     rollout = service.rollout
     return isinstance(strategy_in_force(service), Canary | BlueGreen) and not (rollout and rollout.promoted)
+
+
+def fills_with_previous(service: Service, last: Task | None) -> bool:
+    """Whether a task made outside the steps of the rollout is of the version before, as `last` was in its slot.
+
+    So it is while a canary is watched: which slots get the new version is the canary's to say, whatever dies or is
+    added meanwhile.
+    """
+    status = service.update_status
+    goes_on = status is None or status.state in (UpdateState.UPDATING, UpdateState.PAUSED)
+    if not goes_on or service.previous is None or not isinstance(service.spec.strategy, Canary):
+        return False
+    return is_watched(service) and (last is None or last.spec_version != service.spec_version)
 
 
 def is_under_watch(service: Service) -> bool:

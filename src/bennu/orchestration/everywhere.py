@@ -8,6 +8,7 @@ host ports and the limit per node are the scheduler's to judge afterwards; the t
 from __future__ import annotations
 
 from bennu.orchestration.actions import CreateTask, DeleteTask, SetDesired
+from bennu.orchestration.config import fills_with_previous
 from bennu.orchestration.constraints import unmet_constraint
 from bennu.orchestration.evidence import Evidence
 from bennu.orchestration.model import Node, SlotKey
@@ -65,6 +66,7 @@ def _fill_node(scene: Scene, node: Node, slot: Slot | None) -> None:
             node_id=node.id,
             desired=first_desired(scene, slot),
             restarts=kept_record(scene, slot),
+            of_previous=fills_with_previous(scene.service, slot.newest if slot else None),
             reason=f"{SlotKey(0, node.id)} has no task of this global service",
         )
     )

@@ -1,19 +1,24 @@
 """What was seen of two versions of a service while both ran, and whether one is worse.
 
-Law: a version is condemned only by a difference that chance explains with a probability below `1 - confidence`, or by
-one that needs no statistics (it never became ready). Every verdict says its numbers.
+Law: of each sign, a version is condemned only by a difference that chance *ever* brings about with a probability
+below `1 - confidence`, however often one looks; or by one that needs no statistics (it never became ready). Every
+verdict says its numbers.
 
 Theory. Two cohorts were exposed for known amounts (task-seconds for deaths and flaps, connections for connection
-failures). If both were equally good, the bad events would fall on them in proportion to exposure; the chance that the
-canary got at least as many as it did is then a binomial tail. One death among many canaries beside a stable version
-that never dies is not yet proof; three are.
+failures). If both were equally good, the bad events would fall on them in proportion to exposure, each on the canary
+with probability `share`. A binomial tail answers how likely the present count is; but the judge looks every second, and
+who asks often enough finds an unlikely count by chance alone. So the counts are held against all worse versions at
+once: the likelihood of what was seen, averaged over every probability above `share`, by that under `share` itself. If
+both versions are equally good, that ratio is a fair game's stake, and it ever reaches 20 with a chance of at most 1 in
+20 (Ville's inequality). One death of a canary among five slots, beside a version that never dies, is no proof; three
+are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from math import comb, erfc, sqrt
+from math import comb, erfc, exp, lgamma, log, log1p, sqrt
 
 from bennu.orchestration.states import NS_PER_SECOND
 
@@ -71,13 +76,13 @@ def judge_cohorts(evidence: Evidence, *, confidence: float, slower_by: float) ->
         ),
     )
     for what, bad, beside, share in counts:
-        chance = binomial_tail(bad, bad + beside, share)
+        chance = chance_of_ever(bad, bad + beside, share)
         if bad and chance <= 1 - confidence:
             oom = f" ({canary.oom_kills} for lack of memory)" if what == "died" and canary.oom_kills else ""
             return Verdict(
                 Ruling.BAD,
                 f"the new version {what} {_count(bad, 'time')}{oom}, the old one {_count(beside, 'time')}; "
-                f"if both were equally good, the chance of that would be {chance:.2%}",
+                f"if both were equally good, the chance of ever seeing that would be below {max(chance, 0.0001):.2%}",
             )
     if _is_slower(canary, stable, slower_by):
         return Verdict(
@@ -95,6 +100,21 @@ def judge_cohorts(evidence: Evidence, *, confidence: float, slower_by: float) ->
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def chance_of_ever(hits: int, trials: int, share: float) -> float:
+    """At most this likely is it that of trials, each a hit with probability `share`, so many *ever* are hits."""
+    if hits <= 0 or hits <= trials * share:
+        return 1.0
+    if share <= 0:
+        return 0.0
+    at_most = 1 - binomial_tail(hits + 1, trials + 1, share)
+    misses = trials - hits
+    log_likelihood = (
+        lgamma(trials + 1) - lgamma(hits + 1) - lgamma(misses + 1) + hits * log(share) + misses * log1p(-share)
+    )
+    log_chance = log(trials + 1) + log1p(-share) + log_likelihood - log(at_most)
+    return min(1.0, exp(log_chance))
 
 
 def binomial_tail(at_least: int, trials: int, share: float) -> float:

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping
 from itertools import count, islice
 
 from bennu.orchestration.actions import Action, CreateTask, DeleteTask, Draft, Plan, RollBack, SetDesired
+from bennu.orchestration.config import fills_with_previous
 from bennu.orchestration.everywhere import reconcile_global
 from bennu.orchestration.evidence import Evidence
 from bennu.orchestration.explain import explain
@@ -117,6 +118,7 @@ def _fill(scene: Scene, slots: list[Slot], counted: list[Slot], replicas: int) -
                 slot=number,
                 desired=first_desired(scene, old),
                 restarts=kept_record(scene, old),
+                of_previous=fills_with_previous(scene.service, old.newest if old else None),
                 reason=f"{replicas} replicas are wanted and {SlotKey(number)} is empty",
             )
         )

@@ -116,6 +116,12 @@ def restore_previous(service: Service, status: UpdateStatus, *, keep_left: bool,
     )
 
 
+def as_before(service: Service) -> Service:
+    """The service with the spec that a rollback would restore; the same if there is none."""
+    before = service.previous
+    return replace(service, spec=before.spec, spec_version=before.spec_version) if before else service
+
+
 def _current(service: Service) -> Revision:
     number = service.revisions[-1].number if service.revisions else 1
     return Revision(number, service.spec, service.spec_version, service.updated_at_ns)

@@ -169,8 +169,9 @@ class CanaryStep:
 class Canary:
     """A few tasks first; each step is watched and compared with the old version before the next, the rest follows.
 
-    `confidence` is how sure the comparison must be before it condemns the new version: 0.95 blames chance at most
-    once in twenty comparisons. `ready_within_ns` bounds how long a step may take to run at all.
+    `confidence` is how sure the comparison must be before it condemns the new version: at 0.95 a version that is as
+    good as the one before is blamed, for each sign, at most once in twenty releases, however long it is watched.
+    `ready_within_ns` bounds how long a step may take to run at all.
     """
 
     steps: tuple[CanaryStep, ...] = (CanaryStep(tasks=1),)

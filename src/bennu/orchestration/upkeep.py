@@ -13,9 +13,10 @@ Laws.
 from __future__ import annotations
 
 from bennu.orchestration.actions import CreateTask, DeleteTask, SetDesired
-from bennu.orchestration.config import starts_beside
+from bennu.orchestration.config import fills_with_previous, starts_beside
 from bennu.orchestration.model import NodeId, Task
 from bennu.orchestration.restart import STOP_TIMEOUT_NS, Stay, decide_restart
+from bennu.orchestration.revisions import as_before
 from bennu.orchestration.slots import Scene, Slot
 from bennu.orchestration.states import Availability, Origin, TaskState, UpdateState
 
@@ -97,7 +98,9 @@ def _keeps_old(scene: Scene, slot: Slot, task: Task) -> bool:
 
 
 def _succeed(scene: Scene, slot: Slot, task: Task, what: str, *, at_once: bool) -> None:
-    decision = decide_restart(task, scene.service, of_slot=slot.tasks, at_once=at_once, now_ns=scene.now_ns)
+    of_previous = fills_with_previous(scene.service, task)
+    service = as_before(scene.service) if of_previous else scene.service
+    decision = decide_restart(task, service, of_slot=slot.tasks, at_once=at_once, now_ns=scene.now_ns)
     if isinstance(decision, Stay):
         scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; not restarted: {decision.reason}"))
         return
@@ -109,6 +112,7 @@ def _succeed(scene: Scene, slot: Slot, task: Task, what: str, *, at_once: bool) 
             origin=Origin.RESTART,
             start_at_ns=scene.now_ns + decision.delay_ns,
             restarts=decision.restarts,
+            of_previous=of_previous,
             reason=f"{what}; {decision.reason}",
         )
     )
@@ -163,7 +167,11 @@ def kept_record(scene: Scene, slot: Slot | None) -> tuple[int, ...]:
     if slot is None or (status is not None and status.state is UpdateState.ROLLBACK_STARTED):
         return ()
     kept = [task for task in slot.tasks if task.desired is not TaskState.REMOVE]
-    if not kept or kept[-1].spec_version != scene.service.spec_version:
+    if not kept:
+        return ()
+    of_previous = fills_with_previous(scene.service, kept[-1])
+    service = as_before(scene.service) if of_previous else scene.service
+    if kept[-1].spec_version != service.spec_version:
         return ()
     return kept[-1].restarts
 

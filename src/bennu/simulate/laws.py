@@ -17,13 +17,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bennu.orchestration.actions import CreateTask, Plan, RollBack, SetDesired, SetRollout
-from bennu.orchestration.config import config_in_force, starts_beside
+from bennu.orchestration.config import config_in_force, is_under_watch, starts_beside, strategy_in_force
 from bennu.orchestration.constraints import satisfies
 from bennu.orchestration.model import Service, ServiceId, SlotKey, Task, TaskId, slot_key
 from bennu.orchestration.restart import STOP_TIMEOUT_NS
-from bennu.orchestration.spec import Replicated
+from bennu.orchestration.spec import Canary, Replicated
 from bennu.orchestration.states import NS_PER_SECOND, Availability, NodeState, Origin, RestartCondition, TaskState
 from bennu.orchestration.traffic import DEFAULT_DRAIN_DEADLINE_NS
+from bennu.orchestration.watched import is_of_rollout, step_target
 from bennu.simulate.world import World
 
 STUCK_AFTER_NS = 100 * NS_PER_SECOND
@@ -87,6 +88,7 @@ class Laws:
     def on_create(self, action: CreateTask, task: Task, now_ns: int) -> None:
         self.checks += 1
         service = self.world.services[task.service_id]
+        self._canary_bounded(service, task)
         book = self.books.setdefault((service.id, slot_key(task, service)), SlotBook())
         if task.origin is Origin.RESTART:
             self._on_restart(book, task, now_ns)
@@ -96,6 +98,20 @@ class Laws:
         book.tasks.append(task)
         if task.desired is not TaskState.READY:
             self._excuse(service, task, now_ns)
+
+    def _canary_bounded(self, service: Service, made: Task) -> None:
+        """Law 4, of canaries: whatever fails or is added, no more slots are of the new version than the step says."""
+        canary, rollout = strategy_in_force(service), service.rollout
+        if not isinstance(canary, Canary) or rollout is None or made.spec_version != service.spec_version:
+            return
+        if not is_under_watch(service) or rollout.step >= len(canary.steps):
+            return
+        wanted = [task for task in self.world.tasks_of(service.id) if task.is_wanted]
+        new = {slot_key(task, service) for task in wanted if is_of_rollout(service, rollout, task)}
+        slots = rollout.slots | {slot_key(task, service) for task in wanted}
+        allowed = step_target(canary.steps[rollout.step], len(slots))
+        if slot_key(made, service) not in new and len(new) >= allowed:
+            raise LawBroken(4, f"{made.id} is of the new version, as {len(new)} slots are; the step allows {allowed}")
 
     def _on_restart(self, book: SlotBook, task: Task, now_ns: int) -> None:
         dead = next(

@@ -1,12 +1,13 @@
 """Canary and blue/green: their gates, their judges, and their verdicts in words."""
 
 import random
+from itertools import accumulate
 
 import pytest
 from orchestration.stage import S, Stage, a_node, a_spec
 
 from bennu.errors import Conflict
-from bennu.orchestration.evidence import Cohort, Evidence, Ruling, binomial_tail, judge_cohorts
+from bennu.orchestration.evidence import Cohort, Evidence, Ruling, binomial_tail, chance_of_ever, judge_cohorts
 from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep, UpdateConfig
 from bennu.orchestration.states import TaskState, UpdateOrder, UpdateState
 from bennu.orchestration.verbs import abort_rollout, pause_rollout, promote_rollout, resume_rollout
@@ -72,6 +73,23 @@ def test_measured_evidence_condemns_a_slow_canary() -> None:
     assert "answers its probes in 90.0 ms (95 %), the old one in 20.0 ms" in stage.message()
 
 
+def test_what_dies_or_is_added_while_a_canary_is_watched_is_of_the_old_version() -> None:
+    stage = a_stage(CANARY)
+    stage.update_image(b"v2")
+    stage.advance(3)
+    canary = next(slot for slot, image in stage.images().items() if image == b"v2")
+    for slot in {1, 2, 3, 4} - {canary}:
+        stage.fail_slot(slot)
+    stage.scale(6)
+    stage.advance(12)
+    assert (stage.images().pop(canary), new_ones(stage), len(stage.running())) == (b"v2", 1, 6)
+    stage.fail_slot(canary)
+    stage.advance(8)
+    assert new_ones(stage) == 1, "the canary itself comes back as what it was"
+    stage.advance(90)
+    assert (new_ones(stage), stage.state()) == (6, U.COMPLETED)
+
+
 def test_step_targets() -> None:
     assert [
         step_target(CanaryStep(tasks=t, percent=p), 10) for t, p in ((0, 0), (3, 0), (0, 25), (1, 100), (20, 0))
@@ -115,15 +133,29 @@ def test_the_tail_sums_to_1_and_the_normal_curve_continues_it() -> None:
     assert abs(exact - approximate) < 0.02
 
 
-def test_false_alarms_on_good_releases_are_as_rare_as_promised() -> None:
-    """1,000 releases exactly as good as what they replace, with plenty of chance deaths."""
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_who_looks_at_every_event_blames_a_good_release_as_seldom_as_promised(share: float) -> None:
+    """1,000 releases exactly as good as what they replace, with 100 chance deaths each, and a look after every one."""
     dice, alarms = random.Random(7), 0
     for _ in range(1000):
-        canary = sum(dice.random() < 0.02 for _ in range(100))
-        stable = sum(dice.random() < 0.02 for _ in range(400))
-        evidence = Evidence(Cohort(4, 400 * S, deaths=stable), Cohort(1, 100 * S, deaths=canary))
-        alarms += judge_cohorts(evidence, confidence=0.95, slower_by=1.5).ruling is Ruling.BAD
+        hits = list(accumulate(dice.random() < share for _ in range(100)))
+        alarms += any(chance_of_ever(one, trials, share) <= 0.05 for trials, one in enumerate(hits, start=1))
     assert alarms <= 50
+
+
+@pytest.mark.parametrize(("share", "needed"), [(0.5, 7), (1 / 3, 4), (0.2, 3), (0.1, 2), (0.01, 1)])
+def test_so_many_deaths_of_the_canary_alone_condemn_it(share: float, needed: int) -> None:
+    assert chance_of_ever(needed, needed, share) <= 0.05
+    assert chance_of_ever(needed - 1, needed - 1, share) > 0.05
+
+
+def test_the_chance_of_ever_is_never_below_that_of_now() -> None:
+    for share in (0.05, 0.3, 0.5, 0.9):
+        for trials in range(1, 60):
+            for hits in range(trials + 1):
+                assert chance_of_ever(hits, trials, share) >= binomial_tail(hits, trials, share) * 0.999
+    assert chance_of_ever(3, 3, 0.0) == 0
+    assert 0 < chance_of_ever(500, 2000, 0.1) < 1e-6
 
 
 def blue_green(**fields: int) -> BlueGreen:
