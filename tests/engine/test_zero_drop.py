@@ -283,3 +283,17 @@ def test_a_version_that_is_never_ready_gets_no_request(web: Service) -> None:
         web.wait_state("rollback_completed")
 
     assert_nothing_dropped(under_load(web, act), versions={ONE})
+
+
+def test_a_canary_that_refuses_connections_gets_none_and_is_taken_back(web: Service) -> None:
+    def act() -> None:
+        web.update(
+            "--image=webserver:v2",
+            "--entrypoint=sleep 1000",
+            "--label-add=bennu.ready.within=1s",
+            *(f"--label-add=bennu.rollout.{said}" for said in ("strategy=canary", "ready-within=4s", "watch=1s")),
+        )
+        web.wait_state("rollback_completed")
+
+    assert_nothing_dropped(under_load(web, act), versions={ONE})
+    assert "0 of 1 slots of the new version were ready within 4 s" in web.verdict()

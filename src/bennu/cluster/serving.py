@@ -26,7 +26,7 @@ from bennu.orchestration.traffic import (
     decide_ready,
     plan_traffic,
 )
-from bennu.orchestration.watched import may_serve
+from bennu.orchestration.watched import is_on_trial, may_serve
 
 if TYPE_CHECKING:
     from bennu.cluster.controller import Controller
@@ -133,12 +133,16 @@ class Serving:
     async def is_up(self, health: str) -> bool:
         """Whether it may be called running: without a health check, not before its published ports accept connections.
 
-        A program that never listens there is called running after `bennu.ready.within` (10 s) all the same.
+        A program that never listens there is called running after `bennu.ready.within` (10 s) all the same, but not the
+        new version of a watched rollout: that would pass for good.
         """
         if health == "none" and self._container.readiness.is_asked:
             return self._container.readiness.ready is True
         if health != "none" or not self._tcp_targets() or await self._listens():
             return True
+        service = self._traffic.state.services.get(self.service_id)
+        if service is not None and is_on_trial(service.service, self._controller.row.task):
+            return False
         return time.time_ns() > self._container.record.started_at_ns + self._label_ns(READY_LABEL, READY_WITHIN_NS)
 
     async def _listens(self) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from bennu.orchestration.actions import RollBack, SetRollout
+from bennu.orchestration.config import is_under_watch
 from bennu.orchestration.evidence import Cohort, Evidence, Ruling, Verdict, judge_cohorts
 from bennu.orchestration.model import Rollout, Service, SlotKey, Task
 from bennu.orchestration.rollout_steps import begin_slot
@@ -137,6 +138,12 @@ def watched_ns(rollout: Rollout, task: Task, *, now_ns: int) -> int:
 def is_of_rollout(service: Service, rollout: Rollout, task: Task) -> bool:
     """Whether a task is of the new version: made by this rollout, or since it began."""
     return task.spec_version == service.spec_version and task.created_at_ns >= rollout.began_at_ns
+
+
+def is_on_trial(service: Service, task: Task) -> bool:
+    """Whether it is of the new version of a rollout that is being watched."""
+    rollout = service.rollout
+    return rollout is not None and is_under_watch(service) and is_of_rollout(service, rollout, task)
 
 
 def advance_blue_green(scene: Scene, strategy: BlueGreen, seats: list[Seat], untouched: list[Seat]) -> None:

@@ -105,6 +105,8 @@ def next_lines(found: Json) -> list[str]:
     """What stands in the way and until when, the soonest first; what is said of several slots is said once."""
     subjects: dict[tuple[float, str], list[str]] = {}
     for wait in found["Waits"]:
+        if wait["Reason"] == found["Message"]:
+            continue  # why it is paused is said above
         left = wait["Left"]
         known = (float("inf") if left is None else left / 1e9, wait["Reason"])
         subjects.setdefault(known, []).append(wait["Subject"])
