@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dns.rcode
+import msgspec
 import pytest
 from network_helpers import (
     Host,
@@ -26,7 +27,7 @@ from network_helpers import (
 )
 
 from bennu.errors import BennuError, Conflict, Forbidden, InvalidParameter, NotFound
-from bennu.network import Network, NetworkRequest, PortRequest, Sandbox
+from bennu.network import Network, NetworkRequest, PortRequest, Sandbox, netns
 from bennu.network.creation import IpamConfig
 
 BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
@@ -322,6 +323,27 @@ async def test_a_reopened_daemon_serves_names_on_the_same_networks(host: Host) -
     assert values(await ask(other, "www")) == {web.endpoints[0].ip_address}
     third = await start(host, "third", on("net1", "third"))
     assert third.endpoints[0].ip_address not in {web.endpoints[0].ip_address, other.endpoints[0].ip_address}
+
+
+async def test_names_are_served_in_a_namespace_that_had_to_be_made_anew(host: Host) -> None:
+    await make(host, "net1")
+    web = await start(host, "web", on("net1", "web"))
+    await host.networks.close(remove=False)
+    netns.unpin(Path(web.netns))
+    await host.reopen({cid("web"): web})
+    assert values(await ask(web, "web")) == {web.endpoints[0].ip_address}
+
+
+async def test_names_are_served_where_a_daemon_died_before_it_could_note_that_it_does(host: Host) -> None:
+    """The rules in the namespace lead to a port that is on no record."""
+    await make(host, "net1")
+    web = await start(host, "web", on("bridge", "web"))
+    on_record = msgspec.convert(msgspec.to_builtins(web), Sandbox)
+    await host.networks.connect_sandbox(cid("web"), on("net1", "web"))
+    await host.networks.close(remove=False)
+    await host.reopen({cid("web"): on_record})
+    await host.networks.connect_sandbox(cid("web"), on("net1", "web"))
+    assert values(await ask(on_record, "web")) == {on_record.endpoints[1].ip_address}
 
 
 async def test_a_removed_bridge_comes_back_with_its_containers(host: Host) -> None:

@@ -13,15 +13,13 @@ from bennu.network import netns
 from bennu.network.files import EMBEDDED_DNS
 
 BIND_TRIES: Final = 20
-# The kernel takes 3 ms to make a table and 15 to delete one, so it is deleted only where there may be one.
-CLEARED: Final = "add table ip bennu_dns\ndelete table ip bennu_dns\n"
-RULES: Final = """table ip bennu_dns {{
-	chain output {{
-		type nat hook output priority -100; policy accept;
-		ip daddr {address} udp dport 53 dnat to {address}:{port}
-		ip daddr {address} tcp dport 53 dnat to {address}:{port}
-	}}
-}}
+# Whatever was there before is replaced. Not by deleting the table: that takes the kernel 15 ms, all of this takes 3.
+RULES: Final = """
+add table ip bennu_dns
+add chain ip bennu_dns output {{ type nat hook output priority -100; policy accept; }}
+flush chain ip bennu_dns output
+add rule ip bennu_dns output ip daddr {address} udp dport 53 dnat to {address}:{port}
+add rule ip bennu_dns output ip daddr {address} tcp dport 53 dnat to {address}:{port}
 """
 
 Sockets = tuple[socket.socket, socket.socket]
@@ -36,12 +34,14 @@ def open_inside(path: str, port: int) -> Sockets:
 def open_here(port: int = 0) -> Sockets:
     """A UDP and a TCP socket on one port of 127.0.0.11 in the calling thread's namespace, to which port 53 leads.
 
-    `port` is the one it had before, 0 if it never had one. Raises: OSError.
+    `port` is the one it had before, to which the namespace's rules lead; 0 if it never had one. Raises: OSError.
     """
     udp, tcp = _bind_pair(port)
+    number = udp.getsockname()[1]
+    if number == port:
+        return udp, tcp
     try:
-        number = udp.getsockname()[1]
-        script = (CLEARED if port else "") + RULES.format(address=EMBEDDED_DNS, port=number)
+        script = RULES.format(address=EMBEDDED_DNS, port=number)
         done = subprocess.run(["nft", "-f", "-"], input=script.encode(), capture_output=True, timeout=30, check=False)
         if done.returncode != 0:
             reason = done.stderr.decode(errors="replace")[:300]

@@ -290,6 +290,7 @@ class Sandboxes:
         if not netns.is_pinned(path):
             path.unlink(missing_ok=True)
             netns.run_in_own_thread(lambda: links.make_namespace(path, ""))
+            sandbox.resolver.port = 0  # nothing leads to it any more
         for endpoint in sandbox.endpoints:
             if not endpoint.interface:
                 continue
