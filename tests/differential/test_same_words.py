@@ -6,11 +6,13 @@ addresses differ by nature and are blanked.
 
 import json
 import re
+import time
 from typing import Final
 
 import pytest
 
 from support.cli import Cli, Said
+from support.waiting import wait_for
 
 BLANKS: Final = (
     (re.compile(r"\b[0-9a-f]{64}\b"), "<id>"),
@@ -77,6 +79,9 @@ COMMANDS: Final = [
     pytest.param(["volume", "rm", "nobody"], id="volume-rm-nobody"),
     pytest.param(["network", "inspect", "nobody"], id="network-inspect-nobody"),
     pytest.param(["ps", "--filter", "nonsense=1"], id="bad-filter"),
+    pytest.param(["create", "--health-interval=1us", "busybox", "true"], id="health-interval-too-short"),
+    pytest.param(["create", "--health-retries=-1", "busybox", "true"], id="health-retries-negative"),
+    pytest.param(["create", "--no-healthcheck", "--health-cmd=x", "busybox", "true"], id="health-flags-that-clash"),
 ]
 
 
@@ -133,3 +138,50 @@ def test_inspect_has_every_key_that_the_original_has(docker: Cli, busybox: str, 
     # Gone in newer releases, or there on AppArmor and SELinux hosts only.
     old = {".HostConfig.KernelMemory", ".HostConfig.KernelMemoryTCP"}
     assert {key: kind for key, kind in theirs.items() if ours.get(key) != kind and key not in old} == {}
+
+
+HEALTH_CHECKS: Final = {
+    "success": ("--health-cmd=echo out; echo err >&2", 1),
+    "failure": ("--health-cmd=exit 7", 1),
+    "too much output": ("--health-cmd=head -c 5000 /dev/zero | tr '\\0' x; false", 1),
+    "not in time": ("--health-cmd=sleep 60", 1),
+    "none": ("--no-healthcheck", 0),
+}
+
+
+@pytest.mark.parametrize(("flag", "probes"), HEALTH_CHECKS.values(), ids=HEALTH_CHECKS)
+def test_a_health_check_looks_the_same(flag: str, probes: int, docker: Cli, busybox: str, oracle: Cli) -> None:
+    seen = [look_at_health(cli, flag, probes) for cli in (docker, oracle)]
+    assert seen[0] == seen[1]
+
+
+def look_at_health(cli: Cli, flag: str, probes: int) -> tuple[object, ...]:
+    """The state, what `ps` says, and the events of the first probe."""
+    times = ("--health-interval=300ms", "--health-timeout=1s", "--health-retries=1") if probes else ()
+    container_id = cli("run", "-d", "--name=looked-at", flag, *times, "busybox", "sleep", "600").line
+    state = "{{json .State.Health}}"
+    if probes:
+        wait_for(lambda: json.loads(cli("inspect", "-f", state, container_id).line)["Log"], what="a probe")
+    found = json.loads(cli("inspect", "-f", "{{json .State}}", container_id).line).get("Health")
+    shown = cli("ps", "--filter", f"id={container_id}", "--format", "{{.Status}}").line
+    lines = wait_for(lambda: first_exec(cli, container_id), what="its events") if probes else []
+    cli("rm", "-f", container_id)
+    if found:
+        found = {**found, "FailingStreak": min(1, found["FailingStreak"]), "Log": found["Log"][0]}
+        found["Log"] |= {"Start": "", "End": "", "Output": found["Log"]["Output"].replace("err\nout", "out\nerr")}
+    return found, re.sub(r"Up .*? ?(\(|$)", r"Up \1", shown), lines
+
+
+def first_exec(cli: Cli, container_id: str) -> list[str]:
+    """The events of the first exec, once it has ended."""
+    until = f"{time.time() + 0.1:.9f}"
+    words = ("--filter", f"container={container_id}", "--format", "{{.Action}} {{json .Actor.Attributes}}")
+    lines = [line for line in cli("events", "--since", "1", "--until", until, *words).lines if line.startswith("exec_")]
+    ids = [re.search(r'"execID":"(\w+)"', line) for line in lines]
+    mine = [line for line, found in zip(lines, ids, strict=True) if found and ids[0] and found[1] == ids[0][1]]
+    return [mask_ids(line) for line in mine] if any(line.startswith("exec_die") for line in mine) else []
+
+
+def mask_ids(text: str) -> str:
+    """dockerd says 137 of a probe that was cut off when it looks a moment later than usual, else 127."""
+    return re.sub(r"[0-9a-f]{64}", "<id>", text).replace('"exitCode":"137"', '"exitCode":"127"')

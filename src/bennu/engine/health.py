@@ -80,6 +80,7 @@ class Monitor:
     def __init__(self, container: "Supervisor") -> None:
         self._container = container
         self._task: asyncio.Task[None] | None = None
+        self._former: asyncio.Task[None] | None = None  # was stopped; it may still be ending its last probe
 
     @property
     def watches(self) -> bool:
@@ -92,15 +93,16 @@ class Monitor:
         check = check_of(container.record.config)
         if check is not None and container.record.state is State.RUNNING:
             name = f"health {container.id[:12]}"
-            self._task = container.services.tasks.create_task(self._keep_checking(check), name=name)
+            checking = self._keep_checking(check, self._former)
+            self._task = container.services.tasks.create_task(checking, name=name)
 
     def stop(self) -> None:
         """Idempotent. What a probe has started is ended."""
         if self._task is not None:
             self._task.cancel()
-            self._task = None
+            self._former, self._task = self._task, None
 
-    async def _keep_checking(self, check: Check) -> None:
+    async def _keep_checking(self, check: Check, former: asyncio.Task[None] | None) -> None:
         container = self._container
         services, record = container.services, container.record
         prober = Prober(
@@ -112,6 +114,8 @@ class Monitor:
             running_for_ns = time.time_ns() - record.started_at_ns
             await asyncio.sleep(next_wait_ns(state, check, running_for_ns=running_for_ns) * spread / 1e9)
             spread = 1.0
+            if former is not None:
+                await asyncio.wait([former])
             async with services.probe_places.take():
                 result = await _probe(container, check.probe, prober)
             try:
