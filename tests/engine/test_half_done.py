@@ -131,6 +131,14 @@ def test_a_start_without_its_write_has_not_been(host: Daemon) -> None:
     host.bennu("start", "one")
 
 
+def test_what_an_end_did_not_come_to_give_back_is_given_back(host: Daemon) -> None:
+    host.bennu("run", "-d", "--name=one", "-p", "0:80", "-v", "/data", "busybox", "sh", "-c", OBEYS)
+    die_during(host, ("stop", "one"), "after", '"Action":"die"')
+    assert state(host.bennu, "one") == "exited 0"
+    assert not [place for place in traces.mounts(host) if "/containers/" in place], "its root is unmounted"
+    assert not traces.names_in(host.exec_root / "c")
+
+
 def test_a_container_of_one_run_that_never_ran_is_removed(host: Daemon) -> None:
     die_during(host, ("run", "-d", "--rm", "--name=one", "busybox", "true"), "before", '"Action":"start"')
     wait_for(lambda: state(host.bennu, "one") == "gone", what="the container to go")

@@ -22,6 +22,7 @@ import msgspec
 
 from bennu.engine.container import Container
 from bennu.engine.decisions import wants_start
+from bennu.engine.launch import release
 from bennu.engine.record import Record
 from bennu.engine.services import Services
 from bennu.errors import BennuError, InvalidParameter, NotFound, Unavailable
@@ -59,13 +60,17 @@ async def clear_orphans(services: Services, known: set[str]) -> None:
     await asyncio.to_thread(parent.mkdir, 0o710, True, True)
     for folder in await asyncio.to_thread(lambda: list(parent.iterdir())):
         if folder.name not in known:
-            await services.runtime.delete(folder.name)
-            await services.images.remove_upper(folder)
-            await asyncio.to_thread(shutil.rmtree, folder, True)
+            await _try(folder.name, "cleared away", _clear(services, folder))
     for container_id in services.runtime.containers():
         if container_id not in known:
-            await services.runtime.delete(container_id)
+            await _try(container_id, "cleared away", services.runtime.delete(container_id))
     await services.volumes.sweep(known)
+
+
+async def _clear(services: Services, folder: Path) -> None:
+    await services.runtime.delete(folder.name)
+    await services.images.remove_upper(folder)
+    await asyncio.to_thread(shutil.rmtree, folder, True)
 
 
 async def readopt(services: Services, containers: list[Container]) -> list[Container]:
@@ -76,12 +81,20 @@ async def readopt(services: Services, containers: list[Container]) -> list[Conta
     wanted = [container for container in containers if wants_start(container.record)]
     for container in containers:
         if container.record.pid:
-            await container.match_freezer()
+            await _try(container.id, "asked whether it is paused", container.match_freezer())
         if container.record.pid or container.record.state is State.RESTARTING:
             container.adopt()
         else:
-            await services.runtime.delete(container.id)
+            await _try(container.id, "cleared away", _give_back(services, container.record))
     return wanted
+
+
+async def _give_back(services: Services, record: Record) -> None:
+    """It does not run, so it holds nothing; but the former daemon may have died before it had given all back."""
+    if services.images.is_mounted(services.folder(record.id)):
+        await release(services, record)
+    else:
+        await services.runtime.delete(record.id)
 
 
 async def finish_start(services: Services, containers: list[Container], wanted: list[Container]) -> None:
@@ -90,9 +103,9 @@ async def finish_start(services: Services, containers: list[Container], wanted: 
         record = container.record
         if record.errand is not None or record.unsent:
             name = f"finish errand {container.id[:12]}"
-            services.tasks.create_task(_try(container, "dealt with", container.finish_errand()), name=name)
+            services.tasks.create_task(_try(container.id, "dealt with", container.finish_errand()), name=name)
         elif record.state in (State.CREATED, State.EXITED) and record.host_config.auto_remove:
-            await _try(container, "removed", services.index.auto_remove(container.id))
+            await _try(container.id, "removed", services.index.auto_remove(container.id))
     await start_by_policy(services, wanted)
 
 
@@ -102,7 +115,7 @@ async def start_by_policy(services: Services, wanted: list[Container]) -> None:
 
     async def bring_up(container: Container) -> None:
         async with places:
-            await _try(container, "started", container.start(Asker.daemon("daemon start")))
+            await _try(container.id, "started", container.start(Asker.daemon("daemon start")))
 
     left = list(wanted)
     while left:
@@ -124,8 +137,9 @@ def _joined(services: Services, record: Record) -> set[str]:
     return found - {record.id}
 
 
-async def _try(container: Container, what: str, work: Awaitable[None]) -> None:
+async def _try(container_id: str, what: str, work: Awaitable[None]) -> None:
+    """One container's trouble keeps nobody else from being taken up."""
     try:
         await work
     except BennuError as error:
-        log.warning("container %s was not %s: %s", container.id[:12], what, error)
+        log.warning("container %s was not %s: %s", container_id[:12], what, error)

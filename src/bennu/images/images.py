@@ -290,6 +290,9 @@ class Images:
                 upper.chmod(seen.st_mode & 0o7777)
                 return
 
+    def is_mounted(self, upper_root: Path) -> bool:
+        return os.path.ismount(upper_root / "merged")
+
     async def unmount(self, upper_root: Path) -> None:
         """Idempotent. Raises: BennuError."""
         await asyncio.to_thread(unmount, upper_root / "merged")
