@@ -16,7 +16,7 @@ from support.cli import Cli
 from support.load import Load, Result
 from support.waiting import wait_for
 
-RATE = 1000
+RATE = 1200
 TASKS = 20
 QUICK = ("-d", "--no-resolve-image", "--update-monitor=100ms")
 

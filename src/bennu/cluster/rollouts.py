@@ -1,7 +1,7 @@
 """What a person does to a rollout, and what can be told about one.
 
 The verbs are `orchestration/verbs.py`; here they are carried out under the state's lock, and what follows is the
-manager's. `describe` gathers what is stored with what can only be seen now: health, place in the balancer, open
+manager's. `look` gathers what is stored with what can only be seen now: health, place in the balancer, open
 connections.
 """
 
