@@ -411,6 +411,20 @@ def test_a_verdict_counts_what_was_seen_before_the_daemons_death(make: Any) -> N
     assert "the new version lost its readiness 3 times, the old one 0 times" in web.bennu("rollout", "status").out
 
 
+def test_a_canary_that_runs_out_of_memory_goes_back_with_the_reason(make: Any) -> None:
+    web = make("--replicas=4", "--env=V=1")
+    web.update(
+        "--env-add=V=2", "--limit-memory=16M", "--args=sh -c 'sleep 1; x=0123456789; while :; do x=$x$x; done'",
+        "--label-add=bennu.rollout.strategy=canary",
+    )  # fmt: skip
+    web.wait_state("rollback_completed")
+    told = web.bennu("rollout", "status").out
+    assert re.search(r"canary: the new version died \d times? \(\d for lack of memory\), the old one 0 times", told), (
+        told
+    )
+    assert len(web.running("1")) == 4
+
+
 def test_blue_stays_until_green_has_proved_itself(make: Any) -> None:
     web = make("--replicas=2", "--env=V=1")
     web.update(
