@@ -335,6 +335,20 @@ def test_a_published_port_is_reached_from_everywhere(node: SwarmNode) -> None:
     assert json.loads(found).keys() == names
 
 
+def test_a_rollback_that_nobody_asked_for_gives_back_ports_and_addresses(node: SwarmNode) -> None:
+    overlay(node, "inner")
+    old, new = free_port(), free_port()
+    node.create("web", *QUICK, "--network=inner", "-p", f"{old}:8000", "--update-failure-action=rollback", *SERVE)
+    node.wait_running("web", 1)
+    node.docker("service", "update", "-d", "--args=false", "--publish-rm=8000", f"--publish-add={new}:8000",
+                "--network-rm=inner", "web")  # fmt: skip
+    wait_for(lambda: inspect(node, "web").get("UpdateStatus", {}).get("State") == "rollback_completed", timeout_s=40)
+    wait_for(lambda: _answers(old) and not _answers(new), what="the old port", timeout_s=20)
+    assert inspect(node, "web")["Endpoint"]["Ports"][0]["PublishedPort"] == old
+    caller = client(node, "inner")
+    wait_for(lambda: lookup(node, caller, "web") == [vips(node, "web").get("inner")], what="the old address")
+
+
 def test_clients_by_ipv6_are_carried_to_the_tasks(node: SwarmNode) -> None:
     port = free_port()
     try:

@@ -1,6 +1,6 @@
 """Published ports of services: numbers for those who asked for any, and no two services on one. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -47,6 +47,14 @@ def allocate_ports(
         used.add((port.protocol, number))
         chosen.append(replace(port, published=number))
     return tuple(chosen)
+
+
+def are_numbers_of(ports: Sequence[PortSpec], asked: Sequence[PortSpec]) -> bool:
+    """Whether `ports` are what was asked for, with numbers where it was left open which."""
+    return len(ports) == len(asked) and all(
+        port == (wanted if wanted.published else replace(wanted, published=port.published))
+        for port, wanted in zip(ports, asked, strict=True)
+    )
 
 
 def _check_free(port: PortSpec, taken: dict[Key, tuple[ServiceRow, PortSpec]]) -> None:

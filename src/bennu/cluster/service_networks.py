@@ -11,7 +11,7 @@ from typing import Final
 
 from bennu.cluster.agent import task_of
 from bennu.cluster.errors import invalid, precondition
-from bennu.cluster.ports import allocate_ports, is_ingress, needs_ingress
+from bennu.cluster.ports import allocate_ports, are_numbers_of, is_ingress, needs_ingress
 from bennu.cluster.records import Attachment, ServiceRow
 from bennu.cluster.state import Change, Changed, State
 from bennu.cluster.traffic import Traffic
@@ -129,8 +129,7 @@ class ServiceNetworks:
 
     def _lacks(self, row: ServiceRow) -> bool:
         endpoint = row.service.spec.endpoint
-        asked = [(port.protocol, port.target, port.mode) for port in endpoint.ports] if endpoint else []
-        if asked != [(port.protocol, port.target, port.mode) for port in row.ports]:
+        if not are_numbers_of(row.ports, endpoint.ports if endpoint else ()):
             return True
         front = self._networks.balancer.get(row.id)
         held = {vip.network_id for vip in row.vips if vip.address.partition("/")[0] == front.vip_on(vip.network_id)}

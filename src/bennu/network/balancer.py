@@ -160,9 +160,15 @@ class Balancer:
         retired, self._retired = self._retired, []
         left, self._left = self._left, set()
         opened, self._opened = self._opened, set()
-        # An address is answered for only while its rules are there, or the host itself would be called by it.
-        await self._set_answering(retired, links.remove_virtual_address)
-        await self._firewall.apply()
+        try:
+            # An address is answered for only while its rules are there, or the host itself would be called by it.
+            await self._set_answering(retired, links.remove_virtual_address)
+            await self._firewall.apply()
+        except BaseException:
+            self._retired += retired
+            self._left |= left
+            self._opened |= opened
+            raise
         await self._set_answering(self._silent(service_ids), links.add_virtual_address)
         for place in retired:
             self._catalogue.give_back_address(place.network_id, place.vip)
