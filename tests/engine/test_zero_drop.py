@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 ONE, TWO = "You are using version 1\n", "You are using version 2\n"
 QUICK = ("--update-monitor=200ms", "--rollback-monitor=200ms")
 ROLLOUT_S = 60.0
+LISTENS = "grep -q ':1F40 .* 0A ' /proc/net/tcp"  # whoever is called healthy gets requests, so it had better
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +198,8 @@ def test_a_canary_that_loses_its_health_rolls_back_and_drops_no_request(web: Ser
             "--restart-delay=100ms",
             "--health-interval=200ms",
             "--health-retries=1",
-            "--health-cmd=echo >> /tmp/probes; test $(wc -l < /tmp/probes) -lt 8",
+            "--health-start-period=20s",
+            f"--health-cmd={LISTENS} || exit 1; echo >> /tmp/probes; test $(wc -l < /tmp/probes) -lt 8",
         )
         web.wait_state("rollback_completed")
 

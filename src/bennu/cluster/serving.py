@@ -181,6 +181,8 @@ class Serving:
         if not self._is_balanced and not self._host_ports:
             return
         await self._wait_successor()
+        if self._may_have_served():
+            await self._leave()
         while True:
             plan = plan_traffic(await self._look_at_drain(), now_ns=time.monotonic_ns())
             if plan.step is Step.LEAVE:
@@ -190,6 +192,12 @@ class Serving:
                 return
             else:
                 await asyncio.sleep(COUNT_AGAIN_S)
+
+    def _may_have_served(self) -> bool:
+        """Also when it does no longer: somebody's change that took it out may still be on its way to the kernel, and
+        in the time of an earlier daemon it may have got connections that it still has."""
+        has_run = self._controller.row.task.running_since_ns is not None
+        return has_run or self._left_at_ns is not None or self._traffic.serves(self.task_id)
 
     async def _wait_successor(self) -> None:
         """The last one leaves only after those that are said to run have entered: a daemon that just came back has
@@ -254,9 +262,6 @@ class Serving:
 
     async def _look_at_drain(self) -> Backend:
         serves = self._traffic.serves(self.task_id) or (bool(self._host_ports) and not self._is_shut)
-        if not serves and self._left_at_ns is None and self._controller.row.task.running_since_ns is not None:
-            # It may have served in the time of an earlier daemon: count its connections all the same.
-            self._left_at_ns = time.monotonic_ns()
         seen = await look_at_sockets(self._container.record.pid, self._tcp_targets())
         return Backend(
             readiness=decide_ready(Signs(TaskState.RUNNING)),

@@ -91,12 +91,16 @@ class Traffic:
         await self._balancer.write(service_id)
 
     async def leave(self, task_id: str) -> None:
-        """When this returns it gets no new connection; those it has go on. Ready ones of its service enter with it."""
-        service_id = self._balancer.service_of(task_id)
+        """When this returns it gets no new connection, whoever took it out; those it has go on.
+
+        Ready ones of its service enter with it. Raises: BennuError.
+        """
         row = self.state.tasks.get(task_id)
-        self._unready(service_id or (row.task.service_id if row else ""), task_id)
-        if service_id:
+        service_id = self._balancer.service_of(task_id) or (row.task.service_id if row else "")
+        self._unready(service_id, task_id)
+        if self.serves(task_id):
             self._rearrange(service_id, leaving=task_id)
+        if service_id:
             await self._balancer.write(service_id)
 
     def _rearrange(self, service_id: str, *, leaving: str = "") -> None:

@@ -164,10 +164,11 @@ def _output() -> list[str]:
     ]
 
 
-def _postrouting(bridges: Iterable[BridgeRules]) -> list[str]:
+def _postrouting(bridges: Sequence[BridgeRules]) -> list[str]:
     lines = ["type nat hook postrouting priority srcnat; policy accept;"]
+    if bridges:
+        lines.append(f"oifname {_names(bridges)} ip saddr {LOOPBACK} masquerade")
     for bridge in bridges:
-        lines.append(f'oifname "{bridge.name}" ip saddr {LOOPBACK} masquerade')
         for subnet in bridge.subnets:
             family = "ip6" if ":" in subnet else "ip"
             lines.append(f'oifname "{bridge.name}" {family} saddr {subnet} ct status dnat masquerade')
