@@ -195,6 +195,7 @@ def test_a_canary_that_loses_its_health_rolls_back_and_drops_no_request(web: Ser
         web.update(
             "--image=webserver:v2",
             "--label-add=bennu.rollout.strategy=canary",
+            "--label-add=bennu.rollout.confidence=0.8",
             "--restart-delay=100ms",
             "--health-interval=200ms",
             "--health-retries=1",
