@@ -53,7 +53,7 @@ def test_debug_is_a_log_level() -> None:
         ["--live-restore"],
         ["--iptables=true", "--ip-forward"],
         ["--log-opt", "max-size=1m", "--log-opt", "max-file=2"],
-        ["--registry-mirror=http://x", "--label", "a=b"],
+        ["--registry-mirror=http://x", "--http-proxy", "http://y"],
     ],
 )
 def test_dockerds_other_flags_are_accepted_with_one_warning_each(arguments: list[str]) -> None:
@@ -250,3 +250,14 @@ def test_a_listener_accepts_at_once(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(tmp_path / "s"))
     listener.close()
+
+
+def test_what_a_node_has_is_read() -> None:
+    words = ["--label", "disk=ssd", "--label", "bare", "--node-generic-resource", "gpu=2"]
+    words += ["--node-generic-resource", "fpga=left", "--node-generic-resource", "fpga=right"]
+    node = check_options(parse_arguments(words)).node
+    assert node.labels == {"disk": "ssd", "bare": ""}
+    assert node.generic == {"gpu": 2, "fpga": frozenset({"left", "right"})}
+    for wrong in (["gpu"], ["gpu=1", "gpu=left"]):
+        with pytest.raises(InvalidParameter, match="node-generic-resource"):
+            check_options(parse_arguments([word for entry in wrong for word in ("--node-generic-resource", entry)]))

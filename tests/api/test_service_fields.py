@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -231,6 +231,27 @@ def test_what_no_node_has_leaves_the_task_pending_with_the_reason(
     wait_for(lambda: node.wait_task("s", "pending")["Status"].get("Err") == why, timeout_s=10, what=why)
     assert why in node.daemon.bennu("why", "s").out
     assert why in node.daemon.bennu("service", "ps", "s").out
+
+
+def test_labels_and_resources_of_the_engine_decide_about_placement(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon(options=["--label", "disk=ssd", "--node-generic-resource", "gpu=1"])
+    images.import_base(daemon.bennu, "busybox")
+    daemon.bennu("swarm", "init", "--advertise-addr", "127.0.0.1")
+    node = SwarmNode(daemon)
+    shown = node.ask("/nodes/self")["Description"]
+    assert shown["Engine"]["Labels"] == {"disk": "ssd"}
+    assert shown["Resources"]["GenericResources"] == [{"DiscreteResourceSpec": {"Kind": "gpu", "Value": 1}}]
+    assert node.ask("/info")["Labels"] == ["disk=ssd"]
+    words = ("--constraint", "engine.labels.disk==ssd", "--generic-resource", "gpu=1", "busybox", "sleep", "1000")
+    node.create("one", *words)
+    (task,) = node.wait_running("one", 1)
+    assert task["GenericResources"] == [{"DiscreteResourceSpec": {"Kind": "gpu", "Value": 1}}]
+    node.create("two", *words)
+    wait_for(lambda: node.wait_task("two", "pending")["Status"].get("Err"), what="a reason")
+    assert node.wait_task("two", "pending")["Status"]["Err"] == "no suitable node (insufficient resources on 1 node)"
+    node.docker("service", "rm", "one")
+    node.wait_running("two", 1)
+    node.clear()
 
 
 def test_max_replicas_per_node_is_a_limit(node: SwarmNode) -> None:

@@ -1,5 +1,6 @@
 """Services, tasks and nodes as clients see them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from bennu.api.times import rfc3339
@@ -136,6 +137,16 @@ def _granted_json(kind: str, value: str) -> Json:
     return {"NamedResourceSpec": {"Kind": kind, "Value": value}}
 
 
+def generic_json(resources: Mapping[str, int | frozenset[str]]) -> list[Json] | None:
+    """A node's own: a count, or each piece by its name."""
+    found = [
+        _granted_json(kind, word)
+        for kind, value in sorted(resources.items())
+        for word in ([str(value)] if isinstance(value, int) else sorted(value))
+    ]
+    return found or None
+
+
 def network_json(network: Network) -> Json:
     spec: Json = {"Name": network.name, "Labels": network.labels, "DriverConfiguration": {"Name": "overlay"}}
     spec |= {"Ingress": True} if network.ingress else {}
@@ -171,6 +182,8 @@ def node_json(row: NodeRow) -> Json:
         },
         "Status": status,
     }
+    if generic := generic_json(node.resources.generic):
+        shown["Description"]["Resources"]["GenericResources"] = generic
     if node.engine_labels:
         shown["Description"]["Engine"]["Labels"] = dict(node.engine_labels)
     if node.role is Role.MANAGER:

@@ -21,6 +21,7 @@ from bennu.api.inspect import STORAGE_DRIVER, measure_tree
 from bennu.api.listing import list_entry
 from bennu.api.machine import own_machine
 from bennu.api.query import api_minor
+from bennu.api.service_shapes import generic_json
 from bennu.api.swarm import info_json
 from bennu.api.times import rfc3339
 from bennu.api.versions import API_VERSION, MIN_API_VERSION
@@ -135,8 +136,8 @@ class System:
             "InitBinary": "tini",
             "ServerVersion": __version__,
             "ExperimentalBuild": False,
-            "Labels": [],
-            "GenericResources": None,
+            "Labels": [f"{name}={value}" for name, value in self._cluster.nodes.host.labels.items()],
+            "GenericResources": generic_json(self._cluster.nodes.host.generic),
             "HttpProxy": "",
             "HttpsProxy": "",
             "NoProxy": "",

@@ -20,7 +20,7 @@ from bennu.cluster.errors import ALREADY_PART, LEAVE_LAST, NOT_PART, check_versi
 from bennu.cluster.ids import base36, new_id
 from bennu.cluster.liveness import Pulse
 from bennu.cluster.manager import Manager
-from bennu.cluster.nodes import Nodes, describe_host, read_address, read_availability
+from bennu.cluster.nodes import HostNode, Nodes, read_address, read_availability
 from bennu.cluster.records import ClusterRow, NodeRow
 from bennu.cluster.service_networks import ServiceNetworks
 from bennu.cluster.services import Services
@@ -42,14 +42,14 @@ from bennu.orchestration.states import Role
 class Cluster:
     """Made by `open_cluster`. Outside a swarm every verb but `init` raises Unavailable."""
 
-    def __init__(self, engine: Engine, state: State) -> None:
+    def __init__(self, engine: Engine, state: State, host: HostNode) -> None:
         services = engine.services
         self.engine = engine
         self.state = state
         self._vault = Vault(services.data_root / "swarm.key")
         self._traffic = Traffic(services.networks, self.state)
         self.networks = networks = ServiceNetworks(engine, self.state, self._traffic)
-        self.nodes = Nodes(self.state)
+        self.nodes = Nodes(self.state, host)
         self.services = Services(self.state, networks, self._now_ns)
         self.secrets = Blobs("secret", self.state, self._vault)
         self.configs = Blobs("config", self.state, self._vault)
@@ -85,6 +85,7 @@ class Cluster:
         await pulse.begin()
         self._runners = Background()
         self._runners.create_task(pulse.run(), name="heartbeat")
+        self._runners.create_task(self.nodes.keep_described(), name="description of this node")
         witness = Witness(self.engine, self.state, self.manager)
         self._runners.create_task(self.manager.run(), name="manager")
         self._runners.create_task(witness.run(), name="witness")
@@ -120,7 +121,9 @@ class Cluster:
             node = NodeRow(
                 id=new_id(),
                 node=replace(
-                    describe_host(), address=read_address(advertise_addr), availability=read_availability(availability)
+                    self.nodes.host.describe(),
+                    address=read_address(advertise_addr),
+                    availability=read_availability(availability),
                 ),
                 engine_version=__version__,
             )
@@ -211,10 +214,10 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def open_cluster(engine: Engine) -> AsyncIterator[Cluster]:
+async def open_cluster(engine: Engine, host: HostNode) -> AsyncIterator[Cluster]:
     """Take up the swarm this node is in, if it is in one; on leaving, tasks live on."""
     async with open_state(engine.services.store, engine.services.journal) as state:
-        cluster = Cluster(engine, state)
+        cluster = Cluster(engine, state, host)
         await cluster.open()
         try:
             yield cluster

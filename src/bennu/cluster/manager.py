@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bennu.cluster.ids import new_id
-from bennu.cluster.records import AliveRow, Attachment, BoundPort, NodeRow, ServiceRow, TaskRow
+from bennu.cluster.records import AliveRow, Attachment, BoundPort, NodeRow, Row, ServiceRow, TaskRow
 from bennu.cluster.state import Change, Changed, State
 from bennu.cluster.telling import service_event
 from bennu.cluster.wakes import Wakes
@@ -80,6 +80,7 @@ class Manager:
         self._dirty_nodes: dict[str, None] = {}
         self._wakes = Wakes()
         self._changed = asyncio.Event()
+        self._unplaced: dict[str, None] = {}  # services with a task that no node has room for
         self._judged: dict[str, int] = {}  # the index of each node's row when it was last compared with its tasks
         self.waits: dict[str, tuple[Wait, ...]] = {}  # by service: what stands in the way, from the last quiet look
         self.testify: Callable[[Service, list[Task], int], Evidence | None] = lambda service, tasks, now_ns: None
@@ -133,6 +134,8 @@ class Manager:
                     else:
                         self._fleet.put_task(task)
                     self._dirty[task.service_id] = None
+                    if isinstance(item.before, TaskRow) and frees(item.before.task, item.after):
+                        self._dirty |= self._unplaced
                 case NodeRow(node=node):
                     if item.after is None:
                         self._fleet.drop_node(node.id)
@@ -261,6 +264,7 @@ class Manager:
         rows = work.tasks[service_id]
         tasks = [row.task for row in rows.values()]
         if service is None:
+            self._unplaced.pop(service_id, None)
             return reconcile_removed(tasks, work.nodes, now_ns=now_ns)
         cluster = self._state.cluster
         limit = cluster.history_limit if cluster else 5
@@ -274,6 +278,10 @@ class Manager:
         placed = place(service, [row.task for row in rows.values()], self._fleet, now_ns=now_ns)
         if placed.actions:
             return placed
+        if placed.waits:
+            self._unplaced[service_id] = None
+        else:
+            self._unplaced.pop(service_id, None)
         return Plan((), (*plan.waits, *placed.waits), plan.wake_at_ns)
 
     def _row(self, work: Round, task_id: str) -> TaskRow | None:
@@ -333,6 +341,7 @@ class Manager:
         self._fleet.put_task(row.task)
 
 
-def live(task: Task) -> bool:
-    """Whether an agent has work with it."""
-    return task.node_id is not None and not task.has_ended
+def frees(before: Task, after: Row | None) -> bool:
+    """Whether a change of a task gives back what it held on its node, so that others may fit there now."""
+    held = before.node_id is not None and not before.has_ended
+    return held and (not isinstance(after, TaskRow) or after.task.has_ended)

@@ -1,23 +1,61 @@
 """The nodes of the swarm: what clients do to them, and how this host describes itself."""
 
+import asyncio
 import contextlib
+import logging
 import os
 import socket
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from bennu import __version__
 from bennu.cluster.errors import check_version, precondition
 from bennu.cluster.records import NodeRow
 from bennu.cluster.state import Change, State
 from bennu.cluster.telling import node_event
-from bennu.errors import InvalidParameter
+from bennu.errors import InvalidParameter, Unavailable
 from bennu.orchestration.model import Node, NodeId, NodeResources
 from bennu.orchestration.states import Availability, NodeState
 
+DESCRIBE_EVERY_S: Final = 20
+log = logging.getLogger(__name__)
+PLUGINS: Final = frozenset(
+    {
+        ("Volume", "local"),
+        ("Network", "bridge"),
+        ("Network", "host"),
+        ("Network", "null"),
+        ("Network", "overlay"),
+        ("Log", "json-file"),
+        ("Log", "local"),
+        ("Log", "none"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HostNode:
+    """This host as a node: what its administrator says of it, beside what can be seen."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)  # of the engine
+    generic: Mapping[str, int | frozenset[str]] = field(default_factory=dict)  # kind → a count, or names of pieces
+
+    def describe(self) -> Node:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return Node(
+            id=NodeId(""),
+            hostname=socket.gethostname(),
+            architecture=os.uname().machine,
+            engine_labels=self.labels,
+            resources=NodeResources((os.cpu_count() or 1) * 10**9, memory, self.generic),
+            plugins=PLUGINS,
+        )
+
 
 class Nodes:
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, host: HostNode) -> None:
+        self.host = host
         self._state = state
 
     def find(self, ref: str) -> NodeRow:
@@ -53,42 +91,34 @@ class Nodes:
             "before removal"
         )
 
+    async def keep_described(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(DESCRIBE_EVERY_S)
+            try:
+                await self.refresh_own()
+            except Unavailable as error:
+                log.warning("the description of this node could not be written: %s", error)
+
     async def refresh_own(self) -> None:
-        """The host may have changed while no daemon ran."""
+        """The host may have changed."""
         row = self._state.nodes.get(self._state.require_cluster().node_id)
         if row is None:
             return
-        now = describe_host()
-        node = replace(row.node, hostname=now.hostname, resources=now.resources, architecture=now.architecture)
+        now = self.host.describe()
+        node = replace(
+            row.node,
+            hostname=now.hostname,
+            resources=now.resources,
+            architecture=now.architecture,
+            engine_labels=now.engine_labels,
+            plugins=now.plugins,
+        )
         if node != row.node or row.engine_version != __version__:
             async with self._state.lock:
                 change = Change()
                 change.put(self._state.nodes, replace(row, node=node, engine_version=__version__))
                 await self._state.commit(change)
-
-
-def describe_host() -> Node:
-    """This host, as its agent describes it."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    resources = NodeResources(nano_cpus=(os.cpu_count() or 1) * 10**9, memory_bytes=memory)
-    return Node(
-        id=NodeId(""),
-        hostname=socket.gethostname(),
-        architecture=os.uname().machine,
-        resources=resources,
-        plugins=frozenset(
-            {
-                ("Volume", "local"),
-                ("Network", "bridge"),
-                ("Network", "host"),
-                ("Network", "null"),
-                ("Network", "overlay"),
-                ("Log", "json-file"),
-                ("Log", "local"),
-                ("Log", "none"),
-            }
-        ),
-    )
 
 
 def read_availability(word: str) -> Availability:

@@ -124,7 +124,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "ip6tables": _switch(),
     "iptables": _switch(),
     "ipv6": _switch(),
-    "label": _list(file_key="labels"),
+    "label": _list(YES, file_key="labels", help="Label of this engine, for placement constraints (key=value)"),
     "live-restore": _switch(),
     "log-driver": _value(),
     "log-format": _value(),
@@ -135,7 +135,9 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "metrics-addr": _value(),
     "network-control-plane-mtu": _value(),
     "no-proxy": _value(),
-    "node-generic-resource": _list(file_key="node-generic-resources"),
+    "node-generic-resource": _list(
+        YES, file_key="node-generic-resources", help="What this node has for services to reserve (kind=number or name)"
+    ),
     "oom-score-adjust": _value(),
     "raw-logs": _switch(),
     "registry-mirror": _list(file_key="registry-mirrors"),

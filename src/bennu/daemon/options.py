@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from bennu.cluster import HostNode
 from bennu.daemon.flags import FLAGS, Kind, Settings, Use, parse_arguments, parse_switch
 from bennu.daemon.network_options import read_network_settings, read_resolving
 from bennu.engine.services import Resolving
@@ -38,6 +39,7 @@ class Options:
     default_stop_timeout_s: int
     keep_deaths: int
     shutdown_containers: bool
+    node: HostNode
     validate_only: bool
     warnings: tuple[str, ...]  # one line each, for flags without effect
 
@@ -129,9 +131,35 @@ def check_options(settings: Settings) -> Options:
         default_stop_timeout_s=int(timeout),
         keep_deaths=_read_count("keep-deaths", settings.get("keep-deaths", "100")),
         shutdown_containers=bool(settings.get("shutdown-containers")),
+        node=HostNode(
+            labels=dict(str(entry).partition("=")[::2] for entry in _entries(settings, "label")),
+            generic=read_generic(_entries(settings, "node-generic-resource")),
+        ),
         validate_only=bool(settings.get("validate")),
         warnings=tuple(_warnings(settings)),
     )
+
+
+def _entries(settings: Settings, name: str) -> list[str]:
+    found = settings.get(name, [])
+    return found if isinstance(found, list) else []
+
+
+def read_generic(entries: Sequence[str]) -> dict[str, int | frozenset[str]]:
+    """`kind=4` is a count, `kind=name` one piece of several. Raises: InvalidParameter."""
+    counts: dict[str, int] = {}
+    names: dict[str, set[str]] = {}
+    for entry in entries:
+        kind, _, value = entry.partition("=")
+        if not kind or not value:
+            raise InvalidParameter(f"invalid node-generic-resource {entry}: it must look like kind=number or kind=name")
+        if value.isdecimal():
+            counts[kind] = counts.get(kind, 0) + int(value)
+        else:
+            names.setdefault(kind, set()).add(value)
+    if both := sorted(counts.keys() & names.keys()):
+        raise InvalidParameter(f"node-generic-resource {both[0]}: mixed discrete and named resources")
+    return counts | {kind: frozenset(pieces) for kind, pieces in names.items()}
 
 
 def _warnings(settings: Settings) -> Iterator[str]:

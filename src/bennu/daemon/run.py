@@ -59,7 +59,7 @@ async def serve(options: Options) -> None:
     loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP: no setting can be changed while bennud runs")
     listeners = open_listeners(options.hosts, options.group)
     try:
-        async with open_engine(engine_options(options)) as engine, open_cluster(engine) as cluster:
+        async with open_engine(engine_options(options)) as engine, open_cluster(engine, options.node) as cluster:
             server = ApiServer(make_app(engine, cluster))
             await server.start([listener.socket for listener in listeners])
             for host in options.hosts:

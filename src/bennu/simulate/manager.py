@@ -72,6 +72,7 @@ class Manager:
         self.fleet = Fleet(world.nodes.values(), world.tasks.values())
         self.dirty: dict[ServiceId, None] = {}
         self.wakes: dict[ServiceId, int] = {}
+        self.unplaced: dict[ServiceId, None] = {}  # services with a task that no node has room for
         self.look_is_due = False
         world.say(f"manager {self.life} takes over")
         for node_id in world.nodes:
@@ -175,6 +176,10 @@ class Manager:
         placed = place(service, world.tasks_of(service_id), self.fleet, now_ns=self.now_ns)
         if placed.actions:
             return placed
+        if placed.waits:
+            self.unplaced[service_id] = None
+        else:
+            self.unplaced.pop(service_id, None)
         return Plan((), (*plan.waits, *placed.waits), plan.wake_at_ns)
 
     def _wake(self, service_id: ServiceId, at_ns: int | None) -> None:
@@ -236,8 +241,12 @@ class Manager:
             return False
         task = self.world.tasks.get(task_id)
         if task is not None:
-            self._store(observe(task, report, now_ns=self.now_ns))
+            seen = observe(task, report, now_ns=self.now_ns)
+            self._store(seen)
             self.note(task.service_id)
+            if seen.has_ended and not task.has_ended:  # what it held is free for others
+                for service_id in list(self.unplaced):
+                    self.note(service_id)
         return True
 
     def judge_node(self, node_id: NodeId) -> None:
