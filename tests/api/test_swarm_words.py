@@ -50,8 +50,11 @@ def test_what_one_node_cannot_do_is_said(daemon: Daemon) -> None:
     assert "autolock" in bennu("swarm", "update", "--autolock", ok=False).err
     assert "has no certificates" in bennu("swarm", "ca", "--rotate", ok=False).err
     assert "minimum heartbeat period" in bennu("swarm", "update", "--dispatcher-heartbeat", "1ms", ok=False).err
-    for words in (("demote", "self"), ("rm", "self"), ("rm", "--force", "self")):
-        assert bennu("node", *words, ok=False).code == 1
+    short = bennu("swarm", "update", "--cert-expiry", "10m", ok=False).err
+    assert "code = InvalidArgument desc = minimum certificate expiry time is: 1h0m0s" in short
+    assert bennu("node", "demote", "self", ok=False).code == 1
+    for words in (("rm", "self"), ("rm", "--force", "self")):
+        assert "is a cluster manager" in bennu("node", *words, ok=False).err
     assert "is already a manager" in bennu("node", "promote", "self").out
     bennu("node", "update", "--label-add", "a=b", "--availability", "drain", "self")
     assert bennu("node", "ls", "-q", "--filter", "node.label=a=b").lines

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from bennu.api.answer import answer, empty
 from bennu.api.body import read_body
-from bennu.api.query import filters, flag
+from bennu.api.query import filters
 from bennu.api.service_shapes import NodeSpecBody, node_json
 from bennu.api.swarm import read_version
 from bennu.cluster import Cluster
@@ -58,5 +58,5 @@ class Nodes:
         return empty()
 
     async def remove(self, request: web.Request) -> web.Response:
-        await self._cluster.nodes.remove(request.match_info["id"], force=flag(request, "force"))
+        self._cluster.nodes.remove(request.match_info["id"])
         return empty()

@@ -16,7 +16,7 @@ from bennu.cluster.state import Change, State
 from bennu.cluster.telling import node_event
 from bennu.errors import InvalidParameter, Unavailable
 from bennu.orchestration.model import Node, NodeId, NodeResources
-from bennu.orchestration.states import Availability, NodeState
+from bennu.orchestration.states import Availability
 
 DESCRIBE_EVERY_S: Final = 20
 log = logging.getLogger(__name__)
@@ -82,10 +82,9 @@ class Nodes:
             change.put(self._state.nodes, changed)
             await self._state.commit(change)
 
-    async def remove(self, ref: str, *, force: bool) -> None:
+    def remove(self, ref: str) -> None:
+        """Always refused: the only node there is manages the swarm. Raises: InvalidParameter, NotFound."""
         row = self.find(ref)
-        if row.node.state is not NodeState.DOWN and not force:
-            raise precondition(f"node {row.id} is not down and can't be removed")
         raise precondition(
             f"node {row.id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker "
             "before removal"

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from bennu.cluster.errors import invalid
 from bennu.errors import InvalidParameter, NotImplementedHere
 
 HOUR_NS: Final = 3600 * 10**9
@@ -46,9 +47,9 @@ def complete_swarm_spec(spec: dict[str, Any]) -> dict[str, Any]:
     if full["TaskDefaults"].get("LogDriver"):
         raise NotImplementedHere("TaskDefaults.LogDriver is not implemented")
     if full["Dispatcher"]["HeartbeatPeriod"] < SHORTEST_HEARTBEAT_NS:
-        raise InvalidParameter("minimum heartbeat period is: 100ms")
+        raise invalid("minimum heartbeat period is: 100ms")
     if full["CAConfig"]["NodeCertExpiry"] < HOUR_NS:
-        raise InvalidParameter("minimum certificate expiry time is: 1h0m0s")
+        raise invalid("minimum certificate expiry time is: 1h0m0s")
     return full
 
 
