@@ -44,11 +44,11 @@ def is_watched(service: Service) -> bool:
     return isinstance(strategy_in_force(service), Canary | BlueGreen) and not (rollout and rollout.promoted)
 
 
-def fills_with_previous(service: Service, last: Task | None) -> bool:
-    """Whether a task made outside the steps of the rollout is of the version before, as `last` was in its slot.
+def fills_with_previous(service: Service, last: Task | None = None) -> bool:
+    """Whether a task made outside the steps of the rollout is of the version before.
 
-    So it is while a canary is watched: which slots get the new version is the canary's to say, whatever dies or is
-    added meanwhile.
+    So it is while a canary is watched, unless it succeeds `last`, which has the new version: which slots get that is
+    the canary's to say, whatever dies or is added meanwhile. A slot that stood empty has lost its turn to others.
     """
     status = service.update_status
     goes_on = status is None or status.state in (UpdateState.UPDATING, UpdateState.PAUSED)

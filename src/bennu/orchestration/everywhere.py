@@ -66,7 +66,7 @@ def _fill_node(scene: Scene, node: Node, slot: Slot | None) -> None:
             node_id=node.id,
             desired=first_desired(scene, slot),
             restarts=kept_record(scene, slot),
-            of_previous=fills_with_previous(scene.service, slot.newest if slot else None),
+            of_previous=fills_with_previous(scene.service),
             reason=f"{SlotKey(0, node.id)} has no task of this global service",
         )
     )

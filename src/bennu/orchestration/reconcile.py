@@ -118,7 +118,7 @@ def _fill(scene: Scene, slots: list[Slot], counted: list[Slot], replicas: int) -
                 slot=number,
                 desired=first_desired(scene, old),
                 restarts=kept_record(scene, old),
-                of_previous=fills_with_previous(scene.service, old.newest if old else None),
+                of_previous=fills_with_previous(scene.service),
                 reason=f"{replicas} replicas are wanted and {SlotKey(number)} is empty",
             )
         )

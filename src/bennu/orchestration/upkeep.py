@@ -169,7 +169,7 @@ def kept_record(scene: Scene, slot: Slot | None) -> tuple[int, ...]:
     kept = [task for task in slot.tasks if task.desired is not TaskState.REMOVE]
     if not kept:
         return ()
-    of_previous = fills_with_previous(scene.service, kept[-1])
+    of_previous = fills_with_previous(scene.service)
     service = as_before(scene.service) if of_previous else scene.service
     if kept[-1].spec_version != service.spec_version:
         return ()
