@@ -275,17 +275,18 @@ def test_lifted_limits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("can_raise", "soft", "hard", "given"),
+    ("highest", "soft", "hard", "given"),
     [
-        pytest.param(True, 10, 5000, (10, 5000), id="may-raise"),
-        pytest.param(False, 10, 5000, (10, 1000), id="hard-lowered"),
-        pytest.param(False, 3000, 5000, (1000, 1000), id="both-lowered"),
-        pytest.param(True, -1, -1, (UNLIMITED, UNLIMITED), id="none"),
-        pytest.param(False, -1, -1, (1000, 1000), id="none-lowered"),
+        pytest.param(-1, 10, 5000, (10, 5000), id="any"),
+        pytest.param(1000, 10, 500, (10, 500), id="within"),
+        pytest.param(1000, 10, 5000, (10, 1000), id="hard-lowered"),
+        pytest.param(1000, 3000, 5000, (1000, 1000), id="both-lowered"),
+        pytest.param(-1, -1, -1, (UNLIMITED, UNLIMITED), id="none"),
+        pytest.param(1000, -1, -1, (1000, 1000), id="none-lowered"),
     ],
 )
-def test_process_limits(can_raise: bool, soft: int, hard: int, given: tuple[int, int]) -> None:
-    facts = HostFacts(can_raise_limits=can_raise, hard_limits={"RLIMIT_NOFILE": 1000})
+def test_process_limits(highest: int, soft: int, hard: int, given: tuple[int, int]) -> None:
+    facts = HostFacts(hard_limits={"RLIMIT_NOFILE": highest})
     [limit] = build_rlimits([Ulimit(name="nofile", soft=soft, hard=hard)], facts)
     assert limit == {"type": "RLIMIT_NOFILE", "soft": given[0], "hard": given[1]}
 

@@ -28,7 +28,7 @@ class HostFacts:
     cgroup_v2: bool = True
     capabilities: frozenset[str] = frozenset()  # what a process of ours can hand on
     can_raise_limits: bool = True  # CAP_SYS_RESOURCE
-    hard_limits: Mapping[str, int] = field(default_factory=dict)  # OCI name → our own hard limit; -1 = none
+    hard_limits: Mapping[str, int] = field(default_factory=dict)  # OCI name → the highest we may give; -1 = any
     oom_score_adj: int = 0  # our own, the lowest we may give without CAP_SYS_RESOURCE
     swap_limit: bool = True
     blkio_weight: bool = True
@@ -46,7 +46,7 @@ def read_host_facts(cgroups: Cgroups) -> HostFacts:
         cgroup_v2=cgroups.unified,
         capabilities=available,
         can_raise_limits="CAP_SYS_RESOURCE" in available,
-        hard_limits=_read_hard_limits(),
+        hard_limits=_read_hard_limits(may_raise="CAP_SYS_RESOURCE" in available),
         oom_score_adj=int(Path("/proc/self/oom_score_adj").read_text()),
         swap_limit=_has_swap_limit(cgroups),
         blkio_weight=_has_blkio_weight(cgroups),
@@ -67,7 +67,10 @@ def _status_mask(name: str) -> int:
     return int(match[1], 16) if match else 0
 
 
-def _read_hard_limits() -> dict[str, int]:
+def _read_hard_limits(*, may_raise: bool) -> dict[str, int]:
+    """Nobody opens more files than the kernel's own limit; who may not raise limits has to do with its own."""
+    if may_raise:
+        return {"RLIMIT_NOFILE": int(Path("/proc/sys/fs/nr_open").read_text())}
     return {
         name: resource.getrlimit(getattr(resource, name))[1] for name in vars(resource) if name.startswith("RLIMIT_")
     }

@@ -1,7 +1,8 @@
 """Hearing of a control group's memory trouble as it happens, and who shall be the first to go.
 
-Version 1 tells through an eventfd that is registered in the group; version 2 changes `memory.events`, which inotify
-watches. Both also wake up when the group is removed.
+Version 1 tells through an eventfd that is registered in the group, and once more when the group is removed. Version 2
+changes `memory.events`, which inotify watches; that tells nothing of a removal, so `cgroup.events` is watched beside
+it, where the kernel says that the last process has gone.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 async def watch_oom_kills(cgroups: Cgroups, group: str) -> AsyncIterator[int]:
-    """The number of processes killed for memory, each time it has grown, until the group is gone.
+    """The number of processes killed for memory, each time it has grown, until the group is gone or empty.
 
     Close the iterator (or cancel its reader) to let go of it.
     """
@@ -38,7 +39,7 @@ async def watch_oom_kills(cgroups: Cgroups, group: str) -> AsyncIterator[int]:
             if killed > seen:
                 seen = killed
                 yield killed
-            if not cgroups.folders(group):
+            if not _is_alive(cgroups, group):
                 return
             await wait_readable(descriptors[0])
             os.read(descriptors[0], 4096)
@@ -47,6 +48,15 @@ async def watch_oom_kills(cgroups: Cgroups, group: str) -> AsyncIterator[int]:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _is_alive(cgroups: Cgroups, group: str) -> bool:
+    if not cgroups.unified:
+        return bool(cgroups.folders(group))
+    try:
+        return cgroups.is_populated(group)
+    except OSError:
+        return False
 
 
 async def _be_counted(cgroups: Cgroups, group: str, seen: int) -> None:
@@ -60,18 +70,21 @@ async def _be_counted(cgroups: Cgroups, group: str, seen: int) -> None:
 def _subscribe(cgroups: Cgroups, group: str) -> list[int]:
     """Descriptors to be closed in the end; the first becomes readable when something has happened."""
     if cgroups.unified:
-        return [_watch_file(cgroups.folder("memory", group) / "memory.events")]
+        folder = cgroups.folder("memory", group)
+        return [_watch_files(folder / "memory.events", folder / "cgroup.events")]
     return _register_eventfd(cgroups.folder("memory", group))
 
 
-def _watch_file(path: Path) -> int:
-    descriptor = _libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
-    if descriptor < 0 or _libc.inotify_add_watch(descriptor, os.fsencode(path), _IN_MODIFY) < 0:
-        error = ctypes.get_errno()
-        if descriptor >= 0:
+def _watch_files(*paths: Path) -> int:
+    descriptor: int = _libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), "inotify_init1")
+    for path in paths:
+        if _libc.inotify_add_watch(descriptor, os.fsencode(path), _IN_MODIFY) < 0:
+            error = ctypes.get_errno()
             os.close(descriptor)
-        raise OSError(error, os.strerror(error), str(path))
-    return int(descriptor)
+            raise OSError(error, os.strerror(error), str(path))
+    return descriptor
 
 
 def _register_eventfd(folder: Path) -> list[int]:

@@ -78,11 +78,10 @@ def _rlimit(ulimit: Ulimit, facts: HostFacts) -> dict[str, Any]:
         raise RuntimeFailure(f"{CREATE_PREFIX}wrong rlimit value: {name}: unknown", 128)
     hard = UNLIMITED if ulimit.hard < 0 else ulimit.hard
     soft = UNLIMITED if ulimit.soft < 0 else ulimit.soft
-    if not facts.can_raise_limits:
-        ours = facts.hard_limits.get(name, -1)
-        hard = min(hard, UNLIMITED if ours < 0 else ours)
-        soft = min(soft, hard)
-    return {"type": name, "soft": soft, "hard": hard}
+    highest = facts.hard_limits.get(name, -1)
+    if highest >= 0:
+        hard = min(hard, highest)
+    return {"type": name, "soft": min(soft, hard), "hard": hard}
 
 
 def decide_oom_score_adj(asked: int, facts: HostFacts) -> int:
