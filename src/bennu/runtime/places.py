@@ -16,7 +16,7 @@ from bennu.runtime.crun import OciRuntime, find_runtime
 from bennu.runtime.failures import NotAlive
 from bennu.runtime.hostfacts import HostFacts, read_host_facts
 from bennu.runtime.paths import Bundle, Facts, read_pid
-from bennu.runtime.waiting import words_of
+from bennu.runtime.waiting import open_pidfd, words_of
 
 ID_DIGITS: Final = 24  # of a container's id in its bundle's name
 
@@ -58,7 +58,7 @@ class Places:
         """A pidfd of the container's first process, certain to be it."""
         pid = read_pid(place.pid_file)
         try:
-            pidfd = os.pidfd_open(pid) if pid else -1
+            pidfd = open_pidfd(pid) if pid else -1
         except ProcessLookupError:
             pidfd = -1
         if pidfd >= 0 and is_in_group(pid, facts.cgroup):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bennu.runtime.waiting import DescriptorWriter
+from bennu.runtime.waiting import DescriptorWriter, open_pidfd
 
 _SYS_PIDFD_GETFD: Final = 438  # the same on all architectures
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -55,7 +55,7 @@ def drop_keeper(conmon_pid: int, descriptor: int) -> None:
 
     Raises: OSError if the kernel refuses (it asks for the right to trace conmon); ProcessLookupError if conmon is gone.
     """
-    pidfd = os.pidfd_open(conmon_pid)
+    pidfd = open_pidfd(conmon_pid)
     try:
         copy = _libc.syscall(_SYS_PIDFD_GETFD, pidfd, descriptor, 0)
         if copy < 0:

@@ -2,15 +2,29 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import Any
 
 
+def open_pidfd(pid: int) -> int:
+    """A descriptor of the process, or of the zombie it has become. Raises: ProcessLookupError; OSError.
+
+    While others are in the session or group that bore the number of one that is gone, older kernels answer EINVAL.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno == errno.EINVAL and pid > 0:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
+        raise
+
+
 async def wait_gone(pid: int) -> None:
     """Return once the process has ended (a zombie has ended). Cancel-safe; returns at once if there is none."""
     try:
-        descriptor = os.pidfd_open(pid)
+        descriptor = open_pidfd(pid)
     except ProcessLookupError:
         return
     try:
