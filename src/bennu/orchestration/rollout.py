@@ -113,7 +113,8 @@ def roll_out(
     Args:
         slots: the live and stopped slots that stay.
         touched: slots that this look already changed; they are counted and left alone.
-        aside: slots that no rollout may touch now (their node is paused); they count only while they are down.
+        aside: slots that no rollout may touch now (their node is paused); they count while they are down, and for a
+            canary's step.
     """
     service = scene.service
     status, rollout = service.update_status, service.rollout
@@ -121,7 +122,8 @@ def roll_out(
         return
     seats = survey(scene, slots, touched)
     untouched = [seat for seat in seats if seat.key not in touched]
-    counted = [*seats, *(seat for seat in survey(scene, aside, touched) if seat.is_down)]
+    beside = survey(scene, aside, touched)
+    counted = [*seats, *(seat for seat in beside if seat.is_down)]
     if status is not None and status.state.is_paused:
         finish(scene, counted, untouched, paused=True)
         scene.draft.wait("rollout", status.message)
@@ -139,7 +141,7 @@ def roll_out(
     if _refills(scene, rollout):
         return  # a slot that counts is coming just now; the next look sees it
     if is_watched(service) and status is not None and status.state.is_under_way:
-        _advance_watched(scene, seats, counted, untouched, evidence)
+        _advance_watched(scene, seats, beside, untouched, evidence)
     else:
         if outdated:
             finish(scene, counted, untouched, paused=False)
@@ -167,14 +169,16 @@ def touches_rollout(action: Action) -> bool:
 
 
 def _advance_watched(
-    scene: Scene, seats: list[Seat], counted: list[Seat], untouched: list[Seat], evidence: Evidence | None
+    scene: Scene, seats: list[Seat], beside: list[Seat], untouched: list[Seat], evidence: Evidence | None
 ) -> None:
     strategy = strategy_in_force(scene.service)
     if isinstance(strategy, Canary):
-        limit = advance_canary(scene, strategy, seats, evidence)
+        limit = advance_canary(scene, strategy, seats, beside, evidence)
         if limit is not None:
+            counted = [*seats, *(seat for seat in beside if seat.is_down)]
             finish(scene, counted, untouched, paused=False)
-            take(scene, counted, untouched, limit=limit)
+            up = sum(1 for seat in beside if seat.phase is not Phase.OUTDATED and not seat.is_down)
+            take(scene, counted, untouched, limit=limit - up)
     elif isinstance(strategy, BlueGreen):
         advance_blue_green(scene, strategy, seats, untouched)
 

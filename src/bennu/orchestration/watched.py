@@ -47,17 +47,25 @@ def may_serve(service: Service, task: Task) -> bool:
     return is_of_rollout(service, rollout, task) is (rollout.switched_at_ns is not None)
 
 
-def advance_canary(scene: Scene, canary: Canary, seats: list[Seat], evidence: Evidence | None) -> int | None:
-    """How many slots may be of the new version now; None if the rollout's record was written instead."""
+def advance_canary(
+    scene: Scene, canary: Canary, seats: list[Seat], beside: list[Seat], evidence: Evidence | None
+) -> int | None:
+    """How many slots may be of the new version now; None if the rollout's record was written instead.
+
+    `beside` are slots that cannot be touched now. A step counts them all the same, for what it brought there is still
+    on trial; but it does not ask for more than can be reached without them.
+    """
     rollout = scene.service.rollout
     assert rollout is not None
     if rollout.step >= len(canary.steps):
         _store(scene, replace(rollout, promoted=True), "all canary steps passed: the rest follows")
         return None
     step = canary.steps[rollout.step]
-    target = step_target(step, len(seats))
-    serving = sum(1 for seat in seats if seat.phase is Phase.SERVING)
-    tasks = (task for seat in seats for task in seat.slot.tasks)
+    every = [*seats, *beside]
+    reach = len(seats) + sum(1 for seat in beside if seat.phase is not Phase.OUTDATED)
+    target = max(1, min(reach, step_target(step, len(every))))
+    serving = sum(1 for seat in every if seat.phase is Phase.SERVING)
+    tasks = (task for seat in every for task in seat.slot.tasks)
     seen = evidence or evidence_from_tasks(scene.service, tasks, now_ns=scene.now_ns)
     verdict = judge_cohorts(seen, confidence=canary.confidence, slower_by=canary.slower_by)
     if verdict.ruling is Ruling.BAD:

@@ -8,8 +8,8 @@ from orchestration.stage import S, Stage, a_node, a_spec
 
 from bennu.errors import Conflict
 from bennu.orchestration.evidence import Cohort, Evidence, Ruling, binomial_tail, chance_of_ever, judge_cohorts
-from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep, UpdateConfig
-from bennu.orchestration.states import TaskState, UpdateOrder, UpdateState
+from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep, Global, UpdateConfig
+from bennu.orchestration.states import Availability, TaskState, UpdateOrder, UpdateState
 from bennu.orchestration.verbs import abort_rollout, pause_rollout, promote_rollout, resume_rollout
 from bennu.orchestration.watched import may_serve, step_target
 
@@ -88,6 +88,27 @@ def test_what_dies_or_is_added_while_a_canary_is_watched_is_of_the_old_version()
     assert new_ones(stage) == 1, "the canary itself comes back as what it was"
     stage.advance(90)
     assert (new_ones(stage), stage.state()) == (6, U.COMPLETED)
+
+
+def test_a_canary_on_a_node_that_is_paused_is_still_the_canary() -> None:
+    stage = Stage(a_spec(mode=Global(), strategy=CANARY), [a_node(f"n{number}") for number in (1, 2, 3, 4)])
+    stage.advance(60)
+    stage.update_image(b"v2")
+
+    def on_trial() -> list[str | None]:
+        return [task.node_id for task in stage.tasks.values() if task.is_running and task.spec.container == b"v2"]
+
+    stage.advance(5)
+    (canary,) = on_trial()
+    stage.set_node(str(canary), availability=Availability.PAUSE)
+    stage.advance(20)
+    assert on_trial() == [canary]
+    stage.advance(15)
+    assert len(on_trial()) == 2, "the second step asks for half of all four"
+    for number in (1, 2, 3, 4):
+        stage.set_node(f"n{number}", availability=Availability.PAUSE)
+    stage.advance(40)
+    assert (len(on_trial()), stage.state()) == (2, U.COMPLETED), "no rollout waits for nodes that take nothing new"
 
 
 def test_step_targets() -> None:
