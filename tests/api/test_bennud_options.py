@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bennu.daemon.flags import FLAGS, Kind, Use, help_lines, parse_arguments
+from bennu.daemon.hosts import Tls
 from bennu.daemon.options import check_options, parse_file, read_options
 from bennu.daemon.sockets import hold_roots, listen_unix, remove_stale
 from bennu.engine.services import Resolving
@@ -74,6 +75,23 @@ def test_switching_an_absent_safety_off_is_fine() -> None:
     assert check_options(parse_arguments(["--tlsverify=false", "--selinux-enabled=false"]))
 
 
+@pytest.mark.parametrize(
+    ("given", "host"),
+    [
+        ("tcp://127.0.0.1:2377", "tcp://127.0.0.1:2377"),
+        ("tcp://", "tcp://127.0.0.1:2376"),
+        ("tcp://:2399", "tcp://:2399"),
+        ("0.0.0.0", "tcp://0.0.0.0:2376"),
+        ("tcp://[::1]", "tcp://[::1]:2376"),
+    ],
+)
+def test_tcp_is_for_clients_with_certificates_on_dockers_port(given: str, host: str) -> None:
+    options = check_options(parse_arguments(["--tlsverify", "--tlskey=/etc/bennu/key.pem", "-H", given]))
+    assert options.hosts == (host,)
+    home = Path.home() / ".docker"
+    assert options.tls == Tls(home / "ca.pem", home / "cert.pem", Path("/etc/bennu/key.pem"))
+
+
 def test_networks_and_names_are_the_administrators_choice() -> None:
     usual = check_options({})
     assert usual.network == NetworkSettings() and usual.resolving == Resolving()
@@ -103,8 +121,12 @@ def test_networks_and_names_are_the_administrators_choice() -> None:
         (["extra"], "unknown argument: 'extra'"),
         (["-D=maybe"], 'invalid argument "maybe" for "--debug" flag'),
         (["-l", "loud"], "invalid logging level: loud"),
-        (["-H", "tcp://127.0.0.1:2375"], "does not listen on TCP until TLS"),
-        (["-H", "127.0.0.1:2375"], "does not listen on TCP until TLS"),
+        (["-H", "tcp://127.0.0.1:2375"], "listens on TCP only with --tlsverify"),
+        (["-H", "127.0.0.1:2375"], "listens on TCP only with --tlsverify"),
+        (["--tls", "-H", "tcp://127.0.0.1:2376"], "listens on TCP only with --tlsverify"),
+        (["--tlsverify", "-H", "tcp://127.0.0.1:port"], "invalid bind address (tcp://127.0.0.1:port)"),
+        (["--tlsverify", "-H", "tcp://127.0.0.1:99999"], "use tcp://ADDRESS:PORT"),
+        (["--tlsverify", "-H", "tcp://127.0.0.1:2376/v1"], "use tcp://ADDRESS:PORT"),
         (["-H", "npipe:////./pipe/x"], "invalid bind address"),
         (["-H", "unix://" + "/x" * 60], "longer than the 107 bytes"),
         (["--default-runtime", "kata"], "unknown or invalid runtime name: kata"),

@@ -29,7 +29,7 @@ def test_a_wrong_word_is_one_line_and_exit_1() -> None:
     assert (done.returncode, done.stderr) == (1, "bennud: unknown flag: --bogus\n")
     done = run_bennud("-H", "tcp://127.0.0.1:2375")
     assert done.returncode == 1
-    assert "until TLS is implemented" in done.stderr
+    assert "only with --tlsverify" in done.stderr
 
 
 def test_validate_starts_nothing(tmp_path: object) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from bennu.api.asker import show_command
+from bennu.tls import show_subject
 
 
 @pytest.mark.parametrize(
@@ -17,3 +18,9 @@ from bennu.api.asker import show_command
 )
 def test_a_command_line_is_shown_as_a_person_typed_it(words: list[str], shown: str) -> None:
     assert show_command(words) == shown
+
+
+def test_a_subject_is_shown_as_openssl_writes_it_in_one_printable_line() -> None:
+    parts = ((("organizationName", "Ops"),), (("commonName", "alice"), ("emailAddress", "a@x\x1b[2J")))
+    assert show_subject({"subject": parts}) == "O=Ops, CN=alice, emailAddress=a@x [2J"
+    assert show_subject({}) == ""

@@ -1,4 +1,4 @@
-"""Who is at the other end of the socket: process, user and command line, for the death certificate."""
+"""Who is at the other end of the socket, for the death certificate: process, user and command line, or certificate."""
 
 import contextlib
 import socket
@@ -15,10 +15,13 @@ MAX_COMMAND: Final = 512
 
 
 def asker(request: web.Request) -> Asker:
-    """The client's process as the kernel vouches for it; only `kind` is known of a client that came over TCP."""
+    """The client's process as the kernel vouches for it, or whom its certificate names; nothing when it has left."""
+    subject: str | None = getattr(request.protocol, "subject", None)
+    if subject is not None:
+        return Asker(kind="client", subject=subject or "a certificate without a subject")
     connection = request.transport.get_extra_info("socket") if request.transport else None
-    if connection is None or connection.family != socket.AF_UNIX:
-        return Asker(kind="client", uid=None, pid=None, command="")
+    if connection is None:
+        return Asker(kind="client")
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
     pid, uid, _gid = CREDENTIALS.unpack(raw)
     return Asker(kind="client", uid=uid, pid=pid, command=read_command(pid))

@@ -18,12 +18,13 @@ from bennu.model import Shape
 
 
 class By(Shape):
-    """Who asked: `Kind` is client, health, update, daemon or nobody."""
+    """Who asked: `Kind` is client, health, update, daemon or nobody; `Subject` is of a certificate, "" without TLS."""
 
     kind: str
     uid: int | None = None
     pid: int | None = None
     command: str = ""
+    subject: str = ""
 
 
 class Signal(Shape):
@@ -119,7 +120,7 @@ def death_of(certificate: Certificate) -> Death:
 
 
 def _by(asker: Asker) -> By:
-    return By(kind=asker.kind, uid=asker.uid, pid=asker.pid, command=asker.command)
+    return By(kind=asker.kind, uid=asker.uid, pid=asker.pid, command=asker.command, subject=asker.subject)
 
 
 def _signal(sent: SentSignal) -> Signal:

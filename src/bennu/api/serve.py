@@ -3,6 +3,8 @@
 import asyncio
 import re
 import socket
+import ssl
+from collections.abc import Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -10,6 +12,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from bennu.api.answer import error_answer
 from bennu.api.streams import HangUpWatch, has_hung_up
+from bennu.api.tls_front import TlsFront
 
 KEEP_RAW: Final = 64 * 1024
 CONTENT_LENGTH: Final = re.compile(rb"^content-length:[ \t]*([0-9]{1,9})", re.IGNORECASE | re.MULTILINE)
@@ -24,8 +27,9 @@ class Connection(RequestHandler):
     request that becomes a raw stream is its first input; aiohttp's parser loses it, so it is remembered here.
     """
 
-    def __init__(self, manager: web.Server, **settings: Any) -> None:
+    def __init__(self, manager: web.Server, subject: str | None = None, **settings: Any) -> None:
         super().__init__(manager, **settings)
+        self.subject = subject  # of the client's certificate, where it came over TLS
         self.half_closed = False
         self.answering = False  # the head of the answer is on its way
         self._busy = False
@@ -98,17 +102,27 @@ class ApiServer:
     def __init__(self, app: web.Application) -> None:
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, handler_cancellation=True)
         self._servers: list[asyncio.Server] = []
+        self._fronts: list[TlsFront] = []
 
-    async def start(self, listening: list[socket.socket]) -> None:
+    async def start(self, listening: Sequence[socket.socket], tls: ssl.SSLContext | None = None) -> None:
+        """`tls` is needed as soon as one of the sockets is no unix socket."""
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         for listener in listening:
-            self._servers.append(await loop.create_server(self._connection, sock=listener))
+            if listener.family == socket.AF_UNIX:
+                self._servers.append(await loop.create_server(self._connection, sock=listener))
+            else:
+                assert tls is not None
+                self._fronts.append(TlsFront(listener, tls, self._welcome))
 
-    def _connection(self) -> Connection:
+    def _connection(self, subject: str | None = None) -> Connection:
         manager = self._runner.server
         assert manager is not None
-        return Connection(manager, loop=asyncio.get_running_loop(), access_log=None, keepalive_timeout=3600.0)
+        loop = asyncio.get_running_loop()
+        return Connection(manager, subject, loop=loop, access_log=None, keepalive_timeout=3600.0)
+
+    async def _welcome(self, client: socket.socket, subject: str) -> None:
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: self._connection(subject), sock=client)
 
     @property
     def open_connections(self) -> int:
@@ -118,6 +132,10 @@ class ApiServer:
         """Accept nobody new, give requests under way `timeout_s`, then cut them off."""
         for server in self._servers:
             server.close()
+        for front in self._fronts:
+            front.stop_accepting()
         if self._runner.server is not None:
             await self._runner.server.shutdown(timeout_s)
+        for front in self._fronts:
+            await front.close()
         await self._runner.cleanup()

@@ -9,10 +9,13 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from bennu.cli.failure import ApiFailure, CannotConnect, Failure
+
+if TYPE_CHECKING:
+    from bennu.cli.tls import TlsFiles
 
 DEFAULT_HOST: Final = "unix:///run/bennu/bennu.sock"
 API_PREFIX: Final = "/v1.47"
@@ -143,8 +146,9 @@ class Answer:
 class Client:
     """Asks the daemon at `host`. Every failure comes out as a `Failure`."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, tls: "TlsFiles | None" = None) -> None:
         self.host = host
+        self.tls = tls
 
     def connect(self) -> socket.socket:
         parts = urlsplit(self.host)
@@ -153,6 +157,10 @@ class Client:
                 sock = socket.socket(socket.AF_UNIX)
                 sock.connect(parts.netloc + parts.path)
                 return sock
+            if parts.scheme == "tcp" and self.tls is not None:
+                from bennu.cli import tls
+
+                return tls.connect(parts.hostname or "127.0.0.1", parts.port or tls.DEFAULT_PORT, self.tls)
             if parts.scheme in ("tcp", "http"):
                 return socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 2375))
         except OSError as error:

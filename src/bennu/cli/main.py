@@ -5,7 +5,7 @@ Nothing but click and the small HTTP client is imported before the subcommand is
 
 import os
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,6 +13,9 @@ from bennu import __version__
 from bennu.cli.client import Client, find_host
 from bennu.cli.command import Group, Table
 from bennu.cli.failure import Failure
+
+if TYPE_CHECKING:
+    from bennu.cli.tls import TlsFiles
 
 CONTAINER: Final[Table] = {
     "attach": ("commands.run:attach", "Attach local standard input, output, and error streams to a running container"),
@@ -218,20 +221,32 @@ def build_root() -> Group:
     )
     root.params = [
         click.Option(["-H", "--host"], metavar="string", help="Daemon socket to connect to (BENNU_HOST, DOCKER_HOST)"),
+        click.Option(["--tls"], is_flag=True, help="Use TLS; implied by --tlsverify"),
+        click.Option(["--tlscacert"], metavar="string", help="Trust certs signed only by this CA (~/.docker/ca.pem)"),
+        click.Option(["--tlscert"], metavar="string", help="Path to TLS certificate file (~/.docker/cert.pem)"),
+        click.Option(["--tlskey"], metavar="string", help="Path to TLS key file (~/.docker/key.pem)"),
+        click.Option(["--tlsverify"], is_flag=True, help="Use TLS and verify the remote (DOCKER_TLS_VERIFY)"),
         click.Option(["-v", "--version"], is_flag=True, help="Print version information and quit"),
     ]
     return root
 
 
 @click.pass_context
-def before_command(ctx: click.Context, host: str | None, version: bool) -> None:
+def before_command(ctx: click.Context, /, host: str | None, version: bool, **tls: Any) -> None:
     if version:
         click.echo(f"Bennu version {__version__}")
         ctx.exit()
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
         ctx.exit()
-    ctx.obj = Client(find_host(host))
+    address = find_host(host)
+    ctx.obj = Client(address, _find_tls(tls) if address.startswith("tcp://") else None)
+
+
+def _find_tls(options: dict[str, Any]) -> "TlsFiles | None":
+    from bennu.cli.tls import find_tls  # costs what only those pay who use it
+
+    return find_tls(**options)
 
 
 def run_command(args: list[str] | None) -> int:

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from bennu.cluster import HostNode
 from bennu.daemon.flags import FLAGS, Kind, Settings, Use, parse_arguments, parse_switch
+from bennu.daemon.hosts import DEFAULT_HOST, Tls, check_host, read_tls
 from bennu.daemon.network_options import read_network_settings, read_resolving
 from bennu.engine.services import Resolving
 from bennu.errors import BennuError, InvalidParameter
 from bennu.network import Settings as NetworkSettings
 
 DEFAULT_CONFIG: Final = Path("/etc/bennu/daemon.json")
-DEFAULT_HOST: Final = "unix:///run/bennu/bennu.sock"
 MAX_COUNT: Final = 1_000_000
 LEVELS: Final = ("debug", "info", "warn", "error", "fatal")
 RUNTIMES: Final = ("crun", "runc")
@@ -30,6 +30,7 @@ class Options:
     data_root: Path
     exec_root: Path
     hosts: tuple[str, ...]
+    tls: Tls | None  # for every host that is no unix socket
     pidfile: Path | None
     log_level: str
     group: str
@@ -118,10 +119,12 @@ def check_options(settings: Settings) -> Options:
     if not timeout.removeprefix("-").isdecimal():
         raise InvalidParameter(f'invalid argument "{timeout}" for "--default-stop-timeout": not a number of seconds')
     hosts = settings.get("host") or [DEFAULT_HOST]
+    tls = read_tls(settings)
     return Options(
         data_root=_root(settings.get("data-root", "/var/lib/bennu")),
         exec_root=_root(settings.get("exec-root", "/run/bennu")),
-        hosts=tuple(_check_host(host) for host in (hosts if isinstance(hosts, list) else [])),
+        hosts=tuple(check_host(host, tls) for host in (hosts if isinstance(hosts, list) else [])),
+        tls=tls,
         pidfile=Path(str(settings["pidfile"])) if settings.get("pidfile") else None,
         log_level=level,
         group=str(settings.get("group", "")),
@@ -180,21 +183,3 @@ def _root(value: object) -> Path:
     if str(path) == "/":
         raise InvalidParameter("a root cannot be /")
     return path
-
-
-def _check_host(host: str) -> str:
-    scheme, found, rest = host.partition("://")
-    if not found:
-        scheme, rest = "tcp", host
-    match scheme:
-        case "unix" if rest.startswith("/"):
-            if len(rest.encode()) > 107:
-                raise InvalidParameter(f"the path of {host} is longer than the 107 bytes a unix socket can have")
-            return host
-        case "unix" if not rest:
-            return DEFAULT_HOST
-        case "fd":
-            return host
-        case "tcp":
-            raise InvalidParameter(f"{host}: bennud does not listen on TCP until TLS is implemented; use unix:///PATH")
-    raise InvalidParameter(f"invalid bind address ({host}): use unix:///PATH or fd://")

@@ -17,6 +17,7 @@ from typing import Final
 from bennu.api.app import make_app
 from bennu.api.serve import ApiServer
 from bennu.cluster import open_cluster
+from bennu.daemon.hosts import open_context
 from bennu.daemon.options import Options
 from bennu.daemon.sockets import hold_roots, open_listeners
 from bennu.engine.engine import EngineOptions, open_engine
@@ -57,11 +58,12 @@ async def serve(options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
     loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP: no setting can be changed while bennud runs")
-    listeners = open_listeners(options.hosts, options.group)
+    tls = open_context(options.tls) if options.tls else None
+    listeners = open_listeners(options.hosts, options.group, has_tls=tls is not None)
     try:
         async with open_engine(engine_options(options)) as engine, open_cluster(engine, options.node) as cluster:
             server = ApiServer(make_app(engine, cluster))
-            await server.start([listener.socket for listener in listeners])
+            await server.start([listener.socket for listener in listeners], tls)
             for host in options.hosts:
                 log.info("API listen on %s", host.removeprefix("unix://"))
             notify("READY=1")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bennu.daemon.hosts import split_tcp
 from bennu.errors import BennuError, Conflict
 
 SOCKET_MODE: Final = 0o660
@@ -32,20 +33,36 @@ class Listener:
             self.path.unlink(missing_ok=True)
 
 
-def open_listeners(hosts: tuple[str, ...], group: str) -> list[Listener]:
+def open_listeners(hosts: tuple[str, ...], group: str, *, has_tls: bool) -> list[Listener]:
     """One or more a host. Raises: BennuError; then none is left open."""
     listeners: list[Listener] = []
     try:
         for host in hosts:
             if host.startswith("fd:"):
                 listeners += [Listener(passed) for passed in passed_sockets()]
+            elif host.startswith("tcp:"):
+                listeners.append(listen_tcp(*split_tcp(host)))
             else:
                 listeners.append(listen_unix(Path(host.removeprefix("unix://")), group))
+        if not has_tls and any(listener.socket.family != socket.AF_UNIX for listener in listeners):
+            raise BennuError("a socket that was passed is no unix socket: that needs --tlsverify")
     except BaseException:
         for listener in listeners:
             listener.close()
         raise
     return listeners
+
+
+def listen_tcp(address: str, port: int) -> Listener:
+    """`address` "" stands for every address, of both families where the host has both. Raises: BennuError."""
+    family = socket.AF_INET6 if ":" in address or (not address and socket.has_dualstack_ipv6()) else socket.AF_INET
+    both = family == socket.AF_INET6 and not address
+    try:
+        listener = socket.create_server((address, port), family=family, backlog=1024, dualstack_ipv6=both)
+    except OSError as error:
+        raise BennuError(f"cannot listen on tcp://{address}:{port}: {os.strerror(error.errno or 0)}") from error
+    listener.setblocking(False)
+    return Listener(listener)
 
 
 def listen_unix(path: Path, group: str) -> Listener:

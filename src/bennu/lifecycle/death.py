@@ -41,12 +41,16 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asked: kind is client, health, update, daemon or nobody; the rest is known of clients on the unix socket."""
+    """Who asked: kind is client, health, update, daemon or nobody.
+
+    Of a client on the unix socket uid, pid and command are known, of one over TLS its certificate's subject.
+    """
 
     kind: str
     uid: int | None = None
     pid: int | None = None
     command: str = ""
+    subject: str = ""
 
     @classmethod
     def daemon(cls, why: str) -> "Asker":

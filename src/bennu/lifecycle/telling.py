@@ -61,12 +61,14 @@ def heart_of(error: str) -> str:
 
 
 def describe_asker(asker: Asker) -> str:
-    """`docker stop web (pid 812, uid 0)`, `the daemon (auto-remove)`, `nobody`."""
+    """`docker stop web (pid 812, uid 0)`, `CN=alice over TLS`, `the daemon (auto-remove)`, `nobody`."""
     match asker.kind:
         case "client" if asker.pid is not None:
             return f"`{asker.command or 'a client'}` (pid {asker.pid}, uid {asker.uid})"
+        case "client" if asker.subject:
+            return f"{asker.subject} over TLS"
         case "client":
-            return asker.command or "an API client"
+            return "an API client"
         case "nobody":
             return "nobody"
         case kind:

@@ -142,7 +142,8 @@ def _published() -> list[str]:
 def _guard(bridges: Sequence[BridgeRules]) -> list[str]:
     lines = ["type filter hook prerouting priority raw; policy accept;"]
     if bridges:
-        lines.append(f"iifname {_names(bridges)} ip daddr {LOOPBACK} drop")
+        # The address first: it lets nearly every packet pass at the price of one comparison.
+        lines.append(f"ip daddr {LOOPBACK} iifname {_names(bridges)} drop")
     return lines
 
 

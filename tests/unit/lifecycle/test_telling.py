@@ -184,7 +184,7 @@ def test_shell_forms(command: list[str], shell: bool) -> None:
 def test_askers() -> None:
     assert describe_asker(CLIENT) == "`docker stop web` (pid 812, uid 0)"
     assert describe_asker(Asker("client", uid=0, pid=3)) == "`a client` (pid 3, uid 0)"
-    assert describe_asker(Asker("client", command="CN=ops")) == "CN=ops"
+    assert describe_asker(Asker("client", subject="O=Ops, CN=alice")) == "O=Ops, CN=alice over TLS"
     assert describe_asker(Asker("client")) == "an API client"
     assert describe_asker(Asker("nobody")) == "nobody"
     assert describe_asker(Asker("update")) == "the update"

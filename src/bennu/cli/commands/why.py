@@ -110,6 +110,8 @@ def facts(death: dict[str, Any]) -> list[tuple[str, str]]:
 def asker(by: dict[str, Any]) -> str:
     if by["Kind"] == "client" and by["Pid"] is not None:
         return f"{by['Command'] or 'a client'} (pid {by['Pid']}, uid {by['Uid']})"
+    if by["Subject"]:
+        return f"{by['Subject']} over TLS"
     return " ".join(filter(None, (by["Kind"], by["Command"])))
 
 

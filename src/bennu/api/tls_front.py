@@ -1,0 +1,95 @@
+"""The API over TCP: TLS with a client certificate, or nothing, for whoever reaches the API is root."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from bennu.tls import Session, relay
+
+HANDSHAKE_S: Final = 10
+MOST_HANDSHAKES: Final = 64  # at a time; strangers beyond wait in the kernel's queue
+AFTER_NO_DESCRIPTOR_S: Final = 1.0
+PLAIN_HTTP: Final = (  # word for word what Go's servers say to it
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+)
+
+log = logging.getLogger(__name__)
+Welcome = Callable[[socket.socket, str], Awaitable[object]]
+
+
+class TlsFront:
+    """Accepts on one listening socket; each client that proves itself is given to `welcome` as a plain stream socket
+    with the subject of its certificate."""
+
+    def __init__(self, listener: socket.socket, context: ssl.SSLContext, welcome: Welcome) -> None:
+        self._listener = listener
+        self._context = context
+        self._welcome = welcome
+        self._places = asyncio.Semaphore(MOST_HANDSHAKES)
+        self._clients: set[asyncio.Task[None]] = set()
+        self._accepting = asyncio.ensure_future(self._accept())
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._places.acquire()
+            try:
+                connection, _ = await loop.sock_accept(self._listener)
+            except OSError as error:
+                log.warning("cannot accept a connection: %s", error.strerror or error)
+                self._places.release()
+                await asyncio.sleep(AFTER_NO_DESCRIPTOR_S)
+                continue
+            client = asyncio.ensure_future(self._serve(connection))
+            self._clients.add(client)
+            client.add_done_callback(self._clients.discard)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        with contextlib.closing(connection):
+            try:
+                session = await self._admit(connection)
+            finally:
+                self._places.release()
+            if session is None:
+                return
+            plain, inner = socket.socketpair()
+            with contextlib.closing(plain):
+                plain.setblocking(False)
+                inner.setblocking(False)
+                await self._welcome(inner, session.subject)
+                await relay(session, plain)
+
+    async def _admit(self, connection: socket.socket) -> Session | None:
+        """None: no client of ours."""
+        connection.setblocking(False)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        session = Session(self._context, connection, server_side=True)
+        try:
+            async with asyncio.timeout(HANDSHAKE_S):
+                await session.shake_hands()
+        except ssl.SSLError as error:
+            log.info("a client over TLS was refused: %s", error.reason or error)
+            if error.reason == "HTTP_REQUEST":
+                with contextlib.suppress(OSError):
+                    connection.send(PLAIN_HTTP)
+                    connection.shutdown(socket.SHUT_WR)
+            return None
+        except (OSError, TimeoutError):
+            return None
+        return session
+
+    def stop_accepting(self) -> None:
+        """Idempotent."""
+        self._accepting.cancel()
+
+    async def close(self) -> None:
+        """Cut off whoever is left. Idempotent."""
+        tasks = [self._accepting, *self._clients]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

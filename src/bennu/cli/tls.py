@@ -1,0 +1,114 @@
+"""TCP with certificates: docker's options and variables for them, and the connection."""
+
+import os
+import socket
+import ssl
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bennu.cli.failure import Failure
+
+DEFAULT_PORT: Final = 2376
+CONNECT_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """What this side shows and whom it trusts. Not `verify`: anybody may answer."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+    verify: bool
+
+
+def find_tls(
+    tls: bool, tlsverify: bool, tlscacert: str | None, tlscert: str | None, tlskey: str | None
+) -> TlsFiles | None:
+    """From options and DOCKER_TLS, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH, as the docker command has it; None: no TLS."""
+    verify = tlsverify or bool(os.environ.get("DOCKER_TLS_VERIFY"))
+    if not (verify or tls or os.environ.get("DOCKER_TLS")):
+        return None
+    folder = Path(os.environ.get("DOCKER_CERT_PATH") or "~/.docker").expanduser()
+    return TlsFiles(
+        ca=Path(tlscacert or folder / "ca.pem"),
+        certificate=Path(tlscert or folder / "cert.pem"),
+        key=Path(tlskey or folder / "key.pem"),
+        verify=verify,
+    )
+
+
+def connect(address: str, port: int, files: TlsFiles) -> socket.socket:
+    """A plain socket that a thread keeps joined to the session, so that a half-close means what it means elsewhere.
+
+    Raises: Failure (certificates), OSError.
+    """
+    import asyncio
+
+    from bennu.tls import Session, relay
+
+    context = open_context(files)
+    remote = socket.create_connection((address, port), timeout=CONNECT_S)
+    remote.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    remote.setblocking(False)
+    ours, inner = socket.socketpair()
+    inner.setblocking(False)
+    ready = threading.Event()
+    problem: list[Exception] = []
+
+    async def carry() -> None:
+        session = Session(context, remote, server_side=False, server_name=address)
+        with remote, inner:
+            try:
+                async with asyncio.timeout(CONNECT_S):
+                    await session.shake_hands()
+            except (OSError, TimeoutError) as error:
+                problem.append(error)
+                return
+            finally:
+                ready.set()
+            await relay(session, inner)
+
+    threading.Thread(target=asyncio.run, args=(carry(),), daemon=True).start()
+    ready.wait()
+    if problem:
+        ours.close()
+        raise Failure(explain(f"tcp://{address}:{port}", problem[0]))
+    return ours
+
+
+def open_context(files: TlsFiles) -> ssl.SSLContext:
+    """Raises: Failure naming the file that is missing or wrong."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if not files.verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        if files.verify:
+            context.load_verify_locations(_readable(files.ca))
+        if files.verify or files.certificate.exists():
+            context.load_cert_chain(_readable(files.certificate), _readable(files.key))
+    except ssl.SSLError as error:
+        raise Failure(
+            f"cannot use the certificates in {files.ca}, {files.certificate} and {files.key}: {error}"
+        ) from None
+    return context
+
+
+def _readable(path: Path) -> Path:
+    try:
+        path.open().close()
+    except OSError as error:
+        raise Failure(
+            f"unable to resolve docker endpoint: open {path}: {(error.strerror or str(error)).lower()}"
+        ) from None
+    return path
+
+
+def explain(host: str, error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"error during connect to {host}: tls: failed to verify certificate: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return f"error during connect to {host}: the daemon there does not speak TLS"
+    return f"error during connect to {host}: tls: {getattr(error, 'reason', None) or error or 'no answer in time'}"

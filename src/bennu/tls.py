@@ -1,0 +1,150 @@
+"""TLS at the edge: a session relayed to a plain stream socket, so that what stands behind it knows nothing of it.
+
+asyncio's own TLS ends a connection at the peer's half-close; but `docker run -i` closes its sending side and reads on.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from typing import Final
+
+READ_SIZE: Final = 65536
+LAST_WORDS_S: Final = 1.0  # for what the peer had under way when our side ended
+
+
+class Session:
+    """One TLS session over a connected, non-blocking socket. Reading and writing may go on at the same time."""
+
+    def __init__(
+        self, context: ssl.SSLContext, connection: socket.socket, *, server_side: bool, server_name: str | None = None
+    ) -> None:
+        self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._received, self._to_send, server_side=server_side, server_hostname=server_name
+        )
+        self._connection = connection
+        self._sending = asyncio.Lock()
+        self._read_ahead = bytearray()
+
+    async def shake_hands(self) -> None:
+        """Raises: ssl.SSLError (its alert has been sent), OSError."""
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await self._flush()
+                await self._fill()
+            except ssl.SSLError:
+                with contextlib.suppress(OSError):
+                    await self._flush()
+                raise
+        await self._flush()
+
+    @property
+    def subject(self) -> str:
+        """Of the peer's certificate: `O=Ops, CN=alice`; "" without one."""
+        return show_subject(self._tls.getpeercert() or {})
+
+    async def read(self) -> bytes:
+        """What the peer sent; b"" when it said that it will send no more. Raises: OSError when it was cut off."""
+        while True:
+            if data := bytes(self._read_ahead):
+                self._read_ahead.clear()
+                return data
+            try:
+                return self._tls.read(READ_SIZE)
+            except ssl.SSLZeroReturnError:
+                return b""
+            except ssl.SSLWantReadError:
+                await self._flush()
+                await self._fill()
+
+    async def write(self, data: bytes) -> None:
+        """Raises: OSError when the peer is gone."""
+        self._tls.write(data)
+        await self._flush()
+
+    async def end_sending(self) -> None:
+        """Tell the peer that no more comes; it may go on sending. Raises: OSError when it is gone."""
+        # The library looks for the peer's own end at once, and would throw away what it finds in its place.
+        with contextlib.suppress(ssl.SSLError):
+            while data := self._tls.read(READ_SIZE):
+                self._read_ahead += data
+        with contextlib.suppress(ssl.SSLError):
+            self._tls.unwrap()
+        await self._flush()
+
+    async def closed(self) -> None:
+        """Wait until the peer closes the connection beneath."""
+        with contextlib.suppress(OSError):
+            while await asyncio.get_running_loop().sock_recv(self._connection, READ_SIZE):
+                pass
+
+    async def _fill(self) -> None:
+        data = await asyncio.get_running_loop().sock_recv(self._connection, READ_SIZE)
+        if not data:
+            raise ConnectionResetError("the connection ended without the end of its TLS session")
+        self._received.write(data)
+
+    async def _flush(self) -> None:
+        async with self._sending:  # a record must not be cut by another
+            if data := self._to_send.read():
+                await asyncio.get_running_loop().sock_sendall(self._connection, data)
+
+
+async def relay(session: Session, plain: socket.socket) -> None:
+    """Carry bytes between a session and a plain stream socket, half-closes too, until both have ended or one is cut.
+
+    The caller closes both sockets.
+    """
+    inward = asyncio.ensure_future(_carry_in(session, plain))
+    outward = asyncio.ensure_future(_carry_out(plain, session))
+    try:
+        done, _ = await asyncio.wait((inward, outward), return_when=asyncio.FIRST_COMPLETED)
+        if outward in done:
+            await asyncio.wait((inward,), timeout=LAST_WORDS_S)
+    finally:
+        for task in (inward, outward):
+            task.cancel()
+        await asyncio.gather(inward, outward, return_exceptions=True)
+
+
+async def _carry_in(session: Session, plain: socket.socket) -> None:
+    """Returns when the peer is gone."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError):
+        try:
+            while data := await session.read():
+                await loop.sock_sendall(plain, data)
+            plain.shutdown(socket.SHUT_WR)
+        except BrokenPipeError:
+            pass  # nobody takes it any more; the answer may still be on its way
+        await session.closed()
+
+
+async def _carry_out(plain: socket.socket, session: Session) -> None:
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError):
+        while data := await loop.sock_recv(plain, READ_SIZE):
+            await session.write(data)
+    with contextlib.suppress(OSError):
+        await session.end_sending()
+
+
+SHORT_NAMES: Final = {
+    "commonName": "CN",
+    "countryName": "C",
+    "localityName": "L",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "stateOrProvinceName": "ST",
+}
+
+
+def show_subject(certificate: dict) -> str:  # type: ignore[type-arg]
+    """The subject of what `getpeercert` gives, in its own order, in one printable line."""
+    parts = [(SHORT_NAMES.get(name, name), value) for part in certificate.get("subject", ()) for name, value in part]
+    line = ", ".join(f"{name}={value}" for name, value in parts)
+    return "".join(sign if sign.isprintable() else " " for sign in line)

@@ -1,0 +1,36 @@
+"""A certificate authority of the test's own, made with the openssl command."""
+
+import subprocess
+from pathlib import Path
+
+
+class Authority:
+    """`issue()` gives a folder with ca.pem, cert.pem and key.pem, as DOCKER_CERT_PATH wants it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        self._openssl("req", "-x509", *NEW_KEY, "-keyout", "ca-key.pem", "-out", "ca.pem", "-subj", "/CN=Test CA")
+
+    def issue(self, name: str, subject: str, extensions: str) -> Path:
+        """`subject` as openssl writes it: `/O=Ops/CN=alice`."""
+        place = self.folder / name
+        place.mkdir()
+        (place / "extensions").write_text(extensions)
+        (place / "ca.pem").write_bytes((self.folder / "ca.pem").read_bytes())
+        self._openssl("req", *NEW_KEY, "-keyout", place / "key.pem", "-out", place / "request", "-subj", subject)
+        sign = ("-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-extfile", place / "extensions")
+        self._openssl("x509", "-req", "-in", place / "request", *sign, "-out", place / "cert.pem")
+        return place
+
+    def server(self, address: str) -> Path:
+        return self.issue("server", "/CN=bennud", f"subjectAltName=IP:{address}\nextendedKeyUsage=serverAuth\n")
+
+    def client(self, name: str, subject: str) -> Path:
+        return self.issue(name, subject, "extendedKeyUsage=clientAuth\n")
+
+    def _openssl(self, *words: str | Path) -> None:
+        subprocess.run(["openssl", *words], cwd=self.folder, check=True, capture_output=True)
+
+
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
