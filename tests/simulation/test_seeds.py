@@ -48,6 +48,9 @@ def test_a_seed_is_a_history() -> None:
         pytest.param(88755, id="a node is drained in the look that stops an old task elsewhere"),
         pytest.param(86609, id="a successor is dropped unstarted, for its predecessor is heard again"),
         pytest.param(6138, id="the node of a global canary is paused"),
+        pytest.param(
+            23025, id="the manager dies between a successor of the version before and the end of its predecessor"
+        ),
     ],
 )
 def test_histories_that_once_broke_a_law(seed: int) -> None:

@@ -61,7 +61,7 @@ def _supervise(scene: Scene, slot: Slot) -> None:
         if not task.has_ended and lost is None:
             continue
         what = lost if lost and not task.has_ended else _how_it_ended(task)
-        if spoken_for or has_heir(scene, slot, task):
+        if spoken_for or has_heir(scene, slot, task) or _has_successor(scene, slot, task):
             scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; its slot has a newer task"))
             continue
         spoken_for = True
@@ -85,6 +85,20 @@ def has_heir(scene: Scene, slot: Slot, task: Task) -> bool:
         and not other.has_ended
         and scene.lost_because(other) is None
         and scene.outdated(other) is None
+        for other in slot.live
+    )
+
+
+def _has_successor(scene: Scene, slot: Slot, task: Task) -> bool:
+    """Whether the successor of the version before, which a canary asks for, was made, and the plan then cut."""
+    if not fills_with_previous(scene.service, task):
+        return False
+    version = as_before(scene.service).spec_version
+    return any(
+        other.created_at_ns > task.created_at_ns
+        and not other.has_ended
+        and scene.lost_because(other) is None
+        and other.spec_version == version
         for other in slot.live
     )
 

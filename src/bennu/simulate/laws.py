@@ -106,12 +106,19 @@ class Laws:
             return
         if not is_under_watch(service) or rollout.step >= len(canary.steps):
             return
-        wanted = [task for task in self.world.tasks_of(service.id) if task.is_wanted]
-        new = {slot_key(task, service) for task in wanted if is_of_rollout(service, rollout, task)}
-        slots = rollout.slots | {slot_key(task, service) for task in wanted}
+        tasks = self.world.tasks_of(service.id)
+        new = {slot_key(task, service) for task in tasks if task.is_wanted and is_of_rollout(service, rollout, task)}
+        # One that stopped for good is a slot too, while its node is there to be filled again.
+        slots = rollout.slots | {slot_key(task, service) for task in tasks if self._has_place(task)}
         allowed = step_target(canary.steps[rollout.step], len(slots))
         if slot_key(made, service) not in new and len(new) >= allowed:
             raise LawBroken(4, f"{made.id} is of the new version, as {len(new)} slots are; the step allows {allowed}")
+
+    def _has_place(self, task: Task) -> bool:
+        if task.is_wanted:
+            return True
+        node = self.world.nodes.get(task.node_id) if task.node_id else None
+        return task.desired is not TaskState.REMOVE and node is not None and node.is_usable
 
     def _on_restart(self, book: SlotBook, task: Task, now_ns: int) -> None:
         dead = next(
