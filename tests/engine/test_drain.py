@@ -5,14 +5,17 @@ The server is the story's: it dies of SIGTERM at once, whatever it is answering.
 
 import contextlib
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from support import images, traces
 from support.daemon import Daemon
+from support.frozen import filesystem_that_can_be_frozen, in_state_d
 from support.load import Load
 from support.swarm import SwarmNode, container_of
 from support.waiting import wait_for
@@ -25,13 +28,16 @@ ANSWER = "You are using version 1\n"
 def _node(able: None) -> Iterator[SwarmNode]:
     daemon = Daemon()
     try:
-        daemon.start()
-        images.import_base(daemon.bennu, "python")
-        images.build_example(daemon.bennu, "webserver", "webserver:v1")
-        daemon.docker("swarm", "init", "--advertise-addr=127.0.0.1")
-        yield SwarmNode(daemon)
+        yield a_node(daemon.start())
     finally:
         traces.discard(daemon)
+
+
+def a_node(daemon: Daemon) -> SwarmNode:
+    images.import_base(daemon.bennu, "python")
+    images.build_example(daemon.bennu, "webserver", "webserver:v1")
+    daemon.docker("swarm", "init", "--advertise-addr=127.0.0.1")
+    return SwarmNode(daemon)
 
 
 @pytest.fixture
@@ -217,3 +223,64 @@ def test_a_task_that_dies_while_it_is_drained_is_not_waited_for(node: SwarmNode)
         node.docker("kill", container_of(node.running("web")[0]))
         stopping.join()
         assert time.monotonic() - began < 2.5
+
+
+@pytest.mark.parametrize("verb", ["stop", "restart"])
+def test_a_stop_that_waits_for_connections_outlives_the_daemon(make_daemon: Callable[..., Daemon], verb: str) -> None:
+    node = a_node(make_daemon())
+    port = serve(node, "--restart-delay=30s")
+    first = container_of(node.running("web")[0])
+    began = started_at(node, first)
+    with slow_request(port) as answer:
+        with node.docker.running(verb, first):
+            wait_for(lambda: is_refused(port), timeout_s=2, what="new connections to be refused")
+            node.daemon.kill()
+        node.daemon.start()
+        assert is_refused(port), "the balancer keeps what it was told"
+        assert answer == [], "the request is still under way"
+    assert answer == [ANSWER]
+    if verb == "stop":
+        wait_for(lambda: first not in node.docker("ps", "-q", "--no-trunc").lines, what="its end")
+    else:
+        wait_for(lambda: started_at(node, first) != began, what="its second life")
+    told = node.daemon.bennu("why", first).out
+    assert f"docker {verb} {first}" in told, told
+
+
+def started_at(node: SwarmNode, container: str) -> str:
+    return node.docker("inspect", "-f", "{{.State.StartedAt}}", container).line
+
+
+HANGS = """
+import http.server, threading
+def write():
+    while True:
+        open("/data/file", "w").write("x")
+threading.Thread(target=write).start()
+http.server.HTTPServer(("", 8000), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+def test_a_task_that_could_not_be_stopped_serves_again(node: SwarmNode, tmp_path: Path) -> None:
+    with filesystem_that_can_be_frozen(tmp_path) as place:
+        port = free_port()
+        mount = f"--mount=type=bind,source={place},target=/data"
+        node.create("web", mount, f"--publish={port}:8000", "--no-resolve-image", "python", "python3", "-uc", HANGS)
+        (task,) = node.wait_running("web", 1)
+        container = container_of(task)
+        pid = int(node.docker("inspect", "-f", "{{.State.Pid}}", container).line)
+        subprocess.run(["fsfreeze", "-f", place], check=True)
+        try:
+            wait_for(lambda: any(in_state_d(thread) for thread in threads_of(pid)), what="the writer to hang")
+            with node.docker.running("stop", "-t0", container) as stopping:
+                wait_for(lambda: is_refused(port), timeout_s=5, what="new connections to be refused")
+                assert stopping.wait(30) == 1
+            wait_for(lambda: not is_refused(port), timeout_s=5, what="it to serve again")
+        finally:
+            subprocess.run(["fsfreeze", "-u", place], check=True)
+        node.docker("service", "rm", "web")
+        wait_for(lambda: container not in node.docker("ps", "-aq", "--no-trunc").lines, what="its end")
+
+
+def threads_of(pid: int) -> list[int]:
+    return [int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir()]

@@ -2,35 +2,15 @@
 
 import json
 import os
-import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from support.cli import Cli
+from support.frozen import filesystem_that_can_be_frozen, in_state_d
 from support.waiting import wait_for
-
-
-@contextmanager
-def filesystem_that_can_be_frozen(folder: Path) -> Iterator[Path]:
-    """Skips where this machine cannot make one."""
-    if shutil.which("mkfs.ext4") is None or shutil.which("fsfreeze") is None:
-        pytest.skip("no mkfs.ext4 or no fsfreeze")
-    image, place = folder / "image", folder / "frozen"
-    place.mkdir()
-    with image.open("wb") as file:
-        file.truncate(16 << 20)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
-    if subprocess.run(["mount", "-o", "loop", image, place], capture_output=True, check=False).returncode != 0:
-        pytest.skip("no loop device can be mounted here")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=False)
 
 
 @pytest.mark.slow
@@ -53,10 +33,6 @@ def test_a_process_that_cannot_be_killed_is_named_with_where_it_hangs(bennu: Cli
         found = json.loads(bennu("why", "--json", "hangs").out)[0]
         assert (found["Cause"], found["Decision"]["Action"]) == ("killed", "stay"), "the removal had failed"
         bennu("rm", "hangs")
-
-
-def in_state_d(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "D"
 
 
 def test_a_pipe_that_somebody_outside_holds_open_delays_nothing(bennu: Cli, busybox: str) -> None:

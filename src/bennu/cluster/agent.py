@@ -148,6 +148,10 @@ class Agent:
         finally:
             self._removing.discard(task_id)
 
+    def go_on_stopping(self, container: Container) -> None:
+        """As a person asked a former daemon, which had not sent the stop signal yet."""
+        self._work.create_task(container.finish_errand(is_held=True), name=f"go on stopping {container.id[:12]}")
+
     def awaits(self, task_id: str) -> str:
         """What a started task of this node waits for before it is called running; "": nothing."""
         controller = self._controllers.get(task_id)

@@ -146,6 +146,10 @@ class Controller:
 
     async def _watch(self, container: Container) -> None:
         traffic = self._agent.traffic.backend_of(self, container)
+        errand = container.record.errand
+        if errand is not None and errand.unbegun and errand.by.kind == "client" and not self.is_to_end:
+            # The former daemon died while a person's stop waited for connections. What a service asks is decided anew.
+            self._agent.go_on_stopping(container)
         while True:
             if not container.record.running:
                 await traffic.abandon()

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -160,14 +160,14 @@ class Traffic:
         """How much longer its connections may last; None when it is not being drained."""
         return next((one.drain_left_ns for one in self._servings.values() if one.task_id == task_id), None)
 
-    @asynccontextmanager
-    async def parting(self, container: Supervisor) -> AsyncIterator[None]:
+    def parting(self, container: Supervisor) -> AbstractAsyncContextManager[None] | None:
         """Whoever stops it, and why ever: a task leaves the balancer first, and its connections end or their deadline
-        passes. One that has not ended after all serves again."""
+        passes. One that has not ended after all serves again. None: it has no connections from here."""
         serving = self._servings.get(container.id)
-        if serving is None:
-            yield
-            return
+        return self._part(serving, container) if serving is not None else None
+
+    @asynccontextmanager
+    async def _part(self, serving: Serving, container: Supervisor) -> AsyncIterator[None]:
         serving.partings += 1
         try:
             await _until_first(serving.drain(), container.exited.wait())

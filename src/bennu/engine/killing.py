@@ -113,7 +113,16 @@ class Killable(Supervisor):
 
         `grace_s` None: never escalate. Raises: BennuError that names the blocker if even SIGKILL does not end it.
         """
-        async with self.services.parting(self):
+        parting = self.services.parting(self)
+        if parting is None:
+            await self._end_now(number, grace_s, by, verb, for_good)
+            return
+        unbegun = Errand(verb=verb, by=by, unbegun=number, grace_s=grace_s, for_good=for_good)
+        async with self.lock:
+            if not self.record.running:
+                return
+            await self.commit(msgspec.structs.replace(self.record, errand=unbegun), [])
+        async with parting:
             await self._end_now(number, grace_s, by, verb, for_good)
 
     async def _end_now(self, number: int, grace_s: float | None, by: Asker, verb: Verb, for_good: bool) -> None:
@@ -181,16 +190,21 @@ class Killable(Supervisor):
             events = [self.event("pause" if frozen else "unpause")] if frozen != was_paused else []
             await self.commit(changed, events)
 
-    async def finish_errand(self) -> None:
-        """Go on with what the former daemon was asked for and had begun."""
+    async def finish_errand(self, *, is_held: bool = False) -> None:
+        """Go on with what the former daemon was asked for and had begun.
+
+        `is_held`: those who let connections end hold it again. Until then what waited for that has to wait.
+        """
         async with self.lock:
             if self.record.unsent and self.record.pid:
                 await self._deliver()
         errand, signals = self.record.errand, self.record.signals
-        if errand is None:
+        if errand is None or (errand.unbegun and not is_held):
             return
         if self.record.running:
-            if signals and signals[-1].number == signal.SIGKILL:
+            if errand.unbegun:
+                await self.end(errand.unbegun, errand.grace_s, errand.by, errand.verb, for_good=errand.for_good)
+            elif signals and signals[-1].number == signal.SIGKILL:
                 await self.wait_killed()
             else:
                 await self._see_through(errand, _left_of_grace(errand))

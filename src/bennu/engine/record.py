@@ -32,6 +32,8 @@ class Errand(msgspec.Struct, kw_only=True, frozen=True):
 
     verb: Verb  # stop, restart or remove
     by: Asker
+    unbegun: int = 0  # the stop signal, while the connections of a task end before it is sent; 0 = it was sent
+    grace_s: float | None = None  # of what is unbegun: how long after the stop signal SIGKILL follows; None = never
     kill_at_ns: int = 0  # when SIGKILL follows the stop signal; 0 = never
     for_good: bool = True  # a person's wish; else its policy decides what follows
     volumes: bool = False  # of a removal: its anonymous volumes go too

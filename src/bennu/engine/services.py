@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -79,8 +79,8 @@ class Services:
     index: "Index" = field(init=False)  # set by the engine as it is made
     execs: "Execs" = field(init=False)  # likewise
     # Entered before a container gets its stop signal, left when it has ended (or the stop has failed). The cluster
-    # sets it, and lets the connections of a task end here. A kill does not ask.
-    parting: Callable[["Supervisor"], AbstractAsyncContextManager[None]] = lambda container: nullcontext()
+    # sets it, and lets the connections of a task end here; None: nobody holds it. A kill does not ask.
+    parting: Callable[["Supervisor"], AbstractAsyncContextManager[None] | None] = lambda container: None
 
     def __post_init__(self) -> None:
         self.probe_places = ProbePlaces(self.tally)
