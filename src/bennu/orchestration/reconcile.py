@@ -96,7 +96,7 @@ def _reconcile_replicated(scene: Scene, slots: list[Slot], replicas: int, eviden
     if len(counted) > replicas:
         victims = choose_victims(counted, len(counted) - replicas)
         for slot in victims:
-            for task in slot.tasks:
+            for task in sorted(slot.tasks, key=lambda task: not task.is_wanted):
                 if task.desired is not TaskState.REMOVE:
                     scene.draft.do(SetDesired(task.id, TaskState.REMOVE, f"scaled down to {replicas}"))
         gone = {slot.key for slot in victims}

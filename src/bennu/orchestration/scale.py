@@ -3,6 +3,9 @@
 Docker's order: slots with a running task first, then by number. Walking in this order, each slot is the 1st, 2nd, 3rd …
 *on its node*; slots with two tasks or without a node have no such number. The lowest numbers stay. So the most loaded
 node loses first, then what does not run, then the highest slot number.
+
+Before all of these goes a slot that is given up already, of which a manager that died told only one task to go: else the
+next one would begin with another slot.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Sequence
 
 from bennu.orchestration.model import NodeId
 from bennu.orchestration.slots import Slot
+from bennu.orchestration.states import TaskState
 
 
 def choose_victims(slots: Sequence[Slot], count: int) -> list[Slot]:
@@ -27,5 +31,11 @@ def choose_victims(slots: Sequence[Slot], count: int) -> list[Slot]:
             continue
         seen[node_id] += 1
         ranked.append((seen[node_id], slot))
-    ranked.sort(key=lambda pair: pair[0])
+    ranked.sort(key=lambda pair: (_is_given_up(pair[1]), pair[0]))
     return [slot for _, slot in ranked[len(slots) - count :]]
+
+
+def _is_given_up(slot: Slot) -> bool:
+    """Whether one of its tasks was told to go after the one that is still wanted had been made."""
+    orders = (task.stop_ordered_at_ns or 0 for task in slot.tasks if task.desired is TaskState.REMOVE)
+    return bool(slot.live) and max(orders, default=0) >= slot.live[-1].created_at_ns
