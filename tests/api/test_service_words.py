@@ -6,31 +6,22 @@ from typing import Any
 
 import pytest
 
-from support import images, traces
-from support.cli import Cli, find_docker
-from support.daemon import Daemon
-from support.swarm import SwarmNode
+from support.cli import Cli
+from support.swarm import SwarmNode, open_swarm
 
 IMAGE = ("busybox:latest", "sleep", "1000")
 
 
 @pytest.fixture(scope="module")
 def node(able: None) -> Iterator[SwarmNode]:
-    if find_docker() is None:
-        pytest.skip("no docker command (./dev setup)")
-    daemon = Daemon()
-    try:
-        daemon.start()
-        images.import_base(daemon.bennu, "busybox")
-        daemon.docker("swarm", "init")
+    with open_swarm("busybox") as node:
+        daemon = node.daemon
         daemon.docker("node", "update", "--availability", "drain", daemon.docker("node", "ls", "-q").line)
         daemon.docker("network", "create", "-d", "overlay", "own")
         for kind in ("secret", "config"):
             daemon.docker(kind, "create", "word", "-", stdin="x")
         (daemon.root / "env").write_text("FILE=1\n# nothing\nHOME\n")
-        yield SwarmNode(daemon)
-    finally:
-        traces.discard(daemon)
+        yield node
 
 
 def spec_after(node: SwarmNode, cli: Cli, *commands: tuple[str, ...]) -> Any:

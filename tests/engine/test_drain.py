@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from support import images, traces
-from support.daemon import Daemon
+from support import images
 from support.frozen import filesystem_that_can_be_frozen, in_state_d
 from support.load import Load
-from support.swarm import SwarmNode, container_of
+from support.swarm import SwarmNode, container_of, open_swarm
 from support.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -26,18 +25,15 @@ ANSWER = "You are using version 1\n"
 
 @pytest.fixture(scope="module")
 def _node(able: None) -> Iterator[SwarmNode]:
-    daemon = Daemon()
-    try:
-        yield a_node(daemon.start())
-    finally:
-        traces.discard(daemon)
+    with serving_swarm() as node:
+        yield node
 
 
-def a_node(daemon: Daemon) -> SwarmNode:
-    images.import_base(daemon.bennu, "python")
-    images.build_example(daemon.bennu, "webserver", "webserver:v1")
-    daemon.docker("swarm", "init", "--advertise-addr=127.0.0.1")
-    return SwarmNode(daemon)
+@contextlib.contextmanager
+def serving_swarm() -> Iterator[SwarmNode]:
+    with open_swarm("python") as node:
+        images.build_example(node.daemon.bennu, "webserver", "webserver:v1")
+        yield node
 
 
 @pytest.fixture
@@ -226,25 +222,25 @@ def test_a_task_that_dies_while_it_is_drained_is_not_waited_for(node: SwarmNode)
 
 
 @pytest.mark.parametrize("verb", ["stop", "restart"])
-def test_a_stop_that_waits_for_connections_outlives_the_daemon(make_daemon: Callable[..., Daemon], verb: str) -> None:
-    node = a_node(make_daemon())
-    port = serve(node, "--restart-delay=30s")
-    first = container_of(node.running("web")[0])
-    began = started_at(node, first)
-    with slow_request(port) as answer:
-        with node.docker.running(verb, first):
-            wait_for(lambda: is_refused(port), timeout_s=2, what="new connections to be refused")
-            node.daemon.kill()
-        node.daemon.start()
-        assert is_refused(port), "the balancer keeps what it was told"
-        assert answer == [], "the request is still under way"
-    assert answer == [ANSWER]
-    if verb == "stop":
-        wait_for(lambda: first not in node.docker("ps", "-q", "--no-trunc").lines, what="its end")
-    else:
-        wait_for(lambda: started_at(node, first) != began, what="its second life")
-    told = node.daemon.bennu("why", first).out
-    assert f"docker {verb} {first}" in told, told
+def test_a_stop_that_waits_for_connections_outlives_the_daemon(able: None, verb: str) -> None:
+    with serving_swarm() as node:
+        port = serve(node, "--restart-delay=30s")
+        first = container_of(node.running("web")[0])
+        began = started_at(node, first)
+        with slow_request(port) as answer:
+            with node.docker.running(verb, first):
+                wait_for(lambda: is_refused(port), timeout_s=2, what="new connections to be refused")
+                node.daemon.kill()
+            node.daemon.start()
+            assert is_refused(port), "the balancer keeps what it was told"
+            assert answer == [], "the request is still under way"
+        assert answer == [ANSWER]
+        if verb == "stop":
+            wait_for(lambda: first not in node.docker("ps", "-q", "--no-trunc").lines, what="its end")
+        else:
+            wait_for(lambda: started_at(node, first) != began, what="its second life")
+        told = node.daemon.bennu("why", first).out
+        assert f"docker {verb} {first}" in told, told
 
 
 def started_at(node: SwarmNode, container: str) -> str:

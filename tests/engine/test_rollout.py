@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from support import images, traces
 from support.cli import Cli
 from support.daemon import BENNU, Daemon
+from support.swarm import open_swarm
 from support.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -87,14 +87,8 @@ def mark_of(task: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def swarm(able: None) -> Iterator[Daemon]:
-    daemon = Daemon()
-    try:
-        daemon.start()
-        images.import_base(daemon.bennu, "busybox")
-        daemon.docker("swarm", "init", "--advertise-addr=127.0.0.1")
-        yield daemon
-    finally:
-        traces.discard(daemon)
+    with open_swarm("busybox") as node:
+        yield node.daemon
 
 
 @pytest.fixture

@@ -28,26 +28,14 @@ from service_helpers import (
     vips,
 )
 
-from support import images, traces
-from support.cli import find_docker
-from support.daemon import Daemon
-from support.swarm import SwarmNode, container_of
+from support.swarm import SwarmNode, container_of, open_swarm
 from support.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
 def _node(able: None) -> Iterator[SwarmNode]:
-    if find_docker() is None:
-        pytest.skip("no docker command (./dev setup)")
-    daemon = Daemon()
-    try:
-        daemon.start()
-        images.import_base(daemon.bennu, "busybox")
-        images.import_base(daemon.bennu, "python")
-        daemon.docker("swarm", "init")
-        yield SwarmNode(daemon)
-    finally:
-        traces.discard(daemon)
+    with open_swarm("busybox", "python") as node:
+        yield node
 
 
 @pytest.fixture

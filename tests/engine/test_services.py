@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from support import images, traces
-from support.cli import Cli, find_docker
-from support.daemon import Daemon
-from support.swarm import SwarmNode, container_of
+from support import images
+from support.cli import Cli
+from support.swarm import SwarmNode, container_of, open_swarm
 from support.waiting import wait_for
 
 NO_SUCH_IMAGE = "127.0.0.1:1/no/such/image:v2"  # of a registry that is not there, and says so at once
@@ -34,18 +33,9 @@ http.server.ThreadingHTTPServer(("", 8000), Answer).serve_forever()
 
 @pytest.fixture(scope="module")
 def _node(able: None) -> Iterator[SwarmNode]:
-    if find_docker() is None:
-        pytest.skip("no docker command (./dev setup)")
-    daemon = Daemon()
-    try:
-        daemon.start()
-        images.import_base(daemon.bennu, "busybox")
-        images.import_base(daemon.bennu, "python")
-        images.build_example(daemon.bennu, "signaltest", "signaltest:v1")
-        daemon.docker("swarm", "init")
-        yield SwarmNode(daemon)
-    finally:
-        traces.discard(daemon)
+    with open_swarm("busybox", "python") as node:
+        images.build_example(node.daemon.bennu, "signaltest", "signaltest:v1")
+        yield node
 
 
 @pytest.fixture

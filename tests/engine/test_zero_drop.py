@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from support import images, traces
+from support import images
 from support.daemon import Daemon
 from support.load import Load, Result
+from support.swarm import open_swarm
 from support.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -27,18 +28,12 @@ LISTENS = "grep -q ':1F40 .* 0A ' /proc/net/tcp"  # whoever is called healthy ge
 @pytest.fixture(scope="module")
 def swarm(able: None) -> Iterator[Daemon]:
     """A swarm of one with both versions of the web server."""
-    daemon = Daemon()
-    try:
-        daemon.start()
-        images.import_base(daemon.bennu, "python")
+    with open_swarm("python") as node:
         for version in ("1", "2"):
             images.build_example(
-                daemon.bennu, "webserver", f"webserver:v{version}", f"--build-arg=VERSION={version}", "--no-cache"
+                node.daemon.bennu, "webserver", f"webserver:v{version}", f"--build-arg=VERSION={version}", "--no-cache"
             )
-        daemon.docker("swarm", "init", "--advertise-addr=127.0.0.1")
-        yield daemon
-    finally:
-        traces.discard(daemon)
+        yield node.daemon
 
 
 @pytest.fixture

@@ -1,14 +1,35 @@
 """A swarm of one node for tests: its daemon, the docker command, and questions about its tasks."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from support.cli import Cli
+import pytest
+
+from support import images, traces
+from support.cli import Cli, find_docker
 from support.daemon import Daemon
 from support.waiting import wait_for
 
 TASKS_TIMEOUT_S = 30.0
+
+
+@contextmanager
+def open_swarm(*bases: str) -> Iterator["SwarmNode"]:
+    """A daemon of its own with these base images, in a swarm of one, as long as the block lasts."""
+    if find_docker() is None:
+        pytest.skip("no docker command (./dev setup)")
+    daemon = Daemon()
+    try:
+        daemon.start()
+        for base in bases:
+            images.import_base(daemon.bennu, base)
+        daemon.docker("swarm", "init", "--advertise-addr=127.0.0.1")
+        yield SwarmNode(daemon)
+    finally:
+        traces.discard(daemon)
 
 
 @dataclass(slots=True)

@@ -117,17 +117,8 @@ class Cluster:
                 raise Unavailable(ALREADY_PART)
             if not listen_addr:
                 raise InvalidParameter('invalid ListenAddr "": invalid empty address')
+            node = self._describe_manager(advertise_addr, availability)
             full = complete_swarm_spec(spec)
-            node = NodeRow(
-                id=new_id(),
-                node=replace(
-                    self.nodes.host.describe(),
-                    address=read_address(advertise_addr),
-                    availability=read_availability(availability),
-                ),
-                engine_version=__version__,
-            )
-            node = replace(node, node=replace(node.node, id=NodeId(node.id), role=Role.MANAGER))
             cluster = ClusterRow(
                 id=new_id(),
                 spec=msgspec.json.encode(full).decode(),
@@ -143,21 +134,36 @@ class Cluster:
                 history_limit=full["Orchestration"]["TaskHistoryRetentionLimit"],
                 heartbeat_ns=full["Dispatcher"]["HeartbeatPeriod"],
             )
-            pools = [(pool, cluster.subnet_size) for pool in cluster.address_pools]
-            request = NetworkRequest(name="ingress", driver="overlay", ingress=True)
-            change = Change(events=[node_event("create", None, node)])
-            change.put(self.state.swarm, cluster)
-            change.put(self.state.nodes, node)
-            # The network first: without a swarm it is cleared, here or by the next daemon.
-            ingress = await self.engine.services.networks.create(request, swarm_pools=pools)
-            try:
-                async with self.state.lock:
-                    await self.state.commit(change)
-            except BaseException:
-                await asyncio.shield(self.engine.services.networks.remove(ingress.id))
-                raise
+            await self._found(cluster, node)
             await self._begin()
             return node.id
+
+    def _describe_manager(self, advertise_addr: str, availability: str) -> NodeRow:
+        node_id = new_id()
+        node = replace(
+            self.nodes.host.describe(),
+            id=NodeId(node_id),
+            role=Role.MANAGER,
+            address=read_address(advertise_addr),
+            availability=read_availability(availability),
+        )
+        return NodeRow(id=node_id, node=node, engine_version=__version__)
+
+    async def _found(self, cluster: ClusterRow, node: NodeRow) -> None:
+        """The swarm, its node and its ingress network, or nothing of them."""
+        change = Change(events=[node_event("create", None, node)])
+        change.put(self.state.swarm, cluster)
+        change.put(self.state.nodes, node)
+        pools = [(pool, cluster.subnet_size) for pool in cluster.address_pools]
+        request = NetworkRequest(name="ingress", driver="overlay", ingress=True)
+        # The network first: without a swarm it is cleared, here or by the next daemon.
+        ingress = await self.engine.services.networks.create(request, swarm_pools=pools)
+        try:
+            async with self.state.lock:
+                await self.state.commit(change)
+        except BaseException:
+            await asyncio.shield(self.engine.services.networks.remove(ingress.id))
+            raise
 
     async def leave(self, *, force: bool) -> None:
         """End it: tasks, their containers and all of the swarm's state go. Raises: Unavailable."""

@@ -4,8 +4,8 @@ Docker's order: slots with a running task first, then by number. Walking in this
 *on its node*; slots with two tasks or without a node have no such number. The lowest numbers stay. So the most loaded
 node loses first, then what does not run, then the highest slot number.
 
-Before all of these goes a slot that is given up already, of which a manager that died told only one task to go: else the
-next one would begin with another slot.
+Before all of these goes a slot that is given up already, of which a manager that died told only one task to go: else
+the next one would begin with another slot.
 """
 
 from __future__ import annotations
