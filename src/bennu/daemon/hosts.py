@@ -92,12 +92,12 @@ def _check_tcp(host: str, rest: str, tls: Tls | None) -> str:
         parts, port = urlsplit("tcp://"), 0
     if not port or parts.path or parts.query or parts.username:
         raise InvalidParameter(f"invalid bind address ({host}): use tcp://ADDRESS:PORT")
-    address = parts.hostname or ("" if rest else "127.0.0.1")
+    address = parts.hostname or "127.0.0.1"  # as dockerd: every address only for those who say so
     return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"
 
 
 def split_tcp(host: str) -> tuple[str, int]:
-    """Address ("" for all) and port of a checked `tcp://` host."""
+    """Address and port of a checked `tcp://` host."""
     parts = urlsplit(host)
-    assert parts.port is not None
-    return parts.hostname or "", parts.port
+    assert parts.hostname is not None and parts.port is not None
+    return parts.hostname, parts.port

@@ -54,13 +54,14 @@ def open_listeners(hosts: tuple[str, ...], group: str, *, has_tls: bool) -> list
 
 
 def listen_tcp(address: str, port: int) -> Listener:
-    """`address` "" stands for every address, of both families where the host has both. Raises: BennuError."""
-    family = socket.AF_INET6 if ":" in address or (not address and socket.has_dualstack_ipv6()) else socket.AF_INET
-    both = family == socket.AF_INET6 and not address
+    """`address` "::" stands for every address, of both families where the host has both. Raises: BennuError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    both = address == "::" and socket.has_dualstack_ipv6()
     try:
         listener = socket.create_server((address, port), family=family, backlog=1024, dualstack_ipv6=both)
-    except OSError as error:
-        raise BennuError(f"cannot listen on tcp://{address}:{port}: {os.strerror(error.errno or 0)}") from error
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise BennuError(f"cannot listen on tcp://{address}:{port}: {why.partition(' (')[0]}") from error
     listener.setblocking(False)
     return Listener(listener)
 
