@@ -5,6 +5,7 @@ asyncio's own TLS ends a connection at the peer's half-close; but `docker run -i
 
 import asyncio
 import contextlib
+import select
 import socket
 import ssl
 from typing import Final
@@ -104,11 +105,21 @@ async def relay(session: Session, plain: socket.socket) -> None:
     try:
         done, _ = await asyncio.wait((inward, outward), return_when=asyncio.FIRST_COMPLETED)
         if outward in done:
+            reads_on = outward.result()
+            while reads_on and not (inward.done() or _is_closed(plain)):
+                await asyncio.wait((inward,), timeout=LAST_WORDS_S)
             await asyncio.wait((inward,), timeout=LAST_WORDS_S)
     finally:
         for task in (inward, outward):
             task.cancel()
         await asyncio.gather(inward, outward, return_exceptions=True)
+
+
+def _is_closed(plain: socket.socket) -> bool:
+    """In both directions, by whichever side."""
+    poll = select.poll()
+    poll.register(plain, 0)
+    return bool(poll.poll(0))
 
 
 async def _carry_in(session: Session, plain: socket.socket) -> None:
@@ -124,13 +135,17 @@ async def _carry_in(session: Session, plain: socket.socket) -> None:
         await session.closed()
 
 
-async def _carry_out(plain: socket.socket, session: Session) -> None:
+async def _carry_out(plain: socket.socket, session: Session) -> bool:
+    """Whether the peer heard that no more comes, and may itself go on; else it is gone."""
     loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError):
         while data := await loop.sock_recv(plain, READ_SIZE):
             await session.write(data)
-    with contextlib.suppress(OSError):
+    try:
         await session.end_sending()
+    except OSError:
+        return False
+    return True
 
 
 SHORT_NAMES: Final = {

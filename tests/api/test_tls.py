@@ -76,7 +76,7 @@ def test_a_client_with_a_certificate_does_what_it_does_at_home(remote: Remote, p
     client = remote.alice(getattr(remote.daemon, program))
     assert client("run", "--rm", "--network=none", "busybox", "sh", "-c", "echo hello; exit 3", ok=False).code == 3
     # The client closes its sending side and still reads what comes after it.
-    said = client("run", "-i", "--rm", "--network=none", "busybox", "sh", "-c", "cat; sleep 0.3; wc -c", stdin="abc\n")
+    said = client("run", "-i", "--rm", "--network=none", "busybox", "sh", "-c", "cat; sleep 1.5; wc -c", stdin="abc\n")
     assert said.out == "abc\n0\n"
     much = os.urandom(3_000_000).hex()
     assert client("run", "-i", "--rm", "--network=none", "busybox", "cat", stdin=much).out == much
