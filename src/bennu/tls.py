@@ -90,6 +90,8 @@ class Session:
         self._received.write(data)
 
     async def _flush(self) -> None:
+        if not self._to_send.pending:
+            return  # who reads must not wait until the peer takes what another is sending: it may write first
         async with self._sending:  # a record must not be cut by another
             if data := self._to_send.read():
                 await asyncio.get_running_loop().sock_sendall(self._connection, data)
