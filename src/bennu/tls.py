@@ -11,6 +11,7 @@ import ssl
 from typing import Final
 
 READ_SIZE: Final = 65536
+KEEP_ALIVE_S: Final = 15  # as Go's servers and clients; after nine without an answer the kernel gives up
 LAST_WORDS_S: Final = 1.0  # for what the peer had under way when our side ended
 
 
@@ -95,6 +96,15 @@ class Session:
         async with self._sending:  # a record must not be cut by another
             if data := self._to_send.read():
                 await asyncio.get_running_loop().sock_sendall(self._connection, data)
+
+
+def prepare(connection: socket.socket) -> None:
+    """A TCP connection for a session: never blocks nor delays, and one whose peer vanished ends within minutes."""
+    connection.setblocking(False)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+        connection.setsockopt(socket.IPPROTO_TCP, option, KEEP_ALIVE_S)
 
 
 async def relay(session: Session, plain: socket.socket) -> None:

@@ -8,10 +8,10 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from bennu.tls import Session, relay
+from bennu.tls import Session, prepare, relay
 
 HANDSHAKE_S: Final = 10
-MOST_HANDSHAKES: Final = 64  # at a time; strangers beyond wait in the kernel's queue
+MOST_HANDSHAKES: Final = 256  # at a time; who comes then takes the place of whoever has hesitated longest
 AFTER_NO_DESCRIPTOR_S: Final = 1.0
 PLAIN_HTTP: Final = (  # word for word what Go's servers say to it
     b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
@@ -29,31 +29,41 @@ class TlsFront:
         self._listener = listener
         self._context = context
         self._welcome = welcome
-        self._places = asyncio.Semaphore(MOST_HANDSHAKES)
         self._clients: set[asyncio.Task[None]] = set()
+        self._strangers: dict[asyncio.Task[None], None] = {}  # those that shake hands, in the order they came
         self._accepting = asyncio.ensure_future(self._accept())
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._places.acquire()
             try:
                 connection, _ = await loop.sock_accept(self._listener)
             except OSError as error:
                 log.warning("cannot accept a connection: %s", error.strerror or error)
-                self._places.release()
                 await asyncio.sleep(AFTER_NO_DESCRIPTOR_S)
                 continue
+            if len(self._strangers) >= MOST_HANDSHAKES:
+                slowest = next(iter(self._strangers))
+                slowest.cancel()
+                del self._strangers[slowest]
             client = asyncio.ensure_future(self._serve(connection))
             self._clients.add(client)
-            client.add_done_callback(self._clients.discard)
+            self._strangers[client] = None
+            client.add_done_callback(self._forget)
+            await asyncio.sleep(0)  # as long as somebody waits to be accepted, the accept above lets nobody else run
+
+    def _forget(self, client: asyncio.Task[None]) -> None:
+        self._clients.discard(client)
+        self._strangers.pop(client, None)
+        if not client.cancelled() and (error := client.exception()) is not None:
+            log.warning("a client over TLS was lost: %s", error)
 
     async def _serve(self, connection: socket.socket) -> None:
         with contextlib.closing(connection):
-            try:
-                session = await self._admit(connection)
-            finally:
-                self._places.release()
+            session = await self._admit(connection)
+            client = asyncio.current_task()
+            assert client is not None
+            self._strangers.pop(client, None)
             if session is None:
                 return
             plain, inner = socket.socketpair()
@@ -65,9 +75,7 @@ class TlsFront:
 
     async def _admit(self, connection: socket.socket) -> Session | None:
         """None: no client of ours."""
-        connection.setblocking(False)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        prepare(connection)
         session = Session(self._context, connection, server_side=True)
         try:
             async with asyncio.timeout(HANDSHAKE_S):

@@ -47,12 +47,11 @@ def connect(address: str, port: int, files: TlsFiles) -> socket.socket:
     """
     import asyncio
 
-    from bennu.tls import Session, relay
+    from bennu.tls import Session, prepare, relay
 
     context = open_context(files)
     remote = socket.create_connection((address, port), timeout=CONNECT_S)
-    remote.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    remote.setblocking(False)
+    prepare(remote)
     ours, inner = socket.socketpair()
     inner.setblocking(False)
     ready = threading.Event()
