@@ -168,10 +168,11 @@ SHORT_NAMES: Final = {
     "organizationalUnitName": "OU",
     "stateOrProvinceName": "ST",
 }
+ESCAPED: Final = str.maketrans({"\\": r"\\", ",": r"\,"})  # else one value could look like several
 
 
 def show_subject(certificate: dict) -> str:  # type: ignore[type-arg]
     """The subject of what `getpeercert` gives, in its own order, in one printable line."""
     parts = [(SHORT_NAMES.get(name, name), value) for part in certificate.get("subject", ()) for name, value in part]
-    line = ", ".join(f"{name}={value}" for name, value in parts)
+    line = ", ".join(f"{name}={value.translate(ESCAPED)}" for name, value in parts)
     return "".join(sign if sign.isprintable() else " " for sign in line)
