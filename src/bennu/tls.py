@@ -28,6 +28,7 @@ class Session:
         self._connection = connection
         self._sending = asyncio.Lock()
         self._read_ahead = bytearray()
+        self.problem: ssl.SSLError | None = None  # what the session ended of, when it was not the peer's wish
 
     async def shake_hands(self) -> None:
         """Raises: ssl.SSLError (its alert has been sent), OSError."""
@@ -62,6 +63,9 @@ class Session:
             except ssl.SSLWantReadError:
                 await self._flush()
                 await self._fill()
+            except ssl.SSLError as error:  # with TLS 1.3 also a refusal of our certificate
+                self.problem = error
+                raise
 
     async def write(self, data: bytes) -> None:
         """Raises: OSError when the peer is gone."""

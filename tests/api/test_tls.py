@@ -13,6 +13,7 @@ import docker
 import pytest
 from docker.tls import TLSConfig
 
+from bennu.api.tls_front import HANDSHAKE_S, MOST_HANDSHAKES
 from support import images
 from support.certificates import Authority
 from support.cli import Cli
@@ -126,6 +127,7 @@ def test_who_has_no_certificate_of_ours_is_not_let_in(remote: Remote, tmp_path: 
     refused = remote.client(docker, stranger)("ps", ok=False)
     assert refused.code == 1
     assert "unknown certificate authority" in refused.err
+    assert "remote error: tls: unknown ca" in remote.client(remote.daemon.bennu, stranger)("ps", ok=False).err
     plain = Cli(docker.program, {**docker.environment, "DOCKER_HOST": remote.host})("ps", ok=False)
     assert "Client sent an HTTP request to an HTTPS server." in plain.err
     anonymous = ssl.create_default_context(cafile=str(stranger / "ca.pem"))
@@ -161,6 +163,34 @@ def test_idle_strangers_and_clients_that_vanish_leave_nothing(remote: Remote) ->
     for connection in silent:
         connection.close()
     wait_for(lambda: len(list(descriptors.iterdir())) <= before, what="all descriptors to be closed")
+
+
+def test_strangers_that_say_nothing_keep_nobody_out(remote: Remote) -> None:
+    silent = [socket.create_connection(("127.0.0.1", remote.port)) for _ in range(MOST_HANDSHAKES + 100)]
+    began = time.monotonic()
+    assert remote.alice(remote.daemon.docker)("ps", "-q").code == 0
+    assert time.monotonic() - began < HANDSHAKE_S / 2
+    for connection in silent:
+        connection.close()
+
+
+def test_who_does_not_read_can_still_write(remote: Remote) -> None:
+    docker, folder = remote.daemon.docker, remote.authority.folder / "alice"
+    docker("create", "-i", "--name", "web", "--network=none", "busybox", "sh", "-c", "yes & exec wc -c >&2")
+    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    with (
+        socket.create_connection(("127.0.0.1", remote.port)) as tcp,
+        context.wrap_socket(tcp, server_hostname="127.0.0.1") as session,
+    ):
+        session.sendall(b"POST /containers/web/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\n")
+        session.sendall(b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        assert session.recv(100).startswith(b"HTTP/1.1 101")
+        docker("start", "web")
+        time.sleep(1)  # until nothing more fits on the way to us
+        session.settimeout(10)
+        for _ in range(40):
+            session.sendall(bytes(1 << 20))
 
 
 def test_it_ends_at_once_and_comes_back(remote: Remote) -> None:

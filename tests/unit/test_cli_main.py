@@ -58,6 +58,8 @@ def test_an_unknown_command_suggests_the_nearest(
         ("load -i /nowhere/at/all", 1, "open /nowhere/at/all: no such file or directory"),
         ("--bogus", 125, "unknown flag: --bogus"),
         ("-H ftp://x ps", 1, "unable to parse docker host `ftp://x`"),
+        ("-H tcp://x:port ps", 1, "unable to parse docker host `tcp://x:port`"),
+        ("-H 127.0.0.1:1 ps", 1, "Cannot connect to the Bennu daemon at tcp://127.0.0.1:1: connection refused"),
     ],
 )
 def test_a_line_that_makes_no_sense_is_refused_with_its_code(

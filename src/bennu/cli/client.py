@@ -28,7 +28,8 @@ Body = bytes | Iterable[bytes]
 
 def find_host(given: str | None) -> str:
     """The daemon's address: the option, then BENNU_HOST, then DOCKER_HOST, then the default socket."""
-    return given or os.environ.get("BENNU_HOST") or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+    host = given or os.environ.get("BENNU_HOST") or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+    return host if "://" in host else f"tcp://{host}"
 
 
 def segment(text: str) -> str:
@@ -149,6 +150,7 @@ class Client:
     def __init__(self, host: str, tls: "TlsFiles | None" = None) -> None:
         self.host = host
         self.tls = tls
+        self._tls_problems: list[Exception] = []  # of the last connection
 
     def connect(self) -> socket.socket:
         parts = urlsplit(self.host)
@@ -160,11 +162,15 @@ class Client:
             if parts.scheme == "tcp" and self.tls is not None:
                 from bennu.cli import tls
 
-                return tls.connect(parts.hostname or "127.0.0.1", parts.port or tls.DEFAULT_PORT, self.tls)
+                self._tls_problems = []
+                address = (parts.hostname or "127.0.0.1", parts.port or tls.DEFAULT_PORT)
+                return tls.connect(*address, self.tls, self._tls_problems)
             if parts.scheme in ("tcp", "http"):
                 return socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 2375))
         except OSError as error:
             raise CannotConnect(explain_connect(self.host, error)) from None
+        except ValueError:  # of a port that is no number, of a name that cannot be one
+            pass
         raise Failure(f"unable to parse docker host `{self.host}`: use unix:///path or tcp://host:port")
 
     def call(
@@ -192,12 +198,21 @@ class Client:
         try:
             self._send(answer.sock, f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode(), body)
             answer.read_head()
-        except OSError as error:
+        except (OSError, Failure) as error:
             answer.close()
-            raise Failure(f"error during connect to {self.host}: {error.strerror or error}") from None
+            raise self._explain(error) from None
         if answer.status >= 400:
             raise ApiFailure(answer.status, read_message(answer))
         return answer
+
+    def _explain(self, error: OSError | Failure) -> Failure:
+        if self._tls_problems:
+            from bennu.cli import tls
+
+            return Failure(tls.explain(self.host, self._tls_problems[-1]))
+        if isinstance(error, Failure):
+            return error
+        return Failure(f"error during connect to {self.host}: {error.strerror or error}")
 
     def _send(self, sock: socket.socket, head: bytes, body: Body | None) -> None:
         if body is None or isinstance(body, bytes):

@@ -40,10 +40,10 @@ def find_tls(
     )
 
 
-def connect(address: str, port: int, files: TlsFiles) -> socket.socket:
+def connect(address: str, port: int, files: TlsFiles, problems: list[Exception]) -> socket.socket:
     """A plain socket that a thread keeps joined to the session, so that a half-close means what it means elsewhere.
 
-    Raises: Failure (certificates), OSError.
+    `problems` hears why the session broke before the socket is closed. Raises: Failure (certificates), OSError.
     """
     import asyncio
 
@@ -55,7 +55,6 @@ def connect(address: str, port: int, files: TlsFiles) -> socket.socket:
     ours, inner = socket.socketpair()
     inner.setblocking(False)
     ready = threading.Event()
-    problem: list[Exception] = []
 
     async def carry() -> None:
         session = Session(context, remote, server_side=False, server_name=address)
@@ -64,17 +63,19 @@ def connect(address: str, port: int, files: TlsFiles) -> socket.socket:
                 async with asyncio.timeout(CONNECT_S):
                     await session.shake_hands()
             except (OSError, TimeoutError) as error:
-                problem.append(error)
+                problems.append(error)
                 return
             finally:
                 ready.set()
             await relay(session, inner)
+            if session.problem is not None:
+                problems.append(session.problem)
 
     threading.Thread(target=asyncio.run, args=(carry(),), daemon=True).start()
     ready.wait()
-    if problem:
+    if problems:
         ours.close()
-        raise Failure(explain(f"tcp://{address}:{port}", problem[0]))
+        raise Failure(explain(f"tcp://{address}:{port}", problems[-1]))
     return ours
 
 
@@ -110,4 +111,7 @@ def explain(host: str, error: Exception) -> str:
         return f"error during connect to {host}: tls: failed to verify certificate: {error.verify_message}"
     if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
         return f"error during connect to {host}: the daemon there does not speak TLS"
+    refusal = (getattr(error, "reason", None) or "").partition("_ALERT_")[2]
+    if refusal:
+        return f"error during connect to {host}: remote error: tls: {refusal.lower().replace('_', ' ')}"
     return f"error during connect to {host}: tls: {getattr(error, 'reason', None) or error or 'no answer in time'}"
