@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
+from support import images
 from support.cli import Cli
+from support.daemon import Daemon
+from support.health import actions
 from support.waiting import wait_for
 
 LOOP = "while :; do sleep 0.05; done"
@@ -164,3 +167,27 @@ def matching(bennu: Cli, name: str, death: Death) -> dict[str, Any] | None:
 def all_of(bennu: Cli, name: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(bennu("why", "--json", "--all", name).out)
     return found
+
+
+def test_what_is_killed_for_memory_is_told_at_once_and_once(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon()
+    images.import_base(daemon.bennu, "busybox")
+    docker = daemon.docker
+
+    def told() -> list[str]:
+        return [action for action in actions(docker, "eater") if action in ("start", "oom", "die")]
+
+    script = "until test -e /go; do sleep 0.05; done; exec tail /dev/zero"
+    docker("run", "-d", "--name=eater", "--memory=16m", "--network=none", "busybox", "sh", "-c", script)
+    assert docker("exec", "eater", "tail", "/dev/zero", ok=False).code == 137
+    wait_for(lambda: told() == ["start", "oom"], what="the event")
+    assert docker("inspect", "-f", "{{.State.Status}} {{.State.OOMKilled}}", "eater").line == "running false"
+    daemon.kill()
+    daemon.start()
+    docker("exec", "eater", "tail", "/dev/zero", ok=False)
+    wait_for(lambda: told() == ["start", "oom", "oom"], what="the next one; the first is not told again")
+    docker("exec", "eater", "touch", "/go")
+    assert docker("wait", "eater").line == "137"
+    assert told() == ["start", "oom", "oom", "oom", "die"]
+    assert docker("inspect", "-f", "{{.State.OOMKilled}}", "eater").line == "true"
+    docker("rm", "eater")

@@ -49,6 +49,20 @@ def test_processes_of_a_hung_probe_end_with_it_while_the_container_runs(docker: 
     assert len(sleepers()) <= 6  # of one probe at most: none adds up
 
 
+def test_a_probe_that_is_killed_for_memory_is_the_containers_trouble(docker: Cli, bennu: Cli, busybox: str) -> None:
+    eats = ("--health-cmd=tail /dev/zero", "--health-interval=100ms", "--health-retries=100")
+    docker("run", "-d", "--name", "eaten", "--memory=16m", *eats, busybox, "sleep", "600")
+    wait_for(lambda: health(docker, "eaten")["Log"], what="a probe")
+    wait_for(lambda: "oom" in actions(docker, "eaten"), what="the event")
+    assert health(docker, "eaten")["Log"][-1]["ExitCode"] == 137
+    docker("kill", "eaten")
+    docker("wait", "eaten")
+    assert docker("inspect", "-f", "{{.State.OOMKilled}}", "eaten").line == "true"
+    found = json.loads(bennu("why", "--json", "eaten").out)[0]
+    assert (found["Cause"], found["Oom"]["MainProcess"], found["Oom"]["Kills"] > 0) == ("killed", False, True)
+    docker("rm", "eaten")
+
+
 def test_a_hung_probe_delays_no_other_container(docker: Cli, busybox: str) -> None:
     hung = ("--health-cmd=sleep 600", "--health-timeout=30s", *FAST)
     docker("run", "-d", "--name", "hangs", *hung, busybox, "sleep", "600")

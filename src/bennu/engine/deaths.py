@@ -118,13 +118,16 @@ def _parse(entry: Entry) -> tuple[str, str]:
     return instant, id_
 
 
-def read_oom(runtime: Runtime, container_id: str, exit_code: int | None) -> Oom | None:
-    """What the control group says; to be asked before the runtime forgets the container. None: nothing was killed."""
+def read_oom(runtime: Runtime, container_id: str, *, main_process: bool) -> Oom | None:
+    """What the control group says; to be asked before the runtime forgets the container. None: nothing was killed.
+
+    It does not say who; `main_process`: the end looks as if the first process was among them.
+    """
     kills = runtime.oom_kills(container_id)
     if not kills:
         return None
     limit, peak = runtime.memory_marks(container_id)
-    return Oom(kills, limit, peak, main_process=exit_code == 137)
+    return Oom(kills, limit, peak, main_process)
 
 
 def close_log(path: Path, record: Record, ended_ns: int) -> list[str]:

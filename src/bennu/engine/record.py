@@ -62,6 +62,7 @@ class Record(msgspec.Struct, kw_only=True):
     exit_code: int | None = 0  # None: it ended and nobody knows how
     error: str = ""
     oom_killed: bool = False
+    oom_told: int = 0  # how many of the processes that were killed for memory the events have told of
     started_at_ns: int = 0
     finished_at_ns: int = 0
     health: Health | None = None

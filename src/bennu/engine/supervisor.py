@@ -9,6 +9,7 @@ change is written first and becomes visible after (`commit`); what was running w
 import asyncio
 import contextlib
 import logging
+import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from bennu.engine.events import Event, event
 from bennu.engine.health import Monitor, not_monitored, starting
 from bennu.engine.launch import farewell, launch, release, start_failure_code
 from bennu.engine.links import note_links
+from bennu.engine.memory import MemoryMonitor
 from bennu.engine.readiness import Readiness
 from bennu.engine.record import Errand, Record
 from bennu.engine.sandbox import tell_linkers
@@ -60,6 +62,7 @@ class Supervisor(ABC):
         self._back_off_over = asyncio.Event()
         self.monitor = Monitor(self)
         self.readiness = Readiness(self)
+        self.memory = MemoryMonitor(self)
         if record.pid == 0:
             self.exited.set()
 
@@ -102,6 +105,7 @@ class Supervisor(ABC):
             exit_code=0,
             error="",
             oom_killed=False,
+            oom_told=0,
             pid=launched.pid,
             sandbox=launched.sandbox,
             started_at_ns=launched.started_at_ns,
@@ -128,14 +132,16 @@ class Supervisor(ABC):
         self.watch_run()
 
     def watch_run(self) -> None:
-        """Begin to probe the present run for health and readiness, as far as it has probes."""
+        """Begin to probe the present run for health and readiness, as far as it has probes, and to watch its memory."""
         self.monitor.watch()
         self.readiness.watch()
+        self.memory.watch()
 
     def unwatch_run(self) -> None:
         """Idempotent."""
         self.monitor.stop()
         self.readiness.stop()
+        self.memory.stop()
 
     @abstractmethod
     async def stop(self, by: Asker, timeout_s: int | None = None, signal_text: str = "") -> None:
@@ -273,7 +279,8 @@ class Supervisor(ABC):
             pause_is_brief=False,
             health=not_monitored(self.record.health),
         )
-        events: list[Event] = []
+        told_late = ending.oom is not None and ending.oom.kills > record.oom_told
+        events = [self.event("oom")] if told_late else []
         if restarts:
             changed.state = State.RESTARTING
             now_ns = time.time_ns()
@@ -285,7 +292,7 @@ class Supervisor(ABC):
         else:
             changed.state = State.EXITED
             changed.sandbox = None
-            events = farewell(record)
+            events += farewell(record)
         seconds = max(0, ending.finished_at_ns - record.started_at_ns) // 10**9
         code = 255 if ending.exit_code is None else ending.exit_code
         events.append(self.event("die", execDuration=str(seconds), exitCode=str(code)))
@@ -310,12 +317,13 @@ class Supervisor(ABC):
         runtime = self.services.runtime
         ended = runtime.read_exit(self.id)
         exit_code = ended.exit_code if ended else None
+        killed_elsewhere = exit_code == 137 and all(sent.number != signal.SIGKILL for sent in self.record.signals)
         return Ending(
             exit_code=exit_code,
             # The exit file's time has the kernel's coarse clock: it can seem to lie before the start.
             finished_at_ns=max(ended.finished_at_ns, self.record.started_at_ns) if ended else time.time_ns(),
             signals=self.record.signals,
-            oom=read_oom(runtime, self.id, exit_code),
+            oom=read_oom(runtime, self.id, main_process=killed_elsewhere),
         )
 
     async def _let_go(self, record: Record, *, keep_sandbox: bool) -> None:

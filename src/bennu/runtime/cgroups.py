@@ -150,11 +150,16 @@ class Cgroups:
                     (self.folder(kind, group) / name).write_text(value)
 
     def oom_kills(self, group: str) -> int:
-        """How many of its processes the kernel killed for memory; 0 also if the group is gone."""
-        name, below = ("memory.events", "unified") if self.unified else ("memory.oom_control", "memory")
-        with contextlib.suppress(OSError):
-            return _field(self.folder(below, group) / name, "oom_kill")
-        return 0
+        """How many of its processes the kernel killed for memory, below it too; 0 also if the group is gone."""
+        if self.unified:
+            counted = [self.folder("unified", group) / "memory.events"]
+        else:  # a group counts its own only
+            counted = [Path(path) / "memory.oom_control" for path, _, _ in os.walk(self.folder("memory", group))]
+        kills = 0
+        for path in counted:
+            with contextlib.suppress(OSError):
+                kills += _field(path, "oom_kill")
+        return kills
 
     def memory_marks(self, group: str) -> tuple[int, int]:
         """The limit on memory and the most that was used, in bytes; a limit of 0: there is none, or nobody knows."""

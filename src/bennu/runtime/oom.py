@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import ctypes
 import os
-from collections.abc import AsyncIterator
+import struct
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,83 +22,119 @@ _IN_MODIFY: Final = 0x2
 _IN_NONBLOCK: Final = 0o4000
 _IN_CLOEXEC: Final = 0o2000000
 _EFD_FLAGS: Final = _IN_NONBLOCK | _IN_CLOEXEC
+_HEARD: Final = struct.Struct("iIII")  # watch, what, cookie, length of the name that follows
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-async def watch_oom_kills(cgroups: Cgroups, group: str) -> AsyncIterator[int]:
-    """The number of processes killed for memory, each time it has grown, until the group is gone or empty.
+class MemoryWatch:
+    """For any number of groups."""
 
-    Close the iterator (or cancel its reader) to let go of it.
-    """
-    try:
-        descriptors = await asyncio.to_thread(_subscribe, cgroups, group)
-    except OSError:
-        return
-    try:
-        seen = 0
-        while True:
-            killed = cgroups.oom_kills(group)
-            if killed > seen:
-                seen = killed
-                yield killed
-            if not _is_alive(cgroups, group):
-                return
-            await wait_readable(descriptors[0])
-            os.read(descriptors[0], 4096)
-            if not cgroups.unified:
-                await _be_counted(cgroups, group, seen)
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+    def __init__(self, cgroups: Cgroups) -> None:
+        self._cgroups = cgroups
+        self._files = _FileWatch()
 
+    async def oom_kills(self, group: str) -> AsyncIterator[int]:
+        """The number of processes killed for memory, each time it has grown, until the group is gone or empty.
 
-def _is_alive(cgroups: Cgroups, group: str) -> bool:
-    if not cgroups.unified:
-        return bool(cgroups.folders(group))
-    try:
-        return cgroups.is_populated(group)
-    except OSError:
-        return False
+        Close the iterator (or cancel its reader) to let go of it.
+        """
+        listen = self._listen_unified if self._cgroups.unified else self._listen_by_eventfd
+        with contextlib.suppress(OSError):
+            async with contextlib.aclosing(listen(group)) as heard:
+                seen = 0
+                async for _ in heard:
+                    killed = self._cgroups.oom_kills(group)
+                    grew, seen = killed > seen, killed
+                    if grew:
+                        yield killed
 
+    async def _listen_unified(self, group: str) -> AsyncGenerator[None, None]:
+        folder = self._cgroups.folder("memory", group)
+        with self._files.watched(folder / "memory.events", folder / "cgroup.events") as changed:
+            while True:
+                changed.clear()
+                yield
+                if not self._cgroups.is_populated(group):
+                    return
+                await changed.wait()
 
-async def _be_counted(cgroups: Cgroups, group: str, seen: int) -> None:
-    """Version 1 tells of the trouble a moment before it counts the victim; on a busy host the moment is long."""
-    pause_s = 0.01
-    while pause_s < 2 and cgroups.oom_kills(group) == seen and cgroups.folders(group):
-        await asyncio.sleep(pause_s)
-        pause_s *= 2
+    async def _listen_by_eventfd(self, group: str) -> AsyncGenerator[None, None]:
+        events = await asyncio.to_thread(_register_eventfd, self._cgroups.folder("memory", group))
+        try:
+            while self._cgroups.folders(group):
+                before = self._cgroups.oom_kills(group)
+                yield
+                await wait_readable(events)
+                os.read(events, 8)
+                await self._be_counted(group, before)
+        finally:
+            os.close(events)
 
-
-def _subscribe(cgroups: Cgroups, group: str) -> list[int]:
-    """Descriptors to be closed in the end; the first becomes readable when something has happened."""
-    if cgroups.unified:
-        folder = cgroups.folder("memory", group)
-        return [_watch_files(folder / "memory.events", folder / "cgroup.events")]
-    return _register_eventfd(cgroups.folder("memory", group))
-
-
-def _watch_files(*paths: Path) -> int:
-    descriptor: int = _libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
-    if descriptor < 0:
-        raise OSError(ctypes.get_errno(), "inotify_init1")
-    for path in paths:
-        if _libc.inotify_add_watch(descriptor, os.fsencode(path), _IN_MODIFY) < 0:
-            error = ctypes.get_errno()
-            os.close(descriptor)
-            raise OSError(error, os.strerror(error), str(path))
-    return descriptor
+    async def _be_counted(self, group: str, before: int) -> None:
+        """Version 1 tells of the trouble a moment before it counts the victim; on a busy host the moment is long."""
+        pause_s = 0.01
+        while pause_s < 2 and self._cgroups.oom_kills(group) == before and self._cgroups.folders(group):
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
 
 
-def _register_eventfd(folder: Path) -> list[int]:
-    control = os.open(folder / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+class _FileWatch:
+    """Files of any number by one inotify instance: of those a user may have few."""
+
+    def __init__(self) -> None:
+        self._descriptor = -1
+        self._watches: dict[int, asyncio.Event] = {}
+
+    @contextmanager
+    def watched(self, *paths: Path) -> Iterator[asyncio.Event]:
+        """An event that is set whenever one of these changes; a file has one watcher. Raises: OSError."""
+        changed, mine = asyncio.Event(), []
+        try:
+            for path in paths:
+                mine.append(self._add(path))
+                self._watches[mine[-1]] = changed
+            yield changed
+        finally:
+            for watch in mine:
+                self._watches.pop(watch, None)
+                _libc.inotify_rm_watch(self._descriptor, watch)
+            if not self._watches and self._descriptor >= 0:
+                asyncio.get_running_loop().remove_reader(self._descriptor)
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    def _add(self, path: Path) -> int:
+        if self._descriptor < 0:
+            self._descriptor = _checked(_libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC), "inotify_init1")
+            asyncio.get_running_loop().add_reader(self._descriptor, self._read)
+        return _checked(_libc.inotify_add_watch(self._descriptor, os.fsencode(path), _IN_MODIFY), str(path))
+
+    def _read(self) -> None:
+        heard, at = os.read(self._descriptor, 65536), 0
+        while at < len(heard):
+            watch, _what, _cookie, length = _HEARD.unpack_from(heard, at)
+            at += _HEARD.size + length
+            if (changed := self._watches.get(watch)) is not None:
+                changed.set()
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), what)
+    return result
+
+
+def _register_eventfd(folder: Path) -> int:
+    """It tells as long as it is open."""
     events = os.eventfd(0, _EFD_FLAGS)
     try:
-        (folder / "cgroup.event_control").write_text(f"{events} {control}")
+        with (folder / "memory.oom_control").open() as control:
+            (folder / "cgroup.event_control").write_text(f"{events} {control.fileno()}")
     except BaseException:
         os.close(events)
-        os.close(control)
         raise
-    return [events, control]
+    return events
 
 
 def set_oom_score(pid: int, score: int) -> None:

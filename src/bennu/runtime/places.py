@@ -15,6 +15,7 @@ from bennu.runtime.cgroups import Cgroups
 from bennu.runtime.crun import OciRuntime, find_runtime
 from bennu.runtime.failures import NotAlive
 from bennu.runtime.hostfacts import HostFacts, read_host_facts
+from bennu.runtime.oom import MemoryWatch
 from bennu.runtime.paths import Bundle, Facts, read_pid
 from bennu.runtime.waiting import open_pidfd, words_of
 
@@ -31,6 +32,7 @@ class Places:
         self._shms = exec_root / "shm"
         self._oci = OciRuntime(find_runtime(oci), exec_root / "oci")
         self.cgroups = Cgroups()
+        self.memory_watch = MemoryWatch(self.cgroups)
         for folder in (self._bundles, self._exits, self._oci.root):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 

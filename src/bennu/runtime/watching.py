@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from bennu.runtime.failures import NotAlive
-from bennu.runtime.oom import watch_oom_kills
 from bennu.runtime.paths import Bundle, read_pid
 from bennu.runtime.places import Places, is_in_group
 from bennu.runtime.records import ExitRecord, Recovered
@@ -81,7 +80,7 @@ class Watching(Places):
     def watch_oom(self, container_id: str) -> AsyncIterator[int]:
         """That number each time it grows, until the container is deleted."""
         facts = self._bundle(container_id).read_facts()
-        return watch_oom_kills(self.cgroups, facts.cgroup if facts else "/nowhere")
+        return self.memory_watch.oom_kills(facts.cgroup if facts else "/nowhere")
 
     async def stats(self, container_id: str) -> Stats:
         """What it uses now. Raises: NotAlive."""
