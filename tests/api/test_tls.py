@@ -1,5 +1,6 @@
 """The API over TCP: real certificates, the unmodified docker command, and clients that are not let in."""
 
+import contextlib
 import json
 import os
 import re
@@ -14,6 +15,9 @@ import pytest
 from docker.tls import TLSConfig
 
 from bennu.api.tls_front import HANDSHAKE_S, MOST_HANDSHAKES
+from bennu.cli import tls
+from bennu.daemon.hosts import Tls, open_context
+from bennu.tls import show_subject
 from support import images
 from support.certificates import Authority
 from support.cli import Cli
@@ -109,8 +113,8 @@ def test_docker_py_and_its_raw_streams(remote: Remote, monkeypatch: pytest.Monke
         monkeypatch.delenv(name, raising=False)
     folder = remote.authority.folder / "alice"
     files = (str(folder / "cert.pem"), str(folder / "key.pem"))
-    tls = TLSConfig(client_cert=files, ca_cert=str(folder / "ca.pem"), verify=True)
-    client = docker.DockerClient(base_url=remote.host, tls=tls)
+    verified = TLSConfig(client_cert=files, ca_cert=str(folder / "ca.pem"), verify=True)
+    client = docker.DockerClient(base_url=remote.host, tls=verified)
     try:
         container = client.containers.run("busybox", ["sleep", "1000"], detach=True, network_mode="none")
         assert container.exec_run(["sh", "-c", "echo out; echo err >&2"], demux=True).output == (b"out\n", b"err\n")
@@ -202,6 +206,21 @@ def test_it_ends_at_once_and_comes_back(remote: Remote) -> None:
     assert docker("ps", ok=False).code == 1
     remote.daemon.start()
     assert docker("ps", "--format", "{{.Names}}").line == "web"
+
+
+def test_an_intermediate_authority_alone_can_be_trusted(tmp_path: Path) -> None:
+    between = Authority(tmp_path / "pki").intermediate()
+    server, client = between.server("127.0.0.1"), between.client("alice", ALICE)
+    ours = open_context(Tls(server / "ca.pem", server / "cert.pem", server / "key.pem"))
+    theirs = tls.open_context(tls.TlsFiles(client / "ca.pem", client / "cert.pem", client / "key.pem", verify=True))
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    here = ours.wrap_bio(to_server, to_client, server_side=True)
+    there = theirs.wrap_bio(to_client, to_server, server_hostname="127.0.0.1")
+    for end in (there, here, there):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    here.do_handshake()
+    assert show_subject(here.getpeercert() or {}) == "O=Operations, CN=alice"
 
 
 def test_certificates_that_cannot_be_used_are_named_at_the_start(authority: Authority, tmp_path: Path) -> None:

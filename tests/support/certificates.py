@@ -12,6 +12,15 @@ class Authority:
         folder.mkdir(parents=True)
         self._openssl("req", "-x509", *NEW_KEY, "-keyout", "ca-key.pem", "-out", "ca.pem", "-subj", "/CN=Test CA")
 
+    def intermediate(self) -> "Authority":
+        """Another one, which this one vouches for; its clients show no more than their own certificates."""
+        place = self.issue("intermediate", "/CN=Intermediate", "basicConstraints=CA:TRUE\n")
+        (place / "ca.pem").write_bytes((place / "cert.pem").read_bytes())
+        (place / "ca-key.pem").write_bytes((place / "key.pem").read_bytes())
+        between = Authority.__new__(Authority)
+        between.folder = place
+        return between
+
     def issue(self, name: str, subject: str, extensions: str) -> Path:
         """`subject` as openssl writes it: `/O=Ops/CN=alice`."""
         place = self.folder / name

@@ -82,6 +82,7 @@ def connect(address: str, port: int, files: TlsFiles, problems: list[Exception])
 def open_context(files: TlsFiles) -> ssl.SSLContext:
     """Raises: Failure naming the file that is missing or wrong."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as Go: an intermediate CA alone can be trusted
     if not files.verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
