@@ -99,13 +99,16 @@ async def _give_back(services: Services, record: Record) -> None:
 
 async def finish_start(services: Services, containers: list[Container], wanted: list[Container]) -> None:
     """In the background of the first requests: end what was begun, remove and start what `--rm` and policies say."""
-    for container in containers:
+    left = []
+    for container in containers:  # without a pause, in which a client of this daemon could begin an errand of its own
         record = container.record
         if record.errand is not None or record.unsent:
             name = f"finish errand {container.id[:12]}"
             services.tasks.create_task(_try(container.id, "dealt with", container.finish_errand()), name=name)
         elif record.state in (State.CREATED, State.EXITED) and record.host_config.auto_remove:
-            await _try(container.id, "removed", services.index.auto_remove(container.id))
+            left.append(container.id)
+    for container_id in left:
+        await _try(container_id, "removed", services.index.auto_remove(container_id))
     await start_by_policy(services, wanted)
 
 
