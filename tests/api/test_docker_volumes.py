@@ -121,6 +121,36 @@ def test_creation_and_removal_are_told(docker: Cli) -> None:
     assert events.out.splitlines() == [f"create {actor}", f"destroy {actor}"]
 
 
+def test_mounts_are_told_once_a_start_by_hand_and_ends_before_the_death(docker: Cli, busybox: str) -> None:
+    since = f"{time.time():.9f}"
+    mounts = ("-v", "told:/data", "-v", "ro:/other:ro", "-v", "/tmp:/bound", "--tmpfs=/tmp2")
+    run(docker, "--name=uses", *mounts, busybox, "true")
+    docker(
+        "run", "-d", "--network=none", "--name=again", "--restart=on-failure:1", "-v", "told:/data", busybox, "false"
+    )
+    docker("wait", "again")
+    docker("start", "again")
+    docker("wait", "again")
+    shape = "{{.Type}} {{.Action}} {{json .Actor}}"
+    told = docker("events", "--since", since, "--until", f"{time.time():.9f}", "--format", shape).lines
+    mine = [line.split(" ", 2) for line in told if line.startswith("volume ") and "mount" in line]
+    found = [(action, json.loads(actor)["ID"], json.loads(actor)["Attributes"]) for _, action, actor in mine]
+    container = found[0][2]["container"]
+    local = {"container": container, "driver": "local"}
+    mounted = {**local, "destination": "/data", "propagation": "", "read/write": "true"}
+    assert found[:4] == [
+        ("mount", "told", mounted),
+        ("mount", "ro", {**mounted, "destination": "/other", "read/write": "false"}),
+        ("unmount", "told", local),
+        ("unmount", "ro", local),
+    ]
+    assert [action for action, _, _ in found[4:]] == ["mount", "unmount"] * 2, "not at a restart by policy"
+    order = [line.split(" ")[1] for line in told if "unmount" in line or " die " in line]
+    assert order[:3] == ["unmount", "unmount", "die"]
+    docker("rm", "again")
+    docker("volume", "rm", "told", "ro")
+
+
 def test_volumes_survive_the_daemon(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
     busybox = import_base(daemon.docker, "busybox")

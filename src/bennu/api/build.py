@@ -38,6 +38,7 @@ class BuildRoutes:
     def __init__(self, engine: Engine) -> None:
         services = engine.services
         self._images = services.images
+        self._journal = services.journal
         self._routes = ImageRoutes(engine)
         self._builder = Builder(services.images, services.data_root / "buildah", services.exec_root / "buildah")
 
@@ -69,7 +70,9 @@ class BuildRoutes:
                             yield line
 
     async def prune(self, request: web.Request) -> web.Response:
-        return answer({"CachesDeleted": None, "SpaceReclaimed": await self._builder.prune()})
+        freed = await self._builder.prune()
+        await self._journal.publish("builder", "prune", "", {"reclaimed": str(freed)})
+        return answer({"CachesDeleted": None, "SpaceReclaimed": freed})
 
     async def cancel(self, request: web.Request) -> web.Response:
         raise NotImplementedHere("cancelling a BuildKit build is not implemented")

@@ -34,7 +34,6 @@ class Files:
     async def stat(self, request: web.Request) -> web.Response:
         container = self._engine.find(request.match_info["id"])
         stat = await stat_path(self._engine.services, container, path_of(request))
-        await container.publish("archive-path")
         return web.Response(headers={STAT_HEADER: encode_stat(stat)})
 
     @ends_with_client

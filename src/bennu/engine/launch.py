@@ -17,12 +17,14 @@ from typing import Any
 import msgspec
 
 from bennu.engine.attach import Attachment
-from bennu.engine.events import Event
+from bennu.engine.events import Event, event
 from bennu.engine.links import check_links_run, link_variables
 from bennu.engine.record import Record
 from bennu.engine.sandbox import make_files, namespaces_of, network_event, open_sandbox
 from bennu.engine.services import Services
 from bennu.errors import BennuError, InvalidParameter
+from bennu.lifecycle.status import State
+from bennu.model import MountPoint
 from bennu.network import Sandbox
 from bennu.runtime import BundleRequest, RuntimeFailure, make_working_dir
 from bennu.runtime.devices import read_all_devices, read_devices
@@ -69,14 +71,27 @@ async def launch(services: Services, record: Record, attachments: Sequence[Attac
         if isinstance(error, RuntimeFailure) and error.exit_code in (126, 127):
             raise UnstartableCommand(str(error), error.exit_code) from error
         raise
+    if record.state is not State.RESTARTING:  # a restart by policy finds them mounted
+        events += [_volume_event("mount", record, point) for point in _volumes(record)]
     return Launched(created.pid, sandbox, started_at_ns, events)
+
+
+def _volumes(record: Record) -> list[MountPoint]:
+    return [point for point in record.mounts if point.type == "volume"]
+
+
+def _volume_event(action: str, record: Record, point: MountPoint) -> Event:
+    attributes = {"container": record.id, "driver": point.driver}
+    if action == "mount":
+        writable = "true" if point.rw else "false"
+        attributes |= {"destination": point.destination, "propagation": point.propagation, "read/write": writable}
+    return event("volume", action, point.name, attributes)
 
 
 async def _make_bundle(services: Services, record: Record) -> BundleRequest:
     """Mount root filesystem and volumes, write the files of the network, and say what the runtime is to make."""
-    for point in record.mounts:
-        if point.type == "volume":
-            await services.volumes.mount(point.name)
+    for point in _volumes(record):
+        await services.volumes.mount(point.name)
     rootfs = await services.images.mount(services.images.by_id(record.image_id), services.folder(record.id))
     spec = await asyncio.to_thread(_make_spec, services, record, rootfs)
     log_driver = record.host_config.log_config.type
@@ -148,9 +163,10 @@ def _make_bind_sources(binds: Sequence[str], record: Record) -> None:
 
 
 def farewell(record: Record) -> list[Event]:
-    """What the network says when a container's sandbox is given up."""
+    """What the network and the volumes say when a container's sandbox is given up."""
     endpoints = record.sandbox.endpoints if record.sandbox else []
-    return [network_event("disconnect", record, endpoint) for endpoint in endpoints]
+    left = [network_event("disconnect", record, endpoint) for endpoint in endpoints]
+    return left + [_volume_event("unmount", record, point) for point in _volumes(record)]
 
 
 async def release(services: Services, record: Record) -> None:
@@ -158,9 +174,8 @@ async def release(services: Services, record: Record) -> None:
     await services.runtime.delete(record.id)
     await services.networks.close_sandbox(record.id)
     await services.images.unmount(services.folder(record.id))
-    for point in record.mounts:
-        if point.type == "volume":
-            await services.volumes.unmount_unused(point.name, record.id)
+    for point in _volumes(record):
+        await services.volumes.unmount_unused(point.name, record.id)
 
 
 async def _release_quietly(services: Services, record: Record) -> None:
