@@ -420,3 +420,34 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.mark.parametrize("program", ["docker", "bennu"])
+def test_a_job_is_waited_for_and_run_again_by_an_update(node: SwarmNode, program: str) -> None:
+    cli = getattr(node.daemon, program)
+    options = ("--no-resolve-image", "--name=job", "--mode=replicated-job", "--replicas=3", "--max-concurrent=2")
+    said = cli("service", "create", *options, "busybox", "sh", "-c", "sleep 0.3")
+    assert "job complete" in said.out
+    assert cli("service", "ls", "--filter=name=job", "--format={{.Replicas}}").line == "0/2 (3/3 completed)"
+    states = cli("service", "ps", "--format={{.DesiredState}} {{.CurrentState}}", "job").lines
+    assert [line.split()[:2] for line in states] == [["Complete", "Complete"]] * 3
+    assert "job complete" in cli("service", "update", "--no-resolve-image", "--force", "job").out
+    assert node.ask("/services/job")["JobStatus"]["JobIteration"] == {"Index": 1}
+    wait_for(lambda: len(node.tasks("job")) == 3, what="the tasks of the first round to go")
+    assert {task["JobIteration"]["Index"] for task in node.tasks("job")} == {1}
+    everywhere = ("--no-resolve-image", "--name=everywhere", "--mode=global-job")
+    assert "job complete" in cli("service", "create", *everywhere, "busybox", "true").out
+
+
+def test_a_job_that_fails_is_tried_again_until_it_completes(node: SwarmNode) -> None:
+    script = "test -e /kept/tried && exit 0; touch /kept/tried; exit 7"
+    options = (
+        "--no-resolve-image",
+        "--mode=replicated-job",
+        "--restart-delay=100ms",
+        "--mount=source=kept,target=/kept",
+    )
+    said = node.docker("service", "create", "--name=job", *options, "busybox", "sh", "-c", script)
+    assert "job complete" in said.out
+    ended = {(task["Status"]["State"], task["Status"]["ContainerStatus"]["ExitCode"]) for task in node.tasks("job")}
+    assert ended == {("complete", 0), ("failed", 7)}

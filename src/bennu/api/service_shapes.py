@@ -85,7 +85,8 @@ def service_status_json(row: ServiceRow, tasks: list[TaskRow], nodes: dict[str, 
     return {"RunningTasks": running, "DesiredTasks": wanted, "CompletedTasks": 0}
 
 
-def task_json(row: TaskRow, networks: dict[str, Network]) -> Json:
+def task_json(row: TaskRow, networks: dict[str, Network], *, is_job: bool) -> Json:
+    """`is_job`: its service is one. docker's client waits for ever for tasks of a job that do not say which round."""
     task = row.task
     shown = meta_json(row) | {"Labels": {}, "Spec": template_json(task.spec), "ServiceID": task.service_id}
     shown["Spec"].pop("Runtime", None)
@@ -104,7 +105,7 @@ def task_json(row: TaskRow, networks: dict[str, Network]) -> Json:
         shown["NetworksAttachments"] = attached
     if task.granted:
         shown["GenericResources"] = [_granted_json(kind, value) for kind, value in task.granted]
-    if task.iteration:
+    if is_job:
         shown["JobIteration"] = iteration_json(task.iteration)
     return shown
 

@@ -1,12 +1,13 @@
 """`/tasks`."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from aiohttp import web
 
 from bennu.api.answer import answer
 from bennu.api.query import Filters, filters
-from bennu.api.service_shapes import task_json
+from bennu.api.service_shapes import Json, task_json
 from bennu.cluster import Cluster
 from bennu.cluster.records import TaskRow
 from bennu.errors import BennuError
@@ -29,14 +30,20 @@ class Tasks:
         self._cluster.state.require_cluster()
         asked = filters(request)
         asked.check(FILTERS)
-        networks = {network.id: network for network in self._cluster.engine.services.networks.all()}
-        return answer([task_json(row, networks) for row in self._chosen(asked)])
+        return answer(self._shown(self._chosen(asked)))
 
     async def inspect(self, request: web.Request) -> web.Response:
         self._cluster.state.require_cluster()
         row = self._cluster.state.tasks.find(request.match_info["id"], lambda row: row.name, "task")
+        return answer(self._shown([row])[0])
+
+    def _shown(self, rows: Sequence[TaskRow]) -> list[Json]:
         networks = {network.id: network for network in self._cluster.engine.services.networks.all()}
-        return answer(task_json(row, networks))
+        services = self._cluster.state.services.rows
+        jobs = {
+            key for key in {row.task.service_id for row in rows} if key in services and services[key].service.is_job
+        }
+        return [task_json(row, networks, is_job=row.task.service_id in jobs) for row in rows]
 
     def _chosen(self, asked: Filters) -> list[TaskRow]:
         state = self._cluster.state
