@@ -231,9 +231,8 @@ def test_a_stop_that_waits_for_connections_outlives_the_daemon(able: None, verb:
             with node.docker.running(verb, first):
                 wait_for(lambda: is_refused(port), timeout_s=2, what="new connections to be refused")
                 node.daemon.kill()
-            node.daemon.start()
             assert is_refused(port), "the balancer keeps what it was told"
-            assert answer == [], "the request is still under way"
+            node.daemon.start()
         assert answer == [ANSWER]
         if verb == "stop":
             wait_for(lambda: first not in node.docker("ps", "-q", "--no-trunc").lines, what="its end")
