@@ -59,7 +59,9 @@ class MemoryWatch:
                 await changed.wait()
 
     async def _listen_by_eventfd(self, group: str) -> AsyncGenerator[None, None]:
-        events = await asyncio.to_thread(_register_eventfd, self._cgroups.folder("memory", group))
+        events = _register_eventfd(
+            self._cgroups.folder("memory", group)
+        )  # in a thread, a cancellation would leave it open
         try:
             while self._cgroups.folders(group):
                 before = self._cgroups.oom_kills(group)
