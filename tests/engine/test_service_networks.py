@@ -439,3 +439,15 @@ def test_a_daemon_that_dies_while_a_service_goes_leaves_nothing_of_it(node: Swar
         node.daemon.kill()
         node.daemon.start()
         assert_nothing_left(node)
+
+
+def test_a_network_of_the_swarm_is_told_as_the_swarms(node: SwarmNode) -> None:
+    since = f"{time.time():.9f}"
+    overlay(node, "told")
+    node.docker("run", "--rm", "--network=told", "busybox", "true")
+    node.docker("network", "rm", "told")
+    shape = "{{.Scope}} {{.Action}} {{json .Actor.Attributes}}"
+    how = ("--since", since, "--until", f"{time.time():.9f}", "--filter=type=network", "--format", shape)
+    told = node.docker("events", *how).lines
+    assert (told[0], told[-1]) == ('swarm create {"name":"told"}', 'swarm remove {"name":"told"}'), told
+    assert [line.split()[:2] for line in told[1:-1]] == [["local", "connect"], ["local", "disconnect"]]

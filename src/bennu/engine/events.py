@@ -123,9 +123,13 @@ class Journal:
             item.time_nano, item.time = self._last_ns, self._last_ns // 10**9
         return events
 
-    async def publish(self, kind: str, action: str, actor_id: str, attributes: Mapping[str, str]) -> None:
+    async def publish(
+        self, kind: str, action: str, actor_id: str, attributes: Mapping[str, str], scope: str = "local"
+    ) -> None:
         """An event that announces no change of state of ours (exec, resize, image pull, …)."""
-        await self.commit((), (event(kind, action, actor_id, attributes),))
+        told = event(kind, action, actor_id, attributes)
+        told.scope = scope
+        await self.commit((), (told,))
 
     async def follow(self, since_ns: int | None, until_ns: int | None) -> AsyncIterator[Event]:
         """Events from `since_ns` (None: from now; `until_ns` alone: all kept) to `until_ns` (None: for ever).

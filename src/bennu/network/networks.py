@@ -35,7 +35,8 @@ from bennu.store import Store
 
 DEFAULT_ROOT: Final = Path("/var/lib/bennu")
 RECONCILE_EVERY_S: Final = 2.0
-EventSink = Callable[[str, str, str, Mapping[str, str]], Awaitable[None]]
+EventSink = Callable[[str, str, str, Mapping[str, str], str], Awaitable[None]]  # type, action, id, attributes, scope
+SWARM_ACTIONS: Final = {"create": "create", "destroy": "remove"}
 log = logging.getLogger(__name__)
 
 
@@ -254,7 +255,7 @@ class Networks:
                 continue
             removed.append(network.name)
         if self.on_event is not None:
-            await self.on_event("network", "prune", "", {"reclaimed": "0"})
+            await self.on_event("network", "prune", "", {"reclaimed": "0"}, "local")
         return removed
 
     async def _forget(self, network: Network) -> None:
@@ -280,9 +281,15 @@ class Networks:
         )
 
     async def _tell(self, action: str, network: Network, **more: str) -> None:
-        if self.on_event is not None:
-            attributes = {**more, "name": network.name, "type": network.driver}
-            await self.on_event("network", action, network.id, attributes)
+        if self.on_event is None:
+            return
+        attributes, scope = {**more, "name": network.name, "type": network.driver}, "local"
+        if network.scope == "swarm":
+            attributes["type"] = "overlay"
+            if action in SWARM_ACTIONS:  # a matter of the whole swarm; who is on it is one of this node
+                action, scope = SWARM_ACTIONS[action], "swarm"
+                del attributes["type"]
+        await self.on_event("network", action, network.id, attributes, scope)
 
     # --- sandboxes ----------------------------------------------------------------------------------------------
 
