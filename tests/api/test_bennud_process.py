@@ -120,3 +120,16 @@ def test_a_hang_up_changes_nothing(make_daemon: MakeDaemon) -> None:
     daemon.process.send_signal(signal.SIGHUP)
     wait_for(lambda: "SIGHUP" in daemon.log())
     assert daemon.request("GET", "/_ping") == (200, b"OK")
+
+
+def test_a_shells_limit_on_open_files_is_that_of_containers_and_not_of_bennud(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(program=("prlimit", "--nofile=64:4096", BENNUD))
+    images.import_base(daemon.bennu, "busybox")
+    for _ in range(30):  # each takes two descriptors and more
+        daemon.docker("run", "-d", "--network=none", "busybox", "sleep", "1000")
+    shown = ("sh", "-c", "echo $(ulimit -Sn) $(ulimit -Hn)")
+    assert daemon.docker("run", "--rm", "--network=none", "busybox", *shown).line == "64 4096"
+    assert daemon.docker("run", "--rm", "--network=none", "--ulimit=nofile=80:90", "busybox", *shown).line == "80 90"
+    first, *others = daemon.docker("ps", "-q").lines
+    assert (daemon.docker("exec", first, *shown).line, len(others)) == ("64 4096", 29)
+    daemon.docker("rm", "-f", first, *others)

@@ -43,7 +43,8 @@ def find_tls(
 def connect(address: str, port: int, files: TlsFiles, problems: list[Exception]) -> socket.socket:
     """A plain socket that a thread keeps joined to the session, so that a half-close means what it means elsewhere.
 
-    `problems` hears why the session broke before the socket is closed. Raises: Failure (certificates), OSError.
+    `problems` hears why the session broke before the socket is closed. Raises: Failure (certificates), OSError;
+    ValueError for an address that no certificate can have.
     """
     import asyncio
 
@@ -52,12 +53,12 @@ def connect(address: str, port: int, files: TlsFiles, problems: list[Exception])
     context = open_context(files)
     remote = socket.create_connection((address, port), timeout=CONNECT_S)
     prepare(remote)
+    session = Session(context, remote, server_side=False, server_name=address)
     ours, inner = socket.socketpair()
     inner.setblocking(False)
     ready = threading.Event()
 
     async def carry() -> None:
-        session = Session(context, remote, server_side=False, server_name=address)
         with remote, inner:
             try:
                 async with asyncio.timeout(CONNECT_S):

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -48,10 +49,22 @@ def start(options: Options) -> None:
     with hold_roots(options.data_root, options.exec_root), written_pid(options.pidfile):
         if sys.version_info < (3, 12):  # the default watcher there starts a thread per child
             asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
-        asyncio.run(serve(options))
+        asyncio.run(serve(options, raise_file_limit()))
 
 
-async def serve(options: Options) -> None:
+def raise_file_limit() -> tuple[int, int] | None:
+    """Let bennud open as many files as it may: each container takes some, and a shell gives 1,024.
+
+    What it had (soft, hard) is for the containers, as under dockerd, whose language does the same; None: no change.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return None
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft, hard
+
+
+async def serve(options: Options, given_files: tuple[int, int] | None) -> None:
     """Answer requests until a signal says to end. Raises: BennuError."""
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -61,7 +74,10 @@ async def serve(options: Options) -> None:
     tls = open_context(options.tls) if options.tls else None
     listeners = open_listeners(options.hosts, options.group, has_tls=tls is not None)
     try:
-        async with open_engine(engine_options(options)) as engine, open_cluster(engine, options.node) as cluster:
+        async with (
+            open_engine(engine_options(options, given_files)) as engine,
+            open_cluster(engine, options.node) as cluster,
+        ):
             server = ApiServer(make_app(engine, cluster))
             await server.start([listener.socket for listener in listeners], tls)
             for host in options.hosts:
@@ -80,7 +96,7 @@ async def serve(options: Options) -> None:
             listener.close()
 
 
-def engine_options(options: Options) -> EngineOptions:
+def engine_options(options: Options, given_files: tuple[int, int] | None) -> EngineOptions:
     return EngineOptions(
         data_root=options.data_root,
         exec_root=options.exec_root,
@@ -89,6 +105,7 @@ def engine_options(options: Options) -> EngineOptions:
         oci_runtime=options.oci_runtime,
         default_stop_timeout_s=options.default_stop_timeout_s,
         keep_deaths=options.keep_deaths,
+        given_files=given_files,
     )
 
 

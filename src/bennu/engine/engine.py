@@ -5,7 +5,7 @@ import builtins
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -237,6 +237,7 @@ class EngineOptions:
     oci_runtime: str = "crun"
     default_stop_timeout_s: int = 10
     keep_deaths: int = KEEP_LIVES  # death certificates of each container
+    given_files: tuple[int, int] | None = None  # see `HostFacts.given_files`
 
 
 @contextlib.asynccontextmanager
@@ -253,6 +254,7 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
         for finding in prepared.findings:
             log.warning("%s: %s%s", finding.name, finding.text, f" (cure: {finding.cure})" if finding.cure else "")
         runtime = Runtime(options.exec_root, oci=prepared.oci_runtime)
+        host_facts = await asyncio.to_thread(read_host_facts, runtime.cgroups)
         services = Services(
             data_root=options.data_root,
             exec_root=options.exec_root,
@@ -264,7 +266,7 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
             networks=networks,
             volumes=Volumes(options.data_root / "volumes", store),
             runtime=runtime,
-            host_facts=await asyncio.to_thread(read_host_facts, runtime.cgroups),
+            host_facts=replace(host_facts, given_files=options.given_files),
             tasks=tasks,
             default_stop_timeout_s=options.default_stop_timeout_s,
             resolving=options.resolving,

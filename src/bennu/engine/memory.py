@@ -1,9 +1,12 @@
 """Telling, while a container runs, that the kernel killed a process of it for memory."""
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from bennu.errors import Unavailable
 
 if TYPE_CHECKING:
     from bennu.engine.supervisor import Supervisor
@@ -31,10 +34,18 @@ class MemoryMonitor:
     async def _tell(self) -> None:
         container = self._container
         is_news = False  # what was counted at first may have been told by a former daemon
-        async for kills in container.services.runtime.watch_oom(container.id):
-            async with container.lock:
-                record = container.record
-                if record.pid and (is_news or kills > record.oom_told):
-                    changed = msgspec.structs.replace(record, oom_told=kills)
-                    await container.commit(changed, [container.event("oom")])
-            is_news = True
+        async with contextlib.aclosing(container.services.runtime.watch_oom(container.id)) as counts:
+            async for kills in counts:
+                if is_news or kills > container.record.oom_told:
+                    await self._tell_once(kills)
+                is_news = True
+
+    async def _tell_once(self, kills: int) -> None:
+        container = self._container
+        async with container.lock:
+            if not container.record.pid:
+                return
+            changed = msgspec.structs.replace(container.record, oom_told=kills)
+            # With a full disk it is told with the next, or with the end.
+            with contextlib.suppress(Unavailable):
+                await container.commit(changed, [container.event("oom")])

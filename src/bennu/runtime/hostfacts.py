@@ -29,6 +29,7 @@ class HostFacts:
     capabilities: frozenset[str] = frozenset()  # what a process of ours can hand on
     can_raise_limits: bool = True  # CAP_SYS_RESOURCE
     hard_limits: Mapping[str, int] = field(default_factory=dict)  # OCI name → the highest we may give; -1 = any
+    given_files: tuple[int, int] | None = None  # open files, soft and hard, of who asks for no limit; None: as ours
     oom_score_adj: int = 0  # our own, the lowest we may give without CAP_SYS_RESOURCE
     swap_limit: bool = True
     blkio_weight: bool = True

@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import os
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -33,10 +33,10 @@ class MemoryWatch:
         self._cgroups = cgroups
         self._files = _FileWatch()
 
-    async def oom_kills(self, group: str) -> AsyncIterator[int]:
+    async def oom_kills(self, group: str) -> AsyncGenerator[int, None]:
         """The number of processes killed for memory, each time it has grown, until the group is gone or empty.
 
-        Close the iterator (or cancel its reader) to let go of it.
+        Close it to let go of the group.
         """
         listen = self._listen_unified if self._cgroups.unified else self._listen_by_eventfd
         with contextlib.suppress(OSError):
@@ -59,9 +59,8 @@ class MemoryWatch:
                 await changed.wait()
 
     async def _listen_by_eventfd(self, group: str) -> AsyncGenerator[None, None]:
-        events = _register_eventfd(
-            self._cgroups.folder("memory", group)
-        )  # in a thread, a cancellation would leave it open
+        # Not in a thread: that takes longer, and a cancellation meanwhile would leave the descriptor open.
+        events = _register_eventfd(self._cgroups.folder("memory", group))
         try:
             while self._cgroups.folders(group):
                 before = self._cgroups.oom_kills(group)

@@ -69,7 +69,11 @@ def _block_io(host: HostConfig, facts: HostFacts) -> dict[str, Any]:
 
 def build_rlimits(ulimits: Sequence[Ulimit], facts: HostFacts) -> list[dict[str, Any]]:
     """Process limits, lowered to what we may give. Raises: RuntimeFailure (128) for an unknown name."""
-    return [_rlimit(ulimit, facts) for ulimit in ulimits]
+    asked = [_rlimit(ulimit, facts) for ulimit in ulimits]
+    if facts.given_files is None or any(limit["type"] == "RLIMIT_NOFILE" for limit in asked):
+        return asked
+    soft, hard = facts.given_files
+    return [*asked, {"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}]
 
 
 def _rlimit(ulimit: Ulimit, facts: HostFacts) -> dict[str, Any]:

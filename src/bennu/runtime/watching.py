@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from bennu.runtime.failures import NotAlive
@@ -77,8 +77,8 @@ class Watching(Places):
         facts = self._bundle(container_id).read_facts()
         return self.cgroups.memory_marks(facts.cgroup) if facts else (0, 0)
 
-    def watch_oom(self, container_id: str) -> AsyncIterator[int]:
-        """That number each time it grows, until the container is deleted."""
+    def watch_oom(self, container_id: str) -> AsyncGenerator[int, None]:
+        """That number each time it grows, until the container is deleted. Close it."""
         facts = self._bundle(container_id).read_facts()
         return self.memory_watch.oom_kills(facts.cgroup if facts else "/nowhere")
 
