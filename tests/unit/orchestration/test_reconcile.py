@@ -229,6 +229,7 @@ def test_every_action_says_why() -> None:
 
 
 WISHES = ["scale 0", "scale 1", "scale 4", "v2", "crash", "missing", "back", "fail", "time"]
+FAILING = {"crash", "missing", "fail", "back"}
 STEPS = st.lists(st.sampled_from([*WISHES, "down", "up", "drain"]), min_size=1, max_size=8)
 CONFIGS = st.builds(
     UpdateConfig,
@@ -297,6 +298,24 @@ def test_a_plan_cut_after_any_action_leads_to_the_same_end(steps: list[str], con
                 sorted(task.slot for task in stage.tasks.values() if task.is_wanted),
             )
         )
+    assert ends[0] == ends[1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS, CONFIGS, st.integers(1, 3))
+def test_whatever_happens_to_nodes_and_managers_the_number_wanted_is_the_same(
+    steps: list[str], config: UpdateConfig, every: int
+) -> None:
+    """And with nothing that fails also what runs, whichever slots it runs in."""
+    ends = []
+    for cut in (0, every):
+        stage = CutStage(a_spec(2, update=config, rollback=config))
+        stage.every = cut
+        for step in steps:
+            do(stage, step)
+        stage.advance(400)
+        running = [] if FAILING & set(steps) else sorted(stage.images().values())
+        ends.append((running, len({task.slot for task in stage.tasks.values() if task.is_wanted})))
     assert ends[0] == ends[1]
 
 
