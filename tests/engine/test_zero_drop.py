@@ -243,7 +243,7 @@ def test_a_slow_request_in_flight_at_the_switch_completes(web: Service) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 def test_rounds_of_updates_switches_deaths_and_scaling_drop_no_request(web: Service) -> None:
-    """Everything above again and again under one load, for about ten minutes."""
+    """Everything above again and again under one load, twenty rounds."""
     rounds = 20
 
     def act() -> None:
