@@ -30,6 +30,7 @@ from bennu.network import (
 from bennu.network.creation import IpamConfig, IpamRequest
 from bennu.network.links import list_links, wait_operational
 from bennu.store import Store, open_sqlite
+from support.traces import programs_of
 
 Result = TypeVar("Result")
 TIMEOUT_S = 2.0  # a lost ARP packet on a busy machine costs one second
@@ -152,7 +153,7 @@ class Host:
         names = [n for n in netns.run_in_own_thread(list_links) if n.startswith(mark) or n == self.networks.bridge]
         files = [path.name for path in (self.root / "run" / "netns").iterdir()]
         done = subprocess.run(["nft", "list", "table", "inet", self.networks.table], capture_output=True, text=True)
-        return sorted(set(names) - spare), sorted(set(files) - spare), done.stdout
+        return sorted(set(names) - spare), sorted(set(files) - spare), done.stdout, programs_of(self.root / "data")
 
     @contextlib.contextmanager
     def neighbour(self) -> Iterator[str]:
@@ -224,6 +225,7 @@ async def open_host(root: Path, *, pristine: bool = True, **settings: object) ->
     """Networks on fresh roots; afterwards nothing of them may be left, unless not `pristine`."""
     root.mkdir(exist_ok=True)
     (root / "run" / "netns").mkdir(parents=True)
+    (root / "data").mkdir()
     async with open_sqlite(root / "state.db") as store:
         host = Host(root, store, make_networks(root, store, **settings))
         host.pristine = host.kernel_state()

@@ -9,10 +9,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from bennu.cluster.connections import connecting_to
+from bennu.host.kernel import check_connects
 from support import images
 from support.frozen import filesystem_that_can_be_frozen, in_state_d
 from support.load import Load
@@ -20,6 +23,19 @@ from support.swarm import SwarmNode, container_of, open_swarm
 from support.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+CROWD = 8
+# Lets one client wait while it answers another; who comes then finds the queue full.
+SLOWLY = """
+import socket, time
+listener = socket.create_server(("0.0.0.0", 8000), backlog=1)
+while True:
+    client, _ = listener.accept()
+    with client:
+        client.recv(4096)
+        time.sleep(0.2)
+        client.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\nslowly")
+"""
+ONE_AT_A_TIME = ("python", "python3", "-c", SLOWLY)
 ANSWER = "You are using version 1\n"
 
 
@@ -155,6 +171,24 @@ def is_refused(port: int) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+@pytest.mark.parametrize("mode", ["ingress", "host"])
+def test_a_client_that_found_the_queue_full_is_answered_before_its_task_is_stopped(node: SwarmNode, mode: str) -> None:
+    """Its first packet fell, so the task has nothing of it yet; it was led there and will try again."""
+    if "straight" not in (text := check_connects().text):
+        pytest.skip(text)
+    port = free_port()
+    publish = f"--publish=mode={mode},published={port},target=8000"
+    node.create("web", "--no-resolve-image", "--stop-signal=SIGKILL", "--restart-delay=30s", publish, *ONE_AT_A_TIME)
+    node.wait_running("web", 1)
+    with ThreadPoolExecutor(CROWD) as pool:
+        answers = [pool.submit(ask, port) for _ in range(CROWD)]
+        time.sleep(0.5)
+        assert sum(number == port for _, number in connecting_to()) == 0
+        assert sum(number == 8000 for _, number in connecting_to()) > 0, "nobody found the queue full"
+        stop(node)
+        assert [answer.result() for answer in answers] == CROWD * ["slowly"]
 
 
 def test_two_who_stop_the_same_task_wait_for_the_same_connections(node: SwarmNode) -> None:

@@ -14,6 +14,7 @@ from network_helpers import Host, echo_server, exchange, inside, needs_network, 
 from bennu.errors import BennuError, NotFound
 from bennu.network import EndpointRequest, NetworkRequest, PortRequest, Sandbox
 from bennu.network import netns as namespaces
+from bennu.network.connects import Connects
 from bennu.network.nft import Firewall
 from bennu.network.rules import Forward, Plan
 
@@ -295,9 +296,10 @@ async def test_rules_of_others_are_no_reason_to_write_ours_again(host: Host) -> 
     assert host.networks.firewall_runs == before + 1
 
 
-async def test_changes_that_arrive_together_share_an_nft_process() -> None:
+async def test_changes_that_arrive_together_share_an_nft_process(tmp_path: Path) -> None:
     ports: set[Forward] = set()
-    firewall = Firewall(f"bennu_batch_{os.getpid()}", lambda: Plan((), frozenset(ports)))
+    table, connects = f"bennu_batch_{os.getpid()}", Connects(tmp_path)
+    firewall = Firewall(table, connects, lambda: Plan((), frozenset(ports)))
 
     async def publish(number: int) -> None:
         ports.add(Forward("tcp", "0.0.0.0", number, "10.0.0.2", 80))

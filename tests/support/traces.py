@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from bennu import bpf
+from bennu.network.connects import HOOKS, detach_all, program_name
 from support.daemon import Daemon
 from support.waiting import wait_for
 
@@ -58,6 +60,34 @@ def tables(daemon: Daemon) -> list[str]:
     done = subprocess.run(["nft", "--json", "list", "tables"], capture_output=True, check=True)
     items = [item["table"] for item in json.loads(done.stdout)["nftables"] if "table" in item]
     return [f"{table['family']} {table['name']}" for table in items if table["name"].endswith(tag_of(daemon))]
+
+
+def programs_of(data_root: Path) -> int:
+    """How many programs of the daemon there hang at the root of the control groups."""
+    return sum(name == program_name(data_root) for hook in HOOKS for name in attached_programs(hook))
+
+
+def attached_programs(hook: int) -> list[str]:
+    """The names of all, of whomever; none where the kernel does not tell."""
+    with open_cgroup_root() as root, contextlib.suppress(OSError):
+        found = bpf.attached(root, hook) if root is not None else {}
+        for program in found:
+            os.close(program)
+        return list(found.values())
+    return []
+
+
+@contextlib.contextmanager
+def open_cgroup_root() -> Iterator[int | None]:
+    try:
+        root = bpf.open_cgroup_root()
+    except OSError:
+        yield None
+        return
+    try:
+        yield root
+    finally:
+        os.close(root)
 
 
 def control_groups(ids: set[str]) -> list[str]:
@@ -110,6 +140,9 @@ def discard(daemon: Daemon) -> None:
     remove_control_groups(set(names_in(daemon.data_root / "containers")))
     for place in reversed(mounts(daemon)):
         subprocess.run(["umount", "--lazy", place], capture_output=True, check=False)
+    with open_cgroup_root() as root, contextlib.suppress(OSError):
+        if root is not None and daemon.data_root.exists():
+            detach_all(root, program_name(daemon.data_root))
     for table in tables(daemon):
         subprocess.run(["nft", "delete", "table", *table.split(" ")], capture_output=True, check=False)
     for name in links(daemon):

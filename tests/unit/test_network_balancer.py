@@ -10,6 +10,7 @@ from bennu.errors import Unavailable
 from bennu.network.addresses import NoFreeAddress
 from bennu.network.balancer import Balancer
 from bennu.network.catalogue import Catalogue
+from bennu.network.connects import Connects
 from bennu.network.fronts import Backend, Front
 from bennu.network.held import HeldPorts
 from bennu.network.model import EndpointRequest, Ipam, Network
@@ -40,7 +41,8 @@ async def open_balancer(store: Store) -> tuple[Balancer, Catalogue]:
         if catalogue.get(one.id) is None:
             await catalogue.add(one)
     fronts: dict[str, Front] = {}
-    balancer = Balancer(store, catalogue, Firewall("none", Plan, fronts), HeldPorts(ipv6=False), fronts)
+    firewall = Firewall("none", Connects(Path()), Plan, fronts)
+    balancer = Balancer(store, catalogue, firewall, HeldPorts(ipv6=False), fronts)
     await balancer.load()
     return balancer, catalogue
 

@@ -1,7 +1,9 @@
 """Sockets of a task, read from its network namespace: does it listen, and how many connections has it still got."""
 
 import asyncio
-from collections.abc import Collection
+import socket
+import struct
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,6 +12,10 @@ LISTEN: Final = 0x0A
 UNCONNECTED: Final = 0x07
 # Established, being established, and closed by one side only: the answer may still be on its way.
 OPEN: Final = frozenset({0x01, 0x03, 0x04, 0x08, 0x09, 0x0B})
+SYN_SENT: Final = 0x02
+NETLINK_SOCK_DIAG: Final = 4
+SOCK_DIAG_BY_FAMILY: Final = 20
+NLM_F_REQUEST_DUMP: Final = 0x301
 LOOPBACK4: Final = "7F"  # the last byte of the little-endian address
 LOOPBACK6: Final = "00000000000000000000000001000000"
 
@@ -72,3 +78,34 @@ def parse_sockets(text: str) -> list[tuple[int, int, bool]]:
         local = address == LOOPBACK6 or (len(address) == 8 and address.endswith(LOOPBACK4))
         found.append((int(port, 16), int(fields[3], 16), local))
     return found
+
+
+async def count_connecting(ips: Collection[str], ports: Collection[int]) -> int:
+    """Sockets of this host that wait for their first answer from there: its queue was full, and they will try again."""
+
+    def count() -> int:
+        try:
+            return sum(ip in ips and port in ports for ip, port in connecting_to())
+        except OSError:  # nobody is seen, then nobody is waited for
+            return 0
+
+    return await asyncio.to_thread(count)
+
+
+def connecting_to() -> Iterator[tuple[str, int]]:
+    """Whom the TCP sockets of this network namespace that have no answer yet want to reach by IPv4. Blocks."""
+    request = struct.pack("=BBBxI48x", socket.AF_INET, socket.IPPROTO_TCP, 0, 1 << SYN_SENT)
+    header = struct.pack("=IHHII", 16 + len(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as sock:
+        sock.settimeout(1)
+        sock.send(header + request)
+        while True:
+            answer = sock.recv(65536)
+            position = 0
+            while position < len(answer):
+                length, kind = struct.unpack_from("=IH", answer, position)
+                if kind != SOCK_DIAG_BY_FAMILY:  # the end, or the reason why not
+                    return
+                port: int = struct.unpack_from(">H", answer, position + 22)[0]
+                yield socket.inet_ntoa(answer[position + 40 : position + 44]), port
+                position += length + 3 & ~3

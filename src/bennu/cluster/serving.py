@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from bennu.cluster.connections import is_listening, look_at_sockets
+from bennu.cluster.connections import count_connecting, is_listening, look_at_sockets
 from bennu.cluster.durations import parse_duration
 from bennu.cluster.ports import is_ingress
 from bennu.cluster.records import ServiceRow
@@ -262,7 +262,9 @@ class Serving:
 
     async def _look_at_drain(self) -> Backend:
         serves = self._traffic.serves(self.task_id) or (bool(self._host_ports) and not self._is_shut)
-        seen = await look_at_sockets(self._container.record.pid, self._tcp_targets())
+        targets = self._tcp_targets()
+        seen = await look_at_sockets(self._container.record.pid, targets)
+        coming = await count_connecting({one.ip_address for one in self._endpoints()}, targets)
         return Backend(
             readiness=decide_ready(Signs(TaskState.RUNNING)),
             in_balancer=serves,
@@ -270,7 +272,7 @@ class Serving:
             is_to_stop=True,
             has_tcp=True,
             has_udp=seen is not None and seen.takes_datagrams,
-            connections=None if seen is None else seen.connections,
+            connections=None if seen is None else seen.connections + coming,
             deadline_ns=self._label_ns(DRAIN_LABEL, DEFAULT_DRAIN_DEADLINE_NS),
         )
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from bennu import bpf
 from bennu.errors import BennuError
 from bennu.host.finding import Finding, fail, ok, warn
 from bennu.process import run
@@ -30,7 +31,7 @@ table ip bennu_probe {
 
 async def check_kernel(data_root: Path) -> list[Finding]:
     """Run every probe, all at once. Needs root."""
-    plain = [check_pidfd(), check_namespaces()]
+    plain = [check_pidfd(), check_namespaces(), check_connects()]
     probes = await asyncio.gather(
         check_overlay(data_root),
         check_link("veth", "probe0", "type", "veth", "peer", "name", "probe1"),
@@ -56,6 +57,21 @@ def check_namespaces(proc: Path = Path("/proc/self/ns")) -> Finding:
     if not (proc / "user").exists():
         return warn("namespaces", "no user namespaces; builds run without them", "boot a kernel with CONFIG_USER_NS")
     return ok("namespaces", ", ".join((*NAMESPACES, "user")))
+
+
+def check_connects() -> Finding:
+    """Whether a program may look at the connects of this host. It is not attached."""
+    program = bpf.Program()
+    program.set(0, 1)
+    program.end()
+    try:
+        bpf.netns_cookie()
+        os.close(bpf.open_cgroup_root())
+        os.close(bpf.load(program.assemble(), "bennu_probe", bpf.INET4_CONNECT))
+    except OSError as error:
+        slower = "local clients of published ports are translated packet by packet, a little slower"
+        return ok("local connects", f"{slower} ({error.strerror or error})")
+    return ok("local connects", "go straight to containers")
 
 
 async def check_overlay(data_root: Path) -> Finding:

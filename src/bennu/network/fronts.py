@@ -146,13 +146,18 @@ def without_contradictions(fronts: Iterable[Front]) -> list[Front]:
     ]
 
 
-def _port_entrance(front: Front, proto: str, number: int) -> Entrance:
-    targets = [
-        (backend.ip, str(port.target))
+def targets_of(front: Front, proto: str, number: int) -> list[tuple[str, int]]:
+    """Address and port of each task behind a published port."""
+    return [
+        (backend.ip, port.target)
         for backend in front.backends
         for port in backend.ports
         if (port.proto, port.published) == (proto, number) and backend.ip
     ]
+
+
+def _port_entrance(front: Front, proto: str, number: int) -> Entrance:
+    targets = [(ip, str(port)) for ip, port in targets_of(front, proto, number)]
     chain = f"port_{proto}_{number}_{front.service_id}"
     return Entrance("services", f"{proto} . {number}", chain, _rules(targets, match=f"meta l4proto {proto} "))
 

@@ -20,6 +20,7 @@ from bennu.network import host, links
 from bennu.network.addresses import DEFAULT_POOLS
 from bennu.network.balancer import Balancer
 from bennu.network.catalogue import Catalogue, check_request, new_network_id
+from bennu.network.connects import Connects
 from bennu.network.creation import NetworkRequest, plan_network
 from bennu.network.fronts import Front
 from bennu.network.held import HeldPorts
@@ -58,7 +59,7 @@ class Networks:
         self._bridged: dict[str, BridgeRules] = {}  # networks whose bridge is up, by id
         fronts: dict[str, Front] = {}
         held = HeldPorts()
-        self._firewall = Firewall(self.table, self._plan, fronts)
+        self._firewall = Firewall(self.table, Connects(data_root), self._plan, fronts)
         self.balancer = Balancer(store, self._catalogue, self._firewall, held, fronts)
         self._graveyard = Graveyard()
         self._pool = Pool(self._namer, self._graveyard, self._has_names)
@@ -129,6 +130,7 @@ class Networks:
             await self._firewall.remove()
             for network in self._catalogue:
                 await _lower_bridge(network)
+        self._firewall.close()
         self.balancer.close_sockets()
         self._sandboxes.close_sockets()
 
@@ -379,6 +381,7 @@ class Networks:
 
     async def reconcile(self) -> None:
         """Put back what others took away: our rules, our bridges. Raises: BennuError, OSError, NetlinkError."""
+        self._firewall.confirm_own_addresses()
         if not await self._firewall.is_intact():
             log.warning("the rules of table %s were changed by others; writing them anew", self.table)
             await self._firewall.rewrite()

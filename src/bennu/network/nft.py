@@ -11,8 +11,10 @@ from typing import Final
 import msgspec
 
 from bennu.errors import BennuError
+from bennu.network.connects import Connects
 from bennu.network.fronts import Front, entrances, render_front_changes
 from bennu.network.rules import Plan, chains_of, render_change, render_removal, render_table
+from bennu.network.ways import ways
 from bennu.process import run
 
 NFT_TIMEOUT_S: Final = 30
@@ -32,7 +34,9 @@ class FirewallFailure(BennuError):
 class Firewall:
     """One table of ours. Callers change what `wanted()` answers, or `fronts`, and then wait for `apply`."""
 
-    def __init__(self, table: str, wanted: Callable[[], Plan], fronts: Mapping[str, Front] | None = None) -> None:
+    def __init__(
+        self, table: str, connects: Connects, wanted: Callable[[], Plan], fronts: Mapping[str, Front] | None = None
+    ) -> None:
         """`fronts`: what services show, by service; whoever changes one of them calls `touch`."""
         self.table = table
         self._wanted = wanted
@@ -40,6 +44,7 @@ class Firewall:
         self._touched: set[str] = set()
         self._applied: Plan | None = None  # None: unknown, the table is written anew
         self._shown: dict[str, Front] = {}  # fronts as the kernel has them
+        self._connects = connects
         self._turn = asyncio.Lock()
         self._waiting: asyncio.Task[None] | None = None
         self._runs: set[asyncio.Task[None]] = set()  # the one that runs and the one that waits
@@ -68,10 +73,19 @@ class Firewall:
         await self.apply()
 
     async def remove(self) -> None:
-        """Delete the table."""
+        """Delete the table, and what else is ours."""
         async with self._turn:
+            await self._connects.remove()
             await self._nft(render_removal(self.table))
             self._applied = None
+
+    def confirm_own_addresses(self) -> None:
+        """To be called every few seconds. Raises: OSError."""
+        self._connects.confirm_own()
+
+    def close(self) -> None:
+        """Write nothing any more; what is in the kernel stays."""
+        self._connects.close()
 
     async def is_intact(self) -> bool:
         """False when somebody flushed or changed our table since we wrote it. Cheap unless rules changed anywhere."""
@@ -103,18 +117,31 @@ class Firewall:
     async def _write(self, plan: Plan, changed: Mapping[str, Front | None]) -> None:
         before = self._applied
         if before is not None and before.bridges == plan.bridges:
-            change = render_change(self.table, before.forwards, plan.forwards)
-            change += render_front_changes(self.table, ((self._shown.get(key), one) for key, one in changed.items()))
             try:
-                if change:
-                    await self._nft(change)
-                self._note(changed)
+                await self._write_change(before, plan, changed)
                 return
             except FirewallFailure as error:  # somebody flushed the table under us
                 log.warning("the table %s was not as we left it, writing it anew: %s", self.table, error)
         shown = dict(self._fronts)
+        wanted = ways(plan.forwards, shown.values())
+        await self._connects.open()
+        self._connects.take_back(self._connects.all(), wanted)
         await self._nft(render_table(self.table, plan, shown.values()))
+        self._connects.lead(wanted)
+        self._connects.confirm_own()
         self._shown = shown
+
+    async def _write_change(self, before: Plan, plan: Plan, changed: Mapping[str, Front | None]) -> None:
+        after = {key: front for key, front in changed.items() if front is not None}
+        change = render_change(self.table, before.forwards, plan.forwards)
+        change += render_front_changes(self.table, ((self._shown.get(key), one) for key, one in changed.items()))
+        shown = [self._shown[key] for key in changed if key in self._shown]
+        wanted = ways(plan.forwards - before.forwards, after.values())
+        self._connects.take_back(ways(before.forwards - plan.forwards, shown), wanted)
+        if change:
+            await self._nft(change)
+        self._connects.lead(wanted)
+        self._note(changed)
 
     def _note(self, changed: Mapping[str, Front | None]) -> None:
         for key, front in changed.items():

@@ -1,0 +1,246 @@
+"""The few calls of bpf(2) that a small program at connect() needs: assembling, maps, loading, control groups.
+
+No compiler and no library: our programs are a few dozen instructions, and the kernel's verifier reads each before it
+may run. Numbers and layouts are those of linux/bpf.h, which the kernel keeps for ever; programs are little-endian.
+"""
+
+import ctypes
+import os
+import platform
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+SYSCALL: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280}  # of bpf(2)
+LICENSE: Final = b"Apache-2.0\0"
+
+MAP_CREATE, MAP_UPDATE, MAP_DELETE, PROG_LOAD, PROG_ATTACH, PROG_DETACH = 0, 2, 3, 5, 8, 9
+PROG_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD, PROG_QUERY = 13, 15, 16
+HASH: Final = 1  # kinds of maps
+ARRAY: Final = 2
+NO_PREALLOC: Final = 1
+CGROUP_SOCK_ADDR: Final = 18  # the kind of our programs
+INET4_CONNECT: Final = 10  # where they are attached
+INET4_GETPEERNAME: Final = 29
+ALLOW_MULTI: Final = 2
+MAX_ATTACHED: Final = 64  # programs of one kind at one control group
+NAME_LENGTH: Final = 15
+
+MAP_LOOKUP_ELEM, KTIME_GET_NS, GET_SOCKET_COOKIE, BIND, GET_NETNS_COOKIE = 1, 5, 46, 64, 122  # helpers
+SO_NETNS_COOKIE: Final = 71  # Linux 5.14
+STACK: Final = 10  # the register that points to the end of 512 bytes
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+# --- assembling -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    code: int
+    to: int = 0
+    of: int = 0
+    offset: int | str = 0  # a label where it jumps
+    value: int = 0
+
+
+class Program:
+    """Instructions in order. Registers are numbers: 0 the answer, 1 to 5 arguments, 6 to 9 kept over calls."""
+
+    def __init__(self) -> None:
+        self._words: list[_Word] = []
+        self._labels: dict[str, int] = {}
+
+    def label(self, name: str) -> None:
+        self._labels[name] = len(self._words)
+
+    def copy(self, to: int, of: int) -> None:
+        self._words.append(_Word(0xBF, to, of))
+
+    def set(self, to: int, value: int) -> None:
+        self._words.append(_Word(0xB7, to, value=value))
+
+    def set64(self, to: int, value: int) -> None:
+        self._wide(to, 0, value)
+
+    def set_map(self, to: int, map_fd: int) -> None:
+        self._wide(to, 1, map_fd)
+
+    def _wide(self, to: int, kind: int, value: int) -> None:
+        low, high = struct.unpack("=ii", struct.pack("=Q", value))
+        self._words += [_Word(0x18, to, kind, value=low), _Word(0, value=high)]
+
+    def load(self, to: int, base: int, offset: int) -> None:
+        """32 bits from memory."""
+        self._words.append(_Word(0x61, to, base, offset))
+
+    def load64(self, to: int, base: int, offset: int) -> None:
+        self._words.append(_Word(0x79, to, base, offset))
+
+    def store(self, base: int, offset: int, of: int) -> None:
+        """32 bits to memory."""
+        self._words.append(_Word(0x63, base, of, offset))
+
+    def store64(self, base: int, offset: int, of: int) -> None:
+        self._words.append(_Word(0x7B, base, of, offset))
+
+    def store_value(self, base: int, offset: int, value: int) -> None:
+        """32 bits to memory."""
+        self._words.append(_Word(0x62, base, 0, offset, value))
+
+    def add(self, to: int, of: int) -> None:
+        self._words.append(_Word(0x0F, to, of))
+
+    def add_value(self, to: int, value: int) -> None:
+        self._words.append(_Word(0x07, to, value=value))
+
+    def and_value(self, to: int, value: int) -> None:
+        self._words.append(_Word(0x57, to, value=value))
+
+    def shift_left(self, to: int, bits: int) -> None:
+        self._words.append(_Word(0x67, to, value=bits))
+
+    def modulo(self, to: int, of: int) -> None:
+        """Of the lower 32 bits; nothing is done where `of` is 0."""
+        self._words.append(_Word(0x9C, to, of))
+
+    def add_shared(self, base: int, offset: int, of: int) -> None:
+        """32 bits in memory, whoever else adds at the same time."""
+        self._words.append(_Word(0xC3, base, of, offset))
+
+    def call(self, helper: int) -> None:
+        self._words.append(_Word(0x85, value=helper))
+
+    def end(self) -> None:
+        self._words.append(_Word(0x95))
+
+    def jump_if_equal(self, one: int, value: int, label: str) -> None:
+        self._words.append(_Word(0x15, one, 0, label, value))
+
+    def jump_unless_equal(self, one: int, value: int, label: str) -> None:
+        self._words.append(_Word(0x55, one, 0, label, value))
+
+    def jump_unless_same(self, one: int, other: int, label: str) -> None:
+        self._words.append(_Word(0x5D, one, other, label))
+
+    def jump_from(self, one: int, value: int, label: str) -> None:
+        """If it is as large or larger, unsigned."""
+        self._words.append(_Word(0x35, one, 0, label, value))
+
+    def jump_above(self, one: int, other: int, label: str) -> None:
+        """If it is larger, unsigned."""
+        self._words.append(_Word(0x2D, one, other, label))
+
+    def assemble(self) -> bytes:
+        done = b""
+        for position, word in enumerate(self._words):
+            offset = word.offset if isinstance(word.offset, int) else self._labels[word.offset] - position - 1
+            done += struct.pack("=BBhi", word.code, word.to | word.of << 4, offset, word.value)
+        return done
+
+
+# --- calls ------------------------------------------------------------------------------------------------------
+
+
+def create_map(kind: int, name: str, *, key: int, value: int, entries: int, flags: int = 0) -> int:
+    """Its descriptor; sizes in bytes. Raises: OSError."""
+    return _call(MAP_CREATE, struct.pack("=7I16s", kind, key, value, entries, flags, 0, 0, name.encode()))
+
+
+def update(map_fd: int, key: bytes, value: bytes) -> None:
+    """Replaces the whole value at once, as a program sees it. Raises: OSError."""
+    with_key, with_value = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
+    _call(MAP_UPDATE, struct.pack("=IIQQQ", map_fd, 0, ctypes.addressof(with_key), ctypes.addressof(with_value), 0))
+
+
+def delete(map_fd: int, key: bytes) -> None:
+    """Raises: OSError; FileNotFoundError where it is not."""
+    with_key = ctypes.create_string_buffer(key, len(key))
+    _call(MAP_DELETE, struct.pack("=IIQQQ", map_fd, 0, ctypes.addressof(with_key), 0, 0))
+
+
+def load(program: bytes, name: str, attach_type: int) -> int:
+    """A descriptor of the program, verified. Raises: OSError."""
+    code, licence = ctypes.create_string_buffer(program, len(program)), ctypes.create_string_buffer(LICENSE)
+    places = (ctypes.addressof(code), ctypes.addressof(licence))
+    head = struct.pack("=IIQQIIQII", CGROUP_SOCK_ADDR, len(program) // 8, *places, 0, 0, 0, 0, 0)
+    return _call(PROG_LOAD, head + struct.pack("=16sII", name.encode(), 0, attach_type))
+
+
+def attach(cgroup_fd: int, program_fd: int, attach_type: int) -> None:
+    """It stays when this process ends. Raises: OSError."""
+    _call(PROG_ATTACH, struct.pack("=IIII", cgroup_fd, program_fd, attach_type, ALLOW_MULTI))
+
+
+def detach(cgroup_fd: int, program_fd: int, attach_type: int) -> None:
+    """Raises: OSError."""
+    _call(PROG_DETACH, struct.pack("=IIII", cgroup_fd, program_fd, attach_type, 0))
+
+
+def attached(cgroup_fd: int, attach_type: int) -> dict[int, str]:
+    """The names of the programs there, by a new descriptor each, which is the caller's to close. Raises: OSError."""
+    ids = (ctypes.c_uint32 * MAX_ATTACHED)()
+    query = struct.pack("=IIIIQI", cgroup_fd, attach_type, 0, 0, ctypes.addressof(ids), MAX_ATTACHED)
+    answer = _buffer(query)
+    _call_with(PROG_QUERY, answer)
+    count: int = struct.unpack_from("=I", answer, 24)[0]
+    found: dict[int, str] = {}
+    for program_id in ids[:count]:
+        try:
+            fd = _call(PROG_GET_FD_BY_ID, struct.pack("=I", program_id))
+        except FileNotFoundError:  # detached meanwhile
+            continue
+        found[fd] = _name_of(fd)
+    return found
+
+
+def _name_of(program_fd: int) -> str:
+    info = _buffer(b"")
+    _call(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", program_fd, len(info), ctypes.addressof(info)))
+    return info.raw[64:80].partition(b"\0")[0].decode()
+
+
+def netns_cookie() -> int:
+    """The kernel's number for the network namespace of this thread. Raises: OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        cookie: int = struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0]
+    return cookie
+
+
+def open_cgroup_root() -> int:
+    """A descriptor of the root of control groups of version 2. Raises: OSError."""
+    root = find_cgroup_root(Path("/proc/self/mounts").read_text())
+    if root is None:
+        raise OSError("version 2 of control groups is not mounted")
+    return os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def find_cgroup_root(mounts: str) -> Path | None:
+    """Where /proc/self/mounts says that version 2 of control groups begins."""
+    for line in mounts.splitlines():
+        _, where, kind, *_ = line.split()
+        if kind == "cgroup2":
+            return Path(where)
+    return None
+
+
+def _buffer(content: bytes) -> ctypes.Array[ctypes.c_char]:
+    return ctypes.create_string_buffer(content, 256)  # zeros after what a kernel knows are allowed
+
+
+def _call(command: int, attributes: bytes) -> int:
+    return _call_with(command, _buffer(attributes))
+
+
+def _call_with(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
+    number = SYSCALL.get(platform.machine())
+    if number is None:
+        raise OSError(f"bpf is not known on {platform.machine()}")
+    answer: int = _libc.syscall(number, command, attributes, len(attributes))
+    if answer < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return answer

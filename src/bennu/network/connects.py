@@ -1,0 +1,175 @@
+"""Carries out `ways`: programs of ours at the connects of this host, and the maps they read.
+
+The programs hang on the root of the control groups and outlive the daemon, as the rules do. The rules are the law: a
+way that changes is taken back before they change and given after, so that at no time it says anything else than they.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import logging
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from bennu import bpf
+from bennu.network.ways import (
+    ASKED_SIZE,
+    ASKED_SLOTS,
+    KEY_SIZE,
+    OWN_KEY_SIZE,
+    OWN_SIZE,
+    WAY_SIZE,
+    Address,
+    connect_program,
+    encode_address,
+    encode_way,
+    getpeername_program,
+)
+
+MAX_WAYS: Final = 65536  # memory is taken for those that are there
+MAX_OWN: Final = 4096  # addresses of this host
+BELIEVED_S: Final = 10.0  # an address is taken for the host's so long after it was last seen to be
+SIOCGIFCONF: Final = 0x8912
+IFREQ: Final = struct.Struct("=16sH2x4s16x")  # name, family, IPv4 address
+HOOKS: Final = (bpf.INET4_CONNECT, bpf.INET4_GETPEERNAME)
+log = logging.getLogger(__name__)
+
+
+class Connects:
+    """Does nothing where the kernel refuses it, and says so once in the log: then the rules do all."""
+
+    def __init__(self, data_root: Path) -> None:
+        """`data_root`: the daemon's, which exists; by it the next daemon knows what its predecessor left."""
+        self._data_root = data_root
+        self._is_tried = False
+        self._cgroup = -1
+        self._maps: dict[str, int] = {}
+        self._programs: dict[int, int] = {}  # by hook
+        self._held: dict[Address, tuple[Address, ...]] = {}
+        self._own: set[bytes] = set()
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._programs)
+
+    async def open(self) -> None:
+        """Programs and empty maps; those of the last daemon are gone. Idempotent."""
+        if not self._is_tried:
+            self._is_tried = True
+            try:
+                await asyncio.to_thread(self._open)
+            except OSError as error:
+                log.info("connections of this host to published ports are translated packet by packet: %s", error)
+                self._detach()
+                self.close()
+
+    def _open(self) -> None:
+        name, cookie = program_name(self._data_root), bpf.netns_cookie()
+        self._cgroup = bpf.open_cgroup_root()
+        detach_all(self._cgroup, name)
+        new = bpf.create_map
+        ways = new(bpf.HASH, name, key=KEY_SIZE, value=WAY_SIZE, entries=MAX_WAYS, flags=bpf.NO_PREALLOC)
+        self._maps["ways"] = ways
+        asked = new(bpf.ARRAY, name, key=4, value=ASKED_SIZE, entries=ASKED_SLOTS)
+        self._maps["asked"] = asked
+        own = new(bpf.HASH, name, key=OWN_KEY_SIZE, value=OWN_SIZE, entries=MAX_OWN, flags=bpf.NO_PREALLOC)
+        self._maps["own"] = own
+        codes = (connect_program(cookie, ways, own, asked), getpeername_program(asked))
+        for hook, code in zip(HOOKS, codes, strict=True):
+            self._programs[hook] = bpf.load(code, name, hook)
+            bpf.attach(self._cgroup, self._programs[hook], hook)
+
+    def all(self) -> list[Address]:
+        """The ways that are given."""
+        return list(self._held)
+
+    def take_back(self, places: Iterable[Address], wanted: Mapping[Address, tuple[Address, ...]]) -> None:
+        """Of these ways, those that are not as wanted are the rules' from now on."""
+        for place in [place for place in places if place in self._held and wanted.get(place) != self._held[place]]:
+            with contextlib.suppress(FileNotFoundError):
+                bpf.delete(self._maps["ways"], encode_address(place))
+            del self._held[place]
+
+    def lead(self, wanted: Mapping[Address, tuple[Address, ...]]) -> None:
+        """Connections go these ways from now on."""
+        for place, targets in wanted.items() if self.is_open else ():
+            if place in self._held:
+                continue
+            try:
+                bpf.update(self._maps["ways"], encode_address(place), encode_way(targets))
+            except OSError as error:  # no memory, or no room
+                log.warning("connections of this host to %s:%d are translated packet by packet: %s", *place, error)
+                continue
+            self._held[place] = targets
+
+    def confirm_own(self) -> None:
+        """The addresses that this host has now are its own for some seconds more, others no longer."""
+        if not self.is_open:
+            return
+        now, until = read_own_addresses(), struct.pack("=Q", time.monotonic_ns() + int(BELIEVED_S * 1e9))
+        for address in self._own - now:
+            with contextlib.suppress(FileNotFoundError):
+                bpf.delete(self._maps["own"], address)
+        self._own &= now
+        for address in now:
+            try:
+                bpf.update(self._maps["own"], address, until)
+            except OSError:  # more than we count: the rules are for them
+                continue
+            self._own.add(address)
+
+    async def remove(self) -> None:
+        """Nothing of it is left in the kernel."""
+        if self._cgroup >= 0:
+            await asyncio.to_thread(self._detach)
+            self.close()
+
+    def _detach(self) -> None:
+        for hook, program in self._programs.items():
+            with contextlib.suppress(OSError):  # somebody else did
+                bpf.detach(self._cgroup, program, hook)
+
+    def close(self) -> None:
+        """Hold no descriptors any more; the programs stay where they are."""
+        for fd in (*self._maps.values(), *self._programs.values(), *([self._cgroup] if self._cgroup >= 0 else [])):
+            os.close(fd)
+        self._maps, self._programs, self._held, self._own, self._cgroup = {}, {}, {}, set(), -1
+
+
+def program_name(data_root: Path) -> str:
+    """Of a daemon's programs and maps, also after its death; two on one machine differ. Raises: OSError."""
+    where = data_root.stat()
+    digest = hashlib.sha256(f"{where.st_dev} {where.st_ino}".encode()).hexdigest()
+    return f"bennu{digest}"[: bpf.NAME_LENGTH]
+
+
+def read_own_addresses() -> set[bytes]:
+    """All of IPv4, as bytes, in the network namespace of this thread. Raises: OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        size = 64 * IFREQ.size
+        while True:
+            room = ctypes.create_string_buffer(size)
+            asked = bytearray(struct.pack("iP", size, ctypes.addressof(room)))
+            fcntl.ioctl(sock, SIOCGIFCONF, asked)
+            used: int = struct.unpack_from("i", asked)[0]
+            if used < size:
+                return {address for _, _, address in IFREQ.iter_unpack(room.raw[:used])}
+            size *= 2
+
+
+def detach_all(cgroup: int, name: str) -> None:
+    """Programs of that name. Raises: OSError."""
+    for hook in HOOKS:
+        for program, found in bpf.attached(cgroup, hook).items():
+            try:
+                if found == name:
+                    bpf.detach(cgroup, program, hook)
+            finally:
+                os.close(program)

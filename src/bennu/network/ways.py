@@ -1,0 +1,189 @@
+"""What connects on this host to a published port, and where it may go instead: pure, values and programs out.
+
+A connection from this host to a published TCP port of its own need not be translated packet by packet: at connect()
+the kernel lets a program of ours exchange the address, once, and from then on it is a connection to the container
+like any other. The nftables rules stay, say the same, and serve whatever the program does not: other hosts, UDP,
+sockets of IPv6, kernels that refuse it.
+
+    connect(127.0.0.1:8080) ─► program ─► map `ways`: 0.0.0.0:8080 → next of 172.17.0.2:80 … ─► SYN to 172.17.0.2
+                                  └─► map `asked`: this socket asked for 127.0.0.1:8080
+    getpeername() ─► program ─► what was asked for, of the last thousands of such sockets
+
+The container sees the client's address as the rules would show it: the bridge's for a client of 127.0.0.1, else the
+host's that was asked for. That one must be the host's still: map `own` has these addresses, each until when that is
+known, and a daemon that lives says so again every few seconds.
+"""
+
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from bennu import bpf
+from bennu.network.fronts import Front, targets_of
+from bennu.network.rules import Forward
+
+Address = tuple[str, int]  # IPv4 and port
+ANY: Final = "0.0.0.0"
+MAX_TARGETS: Final = 128
+KEY_SIZE: Final = 8
+WAY_SIZE: Final = 8 + 8 * MAX_TARGETS
+ASKED_SLOTS: Final = 16384  # a socket's number chooses one; whoever comes later has it
+ASKED_SIZE: Final = 24  # the socket's number, address and port that it asked for, and those that are there instead
+OWN_KEY_SIZE, OWN_SIZE = 4, 8
+SOCKADDR_SIZE: Final = 16
+LOOPBACK_NET: Final = 127
+
+USER_IP4, USER_PORT, PROTOCOL = 4, 24, 36  # in what the kernel hands to the programs: struct bpf_sock_addr
+ALLOW: Final = 1
+ANSWER, A1, A2, A3, A4, CTX, IP, PORT, WAY = 0, 1, 2, 3, 4, 6, 7, 8, 9  # registers
+
+
+def ways(forwards: Iterable[Forward], fronts: Iterable[Front] = ()) -> dict[Address, tuple[Address, ...]]:
+    """For each published TCP port of IPv4, by host address (0.0.0.0: any) and port, who takes its connections.
+
+    Left to the rules: ports that nobody serves, which they refuse, and ports that more serve than fit into a way.
+    """
+    found: dict[Address, tuple[Address, ...]] = {
+        (one.host_ip, one.host_port): ((one.target_ip, one.target_port),)
+        for one in forwards
+        if one.proto == "tcp" and ":" not in one.host_ip
+    }
+    for front in fronts:
+        for proto, number in front.ports:
+            targets = tuple(targets_of(front, proto, number))
+            if proto == "tcp" and 0 < len(targets) <= MAX_TARGETS:
+                found[ANY, number] = targets
+    return found
+
+
+def encode_address(address: Address) -> bytes:
+    """As the kernel's programs see it: both in the order of the wire."""
+    return socket.inet_aton(address[0]) + struct.pack(">H", address[1]) + bytes(2)
+
+
+def encode_way(targets: Sequence[Address]) -> bytes:
+    """How often it was gone so far, how many targets there are, and they."""
+    return struct.pack("=II", 0, len(targets)) + b"".join(map(encode_address, targets)).ljust(8 * MAX_TARGETS, b"\0")
+
+
+def connect_program(netns_cookie: int, ways_fd: int, own_fd: int, asked_fd: int) -> bytes:
+    """For the connects of one network namespace."""
+    code = bpf.Program()
+    code.copy(CTX, A1)
+    code.load(A1, CTX, PROTOCOL)
+    code.jump_unless_equal(A1, socket.IPPROTO_TCP, "as it is")
+    code.copy(A1, CTX)
+    code.call(bpf.GET_NETNS_COOKIE)
+    code.set64(A2, netns_cookie)
+    code.jump_unless_same(ANSWER, A2, "as it is")
+
+    code.load(IP, CTX, USER_IP4)
+    code.load(PORT, CTX, USER_PORT)
+    key = -8
+    code.store(bpf.STACK, key, IP)
+    code.store(bpf.STACK, key + 4, PORT)
+    _look_up(code, ways_fd, key)
+    code.jump_unless_equal(ANSWER, 0, "found")
+    code.store_value(bpf.STACK, key, 0)  # any address
+    _look_up(code, ways_fd, key)
+    code.jump_if_equal(ANSWER, 0, "as it is")
+
+    code.label("found")
+    code.copy(WAY, ANSWER)
+    _come_from(code, own_fd, "as it is")
+    code.set(A1, 1)  # the next of its targets, in turn, as the rules choose
+    code.add_shared(WAY, 0, A1)
+    code.load(A1, WAY, 0)
+    code.load(A2, WAY, 4)
+    code.modulo(A1, A2)
+    code.jump_from(A1, MAX_TARGETS, "as it is")  # cannot be, but the verifier wants to see it
+    code.shift_left(A1, 3)
+    code.add(WAY, A1)
+    code.load(A1, WAY, 8)
+    code.load(A2, WAY, 12)
+    code.store(CTX, USER_IP4, A1)
+    code.store(CTX, USER_PORT, A2)
+
+    _look_up_asked(code, asked_fd)
+    code.store64(ANSWER, 0, A1)
+    code.load(A1, WAY, 8)
+    code.load(A2, WAY, 12)
+    for position, register in enumerate((IP, PORT, A1, A2)):
+        code.store(ANSWER, 8 + 4 * position, register)
+    return _end(code)
+
+
+def _come_from(code: bpf.Program, own_fd: int, otherwise: str) -> None:
+    """Unless it asks for loopback: make sure that the address is the host's, and let the client come from there."""
+    code.copy(A1, IP)
+    code.and_value(A1, 0xFF)  # the first of the four bytes
+    code.jump_if_equal(A1, LOOPBACK_NET, "has come from there")
+    key, now, address = -8, -16, -24
+    code.call(bpf.KTIME_GET_NS)
+    code.store64(bpf.STACK, now, ANSWER)
+    code.store(bpf.STACK, key, IP)
+    _look_up(code, own_fd, key)
+    code.jump_if_equal(ANSWER, 0, otherwise)
+    code.load64(A1, bpf.STACK, now)
+    code.load64(A2, ANSWER, 0)
+    code.jump_above(A1, A2, otherwise)
+    code.store_value(bpf.STACK, address, socket.AF_INET)  # a sockaddr_in: family, no port, address, zeros
+    code.store(bpf.STACK, address + 4, IP)
+    code.set(A1, 0)
+    code.store64(bpf.STACK, address + 8, A1)
+    code.copy(A1, CTX)
+    _point(code, A2, address)
+    code.set(A3, SOCKADDR_SIZE)
+    code.call(bpf.BIND)
+    code.jump_unless_equal(ANSWER, 0, otherwise)  # it has an address already, or may not have this one
+    code.label("has come from there")
+
+
+def getpeername_program(asked_fd: int) -> bytes:
+    """A socket that was led elsewhere is told what it asked for."""
+    code = bpf.Program()
+    code.copy(CTX, A1)
+    _look_up_asked(code, asked_fd)
+    code.load64(A2, ANSWER, 0)
+    code.jump_unless_same(A1, A2, "as it is")
+    for place, there in ((USER_IP4, 16), (USER_PORT, 20)):  # unless it was connected anew meanwhile
+        code.load(A1, ANSWER, there)
+        code.load(A2, CTX, place)
+        code.jump_unless_same(A1, A2, "as it is")
+    for place, asked in ((USER_IP4, 8), (USER_PORT, 12)):
+        code.load(A1, ANSWER, asked)
+        code.store(CTX, place, A1)
+    return _end(code)
+
+
+def _point(code: bpf.Program, register: int, offset: int) -> None:
+    """To a place on the stack."""
+    code.copy(register, bpf.STACK)
+    code.add_value(register, offset)
+
+
+def _look_up(code: bpf.Program, map_fd: int, key: int) -> None:
+    code.set_map(A1, map_fd)
+    _point(code, A2, key)
+    code.call(bpf.MAP_LOOKUP_ELEM)
+
+
+def _look_up_asked(code: bpf.Program, asked_fd: int) -> None:
+    """The answer: this socket's slot; and its number in A1."""
+    number, slot = -8, -16
+    code.copy(A1, CTX)
+    code.call(bpf.GET_SOCKET_COOKIE)
+    code.store64(bpf.STACK, number, ANSWER)
+    code.and_value(ANSWER, ASKED_SLOTS - 1)
+    code.store(bpf.STACK, slot, ANSWER)
+    _look_up(code, asked_fd, slot)
+    code.jump_if_equal(ANSWER, 0, "as it is")  # cannot be, but the verifier wants to see it
+    code.load64(A1, bpf.STACK, number)
+
+
+def _end(code: bpf.Program) -> bytes:
+    code.label("as it is")
+    code.set(ANSWER, ALLOW)
+    code.end()
+    return code.assemble()

@@ -1,0 +1,262 @@
+"""Connections from the host itself go straight to containers: seen in the kernel's table of sockets, with real ones."""
+
+import contextlib
+import socket
+import struct
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from network_helpers import Host, echo_server, exchange, needs_network, open_host, open_neighbour
+
+from bennu import bpf
+from bennu.errors import BennuError
+from bennu.host import Verdict
+from bennu.host.kernel import check_connects
+from bennu.network import EndpointRequest, PortRequest, Sandbox, connects
+from bennu.network.connects import HOOKS, Connects, read_own_addresses
+from bennu.network.fronts import Backend, Front, Port
+from support.traces import programs_of
+
+pytestmark = needs_network
+GUEST = "198.18.78.9"  # an address that this host has for a while
+
+
+@pytest.fixture(autouse=True)
+def _able() -> None:
+    finding = check_connects()
+    assert finding.verdict is Verdict.OK
+    if "straight" not in finding.text:
+        pytest.skip(finding.text)
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    async with open_host(tmp_path) as opened:
+        yield opened
+
+
+async def publish(host: Host, name: str = "a", **more: object) -> tuple[Sandbox, str, int]:
+    """A container with a published port 7; its address, and the port on the host."""
+    request = PortRequest(container_port=7, **more)  # type: ignore[arg-type]
+    endpoints = [EndpointRequest(network="bridge", container_name=name)]
+    sandbox = await host.networks.open_sandbox(name * 12, endpoints, [request])
+    return sandbox, sandbox.endpoints[0].ip_address, sandbox.ports[0].host_port
+
+
+@contextlib.contextmanager
+def connected(address: str, port: int, *, source: str = "") -> Iterator[socket.socket]:
+    with socket.create_connection((address, port), timeout=2, source_address=(source, 0) if source else None) as sock:
+        yield sock
+
+
+def true_peer(sock: socket.socket) -> tuple[str, int]:
+    """Whom it is connected to, whatever it is told."""
+    own = sock.getsockname()[1]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, *_ = line.split()
+        if int(local.partition(":")[2], 16) == own:
+            ip, _, port = remote.partition(":")
+            return socket.inet_ntoa(struct.pack("=I", int(ip, 16))), int(port, 16)
+    raise AssertionError("the socket is not in the table")
+
+
+async def test_a_local_client_is_connected_to_the_container_and_neither_side_notices(host: Host) -> None:
+    sandbox, ip, port = await publish(host)
+    gateway = sandbox.endpoints[0].gateway
+    with echo_server(sandbox.netns, "0.0.0.0", 7):
+        for asked, seen_as in (("127.0.0.1", gateway), ("127.9.9.9", gateway), (gateway, gateway)):
+            with connected(asked, port) as sock:
+                assert true_peer(sock) == (ip, 7)
+                assert sock.getpeername() == (asked, port)
+                assert sock.recv(100).decode() == f"{ip} heard {seen_as}"
+        outside = host.own_address()
+        with connected(outside, port) as sock:
+            assert true_peer(sock) == (ip, 7)
+            assert (sock.getpeername(), sock.getsockname()[0]) == ((outside, port), outside)
+            assert sock.recv(100).decode() == f"{ip} heard {outside}", "as the rules would have it"
+
+
+async def test_what_is_not_for_it_goes_its_own_way(host: Host) -> None:
+    sandbox, ip, port = await publish(host)
+    with echo_server(sandbox.netns, "0.0.0.0", 7):
+        with connected(ip, 7) as sock:
+            assert (true_peer(sock), sock.getpeername()) == ((ip, 7), (ip, 7)), "straight to the container"
+        with connected("127.0.0.1", port, source="127.0.0.2") as sock:
+            assert sock.recv(100).startswith(ip.encode()), "a source of its own choice"
+        with connected(host.own_address(), port, source=host.own_address()) as sock:
+            assert true_peer(sock) == (host.own_address(), port), "bound already: by the rules"
+            assert sock.recv(100).startswith(ip.encode())
+        with socket.create_server(("127.0.0.1", 0)) as other, connected(*other.getsockname()) as sock:
+            assert true_peer(sock) == other.getsockname(), "a program of the host"
+        with open_neighbour(host.root, host.neighbour_address, host.neighbour_gateway) as path:
+            with echo_server(path, "0.0.0.0", port), connected(host.neighbour_address, port) as sock:
+                assert sock.recv(100).startswith(host.neighbour_address.encode()), "another host's port of that number"
+            assert exchange(path, host.neighbour_gateway, port).startswith(ip), "another host's client"
+
+
+async def test_a_port_of_one_address_is_a_way_from_there_alone(host: Host) -> None:
+    sandbox, ip, port = await publish(host, host_ip="127.0.0.1")
+    with echo_server(sandbox.netns, "0.0.0.0", 7):
+        with connected("127.0.0.1", port) as sock:
+            assert true_peer(sock) == (ip, 7)
+        for elsewhere in ("127.0.0.2", host.own_address()):
+            with pytest.raises(ConnectionRefusedError):
+                exchange("", elsewhere, port)
+
+
+async def test_other_network_namespaces_are_not_looked_at(host: Host) -> None:
+    sandbox, _, port = await publish(host)
+    with (
+        echo_server(sandbox.netns, "0.0.0.0", 7),
+        open_neighbour(host.root, host.neighbour_address, host.neighbour_gateway) as path,
+        pytest.raises(ConnectionRefusedError),
+    ):
+        exchange(path, "127.0.0.1", port)
+
+
+async def test_a_way_is_gone_with_its_port_and_comes_back_with_another_container(host: Host) -> None:
+    port = host.free_port()
+    fixed = {"host_port_first": port, "host_port_last": port}
+    for name in "ab":
+        sandbox, ip, _ = await publish(host, name, **fixed)
+        with echo_server(sandbox.netns, "0.0.0.0", 7), connected("127.0.0.1", port) as sock:
+            assert true_peer(sock) == (ip, 7)
+            await host.networks.shut_ports(name * 12)
+            with pytest.raises(ConnectionRefusedError):
+                exchange("", "127.0.0.1", port)
+            await host.networks.reopen_ports(name * 12)
+            assert sock.recv(100).startswith(ip.encode())
+            assert exchange("", "127.0.0.1", port).startswith(ip)
+        await host.networks.close_sandbox(name * 12)
+        with pytest.raises(ConnectionRefusedError):
+            exchange("", "127.0.0.1", port)
+
+
+async def test_tasks_of_a_service_take_turns_and_one_that_left_gets_none(host: Host) -> None:
+    port, sandboxes = host.free_port(), [(await publish(host, name))[0] for name in "abc"]
+    ips = [sandbox.endpoints[0].ip_address for sandbox in sandboxes]
+    backends = [Backend(owner=ip, ip=ip, ports=(Port(proto="tcp", published=port, target=7),)) for ip in ips]
+    with contextlib.ExitStack() as servers:
+        for sandbox in sandboxes:
+            servers.enter_context(echo_server(sandbox.netns, "0.0.0.0", 7))
+        for serving in (backends, backends[:2], backends[1:], []):
+            front = Front(service_id="s", ports=(("tcp", port),), backends=tuple(serving))
+            host.networks.balancer.put(front)
+            await host.networks.balancer.write("s")
+            heard = []
+            for _ in range(3 * len(serving)):
+                with connected("127.0.0.1", port) as sock:
+                    heard.append(true_peer(sock)[0])
+            assert sorted(heard) == sorted(3 * [backend.ip for backend in serving])
+        with pytest.raises(ConnectionRefusedError):
+            exchange("", "127.0.0.1", port)
+    host.networks.balancer.drop("s")
+    await host.networks.balancer.write("s")
+
+
+async def test_an_address_that_left_this_host_is_another_hosts_also_while_the_daemon_is_dead(host: Host) -> None:
+    """It is looked up now and then only, but nobody is bound to an address that the host has not."""
+    sandbox, ip, port = await publish(host)
+    own("add")
+    try:
+        await host.networks.reconcile()
+        with echo_server(sandbox.netns, "0.0.0.0", 7), connected(GUEST, port) as sock:
+            assert true_peer(sock) == (ip, 7)
+    finally:
+        own("del")
+    with (
+        open_neighbour(host.root, GUEST, "198.18.78.1") as path,
+        echo_server(path, "0.0.0.0", port),
+        connected(GUEST, port) as sock,
+    ):
+        assert sock.recv(100).startswith(GUEST.encode())
+
+
+async def test_addresses_that_nobody_confirmed_are_for_the_rules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connects, "BELIEVED_S", 0.0)
+    async with open_host(tmp_path) as host:
+        sandbox, ip, port = await publish(host)
+        with echo_server(sandbox.netns, "0.0.0.0", 7):
+            with connected(host.own_address(), port) as sock:
+                assert true_peer(sock) == (host.own_address(), port)
+                assert sock.recv(100).startswith(ip.encode())
+            with connected("127.0.0.1", port) as sock:
+                assert true_peer(sock) == (ip, 7), "loopback needs nobody's word"
+
+
+def own(action: str) -> None:
+    subprocess.run(["ip", "addr", action, f"{GUEST}/32", "dev", "lo"], check=True)
+
+
+def test_own_addresses_are_all_of_ipv4() -> None:
+    own("add")
+    try:
+        listed = subprocess.run(["ip", "-4", "-br", "addr"], capture_output=True, text=True, check=True).stdout
+        words = [word for line in listed.splitlines() for word in line.split()[2:]]
+        expected = {socket.inet_aton(word.partition("/")[0]) for word in words if word[0].isdigit()}
+        assert read_own_addresses() == expected
+        assert socket.inet_aton(GUEST) in expected
+    finally:
+        own("del")
+
+
+async def test_ways_live_on_without_the_daemon_and_the_next_one_replaces_them(host: Host) -> None:
+    sandbox, ip, port = await publish(host)
+    await host.networks.close(remove=False)
+    assert programs_of(host.root / "data") == len(HOOKS)
+    with echo_server(sandbox.netns, "0.0.0.0", 7):
+        with connected("127.0.0.1", port) as sock:
+            assert true_peer(sock) == (ip, 7)
+        await host.reopen({"a" * 12: sandbox})
+        assert programs_of(host.root / "data") == len(HOOKS)
+        with connected("127.0.0.1", port) as sock:
+            assert true_peer(sock) == (ip, 7)
+    await host.networks.close_sandbox("a" * 12)
+    with pytest.raises(ConnectionRefusedError):
+        exchange("", "127.0.0.1", port)
+
+
+async def test_two_daemons_do_not_touch_each_others_ways(host: Host, tmp_path: Path) -> None:
+    sandbox, ip, port = await publish(host)
+    async with open_host(tmp_path / "other") as other:
+        theirs, their_ip, their_port = await publish(other)
+        with echo_server(sandbox.netns, "0.0.0.0", 7), echo_server(theirs.netns, "0.0.0.0", 7):
+            for number, address in ((port, ip), (their_port, their_ip)):
+                with connected("127.0.0.1", number) as sock:
+                    assert true_peer(sock) == (address, 7)
+    with echo_server(sandbox.netns, "0.0.0.0", 7), connected("127.0.0.1", port) as sock:
+        assert true_peer(sock) == (ip, 7)
+
+
+async def test_when_the_kernel_refuses_the_rules_do_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(bpf.SYSCALL, bpf.platform.machine(), -1)  # no system call has this number
+    async with open_host(tmp_path) as host:
+        sandbox, ip, port = await publish(host)
+        with echo_server(sandbox.netns, "0.0.0.0", 7), connected("127.0.0.1", port) as sock:
+            assert true_peer(sock) == ("127.0.0.1", port)
+            assert sock.recv(100).startswith(ip.encode())
+    assert "a little slower (Function not implemented)" in check_connects().text
+
+
+async def test_a_failed_start_leaves_no_way(host: Host) -> None:
+    _, _, port = await publish(host)
+    with pytest.raises(BennuError):
+        await publish(host, "b", host_port_first=port, host_port_last=port)
+    await host.networks.close_sandbox("a" * 12)
+    with pytest.raises(ConnectionRefusedError):
+        exchange("", "127.0.0.1", port)
+
+
+async def test_no_descriptor_is_left(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    one = Connects(tmp_path)
+    await one.open()
+    one.lead({("0.0.0.0", 1): (("10.0.0.2", 80),)})
+    one.confirm_own()
+    await one.remove()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert programs_of(tmp_path) == 0
