@@ -32,15 +32,18 @@ def test_published_ports_and_isolation_are_back_after_nft_flush_ruleset(make_dae
         cli("run", "-d", f"--name={name}", f"--network={name}", "-p", "80", busybox, *HTTPD)
     port = cli("port", "front", "80/tcp").lines[0].rpartition(":")[2]
     address = cli("exec", "back", "hostname", "-i").line
+    gateway = cli("exec", "back", "sh", "-c", "ip route | cut -d' ' -f3 | head -1").line
+    around = ("exec", "back", "sh", "-c", f"timeout 1 wget -qO- http://{gateway}:{port}/ || echo nothing")
     across = ("exec", "front", "sh", "-c", f"timeout 1 wget -qO- http://{address}/ || echo nothing")
 
-    def answers() -> bool:
-        return at(daemon, "curl", "-s", "-m", "1", f"http://127.0.0.1:{port}/").stdout == "here\n"
+    def here() -> str:
+        return at(daemon, "curl", "-s", "-m", "1", f"http://127.0.0.1:{port}/").stdout
 
-    wait_for(answers, what="the published port")
+    wait_for(lambda: here() == "here\n" and cli(*around).line == "here", what="the published port")
     assert cli(*across).line == "nothing"
     for _ in range(3):
         assert at(daemon, "nft", "flush", "ruleset").returncode == 0
-        wait_for(answers, timeout_s=RECONCILED_S, what="the published port after the flush")
+        wait_for(lambda: cli(*around).line == "here", timeout_s=RECONCILED_S, what="the published port after the flush")
+        assert here() == "here\n"
         assert cli(*across).line == "nothing", "the networks are no longer kept apart"
         assert cli("exec", "front", "wget", "-qO-", "http://front/").line == "here"
