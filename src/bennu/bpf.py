@@ -4,6 +4,7 @@ No compiler and no library: our programs are a few dozen instructions, and the k
 may run. Numbers and layouts are those of linux/bpf.h, which the kernel keeps for ever; programs are little-endian.
 """
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -97,11 +98,17 @@ class Program:
     def add_value(self, to: int, value: int) -> None:
         self._words.append(_Word(0x07, to, value=value))
 
+    def multiply(self, to: int, of: int) -> None:
+        self._words.append(_Word(0x2F, to, of))
+
     def and_value(self, to: int, value: int) -> None:
         self._words.append(_Word(0x57, to, value=value))
 
     def shift_left(self, to: int, bits: int) -> None:
         self._words.append(_Word(0x67, to, value=bits))
+
+    def shift_right(self, to: int, bits: int) -> None:
+        self._words.append(_Word(0x77, to, value=bits))
 
     def modulo(self, to: int, of: int) -> None:
         """Of the lower 32 bits; nothing is done where `of` is 0."""
@@ -188,12 +195,16 @@ def attached(cgroup_fd: int, attach_type: int) -> dict[int, str]:
     _call_with(PROG_QUERY, answer)
     count: int = struct.unpack_from("=I", answer, 24)[0]
     found: dict[int, str] = {}
-    for program_id in ids[:count]:
-        try:
-            fd = _call(PROG_GET_FD_BY_ID, struct.pack("=I", program_id))
-        except FileNotFoundError:  # detached meanwhile
-            continue
-        found[fd] = _name_of(fd)
+    try:
+        for program_id in ids[:count]:
+            with contextlib.suppress(FileNotFoundError):  # detached meanwhile
+                fd = _call(PROG_GET_FD_BY_ID, struct.pack("=I", program_id))
+                found[fd] = ""
+                found[fd] = _name_of(fd)
+    except BaseException:
+        for fd in found:
+            os.close(fd)
+        raise
     return found
 
 

@@ -121,6 +121,7 @@ class Host:
     _ports: set[int] = field(default_factory=set)
 
     async def reopen(self, known: Mapping[str, Sandbox], **settings: object) -> Networks:
+        self.networks.let_go()
         self.networks = make_networks(self.root, self.store, **settings)
         await self.networks.open(known)
         return self.networks

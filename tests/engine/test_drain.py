@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bennu.cluster.connections import connecting_to
+from bennu.cluster.connections import connecting
 from bennu.host.kernel import check_connects
 from support import images
 from support.frozen import filesystem_that_can_be_frozen, in_state_d
@@ -185,10 +185,31 @@ def test_a_client_that_found_the_queue_full_is_answered_before_its_task_is_stopp
     with ThreadPoolExecutor(CROWD) as pool:
         answers = [pool.submit(ask, port) for _ in range(CROWD)]
         time.sleep(0.5)
-        assert sum(number == port for _, number in connecting_to()) == 0
-        assert sum(number == 8000 for _, number in connecting_to()) > 0, "nobody found the queue full"
+        assert waiting(8000) > 0, "nobody found the queue full"
         stop(node)
         assert [answer.result() for answer in answers] == CROWD * ["slowly"]
+
+
+def waiting(port: int) -> int:
+    """Clients of this host whom nobody on that port has answered yet."""
+    return sum(one.port == port for one in connecting())
+
+
+def test_a_client_that_found_the_queue_full_is_not_led_to_a_stranger(node: SwarmNode) -> None:
+    """Its task died, and whoever gets the address next would have its next attempt."""
+    if "straight" not in (text := check_connects().text):
+        pytest.skip(text)
+    port = free_port()
+    publish = f"--publish=published={port},target=8000"
+    node.create("web", "--no-resolve-image", "--restart-delay=30s", publish, *ONE_AT_A_TIME)
+    node.wait_running("web", 1)
+    with ThreadPoolExecutor(CROWD) as pool:
+        answers = [pool.submit(ask, port) for _ in range(CROWD)]
+        time.sleep(0.5)
+        assert waiting(8000) > 0, "nobody found the queue full"
+        node.docker("kill", container_of(node.running("web")[0]))
+        wait_for(lambda: not waiting(8000), timeout_s=1, what="those who wait to be told")
+        assert any(isinstance(answer.exception(), ConnectionAbortedError) for answer in answers)
 
 
 def test_two_who_stop_the_same_task_wait_for_the_same_connections(node: SwarmNode) -> None:

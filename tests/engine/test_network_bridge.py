@@ -298,8 +298,8 @@ async def test_rules_of_others_are_no_reason_to_write_ours_again(host: Host) -> 
 
 async def test_changes_that_arrive_together_share_an_nft_process(tmp_path: Path) -> None:
     ports: set[Forward] = set()
-    table, connects = f"bennu_batch_{os.getpid()}", Connects(tmp_path)
-    firewall = Firewall(table, connects, lambda: Plan((), frozenset(ports)))
+    table = f"bennu_batch_{os.getpid()}"
+    firewall = Firewall(table, Connects(table, tmp_path), lambda: Plan((), frozenset(ports)))
 
     async def publish(number: int) -> None:
         ports.add(Forward("tcp", "0.0.0.0", number, "10.0.0.2", 80))

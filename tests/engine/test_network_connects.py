@@ -1,6 +1,7 @@
 """Connections from the host itself go straight to containers: seen in the kernel's table of sockets, with real ones."""
 
 import contextlib
+import json
 import socket
 import struct
 import subprocess
@@ -15,11 +16,15 @@ from bennu.errors import BennuError
 from bennu.host import Verdict
 from bennu.host.kernel import check_connects
 from bennu.network import EndpointRequest, PortRequest, Sandbox, connects
-from bennu.network.connects import HOOKS, Connects, read_own_addresses
+from bennu.network.connects import HOOKS, Connects, mark_of, read_own_addresses
 from bennu.network.fronts import Backend, Front, Port
-from support.traces import programs_of
+from bennu.network.nft import Firewall, FirewallFailure
+from bennu.network.rules import Forward, Plan
+from support.traces import attached_programs, open_cgroup_root, programs_of
 
 pytestmark = needs_network
+IP_BIND_ADDRESS_NO_PORT = 24
+ANY_1 = ("0.0.0.0", 1)
 GUEST = "198.18.78.9"  # an address that this host has for a while
 
 
@@ -84,7 +89,13 @@ async def test_what_is_not_for_it_goes_its_own_way(host: Host) -> None:
         with connected(ip, 7) as sock:
             assert (true_peer(sock), sock.getpeername()) == ((ip, 7), (ip, 7)), "straight to the container"
         with connected("127.0.0.1", port, source="127.0.0.2") as sock:
-            assert sock.recv(100).startswith(ip.encode()), "a source of its own choice"
+            assert true_peer(sock) == ("127.0.0.1", port), "bound already: by the rules"
+            assert sock.recv(100).startswith(ip.encode())
+        with socket.socket() as sock:
+            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((host.own_address(), 0))
+            sock.connect((sandbox.endpoints[0].gateway, port))
+            assert sock.recv(100).decode() == f"{ip} heard {host.own_address()}", "bound, without a port yet"
         with connected(host.own_address(), port, source=host.own_address()) as sock:
             assert true_peer(sock) == (host.own_address(), port), "bound already: by the rules"
             assert sock.recv(100).startswith(ip.encode())
@@ -162,6 +173,7 @@ async def test_an_address_that_left_this_host_is_another_hosts_also_while_the_da
     own("add")
     try:
         await host.networks.reconcile()
+        await host.networks.close(remove=False)
         with echo_server(sandbox.netns, "0.0.0.0", 7), connected(GUEST, port) as sock:
             assert true_peer(sock) == (ip, 7)
     finally:
@@ -195,9 +207,9 @@ def own(action: str) -> None:
 def test_own_addresses_are_all_of_ipv4() -> None:
     own("add")
     try:
-        listed = subprocess.run(["ip", "-4", "-br", "addr"], capture_output=True, text=True, check=True).stdout
-        words = [word for line in listed.splitlines() for word in line.split()[2:]]
-        expected = {socket.inet_aton(word.partition("/")[0]) for word in words if word[0].isdigit()}
+        words = ["ip", "-json", "-4", "addr"]
+        listed = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+        expected = {socket.inet_aton(one["local"]) for link in listed for one in link.get("addr_info", ())}
         assert read_own_addresses() == expected
         assert socket.inet_aton(GUEST) in expected
     finally:
@@ -251,12 +263,117 @@ async def test_a_failed_start_leaves_no_way(host: Host) -> None:
         exchange("", "127.0.0.1", port)
 
 
-async def test_no_descriptor_is_left(tmp_path: Path) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    one = Connects(tmp_path)
+async def test_nothing_is_left_of_one_that_was_removed_or_could_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = open_files()
+    one = Connects("bennu_test", tmp_path)
     await one.open()
-    one.lead({("0.0.0.0", 1): (("10.0.0.2", 80),)})
-    one.confirm_own()
+    one.lead({ANY_1: (("10.0.0.2", 80),)})
+    await one.confirm_own()
+    assert (one.all(), programs_of(tmp_path)) == ([ANY_1], len(HOOKS))
     await one.remove()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert (open_files(), programs_of(tmp_path)) == (before, 0)
+    monkeypatch.setattr(connects, "HOOKS", (bpf.INET4_CONNECT, 250))  # the kernel knows no such hook
+    other = Connects("bennu_test", tmp_path)
+    await other.open()
+    other.lead({ANY_1: (("10.0.0.2", 80),)})
+    assert (other.all(), other.is_open) == ([], False)
+    monkeypatch.undo()
+    assert (open_files(), programs_of(tmp_path)) == (before, 0)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_one_that_never_began_removes_what_its_predecessor_left(tmp_path: Path) -> None:
+    dead = Connects("bennu_test", tmp_path)
+    await dead.open()
+    dead.close()
+    assert programs_of(tmp_path) == len(HOOKS)
+    await Connects("bennu_test", tmp_path).remove()
     assert programs_of(tmp_path) == 0
+
+
+async def test_a_data_root_made_anew_and_a_network_of_ones_own_hide_no_predecessor(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    dead = Connects("bennu_test", root)
+    await dead.open()
+    dead.close()
+    for table, place in (("bennu_test", tmp_path), ("bennu_elsewhere", root)):  # as in another network: another table
+        assert mark_of(table, place).is_ours(mark_of("bennu_test", root).name)
+    assert not mark_of("bennu_elsewhere", tmp_path).is_ours(mark_of("bennu_test", root).name)
+    root.rmdir()
+    await Connects("bennu_test", tmp_path).remove()
+    with open_cgroup_root() as cgroup:
+        assert cgroup is not None
+        assert not any(mark_of("bennu_test", tmp_path).is_ours(name) for name in attached_programs(HOOKS[0]))
+
+
+class Watching(Connects):
+    """Notes what the kernel's table says when ways are taken back, and when they are given."""
+
+    def __init__(self, table: str, root: Path) -> None:
+        super().__init__(table, root)
+        self.seen: list[tuple[str, bool, list[tuple[str, int]]]] = []
+
+    def take_back(self, *words: object) -> None:
+        super().take_back(*words)  # type: ignore[arg-type]
+        self.note("taken back")
+
+    def lead(self, *words: object) -> None:
+        self.note("before given")
+        super().lead(*words)  # type: ignore[arg-type]
+
+    def note(self, when: str) -> None:
+        words = ["nft", "list", "table", "inet", "bennu_watching"]
+        listed = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+        self.seen.append((when, "10.0.0.2 . 80" in listed, self.all()))
+
+
+async def test_a_way_is_taken_back_before_the_rules_change_and_given_after(tmp_path: Path) -> None:
+    ports: set[Forward] = set()
+    watching = Watching("bennu_watching", tmp_path)
+    firewall = Firewall("bennu_watching", watching, lambda: Plan((), frozenset(ports)))
+    try:
+        await firewall.apply()
+        watching.seen.clear()
+        ports.add(Forward("tcp", "0.0.0.0", 1, "10.0.0.2", 80))
+        await firewall.apply()
+        assert watching.seen == [("taken back", False, []), ("before given", True, [])]
+        assert watching.all() == [ANY_1]
+        watching.seen.clear()
+        ports.clear()
+        await firewall.apply()
+        assert watching.seen == [("taken back", True, []), ("before given", False, [])]
+        ports.add(Forward("tcp", "0.0.0.0", 1, "10.0.0.2", 80))
+        await firewall.apply()
+        ports.add(Forward("tcp", "0.0.0.0", 1, "not an address", 80))
+        with pytest.raises(FirewallFailure):
+            await firewall.apply()
+        assert watching.all() == [], "what is not sure is for the rules"
+    finally:
+        await firewall.remove()
+
+
+async def test_a_service_that_takes_a_containers_port_has_its_local_clients_too(host: Host) -> None:
+    """The rules ask for services first; two may be told to publish one port."""
+    sandbox, ip, port = await publish(host, "a", host_ip="127.0.0.1")
+    task, task_ip, _ = await publish(host, "b")
+    with echo_server(sandbox.netns, "0.0.0.0", 7), echo_server(task.netns, "0.0.0.0", 7):
+        assert exchange("", "127.0.0.1", port).startswith(ip)
+        backend = Backend(owner="b", ip=task_ip, ports=(Port(proto="tcp", published=port, target=7),))
+        for backends in ((backend,), ()):
+            host.networks.balancer.put(Front(service_id="s", ports=(("tcp", port),), backends=backends))
+            await host.networks.balancer.write("s")
+            if backends:
+                assert exchange("", "127.0.0.1", port).startswith(task_ip)
+            else:
+                with pytest.raises(ConnectionRefusedError):
+                    exchange("", "127.0.0.1", port)
+        host.networks.balancer.drop("s")
+        await host.networks.balancer.write("s")
+        with connected("127.0.0.1", port) as sock:
+            assert true_peer(sock) == (ip, 7)

@@ -8,10 +8,11 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from bennu import bpf
-from bennu.network.connects import HOOKS, detach_all, program_name
+from bennu.network.connects import HOOKS, Mark, detach_all, mark_of
 from support.daemon import Daemon
 from support.waiting import wait_for
 
@@ -64,7 +65,13 @@ def tables(daemon: Daemon) -> list[str]:
 
 def programs_of(data_root: Path) -> int:
     """How many programs of the daemon there hang at the root of the control groups."""
-    return sum(name == program_name(data_root) for hook in HOOKS for name in attached_programs(hook))
+    mark = mark_by_root(data_root)
+    return sum(mark.is_ours(name) for hook in HOOKS for name in attached_programs(hook))
+
+
+def mark_by_root(data_root: Path) -> Mark:
+    """Whatever network the daemon is in."""
+    return replace(mark_of("", data_root), of_table="")
 
 
 def attached_programs(hook: int) -> list[str]:
@@ -142,7 +149,7 @@ def discard(daemon: Daemon) -> None:
         subprocess.run(["umount", "--lazy", place], capture_output=True, check=False)
     with open_cgroup_root() as root, contextlib.suppress(OSError):
         if root is not None and daemon.data_root.exists():
-            detach_all(root, program_name(daemon.data_root))
+            detach_all(root, mark_by_root(daemon.data_root))
     for table in tables(daemon):
         subprocess.run(["nft", "delete", "table", *table.split(" ")], capture_output=True, check=False)
     for name in links(daemon):

@@ -41,7 +41,7 @@ async def open_balancer(store: Store) -> tuple[Balancer, Catalogue]:
         if catalogue.get(one.id) is None:
             await catalogue.add(one)
     fronts: dict[str, Front] = {}
-    firewall = Firewall("none", Connects(Path()), Plan, fronts)
+    firewall = Firewall("none", Connects("none", Path()), Plan, fronts)
     balancer = Balancer(store, catalogue, firewall, HeldPorts(ipv6=False), fronts)
     await balancer.load()
     return balancer, catalogue

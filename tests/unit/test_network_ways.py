@@ -7,7 +7,7 @@ import pytest
 from bennu import bpf
 from bennu.network.fronts import Backend, Front, Port
 from bennu.network.rules import Forward
-from bennu.network.ways import MAX_TARGETS, WAY_SIZE, encode_address, encode_way, ways
+from bennu.network.ways import MAX_TARGETS, WAY_SIZE, Address, Ways, encode_address, encode_way
 
 
 def backend(number: int, *ports: Port) -> Backend:
@@ -28,18 +28,53 @@ DNS = Port(proto="udp", published=53, target=53)
     ],
 )
 def test_a_containers_port_is_a_way_if_it_is_of_tcp_and_ipv4(forward: Forward, expected: object) -> None:
-    assert ways([forward]) == expected
+    assert Ways().change((), [forward], ()) == expected
 
 
 def test_a_services_port_leads_to_its_tasks() -> None:
     front = Front(service_id="s", ports=(("tcp", 8080), ("udp", 53)), backends=(backend(1, WEB, DNS), backend(2)))
-    assert ways([], [front]) == {("0.0.0.0", 8080): (("10.0.0.1", 80), ("10.0.0.2", 80))}
+    assert Ways().change((), (), [(None, front)]) == {("0.0.0.0", 8080): (("10.0.0.1", 80), ("10.0.0.2", 80))}
 
 
 @pytest.mark.parametrize(("tasks", "is_way"), [(0, False), (1, True), (MAX_TARGETS, True), (MAX_TARGETS + 1, False)])
 def test_what_nobody_serves_and_what_too_many_serve_is_left_to_the_rules(tasks: int, is_way: bool) -> None:
-    front = Front(service_id="s", ports=(("tcp", 8080),), backends=tuple(backend(n) for n in range(tasks)))
-    assert bool(ways([], [front])) is is_way
+    (targets,) = Ways().change((), (), [(None, service("s", tasks))]).values()
+    assert bool(targets) is is_way
+
+
+def service(name: str, tasks: int) -> Front:
+    return Front(service_id=name, ports=(("tcp", 8080),), backends=tuple(backend(n) for n in range(tasks)))
+
+
+HERE, ANYWHERE = ("127.0.0.1", 8080), ("0.0.0.0", 8080)
+CONTAINER: tuple[Address, ...] = (("172.17.0.2", 80),)
+TASK: tuple[Address, ...] = (("10.0.0.0", 80),)
+
+
+@pytest.mark.parametrize("tasks", [0, 1, MAX_TARGETS + 1])
+@pytest.mark.parametrize("place", [HERE, ANYWHERE])
+def test_a_services_port_comes_before_a_containers_while_it_is_there(tasks: int, place: Address) -> None:
+    """The rules ask for a service first, and refuse where it has no task."""
+    ways, forward, front = Ways(), Forward("tcp", *place, "172.17.0.2", 80), service("s", tasks)
+    assert ways.change((), [forward], ()) == {place: CONTAINER}
+    led = ways.change((), (), [(None, front)])
+    assert led == {place: (), ANYWHERE: TASK if tasks == 1 else ()}
+    assert ways.change([forward], [forward], ())[place] == led[place], "nor while the container changes"
+    assert ways.change((), (), [(front, None)]) == {ANYWHERE: (), place: CONTAINER}
+
+
+def test_a_port_that_moves_from_one_service_to_another_leads_to_the_other() -> None:
+    ways, one, other = Ways(), service("one", 1), service("other", 2)
+    ways.change((), (), [(None, one)])
+    changes = [(None, other), (one, None)]
+    assert len(ways.change((), (), changes)[ANYWHERE]) == 2
+
+
+def test_what_went_leads_nowhere() -> None:
+    ways, forward = Ways(), Forward("tcp", *HERE, "172.17.0.2", 80)
+    ways.change((), [forward], ())
+    assert ways.change([forward], (), ()) == {HERE: ()}
+    assert ways.change((), (), ()) == {}
 
 
 def test_addresses_are_as_on_the_wire() -> None:

@@ -1,6 +1,7 @@
 """Sockets of a task, read from its network namespace: does it listen, and how many connections has it still got."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Collection, Iterator
@@ -15,6 +16,9 @@ OPEN: Final = frozenset({0x01, 0x03, 0x04, 0x08, 0x09, 0x0B})
 SYN_SENT: Final = 0x02
 NETLINK_SOCK_DIAG: Final = 4
 SOCK_DIAG_BY_FAMILY: Final = 20
+SOCK_DESTROY: Final = 21
+SOCKID_SIZE: Final = 48
+NLM_F_REQUEST_ACK: Final = 0x5
 NLM_F_REQUEST_DUMP: Final = 0x301
 LOOPBACK4: Final = "7F"  # the last byte of the little-endian address
 LOOPBACK6: Final = "00000000000000000000000001000000"
@@ -85,20 +89,43 @@ async def count_connecting(ips: Collection[str], ports: Collection[int]) -> int:
 
     def count() -> int:
         try:
-            return sum(ip in ips and port in ports for ip, port in connecting_to())
+            return sum(one.ip in ips and one.port in ports for one in connecting())
         except OSError:  # nobody is seen, then nobody is waited for
             return 0
 
     return await asyncio.to_thread(count)
 
 
-def connecting_to() -> Iterator[tuple[str, int]]:
-    """Whom the TCP sockets of this network namespace that have no answer yet want to reach by IPv4. Blocks."""
-    request = struct.pack("=BBBxI48x", socket.AF_INET, socket.IPPROTO_TCP, 0, 1 << SYN_SENT)
-    header = struct.pack("=IHHII", 16 + len(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, 1, 0)
+async def give_up_connecting(ips: Collection[str]) -> None:
+    """End those that wait for an answer from there: nobody will give it, or somebody else who has the address then.
+
+    Their connect() fails (ECONNABORTED). Best effort: kernels without CONFIG_INET_DIAG_DESTROY cannot.
+    """
+
+    def give_up() -> None:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as sock:
+            sock.settimeout(1)
+            for one in [one for one in connecting() if one.ip in ips]:
+                sock.send(_request(SOCK_DESTROY, NLM_F_REQUEST_ACK, one.identity))
+                sock.recv(4096)  # the acknowledgement, or the reason why not
+
+    await asyncio.to_thread(give_up)
+
+
+@dataclass(frozen=True, slots=True)
+class Connecting:
+    """A TCP socket of this network namespace that has no answer yet, by whom it wants to reach by IPv4."""
+
+    ip: str
+    port: int
+    identity: bytes  # a struct inet_diag_sockid
+
+
+def connecting() -> Iterator[Connecting]:
+    """Blocks. Raises: OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as sock:
         sock.settimeout(1)
-        sock.send(header + request)
+        sock.send(_request(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, bytes(SOCKID_SIZE)))
         while True:
             answer = sock.recv(65536)
             position = 0
@@ -106,6 +133,13 @@ def connecting_to() -> Iterator[tuple[str, int]]:
                 length, kind = struct.unpack_from("=IH", answer, position)
                 if kind != SOCK_DIAG_BY_FAMILY:  # the end, or the reason why not
                     return
-                port: int = struct.unpack_from(">H", answer, position + 22)[0]
-                yield socket.inet_ntoa(answer[position + 40 : position + 44]), port
+                identity = answer[position + 20 : position + 20 + SOCKID_SIZE]
+                (port,) = struct.unpack_from(">H", identity, 2)
+                yield Connecting(socket.inet_ntoa(identity[20:24]), port, identity)
                 position += length + 3 & ~3
+
+
+def _request(kind: int, flags: int, identity: bytes) -> bytes:
+    """A struct inet_diag_req_v2 in its netlink message."""
+    body = struct.pack("=BBBxI", socket.AF_INET, socket.IPPROTO_TCP, 0, 1 << SYN_SENT) + identity
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body

@@ -6,9 +6,10 @@ The decisions are `orchestration/traffic.py`; here are its eyes: health, listeni
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from bennu.cluster.connections import count_connecting, is_listening, look_at_sockets
+from bennu.cluster.connections import Sockets, count_connecting, give_up_connecting, is_listening, look_at_sockets
 from bennu.cluster.durations import parse_duration
 from bennu.cluster.ports import is_ingress
 from bennu.cluster.records import ServiceRow
@@ -231,6 +232,8 @@ class Serving:
         if self._is_balanced:
             await self._traffic.leave(self.task_id)
             await self._forget_flows()
+            if self._known_as is not None:
+                await give_up_connecting(self._known_as.ips())
 
     async def _forget_flows(self) -> None:
         if self._known_as is not None:
@@ -262,9 +265,7 @@ class Serving:
 
     async def _look_at_drain(self) -> Backend:
         serves = self._traffic.serves(self.task_id) or (bool(self._host_ports) and not self._is_shut)
-        targets = self._tcp_targets()
-        seen = await look_at_sockets(self._container.record.pid, targets)
-        coming = await count_connecting({one.ip_address for one in self._endpoints()}, targets)
+        seen = await self._look_at_sockets()
         return Backend(
             readiness=decide_ready(Signs(TaskState.RUNNING)),
             in_balancer=serves,
@@ -272,9 +273,18 @@ class Serving:
             is_to_stop=True,
             has_tcp=True,
             has_udp=seen is not None and seen.takes_datagrams,
-            connections=None if seen is None else seen.connections + coming,
+            connections=None if seen is None else seen.connections,
             deadline_ns=self._label_ns(DRAIN_LABEL, DEFAULT_DRAIN_DEADLINE_NS),
         )
+
+    async def _look_at_sockets(self) -> Sockets | None:
+        """With those who are on their way here: whoever got through between two looks is seen by the last one."""
+        pid, targets = self._container.record.pid, self._tcp_targets()
+        seen = await look_at_sockets(pid, targets)
+        if seen is None or seen.connections:
+            return seen
+        coming = await count_connecting({one.ip_address for one in self._endpoints()}, targets)
+        return replace(seen, connections=coming) if coming else await look_at_sockets(pid, targets)
 
     @property
     def _ports(self) -> list[PortSpec]:

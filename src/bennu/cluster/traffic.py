@@ -146,7 +146,7 @@ class Traffic:
 
     async def forget_flows(self, backend: Target) -> None:
         """Who talks by UDP to a task that has left goes on with another one."""
-        await self._balancer.forget_flows({backend.ip, *(one.ip for one in backend.addresses)} - {""})
+        await self._balancer.forget_flows(backend.ips())
 
     def backend_of(self, controller: "Controller", container: Container) -> Serving:
         serving = self._servings[container.id] = Serving(self, controller, container)

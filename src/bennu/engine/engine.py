@@ -248,8 +248,13 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
     """
     for root in (options.data_root, options.exec_root):
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
-    async with open_sqlite(options.data_root / "state.db") as store, Background() as tasks:
+    async with (
+        open_sqlite(options.data_root / "state.db") as store,
+        contextlib.AsyncExitStack() as at_last,
+        Background() as tasks,
+    ):
         networks = Networks(store, options.data_root, options.exec_root, options.network)
+        at_last.callback(networks.let_go)
         prepared = await prepare(options.data_root, options.oci_runtime, bridge=networks.bridge)
         for finding in prepared.findings:
             log.warning("%s: %s%s", finding.name, finding.text, f" (cure: {finding.cure})" if finding.cure else "")

@@ -146,7 +146,7 @@ class Balancer:
         for backend in before.backends:
             if backend.owner not in stay:
                 self._owners.pop(backend.owner, None)
-                self._left |= {backend.ip, *(one.ip for one in backend.addresses)} - {""}
+                self._left |= backend.ips()
         self._retired += [place for place in before.places if place.vip and place.vip != after.vip_on(place.network_id)]
         self._ports.set(after.service_id, after.ports)
         self._opened |= {port for proto, port in set(after.ports) - set(before.ports) if proto == "udp"}

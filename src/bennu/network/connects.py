@@ -15,6 +15,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -38,15 +39,40 @@ MAX_OWN: Final = 4096  # addresses of this host
 BELIEVED_S: Final = 10.0  # an address is taken for the host's so long after it was last seen to be
 SIOCGIFCONF: Final = 0x8912
 IFREQ: Final = struct.Struct("=16sH2x4s16x")  # name, family, IPv4 address
+NONLOCAL_BIND: Final = Path("/proc/sys/net/ipv4/ip_nonlocal_bind")
 HOOKS: Final = (bpf.INET4_CONNECT, bpf.INET4_GETPEERNAME)
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How a daemon knows its programs and its predecessor's: the same table in the same network, or the same data root
+    from another network. What else is on this machine differs in both."""
+
+    of_table: str
+    of_root: str
+
+    @property
+    def name(self) -> str:
+        return f"bennu{self.of_table}{self.of_root}"
+
+    def is_ours(self, name: str) -> bool:
+        return name.startswith("bennu") and (name[5:10] == self.of_table or name[10:] == self.of_root)
+
+
+def mark_of(table: str, data_root: Path) -> Mark:
+    """In the network namespace of this thread. Raises: OSError."""
+    where = data_root.stat()
+    parts = (f"{table} {bpf.netns_cookie()}", f"{where.st_dev} {where.st_ino}")
+    return Mark(*(hashlib.sha256(part.encode()).hexdigest()[:5] for part in parts))
 
 
 class Connects:
     """Does nothing where the kernel refuses it, and says so once in the log: then the rules do all."""
 
-    def __init__(self, data_root: Path) -> None:
-        """`data_root`: the daemon's, which exists; by it the next daemon knows what its predecessor left."""
+    def __init__(self, table: str, data_root: Path) -> None:
+        """Both are the daemon's; its data root exists when this is opened."""
+        self._table = table
         self._data_root = data_root
         self._is_tried = False
         self._cgroup = -1
@@ -62,7 +88,6 @@ class Connects:
     async def open(self) -> None:
         """Programs and empty maps; those of the last daemon are gone. Idempotent."""
         if not self._is_tried:
-            self._is_tried = True
             try:
                 await asyncio.to_thread(self._open)
             except OSError as error:
@@ -71,19 +96,21 @@ class Connects:
                 self.close()
 
     def _open(self) -> None:
-        name, cookie = program_name(self._data_root), bpf.netns_cookie()
+        mark = mark_of(self._table, self._data_root)
         self._cgroup = bpf.open_cgroup_root()
-        detach_all(self._cgroup, name)
+        detach_all(self._cgroup, mark)
+        self._is_tried = True
         new = bpf.create_map
-        ways = new(bpf.HASH, name, key=KEY_SIZE, value=WAY_SIZE, entries=MAX_WAYS, flags=bpf.NO_PREALLOC)
-        self._maps["ways"] = ways
-        asked = new(bpf.ARRAY, name, key=4, value=ASKED_SIZE, entries=ASKED_SLOTS)
-        self._maps["asked"] = asked
-        own = new(bpf.HASH, name, key=OWN_KEY_SIZE, value=OWN_SIZE, entries=MAX_OWN, flags=bpf.NO_PREALLOC)
-        self._maps["own"] = own
-        codes = (connect_program(cookie, ways, own, asked), getpeername_program(asked))
+        ways = self._maps["ways"] = new(
+            bpf.HASH, mark.name, key=KEY_SIZE, value=WAY_SIZE, entries=MAX_WAYS, flags=bpf.NO_PREALLOC
+        )
+        own = self._maps["own"] = new(
+            bpf.HASH, mark.name, key=OWN_KEY_SIZE, value=OWN_SIZE, entries=MAX_OWN, flags=bpf.NO_PREALLOC
+        )
+        asked = self._maps["asked"] = new(bpf.ARRAY, mark.name, key=4, value=ASKED_SIZE, entries=ASKED_SLOTS)
+        codes = (connect_program(bpf.netns_cookie(), ways, own, asked), getpeername_program(asked))
         for hook, code in zip(HOOKS, codes, strict=True):
-            self._programs[hook] = bpf.load(code, name, hook)
+            self._programs[hook] = bpf.load(code, mark.name, hook)
             bpf.attach(self._cgroup, self._programs[hook], hook)
 
     def all(self) -> list[Address]:
@@ -98,9 +125,9 @@ class Connects:
             del self._held[place]
 
     def lead(self, wanted: Mapping[Address, tuple[Address, ...]]) -> None:
-        """Connections go these ways from now on."""
+        """Connections go these ways from now on, but for those that lead nowhere; taken back is what differs."""
         for place, targets in wanted.items() if self.is_open else ():
-            if place in self._held:
+            if not targets or place in self._held:
                 continue
             try:
                 bpf.update(self._maps["ways"], encode_address(place), encode_way(targets))
@@ -109,27 +136,35 @@ class Connects:
                 continue
             self._held[place] = targets
 
-    def confirm_own(self) -> None:
+    async def confirm_own(self) -> None:
         """The addresses that this host has now are its own for some seconds more, others no longer."""
         if not self.is_open:
             return
-        now, until = read_own_addresses(), struct.pack("=Q", time.monotonic_ns() + int(BELIEVED_S * 1e9))
+        try:
+            now = await asyncio.to_thread(read_own_addresses)
+        except OSError as error:  # they are believed a little longer, then the rules are for them
+            log.warning("cannot read the addresses of this host: %s", error)
+            return
+        until = struct.pack("=Q", time.monotonic_ns() + int(BELIEVED_S * 1e9))
         for address in self._own - now:
             with contextlib.suppress(FileNotFoundError):
                 bpf.delete(self._maps["own"], address)
         self._own &= now
-        for address in now:
-            try:
+        for address in now if self.is_open else ():
+            with contextlib.suppress(OSError):  # more than we count: the rules are for them
                 bpf.update(self._maps["own"], address, until)
-            except OSError:  # more than we count: the rules are for them
-                continue
-            self._own.add(address)
+                self._own.add(address)
 
     async def remove(self) -> None:
-        """Nothing of it is left in the kernel."""
-        if self._cgroup >= 0:
-            await asyncio.to_thread(self._detach)
-            self.close()
+        """Nothing of it is left in the kernel, nor of a predecessor. Raises: OSError."""
+        await asyncio.to_thread(self._remove)
+        self.close()
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):  # none is there where this fails
+            if self._cgroup < 0:
+                self._cgroup = bpf.open_cgroup_root()
+            detach_all(self._cgroup, mark_of(self._table, self._data_root))
 
     def _detach(self) -> None:
         for hook, program in self._programs.items():
@@ -143,15 +178,29 @@ class Connects:
         self._maps, self._programs, self._held, self._own, self._cgroup = {}, {}, {}, set(), -1
 
 
-def program_name(data_root: Path) -> str:
-    """Of a daemon's programs and maps, also after its death; two on one machine differ. Raises: OSError."""
-    where = data_root.stat()
-    digest = hashlib.sha256(f"{where.st_dev} {where.st_ino}".encode()).hexdigest()
-    return f"bennu{digest}"[: bpf.NAME_LENGTH]
+def detach_all(cgroup: int, mark: Mark) -> None:
+    """Programs of this mark. Raises: OSError; then as many as could be are gone."""
+    problem: OSError | None = None
+    for hook in HOOKS:
+        for program, name in bpf.attached(cgroup, hook).items():
+            try:
+                if mark.is_ours(name):
+                    bpf.detach(cgroup, program, hook)
+            except OSError as error:
+                problem = error
+            finally:
+                os.close(program)
+    if problem is not None:
+        raise problem
 
 
 def read_own_addresses() -> set[bytes]:
-    """All of IPv4, as bytes, in the network namespace of this thread. Raises: OSError."""
+    """All of IPv4, as bytes, in the network namespace of this thread. Raises: OSError.
+
+    None where programs may bind to any address: that an address is the host's could not be seen to at the connect.
+    """
+    if NONLOCAL_BIND.read_text().strip() != "0":
+        return set()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         size = 64 * IFREQ.size
         while True:
@@ -162,14 +211,3 @@ def read_own_addresses() -> set[bytes]:
             if used < size:
                 return {address for _, _, address in IFREQ.iter_unpack(room.raw[:used])}
             size *= 2
-
-
-def detach_all(cgroup: int, name: str) -> None:
-    """Programs of that name. Raises: OSError."""
-    for hook in HOOKS:
-        for program, found in bpf.attached(cgroup, hook).items():
-            try:
-                if found == name:
-                    bpf.detach(cgroup, program, hook)
-            finally:
-                os.close(program)

@@ -51,6 +51,10 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[Address, ...] = ()
     ports: tuple[Port, ...] = ()
 
+    def ips(self) -> set[str]:
+        """All it has of IPv4."""
+        return {self.ip, *(one.ip for one in self.addresses)} - {""}
+
 
 class Front(msgspec.Struct, frozen=True, kw_only=True):
     """One service. `ports`: (protocol, number) of all it publishes, also where no task is behind them."""

@@ -59,7 +59,7 @@ class Networks:
         self._bridged: dict[str, BridgeRules] = {}  # networks whose bridge is up, by id
         fronts: dict[str, Front] = {}
         held = HeldPorts()
-        self._firewall = Firewall(self.table, Connects(data_root), self._plan, fronts)
+        self._firewall = Firewall(self.table, Connects(self.table, data_root), self._plan, fronts)
         self.balancer = Balancer(store, self._catalogue, self._firewall, held, fronts)
         self._graveyard = Graveyard()
         self._pool = Pool(self._namer, self._graveyard, self._has_names)
@@ -130,9 +130,12 @@ class Networks:
             await self._firewall.remove()
             for network in self._catalogue:
                 await _lower_bridge(network)
-        self._firewall.close()
         self.balancer.close_sockets()
         self._sandboxes.close_sockets()
+
+    def let_go(self) -> None:
+        """After `close`, when nothing of the engine runs any more that could still end a sandbox."""
+        self._firewall.let_go()
 
     async def settle(self) -> None:
         """Wait until all that ended is out of the kernel and the pool is full."""
@@ -381,7 +384,7 @@ class Networks:
 
     async def reconcile(self) -> None:
         """Put back what others took away: our rules, our bridges. Raises: BennuError, OSError, NetlinkError."""
-        self._firewall.confirm_own_addresses()
+        await self._firewall.confirm_own_addresses()
         if not await self._firewall.is_intact():
             log.warning("the rules of table %s were changed by others; writing them anew", self.table)
             await self._firewall.rewrite()

@@ -14,7 +14,7 @@ from bennu.errors import BennuError
 from bennu.network.connects import Connects
 from bennu.network.fronts import Front, entrances, render_front_changes
 from bennu.network.rules import Plan, chains_of, render_change, render_removal, render_table
-from bennu.network.ways import ways
+from bennu.network.ways import Ways
 from bennu.process import run
 
 NFT_TIMEOUT_S: Final = 30
@@ -44,6 +44,7 @@ class Firewall:
         self._touched: set[str] = set()
         self._applied: Plan | None = None  # None: unknown, the table is written anew
         self._shown: dict[str, Front] = {}  # fronts as the kernel has them
+        self._ways = Ways()
         self._connects = connects
         self._turn = asyncio.Lock()
         self._waiting: asyncio.Task[None] | None = None
@@ -79,12 +80,12 @@ class Firewall:
             await self._nft(render_removal(self.table))
             self._applied = None
 
-    def confirm_own_addresses(self) -> None:
-        """To be called every few seconds. Raises: OSError."""
-        self._connects.confirm_own()
+    async def confirm_own_addresses(self) -> None:
+        """To be called every few seconds."""
+        await self._connects.confirm_own()
 
-    def close(self) -> None:
-        """Write nothing any more; what is in the kernel stays."""
+    def let_go(self) -> None:
+        """Hold no descriptors any more, when nobody changes anything any longer; what is in the kernel stays."""
         self._connects.close()
 
     async def is_intact(self) -> bool:
@@ -123,21 +124,20 @@ class Firewall:
             except FirewallFailure as error:  # somebody flushed the table under us
                 log.warning("the table %s was not as we left it, writing it anew: %s", self.table, error)
         shown = dict(self._fronts)
-        wanted = ways(plan.forwards, shown.values())
+        self._ways = Ways()
+        wanted = self._ways.change((), plan.forwards, ((None, front) for front in shown.values()))
         await self._connects.open()
         self._connects.take_back(self._connects.all(), wanted)
         await self._nft(render_table(self.table, plan, shown.values()))
         self._connects.lead(wanted)
-        self._connects.confirm_own()
+        await self._connects.confirm_own()
         self._shown = shown
 
     async def _write_change(self, before: Plan, plan: Plan, changed: Mapping[str, Front | None]) -> None:
-        after = {key: front for key, front in changed.items() if front is not None}
-        change = render_change(self.table, before.forwards, plan.forwards)
-        change += render_front_changes(self.table, ((self._shown.get(key), one) for key, one in changed.items()))
-        shown = [self._shown[key] for key in changed if key in self._shown]
-        wanted = ways(plan.forwards - before.forwards, after.values())
-        self._connects.take_back(ways(before.forwards - plan.forwards, shown), wanted)
+        fronts = [(self._shown.get(key), front) for key, front in changed.items()]
+        change = render_change(self.table, before.forwards, plan.forwards) + render_front_changes(self.table, fronts)
+        wanted = self._ways.change(before.forwards - plan.forwards, plan.forwards - before.forwards, fronts)
+        self._connects.take_back(wanted, wanted)
         if change:
             await self._nft(change)
         self._connects.lead(wanted)

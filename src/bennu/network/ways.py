@@ -7,7 +7,7 @@ sockets of IPv6, kernels that refuse it.
 
     connect(127.0.0.1:8080) ─► program ─► map `ways`: 0.0.0.0:8080 → next of 172.17.0.2:80 … ─► SYN to 172.17.0.2
                                   └─► map `asked`: this socket asked for 127.0.0.1:8080
-    getpeername() ─► program ─► what was asked for, of the last thousands of such sockets
+    getpeername() ─► program ─► what was asked for, of the latest thousands of such sockets
 
 The container sees the client's address as the rules would show it: the bridge's for a client of 127.0.0.1, else the
 host's that was asked for. That one must be the host's still: map `own` has these addresses, each until when that is
@@ -16,7 +16,7 @@ known, and a daemon that lives says so again every few seconds.
 
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from bennu import bpf
@@ -28,33 +28,73 @@ ANY: Final = "0.0.0.0"
 MAX_TARGETS: Final = 128
 KEY_SIZE: Final = 8
 WAY_SIZE: Final = 8 + 8 * MAX_TARGETS
-ASKED_SLOTS: Final = 16384  # a socket's number chooses one; whoever comes later has it
+ASKED_BITS: Final = 14
+ASKED_SLOTS: Final = 1 << ASKED_BITS  # a socket's number chooses one; whoever comes later has it
+SPREAD: Final = 0x9E3779B97F4A7C15  # processors take numbers by the thousand: their low bits are often the same
 ASKED_SIZE: Final = 24  # the socket's number, address and port that it asked for, and those that are there instead
 OWN_KEY_SIZE, OWN_SIZE = 4, 8
 SOCKADDR_SIZE: Final = 16
 LOOPBACK_NET: Final = 127
 
-USER_IP4, USER_PORT, PROTOCOL = 4, 24, 36  # in what the kernel hands to the programs: struct bpf_sock_addr
+USER_IP4, USER_PORT, PROTOCOL, SOCKET = 4, 24, 36, 64  # in what programs are handed: struct bpf_sock_addr
+SOURCE_IP4: Final = 24  # in struct bpf_sock
 ALLOW: Final = 1
 ANSWER, A1, A2, A3, A4, CTX, IP, PORT, WAY = 0, 1, 2, 3, 4, 6, 7, 8, 9  # registers
 
 
-def ways(forwards: Iterable[Forward], fronts: Iterable[Front] = ()) -> dict[Address, tuple[Address, ...]]:
-    """For each published TCP port of IPv4, by host address (0.0.0.0: any) and port, who takes its connections.
+class Ways:
+    """What is published by TCP and IPv4, and who takes its connections; as in the rules, services come first."""
 
-    Left to the rules: ports that nobody serves, which they refuse, and ports that more serve than fit into a way.
-    """
-    found: dict[Address, tuple[Address, ...]] = {
-        (one.host_ip, one.host_port): ((one.target_ip, one.target_port),)
-        for one in forwards
-        if one.proto == "tcp" and ":" not in one.host_ip
-    }
-    for front in fronts:
-        for proto, number in front.ports:
-            targets = tuple(targets_of(front, proto, number))
-            if proto == "tcp" and 0 < len(targets) <= MAX_TARGETS:
-                found[ANY, number] = targets
-    return found
+    def __init__(self) -> None:
+        self._containers: dict[int, dict[str, Address]] = {}  # by port of the host, by its address
+        self._services: dict[int, tuple[Address, ...]] = {}  # also those that nobody serves
+
+    def change(
+        self, gone: Collection[Forward], came: Collection[Forward], fronts: Iterable[tuple[Front | None, Front | None]]
+    ) -> dict[Address, tuple[Address, ...]]:
+        """What the host's ports that this touches lead to now, by address (0.0.0.0: any) and port; (): nowhere.
+
+        `fronts`: what services showed and what they show now, None for nothing. Left to the rules, as leading
+        nowhere: ports that nobody serves, which they refuse, and ports that more serve than fit into a way.
+        """
+        changes = list(fronts)
+        before, after = [one for one, _ in changes if one], [one for _, one in changes if one]
+        places = {(one.host_ip, one.host_port) for one in (*gone, *came) if _is_led(one)}
+        places |= {(ANY, number) for front in (*before, *after) for number in _tcp_ports(front)}
+        self._forget(gone, before)
+        self._note(came, after)
+        places |= {(host_ip, number) for _, number in places for host_ip in self._containers.get(number, ())}
+        return {place: self._lead(*place) for place in places}
+
+    def _forget(self, forwards: Iterable[Forward], fronts: Iterable[Front]) -> None:
+        for one in filter(_is_led, forwards):
+            here = self._containers.get(one.host_port, {})
+            here.pop(one.host_ip, None)
+            if not here:
+                self._containers.pop(one.host_port, None)
+        for number in (number for front in fronts for number in _tcp_ports(front)):
+            self._services.pop(number, None)
+
+    def _note(self, forwards: Iterable[Forward], fronts: Iterable[Front]) -> None:
+        for one in filter(_is_led, forwards):
+            self._containers.setdefault(one.host_port, {})[one.host_ip] = (one.target_ip, one.target_port)
+        for front in fronts:
+            self._services |= {number: tuple(targets_of(front, "tcp", number)) for number in _tcp_ports(front)}
+
+    def _lead(self, host_ip: str, number: int) -> tuple[Address, ...]:
+        served = self._services.get(number)
+        if served is not None:
+            return served if host_ip == ANY and len(served) <= MAX_TARGETS else ()
+        target = self._containers.get(number, {}).get(host_ip)
+        return (target,) if target else ()
+
+
+def _is_led(forward: Forward) -> bool:
+    return forward.proto == "tcp" and ":" not in forward.host_ip
+
+
+def _tcp_ports(front: Front) -> Iterator[int]:
+    return (number for proto, number in front.ports if proto == "tcp")
 
 
 def encode_address(address: Address) -> bytes:
@@ -68,7 +108,7 @@ def encode_way(targets: Sequence[Address]) -> bytes:
 
 
 def connect_program(netns_cookie: int, ways_fd: int, own_fd: int, asked_fd: int) -> bytes:
-    """For the connects of one network namespace."""
+    """For the connects of one network namespace, of sockets that are bound to no address."""
     code = bpf.Program()
     code.copy(CTX, A1)
     code.load(A1, CTX, PROTOCOL)
@@ -77,6 +117,9 @@ def connect_program(netns_cookie: int, ways_fd: int, own_fd: int, asked_fd: int)
     code.call(bpf.GET_NETNS_COOKIE)
     code.set64(A2, netns_cookie)
     code.jump_unless_same(ANSWER, A2, "as it is")
+    code.load64(A1, CTX, SOCKET)
+    code.load(A1, A1, SOURCE_IP4)
+    code.jump_unless_equal(A1, 0, "as it is")
 
     code.load(IP, CTX, USER_IP4)
     code.load(PORT, CTX, USER_PORT)
@@ -88,11 +131,17 @@ def connect_program(netns_cookie: int, ways_fd: int, own_fd: int, asked_fd: int)
     code.store_value(bpf.STACK, key, 0)  # any address
     _look_up(code, ways_fd, key)
     code.jump_if_equal(ANSWER, 0, "as it is")
-
     code.label("found")
     code.copy(WAY, ANSWER)
-    _come_from(code, own_fd, "as it is")
-    code.set(A1, 1)  # the next of its targets, in turn, as the rules choose
+    _come_from(code, own_fd)
+    _go_to_next(code)
+    _note_asked(code, asked_fd)
+    return _end(code)
+
+
+def _go_to_next(code: bpf.Program) -> None:
+    """To the next of the way's targets, in turn, as the rules choose; WAY points to it afterwards, less 8."""
+    code.set(A1, 1)
     code.add_shared(WAY, 0, A1)
     code.load(A1, WAY, 0)
     code.load(A2, WAY, 4)
@@ -105,17 +154,19 @@ def connect_program(netns_cookie: int, ways_fd: int, own_fd: int, asked_fd: int)
     code.store(CTX, USER_IP4, A1)
     code.store(CTX, USER_PORT, A2)
 
+
+def _note_asked(code: bpf.Program, asked_fd: int) -> None:
     _look_up_asked(code, asked_fd)
     code.store64(ANSWER, 0, A1)
     code.load(A1, WAY, 8)
     code.load(A2, WAY, 12)
     for position, register in enumerate((IP, PORT, A1, A2)):
         code.store(ANSWER, 8 + 4 * position, register)
-    return _end(code)
 
 
-def _come_from(code: bpf.Program, own_fd: int, otherwise: str) -> None:
+def _come_from(code: bpf.Program, own_fd: int) -> None:
     """Unless it asks for loopback: make sure that the address is the host's, and let the client come from there."""
+    otherwise = "as it is"
     code.copy(A1, IP)
     code.and_value(A1, 0xFF)  # the first of the four bytes
     code.jump_if_equal(A1, LOOPBACK_NET, "has come from there")
@@ -136,7 +187,7 @@ def _come_from(code: bpf.Program, own_fd: int, otherwise: str) -> None:
     _point(code, A2, address)
     code.set(A3, SOCKADDR_SIZE)
     code.call(bpf.BIND)
-    code.jump_unless_equal(ANSWER, 0, otherwise)  # it has an address already, or may not have this one
+    code.jump_unless_equal(ANSWER, 0, otherwise)  # it has a port already, or may not have this address
     code.label("has come from there")
 
 
@@ -175,7 +226,9 @@ def _look_up_asked(code: bpf.Program, asked_fd: int) -> None:
     code.copy(A1, CTX)
     code.call(bpf.GET_SOCKET_COOKIE)
     code.store64(bpf.STACK, number, ANSWER)
-    code.and_value(ANSWER, ASKED_SLOTS - 1)
+    code.set64(A2, SPREAD)
+    code.multiply(ANSWER, A2)
+    code.shift_right(ANSWER, 64 - ASKED_BITS)
     code.store(bpf.STACK, slot, ANSWER)
     _look_up(code, asked_fd, slot)
     code.jump_if_equal(ANSWER, 0, "as it is")  # cannot be, but the verifier wants to see it
