@@ -453,3 +453,4 @@ def test_a_network_of_the_swarm_is_told_as_the_swarms(node: SwarmNode) -> None:
     told = node.docker("events", *how).lines
     assert (told[0], told[-1]) == ('swarm create {"name":"told"}', 'swarm remove {"name":"told"}'), told
     assert [line.split()[:2] for line in told[1:-1]] == [["local", "connect"], ["local", "disconnect"]]
+    assert all('"type":"overlay"' in line for line in told[1:-1]), told

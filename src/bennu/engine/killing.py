@@ -98,7 +98,7 @@ class Killable(Supervisor):
             return
         errand = changed.errand if changed.errand and changed.errand.outlasts_end else None
         ended = msgspec.structs.replace(changed, state=State.EXITED, restart_due_ns=0, sandbox=None, errand=errand)
-        await self.commit(ended, farewell(changed))
+        await self.commit(ended, farewell(self.services, changed))
         await self._let_go(changed, keep_sandbox=False)
         self._back_off_over.set()
 

@@ -162,10 +162,10 @@ def _make_bind_sources(binds: Sequence[str], record: Record) -> None:
                 Path(point.source).mkdir(parents=True)
 
 
-def farewell(record: Record) -> list[Event]:
+def farewell(services: Services, record: Record) -> list[Event]:
     """What the network and the volumes say when a container's sandbox is given up."""
     endpoints = record.sandbox.endpoints if record.sandbox else []
-    left = [network_event("disconnect", record, endpoint) for endpoint in endpoints]
+    left = [network_event(services, "disconnect", record, endpoint) for endpoint in endpoints]
     return left + [_volume_event("unmount", record, point) for point in _volumes(record)]
 
 

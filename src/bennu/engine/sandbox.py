@@ -48,7 +48,7 @@ async def open_sandbox(services: Services, record: Record) -> tuple[Sandbox | No
         )
     except BennuError as error:
         raise type(error)(f"failed to set up container networking: {error}") from error
-    return sandbox, [network_event("connect", record, endpoint) for endpoint in sandbox.endpoints]
+    return sandbox, [network_event(services, "connect", record, endpoint) for endpoint in sandbox.endpoints]
 
 
 def check_endpoints(services: Services, record: Record) -> None:
@@ -81,8 +81,9 @@ def endpoint_request(record: Record, network: str) -> EndpointRequest:
     )
 
 
-def network_event(action: str, record: Record, endpoint: Endpoint) -> Event:
-    attributes = {"container": record.id, "name": endpoint.network_name, "type": "bridge"}
+def network_event(services: Services, action: str, record: Record, endpoint: Endpoint) -> Event:
+    kind = services.networks.type_of(endpoint.network_id)
+    attributes = {"container": record.id, "name": endpoint.network_name, "type": kind}
     return event("network", action, endpoint.network_id, attributes)
 
 

@@ -292,7 +292,7 @@ class Supervisor(ABC):
         else:
             changed.state = State.EXITED
             changed.sandbox = None
-            events += farewell(record)
+            events += farewell(self.services, record)
         seconds = max(0, ending.finished_at_ns - record.started_at_ns) // 10**9
         code = 255 if ending.exit_code is None else ending.exit_code
         events.append(self.event("die", execDuration=str(seconds), exitCode=str(code)))

@@ -177,6 +177,13 @@ class Networks:
         """By its full id."""
         return self._catalogue.get(network_id)
 
+    def type_of(self, network_id: str) -> str:
+        """What its events call it; those of a swarm are overlays, however they are made here."""
+        network = self._catalogue.get(network_id)
+        if network is None:
+            return "bridge"
+        return "overlay" if network.scope == "swarm" else network.driver
+
     def _has_names(self) -> bool:
         return any(network.has_names for network in self._catalogue)
 
@@ -288,12 +295,11 @@ class Networks:
     async def _tell(self, action: str, network: Network, **more: str) -> None:
         if self.on_event is None:
             return
-        attributes, scope = {**more, "name": network.name, "type": network.driver}, "local"
-        if network.scope == "swarm":
-            attributes["type"] = "overlay"
-            if action in SWARM_ACTIONS:  # a matter of the whole swarm; who is on it is one of this node
-                action, scope = SWARM_ACTIONS[action], "swarm"
-                del attributes["type"]
+        attributes, scope = {**more, "name": network.name, "type": self.type_of(network.id)}, "local"
+        if network.scope == "swarm" and action in SWARM_ACTIONS:
+            # A matter of the whole swarm; who is on it is one of this node.
+            action, scope = SWARM_ACTIONS[action], "swarm"
+            del attributes["type"]
         await self.on_event("network", action, network.id, attributes, scope)
 
     # --- sandboxes ----------------------------------------------------------------------------------------------
