@@ -137,7 +137,9 @@ def turn_unhealthy(node: SwarmNode) -> None:
 
 PATHS = (stop, restart, scale, remove, update, drain_node, turn_unhealthy)
 ENDS = [*((end, "ingress") for end in PATHS), *((end, "host") for end in (stop, scale, update))]
-HEALTH = ("--health-cmd=test ! -e /tmp/bad", "--health-interval=100ms", "--health-retries=1")
+# Healthy from when it listens on port 8000, until it is told not to be.
+HEALTHY = "test ! -e /tmp/bad && cat /proc/net/tcp /proc/net/tcp6 | grep -q :1F40"
+HEALTH = (f"--health-cmd={HEALTHY}", "--health-start-period=30s", "--health-interval=100ms", "--health-retries=1")
 
 
 @pytest.mark.parametrize(("end", "mode"), ENDS)

@@ -230,11 +230,12 @@ async def test_no_endpoints_means_loopback_only(host: Host) -> None:
 
 
 async def test_addresses_are_not_reused_while_the_old_namespace_may_live(host: Host) -> None:
-    seen = set()
+    seen: dict[str, Path] = {}
     for _ in range(5):
         sandbox = await start(host, "a")
-        assert sandbox.endpoints[0].ip_address not in seen
-        seen.add(sandbox.endpoints[0].ip_address)
+        address = sandbox.endpoints[0].ip_address
+        assert address not in seen or not seen[address].exists()
+        seen[address] = Path(sandbox.netns)
         await host.networks.close_sandbox("a" * 12)
     await host.settled()
     assert (await start(host, "a")).endpoints[0].ip_address in seen

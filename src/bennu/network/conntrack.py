@@ -2,114 +2,160 @@
 
 A flow keeps the translation its first packet met. A client by UDP that goes on sending from one port would never
 meet a rule that came later, and would go on to a container that is gone: after a change its flows start afresh.
+
+Kernels before 6.8 refuse to delete what a filter describes, so the flows are listed by the filter and then deleted
+one by one. What is listed is looked at again: kernels before 5.8 ignore the filter, before 5.15 the status in it.
 """
 
 import contextlib
 import ipaddress
-import os
-import re
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from bennu.network.nft import NETLINK_NETFILTER
 
 NFNL_SUBSYS_CTNETLINK: Final = 1
+IPCTNL_MSG_CT_NEW: Final = 0
+IPCTNL_MSG_CT_GET: Final = 1
 IPCTNL_MSG_CT_DELETE: Final = 2
-NLM_F_REQUEST_ACK: Final = 5
+NLM_F_REQUEST_ACK: Final = 0x5
+NLM_F_REQUEST_DUMP: Final = 0x301
 NLA_F_NESTED: Final = 0x8000
+NLA_TYPE_MASK: Final = 0x3FFF
 CTA_TUPLE_ORIG: Final = 1
+CTA_TUPLE_REPLY: Final = 2
+CTA_STATUS: Final = 3
+CTA_ID: Final = 12
+CTA_FILTER: Final = 25
+CTA_STATUS_MASK: Final = 26
+CTA_TUPLE_IP: Final = 1
 CTA_TUPLE_PROTO: Final = 2
+CTA_IP_V4_SRC: Final = 1
 CTA_PROTO_NUM: Final = 1
 CTA_PROTO_DST_PORT: Final = 3
-CTA_FILTER: Final = 25
 CTA_FILTER_ORIG_FLAGS: Final = 1
 CTA_FILTER_REPLY_FLAGS: Final = 2
 MATCH_PROTOCOL_AND_PORT: Final = 1 << 3 | 1 << 5
-CTA_TUPLE_REPLY: Final = 2
-CTA_STATUS: Final = 3
-CTA_STATUS_MASK: Final = 26
-CTA_TUPLE_IP: Final = 1
-CTA_IP_V4_SRC: Final = 1
 MATCH_SOURCE: Final = 1 << 0 | 1 << 3  # address, protocol
 SEEN_REPLY: Final = 1 << 1
-STATUS_SINCE: Final = (5, 15)  # older kernels do not look at the status and would forget the answered ones too
+FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which flows: of a protocol, and either to an untranslated port of the host, or answered by an address (IPv4)."""
+
+    protocol: int
+    family: int = socket.AF_INET
+    port: int = 0
+    answered_by: str = ""
+    only_unanswered: bool = False
+
+    def filter(self) -> bytes:
+        """As attributes of a message that asks for them."""
+        number = _attribute(CTA_PROTO_NUM, bytes([self.protocol]))
+        if self.port:
+            protocol = number + _attribute(CTA_PROTO_DST_PORT, struct.pack(">H", self.port))
+            tuples = _nested(CTA_TUPLE_ORIG, _nested(CTA_TUPLE_PROTO, protocol))
+            flags = (MATCH_PROTOCOL_AND_PORT, 0)
+        else:
+            address = _attribute(CTA_IP_V4_SRC, ipaddress.IPv4Address(self.answered_by).packed)
+            tuples = _nested(CTA_TUPLE_REPLY, _nested(CTA_TUPLE_IP, address) + _nested(CTA_TUPLE_PROTO, number))
+            flags = (0, MATCH_SOURCE)
+        status = b""
+        if self.only_unanswered:
+            status = _attribute(CTA_STATUS, struct.pack(">I", 0))
+            status += _attribute(CTA_STATUS_MASK, struct.pack(">I", SEEN_REPLY))
+        original = _attribute(CTA_FILTER_ORIG_FLAGS, struct.pack("=I", flags[0]))
+        reply = _attribute(CTA_FILTER_REPLY_FLAGS, struct.pack("=I", flags[1]))
+        return tuples + status + _nested(CTA_FILTER, original + reply)
+
+    def is_met_by(self, flow: Mapping[int, bytes]) -> bool:
+        """`flow`: the attributes of a listed one."""
+        original, reply = parse_attributes(flow[CTA_TUPLE_ORIG]), parse_attributes(flow[CTA_TUPLE_REPLY])
+        protocol = parse_attributes(original[CTA_TUPLE_PROTO])
+        if protocol[CTA_PROTO_NUM] != bytes([self.protocol]):
+            return False
+        if self.only_unanswered and struct.unpack(">I", flow[CTA_STATUS])[0] & SEEN_REPLY:
+            return False
+        if self.port:
+            return protocol.get(CTA_PROTO_DST_PORT) == struct.pack(">H", self.port)
+        source = parse_attributes(reply[CTA_TUPLE_IP]).get(CTA_IP_V4_SRC)
+        return source == ipaddress.IPv4Address(self.answered_by).packed
 
 
 def forget_udp_flows(ports: Iterable[int]) -> None:
-    """Best effort: kernels before 5.8 cannot pick flows by port, and keep them until they time out."""
-    _send([deletion(family, port) for port in set(ports) for family in (socket.AF_INET, socket.AF_INET6)])
-
-
-def deletion(family: int, port: int) -> bytes:
-    """Delete all flows of a family that go, untranslated, to a UDP port."""
-    protocol = _attribute(CTA_PROTO_NUM, bytes([socket.IPPROTO_UDP])) + _attribute(
-        CTA_PROTO_DST_PORT, struct.pack(">H", port)
-    )
-    flags = _attribute(CTA_FILTER_ORIG_FLAGS, struct.pack("=I", MATCH_PROTOCOL_AND_PORT)) + _attribute(
-        CTA_FILTER_REPLY_FLAGS, struct.pack("=I", 0)
-    )
-    return _deletion(
-        family,
-        _attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, _attribute(CTA_TUPLE_PROTO | NLA_F_NESTED, protocol))
-        + _attribute(CTA_FILTER | NLA_F_NESTED, flags),
-    )
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+    """Those that go, untranslated, to a host port. Best effort; blocks."""
+    _forget(Wanted(socket.IPPROTO_UDP, family, port=port) for port in set(ports) for family in FAMILIES)
 
 
 def forget_unanswered(ips: Iterable[str]) -> None:
     """TCP connections to these addresses whose first packet got no answer begin anew with the next one.
 
     A program whose queue is full lets first packets fall; the client repeats them after a second, and they would go
-    where the first one went although the rules say otherwise by now. Best effort.
+    where the first one went although the rules say otherwise by now. Best effort; blocks.
     """
-    if kernel_version() >= STATUS_SINCE:
-        _send([deletion_to(ip, socket.IPPROTO_TCP, only_unanswered=True) for ip in ips])
+    _forget(Wanted(socket.IPPROTO_TCP, answered_by=ip, only_unanswered=True) for ip in ips)
 
 
 def forget_udp_flows_to(ips: Iterable[str]) -> None:
-    """Flows by UDP that were translated to these addresses: who goes on sending meets the rules again. Best effort."""
-    _send([deletion_to(ip, socket.IPPROTO_UDP) for ip in ips])
+    """Flows by UDP that were translated to these addresses: who goes on sending meets the rules again. Best effort;
+    blocks."""
+    _forget(Wanted(socket.IPPROTO_UDP, answered_by=ip) for ip in ips)
 
 
-def deletion_to(ip: str, protocol: int, *, only_unanswered: bool = False) -> bytes:
-    """Delete the flows that this address answers, or would have to."""
-    address = _attribute(CTA_IP_V4_SRC, ipaddress.IPv4Address(ip).packed)
-    number = _attribute(CTA_PROTO_NUM, bytes([protocol]))
-    answer = _attribute(CTA_TUPLE_IP | NLA_F_NESTED, address) + _attribute(CTA_TUPLE_PROTO | NLA_F_NESTED, number)
-    flags = _attribute(CTA_FILTER_ORIG_FLAGS, struct.pack("=I", 0)) + _attribute(
-        CTA_FILTER_REPLY_FLAGS, struct.pack("=I", MATCH_SOURCE)
-    )
-    status = _attribute(CTA_STATUS, struct.pack(">I", 0)) + _attribute(CTA_STATUS_MASK, struct.pack(">I", SEEN_REPLY))
-    return _deletion(
-        socket.AF_INET,
-        _attribute(CTA_TUPLE_REPLY | NLA_F_NESTED, answer)
-        + (status if only_unanswered else b"")
-        + _attribute(CTA_FILTER | NLA_F_NESTED, flags),
-    )
-
-
-def _deletion(family: int, what: bytes) -> bytes:
-    body = struct.pack(">BBH", family, 0, 0) + what
-    kind = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE
-    return struct.pack("=IHHII", 16 + len(body), kind, NLM_F_REQUEST_ACK, 1, 0) + body
-
-
-def _send(messages: Iterable[bytes]) -> None:
+def _forget(wanted: Iterable[Wanted]) -> None:
     with (
         contextlib.suppress(OSError),
         socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as sock,
     ):
         sock.settimeout(1)
-        for message in messages:
-            sock.send(message)
-            sock.recv(4096)  # the acknowledgement, or the reason why not
+        for one in wanted:
+            for flow in list_flows(sock, one):
+                which = _nested(CTA_TUPLE_ORIG, flow[CTA_TUPLE_ORIG]) + _attribute(CTA_ID, flow[CTA_ID])
+                sock.send(_message(IPCTNL_MSG_CT_DELETE, NLM_F_REQUEST_ACK, one.family, which))
+                sock.recv(4096)  # the acknowledgement, or that it is gone already
 
 
-def kernel_version() -> tuple[int, int]:
-    found = re.match(r"([0-9]+)\.([0-9]+)", os.uname().release)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+def list_flows(sock: socket.socket, wanted: Wanted) -> list[dict[int, bytes]]:
+    """Their attributes by kind; `sock` is of netfilter. Blocks. Raises: OSError."""
+    sock.send(_message(IPCTNL_MSG_CT_GET, NLM_F_REQUEST_DUMP, wanted.family, wanted.filter()))
+    return [flow for flow in _listed(sock) if wanted.is_met_by(flow)]
+
+
+def _listed(sock: socket.socket) -> Iterator[dict[int, bytes]]:
+    while True:
+        answer = sock.recv(1 << 16)
+        position = 0
+        while position < len(answer):
+            length, kind = struct.unpack_from("=IH", answer, position)
+            if kind != NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW:  # the end, or the reason why not
+                return
+            yield parse_attributes(answer[position + 20 : position + length])
+            position += length + 3 & ~3
+
+
+def parse_attributes(data: bytes) -> dict[int, bytes]:
+    """The values of netlink attributes, by their kinds."""
+    found, position = {}, 0
+    while position + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, position)
+        found[kind & NLA_TYPE_MASK] = data[position + 4 : position + length]
+        position += max(4, length + 3 & ~3)
+    return found
+
+
+def _message(kind: int, flags: int, family: int, attributes: bytes) -> bytes:
+    body = struct.pack(">BBH", family, 0, 0) + attributes
+    return struct.pack("=IHHII", 16 + len(body), NFNL_SUBSYS_CTNETLINK << 8 | kind, flags, 1, 0) + body
+
+
+def _nested(kind: int, value: bytes) -> bytes:
+    return _attribute(kind | NLA_F_NESTED, value)
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
