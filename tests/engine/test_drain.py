@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from bennu.cluster.connections import connecting
 from bennu.host.kernel import check_connects
+from bennu.network.connecting import connecting
 from support import images
 from support.frozen import filesystem_that_can_be_frozen, in_state_d
 from support.load import Load
@@ -197,12 +197,13 @@ def waiting(port: int) -> int:
     return sum(one.port == port for one in connecting())
 
 
-def test_a_client_that_found_the_queue_full_is_not_led_to_a_stranger(node: SwarmNode) -> None:
+@pytest.mark.parametrize("mode", ["ingress", "host"])
+def test_a_client_that_found_the_queue_full_is_not_led_to_a_stranger(node: SwarmNode, mode: str) -> None:
     """Its task died, and whoever gets the address next would have its next attempt."""
     if "straight" not in (text := check_connects().text):
         pytest.skip(text)
     port = free_port()
-    publish = f"--publish=published={port},target=8000"
+    publish = f"--publish=mode={mode},published={port},target=8000"
     node.create("web", "--no-resolve-image", "--restart-delay=30s", publish, *ONE_AT_A_TIME)
     node.wait_running("web", 1)
     with ThreadPoolExecutor(CROWD) as pool:
@@ -210,7 +211,7 @@ def test_a_client_that_found_the_queue_full_is_not_led_to_a_stranger(node: Swarm
         time.sleep(0.5)
         assert waiting(8000) > 0, "nobody found the queue full"
         node.docker("kill", container_of(node.running("web")[0]))
-        wait_for(lambda: not waiting(8000), timeout_s=1, what="those who wait to be told")
+        wait_for(lambda: not waiting(8000), timeout_s=5, what="those who wait to be told")
         assert any(isinstance(answer.exception(), ConnectionAbortedError) for answer in answers)
 
 

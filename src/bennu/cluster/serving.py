@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from bennu.cluster.connections import Sockets, count_connecting, give_up_connecting, is_listening, look_at_sockets
+from bennu.cluster.connections import Sockets, count_connecting, is_listening, look_at_sockets
 from bennu.cluster.durations import parse_duration
 from bennu.cluster.ports import is_ingress
 from bennu.cluster.records import ServiceRow
@@ -232,8 +232,6 @@ class Serving:
         if self._is_balanced:
             await self._traffic.leave(self.task_id)
             await self._forget_flows()
-            if self._known_as is not None:
-                await give_up_connecting(self._known_as.ips())
 
     async def _forget_flows(self) -> None:
         if self._known_as is not None:

@@ -96,10 +96,14 @@ class Connects:
                 self.close()
 
     def _open(self) -> None:
+        self._is_tried = True
         mark = mark_of(self._table, self._data_root)
         self._cgroup = bpf.open_cgroup_root()
-        detach_all(self._cgroup, mark)
-        self._is_tried = True
+        try:
+            detach_all(self._cgroup, mark)
+        except OSError as error:
+            self._is_tried = False  # they would lead to what is no more
+            raise OSError(f"the programs of the former daemon cannot be detached: {error}") from error
         new = bpf.create_map
         ways = self._maps["ways"] = new(
             bpf.HASH, mark.name, key=KEY_SIZE, value=WAY_SIZE, entries=MAX_WAYS, flags=bpf.NO_PREALLOC
@@ -156,12 +160,13 @@ class Connects:
                 self._own.add(address)
 
     async def remove(self) -> None:
-        """Nothing of it is left in the kernel, nor of a predecessor. Raises: OSError."""
+        """Nothing of it is left in the kernel, nor of a predecessor."""
         await asyncio.to_thread(self._remove)
         self.close()
 
     def _remove(self) -> None:
-        with contextlib.suppress(OSError):  # none is there where this fails
+        self._detach()
+        with contextlib.suppress(OSError):  # where this fails there was never a program
             if self._cgroup < 0:
                 self._cgroup = bpf.open_cgroup_root()
             detach_all(self._cgroup, mark_of(self._table, self._data_root))

@@ -3,8 +3,8 @@
 A flow keeps the translation its first packet met. A client by UDP that goes on sending from one port would never
 meet a rule that came later, and would go on to a container that is gone: after a change its flows start afresh.
 
-Kernels before 6.8 refuse to delete what a filter describes, so the flows are listed by the filter and then deleted
-one by one. What is listed is looked at again: kernels before 5.8 ignore the filter, before 5.15 the status in it.
+Kernels before 6.8 refuse to delete what a filter describes: there the flows are listed by the filter and deleted one by
+one. What is listed is looked at again: kernels before 5.8 ignore the filter, before 5.15 the status in it.
 """
 
 import contextlib
@@ -114,10 +114,24 @@ def _forget(wanted: Iterable[Wanted]) -> None:
     ):
         sock.settimeout(1)
         for one in wanted:
-            for flow in list_flows(sock, one):
-                which = _nested(CTA_TUPLE_ORIG, flow[CTA_TUPLE_ORIG]) + _attribute(CTA_ID, flow[CTA_ID])
-                sock.send(_message(IPCTNL_MSG_CT_DELETE, NLM_F_REQUEST_ACK, one.family, which))
-                sock.recv(4096)  # the acknowledgement, or that it is gone already
+            if not delete_flows(sock, one.family, one.filter()):
+                delete_listed(sock, one)
+
+
+def delete_flows(sock: socket.socket, family: int, which: bytes) -> bool:
+    """By a filter, or one by its tuple and number; False if the kernel refused. Blocks. Raises: OSError."""
+    sock.send(_message(IPCTNL_MSG_CT_DELETE, NLM_F_REQUEST_ACK, family, which))
+    return int(struct.unpack_from("=i", sock.recv(4096), 16)[0]) == 0
+
+
+def delete_listed(sock: socket.socket, wanted: Wanted) -> None:
+    """One by one, for kernels that refuse the filter. Blocks. Raises: OSError."""
+    for flow in list_flows(sock, wanted):
+        which = _nested(CTA_TUPLE_ORIG, flow[CTA_TUPLE_ORIG]) + _attribute(CTA_ID, flow[CTA_ID])
+        sock.send(_message(IPCTNL_MSG_CT_GET, NLM_F_REQUEST_ACK, wanted.family, which))
+        now = list(_listed(sock))
+        if now and wanted.is_met_by(now[0]):  # it may have had its answer meanwhile
+            delete_flows(sock, wanted.family, which)
 
 
 def list_flows(sock: socket.socket, wanted: Wanted) -> list[dict[int, bytes]]:

@@ -17,6 +17,7 @@ from typing import Final
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.network import links, netns
+from bennu.network.connecting import give_up_connecting
 from bennu.network.dns_sockets import Sockets, close_sockets, open_here
 from bennu.network.netns import in_own_thread
 
@@ -55,11 +56,12 @@ class Namer:
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What is left of a sandbox; `done` is called when the kernel has nothing of it any more."""
+    """What is left of a sandbox; `done` is called when the kernel has nothing of it any more, to lend `ips` again."""
 
     path: Path | None
     host_interfaces: tuple[str, ...]
     done: Callable[[], None]
+    ips: tuple[str, ...] = ()
 
 
 class Graveyard:
@@ -203,3 +205,5 @@ def dismantle(batch: Sequence[Remains]) -> None:
     for name in names:  # a process somewhere keeps the namespace alive, but it is no longer on our network
         with contextlib.suppress(FileNotFoundError):
             links.remove_link(name)
+    if ips := {ip for remains in batch for ip in remains.ips}:
+        give_up_connecting(ips)

@@ -116,7 +116,8 @@ class Sandboxes:
     def _bury(self, path: Path | None, endpoints: Sequence[Endpoint]) -> None:
         endpoints = list(endpoints)
         names = tuple(endpoint.host_interface for endpoint in endpoints)
-        self._graveyard.bury(Remains(path, names, lambda: self._give_back(endpoints)))
+        ips = tuple(endpoint.ip_address for endpoint in endpoints if endpoint.ip_address)
+        self._graveyard.bury(Remains(path, names, lambda: self._give_back(endpoints), ips))
 
     def _give_back(self, endpoints: Iterable[Endpoint]) -> None:
         for endpoint in endpoints:
