@@ -61,7 +61,8 @@ def open_after(path: Path, inode: int) -> int | None:
 def tail_start(descriptors: Sequence[int], lines: int) -> tuple[int, int]:
     """Where to begin so that at least the last `lines` lines follow, none of them without its beginning.
 
-    Reads backwards, no more than needed. Answers (index of the file, offset in it).
+    Reads backwards, no more than needed: a line of the other stream that began earlier and was never finished is not
+    looked for. Answers (index of the file, offset in it).
     """
     missing = lines
     unsettled: set[bytes] = set()  # streams whose first line that follows may have begun earlier
@@ -74,6 +75,8 @@ def tail_start(descriptors: Sequence[int], lines: int) -> tuple[int, int]:
             return index, offset
         elif tag == b"F":
             unsettled.discard(stream)
+        else:  # a piece of a line that ends among those that follow, or never
+            unsettled.add(stream)
     return 0, 0
 
 
