@@ -2,11 +2,12 @@
 
 import bz2
 import contextlib
+import ctypes
+import ctypes.util
 import gzip
 import io
 import lzma
 import os
-import shutil
 import stat
 import subprocess
 import tarfile
@@ -80,12 +81,23 @@ async def test_a_compressed_layer_is_known_by_its_plain_content(layers: Layers, 
     assert layers.blob_path(layer.blob).read_bytes() == packed
 
 
-@pytest.mark.skipif(shutil.which("zstd") is None, reason="zstd is not installed")
-async def test_a_zstd_layer_is_unpacked_by_zstd(layers: Layers) -> None:
-    tar = make_tar([entry("f", b"zstd")])
-    packed = subprocess.run(["zstd", "-c"], input=tar, capture_output=True, check=True).stdout
+def compress_zstd(data: bytes) -> bytes:
+    library = ctypes.CDLL("libzstd.so.1")
+    room = ctypes.create_string_buffer(len(data) + 1000)
+    size = library.ZSTD_compress(room, ctypes.c_size_t(len(room)), data, ctypes.c_size_t(len(data)), 3)
+    return room.raw[:size]
+
+
+@pytest.mark.skipif(ctypes.util.find_library("zstd") is None, reason="libzstd is not installed")
+async def test_a_zstd_layer_of_several_frames_is_unpacked(layers: Layers) -> None:
+    tar = make_tar([entry("f", os.urandom(400_000)), entry("g", b"zstd")])
+    packed = compress_zstd(tar[:300_000]) + compress_zstd(tar[300_000:])
     layer, root = await unpack(layers, packed, digest_of(tar))
-    assert layer.diff_id == digest_of(tar) and (root / "f").read_bytes() == b"zstd"
+    assert layer.diff_id == digest_of(tar) and (root / "g").read_bytes() == b"zstd"
+    with pytest.raises(InvalidParameter, match="unexpected EOF"):
+        await unpack(layers, packed[:-1000])
+    with pytest.raises(InvalidParameter, match="damaged"):
+        await unpack(layers, packed[:4] + b"\xff" * 5000)
 
 
 @pytest.mark.parametrize(

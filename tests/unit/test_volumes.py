@@ -11,10 +11,12 @@ import pytest
 
 from bennu.api.query import Filters
 from bennu.api.volumes import volume_filter, volume_json
+from bennu.confined.client import Failure
+from bennu.confined.tree import resolve
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
 from bennu.store import Delete, Put, SqliteStore, Transaction, open_sqlite
 from bennu.volumes import Volume, Volumes
-from bennu.volumes.copyup import copy_up, find_inside
+from bennu.volumes.copyup import copy_up, needs_filling
 from bennu.volumes.mounting import check_options, is_mounted
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -165,16 +167,6 @@ async def test_data_without_a_record_is_never_deleted(root: Path, store: SqliteS
     assert (await opened(root, store)).find("precious") == volumes.find("precious")
 
 
-async def test_a_filling_cut_short_is_undone(root: Path, store: SqliteStore) -> None:
-    volume = await (await opened(root, store)).create("db")
-    filling = data(volume).with_name(".filling")
-    filling.mkdir()
-    (filling / "part").touch()
-    await opened(root, store)
-    assert not filling.exists()
-    assert list(data(volume).iterdir()) == []
-
-
 # --- options ----------------------------------------------------------------------------------------------------
 
 
@@ -321,29 +313,53 @@ def test_links_are_followed_inside_the_root_filesystem_only(rootfs: Path, volume
     for target in ("/out", "/up", "/loop", "/../../" + str(secret)):
         copy_up(rootfs, target, volume)
         assert list(volume.iterdir()) == []
-    assert find_inside(rootfs, "/out/../var/inside") is None
-    assert find_inside(rootfs, "/var/inside") == rootfs / "run" / "inside"
+    assert resolve(str(rootfs), "/out/../var/inside") is None
+    assert resolve(str(rootfs), "/var/inside") == "run/inside"
     copy_up(rootfs, "/var", volume)
     assert [path.name for path in volume.iterdir()] == ["inside"]
 
 
 @needs_root
-def test_a_copy_that_fails_leaves_the_volume_empty(rootfs: Path, volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (rootfs / "d").mkdir()
+def test_a_copy_that_fails_leaves_the_volume_empty(rootfs: Path, volume: Path) -> None:
+    (rootfs / "d/sub").mkdir(parents=True)
     for number in range(3):
-        (rootfs / "d" / f"{number}").write_text("x")
-    calls = iter(range(10))
-    chown = os.chown
+        (rootfs / "d" / f"{number}").write_bytes(b"x" * 300_000)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", volume], check=True)
+    try:
+        with pytest.raises(Failure, match="No space left on device"):
+            copy_up(rootfs, "/d", volume)
+        assert list(volume.iterdir()) == [] and [path.name for path in volume.parent.iterdir()] == ["_data"]
+    finally:
+        subprocess.run(["umount", volume], check=True)
 
-    def full_disk(*arguments: object, **named: object) -> None:
-        if next(calls) == 2:
-            raise OSError(28, "No space left on device")
-        chown(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(os, "chown", full_disk)
-    with pytest.raises(OSError, match="No space"):
+@needs_root
+def test_who_uses_a_volume_sees_it_filled_and_keeps_what_is_his(rootfs: Path, volume: Path) -> None:
+    (rootfs / "d").mkdir()
+    (rootfs / "d/file").write_text("of the image")
+    folder = os.open(volume, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         copy_up(rootfs, "/d", volume)
-    assert list(volume.iterdir()) == [] and [path.name for path in volume.parent.iterdir()] == ["_data"]
+        assert [entry.name for entry in os.scandir(folder)] == ["file"]
+        Path(f"/proc/self/fd/{folder}/mine").touch()
+        assert (volume / "mine").exists()
+    finally:
+        os.close(folder)
+
+
+@needs_root
+def test_filling_that_was_cut_short_is_finished_by_the_next(rootfs: Path, volume: Path) -> None:
+    (rootfs / "d/sub").mkdir(parents=True)
+    for name in ("a", "b", "sub/c"):
+        (rootfs / "d" / name).write_text("of the image")
+    (volume / "a").write_text("changed since")
+    (volume / ".bennu-filling").write_text("of the im")
+    volume.with_name(".filling").touch()
+    assert needs_filling(volume)
+    copy_up(rootfs, "/d", volume)
+    texts = {str(path.relative_to(volume)): path.read_text() for path in volume.rglob("*") if path.is_file()}
+    assert texts == {"a": "changed since", "b": "of the image", "sub/c": "of the image"}
+    assert not needs_filling(volume)
 
 
 @needs_root

@@ -11,13 +11,14 @@ from aiohttp import web
 from bennu.api.answer import answer, empty, encode, no_content
 from bennu.api.asker import asker
 from bennu.api.body import check_content_type, decode, read_body, read_bounded
-from bennu.api.inspect import inspect_container, measure_tree
+from bennu.api.inspect import inspect_container
 from bennu.api.listing import choose, list_entry
 from bennu.api.machine import own_machine
 from bennu.api.query import api_minor, filters, flag, integer, is_version_at_least, text
 from bennu.api.streams import ends_with_client, open_chunks
 from bennu.api.terminal import read_size
 from bennu.api.times import parse_moment
+from bennu.confined.client import measure_tree
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.top import read_processes

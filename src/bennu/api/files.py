@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 
 from bennu.api.answer import empty
-from bennu.api.query import text
+from bennu.api.query import flag, text
 from bennu.api.streams import ends_with_client, open_chunks
 from bennu.api.times import rfc3339
 from bennu.engine.archive import PathStat, read_archive, stat_path, write_archive
@@ -49,7 +49,8 @@ class Files:
 
     async def write(self, request: web.Request) -> web.Response:
         container = self._engine.find(request.match_info["id"])
-        await write_archive(self._engine.services, container, path_of(request), request.content.iter_any())
+        pieces, same_kind = request.content.iter_any(), flag(request, "noOverwriteDirNonDir")
+        await write_archive(self._engine.services, container, path_of(request), pieces, same_kind=same_kind)
         await container.publish("extract-to-dir")
         return empty()
 

@@ -1,8 +1,6 @@
 """A container as `inspect` shows it: the record turned into Docker's JSON, keys in Docker's order."""
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from bennu.api.times import rfc3339
@@ -206,22 +204,3 @@ def port_map(record: Record) -> dict[str, list[dict[str, str]] | None]:
         key = f"{port.container_port}/{port.proto}"
         ports[key] = [*(ports.get(key) or []), {"HostIp": port.host_ip, "HostPort": str(port.host_port)}]
     return ports
-
-
-# --- sizes ------------------------------------------------------------------------------------------------------
-
-
-def measure_tree(root: Path) -> int:
-    """Bytes of the files below, each inode once; 0 when there is nothing. Blocking: call it in a thread."""
-    seen: set[tuple[int, int]] = set()
-    total = 0
-    for folder, _folders, files in os.walk(root):
-        for name in files:
-            try:
-                status = os.lstat(os.path.join(folder, name))  # noqa: PTH118
-            except OSError:
-                continue
-            if (status.st_dev, status.st_ino) not in seen:
-                seen.add((status.st_dev, status.st_ino))
-                total += status.st_size
-    return total

@@ -6,8 +6,7 @@ from aiohttp import web
 
 from bennu.api.answer import answer
 from bennu.api.streams import ends_with_client, open_chunks
-from bennu.engine.archive import export_rootfs
-from bennu.engine.changes import read_changes
+from bennu.engine.archive import export_rootfs, find_changes
 from bennu.engine.engine import Engine
 
 
@@ -26,10 +25,7 @@ class Snapshots:
     async def changes(self, request: web.Request) -> web.Response:
         services = self._engine.services
         container = self._engine.find(request.match_info["id"])
-        image = services.images.by_id(container.record.image_id)
-        layers = services.images.layers
-        lowers = [layers.root / layers.lower_of(diff_id) for diff_id in reversed(image.diff_ids)]
-        found = await asyncio.to_thread(read_changes, services.folder(container.id) / "diff", lowers)
+        found = await asyncio.to_thread(find_changes, services, container)
         return answer([{"Path": path, "Kind": kind} for path, kind in found] or None)
 
     @ends_with_client

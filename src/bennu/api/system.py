@@ -17,7 +17,7 @@ from aiohttp import web
 from bennu import __version__
 from bennu.api.answer import answer
 from bennu.api.image_shapes import list_entry as image_entry
-from bennu.api.inspect import STORAGE_DRIVER, measure_tree
+from bennu.api.inspect import STORAGE_DRIVER
 from bennu.api.listing import list_entry
 from bennu.api.machine import own_machine
 from bennu.api.query import api_minor
@@ -27,6 +27,7 @@ from bennu.api.times import rfc3339
 from bennu.api.versions import API_VERSION, MIN_API_VERSION
 from bennu.api.volumes import volume_json
 from bennu.cluster import Cluster
+from bennu.confined.client import measure_tree
 from bennu.engine.container import Container
 from bennu.engine.defaults import is_cgroup_v2
 from bennu.engine.engine import Engine
@@ -181,7 +182,7 @@ class System:
         users = sum(
             any(point.name == volume.name for point in container.record.mounts) for container in self._engine.list()
         )
-        size = await asyncio.to_thread(measure_tree, Path(volume.mountpoint))
+        size = await self._engine.services.volumes.measure(volume)
         return volume_json(volume) | {"UsageData": {"RefCount": users, "Size": size}}
 
 

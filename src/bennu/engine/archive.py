@@ -1,22 +1,20 @@
-"""Files in and out of a container (`docker cp`, `docker export`): tar streams through a process that has entered it."""
+"""Files in and out of a container (`docker cp`, `docker export`, `docker diff`), through the confined helper."""
 
 import asyncio
 import contextlib
-import json
-import sys
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+import os
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bennu.engine.chroot_tar import NOT_A_DIRECTORY, NOT_FOUND
+from bennu.confined.client import HELPER, Failure, Folder, Process, Session, Tree
 from bennu.engine.container import Container
 from bennu.engine.services import Services
-from bennu.errors import BennuError, Forbidden, InvalidParameter, NotFound
-from bennu.process import started
+from bennu.errors import Forbidden, InvalidParameter, NotFound
+from bennu.runtime import NotAlive
 
-CHUNK: Final = 64 * 1024
+CHUNK: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +29,20 @@ class PathStat:
 
 
 @contextlib.asynccontextmanager
-async def _entered(services: Services, container: Container) -> AsyncIterator[Path]:
+async def _entered(services: Services, container: Container, *, writable: bool = False) -> AsyncIterator[Tree]:
     """The container's root as its processes see it, or its root filesystem while it does not run."""
-    if container.record.pid:
-        yield Path(f"/proc/{container.record.pid}/root")
+    try:
+        pidfd = services.runtime.open_process(container.id) if container.record.pid else -1
+    except NotAlive:
+        pidfd = -1  # it has just ended
+    if pidfd >= 0:
+        try:
+            yield Process(pidfd, writable)
+        finally:
+            os.close(pidfd)
         return
     async with mounted(services, container) as rootfs:
-        yield rootfs
+        yield Folder(rootfs, writable)
 
 
 @contextlib.asynccontextmanager
@@ -55,70 +60,83 @@ async def mounted(services: Services, container: Container) -> AsyncIterator[Pat
                 await services.images.unmount(folder)
 
 
-def _helper(root: Path, verb: str, path: str) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
-    """The helper process; killed and reaped when the block is left, however it is left."""
-    argv: list[str | Path] = [sys.executable, "-m", "bennu.engine.chroot_tar", root, verb, path]
-    return started(argv, stdin=asyncio.subprocess.PIPE if verb == "put" else None)
-
-
 def _inside(path: str) -> str:
     return path if path.startswith("/") else f"/{path}"
 
 
-async def _check(process: asyncio.subprocess.Process, container: Container, path: str) -> None:
-    assert process.stderr
-    reason = (await process.stderr.read()).decode(errors="replace").strip()
-    match await process.wait():
-        case 0:
-            return
-        case code if code == NOT_FOUND:
-            raise NotFound(f"Could not find the file {path} in container {container.record.name}")
-        case code if code == NOT_A_DIRECTORY:
-            raise InvalidParameter("extraction point is not a directory")
-        case _:
-            raise BennuError(reason or "the archive could not be processed")
+@contextlib.contextmanager
+def _told_as_docker(container: Container, path: str) -> Iterator[None]:
+    try:
+        yield
+    except Failure as failure:
+        if failure.kind == "missing":
+            raise NotFound(f"Could not find the file {path} in container {container.record.name}") from failure
+        if failure.kind in ("not-a-folder", "invalid"):
+            raise InvalidParameter(str(failure)) from failure
+        raise
+    except ProcessLookupError as error:
+        raise NotAlive(f"container {container.record.name} has just ended") from error
 
 
 async def stat_path(services: Services, container: Container, path: str) -> PathStat:
     """Raises: NotFound."""
-    async with _entered(services, container) as root, _helper(root, "stat", _inside(path)) as process:
-        assert process.stdout
-        text = await process.stdout.read()
-        await _check(process, container, path)
-    facts = json.loads(text)
-    return PathStat(facts["name"], facts["size"], facts["mode"], facts["mtime_ns"], facts["linkTarget"])
+    with _told_as_docker(container, path):
+        async with _entered(services, container) as tree:
+            return PathStat(**await asyncio.to_thread(HELPER.ask, "stat", tree, path=_inside(path)))
 
 
 async def read_archive(services: Services, container: Container, path: str) -> AsyncIterator[bytes]:
     """A tar of the path, in pieces. Raises: NotFound before the first piece, BennuError when it breaks off."""
-    async with _entered(services, container) as root, _helper(root, "get", _inside(path)) as process:
-        assert process.stdout
-        while piece := await process.stdout.read(CHUNK):
-            yield piece
-        await _check(process, container, path)
+    with _told_as_docker(container, path):
+        async with (
+            _entered(services, container) as tree,
+            HELPER.begin("pack", tree, output=True, path=_inside(path)) as session,
+        ):
+            async for piece in _pieces(session):
+                yield piece
 
 
 async def export_rootfs(services: Services, container: Container) -> AsyncIterator[bytes]:
     """A tar of the root filesystem, without volumes and other mounts. Raises: BennuError when it breaks off."""
-    async with mounted(services, container) as root, _helper(root, "export", "/") as process:
-        assert process.stdout
-        while piece := await process.stdout.read(CHUNK):
+    async with (
+        mounted(services, container) as rootfs,
+        HELPER.begin("pack_root", Folder(rootfs), output=True) as session,
+    ):
+        async for piece in _pieces(session):
             yield piece
-        await _check(process, container, "/")
 
 
-async def write_archive(services: Services, container: Container, path: str, pieces: AsyncIterator[bytes]) -> None:
-    """Unpack a tar at a folder of the container.
+async def _pieces(session: Session) -> AsyncIterator[bytes]:
+    assert session.output is not None
+    while piece := await session.output.read(CHUNK):
+        yield piece
+    await session.result()
 
-    Raises: NotFound, InvalidParameter (no folder), Forbidden (read-only), BennuError (a broken tar).
+
+async def write_archive(
+    services: Services, container: Container, path: str, pieces: AsyncIterator[bytes], *, same_kind: bool = False
+) -> None:
+    """Unpack a tar at a folder of the container; `same_kind`: no folder is replaced by a file, nor the reverse.
+
+    Raises: NotFound, InvalidParameter (no folder, a broken tar), Forbidden (read-only), BennuError.
     """
     if container.record.host_config.readonly_rootfs:
         raise Forbidden("container rootfs is marked read-only")
-    async with _entered(services, container) as root, _helper(root, "put", _inside(path)) as process:
-        assert process.stdin
-        with contextlib.suppress(ConnectionError):
-            async for piece in pieces:
-                process.stdin.write(piece)
-                await process.stdin.drain()
-            process.stdin.close()
-        await _check(process, container, path)
+    with _told_as_docker(container, path):
+        async with (
+            _entered(services, container, writable=True) as tree,
+            HELPER.begin("unpack", tree, input=True, path=_inside(path), same_kind=same_kind) as session,
+        ):
+            await session.feed(pieces)
+
+
+def find_changes(services: Services, container: Container) -> list[tuple[str, int]]:
+    """`docker diff`: paths and kinds (0 modified, 1 added, 2 deleted) in order of the paths. Blocks."""
+    layers = services.images.layers
+    image = services.images.by_id(container.record.image_id)
+    lowers = [layers.lower_of(diff_id) for diff_id in reversed(image.diff_ids)]
+    upper = services.folder(container.id) / "diff"
+    if not upper.is_dir():
+        return []
+    found = HELPER.ask("changes", Folder(upper), Folder(layers.root), enter=False, lowers=lowers)
+    return [(path, kind) for path, kind in found]

@@ -24,7 +24,7 @@ from bennu.lifecycle.health import OnUnhealthy, on_unhealthy
 from bennu.lifecycle.probe import HEALTH, READY, probe_from_labels
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, ImageConfig, MountPoint, NetworkingConfig
 from bennu.store import Put
-from bennu.volumes.copyup import copy_up
+from bennu.volumes.copyup import copy_up, needs_filling
 
 
 def complete(
@@ -114,7 +114,7 @@ async def _fill_volumes(
     wanted = [
         point
         for plan, point in zip(planned, mounts, strict=True)
-        if point.type == "volume" and not plan.no_copy and not any(Path(point.source).iterdir())
+        if point.type == "volume" and not plan.no_copy and needs_filling(Path(point.source))
     ]
     if not wanted:
         return

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from bennu.confined.client import HELPER, Folder
 from bennu.engine.attach import Attachment
 from bennu.engine.events import Event, event
 from bennu.engine.links import check_links_run, link_variables
@@ -26,10 +27,9 @@ from bennu.errors import BennuError, InvalidParameter
 from bennu.lifecycle.status import State
 from bennu.model import MountPoint
 from bennu.network import Sandbox
-from bennu.runtime import BundleRequest, RuntimeFailure, make_working_dir
+from bennu.runtime import BundleRequest, RuntimeFailure, find_user
 from bennu.runtime.devices import read_all_devices, read_devices
 from bennu.runtime.spec import SpecRequest, build_spec
-from bennu.runtime.users import resolve_user
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _make_spec(services: Services, record: Record, rootfs: Path) -> dict[str, An
     check_links_run(services, record)
     files = make_files(services, record)
     _make_bind_sources(host.binds or (), record)
-    _furnish(rootfs, config.working_dir)
+    accounts = HELPER.ask("furnish", Folder(rootfs, writable=True), working_dir=config.working_dir)
     spec = build_spec(
         SpecRequest(
             container_id=record.id,
@@ -120,7 +120,7 @@ def _make_spec(services: Services, record: Record, rootfs: Path) -> dict[str, An
             args=[record.path, *record.args],
             rootfs=str(rootfs),
             mounts=record.mounts,
-            user=resolve_user(rootfs, config.user, host.group_add or ()),
+            user=find_user(config.user, host.group_add or (), accounts["passwd"], accounts["group"]),
             devices=read_all_devices() if host.privileged else read_devices(host.devices or ()),
             netns=spaces.network,
             pid_ns=spaces.pid,
@@ -143,14 +143,6 @@ def _spare_files(spec: dict[str, Any]) -> None:
     for entry in spec["mounts"]:
         if "rro" in entry["options"] and not Path(entry["source"]).is_dir():
             entry["options"].remove("rro")
-
-
-def _furnish(rootfs: Path, working_dir: str) -> None:
-    """What dockerd puts into each root: the working directory, and the file by which programs know where they are."""
-    if working_dir not in ("", "/"):
-        make_working_dir(rootfs, working_dir)
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(rootfs / ".dockerenv", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o755))
 
 
 def _make_bind_sources(binds: Sequence[str], record: Record) -> None:

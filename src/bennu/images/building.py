@@ -18,11 +18,12 @@ from typing import Any, Final
 
 import msgspec
 
+from bennu.confined.client import HELPER, Failure, Folder
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, Unavailable
 from bennu.images.fetching import Fetched, Step, fetch, parse_manifest
 from bennu.images.image import Image
 from bennu.images.images import Images
-from bennu.images.layers import Unpacked, disk_error, unpack_error, unpacker
+from bennu.images.layers import disk_error, unpacking
 from bennu.images.overlay import remove_tree
 from bennu.images.pulling import Begun, Pulled
 from bennu.images.pushing import lay_out
@@ -137,18 +138,13 @@ class Builder:
         folder = work / "context"
         await asyncio.to_thread(folder.mkdir)
         draft = await self._images.layers.receive(context)
-        told = Unpacked(error="the unpacker died without a word")
         try:
-            with await asyncio.to_thread(draft.path.open, "rb") as source:
-                async with started(unpacker("tree", folder), stdin=source.fileno()) as process:
-                    assert process.stdout is not None and process.stderr is not None
-                    async for line in process.stdout:
-                        told = msgspec.json.decode(line, type=Unpacked)
-                    complaint = (await process.stderr.read()).decode(errors="replace")
+            with await asyncio.to_thread(draft.path.open, "rb") as source, unpacking():
+                tree = Folder(folder, writable=True)
+                async with HELPER.begin("unpack_tree", tree, input=source.fileno()) as session:
+                    await session.result()
         finally:
             draft.path.unlink(missing_ok=True)
-        if told.error:
-            raise unpack_error(told, complaint)
         return folder
 
     async def _gather(
@@ -346,13 +342,13 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 def _read_dockerfile(folder: Path, request: BuildRequest) -> Dockerfile:
     """Blocking. Links in the context lead nowhere outside of it. Raises: InvalidParameter."""
-    path = Path(os.path.normpath(os.path.join("/", request.dockerfile)))  # noqa: PTH118
-    real = (folder / path.relative_to("/")).resolve()
-    if not real.is_relative_to(folder.resolve()) or not real.is_file():
-        raise InvalidParameter(f"Cannot locate specified Dockerfile: {request.dockerfile}")
-    if real.stat().st_size > MAX_DOCKERFILE:
+    try:
+        read = HELPER.ask("read", Folder(folder), path=f"/{request.dockerfile}", limit=MAX_DOCKERFILE)
+    except Failure as failure:
+        raise InvalidParameter(f"Cannot locate specified Dockerfile: {request.dockerfile}") from failure
+    if read["longer"]:
         raise InvalidParameter("the Dockerfile is too large")
-    text = real.read_text(errors="replace")
+    text: str = read["text"]
     if not text.strip():
         raise InvalidParameter(f"the Dockerfile ({request.dockerfile}) cannot be empty")
     return parse_dockerfile(text, request.arguments, request.target)

@@ -1,6 +1,5 @@
 """Images made here: from a bare tar (`docker import`), or from what a container wrote (`docker commit`)."""
 
-import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from bennu.confined.client import HELPER, Failure, Folder
 from bennu.errors import BennuError, InvalidParameter
 from bennu.images.changes import apply_changes
 from bennu.images.image import Image, format_time
@@ -15,9 +15,7 @@ from bennu.images.images import Images
 from bennu.images.layers import Layer
 from bennu.images.machine import host_architecture
 from bennu.images.reference import Reference
-from bennu.process import started
 
-PACK: Final = Path(__file__).with_name("pack.py")
 EMPTY_CONFIG: Final[Mapping[str, Any]] = {
     "Hostname": "",
     "Domainname": "",
@@ -119,11 +117,11 @@ def _history(image: Image) -> list[Any]:
 
 async def pack_upper(upper: Path) -> AsyncIterator[bytes]:
     """A writable layer as a layer's tar, overlayfs's marks turned into whiteouts. Raises: BennuError."""
-    argv: list[str | Path] = [sys.executable, "-I", "-S", PACK, upper]
-    async with started(argv) as process:
-        assert process.stdout is not None and process.stderr is not None
-        while data := await process.stdout.read(1 << 20):
-            yield data
-        complaint = (await process.stderr.read()).decode(errors="replace").strip()
-        if await process.wait() != 0:
-            raise BennuError(f"cannot read what the container wrote: {complaint.splitlines()[-1:]}")
+    try:
+        async with HELPER.begin("pack_layer", Folder(upper), output=True) as session:
+            assert session.output is not None
+            while data := await session.output.read(1 << 20):
+                yield data
+            await session.result()
+    except Failure as failure:
+        raise BennuError(f"cannot read what the container wrote: {failure}") from failure

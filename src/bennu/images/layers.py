@@ -15,9 +15,8 @@ import hashlib
 import logging
 import os
 import secrets
-import sys
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,11 +25,10 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from bennu.confined.client import HELPER, Failure, Folder
 from bennu.errors import BennuError, InvalidParameter, Unavailable
 from bennu.images.overlay import remove_tree
-from bennu.process import started
 
-UNPACK: Final = Path(__file__).with_name("unpack.py")
 FLUSH_AT: Final = 1 << 20  # bytes gathered before a thread writes them
 NO_SPACE: Final = (28, 122)  # ENOSPC, EDQUOT
 
@@ -49,16 +47,14 @@ class Layer(msgspec.Struct, frozen=True):
     has_root: bool
 
 
-class Unpacked(msgspec.Struct):
-    """A line the unpacker prints."""
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What the helper says of a layer it has unpacked."""
 
-    read: int = 0
-    diff_id: str = ""
-    tar_size: int = 0
-    size: int = 0
-    root: bool = False
-    error: str = ""
-    errno: int | None = None
+    diff_id: str
+    tar_size: int
+    size: int
+    root: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,19 +212,10 @@ class Layers:
             await asyncio.shield(asyncio.to_thread(_remove, work))
 
     async def _run_unpacker(self, tar: Path, dest: Path, on_progress: Progress | None) -> Unpacked:
-        told = Unpacked(error="the unpacker died without a word")
-        with await asyncio.to_thread(tar.open, "rb") as source:
-            async with started(unpacker("layer", dest), stdin=source.fileno()) as process:
-                assert process.stdout is not None and process.stderr is not None
-                async for line in process.stdout:
-                    told = msgspec.json.decode(line, type=Unpacked)
-                    if told.read and on_progress:
-                        on_progress(told.read)
-                complaint = (await process.stderr.read()).decode(errors="replace").strip()
-                await process.wait()
-        if told.error or not told.diff_id:
-            raise unpack_error(told, complaint)
-        return told
+        with await asyncio.to_thread(tar.open, "rb") as source, unpacking():
+            tree = Folder(dest, writable=True)
+            async with HELPER.begin("unpack_layer", tree, input=source.fileno()) as session:
+                return Unpacked(**await session.result(lambda told: on_progress(told["read"]) if on_progress else None))
 
     def _keep(self, work: Path, draft: Draft, layer: Layer) -> None:
         """Blob first, then the layer: a layer that is there has its blob."""
@@ -288,18 +275,15 @@ class Layers:
                 path.unlink()
 
 
-def unpacker(what: str, dest: Path) -> list[str | Path]:
-    """How the unpacking program is started; `what` is layer, tree or archive."""
-    return [sys.executable, "-I", "-S", UNPACK, what, dest]
-
-
-def unpack_error(told: Unpacked, complaint: str) -> BennuError:
-    """What the unpacker's last words mean."""
-    if complaint:
-        log.error("unpacking failed: %s", complaint)
-    if told.errno in NO_SPACE:
-        return Unavailable(f"failed to register layer: {told.error}")
-    return InvalidParameter(told.error or "the unpacker died without a word")
+@contextlib.contextmanager
+def unpacking() -> Iterator[None]:
+    """Around what the helper unpacks. Raises: InvalidParameter for what is wrong with the tar; Unavailable."""
+    try:
+        yield
+    except Failure as failure:
+        if failure.errno in NO_SPACE:
+            raise Unavailable(f"failed to register layer: {failure}") from failure
+        raise InvalidParameter(str(failure)) from failure
 
 
 def disk_error(error: OSError) -> BennuError:

@@ -10,14 +10,14 @@ from typing import Any, Final
 
 import msgspec
 
+from bennu.confined.client import HELPER, Folder
 from bennu.errors import BennuError, InvalidParameter
 from bennu.images.image import Image, parse_config
 from bennu.images.images import Images
-from bennu.images.layers import Draft, Hold, Unpacked, disk_error, unpack_error, unpacker
+from bennu.images.layers import Draft, Hold, disk_error, unpacking
 from bennu.images.machine import host_architecture
 from bennu.images.overlay import remove_tree
 from bennu.images.reference import Reference, parse_reference
-from bennu.process import started
 
 MAX_DOCUMENT: Final = 4 << 20  # manifests and configurations; docker and skopeo have the same limit
 MAX_INDEX_DEPTH: Final = 3
@@ -25,16 +25,15 @@ CONTAINERD_NAME: Final = "io.containerd.image.name"
 OCI_NAME: Final = "org.opencontainers.image.ref.name"
 
 
-class Part(msgspec.Struct):
-    """A line of the unpacker about one member of the archive."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One member of an archive: a file of ours, or a link."""
 
-    name: str = ""
+    name: str
     file: str = ""
     link: str = ""
     digest: str = ""
     size: int = 0
-    error: str = ""
-    errno: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,33 +124,14 @@ async def take_apart(images: Images, data: AsyncIterable[bytes]) -> AsyncIterato
 
 async def _spread(folder: Path, data: AsyncIterable[bytes]) -> dict[str, Part]:
     parts: dict[str, Part] = {}
-    last = Part(error="the unpacker died without a word")
 
-    async with started(unpacker("archive", folder), stdin=asyncio.subprocess.PIPE) as process:
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    def keep(told: dict[str, Any]) -> None:
+        if "name" in told:
+            parts[told["name"]] = Part(**told)
 
-        async def feed(pipe: asyncio.StreamWriter) -> None:
-            async for piece in data:
-                pipe.write(piece)
-                with contextlib.suppress(ConnectionError):  # it has given up, and says why; the client may go on
-                    await pipe.drain()
-            pipe.close()
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                feeding = group.create_task(feed(process.stdin))
-                async for line in process.stdout:
-                    last = _decode(line, Part, "its list of members")
-                    if last.name:
-                        parts[last.name] = last
-                complaint = (await process.stderr.read()).decode(errors="replace").strip()
-                await process.wait()
-                if last.error:
-                    feeding.cancel()
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-    if last.error:
-        raise unpack_error(Unpacked(error=last.error, errno=last.errno), complaint)
+    with unpacking():
+        async with HELPER.begin("take_apart", Folder(folder, writable=True), input=True) as session:
+            await session.feed(data, keep)
     return parts
 
 

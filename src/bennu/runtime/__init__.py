@@ -6,14 +6,13 @@ from bennu.runtime.devices import DeviceNode, parse_device_rule
 from bennu.runtime.exec import ExecProcess, ExecRequest
 from bennu.runtime.failures import NotAlive, RuntimeFailure
 from bennu.runtime.hostfacts import HostFacts
-from bennu.runtime.records import BundleRequest, Created, ExitRecord, LookedUp, Recovered
+from bennu.runtime.records import BundleRequest, Created, ExitRecord, Recovered
 from bennu.runtime.repeated import Ran, RepeatedExec
-from bennu.runtime.rootfs import make_working_dir, open_inside, read_inside
 from bennu.runtime.runtime import Runtime
 from bennu.runtime.security import Security, parse_security_options
 from bennu.runtime.spec import SpecRequest, build_env, build_spec, container_group
 from bennu.runtime.stats import Stats
-from bennu.runtime.users import User, resolve_user
+from bennu.runtime.users import User, find_user
 
 __all__ = [
     "AttachStream",
@@ -24,7 +23,6 @@ __all__ = [
     "ExecRequest",
     "ExitRecord",
     "HostFacts",
-    "LookedUp",
     "NotAlive",
     "Ran",
     "Recovered",
@@ -38,11 +36,8 @@ __all__ = [
     "build_env",
     "build_spec",
     "container_group",
-    "make_working_dir",
-    "open_inside",
+    "find_user",
     "parse_capabilities",
     "parse_device_rule",
     "parse_security_options",
-    "read_inside",
-    "resolve_user",
 ]

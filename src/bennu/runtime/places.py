@@ -56,6 +56,10 @@ class Places:
             raise NotAlive(f"container {container_id} is not running")
         return place, facts
 
+    def open_process(self, container_id: str) -> int:
+        """A pidfd of the container's first process, certain to be it; the caller closes it. Raises: NotAlive."""
+        return self._open_process(*self._facts(container_id))
+
     def _open_process(self, place: Bundle, facts: Facts) -> int:
         """A pidfd of the container's first process, certain to be it."""
         pid = read_pid(place.pid_file)

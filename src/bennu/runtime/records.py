@@ -1,12 +1,9 @@
 """What the runtime is given and what it tells: plain values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from bennu.runtime.devices import DeviceNode
-from bennu.runtime.users import User
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +39,3 @@ class Recovered:
     conmon_pid: int
     pid: int
     exit: ExitRecord | None
-
-
-@dataclass(frozen=True, slots=True)
-class LookedUp:
-    """What only a look at the root filesystem and at this host can tell about a container to be."""
-
-    user: User
-    devices: Sequence[DeviceNode]

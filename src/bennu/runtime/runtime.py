@@ -18,17 +18,15 @@ import msgspec
 from bennu.errors import BennuError
 from bennu.model import HostConfig
 from bennu.runtime.conmon import ConmonRequest, run_conmon
-from bennu.runtime.devices import read_all_devices, read_devices
 from bennu.runtime.failures import NotAlive, create_failure
 from bennu.runtime.filters import Filters
 from bennu.runtime.paths import Facts, read_pid
 from bennu.runtime.places import conmon_mark, is_in_group
-from bennu.runtime.records import BundleRequest, Created, LookedUp
+from bennu.runtime.records import BundleRequest, Created
 from bennu.runtime.resources import build_resources, lifted_limits
 from bennu.runtime.shm import mount_shm, unmount_shm
 from bennu.runtime.stdin import make_stdin
 from bennu.runtime.streams import Streams
-from bennu.runtime.users import resolve_user
 from bennu.runtime.waiting import (
     find_by_word,
     finish,
@@ -50,19 +48,6 @@ class Runtime(Watching, Streams):
         """Raises: BennuError if no OCI runtime is installed."""
         super().__init__(exec_root, oci=oci)
         self._filters = Filters()
-
-    async def look_up(self, rootfs: Path, user: str, host_config: HostConfig) -> LookedUp:
-        """Find the user in a mounted root filesystem and the devices on this host; for a `SpecRequest`.
-
-        Raises: RuntimeFailure (128) in dockerd's words.
-        """
-
-        def look() -> LookedUp:
-            devices = read_all_devices() if host_config.privileged else []
-            asked = read_devices(host_config.devices or ())
-            return LookedUp(resolve_user(rootfs, user, host_config.group_add or ()), [*devices, *asked])
-
-        return await asyncio.to_thread(look)
 
     def make_shm(self, container_id: str, size_bytes: int) -> Path:
         """A /dev/shm on the host, for a container that shares it; `delete` unmounts it. Idempotent. Raises: BennuError.

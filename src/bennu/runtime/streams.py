@@ -8,17 +8,18 @@ from pathlib import Path
 
 import msgspec
 
+from bennu.confined.client import HELPER, Process
 from bennu.errors import InvalidParameter
 from bennu.runtime.attach import AttachStream, connect_attach
 from bennu.runtime.exec import ExecProcess, ExecRequest, plan_process
 from bennu.runtime.exec_start import start_exec
 from bennu.runtime.failures import NotAlive, RuntimeFailure
 from bennu.runtime.oom import set_oom_score
-from bennu.runtime.paths import Bundle, read_pid
+from bennu.runtime.paths import Bundle, Facts, read_pid
 from bennu.runtime.places import Places, is_in_group
 from bennu.runtime.repeated import RepeatedExec
 from bennu.runtime.stdin import drop_keeper, open_stdin
-from bennu.runtime.users import User, resolve_user
+from bennu.runtime.users import User, find_user
 from bennu.runtime.waiting import DescriptorWriter, finish
 
 
@@ -81,7 +82,7 @@ class Streams(Places):
         """
         place, facts = self._facts(container_id)
         spec = msgspec.json.decode(place.config.read_bytes())
-        user = await asyncio.to_thread(self._exec_user, place, process.user) if process.user else None
+        user = await asyncio.to_thread(self._exec_user, place, facts, process.user) if process.user else None
         planned = plan_process(spec, process, user, sorted(self.host.capabilities))
 
         async def start() -> ExecProcess:
@@ -134,11 +135,16 @@ class Streams(Places):
 
     async def check_exec_user(self, container_id: str, user: str) -> None:
         """Whether a further process can run as this user. Raises: InvalidParameter in dockerd's words; NotAlive."""
-        place, _ = self._facts(container_id)
+        place, facts = self._facts(container_id)
         try:
-            await asyncio.to_thread(self._exec_user, place, user)
+            await asyncio.to_thread(self._exec_user, place, facts, user)
         except RuntimeFailure as failure:
             raise InvalidParameter(str(failure)) from failure
 
-    def _exec_user(self, place: Bundle, user: str) -> User:
-        return resolve_user(Path(f"/proc/{read_pid(place.pid_file)}/root"), user)
+    def _exec_user(self, place: Bundle, facts: Facts, user: str) -> User:
+        pidfd = self._open_process(place, facts)
+        try:
+            accounts = HELPER.ask("accounts", Process(pidfd))
+        finally:
+            os.close(pidfd)
+        return find_user(user, (), accounts["passwd"], accounts["group"])

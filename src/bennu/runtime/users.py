@@ -2,11 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from bennu.runtime.failures import RuntimeFailure
-from bennu.runtime.rootfs import read_inside
 
 MAX_ID: Final = 2**31 - 1
 
@@ -36,23 +34,11 @@ class GroupEntry:
     members: tuple[str, ...]
 
 
-def resolve_user(rootfs: Path, user: str, group_add: Sequence[str] = ()) -> User:
-    """Look a user up in a root filesystem, not following links out of it. Blocking.
+def find_user(user: str, group_add: Sequence[str], passwd: str, group: str) -> User:
+    """Look a user up in the texts of a container's passwd and group files. Pure.
 
     Raises: RuntimeFailure (128) in dockerd's words.
     """
-    return find_user(user, group_add, _read(rootfs, "/etc/passwd"), _read(rootfs, "/etc/group"))
-
-
-def _read(rootfs: Path, path: str) -> str:
-    try:
-        return read_inside(rootfs, path)
-    except OSError:
-        return ""
-
-
-def find_user(user: str, group_add: Sequence[str], passwd: str, group: str) -> User:
-    """The same, from the files' texts. Pure."""
     wanted, _, wanted_group = user.partition(":")
     wanted = wanted or "0"
     entries, groups = list(parse_passwd(passwd)), list(parse_group(group))

@@ -8,7 +8,6 @@ record, and is finished at `open`. A folder that holds data but has no record is
 import asyncio
 import builtins
 import logging
-import os
 import re
 import secrets
 import shutil
@@ -19,10 +18,10 @@ from typing import Final
 
 import msgspec
 
+from bennu.confined.client import measure_tree
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
 from bennu.process import run
 from bennu.store import Delete, Put, Store, Transaction
-from bennu.volumes.copyup import FILLING
 from bennu.volumes.mounting import check_options, is_mounted, mount_options, unmount
 
 PREFIX: Final = "volumes/"
@@ -98,7 +97,6 @@ class Volumes:
         self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
         for volume in found:
             Path(volume.mountpoint).mkdir(mode=0o755, parents=True, exist_ok=True)
-            shutil.rmtree(Path(volume.mountpoint).with_name(FILLING), ignore_errors=True)
 
     def _find_unrecorded(self) -> builtins.list[str]:
         """Folders with data and without a record; empty ones are swept away."""
@@ -106,7 +104,6 @@ class Volumes:
         for folder in sorted(self._root.iterdir()):
             if folder.name in self._volumes or not folder.is_dir() or not NAME.fullmatch(folder.name):
                 continue
-            shutil.rmtree(folder / FILLING, ignore_errors=True)
             if (folder / DATA).is_dir() and any((folder / DATA).iterdir()):
                 names.append(folder.name)
             else:
@@ -250,7 +247,7 @@ class Volumes:
         """Bytes of its files, each inode once; 0 of a volume with mount options, whose data lives elsewhere."""
         if volume.options:
             return 0
-        return await asyncio.to_thread(_measure, volume.mountpoint)
+        return await asyncio.to_thread(measure_tree, Path(volume.mountpoint))
 
 
 def check_name(name: str) -> None:
@@ -273,18 +270,3 @@ async def _delete_tree(folder: Path) -> None:
     done = await run(["rm", "-rf", "--one-file-system", "--", folder], timeout_s=DELETE_TIMEOUT_S)
     if done.exit_code != 0:
         raise BennuError(f"cannot delete {folder}: {done.stderr.decode(errors='replace').strip()}")
-
-
-def _measure(root: str) -> int:
-    seen: set[int] = set()
-    total = 0
-    for folder, _folders, names in os.walk(root):
-        for name in names:
-            try:
-                status = os.lstat(f"{folder}/{name}")
-            except OSError:
-                continue
-            if status.st_ino not in seen:
-                seen.add(status.st_ino)
-                total += status.st_size
-    return total

@@ -1,12 +1,22 @@
+"""`docker diff`, told from the writable layer and the image's layers."""
+
 import os
 from pathlib import Path
 
 import pytest
 
-from bennu.engine.changes import ADDED, DELETED, MODIFIED, read_changes
+from bennu.confined.client import HELPER, Folder
+from bennu.confined.tasks import ADDED, DELETED, MODIFIED
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the helper shuts itself in, which needs root")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="making a whiteout (a device node) needs root")
+def changes(upper: Path, *lowers: str) -> list[tuple[str, int]]:
+    """`lowers`: folders beside `upper`, topmost first."""
+    found = HELPER.ask("changes", Folder(upper), Folder(upper.parent), enter=False, lowers=list(lowers))
+    return [(path, kind) for path, kind in found]
+
+
 def test_added_modified_and_deleted_are_told_apart(tmp_path: Path) -> None:
     upper, top, bottom = (tmp_path / name for name in ("upper", "top", "bottom"))
     for folder in (upper / "etc", top / "etc", bottom / "etc", upper / "new"):
@@ -19,7 +29,7 @@ def test_added_modified_and_deleted_are_told_apart(tmp_path: Path) -> None:
     (upper / "etc/gone-in-image").touch()
     os.mknod(upper / "etc/removed", 0o20000, 0)
     (upper / "new/file").touch()
-    assert read_changes(upper, [top, bottom]) == [
+    assert changes(upper, "top", "bottom") == [
         ("/etc", MODIFIED),
         ("/etc/gone-in-image", ADDED),
         ("/etc/hosts", MODIFIED),
@@ -36,13 +46,19 @@ def test_what_the_engine_put_into_the_root_is_no_change(tmp_path: Path) -> None:
     for name in (".dockerenv", "etc/hostname", "etc/hosts", "etc/resolv.conf"):
         (upper / name).touch()
     (upper / "proc").mkdir()
-    assert read_changes(upper, [image]) == []
+    assert changes(upper, "image") == []
     (upper / "etc/own").touch()
-    assert read_changes(upper, [image]) == [("/etc", MODIFIED), ("/etc/own", ADDED)]
+    assert changes(upper, "image") == [("/etc", MODIFIED), ("/etc/own", ADDED)]
     (upper / "etc/own").unlink()
     (upper / "etc").chmod(0o700)
-    assert read_changes(upper, [image]) == [("/etc", MODIFIED)]
+    assert changes(upper, "image") == [("/etc", MODIFIED)]
 
 
-def test_a_container_that_never_ran_has_changed_nothing(tmp_path: Path) -> None:
-    assert read_changes(tmp_path / "absent", []) == []
+def test_a_link_of_the_image_leads_nowhere_else(tmp_path: Path) -> None:
+    """What the image has at a path is looked for below its own root only."""
+    upper, image = tmp_path / "upper", tmp_path / "image"
+    (upper / "out").mkdir(parents=True)
+    (upper / "out/passwd").touch()
+    image.mkdir()
+    (image / "out").symlink_to("/etc")
+    assert changes(upper, "image") == [("/out", MODIFIED), ("/out/passwd", ADDED)]

@@ -1,22 +1,11 @@
-"""Unpacks one layer into one folder. Run as a program of its own, by path: `unpack.py layer DEST < layer`.
+"""Reading a tar: a layer, a build's context, an image archive, what `docker cp` brings into a container.
 
-Law: nothing in a tar can touch anything outside DEST. The program changes its root to DEST before it reads the first
-header, so absolute names, `..`, symbolic links and hard links can only ever mean places inside. It uses nothing but
-the standard library, and runs beside the daemon, so a large layer costs its event loop nothing.
+Nothing in a tar can touch anything outside of the tree: the tree is this process's root before the first header is
+read, so absolute names, `..`, symbolic links and hard links can only ever mean places inside.
 
-Whiteouts become overlayfs's own: `.wh.x` a character device 0/0 named x, `.wh..wh..opq` the opaque mark on its folder.
-Answers one line of JSON: {"diff_id", "tar_size", "size", "root"} or {"error", "errno"}. `size` counts the bytes of
-regular files; `root` is whether the tar says how the root folder itself looks. While it works it prints lines
-{"read": bytes}.
-
-`unpack.py archive DEST < archive` takes an image archive apart instead: each regular file in it becomes a file of DEST
-whose name is a number, told in a line {"name", "file", "digest", "size"}; links are told as {"name", "link"}.
-
-`unpack.py tree DEST < tar` unpacks a build's context: the same as a layer, but `.wh.` means nothing.
+In a layer whiteouts become overlayfs's own: `.wh.x` a character device 0/0 named x, `.wh..wh..opq` the opaque mark on
+its folder. While a layer or an archive is read, {"read": bytes} tells how far.
 """
-
-# Names out of a tar are used as they are; a Path would clean them.
-# ruff: noqa: PTH101, PTH102, PTH103, PTH106, PTH108, PTH112, PTH114, PTH118, PTH123, PTH211
 
 import bz2
 import contextlib
@@ -24,19 +13,19 @@ import ctypes
 import gzip
 import hashlib
 import io
-import json
 import lzma
 import os
 import posixpath
 import re
-import signal
 import stat
-import subprocess
-import sys
 import tarfile
 import zlib
 from collections.abc import Callable
 from typing import Any, Final, cast
+
+from bennu.confined import zstd
+from bennu.confined.tree import walk
+from bennu.confined.words import Refused
 
 OPAQUE: Final = "trusted.overlay.opaque"
 WHITEOUT: Final = ".wh."
@@ -46,18 +35,19 @@ XATTR: Final = "SCHILY.xattr."
 CHUNK: Final = 1 << 20
 MAX_EXTENDED_HEADER: Final = 1 << 20  # as Go's archive/tar: a longer one is an attack, not a name
 REPORT_EVERY: Final = 4 << 20
-PR_SET_PDEATHSIG: Final = 1
 PAX_TIME: Final = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?\Z", re.ASCII)
 
 
-class BadLayer(Exception):
-    """The tar is not one, or asks for what is refused; the message is for people."""
+Say = Callable[[Any], None]
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Reporting(io.RawIOBase):
-    """Standard input as it comes, telling how far it was read."""
+    """The input as it comes, telling how far it was read."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: int, say: Say) -> None:
+        self._descriptor = source
+        self._say = say
         self._count = 0
         self._reported = 0
 
@@ -65,11 +55,11 @@ class Reporting(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = os.readv(0, [buffer])
+        count = os.readv(self._descriptor, [buffer])
         self._count += count
         if self._count - self._reported >= REPORT_EVERY:
             self._reported = self._count
-            say({"read": self._count})
+            self._say({"read": self._count})
         return count
 
 
@@ -107,13 +97,13 @@ class Member(tarfile.TarInfo):
         try:
             return super().fromtarfile(tarfile_)
         except cast(Any, tarfile).TruncatedHeaderError:
-            raise BadLayer("unexpected EOF") from None
+            raise Refused("unexpected EOF") from None
         except cast(Any, tarfile).InvalidHeaderError:
-            raise BadLayer("archive/tar: invalid tar header") from None
+            raise Refused("archive/tar: invalid tar header") from None
 
     def _bound(self) -> None:
         if self.size > MAX_EXTENDED_HEADER:
-            raise BadLayer("archive/tar: header field too long")
+            raise Refused("archive/tar: header field too long")
 
     def _proc_gnulong(self, archive: tarfile.TarFile) -> Any:
         self._bound()
@@ -125,7 +115,7 @@ class Member(tarfile.TarInfo):
 
 
 def decompress(source: io.BufferedReader) -> Any:
-    """The plain tar, whatever it was compressed with. Raises: BadLayer."""
+    """The plain tar, whatever it was compressed with. Raises: Refused."""
     magic = source.peek(6)[:6]
     if magic.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=source)
@@ -134,24 +124,15 @@ def decompress(source: io.BufferedReader) -> Any:
     if magic.startswith(b"\xfd7zXZ\x00"):
         return lzma.LZMAFile(source)
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
-        return decompress_zstd()
+        return zstd.Reader(source)
     return source
 
 
-def decompress_zstd() -> Any:
-    """This standard library has no zstd: let the program do it. Raises: BadLayer."""
-    os.lseek(0, 0, os.SEEK_SET)
-    try:
-        return subprocess.Popen(["zstd", "-d", "-c", "-q"], stdin=0, stdout=subprocess.PIPE).stdout
-    except OSError:
-        raise BadLayer("the layer is compressed with zstd and the program zstd is not installed") from None
-
-
 def clean_name(name: str) -> str:
-    """The path inside, without a leading slash; "" is the root. Raises: BadLayer when it points outside."""
+    """The path inside, without a leading slash; "" is the root. Raises: Refused when it points outside."""
     clean = posixpath.normpath("./" + name.lstrip("/"))
     if clean == ".." or clean.startswith("../"):
-        raise BadLayer(f'"{name}" is outside of the layer')
+        raise Refused(f'"{name}" is outside of the layer')
     return "" if clean == "." else clean
 
 
@@ -167,10 +148,18 @@ def mtime_ns(member: tarfile.TarInfo) -> int:
 
 
 class Unpacker:
-    """Applies headers to the folder that is `/` for this process."""
+    """Applies headers to the folder `base` of what is this process's root.
 
-    def __init__(self, *, whiteouts: bool) -> None:
+    Args:
+        whiteouts: it is a layer: `.wh.` names take away what is below.
+        same_kind: a folder is not replaced by something else, nor the other way round, and the folder that is already
+            there keeps its looks when the tar brings one of its name as "."; for `docker cp`.
+    """
+
+    def __init__(self, base: str = "/", *, whiteouts: bool = False, same_kind: bool = False) -> None:
+        self._base = base.rstrip("/") + "/"
         self._whiteouts = whiteouts
+        self._same_kind = same_kind
         self.size = 0
         self.has_root = False
         self._folder_times: dict[str, int] = {}
@@ -184,7 +173,7 @@ class Unpacker:
             self._create(archive, member, name)
         elif base == OPAQUE_MARK:
             self._make_folder(folder)
-            os.setxattr("/" + folder, OPAQUE, b"y")
+            os.setxattr(self._base + folder, OPAQUE, b"y")
         elif base.startswith(AUFS_MARK):
             return
         else:
@@ -194,17 +183,22 @@ class Unpacker:
         """Folders get their times last: filling them changes them."""
         for path, ns in self._folder_times.items():
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                os.utime("/" + path, ns=(ns, ns), follow_symlinks=False)
+                os.utime(self._base + path, ns=(ns, ns), follow_symlinks=False)
 
     def _make_folder(self, folder: str) -> None:
-        if not os.path.isdir("/" + folder):
-            os.makedirs("/" + folder, mode=0o755, exist_ok=True)
+        if os.path.isdir(self._base + folder):
+            return
+        path = self._base.rstrip("/")
+        for part in folder.split("/"):
+            path += f"/{part}"
+            if not os.path.isdir(path):
+                os.mkdir(path, 0o755)
 
     def _white_out(self, folder: str, base: str) -> None:
         if base in ("", ".", ".."):
-            raise BadLayer(f'"{WHITEOUT}{base}" is no name of a removed file')
+            raise Refused(f'"{WHITEOUT}{base}" is no name of a removed file')
         self._make_folder(folder)
-        path = posixpath.join("/", folder, base)
+        path = posixpath.join(self._base, folder, base)
         if not os.path.lexists(path):
             os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
             self._whited_out.add(path)
@@ -212,14 +206,16 @@ class Unpacker:
             os.setxattr(path, OPAQUE, b"y")  # removed below, and made anew in this same layer
 
     def _create(self, archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> None:
-        path = "/" + name
+        path = self._base + name
         if member.isdir():
+            if self._same_kind and not name:
+                return
             self._create_folder(path, name)
             self.has_root = self.has_root or not name
         else:
             if not name:
-                raise BadLayer("the root of a layer can only be a folder")
-            self._make_room(path)
+                raise Refused("the root of a layer can only be a folder")
+            self._make_room(path, name)
             self._create_file(archive, member, path)
         if not member.islnk():
             self._dress(member, path)
@@ -230,26 +226,30 @@ class Unpacker:
         if os.path.isdir(path) and not os.path.islink(path):
             return
         replaces_whiteout = path in self._whited_out
-        self._make_room(path)
+        self._make_room(path, name, for_folder=True)
         os.mkdir(path, 0o755)
         if replaces_whiteout:
             os.setxattr(path, OPAQUE, b"y")
 
-    def _make_room(self, path: str) -> None:
+    def _make_room(self, path: str, name: str, *, for_folder: bool = False) -> None:
         """Whatever a later entry of the same name finds in its way is replaced."""
         self._whited_out.discard(path)
+        if self._same_kind and for_folder and os.path.lexists(path):
+            raise Refused(f'cannot overwrite non-directory "{path}" with directory "{name}"')
         try:
             os.unlink(path)
         except FileNotFoundError:
             pass
         except (IsADirectoryError, PermissionError):
+            if self._same_kind:
+                raise Refused(f'cannot overwrite directory "{path}" with non-directory "{name}"') from None
             remove_tree(path)
 
     def _create_file(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
         if member.isreg():
             self._write(archive, member, path)
         elif member.islnk():
-            os.link("/" + clean_name(member.linkname), path, follow_symlinks=False)
+            os.link(self._base + clean_name(member.linkname), path, follow_symlinks=False)
         elif member.issym():
             os.symlink(member.linkname, path)
         elif member.isfifo():
@@ -258,7 +258,7 @@ class Unpacker:
             kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK
             os.mknod(path, kind | 0o600, os.makedev(member.devmajor, member.devminor))
         else:
-            raise BadLayer(f"unhandled tar header type {member.type[0]}")
+            raise Refused(f"unhandled tar header type {member.type[0]}")
 
     def _write(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
         source = cast(Any, archive.fileobj)
@@ -300,7 +300,7 @@ def copy(source: Any, target: Any, length: int) -> None:
     while length > 0:
         data = source.read(min(CHUNK, length))
         if not data:
-            raise BadLayer("unexpected EOF")
+            raise Refused("unexpected EOF")
         length -= len(data)
         write_all(target, data)
 
@@ -312,43 +312,49 @@ def write_all(target: Any, data: bytes) -> None:
 
 
 def remove_tree(path: str) -> None:
-    for folder, folders, files in os.walk(path, topdown=False):
-        for name in files:
-            os.unlink(os.path.join(folder, name))
-        for name in folders:
-            entry = os.path.join(folder, name)
-            os.unlink(entry) if os.path.islink(entry) else os.rmdir(entry)
+    for name, seen in reversed(list(walk(path))):
+        remove = os.rmdir if stat.S_ISDIR(seen.st_mode) else os.unlink
+        remove(posixpath.join(path, name))
     os.rmdir(path)
 
 
-def unpack_tree(dest: str) -> dict[str, Any]:
-    """Raises: BadLayer, OSError."""
-    return unpack(dest, whiteouts=False)
+def unpack_layer(*, input: int, say: Say) -> dict[str, Any]:
+    """An image's layer; on the disk before it answers. `size` counts the bytes of regular files.
 
-
-def unpack(dest: str, *, whiteouts: bool = True) -> dict[str, Any]:
-    """Unpack a layer from standard input into `dest`. Raises: BadLayer, OSError."""
-    tar = Digesting(decompress(io.BufferedReader(Reporting(), CHUNK)))
-    flush = enter(dest)
-    unpacker = Unpacker(whiteouts=whiteouts)
-    read_members(tar, unpacker.add)
-    unpacker.finish()
-    if whiteouts and ctypes.CDLL(None, use_errno=True).syncfs(flush) != 0:
+    `root` is whether the tar says how the root folder itself looks. Raises: Refused, OSError.
+    """
+    tar, unpacker = _unpack(input, Unpacker(whiteouts=True), say)
+    folder = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    if _libc.syncfs(folder) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return {"diff_id": tar.digest, "tar_size": tar.count, "size": unpacker.size, "root": unpacker.has_root}
 
 
-def enter(dest: str) -> int:
-    """Make `dest` this process's root; answers a descriptor of it."""
-    folder = os.open(dest, os.O_RDONLY | os.O_DIRECTORY)
-    os.fchdir(folder)
-    os.chroot(".")
-    os.umask(0)
-    return folder
+def unpack_tree(*, input: int, say: Say) -> None:
+    """A build's context. Raises: Refused, OSError."""
+    _unpack(input, Unpacker(), say)
+
+
+def unpack_into(*, path: str, same_kind: bool, input: int, say: Say) -> None:
+    """A tar of a client at a folder that is there. Raises: Refused, OSError."""
+    if not stat.S_ISDIR(os.stat(path).st_mode):
+        raise Refused("extraction point is not a directory", "not-a-folder")
+    _unpack(input, Unpacker(path, same_kind=same_kind), say)
+
+
+def _unpack(source: int, unpacker: Unpacker, say: Say) -> tuple["Digesting", Unpacker]:
+    tar = open_tar(source, say)
+    read_members(tar, unpacker.add)
+    unpacker.finish()
+    return tar, unpacker
+
+
+def open_tar(source: int, say: Say) -> "Digesting":
+    return Digesting(decompress(io.BufferedReader(Reporting(source, say), CHUNK)))
 
 
 def read_members(tar: Digesting, take: Callable[[tarfile.TarFile, tarfile.TarInfo], None]) -> None:
-    """Every header in order, then the rest of the stream. Raises: BadLayer."""
+    """Every header in order, then the rest of the stream. Raises: Refused."""
     try:
         with tarfile.open(
             fileobj=cast(Any, tar), mode="r|", bufsize=CHUNK, encoding="utf-8", tarinfo=Member, errorlevel=2
@@ -358,11 +364,15 @@ def read_members(tar: Digesting, take: Callable[[tarfile.TarFile, tarfile.TarInf
                 cast(Any, archive).members = []  # remembered for ever otherwise
         tar.drain()
     except tarfile.ReadError as error:
-        raise BadLayer(words_of(error, tar.count)) from None
+        raise Refused(words_of(error, tar.count)) from None
     except EOFError:
-        raise BadLayer("unexpected EOF") from None
-    except (lzma.LZMAError, zlib.error) as error:
-        raise BadLayer(f"the compressed layer is damaged: {error}") from None
+        raise Refused("unexpected EOF") from None
+    except (lzma.LZMAError, zlib.error, zstd.Damaged) as error:
+        raise Refused(f"the compressed layer is damaged: {error}") from None
+    except RecursionError:  # the library reads extensions of extensions so
+        raise Refused("archive/tar: invalid tar header") from None
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        raise Refused(str(error)) from None
 
 
 def next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
@@ -375,10 +385,12 @@ def next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
         raise
 
 
-def take_apart(dest: str) -> dict[str, Any]:
-    """Raises: BadLayer, OSError."""
-    tar = Digesting(decompress(io.BufferedReader(Reporting(), CHUNK)))
-    enter(dest)
+def take_apart(*, input: int, say: Say) -> None:
+    """An image archive: each regular file becomes a file of the tree whose name is a number.
+
+    Told in a line {"name", "file", "digest", "size"}; links are told as {"name", "link"}. Raises: Refused, OSError.
+    """
+    tar = open_tar(input, say)
     count = 0
 
     def take(archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
@@ -393,7 +405,6 @@ def take_apart(dest: str) -> dict[str, Any]:
             say({"name": name, "link": clean_name(member.linkname)})
 
     read_members(tar, take)
-    return {"count": count}
 
 
 def write_out(archive: tarfile.TarFile, member: tarfile.TarInfo, number: int) -> str:
@@ -405,7 +416,7 @@ def write_out(archive: tarfile.TarFile, member: tarfile.TarInfo, number: int) ->
         while left > 0:
             data = source.read(min(CHUNK, left))
             if not data:
-                raise BadLayer("unexpected EOF")
+                raise Refused("unexpected EOF")
             left -= len(data)
             digest.update(data)
             write_all(target, data)
@@ -423,24 +434,4 @@ def words_of(error: tarfile.ReadError, count: int) -> str:
     return "archive/tar: invalid tar header"
 
 
-def say(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
-
-
-def main() -> int:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # no unpacking goes on after its daemon
-    for codec in ("utf-8", "ascii", "iso8859-1"):
-        "".encode(codec)  # loads it now: after the change of root there is nothing to load from
-    try:
-        say({"layer": unpack, "tree": unpack_tree, "archive": take_apart}[sys.argv[1]](sys.argv[2]))
-    except (BadLayer, OSError, tarfile.TarError, ValueError, OverflowError) as error:
-        detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        where = f" ({error.filename!s})" if isinstance(error, OSError) and error.filename else ""
-        say({"error": f"{detail}{where}", "errno": getattr(error, "errno", None)})
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+TELLING: Final = (unpack_layer, unpack_tree, unpack_into, take_apart)  # tasks that say more than their answer

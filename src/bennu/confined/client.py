@@ -1,0 +1,293 @@
+"""What bennud says to the helper: which tree, which task, and what comes back."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bennu.confined.jail import clone_mount
+from bennu.errors import BennuError
+
+SOURCES: Final = Path(__file__).parents[2]
+# Isolated and without site-packages: nothing but the standard library and these modules can be loaded.
+PROGRAM: Final = "import sys; sys.path.insert(0, sys.argv[1]); from bennu.confined.server import main; main()"
+LINE_LIMIT: Final = 32 << 20  # an answer holds at most two account files, with every byte escaped
+DIED: Final = "the helper ended without a word"
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A tree of this host: a folder whose path is ours, not a container's."""
+
+    path: Path
+    writable: bool = False
+
+    @property
+    def kind(self) -> str:
+        return "folder"
+
+    def open(self) -> int:
+        return clone_mount(os.fsencode(self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The root of a container as its process sees it. The pidfd stays the caller's."""
+
+    pidfd: int
+    writable: bool = False
+
+    @property
+    def kind(self) -> str:
+        return "process"
+
+    def open(self) -> int:
+        return os.dup(self.pidfd)
+
+
+Tree = Folder | Process
+Hear = Callable[[dict[str, Any]], None]
+
+
+class Failure(BennuError):
+    """The helper could not do it. `kind` is one of `words.describe`; "died" when it ended without a word."""
+
+    def __init__(self, message: str, kind: str = "died", errno: int | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.errno = errno
+
+
+@dataclass(slots=True)
+class Session:
+    """One task while it runs."""
+
+    _answers: asyncio.StreamReader
+    output: asyncio.StreamReader | None = None
+    input: asyncio.StreamWriter | None = None
+
+    async def feed(self, pieces: AsyncIterable[bytes], hear: Hear | None = None) -> Any:
+        """Write all pieces to `input`, and wait for the end; answers as `result` does.
+
+        A task that fails before it has read everything ends the feeding. Raises: Failure; what `pieces` raises.
+        """
+        assert self.input is not None
+        feeding = asyncio.ensure_future(_write_all(self.input, pieces))
+        ending = asyncio.ensure_future(self.result(hear))
+        try:
+            await asyncio.wait((feeding, ending), return_when=asyncio.FIRST_COMPLETED)
+            if feeding.done() and not ending.done():
+                feeding.result()
+            return await ending
+        finally:
+            await cancel(feeding, ending)
+
+    async def result(self, hear: Hear | None = None) -> Any:
+        """What the task answers at its end; `hear` gets what it tells before. Raises: Failure."""
+        last = b""
+        while line := await self._answers.readline():  # to the end, so that the process is gone with its last word
+            if last and hear is not None:
+                hear(_read(last))
+            last = line
+        if not last:
+            raise Failure(DIED)
+        return _read(last)["done"]
+
+
+class Confined:
+    """The helper of one bennud. Its server is started when it is first needed, and again if it has died."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+
+    def start(self) -> socket.socket:
+        """Have the server at hand; answers the way to it. Takes some milliseconds. Idempotent; thread-safe."""
+        with self._lock:
+            if self._server is not None and self._channel is not None and self._server.poll() is None:
+                return self._channel
+            self._drop()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", PROGRAM, str(SOURCES), f"{theirs.fileno()}"]
+                self._server = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env={"LC_ALL": "C"},
+                    start_new_session=True,
+                )
+            self._channel = ours
+            return ours
+
+    def close(self) -> None:
+        """End the server and what it has begun."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+            self._server = None
+
+    def ask(self, task: str, *trees: Tree, enter: bool = True, **arguments: Any) -> Any:
+        """Have a task done that needs no stream; answers what it answers. Blocks. Raises: Failure, OSError.
+
+        `enter`: the one tree is the task's root; else the trees are its folders /0 and /1.
+        """
+        with contextlib.ExitStack() as ends:
+            ours, theirs = _pair(ends)
+            waiting, _ = _pipe(ends)
+            self._send(_request(task, trees, arguments, enter=enter), [theirs.fileno(), waiting], trees)
+            theirs.close()
+            answer = b"".join(iter(lambda: ours.recv(1 << 16), b""))
+        if not answer:
+            raise Failure(DIED)
+        return _read(answer)["done"]
+
+    @contextlib.asynccontextmanager
+    async def begin(
+        self, task: str, tree: Tree, *, input: int | bool = False, output: bool = False, **arguments: Any
+    ) -> AsyncIterator[Session]:
+        """A task that reads or writes a stream. Leaving the block ends it, however far it is.
+
+        `input`: a descriptor to read from, or True for `Session.input` to write to. Raises: Failure, OSError.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            with contextlib.ExitStack() as theirs:
+                told = await _stream(stack, theirs)
+                waiting, held = _pipe(theirs)
+                _keep(stack, held)
+                session = Session(told.reader)
+                passed = [told.descriptor, waiting]
+                if input is True:
+                    source = await _stream(stack, theirs)
+                    session.input = source.writer
+                    passed.append(source.descriptor)
+                elif input is not False:
+                    passed.append(input)
+                if output:
+                    sink = await _stream(stack, theirs)
+                    session.output = sink.reader
+                    passed.append(sink.descriptor)
+                request = _request(task, [tree], arguments, input=input is not False, output=output)
+                await asyncio.to_thread(self._send, request, passed, [tree])
+            yield session
+
+    def _send(self, request: bytes, passed: Sequence[int], trees: Sequence[Tree]) -> None:
+        """The trees' descriptors go after the first two, as the server expects them."""
+        opened: list[int] = []
+        try:
+            for tree in trees:
+                opened.append(tree.open())
+            socket.send_fds(self.start(), [request], [*passed[:2], *opened, *passed[2:]])
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+
+async def _write_all(sink: asyncio.StreamWriter, pieces: AsyncIterable[bytes]) -> None:
+    with contextlib.suppress(ConnectionError):  # it has given up, and says why
+        async for piece in pieces:
+            sink.write(piece)
+            await sink.drain()
+    sink.close()
+
+
+async def cancel(*tasks: asyncio.Future[Any]) -> None:
+    """End what is not done, and wait for it."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _request(
+    task: str,
+    trees: Sequence[Tree],
+    arguments: dict[str, Any],
+    *,
+    enter: bool = True,
+    input: bool = False,
+    output: bool = False,
+) -> bytes:
+    request = {
+        "task": task,
+        "trees": [tree.kind for tree in trees],
+        "write": [tree.writable for tree in trees],
+        "enter": enter,
+        "input": input,
+        "output": output,
+        "arguments": arguments,
+    }
+    return json.dumps(request).encode()
+
+
+def _read(line: bytes) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads(line)
+    if "error" in message:
+        raise Failure(message["error"], message["kind"], message["errno"])
+    return message
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Our end of a socket, and the descriptor of the helper's."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    descriptor: int
+
+
+async def _stream(ours: contextlib.AsyncExitStack, theirs: contextlib.ExitStack) -> Stream:
+    with contextlib.ExitStack() as both:
+        near, far = _pair(both)
+        reader, writer = await asyncio.open_connection(sock=near, limit=LINE_LIMIT)
+        ours.callback(writer.close)
+        both.pop_all()
+        theirs.callback(far.close)
+    return Stream(reader, writer, far.fileno())
+
+
+def _pair(ends: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair()
+    ends.callback(ours.close)
+    ends.callback(theirs.close)
+    return ours, theirs
+
+
+def _pipe(ends: contextlib.ExitStack) -> tuple[int, int]:
+    """Whoever holds the second end waits for the answer: when it is closed, the kernel ends the task."""
+    waiting, held = os.pipe2(os.O_CLOEXEC)
+    ends.callback(os.close, waiting)
+    ends.callback(os.close, held)
+    return waiting, held
+
+
+def _keep(stack: contextlib.AsyncExitStack, held: int) -> None:
+    stack.callback(os.close, os.dup(held))
+
+
+HELPER: Final = Confined()
+
+
+def measure_tree(folder: Path) -> int:
+    """Bytes of the files below, each inode once; 0 when there is no such folder. Blocks. Raises: Failure."""
+    try:
+        size: int = HELPER.ask("measure", Folder(folder))
+    except FileNotFoundError:
+        return 0
+    return size

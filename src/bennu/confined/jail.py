@@ -1,0 +1,152 @@
+"""Shutting a process in: mounts, capabilities, system calls. See `docs/security.md`.
+
+The kernel's interfaces used here need Linux 5.12: open_tree, move_mount, mount_setattr, setns with a pidfd.
+"""
+
+import ctypes
+import os
+import resource
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+# Numbers that are the same on every architecture.
+OPEN_TREE: Final = 428
+MOVE_MOUNT: Final = 429
+MOUNT_SETATTR: Final = 442
+AT_FDCWD: Final = -100
+AT_SYMLINK_NOFOLLOW: Final = 0x100
+AT_EMPTY_PATH: Final = 0x1000
+AT_RECURSIVE: Final = 0x8000
+OPEN_TREE_CLONE: Final = 1
+MOVE_MOUNT_F_EMPTY_PATH: Final = 0x4
+MOUNT_ATTR_RDONLY: Final = 0x1
+MOUNT_ATTR_NOSUID: Final = 0x2
+MOUNT_ATTR_NODEV: Final = 0x4
+MOUNT_ATTR_NOEXEC: Final = 0x8
+MS_RDONLY: Final = 0x1
+MS_REMOUNT: Final = 0x20
+MS_REC: Final = 0x4000
+MS_PRIVATE: Final = 1 << 18
+MNT_DETACH: Final = 2
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWUTS: Final = 0x04000000
+CLONE_NEWIPC: Final = 0x08000000
+CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWNET: Final = 0x40000000
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
+PR_SET_SECCOMP: Final = 22
+PR_SET_NO_NEW_PRIVS: Final = 38
+SECCOMP_MODE_FILTER: Final = 2
+CAPABILITY_VERSION_3: Final = 0x20080522
+MAX_MEMORY_BYTES: Final = 1 << 30
+PLACES: Final = 2  # empty folders of the jail's own root that trees are mounted on: /0, /1
+
+CAP_CHOWN: Final = 0
+CAP_DAC_OVERRIDE: Final = 1
+CAP_DAC_READ_SEARCH: Final = 2
+CAP_FOWNER: Final = 3
+CAP_FSETID: Final = 4
+CAP_SYS_ADMIN: Final = 21  # for extended attributes called trusted.*, which mark overlayfs's layers
+CAP_MKNOD: Final = 27
+CAP_SETFCAP: Final = 31
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def clone_mount(path: bytes, *, recursive: bool = False) -> int:
+    """A descriptor of a detached copy of the mount at `path`, whose root is `path` itself. Raises: OSError."""
+    flags = OPEN_TREE_CLONE | os.O_CLOEXEC | AT_SYMLINK_NOFOLLOW | (AT_RECURSIVE if recursive else 0)
+    return _checked(_libc.syscall(OPEN_TREE, AT_FDCWD, path, flags), "open_tree")
+
+
+def leave_host() -> int:
+    """Go into namespaces of this process's own, whose only mount is an empty read-only folder. Raises: OSError.
+
+    Only what is forked after this is in the new process namespace. Answers a descriptor of the new mount namespace.
+    """
+    spaces = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
+    _checked(_libc.unshare(spaces), "unshare")
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    _mount(None, b"/", None, MS_REC | MS_PRIVATE, None)
+    _mount(b"tmpfs", b"/proc", b"tmpfs", 0, b"size=64k,mode=0700")
+    os.chdir("/proc")
+    for place in range(PLACES):
+        os.mkdir(f"{place}", 0o700)
+    _mount(None, b"/proc", None, MS_REMOUNT | MS_RDONLY, None)
+    _enter_here()
+    return home
+
+
+def _mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None) -> None:
+    _checked(_libc.mount(source, target, kind, flags, data), "mount")
+
+
+def _enter_here() -> None:
+    """Make the mount this process stands in its root, and let go of the former root."""
+    _checked(_libc.pivot_root(b".", b"."), "pivot_root")
+    _checked(_libc.umount2(b".", MNT_DETACH), "umount")
+    os.chdir("/")
+
+
+def mounts_of(pidfd: int, home: int) -> int:
+    """A detached copy of all that the process of `pidfd` has mounted, from its root on; `home`: see `leave_host`.
+
+    Raises: OSError; ProcessLookupError when the process is gone.
+    """
+    try:
+        _checked(_libc.setns(pidfd, CLONE_NEWNS), "setns")
+        return clone_mount(b"/", recursive=True)
+    finally:
+        _checked(_libc.setns(home, CLONE_NEWNS), "setns")
+
+
+def shut_in(trees: Sequence[tuple[int, bool]], *, enter: bool) -> None:
+    """Mount the trees (a detached mount's descriptor, and whether it may be written to) on /0, /1.
+
+    With `enter` the first becomes the root. Afterwards the descriptors are closed. Raises: OSError.
+    """
+    _checked(_libc.unshare(CLONE_NEWNS), "unshare")
+    for place, (tree, writable) in enumerate(trees):
+        _tame(tree, writable=writable)
+        target = f"/{place}".encode()
+        _checked(_libc.syscall(MOVE_MOUNT, tree, b"", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH), "move_mount")
+        os.close(tree)
+    if enter:
+        os.chdir("/0")
+        _enter_here()
+
+
+def _tame(tree: int, *, writable: bool) -> None:
+    """No programs, devices or set-user-id below it, and no news from where it was copied."""
+    attributes = MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | (0 if writable else MOUNT_ATTR_RDONLY)
+    wanted = struct.pack("=4Q", attributes, 0, MS_PRIVATE, 0)
+    flags = AT_EMPTY_PATH | AT_RECURSIVE
+    _checked(_libc.syscall(MOUNT_SETATTR, tree, b"", flags, wanted, len(wanted)), "mount_setattr")
+
+
+def give_up(capabilities: Iterable[int], system_calls: bytes) -> None:
+    """Keep these capabilities and system calls (a compiled filter), for good. Raises: OSError."""
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    kept = sum(1 << number for number in capabilities)
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    header = struct.pack("=Ii", CAPABILITY_VERSION_3, 0)
+    _checked(_libc.capset(header, struct.pack("=6I", low, low, 0, high, high, 0)), "capset")
+    _checked(_libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
+    _checked(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+    code = ctypes.create_string_buffer(system_calls, len(system_calls))
+    program = struct.pack("HP", len(system_calls) // 8, ctypes.addressof(code))
+    _checked(_libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0), "seccomp")
+
+
+def die_with_parent(signum: int) -> None:
+    _libc.prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0)

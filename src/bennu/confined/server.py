@@ -1,0 +1,160 @@
+"""The helper's server: bennud's child, which forks a child of its own, shut in, for every request.
+
+    python -I -S -X utf8 -c '…' SOURCES CHANNEL
+
+Everything that a request may need is loaded before the first one comes; then the server leaves the host's namespaces
+and mounts. A request is one message on CHANNEL: JSON, and with it descriptors in this order: where answers go, what
+stays open as long as somebody waits, the trees, input if any, output if any.
+
+    {"task": "stat", "trees": ["folder"|"process", …], "write": [false, …], "enter": true, "input": false,
+     "output": true, "arguments": {…}}
+
+The child answers lines of JSON: whatever the task has to tell, at last {"done": …} or {"error", "errno", "kind"}. No
+last line: it was ended. When bennud is gone, CHANNEL ends, the server with it, and the kernel ends all its children.
+"""
+
+import array
+import contextlib
+import encodings.ascii
+import encodings.idna
+import encodings.latin_1
+import encodings.utf_8  # noqa: F401  tar headers name these; after the change of root there is nothing to load from
+import fcntl
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from bennu.confined import calls, fill, jail, pack, tasks, unpack
+from bennu.confined.words import Refused, describe, say_to
+
+MAX_REQUEST: Final = 1 << 17
+MAX_DESCRIPTORS: Final = 8
+READ: Final = (jail.CAP_DAC_READ_SEARCH,)
+READ_LAYER: Final = (*READ, jail.CAP_SYS_ADMIN)
+WRITE: Final = (
+    *(jail.CAP_CHOWN, jail.CAP_DAC_OVERRIDE, jail.CAP_DAC_READ_SEARCH, jail.CAP_FOWNER, jail.CAP_FSETID),
+    *(jail.CAP_MKNOD, jail.CAP_SETFCAP),
+)
+WRITE_LAYER: Final = (*WRITE, jail.CAP_SYS_ADMIN)
+
+Task = Callable[..., Any]
+# What can be asked for, and which capabilities it is done with.
+TASKS: Final[Mapping[str, tuple[Task, tuple[int, ...]]]] = {
+    "stat": (tasks.stat_path, READ),
+    "accounts": (tasks.read_accounts, READ),
+    "furnish": (tasks.furnish, WRITE),
+    "read": (tasks.read_file, READ),
+    "measure": (tasks.measure, READ),
+    "changes": (tasks.find_changes, READ),
+    "fill": (fill.fill, WRITE_LAYER),
+    "pack": (pack.pack_path, READ),
+    "pack_root": (pack.pack_root, READ),
+    "pack_layer": (pack.pack_layer, READ_LAYER),
+    "unpack": (unpack.unpack_into, WRITE),
+    "unpack_tree": (unpack.unpack_tree, WRITE),
+    "unpack_layer": (unpack.unpack_layer, WRITE_LAYER),
+    "take_apart": (unpack.take_apart, WRITE),
+}
+
+
+def main() -> None:
+    channel = socket.socket(fileno=int(sys.argv[2]))
+    channel.set_inheritable(False)
+    system_calls = calls.compile_filter()
+    gc.disable()
+    gc.freeze()
+    home = jail.leave_host()
+    child = os.fork()
+    if child:
+        channel.close()
+        os.waitpid(child, 0)  # the first process of the namespace: with it everything in it ends
+        os._exit(0)
+    jail.die_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the children
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    serve(channel, home, system_calls)
+
+
+def serve(channel: socket.socket, home: int, system_calls: bytes) -> None:
+    """Until bennud is gone."""
+    while True:
+        message, descriptors = receive(channel)
+        if not message:
+            os._exit(0)
+        if os.fork() == 0:
+            channel.close()
+            answer(message, descriptors, home, system_calls)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
+    numbers = array.array("i")
+    room = socket.CMSG_SPACE(MAX_DESCRIPTORS * numbers.itemsize)
+    message, ancillary, _, _ = channel.recvmsg(MAX_REQUEST, room, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+    return message, list(numbers)
+
+
+def answer(message: bytes, descriptors: list[int], home: int, system_calls: bytes) -> None:
+    """Do what was asked, shut in. Never returns."""
+    try:
+        say = say_to(descriptors[0])
+        try:
+            say({"done": perform(json.loads(message), descriptors[1:], home, say, system_calls)})
+        except BaseException as error:
+            say(describe(error))
+    finally:
+        os._exit(0)  # no clean-up code, no traceback: both would look for modules where a stranger may have put some
+
+
+def perform(
+    request: Mapping[str, Any], descriptors: list[int], home: int, say: Callable[[Any], None], system_calls: bytes
+) -> Any:
+    """Raises: whatever the task raises."""
+    task, capabilities = TASKS[request["task"]]
+    end_when_closed(descriptors.pop(0))
+    trees = []
+    for kind, writable in zip(request["trees"], request["write"], strict=True):
+        tree = descriptors.pop(0)
+        trees.append((jail.mounts_of(tree, home) if kind == "process" else tree, writable))
+    os.close(home)
+    streams = {name: descriptors.pop(0) for name in ("input", "output") if request[name]}
+    arguments = {**request["arguments"], **streams}
+    if task in unpack.TELLING:
+        arguments["say"] = say
+    jail.shut_in(trees, enter=request["enter"])
+    close_imports()
+    os.umask(0)
+    jail.give_up(capabilities, system_calls)
+    done = task(**arguments)
+    for stream in streams.values():  # what they are of is free again when the answer is heard
+        with contextlib.suppress(OSError):
+            os.close(stream)
+    return done
+
+
+def end_when_closed(waiting: int) -> None:
+    """Have the kernel end this process when nobody waits for its answer any more: SIGIO's default is to end it."""
+    fcntl.fcntl(waiting, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(waiting, fcntl.F_SETFL, fcntl.fcntl(waiting, fcntl.F_GETFL) | os.O_ASYNC)
+    closed = select.poll()
+    closed.register(waiting, 0)
+    if closed.poll(0):
+        raise Refused("nobody waits for the answer")
+
+
+def close_imports() -> None:
+    """From here on a module that is missing is missing: none is looked for in the tree."""
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path.clear()
+    sys.path_importer_cache.clear()

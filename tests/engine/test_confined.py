@@ -1,0 +1,382 @@
+"""The helper that touches strangers' files: what it can do, what it cannot, and that nothing of it stays."""
+
+import asyncio
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bennu.confined import client
+from bennu.confined.client import Confined, Failure, Folder, Process
+from support.hostile import bomb, plant_traps, was_caught
+from support.waiting import wait_for
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the helper shuts itself in, which needs root")
+OWN_PYTHON = sys.executable
+OWN_VERSION = f"python3.{sys.version_info.minor}"
+
+
+def program_of(name: str) -> str:
+    """Where a Python really is; "" where there is none."""
+    try:
+        done = subprocess.run([name, "-c", "import sys; print(sys.executable)"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
+
+
+OTHERS = {
+    name: program
+    for name in ("python3.11", "python3.12", "python3.13")
+    if name != OWN_VERSION and (program := program_of(name))
+}
+
+
+@pytest.fixture(params=[OWN_PYTHON, *OTHERS.values()], ids=[OWN_VERSION, *OTHERS])
+def helper(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Confined]:
+    """One for this test, on each Python that this machine has and Bennu runs on."""
+    monkeypatch.setattr(client.sys, "executable", request.param)
+    made = Confined()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root filesystem whose links try to get out."""
+    (tmp_path / "secret").write_text("of the host")
+    root = tmp_path / "root"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/real").write_text("inside")
+    (root / "secret").write_text("of the container")
+    for name, target in {
+        "up": "../../../../../../secret",
+        "absolute": "/etc/real",
+        "host": str(tmp_path / "secret"),
+        "loop": "loop",
+        "to-dir": "/etc",
+        "chain": "absolute",
+        "proc": "/proc/self/root",
+    }.items():
+        (root / "etc" / name).symlink_to(target)
+    return root
+
+
+def read(helper: Confined, root: Path, path: str) -> str:
+    text: str = helper.ask("read", Folder(root), path=path, limit=1000)["text"]
+    return text
+
+
+def test_links_mean_what_they_mean_inside(helper: Confined, root: Path) -> None:
+    assert read(helper, root, "/etc/absolute") == "inside"
+    assert read(helper, root, "/etc/chain") == "inside"
+    assert read(helper, root, "/etc/to-dir/../etc/real") == "inside"
+    assert read(helper, root, "/../../etc/real") == "inside"
+    assert read(helper, root, "/etc/up") == "of the container"
+    assert read(helper, root, "/etc/../../../secret") == "of the container"
+
+
+@pytest.mark.parametrize("path", ["/etc/host", "/etc/proc/etc/hostname", "/etc/nothing"])
+def test_nothing_outside_is_found(helper: Confined, root: Path, path: str) -> None:
+    with pytest.raises(Failure) as caught:
+        read(helper, root, path)
+    assert caught.value.kind == "missing"
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("/etc/loop", "Too many levels of symbolic links"), ("/etc", "No such file"), ("/etc/pipe", "No such file")],
+)
+def test_what_is_no_file_is_not_read_nor_waited_for(helper: Confined, root: Path, path: str, told: str) -> None:
+    os.mkfifo(root / "etc/pipe")
+    with pytest.raises(Failure, match=told):
+        read(helper, root, path)
+
+
+def test_no_device_is_opened(helper: Confined, root: Path) -> None:
+    """Opening one may already do something: a watchdog begins to count."""
+    os.mknod(root / "etc/passwd", 0o20666, os.makedev(1, 3))
+    with pytest.raises(Failure, match="Permission denied"):
+        read(helper, root, "/etc/passwd")
+    assert helper.ask("accounts", Folder(root)) == {"passwd": "", "group": ""}
+
+
+def test_a_working_directory_is_made_inside(helper: Confined, root: Path) -> None:
+    def furnish(path: str) -> None:
+        helper.ask("furnish", Folder(root, writable=True), working_dir=path)
+
+    furnish("/srv/app/x")
+    assert (root / "srv/app/x").is_dir() and (root / ".dockerenv").stat().st_size == 0
+    furnish("/srv/app/x")
+    furnish("/etc/to-dir/new")
+    assert (root / "etc/new").is_dir()
+    furnish("/")
+    for path in ("/etc/real", "/etc/real/below", "/etc/absolute/x"):
+        with pytest.raises(Failure, match=r"^Cannot mkdir: /etc/\S+ is not a directory$"):
+            furnish(path)
+
+
+def test_what_is_only_to_be_read_cannot_be_written(helper: Confined, root: Path) -> None:
+    with pytest.raises(Failure, match="read-only file system"):
+        helper.ask("furnish", Folder(root), working_dir="/new")
+
+
+# --- what is left to it ----------------------------------------------------------------------------------------------
+
+PROBE = """
+    import ctypes, errno, os, sys
+    sys.path.insert(0, sys.argv[1])
+    from bennu.confined import calls, jail
+    system_calls = calls.compile_filter()
+    home = jail.leave_host()
+    tree = int(sys.argv[2])
+    if os.fork():
+        sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+    os.close(home)
+    jail.shut_in([(tree, True)], enter=True)
+    jail.give_up([number for number in range(64) if int(sys.argv[3]) >> number & 1], system_calls)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    os.write(1, f"{sorted(os.listdir('/'))}\\n".encode())
+    for word, attempt in {
+        "chroot": lambda: libc.chroot(b"/"),
+        "mount": lambda: libc.mount(b"x", b"/", b"proc", 0, None),
+        "open_tree": lambda: libc.syscall(428, -100, b"/", 1),
+        "fsopen": lambda: libc.syscall(430, b"proc", 0),
+        "unshare": lambda: libc.unshare(0x10000000),
+        "setns": lambda: libc.setns(0, 0),
+        "execve": lambda: libc.execve(b"/program", None, None),
+        "fork": lambda: libc.fork(),
+        "socket": lambda: libc.socket(1, 1, 0),
+        "ptrace": lambda: libc.ptrace(16, 1, 0, 0),
+        "kill": lambda: libc.kill(1, 9),
+        "bpf": lambda: libc.syscall(321, 0, 0, 0),
+        "prctl": lambda: libc.prctl(38, 0, 0, 0, 0),
+        "mmap": lambda: -1 if libc.mmap(None, 4096, 7, 34, -1, 0) == 2**64 - 1 else 0,
+    }.items():
+        done = attempt()
+        os.write(1, f"{word} {'done' if done >= 0 else errno.errorcode[ctypes.get_errno()]}\\n".encode())
+    try:
+        os.open("/device", os.O_RDONLY)
+    except OSError as error:
+        os.write(1, f"device {errno.errorcode[error.errno]}\\n".encode())
+    try:
+        os.setuid(1)
+    except OSError as error:
+        os.write(1, f"setuid {errno.errorcode[error.errno]}\\n".encode())
+    os._exit(0)
+"""
+
+
+def test_only_file_work_is_left(tmp_path: Path) -> None:
+    """The jail itself, with every capability there is, tried from inside."""
+    (tmp_path / "program").write_bytes(Path("/bin/true").read_bytes())
+    (tmp_path / "program").chmod(0o4755)
+    os.mknod(tmp_path / "device", 0o20666, os.makedev(1, 3))
+    have = re.search(r"^CapPrm:\s+(\w+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert have
+    mask = str(int(have[1], 16))
+    tree = client.clone_mount(os.fsencode(tmp_path))
+    try:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                textwrap.dedent(PROBE),
+                str(client.SOURCES),
+                f"{tree}",
+                mask,
+            ],
+            pass_fds=[tree],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(tree)
+    first, *lines = done.stdout.splitlines()
+    assert first == "['device', 'program']", done.stderr
+    told = dict(line.split() for line in lines)
+    assert told.pop("device") == "EACCES"
+    assert told == dict.fromkeys(told, "ENOSYS") and len(told) == 15, told
+
+
+def test_it_has_few_capabilities_and_namespaces_of_its_own(helper: Confined, tmp_path: Path) -> None:
+    """Seen from outside, while it waits for the rest of a tar."""
+    ours, theirs = socket.socketpair()
+
+    async def look() -> dict[str, str]:
+        async with helper.begin(
+            "unpack", Folder(tmp_path, writable=True), input=theirs.fileno(), path="/", same_kind=False
+        ):
+            return await asyncio.to_thread(find_child)
+
+    def find_child() -> dict[str, str]:
+        server = helper._server
+        assert server is not None
+        found: dict[str, str] = {}
+
+        def shut_in() -> bool:
+            for pid in descendants(server.pid):
+                text = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+                if text["NoNewPrivs"] == "1":
+                    spaces = {
+                        kind: str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in ("mnt", "pid", "net", "ipc")
+                    }
+                    found.update(text | spaces | {"mounts": Path(f"/proc/{pid}/mountinfo").read_text()})
+            return bool(found)
+
+        wait_for(shut_in, what="the helper to shut itself in")
+        return found
+
+    with ours, theirs:
+        seen = asyncio.run(look())
+    assert seen["Seccomp"] == "2"
+    kept = {0, 1, 2, 3, 4, 27, 31}
+    assert int(seen["CapEff"], 16) == int(seen["CapPrm"], 16) == sum(1 << number for number in kept)
+    assert int(seen["CapInh"], 16) == int(seen["CapAmb"], 16) == 0
+    for kind in ("mnt", "pid", "net", "ipc"):
+        assert seen[kind] != namespace("self", kind)
+    assert len(seen["mounts"].splitlines()) == 1 and "nosuid,nodev,noexec" in seen["mounts"]
+
+
+def namespace(pid: int | str, kind: str) -> str:
+    return str(Path(f"/proc/{pid}/ns/{kind}").readlink())
+
+
+def descendants(pid: int) -> list[int]:
+    found = [pid]
+    for one in found:
+        found += [int(word) for word in Path(f"/proc/{one}/task/{one}/children").read_text().split()]
+    return found[1:]
+
+
+# --- a tree that wants to be run --------------------------------------------------------------------------------------
+
+
+READING, WRITING = ("pack", "pack_root", "pack_layer"), ("unpack", "unpack_layer", "unpack_tree", "take_apart")
+
+
+@pytest.mark.parametrize("task", [*READING, *WRITING])
+async def test_nothing_of_a_hostile_tree_is_ever_run(helper: Confined, task: str, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    plant_traps(root)
+    subprocess.run(["mkdir", "-p", root / "/".join(["d"] * 1500)], check=True)
+    tree = Folder(root, writable=task in WRITING)
+    more = {"pack": {"path": "/"}, "unpack": {"path": "/", "same_kind": False}}.get(task, {})
+    if tree.writable:
+        async with helper.begin(task, tree, input=True, **more) as session:
+            assert session.input is not None
+            session.input.write(bomb())
+            session.input.close()
+            with pytest.raises(Failure) as caught:
+                await session.result()
+        assert caught.value.kind in ("invalid", "system"), caught.value
+    else:
+        async with helper.begin(task, tree, output=True, **more) as session:
+            assert session.output is not None
+            packed = await session.output.read()
+            await session.result()
+        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+            names = tar.getnames()
+        assert any("d/d/d" in name for name in names)
+    assert not was_caught(root)
+    subprocess.run(["rm", "-rf", root], check=True)  # too deep for pytest's own cleaning up
+
+
+# --- its end ----------------------------------------------------------------------------------------------------------
+
+
+async def test_who_no_longer_waits_ends_it(helper: Confined, tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        async with helper.begin("unpack_tree", Folder(tmp_path, writable=True), input=theirs.fileno()):
+            server = helper._server
+            assert server is not None
+            wait_for(lambda: len(descendants(server.pid)) == 2, what="the helper to begin")
+        wait_for(lambda: len(descendants(server.pid)) == 1, what="the helper to end")
+
+
+def test_it_ends_with_its_daemon(helper: Confined, root: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from bennu.confined.client import HELPER, Folder\n"
+        f"HELPER.ask('measure', Folder(Path({str(root)!r}))); print(HELPER._server.pid, flush=True); time.sleep(60)"
+    )
+    daemon = subprocess.Popen([OWN_PYTHON, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert daemon.stdout is not None
+    server = int(daemon.stdout.readline())
+    family = [server, *descendants(server)]
+    daemon.kill()
+    daemon.wait()
+    wait_for(lambda: not any(is_alive(pid) for pid in family), what="the server to end")
+    daemon.stdout.close()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def test_a_server_that_died_is_started_again(helper: Confined, root: Path) -> None:
+    assert read(helper, root, "/etc/real") == "inside"
+    assert helper._server is not None
+    os.kill(helper._server.pid, signal.SIGKILL)
+    helper._server.wait()
+    assert read(helper, root, "/etc/real") == "inside"
+
+
+def open_files() -> list[str]:
+    return sorted(entry.name for entry in Path("/proc/self/fd").iterdir())
+
+
+def test_nothing_stays_open(helper: Confined, root: Path) -> None:
+    read(helper, root, "/etc/real")
+    before = open_files()
+    for _ in range(20):
+        read(helper, root, "/etc/real")
+        with pytest.raises(Failure):
+            read(helper, root, "/none")
+        with pytest.raises(FileNotFoundError):
+            read(helper, root / "none", "/etc/real")
+    assert open_files() == before
+
+
+def test_a_process_that_is_gone_is_not_mistaken_for_another(helper: Confined) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    pidfd = os.pidfd_open(child.pid)
+    try:
+        child.kill()
+        child.wait()
+        with pytest.raises(Failure, match="No such process"):
+            helper.ask("stat", Process(pidfd), path="/")
+    finally:
+        os.close(pidfd)
+
+
+def test_the_root_of_a_process_is_seen_with_all_its_mounts(helper: Confined, tmp_path: Path) -> None:
+    (tmp_path / "volume").mkdir()
+    script = f"mount -t tmpfs x {tmp_path}/volume; touch {tmp_path}/volume/inside; echo ready; sleep 60"
+    child = subprocess.Popen(["unshare", "--mount", "sh", "-c", script], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    pidfd = os.pidfd_open(child.pid)
+    try:
+        found = helper.ask("stat", Process(pidfd), path=f"{tmp_path}/volume/inside")
+        assert found["name"] == "inside" and not (tmp_path / "volume/inside").exists()
+    finally:
+        os.close(pidfd)
+        child.kill()
+        child.wait()
+        child.stdout.close()
