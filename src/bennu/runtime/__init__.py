@@ -10,6 +10,7 @@ from bennu.runtime.records import BundleRequest, Created, ExitRecord, LookedUp, 
 from bennu.runtime.repeated import Ran, RepeatedExec
 from bennu.runtime.rootfs import make_working_dir, open_inside, read_inside
 from bennu.runtime.runtime import Runtime
+from bennu.runtime.seccomp_profile import SeccompProfile
 from bennu.runtime.security import Security, parse_security_options
 from bennu.runtime.spec import SpecRequest, build_env, build_spec, container_group
 from bennu.runtime.stats import Stats
@@ -31,6 +32,7 @@ __all__ = [
     "RepeatedExec",
     "Runtime",
     "RuntimeFailure",
+    "SeccompProfile",
     "Security",
     "SpecRequest",
     "Stats",
