@@ -153,6 +153,12 @@ def test_a_bad_security_option_is_a_500_as_in_dockerd(option: str, message: str)
     assert str(refused.value) == message
 
 
+@pytest.mark.parametrize("option", ["seccomp={}", "seccomp:{", 'seccomp={"defaultAction":"SCMP_ACT_MAYBE"}'])
+def test_a_broken_seccomp_profile_is_refused_at_once(option: str) -> None:
+    with pytest.raises(InvalidParameter, match=r"^Decoding seccomp profile failed: "):
+        validate_create(config(), host(SecurityOpt=[option]))
+
+
 def test_security_options_have_an_old_and_a_new_separator() -> None:
     assert split_security_option("seccomp:unconfined") == ("seccomp", "unconfined")
     assert split_security_option('seccomp={"a":"b=c"}') == ("seccomp", '{"a":"b=c"}')

@@ -1,5 +1,6 @@
 """Logs of real containers: what conmon writes, told as Docker tells it, within their bounds."""
 
+import contextlib
 import subprocess
 import time
 from pathlib import Path
@@ -40,6 +41,31 @@ def test_logs_are_rotated_and_a_follower_misses_nothing(docker: Cli, busybox: st
     assert files == [f"{container}-json.log{suffix}" for suffix in ("", ".1", ".2")]
     kept = docker("logs", container).out.splitlines()
     assert kept == followed[-len(kept) :] and 0 < len(kept) < 3500
+
+
+def test_a_container_that_writes_as_fast_as_it_can_keeps_to_its_bounds(
+    docker: Cli, busybox: str, daemon: Daemon
+) -> None:
+    bound, kept = 32_000_000, 3
+    options = ("--log-opt", f"max-size={bound}", "--log-opt", f"max-file={kept}")
+    container = docker("run", "-d", "--network", "none", *options, busybox, "yes").out.strip()
+    folder = log_folder(daemon, container)
+    wait_for(lambda: len(log_sizes(folder)) == kept, timeout_s=60)
+    end, seen = time.monotonic() + 1.5, set[int]()
+    while time.monotonic() < end:
+        seen |= set(log_sizes(folder))
+        time.sleep(0.005)
+    docker("rm", "-f", container)
+    assert 0.5 * bound <= max(seen) <= 1.25 * bound
+
+
+def log_sizes(folder: Path) -> list[int]:
+    """Files that are put aside, or away, as one looks are left out."""
+    sizes = []
+    for path in folder.glob("*-json.log*"):
+        with contextlib.suppress(FileNotFoundError):
+            sizes.append(path.stat().st_size)
+    return sizes
 
 
 def test_bad_bounds_are_refused(docker: Cli, busybox: str) -> None:

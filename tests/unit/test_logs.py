@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bennu.engine import log_files, logs
-from bennu.engine.log_bounds import LogBounds, parse_bounds
+from bennu.engine.file_watch import Writes
+from bennu.engine.log_bounds import LogBounds, is_due, parse_bounds, pause_before_full
 from bennu.engine.log_files import mark_end_of_run, rotate
 from bennu.engine.log_records import RECORD_BYTES, Assembler, LogRecord
 from bennu.engine.logs import LogQuery, check_readable, read_logs
@@ -504,3 +505,53 @@ def test_a_driver_that_keeps_nothing_cannot_be_read() -> None:
 
 def test_records_of_docker_are_16384_bytes() -> None:
     assert RECORD_BYTES == 16384
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "due"),
+    [
+        pytest.param(10_000_000, 0, True, id="full"),
+        pytest.param(9_999_999, 0, False, id="nearly"),
+        pytest.param(5_000_000, 100_000_000, False, id="half-and-fast"),
+        pytest.param(7_000_000, 100_000_000, True, id="full-when-it-is-done"),
+        pytest.param(4_999_999, 10**10, False, id="never-half-empty"),
+    ],
+)
+def test_a_log_is_put_aside_so_that_it_is_full_when_that_is_done(size: int, rate: float, due: bool) -> None:
+    assert is_due(size, rate, LogBounds(10_000_000, 3)) is due
+
+
+def test_nobody_looks_before_the_fastest_writer_could_have_filled_the_file() -> None:
+    bounds = LogBounds(50_000_000, 3)
+    assert pause_before_full(0, bounds) == pytest.approx(0.1)
+    assert pause_before_full(25_000_000, bounds) == pytest.approx(0.05)
+    assert pause_before_full(60_000_000, bounds) == 0.01
+    assert pause_before_full(0, LogBounds(10**12, 1)) == 0.5
+
+
+def open_files() -> set[Path]:
+    return set(Path("/proc/self/fd").iterdir())
+
+
+async def test_the_next_write_to_a_quiet_file_is_heard_of_and_nothing_before(tmp_path: Path) -> None:
+    """Of many files, each by who waits for it; when nobody waits, no descriptor is left."""
+    before, writes = open_files(), Writes()
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_text("x")
+    waiting = [asyncio.ensure_future(writes.wait_written(path, 1)) for path in paths]
+    await asyncio.sleep(0.05)
+    assert not any(task.done() for task in waiting)
+    with paths[1].open("a") as file:
+        file.write("y")
+    await asyncio.wait_for(waiting[1], 5)
+    await asyncio.sleep(0.05)
+    assert [task.done() for task in waiting] == [False, True, False]
+    await asyncio.wait_for(writes.wait_written(paths[1], 1), 5)  # written before anybody waited
+    paths[2].unlink()
+    await asyncio.wait_for(waiting[2], 5)
+    waiting[0].cancel()
+    await asyncio.wait(waiting)
+    assert open_files() == before
+    await asyncio.wait_for(writes.wait_written(paths[2], 1), 5)  # there is no such file
+    assert open_files() == before

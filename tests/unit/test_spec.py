@@ -12,7 +12,8 @@ from bennu.runtime.capabilities import ALL, DEFAULT, decide_capabilities, names_
 from bennu.runtime.devices import DeviceNode, device_rules, parse_device_rule
 from bennu.runtime.mounts import merge_mounts, root_propagation, tmpfs_entry
 from bennu.runtime.resources import UNLIMITED, build_resources, build_rlimits, lifted_limits
-from bennu.runtime.seccomp import resolve_profile
+from bennu.runtime.seccomp import Seccomp
+from bennu.runtime.seccomp_profile import Action, SeccompProfile
 from bennu.runtime.spec import DEFAULT_PATH
 
 HOST = HostFacts(capabilities=frozenset(ALL), init_binary="/usr/bin/tini-static")
@@ -296,11 +297,10 @@ def test_process_limits(highest: int, soft: int, hard: int, given: tuple[int, in
 
 def test_security_options() -> None:
     found = parse_security_options(["no-new-privileges", "seccomp=unconfined", "label=disable", "apparmor=own"])
-    assert (found.no_new_privileges, found.seccomp, found.apparmor) == (True, {}, "own")
+    assert (found.no_new_privileges, found.seccomp, found.apparmor) == (True, Seccomp.UNCONFINED, "own")
     assert parse_security_options(["no-new-privileges:false"]).no_new_privileges is False
-    assert parse_security_options(['seccomp={"defaultAction":"SCMP_ACT_LOG"}']).seccomp == {
-        "defaultAction": "SCMP_ACT_LOG"
-    }
+    own = parse_security_options(['seccomp={"defaultAction":"SCMP_ACT_LOG"}']).seccomp
+    assert own == SeccompProfile(default_action=Action.LOG)
 
 
 @pytest.mark.parametrize(
@@ -323,53 +323,6 @@ def test_paths_are_masked_unless_told() -> None:
     privileged = spec(host=HostConfig(privileged=True))["linux"]
     assert (privileged["maskedPaths"], privileged["readonlyPaths"]) == ([], [])
     assert privileged["resources"]["devices"] == [{"allow": True, "access": "rwm"}]
-
-
-PROFILE: dict[str, Any] = {
-    "defaultAction": "SCMP_ACT_ERRNO",
-    "defaultErrnoRet": 38,
-    "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
-    "syscalls": [
-        {"names": ["always"], "action": "SCMP_ACT_ALLOW", "args": [], "includes": {}, "excludes": {}, "comment": ""},
-        {"names": ["admin"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
-        {"names": ["no-admin"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
-        {"names": ["arm"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["arm64"]}},
-        {"names": ["new"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "4.8"}},
-        {"names": ["args"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 8, "op": "SCMP_CMP_EQ"}]},
-    ],
-}
-
-
-@pytest.mark.parametrize(
-    ("architecture", "kernel", "capabilities", "names"),
-    [
-        ("amd64", (6, 1), [], ["always", "no-admin", "new", "args"]),
-        ("amd64", (4, 4), ["CAP_SYS_ADMIN"], ["always", "admin", "args"]),
-        ("arm64", (6, 1), [], ["always", "no-admin", "arm", "new", "args"]),
-    ],
-)
-def test_a_conditional_profile_is_resolved(
-    architecture: str, kernel: tuple[int, int], capabilities: list[str], names: list[str]
-) -> None:
-    found = resolve_profile(PROFILE, architecture=architecture, kernel=kernel, capabilities=capabilities)
-    assert [rule["names"][0] for rule in found["syscalls"]] == names
-    assert found["defaultErrnoRet"] == 38
-    assert "includes" not in found["syscalls"][0]
-    assert "args" not in found["syscalls"][0]
-    assert found["syscalls"][-1]["args"] == [{"index": 0, "value": 8, "op": "SCMP_CMP_EQ"}]
-    expected = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"] if architecture == "amd64" else ["SCMP_ARCH_AARCH64"]
-    assert found["architectures"] == expected
-
-
-def test_the_filter_knows_the_containers_capabilities() -> None:
-    facts = HostFacts(capabilities=frozenset(ALL), seccomp_profile=PROFILE)
-    plain = spec(facts=facts)["linux"]["seccomp"]["syscalls"]
-    assert "admin" not in [rule["names"][0] for rule in plain]
-    request: dict[str, Any] = {"config": ContainerConfig(), "args": ["x"], "rootfs": "/", "container_id": "c"}
-    added = SpecRequest(host=facts, host_config=HostConfig(cap_add=["SYS_ADMIN"]), **request)
-    assert "admin" in [rule["names"][0] for rule in build_spec(added)["linux"]["seccomp"]["syscalls"]]
-    for host in (HostConfig(privileged=True), HostConfig(security_opt=["seccomp=unconfined"])):
-        assert "seccomp" not in build_spec(SpecRequest(host=facts, host_config=host, **request))["linux"]
 
 
 # --- devices ------------------------------------------------------------------------------------------------------

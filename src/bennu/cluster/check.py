@@ -1,7 +1,6 @@
 """What is wrong with a service's specification, in the words of the original's control layer."""
 
 import base64
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -14,6 +13,7 @@ from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.model import Healthcheck
 from bennu.orchestration.constraints import parse_constraints
 from bennu.orchestration.templates import BadTemplate, TemplateContext, expand, expand_env
+from bennu.runtime import SeccompProfile
 
 NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?\Z", re.ASCII)
 MAX_NAME: Final = 63
@@ -204,9 +204,13 @@ def _check_seccomp(seccomp: Mapping[str, Any]) -> None:
         raise invalid("a seccomp profile belongs to mode custom, and mode custom needs one")
     if profile:
         try:
-            json.loads(base64.b64decode(profile, validate=True))
+            text = base64.b64decode(profile, validate=True).decode()
         except (ValueError, TypeError):
-            raise invalid("the seccomp profile is not base64 of JSON") from None
+            raise invalid("the seccomp profile is not base64 of a text") from None
+        try:
+            SeccompProfile.parse(text)
+        except InvalidParameter as error:
+            raise invalid(str(error)) from None
 
 
 def check_templates(spec: ContainerSpec) -> None:

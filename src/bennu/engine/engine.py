@@ -4,7 +4,7 @@ import asyncio
 import builtins
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -15,9 +15,8 @@ from bennu.engine.creation import complete, create_container
 from bennu.engine.deaths import KEEP_LIVES, Deaths
 from bennu.engine.events import Journal, event
 from bennu.engine.execs import Execs
-from bennu.engine.log_bounds import keep_logs_in_bounds
 from bennu.engine.names import random_name
-from bennu.engine.record import Record, new_id
+from bennu.engine.record import new_id
 from bennu.engine.recovery import clear_orphans, finish_start, read_boot_id, read_records, readopt
 from bennu.engine.removal import remove_container
 from bennu.engine.services import Resolving, Services
@@ -144,7 +143,6 @@ class Engine:
         wanted = await readopt(services, containers)
         services.tasks.create_task(finish_start(services, containers, wanted), name="start containers by policy")
         services.tasks.create_task(services.deaths.keep_pruned(self._containers), name="prune certificates")
-        services.tasks.create_task(keep_logs_in_bounds(services, self._records), name="keep logs in bounds")
 
     def _users_of_image(self, image_id: str) -> builtins.list[tuple[str, bool]]:
         return [
@@ -165,9 +163,6 @@ class Engine:
 
     async def _commit_volume(self, write: Put | Delete, action: str, volume: Volume) -> None:
         await self.services.journal.commit([write], [event("volume", action, volume.name, {"driver": volume.driver})])
-
-    def _records(self) -> Iterable[Record]:
-        return (container.record for container in self._containers.values())
 
     async def shut_down(self) -> None:
         """Stop all containers at the same time, each with its own signal and grace period; start none any more.

@@ -1,20 +1,26 @@
 """Keeping the logs of running containers within `max-size` and `max-file`."""
 
 import asyncio
-import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from bennu.engine.log_files import rotate, rotated
-from bennu.engine.record import Record
-from bennu.engine.services import Services
 from bennu.errors import BennuError, InvalidParameter
 
-LOOK_EVERY_S: Final = 1.0
+if TYPE_CHECKING:
+    from bennu.engine.supervisor import Supervisor
+
+FASTEST_BYTES_PER_S: Final = 500_000_000  # of conmon, twice what was seen
+SHORTEST_PAUSE_S: Final = 0.01
+LONGEST_PAUSE_S: Final = 0.5
+ROTATION_TAKES_S: Final = 0.03
+AGAIN_AFTER_S: Final = 1.0
 SIZE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([kKmMgGtTpP]?)(?:[iI]?[bB])?", re.ASCII)
 UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
 
@@ -47,30 +53,75 @@ def parse_bounds(driver: str, options: Mapping[str, str]) -> LogBounds | None:
     return LogBounds(max_bytes, int(files))
 
 
-async def keep_logs_in_bounds(services: Services, records: Callable[[], Iterable[Record]]) -> None:
-    """Look once a second at the log of each running container with bounds, until cancelled.
+class LogKeeper:
+    """Of one container: puts its log aside in time, while it runs.
 
-    A file can be larger than its bound by what is written within a second.
+    A quiet log costs nothing: the kernel tells of the next write to it. From then on its size is looked at as often as
+    the fastest writer could fill what room is left, until it is quiet again. So a file is larger than its bound by
+    what is written in the hundredths of a second that one rotation takes, and no more.
     """
-    while True:
-        for record in list(records()):
-            if record.pid:
-                await _look(services, record)
-        await asyncio.sleep(LOOK_EVERY_S)
+
+    def __init__(self, container: "Supervisor") -> None:
+        self._container = container
+        self._task: asyncio.Task[None] | None = None
+
+    def watch(self) -> None:
+        """Idempotent."""
+        config = self._container.record.host_config.log_config
+        bounds = parse_bounds(config.type, config.config or {}) if config.type != "none" else None
+        if bounds is not None and (self._task is None or self._task.done()):
+            name = f"log of {self._container.id[:12]}"
+            self._task = self._container.services.tasks.create_task(self._keep(bounds), name=name)
+
+    def stop(self) -> None:
+        """Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _keep(self, bounds: LogBounds) -> None:
+        services = self._container.services
+        path = services.log_path(self._container.id)
+        size, looked_at = size_of(path), time.monotonic()
+        while True:
+            await asyncio.sleep(pause_before_full(size, bounds))
+            before, before_at = size, looked_at
+            size, looked_at = size_of(path), time.monotonic()
+            rate = max(0, size - before) / (looked_at - before_at)
+            if is_due(size, rate, bounds) or (not size and rotated(path, 1).exists() and not path.exists()):
+                # To its end also if the container ends now: a log that conmon was not told of would be in two places.
+                name = f"rotate the log of {self._container.id[:12]}"
+                await asyncio.shield(services.tasks.create_task(self._rotate(path, bounds), name=name))
+                size, looked_at = 0, time.monotonic()
+            elif size == before:
+                await services.writes.wait_written(path, size)
+
+    async def _rotate(self, path: Path, bounds: LogBounds) -> None:
+        container = self._container
+        reopen = partial(container.services.runtime.reopen_log, container.id)
+        try:
+            if path.exists():
+                await rotate(path, reopen, bounds.max_files)
+            else:  # put aside by a daemon that died before it could tell conmon
+                await reopen()
+        except (BennuError, OSError) as error:
+            log.warning("the log of container %s could not be rotated: %s", container.id[:12], error)
+            await asyncio.sleep(AGAIN_AFTER_S)
 
 
-async def _look(services: Services, record: Record) -> None:
-    config = record.host_config.log_config
-    bounds = parse_bounds(config.type, config.config or {}) if config.type != "none" else None
-    if bounds is None:
-        return
-    path = services.log_path(record.id)
+def is_due(size: int, bytes_per_s: float, bounds: LogBounds) -> bool:
+    """Whether the file will have reached its bound when a rotation that begins now is done. Never half empty."""
+    return size >= bounds.max_bytes / 2 and size + bytes_per_s * ROTATION_TAKES_S >= bounds.max_bytes
+
+
+def pause_before_full(size: int, bounds: LogBounds) -> float:
+    """How long nobody has to look, in seconds."""
+    return min(max((bounds.max_bytes - size) / FASTEST_BYTES_PER_S, SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
+
+
+def size_of(path: Path) -> int:
+    """0 if there is none."""
     try:
-        if path.stat().st_size >= bounds.max_bytes:
-            await rotate(path, partial(services.runtime.reopen_log, record.id), bounds.max_files)
+        return path.stat().st_size
     except FileNotFoundError:
-        if rotated(path, 1).exists():  # put aside by a daemon that died before it could tell conmon
-            with contextlib.suppress(BennuError):  # it has ended meanwhile
-                await services.runtime.reopen_log(record.id)
-    except (BennuError, OSError) as error:
-        log.warning("the log of container %s could not be rotated: %s", record.id[:12], error)
+        return 0

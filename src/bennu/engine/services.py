@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from bennu.engine.background import Background
 from bennu.engine.deaths import Deaths
 from bennu.engine.events import Journal
+from bennu.engine.file_watch import Writes
 from bennu.engine.probes import ProbePlaces
 from bennu.images import Images
 from bennu.lifecycle.death import Asker
@@ -75,6 +76,7 @@ class Services:
         default_factory=dict
     )  # container → those that run and have a legacy link to it
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
+    writes: Writes = field(default_factory=Writes)
     probe_places: ProbePlaces = field(init=False)
     index: "Index" = field(init=False)  # set by the engine as it is made
     execs: "Execs" = field(init=False)  # likewise

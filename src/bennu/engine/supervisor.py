@@ -24,6 +24,7 @@ from bennu.engine.events import Event, event
 from bennu.engine.health import Monitor, not_monitored, starting
 from bennu.engine.launch import farewell, launch, release, start_failure_code
 from bennu.engine.links import note_links
+from bennu.engine.log_bounds import LogKeeper
 from bennu.engine.memory import MemoryMonitor
 from bennu.engine.readiness import Readiness
 from bennu.engine.record import Errand, Record
@@ -63,6 +64,7 @@ class Supervisor(ABC):
         self.monitor = Monitor(self)
         self.readiness = Readiness(self)
         self.memory = MemoryMonitor(self)
+        self.log_keeper = LogKeeper(self)
         if record.pid == 0:
             self.exited.set()
 
@@ -132,16 +134,19 @@ class Supervisor(ABC):
         self.watch_run()
 
     def watch_run(self) -> None:
-        """Begin to probe the present run for health and readiness, as far as it has probes, and to watch its memory."""
+        """Begin to probe the present run for health and readiness, as far as it has probes, and to watch its memory
+        and its log."""
         self.monitor.watch()
         self.readiness.watch()
         self.memory.watch()
+        self.log_keeper.watch()
 
     def unwatch_run(self) -> None:
         """Idempotent."""
         self.monitor.stop()
         self.readiness.stop()
         self.memory.stop()
+        self.log_keeper.stop()
 
     @abstractmethod
     async def stop(self, by: Asker, timeout_s: int | None = None, signal_text: str = "") -> None:

@@ -16,6 +16,7 @@ from bennu.errors import BennuError, InvalidParameter
 from bennu.lifecycle.signals import parse_signal
 from bennu.model import ContainerConfig, Healthcheck, HostConfig, RestartPolicy
 from bennu.network.ports import exposed_names, parse_port_bindings
+from bennu.runtime import parse_security_options
 
 NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z", re.ASCII)
 MIN_MEMORY: Final = 6 * 1024 * 1024
@@ -68,7 +69,7 @@ def validate_create(
     _check_capabilities("CapAdd", host.cap_add)
     _check_capabilities("CapDrop", host.cap_drop)
     for option in host.security_opt or []:
-        split_security_option(option)
+        _check_security_option(option)
     for entry in host.extra_hosts or []:
         _check_extra_host(entry)
     for target in host.tmpfs or {}:
@@ -282,6 +283,13 @@ def split_security_option(option: str) -> tuple[str, str]:
     if key == "no-new-privileges" and value.lower() not in ("true", "false", "1", "0", "t", "f"):
         raise BennuError(f'invalid --security-opt 2: "{option}"')
     return key, value
+
+
+def _check_security_option(option: str) -> None:
+    """A profile that is broken is refused now, not at each start. Raises: InvalidParameter, BennuError."""
+    key, value = split_security_option(option)
+    if key == "seccomp":
+        parse_security_options([f"seccomp={value}"])
 
 
 def _check_extra_host(entry: str) -> None:

@@ -9,6 +9,7 @@ from bennu.runtime.hostfacts import HostFacts
 from bennu.runtime.records import BundleRequest, Created, ExitRecord, Recovered
 from bennu.runtime.repeated import Ran, RepeatedExec
 from bennu.runtime.runtime import Runtime
+from bennu.runtime.seccomp_profile import SeccompProfile
 from bennu.runtime.security import Security, parse_security_options
 from bennu.runtime.spec import SpecRequest, build_env, build_spec, container_group
 from bennu.runtime.stats import Stats
@@ -29,6 +30,7 @@ __all__ = [
     "RepeatedExec",
     "Runtime",
     "RuntimeFailure",
+    "SeccompProfile",
     "Security",
     "SpecRequest",
     "Stats",

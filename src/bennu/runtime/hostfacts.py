@@ -8,14 +8,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from bennu.runtime.capabilities import names_of_mask
 from bennu.runtime.cgroups import Cgroups
 
-SECCOMP_PROFILES: Final = (Path("/etc/containers/seccomp.json"), Path("/usr/share/containers/seccomp.json"))
 _GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "armv6l": "arm"}
 
 
@@ -34,7 +31,6 @@ class HostFacts:
     swap_limit: bool = True
     blkio_weight: bool = True
     apparmor: bool = False
-    seccomp_profile: Mapping[str, Any] | None = None
     init_binary: str = ""  # "": none is installed
 
 
@@ -52,7 +48,6 @@ def read_host_facts(cgroups: Cgroups) -> HostFacts:
         swap_limit=_has_swap_limit(cgroups),
         blkio_weight=_has_blkio_weight(cgroups),
         apparmor=_has_apparmor(),
-        seccomp_profile=_read_seccomp_profile(),
         init_binary=shutil.which("tini-static") or shutil.which("docker-init") or shutil.which("tini") or "",
     )
 
@@ -99,11 +94,3 @@ def _has_apparmor() -> bool:
     with contextlib.suppress(OSError):
         return Path("/sys/module/apparmor/parameters/enabled").read_text().strip() == "Y"
     return False
-
-
-def _read_seccomp_profile() -> dict[str, Any] | None:
-    for path in SECCOMP_PROFILES:
-        with contextlib.suppress(OSError):
-            profile: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-            return profile
-    return None

@@ -1,79 +1,142 @@
-"""The system call filter: from the conditional form that distributions ship to the plain one OCI runtimes take. Pure.
+"""The system call filter of a container: the one place that says which it gets, and what ours consists of. Pure.
 
-A rule of the conditional form applies if the container has the capabilities, and the host the architecture and the
-kernel, that its `includes` name, and none of those its `excludes` name.
+What ours refuses is refused in two ways. A call that is known and not for containers is not permitted (EPERM). One
+that neither this page nor `default_calls` names is newer than both and does not exist (ENOSYS), which is what makes a
+C library take the older way instead of giving up.
 """
 
-from collections.abc import Collection, Mapping
+import errno
+from collections.abc import Collection, Iterable, Mapping
+from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
-# The architecture's name in rules (Go's) → its OCI name, for profiles that list none.
-_ARCHITECTURES: Final = {
-    "amd64": "SCMP_ARCH_X86_64",
-    "arm64": "SCMP_ARCH_AARCH64",
-    "arm": "SCMP_ARCH_ARM",
-    "386": "SCMP_ARCH_X86",
-    "ppc64le": "SCMP_ARCH_PPC64LE",
-    "riscv64": "SCMP_ARCH_RISCV64",
-    "s390x": "SCMP_ARCH_S390X",
-}
-_RULE_FIELDS: Final = ("names", "action", "errnoRet")
+from bennu.runtime.default_calls import (
+    AF_ALG,
+    AF_LAST,
+    AF_VSOCK,
+    ALWAYS,
+    ARCHITECTURES,
+    NAMESPACE_FLAGS,
+    NEVER,
+    ONLY_ON,
+    OPENED_BY,
+    PERSONALITIES,
+    REFUSED_PERSONALITIES,
+    SINCE,
+)
+from bennu.runtime.seccomp_profile import ALLOW, EQUAL, ERRNO, GREATER, LESS, MASKED, SeccompProfile, resolve_profile
+
+# `clone` is let through by its flags. What `clone3` asks for lies in memory, where no filter sees it: it does not
+# exist, and programs use `clone`.
+BY_FLAGS: Final = frozenset({"clone", "clone3"})
+NAMESPACES: Final = sum(NAMESPACE_FLAGS)
+GATES: Final = frozenset(OPENED_BY)
 
 
-def resolve_profile(
-    profile: Mapping[str, Any], *, architecture: str, kernel: tuple[int, int], capabilities: Collection[str]
-) -> dict[str, Any]:
-    """The profile for this host and container. `architecture` is Go's name of it."""
+class Seccomp(StrEnum):
+    """The filters that have a name, as clients write it."""
+
+    BUILTIN = "builtin"
+    UNCONFINED = "unconfined"
+
+
+def decide_filter(
+    asked: Seccomp | SeccompProfile | None,
+    *,
+    privileged: bool,
+    capabilities: Iterable[str],
+    architecture: str,
+    kernel: tuple[int, int],
+) -> Mapping[str, Any] | None:
+    """`linux.seccomp` of the OCI configuration; not to be changed, others may hold it. None: no filter.
+
+    `asked` None: nobody said anything, and then only the privileged go without. `capabilities` are those of the
+    bounding set; `architecture` is Go's name of it.
+    """
+    if asked is Seccomp.UNCONFINED or (asked is None and privileged):
+        return None
+    machine = "x86" if architecture == "386" else architecture
+    if isinstance(asked, SeccompProfile):
+        return resolve_profile(
+            asked, architecture=machine, kernel=kernel, capabilities=frozenset(capabilities), native=native(machine)
+        )
+    return default_filter(frozenset(capabilities) & GATES, machine, kernel)
+
+
+def native(architecture: str) -> tuple[str, ...]:
+    """What a kernel of this architecture serves, in OCI's names, its own first; nothing if it is not known."""
+    return ARCHITECTURES.get(architecture, ())
+
+
+@lru_cache(maxsize=64)
+def default_filter(capabilities: frozenset[str], architecture: str, kernel: tuple[int, int]) -> Mapping[str, Any]:
+    """Ours; `architecture` as rules name it. Made once for all containers that have the same capabilities."""
+    opened = _opened(capabilities, architecture, kernel)
+    gated = _words(OPENED_BY).union(_words(SINCE))
+    refused = _words(NEVER).union(gated) - opened - BY_FLAGS
     rules = [
-        _plain_rule(rule)
-        for rule in profile.get("syscalls") or ()
-        if _applies(rule, architecture=architecture, kernel=kernel, capabilities=capabilities)
+        # First, for `socketcall` is among them: libseccomp takes `socket` for one of its kinds too, and refuses a
+        # rule that contradicts the last one for it.
+        _rule(ALLOW, sorted(opened)),
+        *_socket_rules(),
+        *_personality_rules(),
+        *([] if "clone" in opened else _clone_rules(at=1 if architecture == "s390x" else 0)),
+        _rule(ERRNO, sorted(refused), errnoRet=errno.EPERM),
     ]
-    resolved: dict[str, Any] = {"defaultAction": profile.get("defaultAction", "SCMP_ACT_ERRNO"), "syscalls": rules}
-    for name in ("defaultErrnoRet", "flags", "listenerPath", "listenerMetadata"):
-        if profile.get(name) is not None:
-            resolved[name] = profile[name]
-    if architectures := _architectures(profile, architecture):
-        resolved["architectures"] = architectures
-    return resolved
+    # An action that is the default one may not be a rule's: `clone3` is not among them.
+    found: dict[str, Any] = {"defaultAction": ERRNO, "defaultErrnoRet": errno.ENOSYS, "syscalls": rules}
+    if architectures := native(architecture):
+        found["architectures"] = list(architectures)
+    return found
 
 
-def _architectures(profile: Mapping[str, Any], architecture: str) -> list[str]:
-    if profile.get("architectures"):
-        return list(profile["architectures"])
-    own = _ARCHITECTURES.get(architecture)
-    for entry in profile.get("archMap") or ():
-        if entry.get("architecture") == own:
-            return [own, *(entry.get("subArchitectures") or ())]
-    return [own] if own else []
+def _opened(capabilities: Collection[str], architecture: str, kernel: tuple[int, int]) -> frozenset[str]:
+    return frozenset().union(
+        _words(ALWAYS),
+        *(names.split() for since, names in SINCE.items() if kernel >= since),
+        ONLY_ON.get(architecture, "").split(),
+        *(OPENED_BY[capability].split() for capability in capabilities),
+    )
 
 
-def _plain_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {name: rule[name] for name in _RULE_FIELDS if rule.get(name) is not None}
-    if "names" not in plain and rule.get("name"):
-        plain["names"] = [rule["name"]]
-    if rule.get("args"):
-        plain["args"] = [dict(argument) for argument in rule["args"]]
-    return plain
+def _socket_rules() -> list[dict[str, Any]]:
+    """Every family but two. The kernel looks at half of the argument: what has anything in the other is refused."""
+    between = [value for value in range(AF_ALG, AF_LAST + 1) if value not in (AF_ALG, AF_VSOCK)]
+    return [
+        _rule(ALLOW, ["socket"], _compare(0, LESS, AF_ALG)),
+        *(_rule(ALLOW, ["socket"], _compare(0, EQUAL, value)) for value in between),
+        *(_rule(ERRNO, ["socket"], _compare(0, EQUAL, value), errnoRet=errno.EPERM) for value in (AF_ALG, AF_VSOCK)),
+        _rule(ERRNO, ["socket"], _compare(0, GREATER, AF_LAST), errnoRet=errno.EAFNOSUPPORT),
+    ]
 
 
-def _applies(
-    rule: Mapping[str, Any], *, architecture: str, kernel: tuple[int, int], capabilities: Collection[str]
-) -> bool:
-    wanted, refused = rule.get("includes") or {}, rule.get("excludes") or {}
-    if wanted.get("arches") and architecture not in wanted["arches"]:
-        return False
-    if not all(name in capabilities for name in wanted.get("caps") or ()):
-        return False
-    if wanted.get("minKernel") and kernel < _version(wanted["minKernel"]):
-        return False
-    if architecture in (refused.get("arches") or ()):
-        return False
-    if any(name in capabilities for name in refused.get("caps") or ()):
-        return False
-    return not (refused.get("minKernel") and kernel >= _version(refused["minKernel"]))
+def _personality_rules() -> list[dict[str, Any]]:
+    return [
+        *(_rule(ALLOW, ["personality"], _compare(0, EQUAL, value)) for value in PERSONALITIES),
+        *(
+            _rule(ERRNO, ["personality"], _compare(0, EQUAL, value), errnoRet=errno.EPERM)
+            for value in REFUSED_PERSONALITIES
+        ),
+    ]
 
 
-def _version(text: str) -> tuple[int, int]:
-    major, _, minor = text.partition(".")
-    return int(major), int(minor.partition(".")[0] or 0)
+def _clone_rules(at: int) -> list[dict[str, Any]]:
+    """Threads and processes, but none in a new namespace. The flags are the argument number `at`."""
+    return [
+        _rule(ALLOW, ["clone"], _compare(at, MASKED, NAMESPACES, 0)),
+        *(_rule(ERRNO, ["clone"], _compare(at, MASKED, flag, flag), errnoRet=errno.EPERM) for flag in NAMESPACE_FLAGS),
+    ]
+
+
+def _rule(action: str, names: list[str], *compared: dict[str, Any], **more: int) -> dict[str, Any]:
+    rule: dict[str, Any] = {"names": names, "action": action, **more}
+    return {**rule, "args": list(compared)} if compared else rule
+
+
+def _compare(index: int, operator: str, value: int, value_two: int = 0) -> dict[str, Any]:
+    return {"index": index, "op": operator, "value": value, "valueTwo": value_two}
+
+
+def _words(table: Mapping[Any, str]) -> frozenset[str]:
+    return frozenset(" ".join(table.values()).split())

@@ -1,12 +1,12 @@
 """`HostConfig.SecurityOpt`, parsed. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
-
 from bennu.errors import BennuError
+from bennu.runtime.seccomp import Seccomp
+from bennu.runtime.seccomp_profile import SeccompProfile
 
 _TRUE: Final = {"1", "t", "T", "true", "TRUE", "True"}
 _FALSE: Final = {"0", "f", "F", "false", "FALSE", "False"}
@@ -14,16 +14,16 @@ _FALSE: Final = {"0", "f", "F", "false", "FALSE", "False"}
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """`seccomp` None: the default profile; an empty one: no filter."""
+    """`seccomp` None: the client said nothing of it."""
 
     no_new_privileges: bool = False
     apparmor: str = ""
-    seccomp: Mapping[str, Any] | None = None
+    seccomp: Seccomp | SeccompProfile | None = None
     writable_cgroups: bool = False
 
 
 def parse_security_options(options: Iterable[str]) -> Security:
-    """Raises: BennuError (a 500, as dockerd) in dockerd's words."""
+    """Raises: BennuError (a 500, as dockerd) in dockerd's words; InvalidParameter for a broken seccomp profile."""
     found: dict[str, Any] = {}
     for option in options:
         key, value = _split(option)
@@ -34,7 +34,7 @@ def parse_security_options(options: Iterable[str]) -> Security:
         elif key == "apparmor":
             found["apparmor"] = value
         elif key == "seccomp":
-            found["seccomp"] = _profile(value)
+            found["seccomp"] = _seccomp(value)
         elif key != "label":
             raise BennuError(f'invalid --security-opt 2: "{option}"')
     return Security(**found)
@@ -60,13 +60,8 @@ def _boolean(option: str, value: str) -> bool:
     raise BennuError(f'invalid --security-opt 2: "{option}"')
 
 
-def _profile(value: str) -> Mapping[str, Any] | None:
-    if value == "unconfined":
-        return {}
-    if value in ("builtin", ""):
+def _seccomp(value: str) -> Seccomp | SeccompProfile | None:
+    """Clients read the file and send what is in it. An empty value asks for nothing."""
+    if not value:
         return None
-    try:
-        profile: dict[str, Any] = msgspec.json.decode(value, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise BennuError(f"decoding seccomp profile failed: {error}") from None
-    return profile
+    return Seccomp(value) if value in tuple(Seccomp) else SeccompProfile.parse(value)

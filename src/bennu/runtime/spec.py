@@ -26,7 +26,7 @@ from bennu.runtime.mounts import (
     root_propagation,
 )
 from bennu.runtime.resources import build_resources, build_rlimits, decide_oom_score_adj
-from bennu.runtime.seccomp import resolve_profile
+from bennu.runtime.seccomp import decide_filter
 from bennu.runtime.security import Security, parse_security_options
 from bennu.runtime.users import User
 
@@ -248,11 +248,15 @@ def _linux(request: SpecRequest, security: Security) -> dict[str, Any]:
         linux["devices"] = device_entries(request.devices)
     if sysctls := _sysctls(request):
         linux["sysctl"] = sysctls
-    profile = facts.seccomp_profile if security.seccomp is None else security.seccomp
-    if profile and not host.privileged:
-        linux["seccomp"] = resolve_profile(
-            profile, architecture=facts.architecture, kernel=facts.kernel, capabilities=_capabilities(request)
-        )
+    seccomp = decide_filter(
+        security.seccomp,
+        privileged=host.privileged,
+        capabilities=_capabilities(request),
+        architecture=facts.architecture,
+        kernel=facts.kernel,
+    )
+    if seccomp is not None:
+        linux["seccomp"] = seccomp
     return linux
 
 
