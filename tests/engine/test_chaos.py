@@ -11,15 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from test_daemon_death import Driver, Expected
 
-from support import census, images, traces
+from support import census, images
 from support.daemon import Daemon
 from support.dying import DaemonDied
-from support.waiting import wait_for
 
 MakeDaemon = Callable[..., Daemon]
 UNKNOWN = "its monitor was killed"
