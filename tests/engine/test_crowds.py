@@ -118,11 +118,13 @@ def test_many_short_runs_at_once_all_end_with_their_own_code(daemon: Daemon, bus
 
 
 def test_a_container_that_only_forks_is_held_by_its_limit_and_can_be_stopped(daemon: Daemon, busybox: str) -> None:
-    bomb = "f() { while :; do f & done; }; f 2>/dev/null & exec sleep 600"
-    made = run(daemon, bomb, PidsLimit=30)  # its first process hears no signal but SIGKILL
+    # As many as may be, and no more than this machine bears should nothing hold them. Its first process hears no stop.
+    bomb = "(i=0; while [ $i -lt 300 ]; do sleep 600 & i=$((i+1)); done) 2>/dev/null & exec sleep 600"
+    made = run(daemon, bomb, PidsLimit=30)
     pid = state(daemon, made)["Pid"]
     stats = f"/containers/{made}/stats?stream=0&one-shot=1"
     wait_for(lambda: ask(daemon, "GET", stats)["pids_stats"].get("current", 0) >= 25, what="the bomb to go off")
+    time.sleep(0.5)
     with answers_at_once(daemon) as look:
         look()
         assert ask(daemon, "GET", stats)["pids_stats"]["current"] <= 30
@@ -185,7 +187,7 @@ def test_floods_and_clients_that_never_read_hold_up_nobody(daemon: Daemon, bennu
         assert all(now > then for now, then in zip(later, first, strict=True)), (
             "no container waits for who does not read"
         )
-        assert memory(daemon) < before + 200 * MIB
+        assert memory(daemon) < before + 128 * MIB
     one, two = (bennu("exec", beside, "cat", "/tick").line for _ in range(2))
     assert int(one) > 10 and int(two) >= int(one)
     for container in made:
