@@ -1,6 +1,7 @@
 """Users looked up in files a container may have written, without being led out of it."""
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,16 @@ def test_a_loop_is_an_error(root: Path) -> None:
 def test_what_is_no_file_is_not_read(root: Path) -> None:
     with pytest.raises(OSError, match="etc"):
         read_inside(root, "/etc")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a device")
+@pytest.mark.parametrize("kind", [stat.S_IFCHR, stat.S_IFBLK])
+def test_a_device_is_not_opened(root: Path, kind: int) -> None:
+    """Of a number that no driver has: who opens it hears ENXIO."""
+    os.mknod(root / "etc/passwd", kind | 0o644, os.makedev(250, 77))
+    with pytest.raises(FileNotFoundError):
+        read_inside(root, "/etc/passwd")
+    assert resolve_user(root, "0") == User(0, 0, (0,), "/")
 
 
 def test_opening_a_pipe_does_not_block(root: Path) -> None:

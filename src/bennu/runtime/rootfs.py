@@ -20,9 +20,15 @@ MAX_FILE_BYTES: Final = 4 << 20
 
 @contextmanager
 def open_inside(root: Path, path: str, flags: int = os.O_RDONLY) -> Iterator[int]:
-    """A descriptor of `path` as seen from inside `root`. Raises: OSError (FileNotFoundError, NotADirectoryError…)."""
+    """A descriptor of `path` as seen from inside `root`. Raises: OSError (FileNotFoundError, NotADirectoryError…).
+
+    A device is never opened, for that alone may do something to the host: it counts as missing.
+    """
     place = _resolve(root, path)
     try:
+        mode = os.fstat(place).st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         # Through /proc: what was walked to is what is opened, whatever has been renamed since.
         descriptor = os.open(f"/proc/self/fd/{place}", flags | os.O_CLOEXEC | os.O_NONBLOCK)
     finally:

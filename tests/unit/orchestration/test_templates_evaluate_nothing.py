@@ -1,4 +1,4 @@
-"""A template names what it may name, and there is no way from there to anything else: no object, no memory, no secret."""
+"""A template names what it may, and there is no way from there to anything else: no object, no memory, no secret."""
 
 import os
 
