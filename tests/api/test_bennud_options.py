@@ -126,6 +126,7 @@ def test_networks_and_names_are_the_administrators_choice() -> None:
         (["-H", "tcp://127.0.0.1:2375"], "listens on TCP only with --tlsverify"),
         (["-H", "127.0.0.1:2375"], "listens on TCP only with --tlsverify"),
         (["--tls", "-H", "tcp://127.0.0.1:2376"], "listens on TCP only with --tlsverify"),
+        (["--tlsverify=false", "-H", "tcp://127.0.0.1:2376"], "listens on TCP only with --tlsverify"),
         (["--tlsverify", "-H", "tcp://127.0.0.1:port"], "invalid bind address (tcp://127.0.0.1:port)"),
         (["--tlsverify", "-H", "tcp://127.0.0.1:99999"], "use tcp://ADDRESS:PORT"),
         (["--tlsverify", "-H", "tcp://127.0.0.1:2376/v1"], "use tcp://ADDRESS:PORT"),

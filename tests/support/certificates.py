@@ -21,14 +21,24 @@ class Authority:
         between.folder = place
         return between
 
-    def issue(self, name: str, subject: str, extensions: str) -> Path:
-        """`subject` as openssl writes it: `/O=Ops/CN=alice`."""
+    def issue(self, name: str, subject: str, extensions: str, days: int = 30) -> Path:
+        """`subject` as openssl writes it: `/O=Ops/CN=alice`; less than 0 `days`: it is no longer valid."""
         place = self.folder / name
         place.mkdir()
         (place / "extensions").write_text(extensions)
         (place / "ca.pem").write_bytes((self.folder / "ca.pem").read_bytes())
         self._openssl("req", *NEW_KEY, "-keyout", place / "key.pem", "-out", place / "request", "-subj", subject)
-        sign = ("-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-extfile", place / "extensions")
+        sign = (
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca-key.pem",
+            "-CAcreateserial",
+            "-extfile",
+            place / "extensions",
+            "-days",
+            str(days),
+        )
         self._openssl("x509", "-req", "-in", place / "request", *sign, "-out", place / "cert.pem")
         return place
 

@@ -63,6 +63,15 @@ def tables(daemon: Daemon) -> list[str]:
     return [f"{table['family']} {table['name']}" for table in items if table["name"].endswith(tag_of(daemon))]
 
 
+def rules(daemon: Daemon) -> dict[str, list[str]]:
+    """The lines of each of its tables."""
+    found = {}
+    for table in tables(daemon):
+        done = subprocess.run(["nft", "list", "table", *table.split(" ")], capture_output=True, text=True, check=True)
+        found[table] = done.stdout.splitlines()
+    return found
+
+
 def programs_of(data_root: Path) -> int:
     """How many programs of the daemon there hang at the root of the control groups."""
     mark = mark_by_root(data_root)
