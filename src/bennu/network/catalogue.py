@@ -43,7 +43,7 @@ class Catalogue:
 
     async def add(self, network: Network) -> None:
         """Make it durable, then known. Raises: Unavailable."""
-        await self._store.commit(Transaction([Put(PREFIX + network.id, _encode(network))]))
+        await self._store.commit(Transaction([Put(PREFIX + network.id, _encode(network))], adds=True))
         self._enter(network)
 
     async def remove(self, network: Network) -> None:
