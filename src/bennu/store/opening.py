@@ -34,7 +34,7 @@ def check_whole(path: Path) -> bool:
     with contextlib.closing(connect_unchanged(path)) as db:
         (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
-            raise Unavailable(f"the state in {path} is damaged ({verdict}). {cure(path)}")
+            raise Unavailable(f"the state in {path} is damaged ({' '.join(verdict.split())}). {cure(path)}")
         if mark is None:
             return False
         _compare(path, mark, read_numbers(db))
