@@ -1,6 +1,7 @@
 """The state is damaged, from the future, or cannot be written: bennud says so, and no container pays for it."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import threading
@@ -65,7 +66,7 @@ def full(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
     """A daemon whose disk is full to the last byte, with what runs and what does not; `fill` is what fills it."""
     daemon = make_daemon()
     daemon.stop()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "small", daemon.data_root], check=True)
+    mount_small(daemon.data_root, daemon.root / "disk")
     images.import_base(daemon.start().bennu, "busybox")
     bennu = daemon.bennu
     bennu("tag", "busybox", "other")
@@ -124,6 +125,16 @@ def test_a_stop_needs_no_word_on_record_and_its_end_is_written_once_there_is_roo
 
 def state(daemon: Daemon, name: str) -> str:
     return daemon.bennu("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", name).line
+
+
+def mount_small(place: Path, disk: Path) -> None:
+    """A file system of its own: ext4 with its journal where the host lends a loop device, else tmpfs."""
+    disk.touch()
+    os.truncate(disk, 96 << 20)
+    for command in (["mkfs.ext4", "-q", disk], ["mount", "-o", "loop", disk, place]):
+        if shutil.which(str(command[0])) is None or subprocess.run(command, check=False).returncode != 0:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "small", place], check=True)
+            return
 
 
 def fill_up(path: Path) -> None:
