@@ -1,13 +1,17 @@
 """The state is damaged, from the future, or cannot be written: bennud says so, and no container pays for it."""
 
+import os
+import shutil
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from bennu.runtime.waiting import is_alive
 from support import images
 from support.daemon import Daemon
 from support.waiting import wait_for
@@ -37,8 +41,8 @@ def test_a_damaged_file_is_named_with_what_to_do_and_a_backup_brings_all_back(li
     good = path.read_bytes()
     path.write_bytes(good[:where] + b"\xa5" * 8192 + good[where + 8192 :])
     said = refusal(living)
-    assert said.startswith(f"bennud: cannot read the state in {path}: ")
-    assert ".recover" in said and "backup" in said
+    assert said.startswith("bennud: ") and f"the state in {path}" in said
+    assert "bennu doctor --repair" in said and "backup" in said
     path.write_bytes(good)
     living.start()
     living.bennu("exec", "lives", "true")
@@ -57,28 +61,84 @@ def test_a_record_that_cannot_be_read_is_named_and_its_container_left_alone(livi
     living.bennu("exec", "lives", "true")
 
 
-def test_a_death_while_the_disk_is_full_is_written_down_once_there_is_room(make_daemon: Callable[..., Daemon]) -> None:
+@pytest.fixture
+def full(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
+    """A daemon whose disk is full to the last byte, with what runs and what does not; `fill` is what fills it."""
     daemon = make_daemon()
     daemon.stop()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "small", daemon.data_root], check=True)
+    mount_small(daemon.data_root, daemon.root / "disk")
     images.import_base(daemon.start().bennu, "busybox")
-    bennu, fill = daemon.bennu, daemon.data_root / "fill"
-    bennu("run", "-d", "--name=dies", "--restart=on-failure:1", "busybox", "sh", "-c", "sleep 2; exit 7")
-    fill_up(fill)
-    refused = bennu("stop", "dies", ok=False)
+    bennu = daemon.bennu
+    bennu("tag", "busybox", "other")
+    for name in ("stops", "killed", "removed", "stays"):
+        bennu("run", "-d", f"--name={name}", "busybox", "sleep", "600")
+    bennu("run", "-d", "--name=dies", "--restart=on-failure:1", "busybox", "sh", "-c", "sleep 4; exit 7")
+    bennu("create", "--name=idle", "busybox")
+    fill_up(daemon.data_root / "fill")
+    yield daemon
+
+
+def test_a_full_disk_keeps_nobody_from_stopping_removing_and_restarting_what_there_is(full: Daemon) -> None:
+    bennu = full.bennu
+    bennu("stop", "-t", "0", "stops")
+    bennu("kill", "killed")
+    bennu("rm", "-f", "removed")
+    refused = bennu("create", "busybox", ok=False)
     assert refused.code == 1 and "full" in refused.err
-    wait_for(lambda: "cannot write state" in daemon.log().partition("supervisor")[2], what="the end to be tried")
-    assert daemon.is_alive
-    daemon.kill()
-    assert "full" in refusal(daemon)
+    bennu("rmi", "other")
+    bennu("container", "prune", "-f")
+    wait_for(lambda: state(full, "dies") == "exited 7", what="both deaths")
+    full.kill()
+    full.start()
+    assert [line for line in bennu("ps", "-a", "--format", "{{.Names}}").lines if line in ("stays", "dies")]
+    assert state(full, "stays") == "running 0" and len(bennu("why", "--all", "dies").lines) == 3
+    bennu("exec", "stays", "true")
+    bennu("rm", "-f", "stays", "dies")
+    bennu("image", "prune", "-af")
+    assert bennu("images", "-q").out == ""
+
+
+def test_once_there_is_room_again_new_things_are_made_again_and_the_ballast_too(full: Daemon) -> None:
+    ballast = full.data_root / "ballast"
+    whole = ballast.stat().st_blocks
+    full.bennu("stop", "-t", "0", "stops")
+    assert ballast.stat().st_blocks < whole
+    (full.data_root / "fill").unlink()
+    wait_for(lambda: ballast.stat().st_blocks == whole, what="the ballast to be made again")
+    full.bennu("run", "--rm", "busybox", "true")
+
+
+def test_a_stop_needs_no_word_on_record_and_its_end_is_written_once_there_is_room(full: Daemon) -> None:
+    bennu, fill = full.bennu, full.data_root / "fill"
+    os.truncate(full.data_root / "ballast", 0)
+    fill_up(fill)
+    pid = bennu("inspect", "-f", "{{.State.Pid}}", "stops").line
+    stopping = threading.Thread(target=lambda: bennu("stop", "-t", "0", "stops", ok=False))
+    stopping.start()
+    wait_for(lambda: not is_alive(int(pid)), what="the process to end")
+    wait_for(lambda: "trying again" in full.log(), what="the end to be tried")
     fill.unlink()
-    daemon.start()
-    wait_for(lambda: bennu("wait", "dies").line == "7", what="the exit code")
-    wait_for(lambda: len(bennu("why", "--all", "dies").lines) == 3, what="both lives, each written once")
+    wait_for(lambda: state(full, "stops") == "exited 137", what="the end on record")
+    stopping.join()
+    assert "was stopped" in bennu("why", "stops").out
+
+
+def state(daemon: Daemon, name: str) -> str:
+    return daemon.bennu("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", name).line
+
+
+def mount_small(place: Path, disk: Path) -> None:
+    """A file system of its own: ext4 with its journal where the host lends a loop device, else tmpfs."""
+    disk.touch()
+    os.truncate(disk, 96 << 20)
+    for command in (["mkfs.ext4", "-q", disk], ["mount", "-o", "loop", disk, place]):
+        if shutil.which(str(command[0])) is None or subprocess.run(command, check=False).returncode != 0:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "small", place], check=True)
+            return
 
 
 def fill_up(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
+    with path.open("ab", buffering=0) as file:
         try:
             while True:
                 file.write(bytes(1024))

@@ -430,6 +430,6 @@ async def test_what_was_born_with_a_container_that_never_came_to_be_is_swept(roo
     named = await volumes.create("named")
     await store.commit(Transaction(volumes.set_free([freed.name, named.name])))
     again = await opened(root, store)
-    await again.sweep({"alive"})
+    await again.sweep({"never", "removed"})
     assert {volume.name for volume in again.list()} == {kept.name, freed.name, named.name}
     assert not Path(gone.mountpoint).exists()

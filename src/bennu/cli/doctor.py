@@ -5,6 +5,7 @@ Looks at the machine itself, so it works, and is needed most, when no daemon run
 
 import asyncio
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,18 +21,34 @@ from bennu.host import DEFAULT_BRIDGE, Bridge, Finding, Verdict, examine
 MARKS: Final = {Verdict.OK: "ok", Verdict.WARN: "warn", Verdict.FAIL: "FAIL"}
 COLOURS: Final = {Verdict.OK: "\x1b[32m", Verdict.WARN: "\x1b[33m", Verdict.FAIL: "\x1b[1;31m"}
 BRIDGE_NAME: Final = "com.docker.network.bridge.name"
+DATA_ROOT: Final = "/var/lib/bennu"
+EXEC_ROOT: Final = "/run/bennu"
 RESET: Final = "\x1b[0m"
 
 
 @command(
     "",
-    text("--data-root", "Folder in which the daemon keeps, or would keep, its state", default="/var/lib/bennu"),
+    text("--data-root", "Folder in which the daemon keeps, or would keep, its state", default=DATA_ROOT),
+    text("--exec-root", "Folder of what runs; only with --repair", default=EXEC_ROOT),
     text("--bridge", "Bridge to let through, where no daemon says which", default=DEFAULT_BRIDGE),
     switch("-q, --quiet", "Only what is not as it should be"),
     switch("--json", "Findings as JSON, one an object"),
+    switch("--repair", "Make damaged or missing state anew from what lies beside it; bennud must not run"),
     most=0,
 )
-def doctor(client: Client, words: list[str], *, data_root: str, bridge: str, quiet: bool, json: bool) -> int:
+def doctor(
+    client: Client,
+    words: list[str],
+    *,
+    data_root: str,
+    exec_root: str,
+    bridge: str,
+    quiet: bool,
+    json: bool,
+    repair: bool,
+) -> int:
+    if repair:
+        return run_repair(data_root, exec_root)
     findings = asyncio.run(examine(Path(data_root), bridges=read_bridges(client) or [Bridge(bridge)]))
     findings.append(look_at_daemon(client))
     shown = [finding for finding in findings if not quiet or finding.verdict is not Verdict.OK]
@@ -41,6 +58,13 @@ def doctor(client: Client, words: list[str], *, data_root: str, bridge: str, qui
         print_findings(shown, colours=sys.stdout.isatty())
         say(summary(findings))
     return 1 if any(finding.verdict is Verdict.FAIL for finding in findings) else 0
+
+
+def run_repair(data_root: str, exec_root: str) -> int:
+    """By the daemon's own program, whose business the state is; what is not said here it reads in its configuration."""
+    roots = (("--data-root", data_root, DATA_ROOT), ("--exec-root", exec_root, EXEC_ROOT))
+    given = [word for flag, value, default in roots if value != default for word in (flag, value)]
+    return subprocess.run([sys.executable, "-m", "bennu.daemon", "--repair", *given]).returncode
 
 
 def read_bridges(client: Client) -> list[Bridge]:

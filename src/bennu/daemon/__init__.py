@@ -22,6 +22,11 @@ def main() -> None:
         if options.validate_only:
             print("configuration OK")
             return
+        if options.repair_only:
+            from bennu.daemon.repair import run_repair
+
+            run_repair(options)
+            return
         from bennu.daemon.run import start
 
         start(options)

@@ -77,6 +77,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "log-level": _value(YES, "l", "debug, info (default), warn, error or fatal"),
     "mtu": _value(YES, help="of the default bridge (default 1500)"),
     "pidfile": _value(YES, "p", "write the process id there"),
+    "repair": _switch(YES, help="make damaged state anew from what lies beside it, and exit (bennu doctor --repair)"),
     "shutdown-containers": _switch(YES, help="stop all containers when bennud ends (they live on otherwise)"),
     "tls": _switch(YES, help="implied by --tlsverify, without which it opens no TCP port"),
     "tlscacert": _value(YES, help="CA that client certificates must be signed by (default ~/.docker/ca.pem)"),

@@ -42,6 +42,7 @@ class Options:
     shutdown_containers: bool
     node: HostNode
     validate_only: bool
+    repair_only: bool
     warnings: tuple[str, ...]  # one line each, for flags without effect
 
 
@@ -139,6 +140,7 @@ def check_options(settings: Settings) -> Options:
             generic=read_generic(_entries(settings, "node-generic-resource")),
         ),
         validate_only=bool(settings.get("validate")),
+        repair_only=bool(settings.get("repair")),
         warnings=tuple(_warnings(settings)),
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bennu.engine.container import Container
+from bennu.engine.copies import MAKING, write_copy
 from bennu.engine.defaults import fill_host_defaults, merge_image
 from bennu.engine.health import check_of
 from bennu.engine.links import check_links
@@ -17,7 +18,7 @@ from bennu.engine.sandbox import check_endpoints
 from bennu.engine.services import Services
 from bennu.engine.supervisor import encode_record
 from bennu.engine.validate import validate_create
-from bennu.errors import InvalidParameter, NotFound
+from bennu.errors import InvalidParameter, NotFound, Unavailable
 from bennu.images import Image
 from bennu.lifecycle.governor import parse_governor
 from bennu.lifecycle.health import OnUnhealthy, on_unhealthy
@@ -81,6 +82,7 @@ async def create_container(
     planned = plan_mounts(config, host, inherited_mounts(services, host.volumes_from or []))
     folder = services.folder(container_id)
     try:
+        await asyncio.to_thread(_make_folder, folder)
         mounts = await resolve_mounts(services, planned, container_id)
         record = Record(
             id=container_id,
@@ -95,16 +97,28 @@ async def create_container(
             mounts=mounts,
         )
         check_endpoints(services, record)
-        await asyncio.to_thread(folder.mkdir, 0o710, True)
         await _fill_volumes(services, image, folder, planned, mounts)
         container = Container(services, record)
-        await services.journal.commit(
-            [Put(f"containers/{container_id}", encode_record(record))], [container.event("create")]
-        )
+        put = Put(f"containers/{container_id}", encode_record(record))
+        copied = asyncio.to_thread(write_copy, services.data_root, put.key, put.value)  # if it fails, it is tried again
+        committed = services.journal.commit([put], [container.event("create")], adds=True)
+        _, outcome = await asyncio.gather(copied, committed, return_exceptions=True)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        (folder / MAKING).unlink()
     except BaseException:
         await asyncio.shield(_take_back(services, folder, container_id))
         raise
     return container
+
+
+def _make_folder(folder: Path) -> None:
+    """With the mark by which a later daemon knows that it may be taken away. Raises: Unavailable."""
+    try:
+        folder.mkdir(mode=0o710, parents=True)
+        (folder / MAKING).touch()
+    except OSError as error:
+        raise Unavailable(f"cannot make {folder}: {error.strerror}") from error
 
 
 async def _fill_volumes(

@@ -11,13 +11,15 @@ from typing import Final
 
 from bennu.engine.background import Background
 from bennu.engine.container import Container
+from bennu.engine.copies import Copies
 from bennu.engine.creation import complete, create_container
 from bennu.engine.deaths import KEEP_LIVES, Deaths
 from bennu.engine.events import Journal, event
 from bennu.engine.execs import Execs
 from bennu.engine.names import random_name
+from bennu.engine.orphans import check_data_is_there, clear_orphans, unknown_sandboxes
 from bennu.engine.record import new_id
-from bennu.engine.recovery import clear_orphans, finish_start, read_boot_id, read_records, readopt
+from bennu.engine.recovery import finish_start, read_boot_id, read_records, readopt
 from bennu.engine.removal import remove_container
 from bennu.engine.services import Resolving, Services
 from bennu.engine.validate import validate_name
@@ -123,16 +125,20 @@ class Engine:
         self._names.pop(container.record.name, None)
         self.execs.forget_container(container.id)
 
-    async def open(self) -> None:
-        """Bring the host's state and the containers' back; returns when all that live are adopted."""
+    async def open(self, *, whole: bool) -> None:
+        """Bring the host's state and the containers' back; returns when all that live are adopted.
+
+        `whole`: the store is proven to know all there is. Else images that it does not know are put aside.
+        """
         services = self.services
         await services.journal.open()
         records = await read_records(services)
         for record in records:
             self.add(Container(services, record))
         valid = {r.id: r.sandbox for r in records if r.sandbox is not None and r.boot_id == services.boot_id}
+        valid |= unknown_sandboxes(services, self._containers)
         services.images.users = self._users_of_image
-        await services.images.open()
+        await services.images.open(whole=whole)
         services.volumes.users = self._users_of_volume
         services.volumes.running_users = self._running_users_of_volume
         services.volumes.commit = self._commit_volume
@@ -162,7 +168,8 @@ class Engine:
         return [user for user in self._users_of_volume(name) if self._containers[user].record.pid]
 
     async def _commit_volume(self, write: Put | Delete, action: str, volume: Volume) -> None:
-        await self.services.journal.commit([write], [event("volume", action, volume.name, {"driver": volume.driver})])
+        told = event("volume", action, volume.name, {"driver": volume.driver})
+        await self.services.journal.commit([write], [told], adds=action == "create")
 
     async def shut_down(self) -> None:
         """Stop all containers at the same time, each with its own signal and grace period; start none any more.
@@ -243,6 +250,7 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
     """
     for root in (options.data_root, options.exec_root):
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    check_data_is_there(options.data_root, options.exec_root)
     async with (
         open_sqlite(options.data_root / "state.db") as store,
         contextlib.AsyncExitStack() as at_last,
@@ -273,7 +281,11 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
         )
         services.networks.on_event = services.journal.publish
         engine = Engine(services)
-        await engine.open()
+        copies = Copies(store, options.data_root)
+        await copies.open(whole=store.whole)
+        at_last.push_async_callback(copies.close)
+        await engine.open(whole=store.whole)
+        tasks.create_task(copies.keep(), name="keep copies of the records")
         try:
             yield engine
         finally:

@@ -87,16 +87,17 @@ class Journal:
         self._last_ns = self._floor_ns = self._shown_ns = max(newest, time.time_ns())
         self._count = await self._store.count_prefix(PREFIX)
 
-    async def commit(self, writes: Sequence[Put | Delete], events: Sequence[Event]) -> int:
+    async def commit(self, writes: Sequence[Put | Delete], events: Sequence[Event], *, adds: bool = False) -> int:
         """Write a change and the events that announce it as one transaction; then wake the readers.
 
-        Answers the store's revision of it. Raises: Unavailable when the disk refuses: nothing is written or announced.
+        `adds`: see `Transaction`. Answers the store's revision of it. Raises: Unavailable when the disk refuses: then
+        nothing is written or announced.
         """
         puts = [Put(f"{PREFIX}{item.time_nano:020d}", _encode(item)) for item in self._stamped(events)]
         batch = _Batch(events)
         self._unshown.append(batch)
         try:
-            revision = await self._store.commit(Transaction([*writes, *puts]))
+            revision = await self._store.commit(Transaction([*writes, *puts], adds=adds))
         except Exception:
             batch.events = ()
             raise

@@ -9,15 +9,17 @@ import logging
 import signal
 import time
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
+from bennu.engine.events import Event
 from bennu.engine.health import not_monitored
 from bennu.engine.launch import farewell
 from bennu.engine.record import Errand, Record
 from bennu.engine.supervisor import Supervisor
-from bennu.errors import BennuError, Conflict
+from bennu.errors import BennuError, Conflict, Unavailable
 from bennu.lifecycle.death import Asker, SentSignal, Verb
 from bennu.lifecycle.signals import parse_signal
 from bennu.lifecycle.status import State
@@ -65,8 +67,16 @@ class Killable(Supervisor):
                 await self._cancel_back_off(changed)
                 return
             changed.unsent = number
-            await self.commit(changed, [])
+            await self._note(changed, [])
             await self._deliver()
+
+    async def _note(self, changed: Record, events: Sequence[Event]) -> None:
+        """What ends a container does not wait for room on the disk, for it makes room. The next write has it all."""
+        try:
+            await self.commit(changed, events)
+        except Unavailable as error:
+            log.warning("container %s: %s; it is sent its signal all the same", self.id[:12], error)
+            self.record = changed
 
     async def _deliver(self) -> None:
         """Send the signal that is written down, then tell of it. Holds the lock."""
@@ -77,7 +87,7 @@ class Killable(Supervisor):
         except NotAlive:
             # It was faster. Its end is about to be processed, and this signal had no part in it.
             changed.signals = changed.signals[:-1]
-            await self.commit(changed, [])
+            await self._note(changed, [])
             return
         events = [self.event("kill", signal=str(number))]
         unpause = paused and self._effect_of(number).unpause
@@ -85,7 +95,7 @@ class Killable(Supervisor):
             await self.services.runtime.resume(self.id)
             changed.state, changed.pause_is_brief = State.RUNNING, False
             events.append(self.event("unpause"))
-        await self.commit(changed, events)
+        await self._note(changed, events)
         if unpause:
             self.watch_run()
 
@@ -121,7 +131,7 @@ class Killable(Supervisor):
         async with self.lock:
             if not self.record.running:
                 return
-            await self.commit(msgspec.structs.replace(self.record, errand=unbegun), [])
+            await self._note(msgspec.structs.replace(self.record, errand=unbegun), [])
         async with parting:
             await self._end_now(number, grace_s, by, verb, for_good)
 

@@ -13,7 +13,6 @@ Then those whose policy says so are started, a container after those whose names
 import asyncio
 import contextlib
 import logging
-import shutil
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Final
@@ -41,7 +40,7 @@ def read_boot_id() -> str:
 
 
 async def read_records(services: Services) -> list[Record]:
-    """Raises: Unavailable that names a record which cannot be read: what is on no record would be removed."""
+    """Raises: Unavailable that names a record which cannot be read."""
     return [_read(entry) for entry in await services.store.read_prefix("containers/")]
 
 
@@ -52,25 +51,6 @@ def _read(entry: Entry) -> Record:
         raise Unavailable(
             f"cannot read the record {entry.key} in state.db: {error}; was it written by a newer bennud?"
         ) from error
-
-
-async def clear_orphans(services: Services, known: set[str]) -> None:
-    """Take away the folders of containers that are on no record: removals and creations cut short."""
-    parent = services.data_root / "containers"
-    await asyncio.to_thread(parent.mkdir, 0o710, True, True)
-    for folder in await asyncio.to_thread(lambda: list(parent.iterdir())):
-        if folder.name not in known:
-            await _try(folder.name, "cleared away", _clear(services, folder))
-    for container_id in services.runtime.containers():
-        if container_id not in known:
-            await _try(container_id, "cleared away", services.runtime.delete(container_id))
-    await services.volumes.sweep(known)
-
-
-async def _clear(services: Services, folder: Path) -> None:
-    await services.runtime.delete(folder.name)
-    await services.images.remove_upper(folder)
-    await asyncio.to_thread(shutil.rmtree, folder, True)
 
 
 async def readopt(services: Services, containers: list[Container]) -> list[Container]:

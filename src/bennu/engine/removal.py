@@ -1,23 +1,26 @@
 """How a container leaves: `docker rm`, and auto-removal.
 
-The record's deletion is the one durable step and comes after everything that can fail; the folder is taken away
-after it. A crash before it leaves a container that can be removed again (the next daemon does, if it was killed for
-that), a crash after it an orphaned folder that the next daemon clears away.
+The record's deletion is the one durable step and comes after everything that can fail; the folder, marked as being
+removed, is taken away after it. A crash before it leaves a container that can be removed again (the next daemon does,
+if it was killed for that), a crash after it a marked folder that the next daemon clears away.
 """
 
 import asyncio
+import contextlib
 import shutil
 import signal
+from pathlib import Path
 
 from bennu.engine.container import Container
+from bennu.engine.copies import REMOVING
 from bennu.engine.launch import release
 from bennu.engine.record import Errand
 from bennu.engine.services import Services
 from bennu.engine.waits import WaitResult
-from bennu.errors import BennuError, Conflict, NotFound
+from bennu.errors import BennuError, Conflict, NotFound, Unavailable
 from bennu.lifecycle.death import Asker, Verb
 from bennu.lifecycle.status import State
-from bennu.store import Delete
+from bennu.store import Delete, Put
 
 
 async def remove_container(
@@ -69,8 +72,7 @@ async def _take_apart(services: Services, container: Container, volumes: bool) -
         await release(services, record)
         if volumes:
             await _remove_anonymous_volumes(services, container)
-        freed = services.volumes.set_free(point.name for point in record.mounts)
-        await services.journal.commit([Delete(f"containers/{record.id}"), *freed], [container.event("destroy")])
+        await _forget(services, container)
     except BennuError as error:
         container.waits.removed(WaitResult(container.exit_code, str(error)))
         raise
@@ -78,8 +80,31 @@ async def _take_apart(services: Services, container: Container, volumes: bool) -
     services.index.forget(container)
     container.end_attachments()
     container.waits.removed(WaitResult(container.exit_code, ""))
-    await services.images.remove_upper(folder)
+    await _remove_files(services, folder)
     await services.images.let_go(record.image_id)
+
+
+async def _forget(services: Services, container: Container) -> None:
+    """Delete the record. Raises: Unavailable; then it is there as before, but on a full disk its files are gone."""
+    record, folder = container.record, services.folder(container.id)
+    freed = services.volumes.set_free(point.name for point in record.mounts)
+    writes: list[Put | Delete] = [Delete(f"containers/{record.id}"), *freed]
+    events = [container.event("destroy")]
+    with contextlib.suppress(OSError):
+        (folder / REMOVING).touch()
+    try:
+        try:
+            await services.journal.commit(writes, events)
+        except Unavailable:  # the very files that are to go may be what fills the disk
+            await _remove_files(services, folder)
+            await services.journal.commit(writes, events)
+    except BennuError:
+        (folder / REMOVING).unlink(missing_ok=True)
+        raise
+
+
+async def _remove_files(services: Services, folder: Path) -> None:
+    await services.images.remove_upper(folder)
     await asyncio.to_thread(shutil.rmtree, folder, True)
 
 

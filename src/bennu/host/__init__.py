@@ -43,6 +43,7 @@ async def examine(data_root: Path, *, bridges: Sequence[Bridge] = (Bridge(DEFAUL
         rights.check_security_modules(),
         rights.check_limits(),
         rights.check_disk(data_root),
+        rights.check_lost(data_root),
         firewall.check_forwarding(),
     ]
     return findings + (await firewall.check_firewall(bridges) if is_root else [])
@@ -53,7 +54,8 @@ async def prepare(data_root: Path, oci_runtime: str, *, bridge: str = DEFAULT_BR
     status = STATUS.read_text()
     findings = rights.check_rights(status, os.geteuid())
     findings += [tools.missing(tool) for tool in tools.TOOLS if shutil.which(tool.name) is None]
-    findings += [rights.check_disk(data_root), rights.check_seccomp(status), kernel.check_pidfd()]
+    findings += [rights.check_disk(data_root), rights.check_lost(data_root)]
+    findings += [rights.check_seccomp(status), kernel.check_pidfd()]
     layout = cgroups.read_layout()
     if layout.leftover and os.geteuid() == 0:
         oci_runtime, repaired = repair_hybrid(layout, oci_runtime)

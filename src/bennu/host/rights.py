@@ -24,6 +24,7 @@ NEEDED: Final = {
 SYS_RESOURCE: Final = 24
 FILES_WANTED: Final = 65536
 GIB: Final = 1 << 30
+LOST: Final = ("containers", "layers", "blobs", "records")
 
 
 def check_rights(status: str, euid: int) -> list[Finding]:
@@ -83,6 +84,16 @@ def check_disk(data_root: Path) -> Finding:
     ):  # never a failure: the containers there are must be taken care of, and it takes a daemon to prune
         return warn("disk", text, "bennu image prune; or choose another --data-root")
     return ok("disk", text)
+
+
+def check_lost(data_root: Path) -> Finding:
+    """Whether something was put aside because no record tells of it."""
+    lost = data_root / "lost"
+    counts = {kind: len(list((lost / kind).iterdir())) for kind in LOST if os.access(lost / kind, os.R_OK)}
+    text = ", ".join(f"{count} in {lost / kind}" for kind, count in counts.items() if count)
+    if not text:
+        return ok("lost", "nothing was put aside for being on no record")
+    return warn("lost", f"on no record: {text}", "bennu doctor --repair, with bennud stopped; then delete what is left")
 
 
 def _field(status: str, name: str) -> str | None:

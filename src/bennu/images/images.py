@@ -45,8 +45,11 @@ class Images:
         self._borrowed: Counter[str] = Counter()
         self._writing = asyncio.Lock()
 
-    async def open(self) -> None:
-        """Load what is there; half-done work of a former daemon is removed."""
+    async def open(self, *, whole: bool = True) -> None:
+        """Load what is there; half-done work of a former daemon is removed.
+
+        What no image needs is deleted only where all images are known: the store is `whole` and each could be read.
+        """
         await asyncio.to_thread(self.layers.open)
         records = [
             msgspec.json.decode(entry.value, type=ImageRecord) for entry in await self.store.read_prefix(RECORDS)
@@ -62,8 +65,13 @@ class Images:
                 if image_id in self._images:
                     names[entry.key.removeprefix(prefix)] = image_id
         self._name_all()
-        await self.collect()
-        await asyncio.to_thread(self.layers.sweep_blobs, {record.id for record in records})
+        ids = {record.id for record in records}
+        if whole and ids == self._images.keys():
+            await self.collect()
+            await asyncio.to_thread(self.layers.sweep_blobs, ids)
+        else:
+            wanted = {diff_id for image in self._images.values() for diff_id in image.diff_ids}
+            await asyncio.to_thread(self.layers.put_unused_aside, wanted, ids)
 
     def _read_image(self, record: ImageRecord) -> Image:
         blob = self.layers.blob_path(record.id).read_bytes()
@@ -158,7 +166,7 @@ class Images:
             image = known or self._make_image(config, record)
             pinned = [Put(f"{DIGESTS}{name}", raw_id.encode()) for name in map(_digest_name, digests)]
             named = [Put(f"{TAGS}{name}", raw_id.encode()) for name in names]
-            await self.store.commit(Transaction([_put_record(record), *named, *pinned]))
+            await self.store.commit(Transaction([_put_record(record), *named, *pinned], adds=True))
             image.removed, image.last_tag_ns = False, record.last_tag_ns
             self._index(image)
             self._tags |= {str(name): raw_id for name in names}
@@ -172,7 +180,8 @@ class Images:
             full = str(name.tagged())
             record = image.record()
             record.last_tag_ns = time.time_ns()
-            await self.store.commit(Transaction([Put(f"{TAGS}{full}", image.id.encode()), _put_record(record)]))
+            writes = [Put(f"{TAGS}{full}", image.id.encode()), _put_record(record)]
+            await self.store.commit(Transaction(writes, adds=True))
             image.last_tag_ns = record.last_tag_ns
             self._tags[full] = image.id
             self._name_all()

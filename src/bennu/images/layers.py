@@ -27,6 +27,7 @@ import msgspec
 
 from bennu.confined.client import HELPER, Failure, Folder
 from bennu.errors import BennuError, InvalidParameter, Unavailable
+from bennu.files import set_aside, sync_folder, write_durably
 from bennu.images.overlay import remove_tree
 
 FLUSH_AT: Final = 1 << 20  # bytes gathered before a thread writes them
@@ -95,6 +96,7 @@ class Layers:
         self.root = root / "layers"
         self.tmp = root / "tmp"
         self.blobs = root / "blobs"
+        self._lost = root.parent / "lost"
         self.empty = root / "empty"  # the lower folder of an image without layers
         self._known: dict[str, Layer] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by diff ID, or blob if unknown
@@ -113,8 +115,8 @@ class Layers:
             try:
                 layer = msgspec.json.decode((folder / "meta").read_bytes(), type=Layer)
             except (OSError, msgspec.DecodeError) as error:
-                log.warning("layer %s cannot be read and is removed: %s", folder.name, error)
-                _remove(folder)
+                place = set_aside(folder, self._lost / "layers")
+                log.warning("layer %s cannot be read and lies in %s now: %s", folder.name, place, error)
             else:
                 self._known[layer.diff_id] = layer
 
@@ -269,10 +271,21 @@ class Layers:
 
     def sweep_blobs(self, config_digests: Collection[str]) -> None:
         """Blocking, at start only: remove blobs that belong to no layer and no image."""
+        for path in self._unused_blobs(config_digests):
+            path.unlink()
+
+    def put_unused_aside(self, wanted: Collection[str], config_digests: Collection[str]) -> None:
+        """Blocking, at start only, in place of `collect` and `sweep_blobs`: an image that needs it may be unknown."""
+        for layer in [layer for key, layer in self._known.items() if key not in wanted]:
+            del self._known[layer.diff_id]
+            place = set_aside(self.root / _hex(layer.diff_id), self._lost / "layers")
+            log.warning("layer %s belongs to no image on record and lies in %s now", layer.diff_id, place)
+        for path in self._unused_blobs(config_digests):
+            set_aside(path, self._lost / "blobs")
+
+    def _unused_blobs(self, config_digests: Collection[str]) -> list[Path]:
         wanted = {_hex(layer.blob) for layer in self._known.values()} | {_hex(digest) for digest in config_digests}
-        for path in self.blobs.iterdir():
-            if path.name not in wanted:
-                path.unlink()
+        return [path for path in self.blobs.iterdir() if path.name not in wanted]
 
 
 @contextlib.contextmanager
@@ -290,21 +303,6 @@ def disk_error(error: OSError) -> BennuError:
     if error.errno in NO_SPACE:
         return Unavailable(f"failed to register layer: {error.strerror}")
     return BennuError(f"failed to register layer: {error}")
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _make_work(work: Path) -> None:

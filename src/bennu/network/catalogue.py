@@ -41,9 +41,9 @@ class Catalogue:
         for network in sorted(networks, key=lambda network: network.created_ns):
             self._enter(network)
 
-    async def add(self, network: Network) -> None:
-        """Make it durable, then known. Raises: Unavailable."""
-        await self._store.commit(Transaction([Put(PREFIX + network.id, _encode(network))]))
+    async def add(self, network: Network, *, is_wish: bool = False) -> None:
+        """Make it durable, then known. `is_wish`: a client's, who is refused on a full disk. Raises: Unavailable."""
+        await self._store.commit(Transaction([Put(PREFIX + network.id, _encode(network))], adds=is_wish))
         self._enter(network)
 
     async def remove(self, network: Network) -> None:

@@ -223,7 +223,7 @@ class Networks:
                 pools=self._settings.pools or DEFAULT_POOLS,
             )
             # On disk first: a bridge nobody remembers would stay for ever, a network without bridge gets it at open.
-            await self._catalogue.add(network)
+            await self._catalogue.add(network, is_wish=True)
             try:
                 await self._raise_bridge(network)
                 await self._firewall.apply()

@@ -6,6 +6,7 @@ from bennu.runtime.devices import DeviceNode, parse_device_rule
 from bennu.runtime.exec import ExecProcess, ExecRequest
 from bennu.runtime.failures import NotAlive, RuntimeFailure
 from bennu.runtime.hostfacts import HostFacts
+from bennu.runtime.places import find_living
 from bennu.runtime.records import BundleRequest, Created, ExitRecord, Recovered
 from bennu.runtime.repeated import Ran, RepeatedExec
 from bennu.runtime.runtime import Runtime
@@ -38,6 +39,7 @@ __all__ = [
     "build_env",
     "build_spec",
     "container_group",
+    "find_living",
     "find_user",
     "parse_capabilities",
     "parse_device_rule",

@@ -17,8 +17,9 @@ from bennu.runtime.failures import NotAlive
 from bennu.runtime.hostfacts import HostFacts, read_host_facts
 from bennu.runtime.oom import MemoryWatch
 from bennu.runtime.paths import Bundle, Facts, read_pid
-from bennu.runtime.waiting import open_pidfd, words_of
+from bennu.runtime.waiting import is_alive, open_pidfd, words_of
 
+BUNDLES: Final = "c"
 ID_DIGITS: Final = 24  # of a container's id in its bundle's name
 
 
@@ -27,7 +28,7 @@ class Places:
 
     def __init__(self, exec_root: Path, *, oci: str = "crun") -> None:
         """Raises: BennuError if no OCI runtime is installed."""
-        self._bundles = exec_root / "c"
+        self._bundles = exec_root / BUNDLES
         self._exits = exec_root / "exits"
         self._shms = exec_root / "shm"
         self._oci = OciRuntime(find_runtime(oci), exec_root / "oci")
@@ -90,6 +91,20 @@ class Places:
 def conmon_mark(container_id: str) -> str:
     """The word of its command line that tells a container's conmon."""
     return f"--cid={container_id}"
+
+
+def living_pid(place: Bundle, facts: Facts | None) -> int:
+    """Of the container's first process; 0: it does not live."""
+    pid = read_pid(place.pid_file)
+    return pid if facts is not None and pid and is_in_group(pid, facts.cgroup) and is_alive(pid) else 0
+
+
+def find_living(exec_root: Path) -> dict[str, int]:
+    """The pids of all containers that live, by id; for who has no `Runtime` (yet)."""
+    folder = exec_root / BUNDLES
+    places = [Bundle(path, path) for path in folder.iterdir()] if folder.exists() else []
+    found = [(facts.id, living_pid(place, facts)) for place in places if (facts := place.read_facts()) is not None]
+    return {container_id: pid for container_id, pid in found if pid}
 
 
 def is_in_group(pid: int, group: str) -> bool:

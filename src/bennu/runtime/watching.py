@@ -8,10 +8,10 @@ from pathlib import Path
 
 from bennu.runtime.failures import NotAlive
 from bennu.runtime.paths import Bundle, read_pid
-from bennu.runtime.places import Places, is_in_group
+from bennu.runtime.places import Places, living_pid
 from bennu.runtime.records import ExitRecord, Recovered
 from bennu.runtime.stats import Stats, read_stats
-from bennu.runtime.waiting import is_alive, wait_gone
+from bennu.runtime.waiting import wait_gone
 
 
 class Watching(Places):
@@ -63,9 +63,7 @@ class Watching(Places):
         """What there is of it; for a daemon that did not create it itself."""
         place = self._bundle(container_id)
         facts = place.read_facts()
-        pid = read_pid(place.pid_file)
-        alive = facts is not None and pid != 0 and is_in_group(pid, facts.cgroup) and is_alive(pid)
-        return Recovered(self._conmon_pid(container_id), pid if alive else 0, self.read_exit(container_id))
+        return Recovered(self._conmon_pid(container_id), living_pid(place, facts), self.read_exit(container_id))
 
     def oom_kills(self, container_id: str) -> int:
         """How many of its processes the kernel killed for memory, until `delete`. Also after its end."""

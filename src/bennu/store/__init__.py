@@ -15,6 +15,9 @@ from bennu.store.base import (
     Store,
     Transaction,
 )
+from bennu.store.mark import mark_of
+from bennu.store.opening import cure, has_database
+from bennu.store.salvage import judge, put_database_aside, read_what_is_left
 from bennu.store.sqlite import SqliteStore, open_sqlite
 
 __all__ = [
@@ -32,5 +35,11 @@ __all__ = [
     "SqliteStore",
     "Store",
     "Transaction",
+    "cure",
+    "has_database",
+    "judge",
+    "mark_of",
     "open_sqlite",
+    "put_database_aside",
+    "read_what_is_left",
 ]

@@ -69,10 +69,15 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """All of it or none of it."""
+    """All of it or none of it.
+
+    `adds`: it makes something that was not there before. A store that is short of room refuses such, and takes what
+    room it has kept for all others: the deaths, stops and removals of what there is.
+    """
 
     writes: Sequence[Put | Delete]
     compares: Sequence[Compare] = field(default=())
+    adds: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ member of the group that fails is undone alone: it is refused before it writes. 
 
 import asyncio
 import contextlib
-import os
 import queue
 import secrets
 import sqlite3
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bennu.errors import BennuError, Unavailable
+from bennu.store.ballast import Ballast
 from bennu.store.base import (
     NO_LEASE,
     Changes,
@@ -31,6 +31,8 @@ from bennu.store.base import (
 )
 from bennu.store.history import History
 from bennu.store.leases import Leases
+from bennu.store.mark import Mark, mark_of
+from bennu.store.opening import check_whole, is_full, unreadable
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS kv (key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL,
@@ -38,17 +40,15 @@ CREATE TABLE IF NOT EXISTS kv (key TEXT PRIMARY KEY, value BLOB NOT NULL, revisi
 CREATE TABLE IF NOT EXISTS leases (lease INTEGER PRIMARY KEY, ttl_ns INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 INSERT OR IGNORE INTO meta VALUES ('revision', 0);
+INSERT OR IGNORE INTO meta VALUES ('instance', abs(random()));
 """
 BEFORE_LEASES = "ALTER TABLE kv ADD COLUMN lease INTEGER NOT NULL DEFAULT 0"
 LEASED = "CREATE INDEX IF NOT EXISTS leased ON kv (lease) WHERE lease != 0"
 PREFIX_END = "\U0010ffff"
-PRIMARY_CODE = 0xFF  # of SQLite's extended result codes
-DAMAGED = (
-    "The file is damaged; containers run on meanwhile. Stop bennud, keep a copy of the file, and put a backup in its "
-    "place, or what `sqlite3 state.db .recover | sqlite3 new.db` can save of it. Do not start without it: containers "
-    "that are on no record are removed."
-)
 RETRY_NS = 10**9  # before an end of leases that the disk refused is tried again
+BALLAST = "ballast"
+KEEP_HOUSE_S = 2.0  # between two looks at the mark and the ballast
+NO_ROOM = "cannot write state: the disk is full. Nothing new is taken on until there is room: remove something"
 
 
 @dataclass(slots=True)
@@ -67,10 +67,33 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 class SqliteStore:
-    """A `Store` in one file. Reads see every acknowledged commit."""
+    """A `Store` in one file. Reads see every acknowledged commit.
+
+    `whole`: it is proven to hold all that was ever acknowledged; False: nothing says so, nor the opposite.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Raises: Unavailable with the cure, when it has lost something; sqlite3.Error; OSError."""
         self._path = path
+        self._ballast = Ballast(path.with_name(BALLAST))
+        self.whole = check_whole(path)
+        self._open_database(path)
+        numbers = dict(self._writer.execute("SELECT name, number FROM meta").fetchall())
+        self._revision: int = numbers["revision"]
+        self._mark = Mark(mark_of(path), numbers["instance"], self._revision)
+        self._history = History(self._revision)
+        self._unseen: list[Changes] = []  # of the group that is being written
+        self._leases = Leases(dict(self._writer.execute("SELECT lease, ttl_ns FROM leases").fetchall()))
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for work, name in ((self._write_jobs, "store-writer"), (self._keep_house, "store-keeper"))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _open_database(self, path: Path) -> None:
         # Environments and secrets are in it; SQLite gives its side files the same mode.
         path.touch(mode=0o600)
         path.chmod(0o600)
@@ -81,14 +104,12 @@ class SqliteStore:
         self._writer.execute(LEASED)
         self._reader = _connect(path)
         self._read_lock = threading.Lock()
-        row = self._writer.execute("SELECT number FROM meta WHERE name = 'revision'").fetchone()
-        self._revision: int = row[0]
-        self._history = History(self._revision)
-        self._unseen: list[Changes] = []  # of the group that is being written
-        self._leases = Leases(dict(self._writer.execute("SELECT lease, ttl_ns FROM leases").fetchall()))
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write_jobs, name="store-writer", daemon=True)
-        self._thread.start()
+        self._empty_log()
+
+    def _empty_log(self) -> None:
+        """Move all into the database: a log that is damaged later has then little to lose. On a full disk it stays."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     async def read(self, key: str) -> Entry | None:
         rows = await asyncio.to_thread(self._select, "WHERE key = ?", (key,))
@@ -126,9 +147,22 @@ class SqliteStore:
     def close(self) -> None:
         """Write what is queued, then close. No commit may follow."""
         self._jobs.put(None)
-        self._thread.join()
-        self._writer.close()
+        self._closing.set()
+        for thread in self._threads:
+            thread.join()
         self._reader.close()
+        self._empty_log()
+        self._writer.close()
+        self._mark.close()
+
+    def _keep_house(self) -> None:
+        """A thread of its own: what takes its time and nobody waits for."""
+        while True:
+            self._mark.sync()
+            with contextlib.suppress(OSError):
+                self._ballast.take_back()
+            if self._closing.wait(KEEP_HOUSE_S):
+                return
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -200,20 +234,8 @@ class SqliteStore:
         return _Job(lambda: self._end_lease(lease), lambda: self._leases.end(lease))
 
     def _write_group(self, group: list[_Job]) -> None:
-        before = self._revision
-        outcomes: list[int | BennuError] = []
-        self._unseen = []
-        try:
-            self._writer.execute("BEGIN IMMEDIATE")
-            outcomes = [_outcome(job) for job in group]
-            self._writer.execute("UPDATE meta SET number = ? WHERE name = 'revision'", (self._revision,))
-            self._writer.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._revision = before
-            self._unseen = []
-            with contextlib.suppress(sqlite3.Error):
-                self._writer.execute("ROLLBACK")
-            outcomes = [Unavailable(f"cannot write state: {error}") for _ in group]
+        outcomes = self._write_with_ballast(group)
+        self._mark.note(self._revision)
         self._history.add(self._unseen)
         for job, outcome in zip(group, outcomes, strict=True):
             if isinstance(outcome, int):
@@ -225,7 +247,34 @@ class SqliteStore:
             else:
                 job.done.set_result(outcome)
 
+    def _write_with_ballast(self, group: list[_Job]) -> list[int | BennuError]:
+        while True:
+            try:
+                return self._write_together(group)
+            except sqlite3.Error as error:
+                if not (is_full(error, self._path) and self._ballast.give_up_piece()):
+                    return [Unavailable(f"cannot write state: {error}") for _ in group]
+
+    def _write_together(self, group: list[_Job]) -> list[int | BennuError]:
+        """One transaction of SQLite, one sync. Raises: sqlite3.Error; then nothing is written."""
+        before = self._revision
+        self._unseen = []
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            outcomes = [_outcome(job) for job in group]
+            self._writer.execute("UPDATE meta SET number = ? WHERE name = 'revision'", (self._revision,))
+            self._writer.execute("COMMIT")
+        except sqlite3.Error:
+            self._revision = before
+            self._unseen = []
+            with contextlib.suppress(sqlite3.Error):
+                self._writer.execute("ROLLBACK")
+            raise
+        return outcomes
+
     def _write_one(self, transaction: Transaction) -> int:
+        if transaction.adds and self._ballast.is_spent:
+            raise Unavailable(NO_ROOM)
         for compare in transaction.compares:
             if not self._holds(compare):
                 raise CompareFailed(f"{compare.key} has changed meanwhile")
@@ -273,23 +322,20 @@ def _outcome(job: _Job) -> int | BennuError:
         return refusal
 
 
-def unreadable(path: Path, error: sqlite3.Error | OSError) -> Unavailable:
-    """For the operator: what is wrong with the state, and what to do about it."""
-    what = f"cannot read the state in {path}: {error}"
-    if getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return Unavailable(f"{what}. {DAMAGED}")
-    if isinstance(error, sqlite3.Error) and os.statvfs(path.parent).f_bavail == 0:
-        return Unavailable(f"{what}. The disk is full: delete something there")
-    return Unavailable(what)
+def _open(path: Path) -> SqliteStore:
+    """On a full disk the ballast makes the little room that SQLite needs to begin."""
+    while True:
+        try:
+            return SqliteStore(path)
+        except (sqlite3.Error, OSError) as error:
+            if not (is_full(error, path) and Ballast(path.with_name(BALLAST)).give_up_piece()):
+                raise unreadable(path, error) from error
 
 
 @contextlib.asynccontextmanager
 async def open_sqlite(path: Path) -> AsyncIterator[SqliteStore]:
     """Open (or make) the store at `path`; its folder must exist. Raises: Unavailable that says what to do."""
-    try:
-        store = await asyncio.to_thread(SqliteStore, path)
-    except (sqlite3.Error, OSError) as error:
-        raise unreadable(path, error) from error
+    store = await asyncio.to_thread(_open, path)
     try:
         yield store
     finally:

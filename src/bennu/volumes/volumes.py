@@ -221,10 +221,10 @@ class Volumes:
         freed = [msgspec.structs.replace(volume, born_with="") for volume in born]
         return [Put(PREFIX + volume.name, msgspec.json.encode(volume)) for volume in freed]
 
-    async def sweep(self, known: Container[str]) -> None:
-        """Remove what was born with containers that never came to be: their creation was cut short."""
+    async def sweep(self, cut_short: Container[str]) -> None:
+        """Remove what was born with these containers, whose creation never came to its end."""
         for volume in self.list():
-            if volume.born_with and volume.born_with not in known and not self.users(volume.name):
+            if volume.born_with in cut_short and not self.users(volume.name):
                 log.warning("volume %s of a container that was never created is removed", volume.name)
                 await self.remove(volume.name)
 

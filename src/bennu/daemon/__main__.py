@@ -1,0 +1,5 @@
+"""`python -m bennu.daemon` is `bennud`."""
+
+from bennu.daemon import main
+
+main()

@@ -1,0 +1,42 @@
+"""Images found by what is on the disk, where no record tells of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from bennu.errors import InvalidParameter
+from bennu.images.image import ImageRecord, parse_config
+from bennu.images.images import RECORDS
+from bennu.store import Put
+
+MOST_BYTES = 8 << 20  # of a configuration: what is larger is a layer
+
+
+def put_back(root: Path, lost: Path) -> int:
+    """Bring home what was put aside; how many layers and blobs that was. `root` is the folder of all images."""
+    count = 0
+    for kind in ("layers", "blobs"):
+        for path in sorted((lost / kind).iterdir()) if (lost / kind).exists() else ():
+            home = root / kind / path.name
+            if not home.exists() and (kind == "blobs" or (path / "meta").exists()):
+                path.rename(home)
+                count += 1
+    return count
+
+
+def find_images(root: Path) -> Iterator[Put]:
+    """A record, without a name, of every image whose configuration and layers are all here."""
+    layers = {f"sha256:{path.name}" for path in (root / "layers").glob("*") if (path / "meta").exists()}
+    for path in (root / "blobs").glob("*"):
+        if path.stat().st_size <= MOST_BYTES and is_image(path.read_bytes(), layers):
+            record = ImageRecord(id=f"sha256:{path.name}")
+            yield Put(f"{RECORDS}{path.name}", msgspec.json.encode(record))
+
+
+def is_image(blob: bytes, layers: set[str]) -> bool:
+    try:
+        raw = parse_config(blob)
+    except InvalidParameter:
+        return False
+    return "config" in raw and layers.issuperset(raw["rootfs"]["diff_ids"])
