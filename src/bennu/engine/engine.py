@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bennu.engine.background import Background
+from bennu.engine.build_places import make_builder
 from bennu.engine.container import Container
 from bennu.engine.creation import complete, create_container
 from bennu.engine.deaths import KEEP_LIVES, Deaths
@@ -47,6 +48,7 @@ class Engine:
         self.services = services
         services.index = self
         self.execs = services.execs = Execs(services)
+        services.builder = make_builder(services)
         self._containers: dict[str, Container] = {}
         self._names: dict[str, Container] = {}
         self._reserved: set[str] = set()
@@ -143,6 +145,7 @@ class Engine:
         containers = self.list()[::-1]
         wanted = await readopt(services, containers)
         services.tasks.create_task(finish_start(services, containers, wanted), name="start containers by policy")
+        services.tasks.create_task(services.builder.open(), name="clear what builds left")
         services.tasks.create_task(services.deaths.keep_pruned(self._containers), name="prune certificates")
         services.tasks.create_task(keep_logs_in_bounds(services, self._records), name="keep logs in bounds")
 
