@@ -118,9 +118,10 @@ class Buildah:
         """
         for name in ("root", "tmp"):
             (work / name).mkdir()
-        (work / "hosts").write_text(place.hosts)
-        (work / "resolv.conf").write_text(place.resolv_conf)
-        rules = {**place.confinement, "cgroupsPath": place.group, "address": place.address}
+        files = {"hosts": place.hosts, "resolv.conf": place.resolv_conf}
+        for name, text in files.items():
+            (work / name).write_text(text)
+        rules = {**place.confinement, **files, "cgroupsPath": place.group, "address": place.address}
         (work / "rules.json").write_text(json.dumps(rules))
         runtime = work / "runtime"
         runtime.write_text(

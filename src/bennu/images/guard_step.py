@@ -1,12 +1,14 @@
 """Confines a step of a build like a default container: `guard_step.py RULES`, run in its bundle before it is made.
 
 RULES is a file of JSON: {"capabilities", "rlimits", "maskedPaths", "readonlyPaths", "seccomp", "cgroupsPath"} in the
-terms of an OCI configuration, and "address", for the step's host name in its hosts file; "" leaves that as it is.
+terms of an OCI configuration, and {"hosts", "resolv.conf"}: the texts of these files, if the step is to have them, and
+"address": what its host name stands for; "" is nothing.
 """
 
-# ruff: noqa: PTH123
+# ruff: noqa: PTH110, PTH123
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -31,9 +33,11 @@ def main() -> None:
     guard(spec, rules)
     with open("config.json", "w") as file:
         json.dump(spec, file)
-    if rules["address"] and spec.get("hostname"):
-        with open("hosts", "a") as hosts:
-            hosts.write(f"{rules['address']}\t{spec['hostname']}\n")
+    own = f"{rules['address']}\t{spec['hostname']}\n" if rules["address"] and spec.get("hostname") else ""
+    for name, text in (("hosts", rules["hosts"] + own), ("resolv.conf", rules["resolv.conf"])):
+        if os.path.exists(name):
+            with open(name, "w") as file:
+                file.write(text)
 
 
 if __name__ == "__main__":
