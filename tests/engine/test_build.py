@@ -166,6 +166,8 @@ def test_what_is_not_here_is_refused_by_name(server: Server) -> None:
     assert server.error("POST", "/build?networkmode=mynet", b"") == (404, "network mynet not found")
     assert server.error("POST", "/build?t=UPPER", b"")[0] == 400
     assert server.error("POST", "/build?buildargs=%5B1%5D", b"")[0] == 400
+    assert server.error("POST", "/build?dockerfile=a%00b", b"")[0] == 400
+    assert server.error("POST", "/build?labels=%7B%22a%22:%22%5Cu0000%22%7D", b"")[0] == 400
     assert server.error("POST", "/build", b"") == (400, "EOF")
     context = make_tar([entry("other", b"FROM base")])
     assert server.error("POST", "/build", context) == (400, "Cannot locate specified Dockerfile: Dockerfile")

@@ -98,6 +98,8 @@ async def quietly(messages: AsyncGenerator[Message, None]) -> AsyncGenerator[Mes
 
 def read_request(request: web.Request) -> BuildRequest:
     """Raises: InvalidParameter; NotImplementedHere for what would have to be ignored."""
+    if any("\0" in name + value for name, value in request.query.items()):
+        raise InvalidParameter("a build option contains a NUL")
     refuse_what_is_not_here(request)
     return BuildRequest(
         dockerfile=text(request, "dockerfile") or "Dockerfile",
@@ -148,6 +150,9 @@ def read_map(request: web.Request, name: str) -> dict[str, str | None]:
     if not value:
         return {}
     try:
-        return msgspec.json.decode(value, type=dict[str, str | None] | None) or {}
+        found = msgspec.json.decode(value, type=dict[str, str | None] | None) or {}
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidParameter(f"error reading {name}: {error}") from None
+    if any("\0" in f"{key}{text}" for key, text in found.items()):
+        raise InvalidParameter(f"error reading {name}: it contains a NUL")
+    return found

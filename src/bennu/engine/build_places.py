@@ -90,10 +90,12 @@ class Places:
         return self._place(group, "", hosts, read_resolv_conf())
 
     def _joined_place(self, group: str, network: str, extra_hosts: Sequence[str]) -> BuildPlace:
-        donor = self._services.index.find(network.removeprefix(JOIN))
         netns = joined_namespace(self._services, "network", network)
         if not netns:
             return self._host_place(group, extra_hosts)
+        while network.startswith(JOIN):  # the files are those of whoever has the network
+            donor = self._services.index.find(network.removeprefix(JOIN))
+            network = donor.record.host_config.network_mode
         folder = self._services.folder(donor.id)
         hosts = (folder / "hosts").read_text() + _extra_lines(extra_hosts)
         return self._place(group, netns, hosts, (folder / "resolv.conf").read_text())

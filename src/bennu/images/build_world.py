@@ -10,11 +10,12 @@ in its namespace of mounts with it. Uses nothing but the standard library.
 """
 
 # It has to begin at once: what it does not need it does not import.
-# ruff: noqa: PTH103, PTH106, PTH110, PTH112, PTH114, PTH115, PTH120, PTH211
+# ruff: noqa: PTH103, PTH106, PTH110, PTH112, PTH114, PTH115, PTH120, PTH123, PTH211
 
 import ctypes
 import json
 import os
+import re
 import select
 import signal
 import sys
@@ -31,11 +32,12 @@ MNT_DETACH: Final = 2
 PR_SET_PDEATHSIG: Final = 1
 # Of the host: programs and their libraries, whom to trust, and what time it is.
 READABLE: Final = (
-    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store", "/gnu/store"),
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"),
     *("/etc/ld.so.cache", "/etc/alternatives", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/localtime"),
     *("/etc/ssl/certs", "/etc/ssl/cert.pem", "/etc/ssl/ca-bundle.pem", "/etc/ca-certificates", "/etc/pki/tls/certs"),
     "/etc/pki/ca-trust/extracted",
 )
+OCTAL: Final = re.compile(r"\\([0-7]{3})")  # how the kernel writes blanks in names
 DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -99,7 +101,15 @@ def show(source: str, place: str, *, writable: bool) -> None:
         os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0o644))
     mount(source, place, flags=MS_BIND | MS_REC)
     if not writable:
-        mount("none", place, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
+        for path in mounts_at(place):
+            mount("none", path, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
+
+
+def mounts_at(place: str) -> list[str]:
+    """The mount points there and below: each is made read-only for itself."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        points = [OCTAL.sub(lambda code: chr(int(code[1], 8)), line.split(" ")[4]) for line in file]
+    return [point for point in points if point == place or point.startswith(f"{place}/")]
 
 
 def live(world: dict[str, Any], command: list[str], outside: int) -> None:

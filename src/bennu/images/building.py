@@ -6,6 +6,7 @@ if it is missing, and handed to buildah under its id. What a Dockerfile may say 
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -123,6 +124,8 @@ class Builder:
                 async for message in messages:
                     yield message
         except OSError as error:
+            if error.errno == errno.E2BIG:  # the kernel's limit for what buildah is told
+                raise InvalidParameter("a label or build argument is too long") from error
             raise disk_error(error) from error
         finally:
             await asyncio.shield(self._leave(work))
