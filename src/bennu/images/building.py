@@ -351,8 +351,12 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 def _read_dockerfile(folder: Path, request: BuildRequest) -> Dockerfile:
     """Blocking. Links in the context lead nowhere outside of it. Raises: InvalidParameter."""
     path = Path(os.path.normpath(os.path.join("/", request.dockerfile)))  # noqa: PTH118
-    real = (folder / path.relative_to("/")).resolve()
-    if not real.is_relative_to(folder.resolve()) or not real.is_file():
+    try:
+        real = (folder / path.relative_to("/")).resolve()
+        found = real.is_relative_to(folder.resolve()) and real.is_file()
+    except (OSError, RuntimeError):  # links that go round in circles, names that are too long
+        found = False
+    if not found:
         raise InvalidParameter(f"Cannot locate specified Dockerfile: {request.dockerfile}")
     if real.stat().st_size > MAX_DOCKERFILE:
         raise InvalidParameter("the Dockerfile is too large")
