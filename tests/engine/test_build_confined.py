@@ -21,6 +21,7 @@ from bennu.images.buildah import Buildah
 from support.cli import Cli, Said
 from support.daemon import BENNUD, Daemon
 from support.images import import_base
+from support.traces import tag_of
 from support.waiting import wait_for
 
 pytestmark = [
@@ -313,7 +314,8 @@ def test_a_build_that_is_cut_off_gives_everything_back(make_daemon: Callable[...
 
 def remains(daemon: Daemon) -> list[str]:
     """What there is of builds: control groups, containers of buildah's, work, addresses."""
-    groups = [str(path) for path in Path("/sys/fs/cgroup").glob("**/bennu-builds-*/*") if path.is_dir()]
+    mark = f"bennu-build-{tag_of(daemon)}-*"
+    groups = [str(path) for pattern in (mark, f"*/{mark}") for path in Path("/sys/fs/cgroup").glob(pattern)]
     containers = json.loads((daemon.data_root / "buildah/storage/overlay-containers/containers.json").read_text())
     work = list((daemon.data_root / "images/tmp").iterdir())
     taken = []

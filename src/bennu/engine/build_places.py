@@ -27,17 +27,17 @@ DEFAULT_NETWORK: Final = "bridge"
 
 
 class Places:
-    """See `BuildPlaces`. Its control groups lie in one of this daemon's."""
+    """See `BuildPlaces`. The names of its control groups begin with a mark of this daemon."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         tag = hashlib.sha256(str(services.data_root.absolute()).encode()).hexdigest()[:8]
-        self._group = f"/bennu-builds-{tag}"
+        self._mark = f"bennu-build-{tag}-"
 
     @contextlib.asynccontextmanager
     async def open(self, network: str, extra_hosts: Sequence[str]) -> AsyncIterator[BuildPlace]:
         place_id = new_id()
-        group = f"{self._group}/{place_id}"
+        group = f"/{self._mark}{place_id}"
         try:
             if network.startswith(JOIN):
                 yield self._joined_place(group, network, extra_hosts)
@@ -54,13 +54,19 @@ class Places:
 
     async def _give_back(self, place_id: str, group: str) -> None:
         await self._services.networks.close_sandbox(place_id)
+        await self._clear_group(group)
+
+    async def clear(self) -> None:
+        tops = self._services.runtime.cgroups.folders("/")
+        names = {folder.name for top in tops for folder in top.iterdir() if folder.name.startswith(self._mark)}
+        for name in names:
+            await self._clear_group(f"/{name}")
+
+    async def _clear_group(self, group: str) -> None:
         try:
             await self._services.runtime.clear_group(group)
         except BennuError as error:  # the next daemon tries again
             log.warning("%s", error)
-
-    async def clear(self) -> None:
-        await self._services.runtime.clear_group(self._group)
 
     # --- the three kinds ------------------------------------------------------------------------------------------
 

@@ -95,10 +95,20 @@ class Buildah:
 
     async def clear(self, tmp: Path) -> None:
         """Remove what builds that were cut off left in the storage; none runs now."""
+        await self.call(tmp, "rm", "--all")
         # The mounts went with the worlds they were in; what is remembered of them would only be wrong.
         await asyncio.to_thread(remove_tree, self.run_root)
+        if await asyncio.to_thread(self._has_containers):
+            log.warning("buildah was killed while it made a container; the build cache is given up with it")
+            await asyncio.to_thread(remove_tree, self.storage)
         await asyncio.to_thread(self.write_settings)
-        await self.call(tmp, "rm", "--all")
+
+    def _has_containers(self) -> bool:
+        """One whose making was cut off is nothing that buildah itself would find and remove."""
+        try:
+            return bool(json.loads((self.storage / "overlay-containers/containers.json").read_bytes()))
+        except (OSError, ValueError):
+            return False
 
     def used_bytes(self) -> int:
         """Blocking."""

@@ -2,22 +2,22 @@
 
 from typing import Any
 
-from bennu.runtime.capabilities import decide_capabilities
+from bennu.model import ContainerConfig, HostConfig
 from bennu.runtime.hostfacts import HostFacts
-from bennu.runtime.resources import build_rlimits
-from bennu.runtime.seccomp import resolve_profile
-from bennu.runtime.spec import MASKED_PATHS, READONLY_PATHS
+from bennu.runtime.spec import SpecRequest, build_spec
 
 
 def default_confinement(host: HostFacts) -> dict[str, Any]:
-    """In the terms of an OCI configuration."""
-    capabilities = decide_capabilities((), (), privileged=False, available=host.capabilities)
-    profile = host.seccomp_profile
+    """In the terms of an OCI configuration, taken from that of a container whose client asked for nothing."""
+    asked_nothing = SpecRequest(
+        container_id="", config=ContainerConfig(), host_config=HostConfig(), host=host, args=(), rootfs=""
+    )
+    spec = build_spec(asked_nothing)
+    process, linux = spec["process"], spec["linux"]
     return {
-        "capabilities": capabilities,
-        "rlimits": build_rlimits((), host),
-        "maskedPaths": list(MASKED_PATHS),
-        "readonlyPaths": list(READONLY_PATHS),
-        "seccomp": profile
-        and resolve_profile(profile, architecture=host.architecture, kernel=host.kernel, capabilities=capabilities),
+        "capabilities": process["capabilities"]["bounding"],
+        "rlimits": process.get("rlimits", []),
+        "maskedPaths": linux["maskedPaths"],
+        "readonlyPaths": linux["readonlyPaths"],
+        "seccomp": linux.get("seccomp"),
     }
