@@ -316,7 +316,8 @@ def remains(daemon: Daemon) -> list[str]:
     """What there is of builds: control groups, containers of buildah's, work, addresses."""
     mark = f"bennu-build-{tag_of(daemon)}-*"
     groups = [str(path) for pattern in (mark, f"*/{mark}") for path in Path("/sys/fs/cgroup").glob(pattern)]
-    containers = json.loads((daemon.data_root / "buildah/storage/overlay-containers/containers.json").read_text())
+    known = daemon.data_root / "buildah/storage/overlay-containers/containers.json"
+    containers = json.loads(known.read_text()) if known.exists() else []
     work = list((daemon.data_root / "images/tmp").iterdir())
     taken = []
     if daemon.is_alive:
