@@ -19,6 +19,7 @@ from images_helpers import Entry, digest_of, entry, is_root, make_tar, needs_roo
 from bennu.errors import BennuError
 from bennu.images.layers import Layers
 from bennu.images.machine import host_architecture
+from bennu.images.overlay import remove_tree
 from support.cli import Cli
 from support.images import import_base
 
@@ -69,6 +70,7 @@ async def test_a_layer_made_to_do_harm_ends_in_its_folder_or_as_a_refusal(tmp_pa
         assert root.is_dir() and not root.is_symlink()
     assert victim.read_text() == "untouched" and list(layers.tmp.iterdir()) == []
     assert sorted(path.name for path in [*tmp_path.iterdir(), Path("/f"), Path("/gone")] if path.exists()) == before
+    remove_tree(tmp_path / "images")  # one is deeper than whoever tidies up after tests can follow
 
 
 async def test_a_sparse_file_of_terabytes_takes_no_room(tmp_path: Path) -> None:
