@@ -98,9 +98,11 @@ def image_server() -> Iterator[Server]:
         yield server
         assert server.process.poll() is None, server.log()
         assert list((root / "images/tmp").iterdir()) == []
+        server.process.terminate()
+        assert server.process.wait(20) == 0, server.log()
         assert str(root) not in Path("/proc/self/mountinfo").read_text()
     finally:
-        server.process.terminate()
+        server.process.kill()
         server.process.wait(20)
         shutil.rmtree(root, ignore_errors=True)
 

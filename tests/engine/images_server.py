@@ -1,7 +1,8 @@
-"""The image routes alone on a socket of their own: real store, real images, no containers and no networks."""
+"""The image routes alone on a socket of their own: real store, real images, real networks, no containers."""
 
 import asyncio
 import contextlib
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -15,19 +16,36 @@ from bennu.api import build, images
 from bennu.api.assembly import assemble
 from bennu.api.events import Events
 from bennu.api.serve import ApiServer
+from bennu.engine.build_places import make_builder
 from bennu.engine.events import Journal
+from bennu.engine.services import Resolving
 from bennu.images import Images
+from bennu.network import Networks
+from bennu.network import Settings as NetworkSettings
+from bennu.runtime import Runtime
+from bennu.runtime.hostfacts import read_host_facts
 from bennu.store import open_sqlite
 
 
 @contextlib.asynccontextmanager
 async def serve_images(root: Path, path: Path) -> AsyncIterator[Images]:
     async with open_sqlite(root / "state.db") as store:
-        services = SimpleNamespace(
-            images=Images(root / "images", store), journal=Journal(store), data_root=root, exec_root=root / "run"
+        runtime = Runtime(root / "run")
+        services: Any = SimpleNamespace(
+            images=Images(root / "images", store),
+            journal=Journal(store),
+            networks=Networks(store, root, root / "run", NetworkSettings()),
+            runtime=runtime,
+            host_facts=read_host_facts(runtime.cgroups),
+            resolving=Resolving(),
+            data_root=root,
+            exec_root=root / "run",
         )
+        services.builder = make_builder(services)
         await services.journal.open()
         await services.images.open()
+        await services.networks.open({})
+        await services.builder.open()
         engine: Any = SimpleNamespace(services=services)
         routes = [web.route(method, "/_ping", ping) for method in ("GET", "HEAD")]
         routes.append(web.route("GET", "/events", Events(engine).events))
@@ -41,6 +59,8 @@ async def serve_images(root: Path, path: Path) -> AsyncIterator[Images]:
             yield services.images
         finally:
             await server.close()
+            await services.networks.close(remove=True)
+            services.networks.let_go()
 
 
 async def ping(request: web.Request) -> web.Response:
@@ -48,9 +68,11 @@ async def ping(request: web.Request) -> web.Response:
 
 
 async def main() -> None:
+    ending = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
     async with serve_images(Path(sys.argv[1]), Path(sys.argv[2])):
         print("ready", flush=True)
-        await asyncio.Event().wait()
+        await ending.wait()
 
 
 if __name__ == "__main__":

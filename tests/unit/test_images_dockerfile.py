@@ -77,7 +77,7 @@ def test_a_file_that_cannot_be_built_is_refused(text: str, message: str) -> None
 
 
 def transcript(text: str) -> Transcript:
-    return Transcript(parse_dockerfile(text, {}), "localhost/bennu-build:x", 0, {"busybox:1": "f" * 64})
+    return Transcript(parse_dockerfile(text, {}), 0, {"busybox:1": "f" * 64})
 
 
 def test_steps_are_counted_through_all_stages() -> None:
@@ -91,9 +91,7 @@ def test_steps_are_counted_through_all_stages() -> None:
     assert seen.show("[2/2] STEP 2/5: COPY --from=build /x /x")[0] == "Step 4/7 : COPY --from=build /x /x"
     assert seen.show(f"--> Using cache {'0' * 64}") == [" ---> Using cache\n"]
     assert seen.show("hello") == ["hello\n"]
-    assert seen.show("[2/2] COMMIT localhost/bennu-build:x") == []
-    assert seen.show("a" * 64) == []
-    assert seen.image_id == "a" * 64
+    assert seen.show("[2/2] COMMIT") == []
 
 
 @pytest.mark.parametrize(

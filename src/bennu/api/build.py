@@ -14,7 +14,7 @@ from bennu.api.query import flag, integer, text
 from bennu.api.streams import ends_with_client
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
-from bennu.images.building import Builder, BuildRequest, Built, Text
+from bennu.images.building import BuildRequest, Built, Text
 from bennu.images.fetching import Step
 from bennu.images.machine import host_architecture
 from bennu.images.pulling import Begun, Pulled, pull
@@ -40,7 +40,7 @@ class BuildRoutes:
         self._images = services.images
         self._journal = services.journal
         self._routes = ImageRoutes(engine)
-        self._builder = Builder(services.images, services.data_root / "buildah", services.exec_root / "buildah")
+        self._builder = services.builder
 
     @ends_with_client
     async def build(self, request: web.Request) -> web.StreamResponse:
@@ -98,10 +98,9 @@ async def quietly(messages: AsyncGenerator[Message, None]) -> AsyncGenerator[Mes
 
 def read_request(request: web.Request) -> BuildRequest:
     """Raises: InvalidParameter; NotImplementedHere for what would have to be ignored."""
+    if any("\0" in name + value for name, value in request.query.items()):
+        raise InvalidParameter("a build option contains a NUL")
     refuse_what_is_not_here(request)
-    network = text(request, "networkmode") or "default"
-    if network not in ("default", "host", "bridge", "none"):
-        raise NotImplementedHere(f"building in the network {network} is not implemented")
     return BuildRequest(
         dockerfile=text(request, "dockerfile") or "Dockerfile",
         tags=read_tags(request),
@@ -111,7 +110,7 @@ def read_request(request: web.Request) -> BuildRequest:
         use_cache=not flag(request, "nocache"),
         pull=flag(request, "pull"),
         squash=flag(request, "squash"),
-        network="none" if network == "none" else "host",
+        network=text(request, "networkmode") or "default",
         extra_hosts=[host for entry in request.query.getall("extrahosts", []) for host in entry.split(",") if host],
         memory=max(0, integer(request, "memory") or 0),
         shm_size=max(0, integer(request, "shmsize") or 0),
@@ -151,6 +150,9 @@ def read_map(request: web.Request, name: str) -> dict[str, str | None]:
     if not value:
         return {}
     try:
-        return msgspec.json.decode(value, type=dict[str, str | None] | None) or {}
+        found = msgspec.json.decode(value, type=dict[str, str | None] | None) or {}
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidParameter(f"error reading {name}: {error}") from None
+    if any("\0" in f"{key}{text}" for key, text in found.items()):
+        raise InvalidParameter(f"error reading {name}: it contains a NUL")
+    return found

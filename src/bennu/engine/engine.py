@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bennu.engine.background import Background
+from bennu.engine.build_places import make_builder
 from bennu.engine.container import Container
 from bennu.engine.copies import Copies
 from bennu.engine.creation import complete, create_container
@@ -48,6 +49,7 @@ class Engine:
         self.services = services
         services.index = self
         self.execs = services.execs = Execs(services)
+        services.builder = make_builder(services)
         self._containers: dict[str, Container] = {}
         self._names: dict[str, Container] = {}
         self._reserved: set[str] = set()
@@ -148,6 +150,7 @@ class Engine:
         containers = self.list()[::-1]
         wanted = await readopt(services, containers)
         services.tasks.create_task(finish_start(services, containers, wanted), name="start containers by policy")
+        services.tasks.create_task(services.builder.open(), name="clear what builds left")
         services.tasks.create_task(services.deaths.keep_pruned(self._containers), name="prune certificates")
 
     def _users_of_image(self, image_id: str) -> builtins.list[tuple[str, bool]]:

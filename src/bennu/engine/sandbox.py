@@ -101,8 +101,8 @@ class Namespaces:
 def namespaces_of(services: Services, record: Record) -> Namespaces:
     """Raises: Conflict when a container to join does not run; NotFound."""
     host = record.host_config
-    network = record.sandbox.netns if record.sandbox else _joined(services, "network", host.network_mode)
-    ipc = _joined(services, "ipc", host.ipc_mode)
+    network = record.sandbox.netns if record.sandbox else joined_namespace(services, "network", host.network_mode)
+    ipc = joined_namespace(services, "ipc", host.ipc_mode)
     shm = ""
     if host.ipc_mode == "shareable":
         shm = str(services.runtime.make_shm(record.id, host.shm_size))
@@ -115,10 +115,11 @@ def namespaces_of(services: Services, record: Record) -> Namespaces:
             )
         shm = str(services.runtime.shm_of(donor.id))
     own_uts = host.uts_mode != "host" and host.network_mode != "host"
-    return Namespaces(network, _joined(services, "pid", host.pid_mode), ipc, None if own_uts else "", shm)
+    return Namespaces(network, joined_namespace(services, "pid", host.pid_mode), ipc, None if own_uts else "", shm)
 
 
-def _joined(services: Services, kind: str, mode: str) -> str | None:
+def joined_namespace(services: Services, kind: str, mode: str) -> str | None:
+    """What a mode says: "" the host's, a path another container's, None neither. Raises: Conflict, NotFound."""
     if mode == "host":
         return ""
     return _namespace_of(services, kind, mode.removeprefix(JOIN)) if mode.startswith(JOIN) else None

@@ -13,6 +13,7 @@ from bennu.engine.events import Journal
 from bennu.engine.file_watch import Writes
 from bennu.engine.probes import ProbePlaces
 from bennu.images import Images
+from bennu.images.building import Builder
 from bennu.lifecycle.death import Asker
 from bennu.network import Networks
 from bennu.runtime import Runtime
@@ -80,6 +81,7 @@ class Services:
     probe_places: ProbePlaces = field(init=False)
     index: "Index" = field(init=False)  # set by the engine as it is made
     execs: "Execs" = field(init=False)  # likewise
+    builder: Builder = field(init=False)  # likewise
     # Entered before a container gets its stop signal, left when it has ended (or the stop has failed). The cluster
     # sets it, and lets the connections of a task end here; None: nobody holds it. A kill does not ask.
     parting: Callable[["Supervisor"], AbstractAsyncContextManager[None] | None] = lambda container: None

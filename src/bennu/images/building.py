@@ -1,15 +1,14 @@
 """`docker build`: buildah does the steps, in storage of its own; bases go there from our store, the result comes back.
 
 A build never reaches for a registry on its own account: every image a Dockerfile names is looked up here, pulled here
-if it is missing, and handed to buildah under its id.
+if it is missing, and handed to buildah under its id. What a Dockerfile may say is decided before buildah sees it.
 """
 
 import asyncio
 import contextlib
+import errno
 import json
-import logging
 import os
-import shutil
 import signal
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,8 @@ import msgspec
 
 from bennu.confined.client import HELPER, Failure, Folder
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, Unavailable
+from bennu.images.build_place import BuildPlace, BuildPlaces
+from bennu.images.buildah import PROXIES, Buildah
 from bennu.images.fetching import Fetched, Step, fetch, parse_manifest
 from bennu.images.image import Image
 from bennu.images.images import Images
@@ -31,24 +32,15 @@ from bennu.images.reference import Reference, parse_reference
 from bennu.images.skopeo import Source, read_manifest, skopeo
 from bennu.images.stages import Dockerfile, parse_dockerfile
 from bennu.images.transcript import Transcript
-from bennu.process import run, started
+from bennu.process import started
 
-PROXY_ARGUMENTS: Final = frozenset(
-    name
-    for word in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
-    for name in (word, word.upper())
-)
-# Every build gives its result this name, which so wanders to the newest; what is meant is known by its id.
-RESULT: Final = "localhost/bennu-build:latest"
 MAX_DOCKERFILE: Final = 4 << 20
 STOP_GRACE_S: Final = 5.0
-MISSING: Final = "buildah is not installed: apt-get install buildah"
 KEPT_CONFIG: Final = (
     *("User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Healthcheck", "Volumes", "WorkingDir", "Labels"),
     *("StopSignal", "OnBuild", "Shell"),
 )
 
-log = logging.getLogger(__name__)
 Puller = Callable[[Reference], AsyncGenerator[Begun | Step | Pulled, None]]
 
 
@@ -70,7 +62,7 @@ class BuildRequest:
     use_cache: bool = True
     pull: bool = False
     squash: bool = False
-    network: str = "host"  # host | none
+    network: str = "default"  # as the client wrote it
     extra_hosts: Sequence[str] = ()
     memory: int = 0
     shm_size: int = 0
@@ -92,15 +84,24 @@ Message = Text | Built | Begun | Step | Pulled
 
 
 class Builder:
-    """All builds of one host. `run_root` is for what a reboot may take: buildah's mount counts."""
+    """All builds of one host."""
 
-    def __init__(self, images: Images, root: Path, run_root: Path) -> None:
+    def __init__(self, images: Images, buildah: Buildah, places: BuildPlaces) -> None:
         self._images = images
-        self._root = root
-        self._run_root = run_root
+        self._buildah = buildah
+        self._places = places
         self._active = 0
-        self._clean = False  # nothing is left of builds that were cut off, by us or with a former daemon
+        self._has_settings = False
+        self._has_remains = False  # of builds that were cut off, by us or with a former daemon
         self._preparing = asyncio.Lock()  # builds begin, and the cache goes, one after the other
+
+    async def open(self) -> None:
+        """Remove what builds of a former daemon left behind."""
+        async with self._preparing:
+            await self._places.clear()
+            self._has_remains = await asyncio.to_thread(self._buildah.storage.exists)
+            with contextlib.suppress(Unavailable):  # no buildah any more: whoever wants to build hears of it
+                await self._clear()
 
     # --- one build ------------------------------------------------------------------------------------------------
 
@@ -109,30 +110,49 @@ class Builder:
     ) -> AsyncGenerator[Message, None]:
         """Yields what happens, at last `Built`; `pull` brings images that are not here.
 
-        Raises: BuildFailed; InvalidParameter, NotFound, Unavailable.
+        Raises: BuildFailed; InvalidParameter, NotFound, Unavailable; NotImplementedHere.
         """
         async with self._preparing:
-            await self._prepare()
+            await self._clear()
             self._active += 1
         work = self._images.layers.new_path()
         try:
             await asyncio.to_thread(work.mkdir, 0o700)
-            folder = await self._unpack_context(work, context)
-            dockerfile = await asyncio.to_thread(_read_dockerfile, folder, request)
-            bases: dict[str, Image] = {}
-            async with contextlib.aclosing(self._gather(request, dockerfile, bases, pull)) as steps:
-                async for step in steps:
-                    yield step
-            for image in set(bases.values()):
-                await self._lend(image, work)
-            async with contextlib.aclosing(self._run(request, dockerfile, bases, work, folder)) as messages:
+            async with (
+                self._places.open(request.network, request.extra_hosts) as place,
+                contextlib.aclosing(self._work(request, context, pull, work, place)) as messages,
+            ):
                 async for message in messages:
                     yield message
         except OSError as error:
+            if error.errno == errno.E2BIG:  # the kernel's limit for what buildah is told
+                raise InvalidParameter("a label or build argument is too long") from error
             raise disk_error(error) from error
         finally:
-            self._active -= 1
-            await asyncio.shield(asyncio.to_thread(remove_tree, work))
+            await asyncio.shield(self._leave(work))
+
+    async def _leave(self, work: Path) -> None:
+        self._active -= 1
+        await asyncio.to_thread(remove_tree, work)
+        if self._has_remains:
+            async with self._preparing:
+                await self._clear()
+
+    async def _work(
+        self, request: BuildRequest, context: AsyncIterable[bytes], pull: Puller, work: Path, place: BuildPlace
+    ) -> AsyncGenerator[Message, None]:
+        folder = await self._unpack_context(work, context)
+        dockerfile = await asyncio.to_thread(_read_dockerfile, folder, request)
+        bases: dict[str, Image] = {}
+        async with contextlib.aclosing(self._gather(request, dockerfile, bases, pull)) as steps:
+            async for step in steps:
+                yield step
+        dockerfile.check_triggers({name: image.config.on_build or () for name, image in bases.items()})
+        for image in set(bases.values()):
+            await self._lend(image, work)
+        async with contextlib.aclosing(self._run(request, dockerfile, bases, work, place)) as messages:
+            async for message in messages:
+                yield message
 
     async def _unpack_context(self, work: Path, context: AsyncIterable[bytes]) -> Path:
         folder = work / "context"
@@ -162,55 +182,43 @@ class Builder:
             bases[name] = self._images.find(name)
 
     async def _run(
-        self, request: BuildRequest, dockerfile: Dockerfile, bases: Mapping[str, Image], work: Path, folder: Path
+        self, request: BuildRequest, dockerfile: Dockerfile, bases: Mapping[str, Image], work: Path, place: BuildPlace
     ) -> AsyncGenerator[Message, None]:
         ids = {name: image.id.removeprefix("sha256:") for name, image in bases.items()}
         file = work / "Dockerfile"
         await asyncio.to_thread(file.write_text, dockerfile.rewritten(ids))
-        transcript = Transcript(dockerfile, RESULT, bool(request.labels), ids)
-        argv = [*self._argv(request), f"--tag={RESULT}", f"--file={file}", str(folder)]
-        async with contextlib.aclosing(self._follow(argv, transcript)) as texts:
+        transcript = Transcript(dockerfile, bool(request.labels), ids)
+        world = await asyncio.to_thread(self._buildah.furnish, work, place)
+        argv = [
+            *world,
+            *_build_argv(request, place, work),
+            f"--iidfile={work / 'id'}",
+            f"--file={file}",
+            str(work / "context"),
+        ]
+        async with contextlib.aclosing(self._follow(argv, work / "tmp", transcript)) as texts:
             async for text in texts:
                 yield Text(text)
         base = dockerfile.stages[-1].base
         start_interval_ns = _start_interval_ns(dockerfile, bases)
-        yield Built(await self._take(transcript.image_id, request, bases.get(base), start_interval_ns))
+        built_hex = (await asyncio.to_thread((work / "id").read_text)).removeprefix("sha256:")
+        yield Built(await self._take(built_hex, request, bases.get(base), start_interval_ns))
 
-    def _argv(self, request: BuildRequest) -> list[str]:
-        # A daemon that is killed takes its builds along: nobody would be left to take the result.
-        argv = ["setpriv", "--pdeathsig=TERM", "--"] if shutil.which("setpriv") else []
-        argv += ["buildah", "build", "--format=docker", "--layers", "--pull=never", "--identity-label=false"]
-        argv += ["--isolation=oci", f"--runtime={shutil.which('crun') or 'runc'}", "--ignorefile=/dev/null"]
-        argv += [f"--network={request.network}", "--force-rm"]
-        given = {key: value for key, value in request.arguments.items() if value is not None}
-        # buildah's cache takes an instruction for the same whatever a build argument in it stands for.
-        cacheable = request.use_cache and not set(given) - PROXY_ARGUMENTS
-        argv += [] if cacheable else ["--no-cache"]
-        argv += ["--squash"] if request.squash else []
-        argv += [f"--memory={request.memory}"] if request.memory else []
-        argv += [f"--shm-size={request.shm_size}b"] if request.shm_size else []
-        argv += [f"--add-host={host}" for host in request.extra_hosts]
-        argv += [f"--label={key}={value}" for key, value in request.labels.items()]
-        return argv + [f"--build-arg={key}={value}" for key, value in given.items()]
-
-    async def _follow(self, argv: Sequence[str], transcript: Transcript) -> AsyncGenerator[str, None]:
+    async def _follow(self, argv: Sequence[str | Path], tmp: Path, transcript: Transcript) -> AsyncGenerator[str, None]:
         """Run buildah to its end; a client that leaves ends it, and the step it is at."""
-        try:
-            running = started(argv, stderr=asyncio.subprocess.STDOUT, env=self._env())
-            async with running as process:
-                assert process.stdout is not None
-                try:
-                    async for line in lines_of(process.stdout):
-                        for text in transcript.show(line):
-                            yield text
-                    code = await process.wait()
-                except BaseException:
-                    self._clean = False
-                    await asyncio.shield(_end(process))
-                    raise
-        except FileNotFoundError:
-            raise Unavailable(MISSING) from None
-        if code != 0 or not transcript.image_id:
+        running = started(argv, stderr=asyncio.subprocess.STDOUT, env=self._buildah.environment(tmp))
+        async with running as process:
+            assert process.stdout is not None
+            try:
+                async for line in lines_of(process.stdout):
+                    for text in transcript.show(line):
+                        yield text
+                code = await process.wait()
+            except BaseException:
+                self._has_remains = True
+                await asyncio.shield(_end(process))
+                raise
+        if code != 0:
             raise BuildFailed(*transcript.failure())
 
     # --- between the two storages ---------------------------------------------------------------------------------
@@ -218,17 +226,17 @@ class Builder:
     async def _lend(self, image: Image, work: Path) -> None:
         """Have an image in buildah's storage under its own id."""
         image_hex = image.id.removeprefix("sha256:")
-        if (self._root / "storage" / "overlay-images" / image_hex).is_dir():
+        if (self._buildah.storage / "overlay-images" / image_hex).is_dir():
             return
         folder = work / f"lent-{image_hex}"
         await asyncio.to_thread(lay_out, self._images, image, folder)
-        source = Source(f"dir:{folder}", env=self._env())
+        source = Source(f"dir:{folder}", env=self._environment())
         await skopeo(["copy", "--quiet", source.location, f"containers-storage:localhost/lent:{image_hex}"], source)
         await asyncio.to_thread(remove_tree, folder)
 
     async def _take(self, built_hex: str, request: BuildRequest, base: Image | None, start_interval_ns: int) -> Image:
         """Bring a built image into our store: only its new layers travel."""
-        source = Source(f"containers-storage:@{built_hex}", env=self._env())
+        source = Source(f"containers-storage:@{built_hex}", env=self._environment())
         manifest = parse_manifest(await read_manifest(source))
         with self._images.layers.hold() as hold:
             async with contextlib.aclosing(fetch(self._images, source, manifest, hold)) as steps:
@@ -241,51 +249,47 @@ class Builder:
 
     # --- buildah's storage ----------------------------------------------------------------------------------------
 
-    async def _prepare(self) -> None:
-        """Storage and configuration of buildah; what builds of a former daemon left behind is removed once."""
-        if self._clean or self._active:
+    def _environment(self) -> dict[str, str]:
+        return self._buildah.environment(self._images.layers.tmp)
+
+    async def _clear(self) -> None:
+        """Have settings written and nothing left of builds that were cut off. Raises: Unavailable."""
+        if self._active:
             return
-        if shutil.which("buildah") is None:
-            raise Unavailable(MISSING)
-        await asyncio.to_thread(self._write_settings)
-        await self._buildah("rm", "--all")
-        self._clean = True
-
-    def _write_settings(self) -> None:
-        for folder in (self._root, self._run_root):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        storage = {"driver": "overlay", "graphroot": str(self._root / "storage"), "runroot": str(self._run_root)}
-        lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in storage.items())
-        (self._root / "storage.conf").write_text(
-            f'[storage]\n{lines}[storage.options.overlay]\nskip_mount_home = "true"\n'
-        )
-        (self._root / "registries.conf").write_text(
-            'unqualified-search-registries = []\nshort-name-mode = "disabled"\n'
-        )
-
-    def _env(self) -> dict[str, str]:
-        return {
-            **os.environ,
-            "CONTAINERS_STORAGE_CONF": str(self._root / "storage.conf"),
-            "CONTAINERS_REGISTRIES_CONF": str(self._root / "registries.conf"),
-            "TMPDIR": str(self._images.layers.tmp),
-        }
-
-    async def _buildah(self, *arguments: str) -> bool:
-        done = await run(["buildah", *arguments], timeout_s=120, env=self._env())
-        if done.exit_code != 0:
-            log.warning("buildah %s: %s", arguments[0], done.stderr.decode(errors="replace").strip())
-        return done.exit_code == 0
+        if not self._has_settings:
+            await asyncio.to_thread(self._buildah.write_settings)
+            self._has_settings = True
+        if self._has_remains:
+            await self._buildah.clear(self._images.layers.tmp)
+            self._has_remains = False
 
     async def prune(self) -> int:
         """Drop everything cached; answers the bytes gained. Raises: Conflict while a build runs."""
         async with self._preparing:
             if self._active:
                 raise Conflict("the build cache is in use: a build is running")
-            await self._prepare()
-            before = await asyncio.to_thread(_used_bytes, self._root)
-            await self._buildah("rmi", "--all", "--force")
-            return max(0, before - await asyncio.to_thread(_used_bytes, self._root))
+            await self._clear()
+            before = await asyncio.to_thread(self._buildah.used_bytes)
+            await self._buildah.call(self._images.layers.tmp, "rmi", "--all", "--force")
+            return max(0, before - await asyncio.to_thread(self._buildah.used_bytes))
+
+
+def _build_argv(request: BuildRequest, place: BuildPlace, work: Path) -> list[str]:
+    argv = ["buildah", "build", "--format=docker", "--layers", "--pull=never", "--identity-label=false"]
+    argv += ["--isolation=oci", f"--runtime={work / 'runtime'}", "--ignorefile=/dev/null", "--force-rm"]
+    # The network it is in is the build's own. Our proxies are not the steps' business.
+    argv += [f"--network={'host' if place.connected else 'none'}", "--http-proxy=false"]
+    argv += ["--cgroupns=private"]
+    given = {key: value for key, value in request.arguments.items() if value is not None}
+    # buildah's cache takes an instruction for the same whatever a build argument in it stands for.
+    cacheable = request.use_cache and not set(given) - PROXIES
+    argv += [] if cacheable else ["--no-cache"]
+    argv += ["--squash"] if request.squash else []
+    argv += [f"--memory={request.memory}"] if request.memory else []
+    argv += [f"--shm-size={request.shm_size}b"] if request.shm_size else []
+    argv += [f"--label={key}={value}" for key, value in request.labels.items()]
+    # The result has no name in buildah's storage: builds that end together would take each other's for their own.
+    return argv + [f"--build-arg={key}={value}" for key, value in given.items()]
 
 
 def _start_interval_ns(dockerfile: Dockerfile, bases: Mapping[str, Image]) -> int:
@@ -352,12 +356,3 @@ def _read_dockerfile(folder: Path, request: BuildRequest) -> Dockerfile:
     if not text.strip():
         raise InvalidParameter(f"the Dockerfile ({request.dockerfile}) cannot be empty")
     return parse_dockerfile(text, request.arguments, request.target)
-
-
-def _used_bytes(root: Path) -> int:
-    total = 0
-    for folder, _, files in os.walk(root):
-        for name in files:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(folder, name)).st_blocks * 512  # noqa: PTH118
-    return total

@@ -9,6 +9,7 @@ import msgspec
 
 from bennu.errors import InvalidParameter
 
+BLANKS: Final = re.compile(r"[\t\v\f\r ]+")
 CONTINUED: Final = re.compile(r"\\[ \t]*\n")
 VARIABLE: Final = re.compile(r"\\(.)|\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-+])([^}]*))?\})")
 DURATION: Final = re.compile(r"([0-9]*\.?[0-9]+|[0-9]+\.)(ns|us|µs|μs|ms|s|m|h)")
@@ -42,17 +43,42 @@ def parse_instructions(lines: Sequence[str]) -> list[Instruction]:
 
 
 def parse_line(line: str) -> Instruction:
-    word, _, rest = line.replace("\t", " ", 1).partition(" ") if " " not in line else line.partition(" ")
-    rest = rest.strip()
+    """Raises: InvalidParameter for a flag that is given twice."""
+    word, *more = BLANKS.split(line.strip(), maxsplit=1)
+    words, rest = _split_flags(more[0] if more else "")
     flags: dict[str, str] = {}
-    while rest.startswith("--"):
-        flag, _, rest = rest.partition(" ")
+    for flag in words:
         name, _, value = flag.removeprefix("--").partition("=")
-        if not name:
-            break
+        if name in flags:
+            raise InvalidParameter(f"duplicate flag specified: --{name}")
         flags[name] = value
-        rest = rest.lstrip()
     return Instruction(word.upper(), flags, rest)
+
+
+def _split_flags(text: str) -> tuple[list[str], str]:
+    """The words at the begin that start with `--`, quotes and backslashes taken away, and what follows them.
+
+    A `--` alone ends them and belongs to neither.
+    """
+    flags: list[str] = []
+    text = text.strip()
+    while text.startswith("--"):
+        flag, quote, position = "", "", 0
+        while position < len(text) and (quote or not text[position].isspace()):
+            char = text[position]
+            if char == "\\" and position + 1 < len(text):
+                position += 1
+                flag += text[position]
+            elif char == quote or (not quote and char in "\"'"):
+                quote = "" if quote else char
+            elif char != "\\":
+                flag += char
+            position += 1
+        text = text[position:].strip()
+        if flag == "--":
+            break
+        flags.append(flag)
+    return flags, text
 
 
 def split_words(text: str) -> list[str]:

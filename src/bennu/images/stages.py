@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bennu.errors import InvalidParameter
+from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images.changes import probe_times
 from bennu.images.dockerfile import Instruction, expand, parse_line, split_words
+from bennu.images.flags import NEEDS_BUILDKIT, check_flags
 
 DIRECTIVE: Final = re.compile(r"#\s*(escape|syntax)\s*=\s*(\S+)\s*\Z", re.IGNORECASE)
 IN_STAGES: Final = frozenset(
@@ -16,6 +17,11 @@ IN_STAGES: Final = frozenset(
         *("ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"),
     )
 )
+NO_TRIGGERS: Final = ("FROM", "MAINTAINER")
+TAKES_WORDS: Final = ("ADD", "COPY", "RUN")
+HEREDOC: Final = re.compile(r"[0-9]*<<-?[^<]+")
+# What a fetch of a whole repository looks like to a builder that can do it; Docker's classic builder cannot.
+REPOSITORY: Final = re.compile(r"(git|ssh)://|git@|https?://.*\.git(#|$)", re.IGNORECASE)
 SCRATCH: Final = "scratch"
 START_INTERVAL: Final = re.compile(r"--start-interval=\S*\s*")
 
@@ -53,10 +59,10 @@ class Dockerfile:
         for number, stage in enumerate(self.stages):
             if stage.base.lower() not in names and stage.base != SCRATCH:
                 found[stage.base] = None
-            names |= {stage.name} - {""}
             for source in filter(None, map(_copied_from, stage.lines)):
                 if not _is_stage(source, names, number):
                     found[source] = None
+            names |= {stage.name} - {""}
         return list(found)
 
     def rewritten(self, replace: Mapping[str, str]) -> str:
@@ -70,16 +76,28 @@ class Dockerfile:
         for number, stage in enumerate(self.stages):
             base = stage.base if stage.base.lower() in names else replace.get(stage.base, stage.base)
             out.append(_from_line(stage, base))
-            names |= {stage.name} - {""}
             for line in stage.lines[1:]:
-                source = _copied_from(line)
-                if source and not _is_stage(source, names, number) and source in replace:
-                    out.append(line.text.replace(f"--from={source}", f"--from={replace[source]}", 1))
+                if line.instruction.word in ("ADD", "COPY"):
+                    out.append(_copy_line(line.instruction, names, number, replace))
                 elif line.instruction.word == "HEALTHCHECK" and "start-interval" in line.instruction.flags:
                     out.append(START_INTERVAL.sub("", line.text, count=1))
                 else:
                     out.append(line.text)
+            names |= {stage.name} - {""}
         return "\n".join(out) + "\n"
+
+    def check_triggers(self, of_images: Mapping[str, Sequence[str]]) -> None:
+        """Whether what the bases have added to this build may be in it. `of_images`: ONBUILD of those from outside.
+
+        Raises: InvalidParameter, NotImplementedHere.
+        """
+        names: dict[str, Stage] = {}
+        for stage in self.stages:
+            below = names.get(stage.base.lower())
+            for trigger in _recorded(below) if below else of_images.get(stage.base, ()):
+                _check_trigger(trigger, set(names))
+            if stage.name:
+                names[stage.name] = stage
 
     def start_interval(self) -> int | str:
         """In ns, what the HEALTHCHECK says that holds in the end; else the image from outside that it comes from.
@@ -106,6 +124,46 @@ def _from_line(stage: Stage, base: str) -> str:
     return f"FROM {base} AS {stage.name}" if stage.name else f"FROM {base}"
 
 
+def _copy_line(copy: Instruction, names: set[str], number: int, replace: Mapping[str, str]) -> str:
+    """Written anew, so that there is one way to read it. `--link` only saves time: builders that do not know it may
+    do without."""
+    flags = {name: value for name, value in copy.flags.items() if name != "link"}
+    source = flags.get("from", "")
+    if source and not _is_stage(source, names, number):
+        flags["from"] = replace[source]
+    return " ".join([copy.word, *(f"--{name}={value}" for name, value in flags.items()), copy.rest])
+
+
+def _recorded(stage: Stage) -> list[str]:
+    return [line.instruction.rest for line in stage.lines if line.instruction.word == "ONBUILD"]
+
+
+def _check_trigger(text: str, stages: set[str]) -> None:
+    """The builder takes triggers from the image as they are, all of them together: each must be one plain line."""
+    if not text.replace("\t", " ").isprintable() or text.rstrip().endswith(("\\", "`")):
+        raise InvalidParameter("onbuild trigger should be a single expression")
+    instruction = parse_line(text)
+    check_instruction(instruction)
+    if instruction.word in NO_TRIGGERS:
+        raise InvalidParameter(f"{instruction.word} isn't allowed as an ONBUILD trigger")
+    if instruction.word == "ONBUILD":
+        raise InvalidParameter("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
+    source = instruction.flags.get("from", "")
+    if source and source.lower() not in stages:
+        raise NotImplementedHere(f"copying from the image {source} in an ONBUILD trigger is not implemented")
+
+
+def check_instruction(instruction: Instruction) -> None:
+    """Raises: InvalidParameter, NotImplementedHere."""
+    if instruction.word not in IN_STAGES:
+        raise InvalidParameter(f"unknown instruction: {instruction.word}")
+    check_flags(instruction)
+    if instruction.word in TAKES_WORDS and any(map(HEREDOC.fullmatch, instruction.rest.split())):
+        raise NotImplementedHere(f"the heredoc syntax {NEEDS_BUILDKIT}")
+    if instruction.word == "ADD" and any(map(REPOSITORY.match, instruction.json_list() or instruction.rest.split())):
+        raise NotImplementedHere(f"adding a repository {NEEDS_BUILDKIT}")
+
+
 def _copied_from(line: Line) -> str:
     return line.instruction.flags.get("from", "") if line.instruction.word == "COPY" else ""
 
@@ -116,10 +174,11 @@ def parse_dockerfile(text: str, arguments: Mapping[str, str | None], target: str
     if not lines:
         raise InvalidParameter("file with no instructions")
     for line in lines:
-        if line.instruction.word not in IN_STAGES:
-            raise InvalidParameter(
-                f"dockerfile parse error on line {line.number}: unknown instruction: {line.instruction.word}"
-            )
+        try:
+            check_instruction(line.instruction)
+            _check_recorded(line.instruction)
+        except InvalidParameter as error:
+            raise InvalidParameter(f"dockerfile parse error on line {line.number}: {error}") from None
     head: list[Line] = []
     while lines and lines[0].instruction.word == "ARG":
         head.append(lines.pop(0))
@@ -128,6 +187,19 @@ def parse_dockerfile(text: str, arguments: Mapping[str, str | None], target: str
     if lines[0].instruction.word != "FROM":
         raise InvalidParameter(f"dockerfile parse error on line {lines[0].number}: no build stage in current context")
     return Dockerfile(escape, head, _until(_stages(lines, _global_arguments(head, arguments)), target))
+
+
+def _check_recorded(instruction: Instruction) -> None:
+    """What ONBUILD may not even record; the rest is checked when it is to be done. Raises: InvalidParameter."""
+    if instruction.word != "ONBUILD":
+        return
+    word = parse_line(instruction.rest).word
+    if not word:
+        raise InvalidParameter("ONBUILD requires at least one argument")
+    if word == "ONBUILD":
+        raise InvalidParameter("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
+    if word in NO_TRIGGERS:
+        raise InvalidParameter(f"{word} isn't allowed as an ONBUILD trigger")
 
 
 def _stages(lines: Sequence[Line], env: Mapping[str, str]) -> list[Stage]:
@@ -206,4 +278,7 @@ def _logical_lines(text: str) -> tuple[str, list[Line]]:
 
 def _line(number: int, text: str) -> Line:
     text = text.strip()
-    return Line(number, text, parse_line(text))
+    try:
+        return Line(number, text, parse_line(text))
+    except InvalidParameter as error:
+        raise InvalidParameter(f"dockerfile parse error on line {number}: {error}") from None

@@ -21,22 +21,17 @@ NOISE: Final = ("COMMIT ", "Getting image source signatures", "Copying blob ", "
 class Transcript:
     """Follows a build, line by line; knows which step is on, and what to show of each line."""
 
-    def __init__(self, dockerfile: Dockerfile, tag: str, more_steps: int, base_ids: Mapping[str, str]) -> None:
+    def __init__(self, dockerfile: Dockerfile, more_steps: int, base_ids: Mapping[str, str]) -> None:
         self._dockerfile = dockerfile
-        self._tag = tag
         self._total = dockerfile.step_count + more_steps
         self._base_ids = base_ids
         self._shell = ["/bin/sh", "-c"]
         self._now: Line | None = None
         self._held: list[str] = []  # perhaps the last words of the builder
-        self.image_id = ""
 
     def show(self, line: str) -> list[str]:
         """Texts for the client's stream."""
-        if re.fullmatch(r"[0-9a-f]{64}", line):
-            self.image_id = line
-            return []
-        if self._tag in line or line.startswith(NOISE[1:]) or re.match(r"(\[[0-9/]+\] )?COMMIT\b", line):
+        if line.startswith(NOISE[1:]) or re.match(r"(\[[0-9/]+\] )?COMMIT\b", line):
             return []
         if line.startswith(("Error: ", "error running container: ", 'time="', ": exit status")):
             self._held.append(line)

@@ -231,7 +231,7 @@ class Runtime(Watching, Streams):
         if self._is_known_to_runtime(container_id, facts):
             await self._oci.delete(container_id)
         if facts is not None:
-            await self._clear_group(facts.cgroup)
+            await self.clear_group(facts.cgroup)
         if conmon_pid:
             await _end_conmon(conmon_pid)
         await asyncio.to_thread(self._remove_files, container_id)
@@ -264,7 +264,7 @@ class Runtime(Watching, Streams):
         shutil.rmtree(self._bundle(container_id).root, ignore_errors=True)
         shutil.rmtree(self._oci.root / container_id, ignore_errors=True)
 
-    async def _clear_group(self, group: str) -> None:
+    async def clear_group(self, group: str) -> None:
         """The group goes when its last process has; a killed process may take a moment."""
         for _ in range(200):
             if self.cgroups.remove(group):

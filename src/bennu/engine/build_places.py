@@ -1,0 +1,132 @@
+"""Places for builds: a sandbox on a network like a container's, and a control group, for each.
+
+A place is on no record. What a killed daemon leaves of it goes as all that is on no record: namespace and addresses
+when the networks open, control groups in `clear`.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from bennu.engine.record import new_id
+from bennu.engine.sandbox import JOIN, joined_namespace
+from bennu.engine.services import Services
+from bennu.errors import BennuError
+from bennu.images.build_place import BuildPlace
+from bennu.images.buildah import Buildah
+from bennu.images.building import Builder
+from bennu.network import EndpointRequest, Network, Sandbox, read_resolv_conf, render_hosts, render_resolv_conf
+from bennu.runtime.confinement import default_confinement
+
+log = logging.getLogger(__name__)
+DEFAULT_NETWORK: Final = "bridge"
+
+
+class Places:
+    """See `BuildPlaces`. The names of its control groups begin with a mark of this daemon."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        tag = hashlib.sha256(str(services.data_root.absolute()).encode()).hexdigest()[:8]
+        self._mark = f"bennu-build-{tag}-"
+
+    @contextlib.asynccontextmanager
+    async def open(self, network: str, extra_hosts: Sequence[str]) -> AsyncIterator[BuildPlace]:
+        place_id = new_id()
+        group = f"/{self._mark}{place_id}"
+        try:
+            if network.startswith(JOIN):
+                yield self._joined_place(group, network, extra_hosts)
+            elif (found := self._find(network)).driver == "host":
+                yield self._host_place(group, extra_hosts)
+            else:
+                yield await self._own_place(place_id, group, found, extra_hosts)
+        finally:
+            await asyncio.shield(self._give_back(place_id, group))
+
+    def _find(self, network: str) -> Network:
+        """Raises: NotFound, InvalidParameter."""
+        return self._services.networks.find(DEFAULT_NETWORK if network in ("", "default") else network)
+
+    async def _give_back(self, place_id: str, group: str) -> None:
+        await self._services.networks.close_sandbox(place_id)
+        await self._clear_group(group)
+
+    async def clear(self) -> None:
+        tops = self._services.runtime.cgroups.folders("/")
+        names = {folder.name for top in tops for folder in top.iterdir() if folder.name.startswith(self._mark)}
+        for name in names:
+            await self._clear_group(f"/{name}")
+
+    async def _clear_group(self, group: str) -> None:
+        try:
+            await self._services.runtime.clear_group(group)
+        except BennuError as error:  # the next daemon tries again
+            log.warning("%s", error)
+
+    # --- the three kinds ------------------------------------------------------------------------------------------
+
+    async def _own_place(self, place_id: str, group: str, network: Network, extra_hosts: Sequence[str]) -> BuildPlace:
+        """Steps without a network have a builder with one: it fetches what they are given."""
+        services, usual = self._services, self._services.resolving
+        connected = network.driver != "null"
+        request = EndpointRequest(
+            network=network.id if connected else DEFAULT_NETWORK,
+            container_name=f"build-{place_id[:12]}",
+            hostname=place_id[:12],
+        )
+        sandbox = await services.networks.open_sandbox(place_id, [request], [], dns=usual.servers)
+        resolv_conf = render_resolv_conf(
+            read_resolv_conf(),
+            dns=usual.servers,
+            dns_search=usual.search,
+            dns_options=usual.options,
+            embedded=sandbox.has_embedded_dns,
+        )
+        gateway, address = _way_out(sandbox)
+        hosts = render_hosts("", extra_hosts=extra_hosts, host_gateway=gateway)
+        return self._place(group, sandbox.netns, hosts, resolv_conf, address=address, connected=connected)
+
+    def _host_place(self, group: str, extra_hosts: Sequence[str]) -> BuildPlace:
+        hosts = Path("/etc/hosts").read_text() + _extra_lines(extra_hosts)
+        return self._place(group, "", hosts, read_resolv_conf())
+
+    def _joined_place(self, group: str, network: str, extra_hosts: Sequence[str]) -> BuildPlace:
+        netns = joined_namespace(self._services, "network", network)
+        if not netns:
+            return self._host_place(group, extra_hosts)
+        while network.startswith(JOIN):  # the files are those of whoever has the network
+            donor = self._services.index.find(network.removeprefix(JOIN))
+            network = donor.record.host_config.network_mode
+        folder = self._services.folder(donor.id)
+        hosts = (folder / "hosts").read_text() + _extra_lines(extra_hosts)
+        return self._place(group, netns, hosts, (folder / "resolv.conf").read_text())
+
+    def _place(
+        self, group: str, network: str, hosts: str, resolv_conf: str, *, address: str = "", connected: bool = True
+    ) -> BuildPlace:
+        confinement = default_confinement(self._services.host_facts)
+        return BuildPlace(network, connected, address, hosts, resolv_conf, group, confinement)
+
+
+def make_builder(services: Services) -> Builder:
+    buildah = Buildah(services.data_root / "buildah", services.exec_root / "buildah")
+    return Builder(services.images, buildah, Places(services))
+
+
+def _way_out(sandbox: Sandbox) -> tuple[str, str]:
+    """Gateway and own address, as far as there are any."""
+    for endpoint in sandbox.endpoints:
+        if endpoint.ip_address:
+            return endpoint.gateway, endpoint.ip_address
+    return "", ""
+
+
+def _extra_lines(extra_hosts: Sequence[str]) -> str:
+    """What `extra_hosts` adds to a hosts file that is there already. Raises: InvalidParameter."""
+    bare = render_hosts("")
+    return render_hosts("", extra_hosts=extra_hosts).removeprefix(bare)
