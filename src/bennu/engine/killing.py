@@ -101,6 +101,7 @@ class Killable(Supervisor):
         await self.commit(ended, farewell(self.services, changed))
         await self._let_go(changed, keep_sandbox=False)
         self._back_off_over.set()
+        self.waits.process_ended(self.wait_result())
 
     def declared_stop_signal(self) -> int | None:
         declared = self.record.config.stop_signal

@@ -71,7 +71,7 @@ async def _take_apart(services: Services, container: Container, volumes: bool) -
             await _remove_anonymous_volumes(services, container)
         freed = services.volumes.set_free(point.name for point in record.mounts)
         await services.journal.commit([Delete(f"containers/{record.id}"), *freed], [container.event("destroy")])
-    except BennuError as error:
+    except BaseException as error:
         container.waits.removed(WaitResult(container.exit_code, str(error)))
         raise
     container.gone = True
