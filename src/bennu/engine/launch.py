@@ -27,6 +27,7 @@ from bennu.model import MountPoint
 from bennu.network import Sandbox
 from bennu.runtime import BundleRequest, make_working_dir
 from bennu.runtime.devices import read_all_devices, read_devices
+from bennu.runtime.proc_mounts import check_mounts
 from bennu.runtime.spec import SpecRequest, build_spec
 from bennu.runtime.users import resolve_user
 
@@ -119,6 +120,7 @@ def _make_spec(services: Services, record: Record, rootfs: Path) -> dict[str, An
             resolv_path=str(files["resolv.conf"]),
         )
     )
+    check_mounts(rootfs, spec["mounts"])
     _spare_files(spec)
     return spec
 

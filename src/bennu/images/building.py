@@ -30,7 +30,7 @@ from bennu.images.reference import Reference, parse_reference
 from bennu.images.skopeo import Source, read_manifest, skopeo
 from bennu.images.stages import Dockerfile, parse_dockerfile
 from bennu.images.transcript import Transcript
-from bennu.process import run, started
+from bennu.process import run, signal_group, started
 
 PROXY_ARGUMENTS: Final = frozenset(
     name
@@ -337,8 +337,7 @@ async def lines_of(stream: asyncio.StreamReader) -> AsyncGenerator[str, None]:
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Asked first: buildah then ends the container of its step."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+    signal_group(process, signal.SIGTERM)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(STOP_GRACE_S):
             await process.wait()
