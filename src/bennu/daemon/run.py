@@ -72,7 +72,7 @@ async def serve(options: Options, given_files: tuple[int, int] | None) -> None:
         loop.add_signal_handler(number, ending.set)
     loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP: no setting can be changed while bennud runs")
     tls = open_context(options.tls) if options.tls else None
-    listeners = open_listeners(options.hosts, options.group, has_tls=tls is not None)
+    listeners = open_listeners(options.hosts, options.group, exec_root=options.exec_root, has_tls=tls is not None)
     try:
         async with (
             open_engine(engine_options(options, given_files)) as engine,
