@@ -18,6 +18,7 @@ from support.waiting import wait_for
 
 FAILING = Path(__file__).parents[1] / "support/failing_bennud.py"
 LIMIT_S = 20.0
+ONCE = {"bennu.runtime.crun:sealed_copy"}  # by each daemon, and before
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def places(daemon: Daemon, folder: Path) -> list[tuple[str, str]]:
     if not entered.exists():
         assert run(daemon) == (0, "it ran\n")
     lines = [line.split() for line in entered.read_text().splitlines()]
-    return [(name, how) for name, how in lines]
+    return [(name, how) for name, how in lines if name not in ONCE]
 
 
 def fail_at(daemon: Daemon, folder: Path, place: str, kind: str) -> str:

@@ -10,10 +10,11 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bennu.daemon.hosts import split_tcp
 from bennu.errors import BennuError, Conflict
+from bennu.reserve import FOR_ENDS, reserve
 
 SOCKET_MODE: Final = 0o660
 # What containers put below the roots has their owners and modes, setuid programs too: no other user gets there.
@@ -33,6 +34,14 @@ class Listener:
         self.socket.close()
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+class LocalListener(socket.socket):
+    """A unix socket that hears a client even when the daemon has opened all it may: it may want to end something."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        with reserve(leave=FOR_ENDS):
+            return super().accept()
 
 
 def open_listeners(hosts: tuple[str, ...], group: str, *, exec_root: Path, has_tls: bool) -> list[Listener]:
@@ -80,7 +89,7 @@ def listen_unix(path: Path, group: str) -> Listener:
     try:
         path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         remove_stale(path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener = LocalListener(socket.AF_UNIX, socket.SOCK_STREAM)
         former = os.umask(0o777 & ~SOCKET_MODE)
         try:
             listener.bind(str(path))

@@ -22,6 +22,7 @@ from bennu.lifecycle.death import Asker, SentSignal, Verb
 from bennu.lifecycle.signals import parse_signal
 from bennu.lifecycle.status import State
 from bennu.lifecycle.stop import KillEffect, effect_of_signal
+from bennu.reserve import reserve
 from bennu.runtime import NotAlive
 
 KEPT_SIGNALS: Final = 100  # the last ones of a life: some programs are sent HUP every minute
@@ -65,8 +66,9 @@ class Killable(Supervisor):
                 await self._cancel_back_off(changed)
                 return
             changed.unsent = number
-            await self.commit(changed, [])
-            await self._deliver()
+            with reserve():
+                await self.commit(changed, [])
+                await self._deliver()
 
     async def _deliver(self) -> None:
         """Send the signal that is written down, then tell of it. Holds the lock."""

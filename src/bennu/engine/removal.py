@@ -17,6 +17,7 @@ from bennu.engine.waits import WaitResult
 from bennu.errors import BennuError, Conflict, NotFound
 from bennu.lifecycle.death import Asker, Verb
 from bennu.lifecycle.status import State
+from bennu.reserve import reserve
 from bennu.store import Delete
 
 
@@ -35,7 +36,8 @@ async def remove_container(
             await _kill(container, Errand(verb=Verb.REMOVE, by=by, volumes=volumes))
         async with container.lock:
             _check_stopped(container)
-            await _take_apart(services, container, volumes)
+            with reserve():
+                await _take_apart(services, container, volumes)
     except BaseException:
         container.removing = False
         raise

@@ -12,6 +12,7 @@ from bennu.runtime import RuntimeFailure
 START_FAILED: Final = 128
 # The host has too little of something just now, which is not the container's fault.
 SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC})
+NO_THREAD: Final = "can't start new thread"  # Python does not tell this one by a number
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,10 @@ def start_failure_code(error: BennuError) -> int:
 
 def is_shortage(error: BaseException) -> bool:
     """Whether the host had too little of something, whoever has put that into other words since."""
-    return any(isinstance(one, OSError) and one.errno in SHORTAGES for one in _origins(error))
+    return any(
+        one.errno in SHORTAGES if isinstance(one, OSError) else isinstance(one, RuntimeError) and str(one) == NO_THREAD
+        for one in _origins(error)
+    )
 
 
 def _origins(error: BaseException | None) -> Iterator[BaseException]:

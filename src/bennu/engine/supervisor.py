@@ -36,6 +36,7 @@ from bennu.lifecycle.death import Asker, Decision, Ending, Verb
 from bennu.lifecycle.governor import score_after_end
 from bennu.lifecycle.restart import Restart, Stay
 from bennu.lifecycle.status import State, check_transition
+from bennu.reserve import reserve
 from bennu.runtime import NotAlive
 from bennu.store import Put
 
@@ -110,7 +111,9 @@ class Supervisor(ABC):
             note_links(self.services, self.record)
             tell_linkers(self.services, self.record)
             self.watch_run()
-        except Exception:  # it runs all the same, and has to be supervised
+        except BaseException as error:  # it runs all the same, and has to be supervised
+            if ends_task(error):
+                raise
             log.exception("not everybody could be told that container %s runs", self.id)
 
     async def _begin_run(self, base: Record) -> None:
@@ -277,7 +280,8 @@ class Supervisor(ABC):
             with contextlib.suppress(NotAlive):  # its bundle is gone, so it is gone
                 await self.services.runtime.wait_end(self.id)
             async with self.lock:
-                await self._process_end()
+                with reserve():
+                    await self._process_end()
         return self.record.state is State.RESTARTING and await self._restart_when_due()
 
     async def _process_end(self) -> None:

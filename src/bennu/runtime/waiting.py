@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bennu.reserve import reserve
+
 
 def open_pidfd(pid: int) -> int:
     """A descriptor of the process, or of the zombie it has become. Raises: ProcessLookupError; OSError.
@@ -16,7 +18,8 @@ def open_pidfd(pid: int) -> int:
     While others are in the session or group that bore the number of one that is gone, older kernels answer EINVAL.
     """
     try:
-        return os.pidfd_open(pid)
+        with reserve():  # to see somebody end
+            return os.pidfd_open(pid)
     except OSError as error:
         if error.errno == errno.EINVAL and pid > 0:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
