@@ -103,6 +103,20 @@ def test_a_restart_for_which_the_host_has_too_little_is_tried_again(failing: Dae
     bennu("rm", "-f", "again")
 
 
+def test_a_start_along_with_the_daemon_for_which_the_host_has_too_little_is_tried_again(
+    failing: Daemon, folder: Path
+) -> None:
+    bennu = failing.bennu
+    bennu("run", "-d", "--name=along", "--restart=always", "busybox", "sleep", "600")
+    bennu("stop", "-t", "0", "along")
+    failing.stop()
+    (folder / "fail").write_text("bennu.runtime.conmon:run_conmon EMFILE")
+    failing.start()
+    wait_for(lambda: not (folder / "fail").exists(), what="the start to fail")
+    wait_for(lambda: state(failing, "along") == "running", what="the next try")
+    bennu("rm", "-f", "along")
+
+
 def test_a_restart_that_fails_for_good_is_given_up_and_told_to_who_waits(failing: Daemon, folder: Path) -> None:
     bennu = failing.bennu
     bennu("run", "-d", "--name=never", "--restart=always", "busybox", "sleep", "600")
