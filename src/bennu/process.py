@@ -54,8 +54,7 @@ async def run(
         raise HelperTimeout(f"{Path(argv[0]).name} did not end within {timeout_s:g} s") from None
     finally:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            signal_group(process, signal.SIGKILL)
             await asyncio.shield(process.wait())
     assert process.returncode is not None
     return Done(process.returncode, stdout, stderr)
@@ -92,6 +91,15 @@ async def started(
         yield process
     finally:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            signal_group(process, signal.SIGKILL)
             await asyncio.shield(process.wait())
+
+
+def signal_group(process: asyncio.subprocess.Process, signum: int) -> None:
+    """Signal a child that leads a group, and all in that. Without effect once the child has been reaped.
+
+    Until then its number is nobody else's; whether it has been is not asked of asyncio, which hears of it later.
+    """
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        os.killpg(process.pid, signum)

@@ -222,3 +222,22 @@ def test_an_image_is_built_from_a_folder(cli: Cli, busybox: str, tmp_path: Path)
     assert run(cli, tag).out == "built"
     assert "not-sent" not in run(cli, tag, "ls", "/app").out
     cli("rmi", tag)
+
+
+def test_words_of_a_container_do_not_steer_the_terminal_they_are_shown_on(bennu: Cli, busybox: str, name: str) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\u202e"
+    bennu("run", f"--name={name}", f"--label=said={evil}", busybox, "echo", evil)
+    for words in (
+        ("why", name),
+        ("inspect", name),
+        ("ps", "-a", "--format", "{{.Labels}}", "--filter", f"name={name}"),
+        ("ps", "-a", "--no-trunc", "--filter", f"name={name}"),
+        ("events", "--since=10m", "--until=0s", "--filter", f"container={name}"),
+        ("inspect", "--format={{.Config.Labels.nothing.of.it}}", evil),
+    ):
+        terminal = Terminal(bennu, *words)
+        terminal.end()
+        shown = terminal.seen.decode()
+        assert shown and not {"\x1b", "\x07", "\u202e"} & set(shown), f"{words}: {shown!r}"
+    assert evil in bennu("ps", "-a", "--format", "{{.Labels}}", "--filter", f"name={name}").out
+    assert evil in bennu("logs", name).out

@@ -188,6 +188,14 @@ def test_bad_log_queries(daemon: Daemon, busybox: str, query: str, message: str)
         ({"Image": "busybox", "ExposedPorts": {"zz": {}}}, 'invalid port specification: "zz"'),
         ({"Image": "busybox", "MacAddress": "zz"}, "address zz: invalid MAC address"),
         (
+            {"Image": "busybox", "MacAddress": "01:00:5e:00:00:01"},
+            "address 01:00:5e:00:00:01: invalid MAC address: no single interface can have it",
+        ),
+        (
+            {"Image": "busybox", "MacAddress": "00:00:00:00:00:00"},
+            "address 00:00:00:00:00:00: invalid MAC address: no single interface can have it",
+        ),
+        (
             {"Image": "busybox", "Cmd": ["x"], "Healthcheck": {"Test": ["CMD"]}},
             'Test in Healthcheck has no command: "CMD" needs at least one argument',
         ),

@@ -55,3 +55,17 @@ def test_a_child_that_holds_the_output_ends_with_the_first_process(bennu: Cli, b
     bennu("run", "-d", "--name=leaves", "--pid=host", busybox, "sh", "-c", "sleep 600 & exit 5")
     assert bennu("wait", "leaves").line == "5"
     assert not bennu("top", "leaves", ok=False).out
+
+
+def test_who_waits_through_a_back_off_is_told_when_it_is_called_off(bennu: Cli, busybox: str) -> None:
+    bennu("run", "-d", "--name=crashes", "--restart=always", busybox, "sh", "-c", "exit 3")
+    wait_for(lambda: int(bennu("inspect", "-f", "{{.RestartCount}}", "crashes").line) >= 4, what="a long back-off")
+    with subprocess.Popen(
+        [bennu.program, "wait", "crashes"], env=dict(bennu.environment), stdout=subprocess.PIPE
+    ) as waiting:
+        try:
+            time.sleep(0.5)  # it is there: the back-off takes longer
+            bennu("stop", "crashes")
+            assert waiting.communicate(timeout=10)[0] == b"3\n"
+        finally:
+            waiting.kill()

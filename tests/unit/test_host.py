@@ -177,4 +177,4 @@ def test_seccomp_needs_only_the_kernel() -> None:
 def test_few_open_files_are_worth_a_word() -> None:
     assert rights.check_limits(1024).verdict is Verdict.WARN
     assert rights.check_limits(1 << 20).verdict is Verdict.OK
-    assert rights.check_limits(-1).verdict is Verdict.OK
+    assert "some 448 containers" in rights.check_limits(1024).text

@@ -1,10 +1,13 @@
 """Files of control groups, as kernels wrote them, and what is read from them."""
 
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from bennu.errors import InvalidParameter
 from bennu.runtime.cgroups import Cgroups
 from bennu.runtime.stats import read_stats
 
@@ -78,6 +81,29 @@ def test_freezing_and_lifting_in_version_2(v2: Cgroups) -> None:
     assert [(folder / name).read_text() for name in ("cpu.max", "memory.max", "memory.swap.max", "pids.max")] == [
         "max"
     ] * 4
+
+
+def test_what_is_no_control_group_is_neither_emptied_by_signals_nor_removed(v2: Cgroups) -> None:
+    folder = v2.root / "bennu/plain"
+    folder.mkdir()
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        try:
+            (folder / "cgroup.procs").write_text(f"{bystander.pid}\n")
+            for signum in (signal.SIGTERM, signal.SIGKILL):
+                v2.kill("/bennu/plain", signum)
+            assert v2.remove("/bennu/plain")
+            with pytest.raises(subprocess.TimeoutExpired):
+                bystander.wait(0.2)
+            assert {path.name for path in folder.iterdir()} == {"cgroup.procs"}
+        finally:
+            bystander.kill()
+
+
+def test_no_path_of_a_group_leads_out_of_the_hierarchy(v2: Cgroups) -> None:
+    for path in ("../../etc", "/../bennu/../../etc", "bennu/../../etc/."):
+        assert v2.folder("memory", path) == v2.root / "etc"
+    with pytest.raises(InvalidParameter):
+        v2.folder("memory", "/bennu\0")
 
 
 def test_a_group_that_is_gone(v2: Cgroups) -> None:

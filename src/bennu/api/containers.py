@@ -1,7 +1,6 @@
 """`/containers`: create, the verbs that change a container's state, and what can be read of it at once."""
 
 import asyncio
-import re
 import time
 from typing import Final
 
@@ -23,12 +22,11 @@ from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.top import read_processes
 from bennu.engine.update import update_container
-from bennu.engine.validate import discard_unsupported
+from bennu.engine.validate import check_mac_address, discard_unsupported
 from bennu.engine.waits import WaitCondition
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotImplementedHere
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicy, Shape
 
-MAC_ADDRESS: Final = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}\Z", re.ASCII)
 CONFIG_KEYS: Final = frozenset(ContainerConfig.__struct_encode_fields__)
 
 
@@ -313,5 +311,5 @@ def drop_newer_fields(body: CreateBody, minor: int) -> None:
 def check_mac_addresses(networking: NetworkingConfig | None) -> None:
     """Raises: InvalidParameter."""
     for endpoint in ((networking.endpoints_config if networking else None) or {}).values():
-        if endpoint and endpoint.mac_address and not MAC_ADDRESS.match(endpoint.mac_address):
-            raise InvalidParameter(f"address {endpoint.mac_address}: invalid MAC address")
+        if endpoint and endpoint.mac_address:
+            check_mac_address(endpoint.mac_address)

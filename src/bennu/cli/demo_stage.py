@@ -64,7 +64,7 @@ class Stage:
     def tell(self, text: str) -> None:
         """A sentence of the narrator."""
         say("")
-        say(self.paint(BOLD, f"# {text}"))
+        say(self.paint(BOLD, f"# {text}"), styled=True)
         time.sleep(self.pace_s)
 
     def type(self, *words: str, expect: str = "", code: int = 0) -> str:
@@ -93,7 +93,7 @@ class Stage:
         output = done.stdout.decode(errors="replace")
         sys.stdout.write(output)
         if done.returncode:
-            say(self.paint(DIM, f"(exit code {done.returncode})"))
+            say(self.paint(DIM, f"(exit code {done.returncode})"), styled=True)
         if done.returncode != code:
             self.surprise(f"exit code {done.returncode} instead of {code}", words)
         if expect not in output:
@@ -116,12 +116,12 @@ class Stage:
         import shlex
 
         said = shlex.join([program or self.program, *words])
-        say(self.paint(GREEN, "$ ") + said)
+        say(self.paint(GREEN, "$ ") + said, styled=True)
         sys.stdout.flush()
 
     def surprise(self, text: str, words: Sequence[str]) -> None:
         self.surprises.append(f"{self.program} {' '.join(words)}: {text}")
-        say(self.paint(RED, f"!! {text}"))
+        say(self.paint(RED, f"!! {text}"), styled=True)
 
 
 class PrivateDaemon:

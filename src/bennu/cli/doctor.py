@@ -15,7 +15,7 @@ from typing import Final
 from bennu.cli.client import Client
 from bennu.cli.command import command, switch, text
 from bennu.cli.failure import ApiFailure, Failure
-from bennu.cli.output import say
+from bennu.cli.output import say, visible
 from bennu.host import DEFAULT_BRIDGE, Bridge, Finding, Verdict, examine
 
 MARKS: Final = {Verdict.OK: "ok", Verdict.WARN: "warn", Verdict.FAIL: "FAIL"}
@@ -98,7 +98,7 @@ def print_findings(findings: Sequence[Finding], *, colours: bool) -> None:
         padded = mark.ljust(5)
         if colours:
             padded = COLOURS[finding.verdict] + padded + RESET
-        say(f"{padded} {finding.name:<13} {finding.text}")
+        say(f"{padded} {finding.name:<13} {visible(finding.text, sys.stdout)}", styled=True)
         if finding.cure:
             say(f"{'':5} {'':<13} → {finding.cure}")
 

@@ -256,7 +256,9 @@ def run_command(args: list[str] | None) -> int:
         sys.stdout.flush()
     except Failure as failure:
         if str(failure):
-            print(failure, file=sys.stderr)
+            from bennu.cli.output import complain
+
+            complain(str(failure))
         return failure.exit_code
     except click.exceptions.Exit as ended:
         return ended.exit_code

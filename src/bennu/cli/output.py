@@ -2,23 +2,34 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, TextIO
 
 PADDING: Final = 3
 LEAST_WIDTH: Final = 10
 UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")
+# Controls of both sets but for line ends and tabs, and those by which text changes its direction.
+STEERING: Final = {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {0x09, 0x0A}
+SHOWN: Final = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in STEERING}
 BINARY_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def say(text: str) -> None:
-    """One line on stdout, at once, whatever bytes a name holds."""
-    sys.stdout.write(text + "\n")
+def say(text: str, *, styled: bool = False) -> None:
+    """One line on stdout, at once, whatever bytes a name holds. `styled`: what steers the terminal in it is ours."""
+    sys.stdout.write((text if styled else visible(text, sys.stdout)) + "\n")
     sys.stdout.flush()
 
 
 def complain(text: str) -> None:
     sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text, sys.stderr), file=sys.stderr, flush=True)
+
+
+def visible(text: str, stream: TextIO) -> str:
+    """What may be written there: on a terminal, nothing that steers it, for containers choose words as well.
+
+    Logs and streams of containers, and of builds, go through as they are: their programs may want to.
+    """
+    return text.translate(SHOWN) if stream.isatty() else text
 
 
 def align(rows: Iterable[Sequence[str]]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from bennu.cli.failure import Failure
-from bennu.cli.output import human_size
+from bennu.cli.output import human_size, visible
 
 Message = dict[str, Any]
 
@@ -45,7 +45,7 @@ def show_lines(messages: Iterable[Message], stream: TextIO) -> Iterator[Any]:
         elif message.get("stream"):
             stream.write(message["stream"])
         elif not has_numbers(message):
-            stream.write(status_line(message) + "\n")
+            stream.write(visible(status_line(message), stream) + "\n")
         stream.flush()
 
 
@@ -71,7 +71,7 @@ def show_bars(messages: Iterable[Message], stream: TextIO) -> list[Any]:
             elif message.get("id") and "progressDetail" in message:
                 bars.move(message)
             else:
-                bars.write(status_line(message) + "\n")
+                bars.write(visible(status_line(message), stream) + "\n")
     return found
 
 

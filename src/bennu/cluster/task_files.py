@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from bennu.beneath import entry_of
 from bennu.cluster.records import NodeRow, TaskRow
 from bennu.cluster.state import State
 from bennu.cluster.task_container import template_context
@@ -42,11 +43,11 @@ class TaskFiles:
         if not wanted:
             return []
         await self._mount_memory()
-        folder = self._root / row.id
+        folder = entry_of(self._root, row.id)
         return await asyncio.to_thread(_write_all, folder, wanted)
 
     async def remove(self, task_id: str) -> None:
-        await asyncio.to_thread(shutil.rmtree, self._root / task_id, True)
+        await asyncio.to_thread(shutil.rmtree, entry_of(self._root, task_id), True)
 
     def _wanted(self, row: TaskRow, node: NodeRow) -> list[tuple[str, FileTarget, bytes]]:
         """(path inside, attributes, content)."""

@@ -11,7 +11,9 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +25,7 @@ from bennu.daemon.options import Options
 from bennu.daemon.sockets import hold_roots, open_listeners
 from bennu.engine.engine import EngineOptions, open_engine
 from bennu.errors import BennuError
+from bennu.reserve import set_aside
 
 LOG_LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -52,27 +55,36 @@ def start(options: Options) -> None:
         asyncio.run(serve(options, raise_file_limit()))
 
 
-def raise_file_limit() -> tuple[int, int] | None:
-    """Let bennud open as many files as it may: each container takes some, and a shell gives 1,024.
+def raise_file_limit() -> tuple[int, int]:
+    """Let bennud open as many files as it may, but for a reserve: each container takes some, and a shell gives 1,024.
 
-    What it had (soft, hard) is for the containers, as under dockerd, whose language does the same; None: no change.
+    Answers what it had (soft, hard): that is for the containers, as under dockerd, whose language does the same.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
-        return None
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return soft, hard
+    given = resource.getrlimit(resource.RLIMIT_NOFILE)
+    set_aside()
+    return given
 
 
-async def serve(options: Options, given_files: tuple[int, int] | None) -> None:
+def start_threads() -> ThreadPoolExecutor:
+    """All that blocking work may take, and now: when no thread can be started any more, there are some."""
+    count = min(32, (os.cpu_count() or 1) + 4)  # asyncio's own measure
+    threads = ThreadPoolExecutor(count, thread_name_prefix="blocking")
+    together = threading.Barrier(count)
+    for _ in range(count):
+        threads.submit(together.wait)
+    return threads
+
+
+async def serve(options: Options, given_files: tuple[int, int]) -> None:
     """Answer requests until a signal says to end. Raises: BennuError."""
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(start_threads())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
     loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP: no setting can be changed while bennud runs")
     tls = open_context(options.tls) if options.tls else None
-    listeners = open_listeners(options.hosts, options.group, has_tls=tls is not None)
+    listeners = open_listeners(options.hosts, options.group, exec_root=options.exec_root, has_tls=tls is not None)
     try:
         async with (
             open_engine(engine_options(options, given_files)) as engine,
@@ -96,7 +108,7 @@ async def serve(options: Options, given_files: tuple[int, int] | None) -> None:
             listener.close()
 
 
-def engine_options(options: Options, given_files: tuple[int, int] | None) -> EngineOptions:
+def engine_options(options: Options, given_files: tuple[int, int]) -> EngineOptions:
     return EngineOptions(
         data_root=options.data_root,
         exec_root=options.exec_root,

@@ -10,12 +10,15 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bennu.daemon.hosts import split_tcp
 from bennu.errors import BennuError, Conflict
+from bennu.reserve import FOR_ENDS, reserve
 
 SOCKET_MODE: Final = 0o660
+# What containers put below the roots has their owners and modes, setuid programs too: no other user gets there.
+ROOT_MODE: Final = 0o710
 FIRST_PASSED_FD: Final = 3
 
 
@@ -33,8 +36,19 @@ class Listener:
             self.path.unlink(missing_ok=True)
 
 
-def open_listeners(hosts: tuple[str, ...], group: str, *, has_tls: bool) -> list[Listener]:
-    """One or more a host. Raises: BennuError; then none is left open."""
+class LocalListener(socket.socket):
+    """A unix socket that hears a client even when the daemon has opened all it may: it may want to end something."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        with reserve(leave=FOR_ENDS):
+            return super().accept()
+
+
+def open_listeners(hosts: tuple[str, ...], group: str, *, exec_root: Path, has_tls: bool) -> list[Listener]:
+    """One or more a host; who may use a socket in `exec_root` gets through that.
+
+    Raises: BennuError; then none is left open.
+    """
     listeners: list[Listener] = []
     try:
         for host in hosts:
@@ -43,7 +57,10 @@ def open_listeners(hosts: tuple[str, ...], group: str, *, has_tls: bool) -> list
             elif host.startswith("tcp:"):
                 listeners.append(listen_tcp(*split_tcp(host)))
             else:
-                listeners.append(listen_unix(Path(host.removeprefix("unix://")), group))
+                path = Path(host.removeprefix("unix://"))
+                listeners.append(listen_unix(path, group))
+                if group and path.is_relative_to(exec_root):
+                    os.chown(exec_root, -1, find_group(group))
         if not has_tls and any(listener.socket.family != socket.AF_UNIX for listener in listeners):
             raise BennuError("a socket that was passed is no unix socket: that needs --tlsverify")
     except BaseException:
@@ -72,7 +89,7 @@ def listen_unix(path: Path, group: str) -> Listener:
     try:
         path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         remove_stale(path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener = LocalListener(socket.AF_UNIX, socket.SOCK_STREAM)
         former = os.umask(0o777 & ~SOCKET_MODE)
         try:
             listener.bind(str(path))
@@ -127,12 +144,15 @@ def passed_sockets() -> list[socket.socket]:
 def hold_roots(*roots: Path) -> Iterator[None]:
     """Own these folders as long as the block runs; the kernel lets go when the process dies, however it dies.
 
+    They are made if they are missing, and closed to other users whatever they were.
     Raises: Conflict naming the process that owns one of them.
     """
     with contextlib.ExitStack() as stack:
         for root in dict.fromkeys(roots):
             try:
-                root.mkdir(mode=0o711, parents=True, exist_ok=True)
+                root.mkdir(mode=ROOT_MODE, parents=True, exist_ok=True)
+                os.chown(root, 0, 0)
+                root.chmod(ROOT_MODE)
                 lock = stack.enter_context((root / "lock").open("a+"))
             except OSError as error:
                 raise BennuError(f"cannot use {root}: {error.strerror}") from error

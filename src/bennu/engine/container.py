@@ -71,7 +71,7 @@ class Container(Killable):
             )
             try:
                 await self.launch(fresh)
-            except BennuError:
+            except BaseException:
                 if self.record.host_config.auto_remove:
                     self.services.tasks.create_task(self.auto_remove(), name=f"auto-remove {self.id[:12]}")
                 raise

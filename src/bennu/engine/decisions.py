@@ -14,6 +14,7 @@ from bennu.lifecycle.restart import (
     Start,
     Stay,
     decide_boot,
+    decide_failed_restart,
     decide_restart,
 )
 from bennu.lifecycle.status import State
@@ -38,10 +39,22 @@ def decide_after(record: Record, ending: Ending, *, daemon_ends: bool) -> Restar
             cancelled=record.restart_cancelled,
         ),
     )
+    return _governed(record, decision, ending.exit_code)
+
+
+def _governed(record: Record, decision: Restart | Stay, code: int | None) -> Restart | Stay:
     if (governor := parse_governor(record.config.labels or {})) is None:
         return decision
     past, now_ns = crash_history(record), time.time_ns()
-    return govern(governor, decision, past, code=ending.exit_code, now_ns=now_ns, draw=random.random())
+    return govern(governor, decision, past, code=code, now_ns=now_ns, draw=random.random())
+
+
+def decide_after_failed_start(record: Record, *, shortage: bool) -> Restart | Stay:
+    """Whether a start that failed is tried again. `shortage`: the host had too little of something."""
+    if record.state is not State.RESTARTING:
+        return Stay(record.restart_delay_ns, "a start that fails is not tried again")
+    decision = decide_failed_restart(record.restart_delay_ns, shortage=shortage)
+    return _governed(record, decision, record.exit_code)
 
 
 def tell_decision(record: Record, decision: Restart | Stay, next_try_at_ns: int = 0) -> Decision:

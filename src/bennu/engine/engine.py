@@ -252,7 +252,7 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
     The caller holds the lock on both roots. Raises: BennuError when the host cannot carry an engine.
     """
     for root in (options.data_root, options.exec_root):
-        root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        root.mkdir(mode=0o710, parents=True, exist_ok=True)
     check_data_is_there(options.data_root, options.exec_root)
     async with (
         open_sqlite(options.data_root / "state.db") as store,

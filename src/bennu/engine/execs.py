@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from bennu.engine.record import new_id
+from bennu.engine.start_failure import describe, ends_task
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, Unavailable
 from bennu.lifecycle.status import State
 from bennu.runtime import ExecProcess, ExecRequest, RuntimeFailure
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 KEEP_ENDED_NS: Final = 10 * 60 * 10**9
 CANNOT_RUN: Final = 126  # exit code of a session whose start broke off
+UNKNOWN: Final = 255  # and of one whose end could not be watched
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -102,11 +107,14 @@ class Execs:
         session.started = True
         try:
             process = await self._services.runtime.exec(session.container.id, session.request)
-        except BaseException as failure:
-            session.exit_code = failure.exit_code if isinstance(failure, RuntimeFailure) else CANNOT_RUN
+        except BaseException as error:
+            session.exit_code = error.exit_code if isinstance(error, RuntimeFailure) else CANNOT_RUN
             session.ended.set()
             session.ended_at_ns = time.monotonic_ns()
-            raise
+            if isinstance(error, BennuError) or ends_task(error):
+                raise
+            log.error("exec %s failed by what nobody has foreseen", session.id, exc_info=error)
+            raise RuntimeFailure(describe(error), CANNOT_RUN) from error
         finally:
             session.ready.set()
         session.process, session.pid, session.running = process, process.pid, True
@@ -130,10 +138,13 @@ class Execs:
             await session.process.resize(height, width)
 
     async def _watch(self, session: ExecSession, process: ExecProcess) -> None:
-        session.exit_code = await process.wait()
-        session.running = False
-        session.ended.set()
-        session.ended_at_ns = time.monotonic_ns()
+        try:
+            session.exit_code = await process.wait()
+        finally:
+            session.exit_code = UNKNOWN if session.exit_code is None else session.exit_code
+            session.running = False
+            session.ended.set()
+            session.ended_at_ns = time.monotonic_ns()
         await session.container.publish("exec_die", execID=session.id, exitCode=str(session.exit_code))
 
     def _drop_old(self) -> None:

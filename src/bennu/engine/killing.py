@@ -24,6 +24,7 @@ from bennu.lifecycle.death import Asker, SentSignal, Verb
 from bennu.lifecycle.signals import parse_signal
 from bennu.lifecycle.status import State
 from bennu.lifecycle.stop import KillEffect, effect_of_signal
+from bennu.reserve import reserve
 from bennu.runtime import NotAlive
 
 KEPT_SIGNALS: Final = 100  # the last ones of a life: some programs are sent HUP every minute
@@ -67,8 +68,9 @@ class Killable(Supervisor):
                 await self._cancel_back_off(changed)
                 return
             changed.unsent = number
-            await self._note(changed, [])
-            await self._deliver()
+            with reserve():
+                await self._note(changed, [])
+                await self._deliver()
 
     async def _note(self, changed: Record, events: Sequence[Event]) -> None:
         """What ends a container does not wait for room on the disk, for it makes room. The next write has it all."""
@@ -111,6 +113,7 @@ class Killable(Supervisor):
         await self.commit(ended, farewell(self.services, changed))
         await self._let_go(changed, keep_sandbox=False)
         self._back_off_over.set()
+        self.waits.process_ended(self.wait_result())
 
     def declared_stop_signal(self) -> int | None:
         declared = self.record.config.stop_signal

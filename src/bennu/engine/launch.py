@@ -23,12 +23,12 @@ from bennu.engine.links import check_links_run, link_variables
 from bennu.engine.record import Record
 from bennu.engine.sandbox import make_files, namespaces_of, network_event, open_sandbox
 from bennu.engine.services import Services
-from bennu.errors import BennuError, InvalidParameter
 from bennu.lifecycle.status import State
 from bennu.model import MountPoint
 from bennu.network import Sandbox
-from bennu.runtime import BundleRequest, RuntimeFailure, find_user
+from bennu.runtime import BundleRequest, find_user
 from bennu.runtime.devices import read_all_devices, read_devices
+from bennu.runtime.proc_mounts import check_mounts
 from bennu.runtime.spec import SpecRequest, build_spec
 
 log = logging.getLogger(__name__)
@@ -42,20 +42,8 @@ class Launched:
     events: list[Event]  # what the network and the volumes have to say
 
 
-class StartFailure(BennuError):
-    """A start that failed; `exit_code` is 126, 127 or 128 and goes into the container's state."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-class UnstartableCommand(StartFailure, InvalidParameter):
-    """The command itself cannot be run (126 or 127): Docker answers 400."""
-
-
 async def launch(services: Services, record: Record, attachments: Sequence[Attachment]) -> Launched:
-    """Start the container's process. Raises: BennuError; then nothing of the container is held any more."""
+    """Start the container's process. Raises: whatever kept it from starting; then nothing of it is held any more."""
     held = record
     try:
         sandbox, events = await open_sandbox(services, record)
@@ -66,10 +54,8 @@ async def launch(services: Services, record: Record, attachments: Sequence[Attac
             attachment.connect(await services.runtime.attach(record.id))
         started_at_ns = time.time_ns()
         await services.runtime.start(record.id)
-    except BaseException as error:
-        await asyncio.shield(_release_quietly(services, held))
-        if isinstance(error, RuntimeFailure) and error.exit_code in (126, 127):
-            raise UnstartableCommand(str(error), error.exit_code) from error
+    except BaseException:
+        await asyncio.shield(release_quietly(services, held))
         raise
     if record.state is not State.RESTARTING:  # a restart by policy finds them mounted
         events += [_volume_event("mount", record, point) for point in _volumes(record)]
@@ -134,6 +120,7 @@ def _make_spec(services: Services, record: Record, rootfs: Path) -> dict[str, An
             resolv_path=str(files["resolv.conf"]),
         )
     )
+    check_mounts(rootfs, spec["mounts"])
     _spare_files(spec)
     return spec
 
@@ -170,15 +157,9 @@ async def release(services: Services, record: Record) -> None:
         await services.volumes.unmount_unused(point.name, record.id)
 
 
-async def _release_quietly(services: Services, record: Record) -> None:
+async def release_quietly(services: Services, record: Record) -> None:
+    """As `release`; what cannot be given back now is cleared by the next start or removal."""
     try:
         await release(services, record)
-    except BennuError:
+    except Exception:
         log.exception("what container %s held could not all be given back", record.id)
-
-
-def start_failure_code(error: BennuError) -> int:
-    """126, 127 or 128: what the state of a container whose start failed shows."""
-    if isinstance(error, StartFailure | RuntimeFailure):
-        return error.exit_code
-    return 128

@@ -24,6 +24,8 @@ from bennu.engine.decisions import wants_start
 from bennu.engine.launch import release
 from bennu.engine.record import Record
 from bennu.engine.services import Services
+from bennu.engine.start_failure import is_shortage
+from bennu.engine.supervisor import TRY_AGAIN_MOST_S, TRY_AGAIN_S
 from bennu.errors import BennuError, InvalidParameter, NotFound, Unavailable
 from bennu.lifecycle.death import Asker
 from bennu.lifecycle.status import State
@@ -98,7 +100,7 @@ async def start_by_policy(services: Services, wanted: list[Container]) -> None:
 
     async def bring_up(container: Container) -> None:
         async with places:
-            await _try(container.id, "started", container.start(Asker.daemon("daemon start")))
+            await _try(container.id, "started", _start(services, container))
 
     left = list(wanted)
     while left:
@@ -106,6 +108,24 @@ async def start_by_policy(services: Services, wanted: list[Container]) -> None:
         wave = [container for container in left if not _joined(services, container.record) & waiting] or left
         await asyncio.gather(*(bring_up(container) for container in wave))
         left = [container for container in left if container not in wave]
+
+
+async def _start(services: Services, container: Container, pause_s: float = TRY_AGAIN_S) -> None:
+    """Start it by its policy; again, and later in the background, if the host had too little of something."""
+    try:
+        await container.start(Asker.daemon("daemon start"))
+    except BennuError as error:
+        if not is_shortage(error):
+            raise
+        log.warning("container %s was not started: %s; trying again", container.id[:12], error)
+        again = _start_later(services, container, pause_s)
+        services.tasks.create_task(_try(container.id, "started", again), name=f"start {container.id[:12]} again")
+
+
+async def _start_later(services: Services, container: Container, pause_s: float) -> None:
+    await asyncio.sleep(pause_s)
+    if not container.gone and wants_start(container.record):
+        await _start(services, container, min(2 * pause_s, TRY_AGAIN_MOST_S))
 
 
 def _joined(services: Services, record: Record) -> set[str]:

@@ -20,6 +20,7 @@ from bennu.engine.waits import WaitResult
 from bennu.errors import BennuError, Conflict, NotFound, Unavailable
 from bennu.lifecycle.death import Asker, Verb
 from bennu.lifecycle.status import State
+from bennu.reserve import reserve
 from bennu.store import Delete, Put
 
 
@@ -38,7 +39,8 @@ async def remove_container(
             await _kill(container, Errand(verb=Verb.REMOVE, by=by, volumes=volumes))
         async with container.lock:
             _check_stopped(container)
-            await _take_apart(services, container, volumes)
+            with reserve():
+                await _take_apart(services, container, volumes)
     except BaseException:
         container.removing = False
         raise
@@ -73,7 +75,7 @@ async def _take_apart(services: Services, container: Container, volumes: bool) -
         if volumes:
             await _remove_anonymous_volumes(services, container)
         await _forget(services, container)
-    except BennuError as error:
+    except BaseException as error:
         container.waits.removed(WaitResult(container.exit_code, str(error)))
         raise
     container.gone = True

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from bennu.beneath import entry_of
 from bennu.engine.background import Background
 from bennu.engine.deaths import Deaths
 from bennu.engine.events import Journal
@@ -91,7 +92,7 @@ class Services:
 
     def folder(self, container_id: str) -> Path:
         """The durable folder of one container: writable layer, log, hosts files."""
-        return self.data_root / "containers" / container_id
+        return entry_of(self.data_root / "containers", container_id)
 
     def log_path(self, container_id: str) -> Path:
         return self.folder(container_id) / f"{container_id}-json.log"

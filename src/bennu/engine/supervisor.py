@@ -19,10 +19,10 @@ import msgspec
 
 from bennu.engine.attach import Attachment
 from bennu.engine.deaths import certify, read_oom
-from bennu.engine.decisions import crash_history, decide_after, tell_decision
+from bennu.engine.decisions import crash_history, decide_after, decide_after_failed_start, tell_decision
 from bennu.engine.events import Event, event
 from bennu.engine.health import Monitor, not_monitored, starting
-from bennu.engine.launch import farewell, launch, release, start_failure_code
+from bennu.engine.launch import farewell, launch, release_quietly
 from bennu.engine.links import note_links
 from bennu.engine.log_bounds import LogKeeper
 from bennu.engine.memory import MemoryMonitor
@@ -30,12 +30,14 @@ from bennu.engine.readiness import Readiness
 from bennu.engine.record import Errand, Record
 from bennu.engine.sandbox import tell_linkers
 from bennu.engine.services import Services
+from bennu.engine.start_failure import ends_task, is_shortage, start_failure, start_failure_code
 from bennu.engine.waits import WaitResult, Waits
 from bennu.errors import BennuError, Conflict, NotFound, Unavailable
 from bennu.lifecycle.death import Asker, Decision, Ending, Verb
 from bennu.lifecycle.governor import score_after_end
 from bennu.lifecycle.restart import Restart, Stay
 from bennu.lifecycle.status import State, check_transition
+from bennu.reserve import reserve
 from bennu.runtime import NotAlive
 from bennu.store import Put
 
@@ -94,12 +96,30 @@ class Supervisor(ABC):
     # --- from a record to a process -------------------------------------------------------------------------------
 
     async def launch(self, base: Record) -> None:
-        """Make a process of it; `base` becomes the record with what the start adds. Holds the lock."""
+        """Make a process of it; `base` becomes the record with what the start adds. Holds the lock.
+
+        Raises: BennuError, whatever went wrong, and then it is written down; what is to end the task itself.
+        """
         try:
-            launched = await launch(self.services, base, self.attachments)
-        except BennuError as error:
-            await self._record_failed_start(error)
-            raise
+            await self._begin_run(base)
+        except BaseException as error:
+            failure = start_failure(error)
+            await self._record_failed_start(failure, shortage=is_shortage(error))
+            if failure is error:
+                raise
+            raise failure from error
+        self.exited.clear()
+        try:
+            note_links(self.services, self.record)
+            tell_linkers(self.services, self.record)
+            self.watch_run()
+        except BaseException as error:  # it runs all the same, and has to be supervised
+            if ends_task(error):
+                raise
+            log.exception("not everybody could be told that container %s runs", self.id)
+
+    async def _begin_run(self, base: Record) -> None:
+        launched = await launch(self.services, base, self.attachments)
         self.attachments = []
         changed = msgspec.structs.replace(
             base,
@@ -126,12 +146,8 @@ class Supervisor(ABC):
             await self.commit(changed, [*launched.events, self.event("start")])
         except BaseException:
             # Not on disk, so it never happened.
-            await asyncio.shield(release(self.services, changed))
+            await asyncio.shield(release_quietly(self.services, changed))
             raise
-        note_links(self.services, self.record)
-        tell_linkers(self.services, self.record)
-        self.exited.clear()
-        self.watch_run()
 
     def watch_run(self) -> None:
         """Begin to probe the present run for health and readiness, as far as it has probes, and to watch its memory
@@ -169,26 +185,31 @@ class Supervisor(ABC):
     async def revive(self, by: Asker) -> None:
         """End the present run as a stop does, then start it again as after a crash."""
 
-    async def _record_failed_start(self, error: BennuError) -> None:
-        """A failed start leaves `created` (or `exited`) with its code and text, and no event.
+    async def _record_failed_start(self, error: BennuError, *, shortage: bool) -> None:
+        """A failed start leaves `created` (or `exited`) with its code and text, and no event. Who waits is told.
 
-        A failed restart by policy keeps the exit code of the run before.
+        A failed restart by policy keeps the exit code of the run before; one that failed since the host had too little
+        of something is tried again.
         """
-        record, code = self.record, start_failure_code(error)
-        was_restart = record.state is State.RESTARTING
+        record, code, now_ns = self.record, start_failure_code(error), time.time_ns()
+        decision = decide_after_failed_start(record, shortage=shortage)
+        was_restart, restarts = record.state is State.RESTARTING, isinstance(decision, Restart)
+        ended = State.EXITED if record.started_at_ns else State.CREATED
         changed = msgspec.structs.replace(
             record,
-            state=State.EXITED if record.started_at_ns else State.CREATED,
+            state=State.RESTARTING if restarts else ended,
             error=str(error),
             exit_code=record.exit_code if was_restart else code,
             pid=0,
             sandbox=None,
-            restart_due_ns=0,
+            restart_delay_ns=decision.delay_ns if restarts else record.restart_delay_ns,
+            restart_due_ns=now_ns + decision.delay_ns if restarts else 0,
             errand=None,
         )
-        ending = Ending(exit_code=code, finished_at_ns=time.time_ns(), start_error=str(error))
-        followed = tell_decision(changed, Stay(0, "a start that fails is not tried again"))
-        await self._commit_end(changed, [], ending, followed)
+        ending = Ending(exit_code=code, finished_at_ns=now_ns, start_error=str(error))
+        await self._commit_end(changed, [], ending, tell_decision(changed, decision, changed.restart_due_ns))
+        if not restarts:
+            self.waits.process_ended(self.wait_result())
 
     async def _commit_end(self, changed: Record, events: Sequence[Event], ending: Ending, decision: Decision) -> None:
         """The end, the events that tell of it and its certificate, in one transaction."""
@@ -243,7 +264,9 @@ class Supervisor(ABC):
             except Unavailable as error:
                 # An end must not be lost because the disk is full: it is written as soon as that is possible.
                 log.error("container %s: %s; trying again", self.id[:12], error)
-            except Exception:
+            except BaseException as error:
+                if ends_task(error):
+                    raise
                 # Nor may one container's failure take the others' supervision with it, or end its own.
                 log.exception("supervision of container %s failed; trying again", self.id)
                 pause_s = min(2 * pause_s, TRY_AGAIN_MOST_S)
@@ -262,7 +285,8 @@ class Supervisor(ABC):
             with contextlib.suppress(NotAlive):  # its bundle is gone, so it is gone
                 await self.services.runtime.wait_end(self.id)
             async with self.lock:
-                await self._process_end()
+                with reserve():
+                    await self._process_end()
         return self.record.state is State.RESTARTING and await self._restart_when_due()
 
     async def _process_end(self) -> None:
@@ -333,13 +357,13 @@ class Supervisor(ABC):
 
     async def _let_go(self, record: Record, *, keep_sandbox: bool) -> None:
         """Give back what the process held; what cannot be given back now is cleared by the next start or removal."""
+        if not keep_sandbox:
+            await release_quietly(self.services, record)
+            return
         try:
-            if keep_sandbox:
-                await self.services.runtime.delete(self.id)
-            else:
-                await release(self.services, record)
-        except BennuError:
-            log.exception("what container %s held could not all be given back", self.id)
+            await self.services.runtime.delete(self.id)
+        except Exception:
+            log.exception("what is left of the process of container %s could not be cleared away", self.id)
 
     async def restart_now(self) -> None:
         """Skip what is left of the back-off. Raises: Conflict when no restart is pending."""
@@ -349,7 +373,7 @@ class Supervisor(ABC):
             self._back_off_over.set()
 
     async def _restart_when_due(self) -> bool:
-        """Wait out the back-off and start again. False: it was cancelled, or the start failed."""
+        """Wait out the back-off and start again. False: it was cancelled, or the start failed for good."""
         wait_s = max(0, self.record.restart_due_ns - time.time_ns()) / 1e9
         try:
             async with asyncio.timeout(wait_s):
@@ -365,14 +389,21 @@ class Supervisor(ABC):
                 raise
             except BennuError as error:
                 log.warning("container %s could not be restarted: %s", self.id[:12], error)
-                return False
+                return self.record.state is State.RESTARTING
             return True
 
     async def auto_remove(self) -> None:
-        try:
-            await self.services.index.auto_remove(self.id)
-        except BennuError as error:
-            log.warning("container %s could not be removed: %s", self.id[:12], error)
+        """Remove it as `--rm` asks; what stands in the way now may be gone later."""
+        pause_s = TRY_AGAIN_S
+        while not self.gone:
+            try:
+                await self.services.index.auto_remove(self.id)
+            except (NotFound, Conflict):
+                return  # another does it, or wants it otherwise
+            except Exception as error:
+                log.warning("container %s could not be removed: %s; trying again", self.id[:12], error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, TRY_AGAIN_MOST_S)
 
     @property
     def exit_code(self) -> int:

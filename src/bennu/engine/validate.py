@@ -8,8 +8,11 @@ import ipaddress
 import os
 import posixpath
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from bennu.engine.unhonoured import refuse_unhonoured
 from bennu.errors import BennuError, InvalidParameter
@@ -19,6 +22,7 @@ from bennu.network.ports import exposed_names, parse_port_bindings
 from bennu.runtime import parse_security_options
 
 NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z", re.ASCII)
+MAC_ADDRESS: Final = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}\Z", re.ASCII)
 MIN_MEMORY: Final = 6 * 1024 * 1024
 MILLISECOND: Final = 10**6
 MAX_HOSTNAME: Final = 64
@@ -61,6 +65,8 @@ def validate_create(
 
     Cleans `config.working_dir`. `ncpu` None: of this host.
     """
+    _refuse_nul(config)
+    _refuse_nul(host)
     _check_config(config)
     check_restart_policy(host.restart_policy, auto_remove=host.auto_remove)
     check_resources(host, ncpu or os.cpu_count() or 1)
@@ -80,6 +86,26 @@ def validate_create(
     return _warnings(host)
 
 
+def _refuse_nul(asked: ContainerConfig | HostConfig) -> None:
+    """No path, word or name that reaches the kernel can hold a NUL, which ends it there. Raises: InvalidParameter."""
+    for name, value in msgspec.to_builtins(asked).items():
+        if any("\0" in text for text in _texts(value)):
+            raise InvalidParameter(f"invalid configuration: a NUL byte in {name}")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All text in it, however deep it lies."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            for pair in value.items():
+                yield from _texts(pair)
+        case list() | tuple():
+            for item in value:
+                yield from _texts(item)
+
+
 # --- Config -----------------------------------------------------------------------------------------------------
 
 
@@ -97,9 +123,6 @@ def _check_config(config: ContainerConfig) -> None:
     for entry in config.env or []:
         if not entry.partition("=")[0]:
             raise InvalidParameter(f"invalid environment variable: {entry}")
-    for word in [*(config.cmd or []), *(config.entrypoint or []), *(config.env or []), config.user]:
-        if "\0" in word:
-            raise InvalidParameter("invalid configuration: a NUL byte in Cmd, Entrypoint, Env or User")
     if config.stop_signal:
         parse_signal(config.stop_signal)
     if config.healthcheck:
@@ -240,6 +263,8 @@ def _check_modes(host: HostConfig) -> None:
         raise InvalidParameter(f"invalid UTS mode: {host.uts_mode}")
     if host.cgroupns_mode not in ("", "host", "private"):
         raise InvalidParameter(f"invalid cgroup namespace mode: {host.cgroupns_mode}")
+    if "\n" in host.cgroup_parent:
+        raise InvalidParameter(f"invalid cgroup parent: {host.cgroup_parent!r}")
     if host.userns_mode not in ("", "host"):
         raise InvalidParameter(f"invalid user namespace mode: {host.userns_mode}")
     if host.isolation.lower() not in ("", "default"):
@@ -262,6 +287,15 @@ def _check_network_conflicts(config: ContainerConfig, host: HostConfig) -> None:
     ):
         if wrong:
             raise InvalidParameter(f"conflicting options: {what}")
+
+
+def check_mac_address(text: str) -> None:
+    """Whether an interface can have it: no group of receivers, and not none at all. Raises: InvalidParameter."""
+    if not MAC_ADDRESS.match(text):
+        raise InvalidParameter(f"address {text}: invalid MAC address")
+    octets = bytes.fromhex(re.sub("[:-]", "", text))
+    if octets[0] & 1 or not any(octets):
+        raise InvalidParameter(f"address {text}: invalid MAC address: no single interface can have it")
 
 
 def _check_capabilities(field: str, names: list[str] | None) -> None:

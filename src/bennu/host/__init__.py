@@ -41,7 +41,7 @@ async def examine(data_root: Path, *, bridges: Sequence[Bridge] = (Bridge(DEFAUL
     findings += [
         rights.check_seccomp(status),
         rights.check_security_modules(),
-        rights.check_limits(),
+        rights.check_limits(rights.read_file_limit(data_root)),
         rights.check_disk(data_root),
         rights.check_lost(data_root),
         firewall.check_forwarding(),

@@ -1,5 +1,6 @@
 """What this process may do: user, capabilities, limits, security modules; and whether there is room on the disk."""
 
+import contextlib
 import os
 import resource
 from pathlib import Path
@@ -23,6 +24,8 @@ NEEDED: Final = {
 }
 SYS_RESOURCE: Final = 24
 FILES_WANTED: Final = 65536
+FILES_A_CONTAINER: Final = 2  # that bennud has open while it runs: to see its end, and trouble with its memory
+FILES_OF_ITS_OWN: Final = 128  # with what it keeps in reserve
 GIB: Final = 1 << 30
 LOST: Final = ("containers", "layers", "blobs", "records")
 
@@ -61,13 +64,22 @@ def check_security_modules(sys: Path = Path("/sys")) -> Finding:
     return ok("security", "neither AppArmor nor SELinux; neither is needed")
 
 
-def check_limits(hard_files: int | None = None) -> Finding:
-    if hard_files is None:
-        _, hard_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard_files != resource.RLIM_INFINITY and hard_files < FILES_WANTED:
-        text = f"at most {hard_files} open files; each container takes some"
+def read_file_limit(data_root: Path) -> int:
+    """How many files the daemon of that root may open; if none runs, how many one may that is started here."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int((data_root / "lock").read_text())
+        if b"bennud" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+def check_limits(hard_files: int) -> Finding:
+    """Pure."""
+    containers = max(0, hard_files - FILES_OF_ITS_OWN) // FILES_A_CONTAINER
+    text = f"{hard_files} open files, enough for some {containers} containers that run"
+    if hard_files < FILES_WANTED:
         return warn("limits", text, f"ulimit -n {FILES_WANTED} (or LimitNOFILE= in the service)")
-    return ok("limits", "any number of open files" if hard_files < 0 else f"{hard_files} open files")
+    return ok("limits", text)
 
 
 def check_disk(data_root: Path) -> Finding:

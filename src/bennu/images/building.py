@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import errno
 import json
-import os
 import signal
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ from bennu.images.reference import Reference, parse_reference
 from bennu.images.skopeo import Source, read_manifest, skopeo
 from bennu.images.stages import Dockerfile, parse_dockerfile
 from bennu.images.transcript import Transcript
-from bennu.process import started
+from bennu.process import signal_group, started
 
 MAX_DOCKERFILE: Final = 4 << 20
 STOP_GRACE_S: Final = 5.0
@@ -337,8 +336,7 @@ async def lines_of(stream: asyncio.StreamReader) -> AsyncGenerator[str, None]:
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Asked first: buildah then ends the container of its step."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+    signal_group(process, signal.SIGTERM)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(STOP_GRACE_S):
             await process.wait()

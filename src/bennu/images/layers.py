@@ -25,6 +25,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from bennu.beneath import entry_of
 from bennu.confined.client import HELPER, Failure, Folder
 from bennu.errors import BennuError, InvalidParameter, Unavailable
 from bennu.files import set_aside, sync_folder, write_durably
@@ -131,7 +132,7 @@ class Layers:
         return f"{_hex(diff_id)}/diff"
 
     def blob_path(self, digest: str) -> Path:
-        return self.blobs / _hex(digest)
+        return entry_of(self.blobs, _hex(digest))
 
     def new_path(self) -> Path:
         """A name under tmp that nobody has."""
@@ -223,7 +224,7 @@ class Layers:
         """Blob first, then the layer: a layer that is there has its blob."""
         self._keep_blob(draft.path, layer.blob)
         write_durably(work / "meta", msgspec.json.encode(layer))
-        work.rename(self.root / _hex(layer.diff_id))
+        work.rename(entry_of(self.root, _hex(layer.diff_id)))
         sync_folder(self.root)
 
     def _keep_blob(self, path: Path, digest: str) -> None:
@@ -261,7 +262,7 @@ class Layers:
         trash = []
         for layer in layers:
             trash.append(self.new_path())
-            (self.root / _hex(layer.diff_id)).rename(trash[-1])
+            entry_of(self.root, _hex(layer.diff_id)).rename(trash[-1])
             self.blob_path(layer.blob).unlink(missing_ok=True)
         return trash
 

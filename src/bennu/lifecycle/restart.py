@@ -120,6 +120,16 @@ def _reason(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> str:
     return f"the restart policy is on-failure and it {how}: retry {past.count + 1}{limit}"
 
 
+def decide_failed_restart(last_delay_ns: int, *, shortage: bool) -> Restart | Stay:
+    """Decide what follows a restart that did not come to a process. Never raises.
+
+    What the container itself is to blame for would fail again. `shortage`: the host had too little of something.
+    """
+    if shortage:
+        return Restart(next_delay_ns(last_delay_ns, 0), "the host had too little to start it with")
+    return Stay(last_delay_ns, "a start that fails is not tried again")
+
+
 def decide_boot(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> Start | Stay:
     """Decide whether a container found ended when the daemon starts is started. Never raises.
 

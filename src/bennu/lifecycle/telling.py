@@ -8,6 +8,7 @@ from bennu.lifecycle.exit_status import decode_exit_code
 from bennu.lifecycle.signals import signal_name
 
 SECOND_NS: Final = 10**9
+COMMAND_STAGE: Final = 'exec: "'  # in the runtime's error when it is the command that could not be run
 FAIR_CHANCE_NS: Final = SECOND_NS // 2  # less after the stop signal, and its being ignored proves nothing
 
 
@@ -133,6 +134,8 @@ def _start_hint(certificate: Certificate) -> str:
         return "Another container or program on this host listens on that port: stop it, or publish another port."
     if certificate.cause is Cause.START_FAILED and "error mounting" in certificate.error:
         return "A folder was to be mounted over a file, or a file over a folder: look at both ends of the mount."
+    if certificate.cause is Cause.START_FAILED and COMMAND_STAGE not in certificate.error:
+        return ""  # it did not come as far as the command, whatever the code
     if certificate.exit_code == 127:
         return (
             "The command was not found: check its spelling, the PATH, that the image contains it, and, of a script, "

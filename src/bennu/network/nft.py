@@ -62,7 +62,7 @@ class Firewall:
         Raises: FirewallFailure; then the table may be older than wanted, never half-written.
         A cancelled caller does not stop the others' change.
         """
-        if self._waiting is None:
+        if self._waiting is None or self._waiting.done():  # one that was cut off before its turn is nobody's turn
             self._waiting = asyncio.create_task(self._run_next(), name=f"write table {self.table}")
             self._runs.add(self._waiting)
             self._waiting.add_done_callback(self._runs.discard)

@@ -7,12 +7,17 @@ Plain reads and writes of kernel files: quick, so not async.
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from bennu.beneath import beneath, entry_of
+from bennu.runtime.filesystems import CGROUP_KINDS, kind_of_filesystem
+from bennu.runtime.waiting import open_pidfd
+
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+OPEN_AT_ONCE: Final = 16  # processes that are signalled together
 
 
 class Cgroups:
@@ -54,36 +59,35 @@ class Cgroups:
         mount = self.hierarchies.get("unified" if self.unified else controller)
         if mount is None:
             raise FileNotFoundError(f"cgroup controller {controller} is not mounted")
-        return mount / group.lstrip("/")
+        return beneath(mount, group)
 
     def folders(self, group: str) -> list[Path]:
         """All folders of `group` that exist, one a hierarchy."""
-        return [folder for mount in self._mounts if (folder := mount / group.lstrip("/")).is_dir()]
+        return [folder for mount in self._mounts if (folder := beneath(mount, group)).is_dir()]
+
+    def _proven(self, group: str) -> list[Path]:
+        """Those of them that are control groups, as the kernel says: what is no such thing is not ours to touch."""
+        return [folder for folder in self.folders(group) if kind_of_filesystem(folder) in CGROUP_KINDS]
 
     def pids(self, group: str) -> list[int]:
         """Host pids of everything in the group and below, ascending. Empty if it is gone."""
-        return sorted(self._pids(group))
-
-    def _pids(self, group: str) -> set[int]:
-        for folder in self.folders(group):
-            if pids := set(_pids_below(folder)):
-                return pids
-        return set()
+        return sorted(_pids_in(self.folders(group)))
 
     def kill(self, group: str, signum: int) -> None:
         """Send a signal to everything in the group and below."""
-        if signum == signal.SIGKILL and self.unified:
+        folders = self._proven(group)
+        if signum == signal.SIGKILL and self.unified and folders:
             with contextlib.suppress(OSError):
-                (self.folder("unified", group) / "cgroup.kill").write_text("1")
+                (folders[0] / "cgroup.kill").write_text("1")
                 return
-        for pid in self._pids(group):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signum)
+        pids = sorted(_pids_in(folders))
+        for first in range(0, len(pids), OPEN_AT_ONCE):
+            _signal_members(folders, pids[first : first + OPEN_AT_ONCE], signum)
 
     def remove(self, group: str) -> bool:
         """Remove the group with all below. False: something still lives in it."""
         done = True
-        for folder in self.folders(group):
+        for folder in self._proven(group):
             for path, _, _ in os.walk(folder, topdown=False):
                 try:
                     Path(path).rmdir()
@@ -96,9 +100,9 @@ class Cgroups:
     def make_child(self, group: str, name: str) -> None:
         """A group below one that exists, in every hierarchy. Idempotent. Raises: FileNotFoundError."""
         # The first hierarchy comes last: where a group is there, as `is_populated` sees it, it is everywhere.
-        for folder in reversed([mount / group.lstrip("/") for mount in self._mounts]):
+        for folder in reversed([beneath(mount, group) for mount in self._mounts]):
             if folder.is_dir():
-                child = folder / name
+                child = entry_of(folder, name)
                 child.mkdir(exist_ok=True)
                 if (child / "cpuset.cpus").exists() and not self.unified:
                     _inherit_cpuset(child)
@@ -106,7 +110,7 @@ class Cgroups:
 
     def is_populated(self, group: str) -> bool:
         """Whether a process is in it, or (version 2) below it; quick. Raises: FileNotFoundError: there is no group."""
-        folder = self._mounts[0] / group.lstrip("/")
+        folder = beneath(self._mounts[0], group)
         if self.unified:
             return "populated 1" in (folder / "cgroup.events").read_text()
         return (folder / "cgroup.procs").read_text() != ""
@@ -188,7 +192,7 @@ class Cgroups:
             mount = self.hierarchies.get("unified" if self.unified or not controllers else controllers[0])
             if mount is None:
                 continue
-            folder = mount / group.lstrip("/")
+            folder = beneath(mount, group)
             folder.mkdir(parents=True, exist_ok=True)
             if controllers == ("cpuset",):
                 _inherit_cpuset(folder)
@@ -223,6 +227,43 @@ def own_groups() -> list[tuple[tuple[str, ...], str]]:
             names = tuple(name.removeprefix("name=") for name in controllers.split(",") if name)
             groups.append((names, path))
     return groups
+
+
+def is_in_group(pid: int, group: str) -> bool:
+    """Whether a process is in a control group or below it."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return False
+    return any(path == group or path.startswith(group + "/") for path in (line.split(":", 2)[2] for line in lines))
+
+
+def _signal_members(folders: Sequence[Path], pids: Iterable[int], signum: int) -> None:
+    """Signal those of the processes that are in there: a number may have gone to another since it was read.
+
+    Whom a descriptor means does not change, so who is a member now, and is held, is the one that is signalled.
+    """
+    held = {}
+    try:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                held[pid] = open_pidfd(pid)
+        members = _pids_in(folders)
+        for pid, pidfd in held.items():
+            if pid in members:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signum)
+    finally:
+        for pidfd in held.values():
+            os.close(pidfd)
+
+
+def _pids_in(folders: Iterable[Path]) -> set[int]:
+    """Of one group, whose processes are in each of its hierarchies."""
+    for folder in folders:
+        if pids := set(_pids_below(folder)):
+            return pids
+    return set()
 
 
 def _pids_below(folder: Path) -> Iterator[int]:

@@ -42,6 +42,11 @@ def create_failure(stderr: str, spec: Mapping[str, Any]) -> RuntimeFailure:
     return _failure(CREATE_PREFIX, _reason(stderr, failed))
 
 
+def mount_failure(source: str, target: str, reason: str) -> RuntimeFailure:
+    """What a mount that cannot be is told as."""
+    return _failure(CREATE_PREFIX, f'{_INIT}error mounting "{source}" to rootfs at "{target}": {reason}')
+
+
 def exec_failure(stderr: str, args: Sequence[str], cwd: str) -> RuntimeFailure:
     """What a failed start of a further process is told as."""
     return _failure(EXEC_PREFIX, _reason(stderr, _Failed(args, cwd, (), in_exec=True)))

@@ -5,19 +5,22 @@ knows as much as the one that created the container.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from bennu.runtime.cgroups import Cgroups
+from bennu.beneath import entry_of
+from bennu.runtime.cgroups import Cgroups, is_in_group
 from bennu.runtime.crun import OciRuntime, find_runtime
 from bennu.runtime.failures import NotAlive
 from bennu.runtime.hostfacts import HostFacts, read_host_facts
 from bennu.runtime.oom import MemoryWatch
 from bennu.runtime.paths import Bundle, Facts, read_pid
-from bennu.runtime.waiting import is_alive, open_pidfd, words_of
+from bennu.runtime.waiting import held, is_alive, words_of
 
 BUNDLES: Final = "c"
 ID_DIGITS: Final = 24  # of a container's id in its bundle's name
@@ -48,7 +51,7 @@ class Places:
         return read_host_facts(self.cgroups)
 
     def _bundle(self, container_id: str) -> Bundle:
-        return Bundle(self._bundles / container_id[:ID_DIGITS], self._exits / container_id)
+        return Bundle(entry_of(self._bundles, container_id[:ID_DIGITS]), entry_of(self._exits, container_id))
 
     def _facts(self, container_id: str) -> tuple[Bundle, Facts]:
         place = self._bundle(container_id)
@@ -62,22 +65,28 @@ class Places:
         return self._open_process(*self._facts(container_id))
 
     def _open_process(self, place: Bundle, facts: Facts) -> int:
-        """A pidfd of the container's first process, certain to be it."""
+        """A pidfd of the container's first process, certain to be it. Raises: NotAlive."""
         pid = read_pid(place.pid_file)
-        try:
-            pidfd = open_pidfd(pid) if pid else -1
-        except ProcessLookupError:
-            pidfd = -1
-        if pidfd >= 0 and is_in_group(pid, facts.cgroup):
-            return pidfd
-        if pidfd >= 0:
-            os.close(pidfd)
+        if pid:
+            ours = held(pid, lambda pid: is_in_group(pid, facts.cgroup))
+            with contextlib.suppress(ProcessLookupError), ours as pidfd:
+                return os.dup(pidfd)
         raise NotAlive(f"container {facts.id} is not running")
 
     def _conmon_pid(self, container_id: str) -> int:
         """0: it is gone. Another process with its number is not taken for it."""
         pid = read_pid(self._bundle(container_id).conmon_pid_file)
         return pid if pid and conmon_mark(container_id) in words_of(pid) else 0
+
+    @contextlib.contextmanager
+    def _held_conmon(self, container_id: str) -> Iterator[int]:
+        """A pidfd of its conmon, certain to be it; -1: it is gone."""
+        with contextlib.ExitStack() as stack:
+            pid, pidfd = self._conmon_pid(container_id), -1
+            if pid:
+                with contextlib.suppress(ProcessLookupError):
+                    pidfd = stack.enter_context(held(pid, lambda pid: conmon_mark(container_id) in words_of(pid)))
+            yield pidfd
 
     async def kill_all(self, group: str) -> None:
         """Kill until nobody is left: what forks meanwhile is met in the next round."""
@@ -105,12 +114,3 @@ def find_living(exec_root: Path) -> dict[str, int]:
     places = [Bundle(path, path) for path in folder.iterdir()] if folder.exists() else []
     found = [(facts.id, living_pid(place, facts)) for place in places if (facts := place.read_facts()) is not None]
     return {container_id: pid for container_id, pid in found if pid}
-
-
-def is_in_group(pid: int, group: str) -> bool:
-    """Whether a process is in a control group or below it."""
-    try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    except OSError:
-        return False
-    return any(path == group or path.startswith(group + "/") for path in (line.split(":", 2)[2] for line in lines))

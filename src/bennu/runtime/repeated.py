@@ -202,7 +202,7 @@ class _Child:
         self.exit_code = code if code >= 0 else 128 - code
 
     def kill(self) -> None:
-        os.kill(self._pid, signal.SIGKILL)
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def take_rest(self) -> None:
         """What is there still, as far as it is wanted; then no more. Once it has ended."""

@@ -15,13 +15,15 @@ from typing import Any, Final
 
 import msgspec
 
+from bennu.beneath import entry_of
 from bennu.errors import BennuError
 from bennu.model import HostConfig
+from bennu.runtime.cgroups import is_in_group
 from bennu.runtime.conmon import ConmonRequest, run_conmon
 from bennu.runtime.failures import NotAlive, create_failure
 from bennu.runtime.filters import Filters
 from bennu.runtime.paths import Facts, read_pid
-from bennu.runtime.places import conmon_mark, is_in_group
+from bennu.runtime.places import conmon_mark
 from bennu.runtime.records import BundleRequest, Created
 from bennu.runtime.resources import build_resources, lifted_limits
 from bennu.runtime.shm import mount_shm, unmount_shm
@@ -30,8 +32,10 @@ from bennu.runtime.streams import Streams
 from bennu.runtime.waiting import (
     find_by_word,
     finish,
+    kill_by_word,
     parent_of,
     wait_gone,
+    wait_readable,
 )
 from bennu.runtime.watching import Watching
 
@@ -59,7 +63,7 @@ class Runtime(Watching, Streams):
 
     def shm_of(self, container_id: str) -> Path:
         """Where the /dev/shm of a container that shares it is, if it lives."""
-        return self._shms / container_id
+        return entry_of(self._shms, container_id)
 
     # --- creation -------------------------------------------------------------------------------------------------
 
@@ -220,20 +224,20 @@ class Runtime(Watching, Streams):
         A conmon that is still busy is given a moment to write down the end. Raises: BennuError.
         """
         await self._delete(container_id)
-        await asyncio.to_thread(unmount_shm, self._shms / container_id)
+        await asyncio.to_thread(unmount_shm, self.shm_of(container_id))
 
     async def _delete(self, container_id: str) -> None:
         place = self._bundle(container_id)
         facts = place.read_facts()
         if facts is not None and not place.pid_file.exists():
             await self._settle_creation(container_id)
-        conmon_pid = self._conmon_pid(container_id)
-        if self._is_known_to_runtime(container_id, facts):
-            await self._oci.delete(container_id)
-        if facts is not None:
-            await self.clear_group(facts.cgroup)
-        if conmon_pid:
-            await _end_conmon(conmon_pid)
+        with self._held_conmon(container_id) as conmon:
+            if self._is_known_to_runtime(container_id, facts):
+                await self._oci.delete(container_id)
+            if facts is not None:
+                await self.clear_group(facts.cgroup)
+            if conmon >= 0:
+                await _end_conmon(conmon)
         await asyncio.to_thread(self._remove_files, container_id)
         place.exit_file.unlink(missing_ok=True)
 
@@ -249,9 +253,7 @@ class Runtime(Watching, Streams):
                 while pids := await asyncio.to_thread(find_by_word, mark):
                     await wait_gone(pids[0])
         for pid in await asyncio.to_thread(find_by_word, mark):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            await wait_gone(pid)
+            await kill_by_word(pid, mark)
 
     def _is_known_to_runtime(self, container_id: str, facts: Facts | None) -> bool:
         """crun remembers a container only in files, so one that has ended need not be deleted by it."""
@@ -279,12 +281,12 @@ def _shares_pids(spec: Mapping[str, Any]) -> bool:
     return not any(space["type"] == "pid" and not space.get("path") for space in spec["linux"]["namespaces"])
 
 
-async def _end_conmon(pid: int) -> None:
+async def _end_conmon(pidfd: int) -> None:
     """Its container is gone, so it is about to go; one that hangs on a client is killed."""
     try:
         async with asyncio.timeout(2):
-            await wait_gone(pid)
+            await wait_readable(pidfd)
     except TimeoutError:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        await wait_gone(pid)
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        await wait_readable(pidfd)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from bennu.beneath import clean
 from bennu.model import ContainerConfig, HostConfig, MountPoint
 from bennu.runtime.capabilities import decide_capabilities, parse_capabilities
 from bennu.runtime.devices import DeviceNode, device_entries, device_rules
@@ -100,8 +101,7 @@ def _hostname(request: SpecRequest) -> str:
 
 def container_group(container_id: str, host: HostConfig) -> str:
     """The path of its control group."""
-    parent = host.cgroup_parent or DEFAULT_GROUP
-    return f"/{parent.strip('/')}/{container_id}"
+    return clean(f"{host.cgroup_parent or DEFAULT_GROUP}/{container_id}")
 
 
 # --- process ------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bennu.runtime.waiting import DescriptorWriter, open_pidfd
+from bennu.runtime.waiting import DescriptorWriter
 
 _SYS_PIDFD_GETFD: Final = 438  # the same on all architectures
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -50,19 +50,15 @@ def make_stdin(path: Path) -> Keeper:
     return Keeper(descriptor, [both, descriptor])
 
 
-def drop_keeper(conmon_pid: int, descriptor: int) -> None:
-    """Let go of the keeper that conmon holds under `descriptor`. Idempotent.
+def drop_keeper(conmon: int, descriptor: int) -> None:
+    """Let go of the keeper that conmon, given by a pidfd, holds under `descriptor`. Idempotent.
 
     Raises: OSError if the kernel refuses (it asks for the right to trace conmon); ProcessLookupError if conmon is gone.
     """
-    pidfd = open_pidfd(conmon_pid)
-    try:
-        copy = _libc.syscall(_SYS_PIDFD_GETFD, pidfd, descriptor, 0)
-        if copy < 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
-    finally:
-        os.close(pidfd)
+    copy = _libc.syscall(_SYS_PIDFD_GETFD, conmon, descriptor, 0)
+    if copy < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
     with socket.socket(fileno=copy) as receiver, contextlib.suppress(BlockingIOError):
         _, ancillary, _, _ = receiver.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_DONTWAIT)
         for _level, _kind, data in ancillary:

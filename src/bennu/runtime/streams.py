@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,16 +12,17 @@ import msgspec
 from bennu.confined.client import HELPER, Process
 from bennu.errors import InvalidParameter
 from bennu.runtime.attach import AttachStream, connect_attach
+from bennu.runtime.cgroups import is_in_group
 from bennu.runtime.exec import ExecProcess, ExecRequest, plan_process
 from bennu.runtime.exec_start import start_exec
 from bennu.runtime.failures import NotAlive, RuntimeFailure
 from bennu.runtime.oom import set_oom_score
-from bennu.runtime.paths import Bundle, Facts, read_pid
-from bennu.runtime.places import Places, is_in_group
+from bennu.runtime.paths import Bundle, Facts
+from bennu.runtime.places import Places
 from bennu.runtime.repeated import RepeatedExec
 from bennu.runtime.stdin import drop_keeper, open_stdin
 from bennu.runtime.users import User, find_user
-from bennu.runtime.waiting import DescriptorWriter, finish
+from bennu.runtime.waiting import DescriptorWriter, finish, held
 
 
 class Streams(Places):
@@ -46,8 +48,9 @@ class Streams(Places):
 
         def end_stdin() -> None:
             if facts.stdin_once and not facts.tty:
-                with contextlib.suppress(ProcessLookupError):
-                    drop_keeper(read_pid(place.conmon_pid_file), facts.keeper_fd)
+                with self._held_conmon(container_id) as conmon:
+                    if conmon >= 0:
+                        drop_keeper(conmon, facts.keeper_fd)
 
         return AttachStream(sock, writer, end_stdin)
 
@@ -97,9 +100,9 @@ class Streams(Places):
             set_oom_score(started.pid, spec["process"].get("oomScoreAdj", 0))
 
             def signal_it(signum: int) -> None:
-                if is_in_group(started.pid, facts.cgroup):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(started.pid, signum)
+                ours = held(started.pid, lambda pid: is_in_group(pid, facts.cgroup))
+                with contextlib.suppress(ProcessLookupError), ours as pidfd:
+                    signal.pidfd_send_signal(pidfd, signum)
 
             return ExecProcess(started.process, started.pid, started.outputs, started.stdin, signal_it)
 

@@ -4,8 +4,12 @@ import asyncio
 import contextlib
 import errno
 import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from bennu.reserve import reserve
 
 
 def open_pidfd(pid: int) -> int:
@@ -14,23 +18,34 @@ def open_pidfd(pid: int) -> int:
     While others are in the session or group that bore the number of one that is gone, older kernels answer EINVAL.
     """
     try:
-        return os.pidfd_open(pid)
+        with reserve():  # to see somebody end
+            return os.pidfd_open(pid)
     except OSError as error:
         if error.errno == errno.EINVAL and pid > 0:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
         raise
 
 
+@contextlib.contextmanager
+def held(pid: int, is_it: Callable[[int], bool]) -> Iterator[int]:
+    """A descriptor of the process of this number, if that is the one that is meant.
+
+    It is looked at once it is held, so that its number cannot go to another in between.
+    Raises: ProcessLookupError if it is not; OSError.
+    """
+    pidfd = open_pidfd(pid)
+    try:
+        if not is_it(pid):
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        yield pidfd
+    finally:
+        os.close(pidfd)
+
+
 async def wait_gone(pid: int) -> None:
     """Return once the process has ended (a zombie has ended). Cancel-safe; returns at once if there is none."""
-    try:
-        descriptor = open_pidfd(pid)
-    except ProcessLookupError:
-        return
-    try:
-        await wait_readable(descriptor)
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(ProcessLookupError), held(pid, lambda _: True) as pidfd:
+        await wait_readable(pidfd)
 
 
 async def wait_readable(descriptor: int) -> None:
@@ -137,6 +152,13 @@ def find_by_word(word: str) -> list[int]:
     """All living processes with this argument; looks at every process of the host."""
     pids = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdecimal()]
     return [pid for pid in pids if word in words_of(pid) and is_alive(pid)]
+
+
+async def kill_by_word(pid: int, word: str) -> None:
+    """Kill a process that has this argument, and wait until it is gone. Another of that number is left alone."""
+    with contextlib.suppress(ProcessLookupError), held(pid, lambda pid: word in words_of(pid)) as pidfd:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        await wait_readable(pidfd)
 
 
 async def finish(task: "asyncio.Future[Any]") -> None:

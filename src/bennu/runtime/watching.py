@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from bennu.runtime.failures import NotAlive
-from bennu.runtime.paths import Bundle, read_pid
+from bennu.runtime.paths import Bundle
 from bennu.runtime.places import Places, living_pid
 from bennu.runtime.records import ExitRecord, Recovered
 from bennu.runtime.stats import Stats, read_stats
-from bennu.runtime.waiting import wait_gone
+from bennu.runtime.waiting import wait_gone, wait_readable
 
 
 class Watching(Places):
@@ -30,12 +30,14 @@ class Watching(Places):
         if facts.shared_pids:
             with contextlib.suppress(NotAlive):
                 pidfd = self._open_process(place, facts)
-                os.close(pidfd)
-                await wait_gone(read_pid(place.pid_file))
+                try:
+                    await wait_readable(pidfd)
+                finally:
+                    os.close(pidfd)
             await self.kill_all(facts.cgroup)
-        conmon_pid = self._conmon_pid(container_id)
-        if conmon_pid:
-            await wait_gone(conmon_pid)
+        with self._held_conmon(container_id) as conmon:
+            if conmon >= 0:
+                await wait_readable(conmon)
 
     def read_exit(self, container_id: str) -> ExitRecord | None:
         """None: no end is on record (it lives, or its conmon was killed)."""

@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from bennu.beneath import entry_of
 from bennu.confined.client import measure_tree
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
 from bennu.process import run
@@ -154,7 +155,7 @@ class Volumes:
     def _new(self, name: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None) -> Volume:
         return Volume(
             name=name,
-            mountpoint=str(self._root / name / DATA),
+            mountpoint=str(entry_of(self._root, name) / DATA),
             created_ns=time.time_ns(),
             labels=None if labels is None else dict(labels),
             options=None if options is None else dict(options),

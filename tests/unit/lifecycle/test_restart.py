@@ -20,6 +20,7 @@ from bennu.lifecycle.restart import (
     Start,
     Stay,
     decide_boot,
+    decide_failed_restart,
     decide_restart,
     next_delay_ns,
 )
@@ -242,3 +243,9 @@ def test_policies_are_read_from_the_apis_words() -> None:
     assert RestartPolicy.parse("", 7) == policy(NO, 7)
     assert RestartPolicy.parse("on-failure", 3) == policy(ON_FAILURE, 3)
     assert [RestartPolicy.parse(str(mode), 0).mode for mode in RestartMode] == list(RestartMode)
+
+
+def test_a_restart_that_the_host_had_too_little_for_is_tried_again_ever_more_slowly_and_no_other_is() -> None:
+    tried = decide_failed_restart(400 * MS, shortage=True)
+    assert isinstance(tried, Restart) and tried.delay_ns == 800 * MS
+    assert isinstance(decide_failed_restart(400 * MS, shortage=False), Stay)

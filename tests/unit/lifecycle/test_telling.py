@@ -124,6 +124,16 @@ SHELL = ["/bin/sh", "-c", "python3 app.py; true"]
         pytest.param(replace(BASE, exit_code=126), "execute bit", id="126"),
         pytest.param(replace(BASE, exit_code=127), "not found", id="127"),
         pytest.param(
+            replace(BASE, cause=Cause.START_FAILED, exit_code=127, error='exec: "sho": executable file not found'),
+            "not found",
+            id="the-command",
+        ),
+        pytest.param(
+            replace(BASE, cause=Cause.START_FAILED, exit_code=127, error="open /run/x/netns/1: no such file"),
+            None,
+            id="what-came-before-the-command",
+        ),
+        pytest.param(
             replace(
                 BASE, cause=Cause.START_FAILED, exit_code=128, error="Bind for x failed: port is already allocated"
             ),

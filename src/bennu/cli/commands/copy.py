@@ -17,6 +17,7 @@ from bennu.cli.command import command, switch
 from bennu.cli.commands.transfer import TAR, read_chunks
 from bennu.cli.context import END, stream_entry
 from bennu.cli.failure import ApiFailure, Failure
+from bennu.cli.output import complain
 from bennu.cli.terminal import is_terminal
 
 GO_DIRECTORY: Final = 1 << 31  # bits of Go's file modes
@@ -44,7 +45,7 @@ def cp(client: Client, words: list[str], *, archive: bool, follow_link: bool, qu
     else:
         shown = copy_in(client, source, to_name, target, keep_owner=archive, follow=follow_link)
     if shown and not quiet and is_terminal(2):
-        print(f"Successfully copied to {shown}", file=sys.stderr)
+        complain(f"Successfully copied to {shown}")
 
 
 def split_place(word: str) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from bennu.cli.commands.rollout_view import (
 )
 from bennu.cli.commands.why import shorten_time
 from bennu.cli.failure import Failure
-from bennu.cli.output import align, say
+from bennu.cli.output import align, say, visible
 
 LOOK_EVERY_S: Final = 0.25
 REASONS: Final = 6
@@ -152,9 +152,18 @@ def print_changes(looks: Iterator[Json]) -> Json:
         facts |= {"next": "; ".join(f"{name_all([wait['Subject']])}{wait['Reason']}" for wait in last["Waits"][:2])}
         for name, words in facts.items():
             if known.get(name) != words and words:
-                print(f"{time.strftime('%H:%M:%S')}  {name}: {words}", flush=True)
+                say(f"{time.strftime('%H:%M:%S')}  {name}: {words}")
         known = facts
     return last
+
+
+def made_visible(found: Any) -> Any:
+    """The same, of which a terminal can show every word."""
+    if isinstance(found, dict):
+        return {name: made_visible(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return [made_visible(value) for value in found]
+    return visible(found, sys.stdout) if isinstance(found, str) else found
 
 
 def draw_live(looks: Iterator[Json]) -> Json:
@@ -164,5 +173,5 @@ def draw_live(looks: Iterator[Json]) -> Json:
     last: Json = {}
     with Live(auto_refresh=False) as live:
         for last in looks:
-            live.update(picture(last, width=live.console.width, height=live.console.height), refresh=True)
+            live.update(picture(made_visible(last), width=live.console.width, height=live.console.height), refresh=True)
     return last

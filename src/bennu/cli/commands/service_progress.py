@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from bennu.cli.client import Client
 from bennu.cli.failure import Failure
-from bennu.cli.output import say
+from bennu.cli.output import say, visible
 from bennu.cli.terminal import read_size
 from bennu.cli.values import encode_filters
 
@@ -183,7 +183,9 @@ class Screen:
         up = f"\x1b[{before}A" if before else ""
         # A line that wraps would be two, and the next picture would begin in the wrong place.
         width = (read_size() or (0, 80))[1] or 80
-        whole = "".join(f"\x1b[2K{line(name, bar(text))[: width - 1]}\n" for name, text in self._lines.items())
+        whole = "".join(
+            f"\x1b[2K{visible(line(name, bar(text)), sys.stdout)[: width - 1]}\n" for name, text in self._lines.items()
+        )
         sys.stdout.write(up + whole)
         sys.stdout.flush()
 

@@ -1,0 +1,93 @@
+"""A daemon that may open no more files, or start no more processes, still ends containers."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bennu.runtime.cgroups import Cgroups
+from support import images
+from support.cli import Cli
+from support.daemon import BENNUD, Daemon, UnixConnection
+
+FILES = 120
+
+
+def end_in_every_way(bennu: Cli, stopped: str, killed: str, removed: str) -> None:
+    bennu("stop", "-t", "1", stopped)
+    bennu("kill", killed)
+    bennu("rm", "-f", removed, stopped, killed)
+    assert not {stopped, killed, removed} & set(bennu("ps", "-a", "--format={{.Names}}").lines)
+
+
+@pytest.mark.timeout(300)
+def test_containers_end_though_the_daemon_has_opened_all_files_it_may(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon(program=("prlimit", f"--nofile={FILES}:{FILES}", BENNUD))
+    bennu, held = daemon.bennu, Path(f"/proc/{daemon.pid}/fd")
+    images.import_base(bennu, "busybox")
+    for number in range(FILES):
+        words = ("-d", "--network=none", f"--name=fills{number}", "busybox", "sleep", "600")
+        if bennu("run", *words, ok=False).code:
+            break
+    else:
+        raise AssertionError(f"{FILES} containers fit into {FILES} open files")
+    assert number > 5
+    with contextlib.ExitStack() as stack:  # what is left goes to clients who only wait
+        for _ in range(10):
+            stack.enter_context(follow(daemon))
+        assert len(os.listdir(held)) > FILES // 2  # noqa: PTH208
+        end_in_every_way(bennu, "fills0", "fills1", "fills2")
+    bennu("run", "--rm", "--network=none", "busybox", "true")
+
+
+@contextlib.contextmanager
+def follow(daemon: Daemon) -> Iterator[None]:
+    connection = UnixConnection(daemon.socket)
+    with contextlib.closing(connection):
+        connection.request("GET", "/events")
+        yield
+
+
+@pytest.fixture
+def pids_group() -> Iterator[Path]:
+    """A control group of the test's own that can limit processes."""
+    cgroups = Cgroups()
+    mount = cgroups.hierarchies.get("unified" if cgroups.unified else "pids")
+    if mount is None:
+        pytest.skip("no controller of processes")
+    folder = mount / f"bennu-test-{secrets.token_hex(4)}"
+    folder.mkdir()
+    try:
+        if not (folder / "pids.max").exists():
+            pytest.skip("the controller of processes is not for groups below the root")
+        yield folder
+    finally:
+        cgroups.remove(f"/{folder.name}")
+
+
+def test_containers_end_though_the_daemon_may_start_no_process(
+    make_daemon: Callable[..., Daemon], pids_group: Path
+) -> None:
+    daemon = make_daemon()
+    bennu = daemon.bennu
+    images.import_base(bennu, "busybox")
+    for name in ("one", "two", "three"):
+        bennu("run", "-d", f"--name={name}", "-v", "/data", "busybox", "sleep", "600")
+    (pids_group / "cgroup.procs").write_text(str(daemon.pid))
+    (pids_group / "pids.max").write_text((pids_group / "pids.current").read_text())
+    assert bennu("run", "--rm", "busybox", "true", ok=False).code == 125
+    end_in_every_way(bennu, "one", "two", "three")
+    (pids_group / "pids.max").write_text("max")
+    bennu("run", "--rm", "busybox", "true")
+    daemon.stop()
+
+
+def test_the_doctor_tells_how_many_containers_fit_into_the_limit_of_the_daemon_that_runs(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    daemon = make_daemon(program=("prlimit", "--nofile=600:600", BENNUD))
+    told = daemon.bennu("doctor", "--data-root", daemon.data_root, ok=False)
+    assert "600 open files, enough for some 236 containers that run" in told.out
