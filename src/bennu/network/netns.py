@@ -8,6 +8,7 @@ import _thread
 import asyncio
 import contextlib
 import ctypes
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -129,10 +130,16 @@ def unpin(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+@functools.cache
+def _device() -> int:
+    """Of the file system that has all namespaces."""
+    return OWN.stat().st_dev
+
+
 def is_pinned(path: str | Path) -> bool:
     """Whether a namespace is behind the file (after a reboot only an empty file may be left, or none)."""
     try:
-        return Path(path).stat().st_dev == OWN.stat().st_dev  # one file system has them all
+        return Path(path).stat().st_dev == _device()
     except OSError:
         return False
 
