@@ -49,6 +49,7 @@ class Sandboxes:
         self._publisher = publisher
         self._open: dict[str, Sandbox] = {}
         self._changing: set[str] = set()  # containers whose sandbox is being made or connected: not to be mended
+        self._broken: set[str] = set()  # that could not be mended at the last try
         self._services = services
         self._index: NameIndex | None = None
         self.name_server = NameServer(self._names, lambda: upstream_servers(host.read_resolv_conf()))
@@ -112,6 +113,7 @@ class Sandboxes:
         if sandbox is None:
             return
         self._index = None
+        self._broken.discard(container_id)
         self.name_server.stop(container_id)
         try:
             await self._publisher.withdraw(container_id, sandbox)
@@ -298,7 +300,7 @@ class Sandboxes:
     async def mend(self, suspects: Collection[str]) -> list[str]:
         """The same of those that lost their namespace's file, or one of these interfaces of the host.
 
-        The answer: interfaces of sandboxes that are being changed just now, to be looked at again.
+        The answer: interfaces of sandboxes that are being changed just now or cannot be mended, to be looked at again.
         """
         later = []
         for container_id, sandbox in self.items():
@@ -307,10 +309,13 @@ class Sandboxes:
             if container_id in self._changing:
                 later += concerned
             elif concerned or not netns.is_pinned(sandbox.netns):
-                await self._restore(container_id, sandbox, await asyncio.to_thread(links.read_links, names))
+                present = await asyncio.to_thread(links.read_links, names)
+                if not await self._restore(container_id, sandbox, present):
+                    later += concerned
         return later
 
-    async def _restore(self, container_id: str, sandbox: Sandbox, present: Mapping[str, links.LinkState]) -> None:
+    async def _restore(self, container_id: str, sandbox: Sandbox, present: Mapping[str, links.LinkState]) -> bool:
+        """Whether all of it is as it should be."""
         try:
             await asyncio.to_thread(self._restore_links, container_id, sandbox, present)
             if sandbox.has_embedded_dns and not sandbox.resolver.port:
@@ -318,7 +323,12 @@ class Sandboxes:
             if sandbox.has_embedded_dns and not self.name_server.serves(container_id):
                 await self.name_server.serve(container_id, sandbox)
         except (OSError, NetlinkError, BennuError) as error:
-            log.warning("cannot restore the network of container %s: %s", container_id[:12], error)
+            level = logging.DEBUG if container_id in self._broken else logging.WARNING  # it is tried every few seconds
+            log.log(level, "cannot restore the network of container %s: %s", container_id[:12], error)
+            self._broken.add(container_id)
+            return False
+        self._broken.discard(container_id)
+        return True
 
     def _restore_links(self, container_id: str, sandbox: Sandbox, present: Mapping[str, links.LinkState]) -> None:
         """Blocking."""
@@ -330,14 +340,14 @@ class Sandboxes:
             network = self._network_of(endpoint)
             state = present.get(endpoint.host_interface)
             if state is None:
-                log.warning("interface %s of a container is gone, making it anew", endpoint.host_interface)
                 plugs = self._plugs(sandbox, [endpoint], has_pair=False)
                 netns.run_in_own_thread(lambda plugs=plugs: links.furnish(sandbox.netns, plugs))  # type: ignore[misc]
+                log.warning("interface %s of a container was gone and is made anew", endpoint.host_interface)
                 continue
             knobs.turn(knobs.host_end_knobs(endpoint.host_interface))
             if state.master != network.bridge or not state.is_up:
-                log.warning("interface %s of a container is put right", endpoint.host_interface)
                 links.plug_in_again(*self._plugs(sandbox, [endpoint], has_pair=True))
+                log.warning("interface %s of a container was down or astray and is put right", endpoint.host_interface)
 
 
 def _pin_again(container_id: str, sandbox: Sandbox) -> None:

@@ -48,17 +48,22 @@ class Upkeep:
         self._changing = changing  # held while the set of networks changes
         self._raise_bridge = raise_bridge
         self._watch = Watch()
+        self._is_unsure = False  # what was told before may not have been attended to
         self._later: list[str] = []  # interfaces that were being changed when something was told of them
 
     async def keep(self) -> None:
         """Run until cancelled."""
-        self._watch.open()
+        try:
+            self._watch.open()
+        except OSError as error:
+            log.warning("the kernel does not tell of interfaces, so all are looked at every time: %s", error)
         while True:
             await asyncio.sleep(EVERY_S)
             try:
                 await self.turn()
             except (BennuError, OSError, NetlinkError) as error:
                 log.warning("cannot put the network right: %s", error)
+                self._is_unsure = True
 
     def close(self) -> None:
         self._watch.close()
@@ -70,7 +75,7 @@ class Upkeep:
         if not await self._firewall.is_intact():
             log.warning("the rules of table %s were changed by others; writing them anew", self._firewall.table)
             await self._firewall.rewrite()
-        changes = self._watch.changes()
+        changes, self._is_unsure = self._watch.changes(missed=self._is_unsure), False
         async with self._changing:
             bridged = [network for network in self._catalogue if network.bridge]
             found_gone = [await self._mend_bridge(network, changes) for network in bridged]

@@ -45,11 +45,16 @@ class Watch:
         self._sock: socket.socket | None = None
 
     def open(self) -> None:
-        """Raises: OSError."""
-        self._sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        with contextlib.suppress(OSError):
-            self._sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
-        self._sock.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
+        """Raises: OSError; then there is nothing to close."""
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
+            sock.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
+        except BaseException:
+            sock.close()
+            raise
+        self._sock = sock
 
     def close(self) -> None:
         """Idempotent."""
@@ -57,9 +62,9 @@ class Watch:
             self._sock.close()
             self._sock = None
 
-    def changes(self) -> Changes:
+    def changes(self, *, missed: bool = False) -> Changes:
         """All that was told since the last call. Raises: OSError."""
-        found = Changes(missed=self._sock is None)
+        found = Changes(missed=missed or self._sock is None)
         while self._sock is not None:
             try:
                 note(self._sock.recv(65536), found)
