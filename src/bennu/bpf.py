@@ -10,6 +10,7 @@ import os
 import platform
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,8 +18,17 @@ from typing import Final
 SYSCALL: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280}  # of bpf(2)
 LICENSE: Final = b"Apache-2.0\0"
 
-MAP_CREATE, MAP_UPDATE, MAP_DELETE, PROG_LOAD, PROG_ATTACH, PROG_DETACH = 0, 2, 3, 5, 8, 9
-PROG_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD, PROG_QUERY = 13, 15, 16
+MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD, PROG_ATTACH, PROG_DETACH = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    8,
+    9,
+)
+PROG_GET_FD_BY_ID, MAP_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD, PROG_QUERY = 13, 14, 15, 16
 HASH: Final = 1  # kinds of maps
 ARRAY: Final = 2
 NO_PREALLOC: Final = 1
@@ -28,6 +38,7 @@ INET4_GETPEERNAME: Final = 29
 ALLOW_MULTI: Final = 2
 MAX_ATTACHED: Final = 64  # programs of one kind at one control group
 NAME_LENGTH: Final = 15
+MAX_MAPS: Final = 8  # of one program
 
 MAP_LOOKUP_ELEM, KTIME_GET_NS, GET_SOCKET_COOKIE, BIND, GET_NETNS_COOKIE = 1, 5, 46, 64, 122  # helpers
 SO_NETNS_COOKIE: Final = 71  # Linux 5.14
@@ -209,9 +220,54 @@ def attached(cgroup_fd: int, attach_type: int) -> dict[int, str]:
 
 
 def _name_of(program_fd: int) -> str:
-    info = _buffer(b"")
-    _call(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", program_fd, len(info), ctypes.addressof(info)))
-    return info.raw[64:80].partition(b"\0")[0].decode()
+    return _info(program_fd).raw[64:80].partition(b"\0")[0].decode()
+
+
+def maps_of(program_fd: int) -> list[int]:
+    """A new descriptor of each map that a program uses, which is the caller's to close. Raises: OSError."""
+    ids = (ctypes.c_uint32 * MAX_MAPS)()
+    # The kernel is told in the same place where it answers: how many fit (52), and where to (56).
+    info = _info(program_fd, _buffer(bytes(52) + struct.pack("=IQ", MAX_MAPS, ctypes.addressof(ids))))
+    count: int = struct.unpack_from("=I", info, 52)[0]
+    found: list[int] = []
+    try:
+        for map_id in ids[: min(count, MAX_MAPS)]:
+            found.append(_call(MAP_GET_FD_BY_ID, struct.pack("=I", map_id)))
+    except BaseException:
+        for fd in found:
+            os.close(fd)
+        raise
+    return found
+
+
+def sizes_of(map_fd: int) -> tuple[int, int, int]:
+    """Kind, and bytes of a key and of a value. Raises: OSError."""
+    kind, _, key, value = struct.unpack_from("=IIII", _info(map_fd))
+    return kind, key, value
+
+
+def values(map_fd: int, key_size: int, value_size: int) -> list[bytes]:
+    """All that a map holds; what is added meanwhile may be missing. Raises: OSError."""
+    found: list[bytes] = []
+    key, following = None, ctypes.create_string_buffer(key_size)
+    value = ctypes.create_string_buffer(value_size)
+    with contextlib.suppress(FileNotFoundError):  # after the last
+        while True:
+            here = ctypes.addressof(key) if key is not None else 0
+            _call(MAP_NEXT_KEY, struct.pack("=IIQQ", map_fd, 0, here, ctypes.addressof(following)))
+            key = ctypes.create_string_buffer(following.raw, key_size)
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                there = ctypes.addressof(value)
+                _call(MAP_LOOKUP, struct.pack("=IIQQQ", map_fd, 0, ctypes.addressof(key), there, 0))
+                found.append(value.raw)
+    return found
+
+
+def _info(fd: int, info: ctypes.Array[ctypes.c_char] | None = None) -> ctypes.Array[ctypes.c_char]:
+    """What the kernel tells of a program or map. Raises: OSError."""
+    info = info or _buffer(b"")
+    _call(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, len(info), ctypes.addressof(info)))
+    return info
 
 
 def netns_cookie() -> int:
@@ -227,6 +283,16 @@ def open_cgroup_root() -> int:
     if root is None:
         raise OSError("version 2 of control groups is not mounted")
     return os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+@contextlib.contextmanager
+def cgroup_root() -> Iterator[int]:
+    """As `open_cgroup_root`, for a while."""
+    fd = open_cgroup_root()
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def find_cgroup_root(mounts: str) -> Path | None:

@@ -183,6 +183,16 @@ def open_neighbour(folder: Path, address: str, gateway: str) -> Iterator[str]:
         netns.unpin(path)
 
 
+@contextlib.contextmanager
+def pinned_namespace(path: Path) -> Iterator[str]:
+    """A namespace pinned at `path`."""
+    netns.run_in_own_thread(lambda: _make_pinned(path))
+    try:
+        yield str(path)
+    finally:
+        netns.unpin(path)
+
+
 def _make_pinned(path: Path) -> None:
     netns.enter_new()
     netns.pin(path)

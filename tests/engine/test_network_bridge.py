@@ -163,6 +163,7 @@ async def test_a_taken_port_is_refused_with_dockers_words_and_nothing_is_left(ho
     port = host.free_port()
     request = PortRequest(container_port=7, host_port_first=port, host_port_last=port)
     first = await start(host, "a", request)
+    await host.settled()
     before = host.kernel_state()
     with pytest.raises(BennuError) as refused:
         await start(host, "b", PortRequest(container_port=8), request)

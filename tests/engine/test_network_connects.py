@@ -13,7 +13,7 @@ from network_helpers import Host, echo_server, exchange, needs_network, open_hos
 
 from bennu import bpf
 from bennu.errors import BennuError
-from bennu.host import Verdict
+from bennu.host import Verdict, forsaken
 from bennu.host.kernel import check_connects
 from bennu.network import EndpointRequest, PortRequest, Sandbox, connects
 from bennu.network.connects import HOOKS, Connects, mark_of, read_own_addresses
@@ -285,6 +285,51 @@ async def test_nothing_is_left_of_one_that_was_removed_or_could_not_begin(
 
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_programs_of_a_daemon_that_is_gone_with_its_root_are_taken_away_by_the_next_and_by_doctor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "living").mkdir()
+    living = Connects("bennu_living", tmp_path / "living")
+    await living.open()
+    await living.confirm_own()
+    files = open_files()
+    try:
+        gone = [await leave_programs(tmp_path, name, monkeypatch) for name in ("one", "other")]
+        assert sorted(name for name in all_programs() if name in gone) == sorted(gone * len(HOOKS))
+        for name in ("one", "other"):
+            (tmp_path / name).rmdir()
+        monkeypatch.setattr(forsaken, "SILENT_S", 0.0)
+        assert "took away" in forsaken.check_forsaken().text
+        assert not {*gone} & {*all_programs()}
+        assert open_files() == files
+        last = await leave_programs(tmp_path, "last", monkeypatch)
+        following = Connects("bennu_following", tmp_path)
+        await following.open()
+        await following.remove()
+        assert last not in all_programs()
+        assert programs_of(tmp_path / "living") == len(HOOKS)
+        assert "no program" in forsaken.check_forsaken().text
+    finally:
+        await living.remove()
+
+
+async def leave_programs(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """As a daemon does that was killed long ago; what they are called."""
+    root = folder / name
+    root.mkdir()
+    dead = Connects(f"bennu_{name}", root)
+    with monkeypatch.context() as believed_no_longer:
+        believed_no_longer.setattr(connects, "BELIEVED_S", 0.0)
+        await dead.open()
+        await dead.confirm_own()
+    dead.close()
+    return mark_of(f"bennu_{name}", root).name
+
+
+def all_programs() -> list[str]:
+    return [name for hook in HOOKS for name in attached_programs(hook)]
 
 
 async def test_one_that_never_began_removes_what_its_predecessor_left(tmp_path: Path) -> None:

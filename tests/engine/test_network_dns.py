@@ -5,6 +5,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from network_helpers import (
 )
 
 from bennu.errors import InvalidParameter
+from bennu.network import Sandbox, dns_server
+from bennu.network.dns_server import TALKS_A_SANDBOX
 
 pytestmark = needs_network
 
@@ -234,3 +237,57 @@ async def test_an_answer_that_was_kept_repeats_the_askers_spelling(host: Host) -
         web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=["127.0.0.79"])
         for name in ("many.example.test.", "mAnY.eXample.test."):
             assert (await ask(web, name, tcp=True)).question[0].name.to_text() == name
+
+
+# --- connections by TCP ---
+
+
+def talk(sandbox: Sandbox) -> socket.socket:
+    """A connection to the embedded DNS on which nothing is asked."""
+    return inside(sandbox.netns, lambda: socket.create_connection(("127.0.0.11", 53), timeout=2))
+
+
+async def still_open(talks: list[socket.socket]) -> list[bool]:
+    """Which of them the other side has not ended, once it has had time to."""
+    await asyncio.sleep(0.2)
+    found = []
+    for one in talks:
+        one.setblocking(False)
+        try:
+            found.append(bool(one.recv(1)))
+        except BlockingIOError:
+            found.append(True)
+        except ConnectionError:
+            found.append(False)
+    return found
+
+
+async def test_a_container_holds_a_few_connections_by_tcp_and_the_oldest_gives_way(host: Host) -> None:
+    await make(host, "net1")
+    hostile, other = (
+        await start(host, "hostile", on("net1", "hostile")),
+        await start(host, "other", on("net1", "other")),
+    )
+    with contextlib.ExitStack() as held:
+        quiet = [held.enter_context(closing(await asyncio.to_thread(talk, other)))]
+        many = []
+        for _ in range(3 * TALKS_A_SANDBOX):
+            many.append(held.enter_context(closing(await asyncio.to_thread(talk, hostile))))
+        assert await still_open(many) == [False] * 2 * TALKS_A_SANDBOX + [True] * TALKS_A_SANDBOX
+        assert await still_open(quiet) == [True]
+        for sandbox in (hostile, other):
+            assert values(await ask(sandbox, "other", tcp=True)) == {other.endpoints[0].ip_address}
+
+
+async def test_all_containers_together_hold_no_more_connections_than_there_is_room_for(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dns_server, "TALKS", 20)
+    await make(host, "net1")
+    sandboxes = [await start(host, name, on("net1", name)) for name in ("a", "b", "c")]
+    with contextlib.ExitStack() as held:
+        talks = [
+            held.enter_context(closing(await asyncio.to_thread(talk, one))) for one in sandboxes for _ in range(10)
+        ]
+        assert await still_open(talks) == [False] * 10 + [True] * 20
+        assert values(await ask(sandboxes[0], "b", tcp=True)) == {sandboxes[1].endpoints[0].ip_address}

@@ -23,9 +23,9 @@ from bennu.cluster import open_cluster
 from bennu.daemon.hosts import open_context
 from bennu.daemon.options import Options
 from bennu.daemon.sockets import hold_roots, open_listeners
+from bennu.descriptors import set_aside
 from bennu.engine.engine import EngineOptions, open_engine
 from bennu.errors import BennuError
-from bennu.reserve import set_aside
 
 LOG_LEVELS: Final = {
     "debug": logging.DEBUG,

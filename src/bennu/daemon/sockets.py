@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bennu.daemon.hosts import split_tcp
+from bennu.descriptors import FOR_ENDS, reserve
 from bennu.errors import BennuError, Conflict
-from bennu.reserve import FOR_ENDS, reserve
 
 SOCKET_MODE: Final = 0o660
 # What containers put below the roots has their owners and modes, setuid programs too: no other user gets there.

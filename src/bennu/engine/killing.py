@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from bennu.descriptors import reserve
 from bennu.engine.events import Event
 from bennu.engine.health import not_monitored
 from bennu.engine.launch import farewell
@@ -24,7 +25,6 @@ from bennu.lifecycle.death import Asker, SentSignal, Verb
 from bennu.lifecycle.signals import parse_signal
 from bennu.lifecycle.status import State
 from bennu.lifecycle.stop import KillEffect, effect_of_signal
-from bennu.reserve import reserve
 from bennu.runtime import NotAlive
 
 KEPT_SIGNALS: Final = 100  # the last ones of a life: some programs are sent HUP every minute

@@ -11,6 +11,7 @@ import shutil
 import signal
 from pathlib import Path
 
+from bennu.descriptors import reserve
 from bennu.engine.container import Container
 from bennu.engine.copies import REMOVING
 from bennu.engine.launch import release
@@ -20,7 +21,6 @@ from bennu.engine.waits import WaitResult
 from bennu.errors import BennuError, Conflict, NotFound, Unavailable
 from bennu.lifecycle.death import Asker, Verb
 from bennu.lifecycle.status import State
-from bennu.reserve import reserve
 from bennu.store import Delete, Put
 
 

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from bennu.descriptors import reserve
 from bennu.engine.attach import Attachment
 from bennu.engine.deaths import certify, read_oom
 from bennu.engine.decisions import crash_history, decide_after, decide_after_failed_start, tell_decision
@@ -37,7 +38,6 @@ from bennu.lifecycle.death import Asker, Decision, Ending, Verb
 from bennu.lifecycle.governor import score_after_end
 from bennu.lifecycle.restart import Restart, Stay
 from bennu.lifecycle.status import State, check_transition
-from bennu.reserve import reserve
 from bennu.runtime import NotAlive
 from bennu.store import Put
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from bennu.errors import Unavailable
-from bennu.host import cgroups, firewall, kernel, rights, tools
+from bennu.host import cgroups, firewall, forsaken, kernel, rights, tools
 from bennu.host.finding import Finding, Verdict, ok, warn
 from bennu.host.firewall import Bridge
 
@@ -46,7 +46,7 @@ async def examine(data_root: Path, *, bridges: Sequence[Bridge] = (Bridge(DEFAUL
         rights.check_lost(data_root),
         firewall.check_forwarding(),
     ]
-    return findings + (await firewall.check_firewall(bridges) if is_root else [])
+    return findings + ([forsaken.check_forsaken(), *await firewall.check_firewall(bridges)] if is_root else [])
 
 
 async def prepare(data_root: Path, oci_runtime: str, *, bridge: str = DEFAULT_BRIDGE) -> Prepared:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bennu.errors import BennuError
-from bennu.host.finding import Finding, fail, ok, warn
+from bennu.host import forwarding
+from bennu.host.finding import Finding, Verdict, fail, ok, warn
 from bennu.process import run
 
 NFT_TIMEOUT_S: Final = 20
@@ -43,6 +44,13 @@ def check_forwarding(path: Path = IP_FORWARD) -> Finding:
         writable = _can_write(path)
     except OSError as error:
         return fail("ip_forward", f"cannot be read: {error.strerror}")
+    if families := forwarding.read_mark().families:
+        text = (
+            f"on because of bennud ({', '.join(sorted(families))}): this machine forwards what comes from or goes to "
+            f"containers; the table inet {forwarding.TABLE} drops all else"
+        )
+        cure = f"to make it a router: net.ipv4.ip_forward=1 in /etc/sysctl.d, then rm {forwarding.mark_path()}"
+        return Finding("ip_forward", Verdict.OK, text, cure)
     if on:
         return ok("ip_forward", "on")
     if writable:

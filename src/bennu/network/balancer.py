@@ -87,6 +87,11 @@ class Balancer:
         self._answering |= {(network.bridge, vip) for vip in found}
         return found
 
+    def vips_answering(self, network: Network) -> list[str]:
+        """Those of them that it answers for by now."""
+        found = [vip for front in self.fronts.values() if (vip := front.vip_on(network.id))]
+        return [vip for vip in found if (network.bridge, vip) in self._answering]
+
     # --- virtual addresses --------------------------------------------------------------------------------------
 
     async def reserve(self, service_id: str, network_ids: Iterable[str]) -> dict[str, str]:

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Final
 
 from bennu import bpf
+from bennu.host.forsaken import HOOKS, OWN_KEY_SIZE, OWN_SIZE, detach_forsaken
 from bennu.network.ways import (
     ASKED_SIZE,
     ASKED_SLOTS,
     KEY_SIZE,
-    OWN_KEY_SIZE,
-    OWN_SIZE,
     WAY_SIZE,
     Address,
     connect_program,
@@ -40,7 +39,7 @@ BELIEVED_S: Final = 10.0  # an address is taken for the host's so long after it 
 SIOCGIFCONF: Final = 0x8912
 IFREQ: Final = struct.Struct("=16sH2x4s16x")  # name, family, IPv4 address
 NONLOCAL_BIND: Final = Path("/proc/sys/net/ipv4/ip_nonlocal_bind")
-HOOKS: Final = (bpf.INET4_CONNECT, bpf.INET4_GETPEERNAME)
+ALIVE: Final = b"\xff\xff\xff\xff"  # nobody's address: its entry tells only that a daemon lives
 log = logging.getLogger(__name__)
 
 
@@ -104,6 +103,9 @@ class Connects:
         except OSError as error:
             self._is_tried = False  # they would lead to what is no more
             raise OSError(f"the programs of the former daemon cannot be detached: {error}") from error
+        with contextlib.suppress(OSError):  # kernels that do not tell of maps
+            if count := detach_forsaken(self._cgroup):
+                log.info("detached %d programs of daemons that are gone", count)
         new = bpf.create_map
         ways = self._maps["ways"] = new(
             bpf.HASH, mark.name, key=KEY_SIZE, value=WAY_SIZE, entries=MAX_WAYS, flags=bpf.NO_PREALLOC
@@ -150,11 +152,11 @@ class Connects:
             log.warning("cannot read the addresses of this host: %s", error)
             return
         until = struct.pack("=Q", time.monotonic_ns() + int(BELIEVED_S * 1e9))
-        for address in self._own - now:
+        for address in self._own - now - {ALIVE}:
             with contextlib.suppress(FileNotFoundError):
                 bpf.delete(self._maps["own"], address)
-        self._own &= now
-        for address in now if self.is_open else ():
+        self._own &= {ALIVE, *now}
+        for address in (ALIVE, *now) if self.is_open else ():
             with contextlib.suppress(OSError):  # more than we count: the rules are for them
                 bpf.update(self._maps["own"], address, until)
                 self._own.add(address)

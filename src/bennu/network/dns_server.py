@@ -24,6 +24,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
+from bennu.network.accepting import Acceptor
 from bennu.network.dns_sockets import Sockets, open_inside
 from bennu.network.model import Sandbox
 from bennu.network.names import REVERSE_ZONES, NameIndex
@@ -34,6 +35,8 @@ TTL_S: Final = 5  # containers come and go; a client that keeps answers must not
 DATAGRAMS_A_TURN: Final = 64
 FORWARDS_AT_ONCE: Final = 1024
 TCP_IDLE_S: Final = 10.0
+TALKS_A_SANDBOX: Final = 16  # connections by TCP, each a descriptor of the daemon
+TALKS: Final = 256
 Peer = tuple[Any, ...]
 log = logging.getLogger(__name__)
 
@@ -45,8 +48,8 @@ class Client:
     sandbox: Sandbox
     udp: socket.socket
     tcp: socket.socket
-    server: asyncio.Server | None = None
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    acceptor: Acceptor | None = None
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)  # questions by UDP that others have to answer
 
 
 class NameServer:
@@ -63,6 +66,7 @@ class NameServer:
         self._upstream = upstream or Upstream()
         self._clients: dict[str, Client] = {}
         self._forwarding = 0
+        self._talks: dict[asyncio.Task[None], Client] = {}  # oldest first
 
     def serves(self, container_id: str) -> bool:
         return container_id in self._clients
@@ -79,7 +83,7 @@ class NameServer:
         sandbox.resolver.port = udp.getsockname()[1]
         client = self._clients[container_id] = Client(sandbox, udp, tcp)
         asyncio.get_running_loop().add_reader(udp, self._read_datagrams, client)
-        client.server = await asyncio.start_server(lambda r, w: self._talk(client, r, w), sock=tcp)
+        client.acceptor = Acceptor(tcp, lambda connection: self._take(client, connection))
 
     def stop(self, container_id: str) -> None:
         """Idempotent."""
@@ -88,11 +92,13 @@ class NameServer:
             return
         asyncio.get_running_loop().remove_reader(client.udp)
         client.udp.close()
-        if client.server is not None:
-            client.server.close()
+        if client.acceptor is not None:
+            client.acceptor.stop()
         client.tcp.close()
         for task in client.tasks:
             task.cancel()
+        for task in [task for task, owner in self._talks.items() if owner is client]:
+            self._end(task)
 
     def close(self) -> None:
         for container_id in list(self._clients):
@@ -117,27 +123,46 @@ class NameServer:
         if client.udp.fileno() >= 0:
             _send(client.udp, answer, peer)
 
-    async def _talk(self, client: Client, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        client.tasks.add(task)
+    def _take(self, client: Client, connection: socket.socket) -> None:
+        """One more conversation by TCP. Where there are too many the oldest ends: who asks anew is served."""
+        its_own = [task for task, owner in self._talks.items() if owner is client]
+        if len(its_own) >= TALKS_A_SANDBOX:
+            self._end(its_own[0])
+        elif len(self._talks) >= TALKS:
+            self._end(next(iter(self._talks)))
+        task = asyncio.get_running_loop().create_task(self._talk(client, connection))
+        self._talks[task] = client
+        task.add_done_callback(lambda task: self._ended(task, connection))
+
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        del self._talks[task]
+        task.cancel()
+
+    def _ended(self, task: "asyncio.Task[None]", connection: socket.socket) -> None:
+        self._talks.pop(task, None)
+        if task.cancelled():
+            connection.close()
+
+    async def _talk(self, client: Client, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection)
         try:
-            while True:
-                async with asyncio.timeout(TCP_IDLE_S):
-                    (size,) = struct.unpack("!H", await reader.readexactly(2))
-                    wire = await reader.readexactly(size)
-                answer = self.answer_now(client.sandbox, wire, tcp=True)
-                if answer is None:
-                    answer = await self._forward(client.sandbox, wire, tcp=True)
-                if not answer:
-                    return
-                writer.write(struct.pack("!H", len(answer)) + answer)
-                await writer.drain()
-        except (EOFError, OSError, TimeoutError):
-            return
+            with contextlib.suppress(EOFError, OSError, TimeoutError):
+                while answer := await self._answer_next(client, reader):
+                    writer.write(struct.pack("!H", len(answer)) + answer)
+                    await writer.drain()
+        except asyncio.CancelledError:
+            writer.transport.abort()  # at once, whatever the other side has not read yet
+            raise
         finally:
-            client.tasks.discard(task)
             writer.close()
+
+    async def _answer_next(self, client: Client, reader: asyncio.StreamReader) -> bytes:
+        """b"" = there is no more to say. Raises: EOFError, OSError, TimeoutError."""
+        async with asyncio.timeout(TCP_IDLE_S):
+            (size,) = struct.unpack("!H", await reader.readexactly(2))
+            wire = await reader.readexactly(size)
+        answer = self.answer_now(client.sandbox, wire, tcp=True)
+        return await self._forward(client.sandbox, wire, tcp=True) if answer is None else answer
 
     def answer_now(self, sandbox: Sandbox, wire: bytes, *, tcp: bool) -> bytes | None:
         """The answer where it needs nobody else; None = has to be forwarded; b"" = deserves none."""

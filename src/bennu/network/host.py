@@ -1,4 +1,4 @@
-"""What the host itself has to offer: the default bridge and its subnet, forwarding."""
+"""What the host itself has to offer: the default bridge, subnets that nothing uses."""
 
 import asyncio
 import contextlib
@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Final
 
 from bennu.errors import InvalidParameter, NotImplementedHere
-from bennu.network import links, netns
+from bennu.network import bridges, links
 from bennu.network.addresses import DEFAULT_POOLS, Subnet, choose_subnet, mac_of, overlapping
+from bennu.network.bridges import BridgeAddress, BridgePlan
 from bennu.network.catalogue import Catalogue, new_network_id
-from bennu.network.links import BridgeAddress, BridgePlan
 from bennu.network.model import Ipam, Network, Settings
 from bennu.network.netns import in_own_thread
 
 SUBNET_LOCK: Final = Path("/run/lock/bennu-subnets")  # of the machine: two daemons must not choose one subnet
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
-BRIDGE_FILTERS: Final = tuple(Path(f"/proc/sys/net/bridge/bridge-nf-call-{name}tables") for name in ("ip", "ip6"))
 RESOLVED_CONF: Final = Path("/run/systemd/resolve/resolv.conf")
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ async def ensure_default_bridge(catalogue: Catalogue, bridge: str, settings: Set
         await catalogue.remove(known)
     theirs: BridgeAddress | None = None
     if settings.bridge and known is None:
-        theirs = await in_own_thread(lambda: links.read_bridge_address(bridge))
+        theirs = await in_own_thread(lambda: bridges.read_bridge_address(bridge))
     if theirs is not None:
         ipam = _ipam_of(f"{theirs.address}/{theirs.prefix_len}")
     elif settings.bip:
@@ -158,10 +157,16 @@ async def raise_bridge(network: Network, vips: Iterable[str] = ()) -> None:
     Raises: OSError, NetlinkError.
     """
     if network.foreign:
-        await in_own_thread(lambda: links.allow_route_localnet(network.bridge))
+        await in_own_thread(lambda: bridges.allow_route_localnet(network.bridge))
         return
+    plan = bridge_plan(network, vips)
+    await in_own_thread(lambda: bridges.ensure_bridge(plan))
+
+
+def bridge_plan(network: Network, vips: Iterable[str] = ()) -> BridgePlan:
+    """What the interface of a network is to be, unless it is the administrator's."""
     gateways = [(pool.gateway, ipaddress.ip_network(pool.subnet)) for pool in network.ipam if pool.gateway]
-    plan = BridgePlan(
+    return BridgePlan(
         name=network.bridge,
         addresses=(
             *(BridgeAddress(gateway, subnet.prefixlen) for gateway, subnet in gateways),
@@ -171,31 +176,3 @@ async def raise_bridge(network: Network, vips: Iterable[str] = ()) -> None:
         mac_address=next(mac_of(gateway) for gateway, subnet in gateways if subnet.version == 4),
         route_localnet=not network.internal,
     )
-    await in_own_thread(lambda: links.ensure_bridge(plan))
-    if network.enable_ipv6 and not network.internal:
-        enable_ipv6_forwarding()
-
-
-def rules_see_bridged() -> bool:
-    """Whether the rules judge what a bridge passes from port to port (br_netfilter), as for networks without icc."""
-    try:
-        return all(knob.read_text().strip() == "1" for knob in BRIDGE_FILTERS)
-    except OSError:
-        return False
-
-
-def enable_forwarding() -> None:
-    if not netns.write_sysctl("ipv4/ip_forward", "1"):
-        log.warning("cannot switch on net.ipv4.ip_forward: containers reach no other host, nor others their ports")
-
-
-def enable_ipv6_forwarding() -> None:
-    """A host that forwards ignores router advertisements unless told otherwise: keep those it listened to."""
-    if Path("/proc/sys/net/ipv6/conf/all/forwarding").exists():
-        for folder in Path("/proc/sys/net/ipv6/conf").iterdir():
-            knob = folder / "accept_ra"
-            with contextlib.suppress(OSError):
-                if knob.read_text().strip() == "1":
-                    knob.write_text("2")
-    if not netns.write_sysctl("ipv6/conf/all/forwarding", "1"):
-        log.warning("cannot switch on IPv6 forwarding")

@@ -4,9 +4,11 @@ Functions that take an `IPRoute` act in the namespace its thread was in when it 
 """
 
 import errno
+import fcntl
 import ipaddress
 import os
 import socket
+import struct
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,50 +19,40 @@ from typing import Any, Final
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from bennu.network import netns
+from bennu.host import sysctl
+from bennu.network import knobs, netns
 from bennu.network.addresses import Subnet
 from bennu.network.model import Endpoint
 
 MAIN_TABLE: Final = 254
 IFA_F_NODAD: Final = 2
 IFF_UP: Final = 1
+SIOCSIFFLAGS: Final = 0x8914
 OPERATIONAL_S: Final = 1.0
 HOST_PREFIX: Final = 32
 PREPARED_NAME: Final = "eth0"  # the container's end of the pair that a prepared namespace comes with
 
 
-@dataclass(frozen=True, slots=True)
-class BridgeAddress:
-    address: str
-    prefix_len: int
-
-
 def make_namespace(path: Path, host_interface: str) -> None:
     """A pinned namespace with loopback up and a veth pair of which `host_interface` is the host's end ("": none).
 
-    Both ends are down and without addresses. Runs in a thread of its own. Raises: OSError, NetlinkError.
+    Both ends are down and without addresses. Runs in a thread of its own, which ends inside the namespace.
+    Raises: OSError, NetlinkError.
     """
-    host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with IPRoute() as host:  # stays in the host's namespace, where the thread was when it was made
         netns.enter_new()
         netns.pin(path)
         try:
             # An interface without IPv6 addresses of ours must not make itself one; loopback keeps ::1.
-            netns.write_sysctl("ipv6/conf/default/disable_ipv6", "1")
-            with IPRoute() as ipr:
-                ipr.link("set", index=1, state="up")
-                if host_interface:
-                    add_pair(ipr, host_interface, PREPARED_NAME, host)
+            sysctl.write("ipv6/conf/default/disable_ipv6", "1")
+            raise_loopback()
+            if host_interface:
+                netns.enter_own()
+                add_pair(host, str(path), host_interface, PREPARED_NAME)
+                netns.enter(path)
         except BaseException:
             netns.unpin(path)
             raise
-    finally:
-        os.close(host)
-
-
-def add_pair(ipr: IPRoute, host_interface: str, interface: str, host_ns: int) -> None:
-    """From within a namespace: `interface` here, `host_interface` in the namespace behind the descriptor."""
-    ipr.link("add", ifname=interface, kind="veth", peer={"ifname": host_interface, "net_ns_fd": host_ns})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +77,7 @@ def furnish(path: str, plugs: Sequence[Plug]) -> None:
         ports = set()
         for plug in plugs:
             if not plug.has_pair:
-                add_pair_into(ipr, path, plug.endpoint.host_interface, plug.endpoint.interface)
+                add_pair(ipr, path, plug.endpoint.host_interface, plug.endpoint.interface)
             ports |= plug_in(ipr, plug)
         netns.enter(path)
         for plug in plugs:
@@ -121,21 +113,27 @@ def wait_operational(ipr: IPRoute, indexes: Iterable[int]) -> None:
             time.sleep(0.001)
 
 
-def add_pair_into(ipr: IPRoute, path: str, host_interface: str, interface: str) -> None:
-    """As `add_pair`, from the host's side: the container's end is born inside the namespace behind `path`."""
+def raise_loopback() -> None:
+    """In the calling thread's namespace; for one interface an `IPRoute` would cost a millisecond. Raises: OSError."""
+    with socket.socket(AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("=16sH22x", b"lo", IFF_UP))
+
+
+def add_pair(ipr: IPRoute, path: str, host_interface: str, interface: str) -> None:
+    """From the host's side: the container's end is born inside the namespace behind `path`. Both are down."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         ipr.link("add", ifname=host_interface, kind="veth", peer={"ifname": interface, "net_ns_fd": fd})
     finally:
         os.close(fd)
+    knobs.turn(knobs.host_end_knobs(host_interface))
 
 
 def configure(plug: Plug) -> None:
     """From inside a sandbox: give an interface its addresses and bring it up. Raises: OSError, NetlinkError."""
     endpoint = plug.endpoint
     if endpoint.ipv6_address:
-        netns.write_sysctl(f"ipv6/conf/{endpoint.interface}/disable_ipv6", "0")
-        netns.write_sysctl(f"ipv6/conf/{endpoint.interface}/accept_ra", "0")
+        knobs.turn(knobs.container_knobs(endpoint.interface))
     with IPRoute() as ipr:
         index = require_index(endpoint.interface)
         ipr.link("set", index=index, address=endpoint.mac_address, mtu=plug.mtu)
@@ -172,7 +170,7 @@ def remove_virtual_address(name: str, address: str) -> None:
     """Undo `add_virtual_address`. Idempotent. Raises: NetlinkError."""
     with IPRoute() as ipr:
         index = find_index(name)
-        if index is not None and (address, HOST_PREFIX) in _addresses_of(ipr, index):
+        if index is not None and (address, HOST_PREFIX) in addresses_of(ipr, index):
             ipr.addr("del", index=index, address=address, prefixlen=HOST_PREFIX)
 
 
@@ -188,60 +186,7 @@ def set_gateway(interface: str, gateway: str) -> None:
         set_default_routes(ipr, require_index(interface), [gateway])
 
 
-@dataclass(frozen=True, slots=True)
-class BridgePlan:
-    """A bridge as it is to be."""
-
-    name: str
-    addresses: tuple[BridgeAddress, ...]
-    mtu: int
-    # Without one of its own, a bridge takes the least of its ports' and changes it as they come and go, and every
-    # container would send to the old one until its neighbour table knows better.
-    mac_address: str
-    route_localnet: bool
-
-
-def ensure_bridge(plan: BridgePlan) -> None:
-    """Make the bridge, or put right the one that is there; addresses that are not named are taken off it.
-
-    Raises: OSError, NetlinkError.
-    """
-    with IPRoute() as ipr:
-        if find_index(plan.name) is None:
-            ipr.link("add", ifname=plan.name, kind="bridge", mtu=plan.mtu, address=plan.mac_address)
-        index = require_index(plan.name)
-        link = ipr.get_links(index)[0]
-        if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "bridge":
-            raise OSError(errno.EEXIST, "an interface of that name is there and is no bridge", plan.name)
-        present = _addresses_of(ipr, index)
-        wanted = {(item.address, item.prefix_len) for item in plan.addresses}
-        for address, prefix_len in present - wanted:
-            ipr.addr("del", index=index, address=address, prefixlen=prefix_len)
-        if any(":" in item.address for item in plan.addresses):
-            netns.write_sysctl(f"ipv6/conf/{plan.name}/disable_ipv6", "0")
-        for address, prefix_len in sorted(wanted - present):
-            add_address(ipr, index, address, prefix_len)
-        ipr.link("set", index=index, state="up", mtu=plan.mtu, address=plan.mac_address)
-    if plan.route_localnet:
-        allow_route_localnet(plan.name)
-
-
-def allow_route_localnet(name: str) -> None:
-    """What comes from the host's loopback may leave by this bridge: published ports are reached at 127.0.0.1."""
-    netns.write_sysctl(f"ipv4/conf/{name}/route_localnet", "1")
-
-
-def read_bridge_address(name: str) -> BridgeAddress | None:
-    """The first IPv4 address of an interface; None if there is no such bridge or it has none."""
-    with IPRoute() as ipr:
-        index = find_index(name)
-        if index is None:
-            return None
-        found = sorted(item for item in _addresses_of(ipr, index) if ":" not in item[0])
-        return BridgeAddress(*found[0]) if found else None
-
-
-def _addresses_of(ipr: IPRoute, index: int) -> set[tuple[str, int]]:
+def addresses_of(ipr: IPRoute, index: int) -> set[tuple[str, int]]:
     """Link-local ones, which the kernel makes itself, apart."""
     found = {(item.get_attr("IFA_ADDRESS"), item["prefixlen"]) for item in ipr.get_addr(index=index)}
     return {(address, length) for address, length in found if not ipaddress.ip_address(address).is_link_local}
@@ -288,10 +233,23 @@ def list_links() -> dict[str, LinkState]:
     with IPRoute() as ipr:
         found = [(link.get_attr("IFLA_IFNAME"), link) for link in ipr.get_links()]
     names = {link["index"]: name for name, link in found}
-    return {
-        name: LinkState(link["index"], names.get(link.get_attr("IFLA_MASTER"), ""), bool(link["flags"] & IFF_UP))
-        for name, link in found
-    }
+    return {name: _state_of(link, names.get(link.get_attr("IFLA_MASTER"), "")) for name, link in found}
+
+
+def read_links(names: Iterable[str]) -> dict[str, LinkState]:
+    """The same of a few, of those that are there. Raises: NetlinkError."""
+    found = {}
+    with IPRoute() as ipr:
+        for name, index in ((name, find_index(name)) for name in names):
+            if index is not None:
+                link = ipr.get_links(index)[0]
+                master = link.get_attr("IFLA_MASTER")
+                found[name] = _state_of(link, socket.if_indextoname(master) if master else "")
+    return found
+
+
+def _state_of(link: Any, master: str) -> LinkState:
+    return LinkState(link["index"], master, bool(link["flags"] & IFF_UP))
 
 
 def read_routes(*, but_of: Iterable[str] = ()) -> list[Subnet]:
@@ -306,3 +264,9 @@ def read_routes(*, but_of: Iterable[str] = ()) -> list[Subnet]:
                     continue
                 found.append(ipaddress.ip_network(f"{destination}/{route['dst_len']}", strict=False))
         return [subnet for subnet in found if not subnet.is_link_local and not subnet.is_multicast]
+
+
+def list_bridges() -> list[str]:
+    """The names of all bridges of this namespace, of whomever."""
+    with IPRoute() as ipr:
+        return sorted(link.get_attr("IFLA_IFNAME") for link in ipr.get_links(kind="bridge"))

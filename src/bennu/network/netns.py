@@ -6,7 +6,9 @@ here runs in a thread of its own that ends with it. The daemon itself never leav
 
 import _thread
 import asyncio
+import contextlib
 import ctypes
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -16,9 +18,9 @@ from typing import Final, TypeVar
 Result = TypeVar("Result")
 
 CLONE_NEWNET: Final = 0x40000000
+OWN: Final = Path("/proc/self/ns/net")  # of the daemon
 MS_BIND: Final = 4096
 MNT_DETACH: Final = 2
-NSFS_MAGIC: Final = 0x6E736673
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -94,6 +96,11 @@ def enter_new() -> None:
     _check(_libc.unshare(CLONE_NEWNET), "unshare")
 
 
+def enter_own() -> None:
+    """Move the calling thread back into the namespace of the daemon, which never leaves it. Raises: OSError."""
+    enter(OWN)
+
+
 def enter(path: str | Path) -> None:
     """Move the calling thread into the namespace behind `path`. Only in a thread of one's own. Raises: OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -103,12 +110,14 @@ def enter(path: str | Path) -> None:
         os.close(fd)
 
 
-def pin(path: Path) -> None:
-    """Let the calling thread's namespace live on as the file `path`, which must not exist. Raises: OSError."""
+def pin(path: Path, source: str = "/proc/thread-self/ns/net") -> None:
+    """Let the calling thread's namespace live on as the file `path`, which must not exist. Raises: OSError.
+
+    `source`: where another namespace is to be found.
+    """
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
     try:
-        source = b"/proc/thread-self/ns/net"
-        _check(_libc.mount(source, os.fsencode(path), b"none", MS_BIND, None), f"mount {path}")
+        _check(_libc.mount(os.fsencode(source), os.fsencode(path), b"none", MS_BIND, None), f"mount {path}")
     except BaseException:
         path.unlink()
         raise
@@ -121,27 +130,32 @@ def unpin(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+@functools.cache
+def _device() -> int:
+    """Of the file system that has all namespaces."""
+    return OWN.stat().st_dev
+
+
 def is_pinned(path: str | Path) -> bool:
     """Whether a namespace is behind the file (after a reboot only an empty file may be left, or none)."""
     try:
-        statvfs_type = _filesystem_of(path)
+        return Path(path).stat().st_dev == _device()
     except OSError:
         return False
-    return statvfs_type == NSFS_MAGIC
 
 
-def _filesystem_of(path: str | Path) -> int:
-    buffer = ctypes.create_string_buffer(256)  # struct statfs; f_type is its first word
-    _check(_libc.statfs(os.fsencode(path), buffer), f"statfs {path}")
-    return ctypes.c_long.from_buffer(buffer).value
+def find_in_group(container_id: str) -> str:
+    """The namespace that a container's first process lives in; "" where it has none of its own. Slow.
 
-
-def write_sysctl(name: str, value: str) -> bool:
-    """Set `net/…` in the calling thread's namespace; False where the kernel has no such knob or lets nobody turn it."""
-    path = Path("/proc/sys/net") / name
-    try:
-        if path.read_text().strip() != value:
-            path.write_text(value)
-    except OSError:
-        return False
-    return True
+    Its control group bears its id. What it started may have made itself namespaces, so the oldest counts.
+    """
+    own = OWN.stat().st_ino
+    found: list[tuple[int, str]] = []
+    for entry in os.scandir("/proc"):
+        with contextlib.suppress(OSError, IndexError):
+            if entry.name.isdigit() and f"/{container_id}" in Path(entry, "cgroup").read_text():
+                namespace = f"{entry.path}/ns/net"
+                started = Path(entry, "stat").read_text().rpartition(")")[2].split()[19]
+                if Path(namespace).stat().st_ino != own:
+                    found.append((int(started), namespace))
+    return min(found)[1] if found else ""

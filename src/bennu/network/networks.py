@@ -22,6 +22,7 @@ from bennu.network.balancer import Balancer
 from bennu.network.catalogue import Catalogue, check_request, new_network_id
 from bennu.network.connects import Connects
 from bennu.network.creation import NetworkRequest, plan_network
+from bennu.network.forwarding import Forwarding, switch_off_unless_used
 from bennu.network.fronts import Front
 from bennu.network.held import HeldPorts
 from bennu.network.model import Endpoint, EndpointRequest, Network, NetworkFailure, PortRequest, Sandbox, Settings
@@ -32,10 +33,10 @@ from bennu.network.publishing import Publisher
 from bennu.network.rules import BridgeRules, Plan
 from bennu.network.sandboxes import Sandboxes
 from bennu.network.swarm_side import NoSwarm, SwarmSide
+from bennu.network.upkeep import Upkeep
 from bennu.store import Store
 
 DEFAULT_ROOT: Final = Path("/var/lib/bennu")
-RECONCILE_EVERY_S: Final = 2.0
 EventSink = Callable[[str, str, str, Mapping[str, str], str], Awaitable[None]]  # type, action, id, attributes, scope
 SWARM_ACTIONS: Final = {"create": "create", "destroy": "remove"}
 log = logging.getLogger(__name__)
@@ -68,6 +69,16 @@ class Networks:
             self._catalogue, self._namer, self._pool, self._graveyard, self._publisher, self.balancer.names
         )
         self._changing = asyncio.Lock()  # held while the set of networks changes
+        self._forwarding = Forwarding()
+        self._upkeep = Upkeep(
+            self._catalogue,
+            self.balancer,
+            self._firewall,
+            self._sandboxes,
+            self._forwarding,
+            self._changing,
+            self._raise_bridge,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- the daemon's life --------------------------------------------------------------------------------------
@@ -85,7 +96,7 @@ class Networks:
             raise
         self._spawn(self._pool.keep_full(), "prepare network namespaces")
         self._spawn(self._graveyard.keep_burying(), "delete network namespaces")
-        self._spawn(self._keep_reconciled(), "watch the network")
+        self._spawn(self._upkeep.keep(), "watch the network")
 
     async def _establish(self, known: Mapping[str, Sandbox]) -> None:
         self._namer.folder.mkdir(parents=True, exist_ok=True)
@@ -98,13 +109,15 @@ class Networks:
             await self.balancer.load()
             for network in self._catalogue:
                 await self._raise_bridge(network)
-        host.enable_forwarding()
         for container_id, sandbox in known.items():
             self._sandboxes.adopt(container_id, sandbox)
         self.balancer.hold_ports()
         await self._sandboxes.delete_leftovers()
         await self._sandboxes.restore()
+        await self._forwarding.look()
         await self._firewall.rewrite()
+        async with host.subnet_lock():
+            await self._upkeep.forward()
 
     async def _abandon(self) -> None:
         """After a start that failed: bridges that nobody is on would only hold subnets that others could have."""
@@ -113,6 +126,7 @@ class Networks:
                 await _lower_bridge(network)
         with contextlib.suppress(OSError, BennuError):
             await self._firewall.remove()
+            await self._stop_forwarding()
 
     async def close(self, *, remove: bool) -> None:
         """Stop working. Containers keep all they have, unless `remove`; without any, nothing of ours is left."""
@@ -130,8 +144,15 @@ class Networks:
             await self._firewall.remove()
             for network in self._catalogue:
                 await _lower_bridge(network)
+            await self._stop_forwarding()
+        self._upkeep.close()
         self.balancer.close_sockets()
         self._sandboxes.close_sockets()
+
+    async def _stop_forwarding(self) -> None:
+        async with host.subnet_lock():
+            if await switch_off_unless_used(self._firewall.guarded_bridges):
+                await self._firewall.remove_guard()
 
     def let_go(self) -> None:
         """After `close`, when nothing of the engine runs any more that could still end a sandbox."""
@@ -227,6 +248,7 @@ class Networks:
             try:
                 await self._raise_bridge(network)
                 await self._firewall.apply()
+                await self._upkeep.forward()
             except BaseException:
                 await finish(asyncio.ensure_future(self._forget(network)))
                 raise
@@ -378,30 +400,11 @@ class Networks:
 
     def _plan(self) -> Plan:
         bridges = tuple(self._bridged[key] for key in sorted(self._bridged))
-        return Plan(bridges, self._publisher.forwards())
-
-    async def _keep_reconciled(self) -> None:
-        while True:
-            await asyncio.sleep(RECONCILE_EVERY_S)
-            try:
-                await self.reconcile()
-            except (BennuError, OSError, NetlinkError) as error:
-                log.warning("cannot put the network right: %s", error)
+        return Plan(bridges, self._publisher.forwards(), self._forwarding.guard)
 
     async def reconcile(self) -> None:
-        """Put back what others took away: our rules, our bridges. Raises: BennuError, OSError, NetlinkError."""
-        await self._firewall.confirm_own_addresses()
-        if not await self._firewall.is_intact():
-            log.warning("the rules of table %s were changed by others; writing them anew", self.table)
-            await self._firewall.rewrite()
-        async with self._changing:
-            # By name, one by one: listing every interface would cost more the more containers there are.
-            gone = [net for net in self._catalogue if net.bridge and links.find_index(net.bridge) is None]
-            for network in gone:
-                log.warning("bridge %s of network %s is gone; making it anew", network.bridge, network.name)
-                await self._raise_bridge(network)
-            if gone:
-                await self._sandboxes.restore()
+        """Put back what others took away. Raises: BennuError, OSError, NetlinkError."""
+        await self._upkeep.turn()
 
 
 async def _lower_bridge(network: Network) -> None:

@@ -11,9 +11,11 @@ from typing import Final
 import msgspec
 
 from bennu.errors import BennuError
+from bennu.host.forwarding import TABLE
 from bennu.network.connects import Connects
 from bennu.network.fronts import Front, entrances, render_front_changes
-from bennu.network.rules import Plan, chains_of, render_change, render_removal, render_table
+from bennu.network.guard import is_in_force, members, render_end
+from bennu.network.rules import Plan, chains_of, render_change, render_guard_change, render_removal, render_table
 from bennu.network.ways import Ways
 from bennu.process import run
 
@@ -77,8 +79,16 @@ class Firewall:
         """Delete the table, and what else is ours."""
         async with self._turn:
             await self._connects.remove()
-            await self._nft(render_removal(self.table))
+            await self._nft(render_removal(self.table, self._applied))
             self._applied = None
+
+    async def guarded_bridges(self) -> list[str]:
+        """Of all daemons: those for which forwarding is on. Raises: BennuError."""
+        return members(await self._list(TABLE))
+
+    async def remove_guard(self) -> None:
+        """When forwarding is off again. Raises: FirewallFailure."""
+        await self._nft(render_end())
 
     async def confirm_own_addresses(self) -> None:
         """To be called every few seconds."""
@@ -96,8 +106,7 @@ class Firewall:
             generation = read_generation()
             if generation == self._generation:
                 return True
-            counts = await self._count()
-            if counts != count_plan(self._applied, self._shown.values()):
+            if not await self._is_all_there(self._applied):
                 return False
             self._generation = generation
             return True
@@ -117,7 +126,7 @@ class Firewall:
 
     async def _write(self, plan: Plan, changed: Mapping[str, Front | None]) -> None:
         before = self._applied
-        if before is not None and before.bridges == plan.bridges:
+        if before is not None and (before.bridges, before.guard) == (plan.bridges, plan.guard):
             try:
                 await self._write_change(before, plan, changed)
                 return
@@ -128,7 +137,7 @@ class Firewall:
         wanted = self._ways.change((), plan.forwards, ((None, front) for front in shown.values()))
         await self._connects.open()
         self._connects.take_back(self._connects.all(), wanted)
-        await self._nft(render_table(self.table, plan, shown.values()))
+        await self._nft(render_table(self.table, plan, shown.values()) + render_guard_change(before, plan))
         self._connects.lead(wanted)
         await self._connects.confirm_own()
         self._shown = shown
@@ -156,15 +165,21 @@ class Firewall:
         if done.exit_code != 0:
             raise FirewallFailure(f"nftables refused a change: {done.stderr.decode(errors='replace').strip()[:500]}")
 
-    async def _count(self) -> tuple[int, int]:
-        """How many rules and how many published ports the kernel's table has."""
-        done = await run(["nft", "-j", "list", "table", "inet", self.table], timeout_s=NFT_TIMEOUT_S)
-        return (-1, -1) if done.exit_code != 0 else count_listing(done.stdout)
+    async def _is_all_there(self, plan: Plan) -> bool:
+        if count_listing(await self._list(self.table)) != count_plan(plan, self._shown.values()):
+            return False
+        names = [bridge.name for bridge in plan.bridges]
+        return plan.guard is None or is_in_force(plan.guard, names, await self._list(TABLE))
+
+    async def _list(self, table: str) -> bytes:
+        """As JSON; nothing where there is no such table."""
+        done = await run(["nft", "-j", "list", "table", "inet", table], timeout_s=NFT_TIMEOUT_S)
+        return b"" if done.exit_code != 0 else done.stdout
 
 
 def count_listing(listing: bytes) -> tuple[int, int]:
     """Rules and map elements in what `nft -j list table` prints."""
-    items = msgspec.json.decode(listing).get("nftables", [])
+    items = msgspec.json.decode(listing or b"{}").get("nftables", [])
     rules = sum(1 for item in items if "rule" in item)
     return rules, sum(len(item["map"].get("elem", ())) for item in items if "map" in item)
 

@@ -9,9 +9,12 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from bennu.descriptors import is_spare
+from bennu.network.accepting import Acceptor
 
 CHUNK: Final = 256 * 1024
 AT_ONCE: Final = 4096  # connections, or clients by UDP, of one container
@@ -33,6 +36,7 @@ class _Relay:
     passages: Sequence[Passage]
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     clients: dict[tuple[socket.socket, Any], "_UdpClient"] = field(default_factory=dict)
+    acceptors: list[Acceptor] = field(default_factory=list)
 
 
 class Relays:
@@ -52,16 +56,17 @@ class Relays:
             passage.held.setblocking(False)
             if passage.held.type == socket.SOCK_STREAM:
                 passage.held.listen(128)
-                loop.add_reader(passage.held, self._accept, relay, passage)
+                relay.acceptors.append(Acceptor(passage.held, _taker(relay, passage)))
             else:
                 loop.add_reader(passage.held, self._receive, relay, passage)
 
     def pause(self, container_id: str) -> None:
         """Take no new connection; those that are carried go on. `set` or `stop` ends this. Idempotent."""
         relay = self._relays.get(container_id)
+        for acceptor in relay.acceptors if relay else ():
+            acceptor.stop()
         for passage in relay.passages if relay else ():
             if passage.held.type == socket.SOCK_STREAM:
-                asyncio.get_running_loop().remove_reader(passage.held)
                 with contextlib.suppress(OSError):
                     passage.held.shutdown(socket.SHUT_RDWR)  # stays bound, and listens no longer
 
@@ -70,6 +75,8 @@ class Relays:
         relay = self._relays.pop(container_id, None)
         if relay is None:
             return
+        for acceptor in relay.acceptors:
+            acceptor.stop()
         for passage in relay.passages:
             asyncio.get_running_loop().remove_reader(passage.held)
         for task in relay.tasks:
@@ -80,17 +87,6 @@ class Relays:
     def close(self) -> None:
         for container_id in list(self._relays):
             self.stop(container_id)
-
-    def _accept(self, relay: _Relay, passage: Passage) -> None:
-        try:
-            connection, _ = passage.held.accept()
-        except OSError:
-            return
-        if len(relay.tasks) >= AT_ONCE:
-            connection.close()
-            return
-        connection.setblocking(False)
-        _own(relay, _carry(connection, passage))
 
     def _receive(self, relay: _Relay, passage: Passage) -> None:
         for _ in range(DATAGRAMS_A_TURN):
@@ -104,6 +100,16 @@ class Relays:
                 _own(relay, client.run())
             if client is not None:
                 client.send(data)
+
+
+def _taker(relay: _Relay, passage: Passage) -> Callable[[socket.socket], None]:
+    def take(connection: socket.socket) -> None:
+        if len(relay.tasks) >= AT_ONCE:
+            connection.close()
+            return
+        _own(relay, _carry(connection, passage))
+
+    return take
 
 
 def _own(relay: _Relay, work: Any) -> None:
@@ -162,6 +168,8 @@ class _UdpClient(asyncio.DatagramProtocol):
         try:
             transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, remote_addr=target)
             self._transport = transport
+            if not is_spare(transport.get_extra_info("socket").fileno()):
+                return
             for data in self._early:
                 transport.sendto(data)
             rest_s = UDP_IDLE_S

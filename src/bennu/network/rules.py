@@ -13,7 +13,8 @@ How packets go:
     postrouting          what leaves a network gets the host's address; so does what comes back to the network it
                          started in (a container that calls its own published port must see the answer come from
                          where it called) and what comes from the host's loopback
-    guard                nobody reaches 127.0.0.0/8 from inside a network, although `route_localnet` is on
+    guard                nobody inside a network reaches 127.0.0.0/8, or is taken for somebody there, although
+                         `route_localnet` is on
 """
 
 import ipaddress
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bennu.network.fronts import VERDICTS, Front, entrances
+from bennu.network.guard import Guard, render_end, render_guard, render_leaving
 
 MAPS: Final = {
     "port4": "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
@@ -74,6 +76,7 @@ class Plan:
 
     bridges: tuple[BridgeRules, ...] = ()
     forwards: frozenset[Forward] = field(default=frozenset())
+    guard: Guard | None = None  # in a table of its own
 
 
 def render_table(table: str, plan: Plan, fronts: Collection[Front] = ()) -> str:
@@ -120,8 +123,19 @@ def render_change(table: str, before: Collection[Forward], after: Collection[For
     return "".join(f"{line}\n" for line in lines)
 
 
-def render_removal(table: str) -> str:
-    return "\n".join(_emptied(table)) + "\n"
+def render_removal(table: str, before: Plan | None = None) -> str:
+    """Nothing of it is left. `before`: as it was, where that is known."""
+    names = [bridge.name for bridge in before.bridges] if before and before.guard else ()
+    return "\n".join(_emptied(table)) + "\n" + render_leaving(names)
+
+
+def render_guard_change(before: Plan | None, plan: Plan) -> str:
+    """With the table: the part that is shared with other daemons. `before`: as it was, where that is known."""
+    if plan.guard is None:
+        return "" if before and before.guard is None else render_end()
+    was = before or Plan()
+    names = {bridge.name for bridge in plan.bridges}
+    return render_guard(plan.guard, names) + render_leaving({bridge.name for bridge in was.bridges} - names)
 
 
 def _emptied(table: str) -> Sequence[str]:
@@ -142,8 +156,9 @@ def _published() -> list[str]:
 def _guard(bridges: Sequence[BridgeRules]) -> list[str]:
     lines = ["type filter hook prerouting priority raw; policy accept;"]
     if bridges:
-        # The address first: it lets nearly every packet pass at the price of one comparison.
-        lines.append(f"ip daddr {LOOPBACK} iifname {_names(bridges)} drop")
+        # The address first: it lets nearly every packet pass at the price of one comparison. Of IPv6 the kernel lets
+        # no packet to or from ::1 in.
+        lines += [f"ip {end} {LOOPBACK} iifname {_names(bridges)} drop" for end in ("daddr", "saddr")]
     return lines
 
 

@@ -7,19 +7,20 @@ the kernel, and only after that the addresses may be lent again.
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.errors import BennuError
-from bennu.network import host, links, netns
+from bennu.network import host, knobs, links, netns
 from bennu.network.addresses import AddressTaken, LeaseBook, NoFreeAddress
 from bennu.network.catalogue import Catalogue, check_not_connected, new_endpoint
 from bennu.network.dns_server import NameServer
 from bennu.network.dns_sockets import close_sockets
 from bennu.network.files import upstream_servers
+from bennu.network.forwarding import rules_see_bridged
 from bennu.network.model import Endpoint, EndpointRequest, Network, NetworkFailure, PortRequest, Resolver, Sandbox
 from bennu.network.names import NameIndex, ServiceNames
 from bennu.network.netns import finish, in_own_thread
@@ -47,6 +48,8 @@ class Sandboxes:
         self._graveyard = graveyard
         self._publisher = publisher
         self._open: dict[str, Sandbox] = {}
+        self._changing: set[str] = set()  # containers whose sandbox is being made or connected: not to be mended
+        self._broken: set[str] = set()  # that could not be mended at the last try
         self._services = services
         self._index: NameIndex | None = None
         self.name_server = NameServer(self._names, lambda: upstream_servers(host.read_resolv_conf()))
@@ -90,6 +93,7 @@ class Sandboxes:
             requested_ports=list(ports),
         )
         self._open[container_id] = sandbox
+        self._changing.add(container_id)
         try:
             for network, request in wanted:
                 await self._add_endpoint(container_id, sandbox, network, request, prepared.host_interface)
@@ -99,6 +103,8 @@ class Sandboxes:
             close_sockets(prepared.dns)
             await finish(asyncio.ensure_future(self.close(container_id)))
             raise
+        finally:
+            self._changing.discard(container_id)
         return sandbox
 
     async def close(self, container_id: str) -> None:
@@ -107,6 +113,7 @@ class Sandboxes:
         if sandbox is None:
             return
         self._index = None
+        self._broken.discard(container_id)
         self.name_server.stop(container_id)
         try:
             await self._publisher.withdraw(container_id, sandbox)
@@ -183,7 +190,7 @@ class Sandboxes:
                 bridge=network.bridge,
                 mtu=network.mtu,
                 gateways=tuple(endpoint.gateway_of(version) for version, way in ways_out if way is endpoint),
-                isolated=not network.icc and not host.rules_see_bridged(),
+                isolated=not network.icc and not rules_see_bridged(),
                 has_pair=has_pair and endpoint.interface == links.PREPARED_NAME,
             )
             for endpoint in endpoints
@@ -207,6 +214,15 @@ class Sandboxes:
     async def connect(self, container_id: str, network: Network, request: EndpointRequest) -> Endpoint:
         """One more network for an open sandbox. Raises: BennuError; then it is as it was before."""
         sandbox = self._require(container_id)
+        self._changing.add(container_id)
+        try:
+            return await self._connect(container_id, sandbox, network, request)
+        finally:
+            self._changing.discard(container_id)
+
+    async def _connect(
+        self, container_id: str, sandbox: Sandbox, network: Network, request: EndpointRequest
+    ) -> Endpoint:
         endpoint = await self._add_endpoint(container_id, sandbox, network, request)
         try:
             if endpoint.interface:
@@ -278,31 +294,73 @@ class Sandboxes:
         """Put back what is missing of the sandboxes: namespace, pairs, the bridge they are on, their name service."""
         present = await in_own_thread(links.list_links)
         for container_id, sandbox in self.items():
-            try:
-                await asyncio.to_thread(self._restore_links, sandbox, present)
-                if sandbox.has_embedded_dns and not self.name_server.serves(container_id):
-                    await self.name_server.serve(container_id, sandbox)
-            except (OSError, NetlinkError, BennuError) as error:
-                log.warning("cannot restore the network of container %s: %s", container_id[:12], error)
+            if container_id not in self._changing:
+                await self._restore(container_id, sandbox, present)
 
-    def _restore_links(self, sandbox: Sandbox, present: Mapping[str, links.LinkState]) -> None:
+    async def mend(self, suspects: Collection[str]) -> list[str]:
+        """The same of those that lost their namespace's file, or one of these interfaces of the host.
+
+        The answer: interfaces of sandboxes that are being changed just now or cannot be mended, to be looked at again.
+        """
+        later = []
+        for container_id, sandbox in self.items():
+            names = [endpoint.host_interface for endpoint in sandbox.endpoints if endpoint.interface]
+            concerned = [name for name in names if name in suspects]
+            if container_id in self._changing:
+                later += concerned
+            elif concerned or not netns.is_pinned(sandbox.netns):
+                present = await asyncio.to_thread(links.read_links, names)
+                if not await self._restore(container_id, sandbox, present):
+                    later += concerned
+        return later
+
+    async def _restore(self, container_id: str, sandbox: Sandbox, present: Mapping[str, links.LinkState]) -> bool:
+        """Whether all of it is as it should be."""
+        try:
+            await asyncio.to_thread(self._restore_links, container_id, sandbox, present)
+            if sandbox.has_embedded_dns and not sandbox.resolver.port:
+                self.name_server.stop(container_id)
+            if sandbox.has_embedded_dns and not self.name_server.serves(container_id):
+                await self.name_server.serve(container_id, sandbox)
+        except (OSError, NetlinkError, BennuError) as error:
+            level = logging.DEBUG if container_id in self._broken else logging.WARNING  # it is tried every few seconds
+            log.log(level, "cannot restore the network of container %s: %s", container_id[:12], error)
+            self._broken.add(container_id)
+            return False
+        self._broken.discard(container_id)
+        return True
+
+    def _restore_links(self, container_id: str, sandbox: Sandbox, present: Mapping[str, links.LinkState]) -> None:
         """Blocking."""
-        path = Path(sandbox.netns)
-        if not netns.is_pinned(path):
-            path.unlink(missing_ok=True)
-            netns.run_in_own_thread(lambda: links.make_namespace(path, ""))
-            sandbox.resolver.port = 0  # nothing leads to it any more
+        if not netns.is_pinned(sandbox.netns):
+            _pin_again(container_id, sandbox)
         for endpoint in sandbox.endpoints:
             if not endpoint.interface:
                 continue
             network = self._network_of(endpoint)
             state = present.get(endpoint.host_interface)
             if state is None:
-                log.warning("interface %s of a container is gone, making it anew", endpoint.host_interface)
                 plugs = self._plugs(sandbox, [endpoint], has_pair=False)
                 netns.run_in_own_thread(lambda plugs=plugs: links.furnish(sandbox.netns, plugs))  # type: ignore[misc]
-            elif state.master != network.bridge:
+                log.warning("interface %s of a container was gone and is made anew", endpoint.host_interface)
+                continue
+            knobs.turn(knobs.host_end_knobs(endpoint.host_interface))
+            if state.master != network.bridge or not state.is_up:
                 links.plug_in_again(*self._plugs(sandbox, [endpoint], has_pair=True))
+                log.warning("interface %s of a container was down or astray and is put right", endpoint.host_interface)
+
+
+def _pin_again(container_id: str, sandbox: Sandbox) -> None:
+    """The namespace that the container lives in, or a new one if it lives in none. Blocking. Raises: OSError."""
+    path = Path(sandbox.netns)
+    log.warning("the network namespace of container %s has lost its file %s", container_id[:12], path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    if living := netns.find_in_group(container_id):
+        netns.pin(path, living)
+        return
+    netns.run_in_own_thread(lambda: links.make_namespace(path, ""))
+    sandbox.resolver.port = 0  # nothing leads to it any more
 
 
 def next_interface(endpoints: Iterable[Endpoint]) -> str:

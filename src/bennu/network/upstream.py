@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 import secrets
 import struct
 import time
@@ -14,6 +16,8 @@ import dns.flags
 import dns.message
 import dns.rcode
 import dns.rdatatype
+
+from bennu.descriptors import is_spare
 
 ASK_TIMEOUT_S: Final = 2.0
 ROUNDS: Final = 2
@@ -85,6 +89,7 @@ async def ask_udp(server: str, port: int, wire: bytes) -> bytes:
     sent = secrets.token_bytes(2) + wire[2:]
     transport, _ = await loop.create_datagram_endpoint(lambda: _Question(sent, answer), remote_addr=(server, port))
     try:
+        _check_spare(transport)
         transport.sendto(sent)
         return wire[:2] + (await answer)[2:]
     finally:
@@ -95,6 +100,7 @@ async def ask_tcp(server: str, port: int, wire: bytes) -> bytes:
     """Raises: OSError, EOFError."""
     reader, writer = await asyncio.open_connection(server, port)
     try:
+        _check_spare(writer.transport)
         writer.write(struct.pack("!H", len(wire)) + wire)
         (size,) = struct.unpack("!H", await reader.readexactly(2))
         answer = await reader.readexactly(size)
@@ -105,6 +111,12 @@ async def ask_tcp(server: str, port: int, wire: bytes) -> bytes:
     if not is_answer_to(wire, answer):
         raise OSError("an answer to another question")
     return answer
+
+
+def _check_spare(transport: asyncio.BaseTransport) -> None:
+    """Containers ask as often as they like: not with the last descriptors. Raises: OSError."""
+    if not is_spare(transport.get_extra_info("socket").fileno()):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def is_answer_to(question: bytes, answer: bytes) -> bool:

@@ -32,7 +32,6 @@ ASKED_BITS: Final = 14
 ASKED_SLOTS: Final = 1 << ASKED_BITS  # a socket's number chooses one; whoever comes later has it
 SPREAD: Final = 0x9E3779B97F4A7C15  # processors take numbers by the thousand: their low bits are often the same
 ASKED_SIZE: Final = 24  # the socket's number, address and port that it asked for, and those that are there instead
-OWN_KEY_SIZE, OWN_SIZE = 4, 8
 SOCKADDR_SIZE: Final = 16
 LOOPBACK_NET: Final = 127
 

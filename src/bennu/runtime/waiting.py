@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bennu.reserve import reserve
+from bennu.descriptors import reserve
 
 
 def open_pidfd(pid: int) -> int:

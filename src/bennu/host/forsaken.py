@@ -1,0 +1,66 @@
+"""Programs at the connects of this host whose daemon is gone.
+
+They outlive a daemon on purpose, and its next life replaces them. Where there is none, because its data root is gone,
+they would hang there until the machine ends: every connect goes through them, and there is room for 64 of all daemons.
+A daemon says every few seconds, in a map of theirs, that it knows the host's addresses; one that has said nothing for
+long does not live, and what its clients then do without is only a shorter way.
+"""
+
+import contextlib
+import os
+import struct
+import time
+from typing import Final
+
+from bennu import bpf
+from bennu.host.finding import Finding, ok
+
+HOOKS: Final = (bpf.INET4_CONNECT, bpf.INET4_GETPEERNAME)
+MARK: Final = "bennu"  # what the names of all of them begin with
+OWN_KEY_SIZE, OWN_SIZE = 4, 8  # of the map: an address of the host, and until when it is believed (ns since boot)
+SILENT_S: Final = 600.0
+
+
+def check_forsaken() -> Finding:
+    """Needs root. Where there is nothing of that kind to look at, nothing of it can be left."""
+    try:
+        with bpf.cgroup_root() as cgroup:
+            count = detach_forsaken(cgroup)
+    except OSError:
+        count = 0
+    if count:
+        return ok("left behind", f"took away {count} programs at connect() of daemons that are gone")
+    return ok("left behind", "no program of a daemon that is gone")
+
+
+def detach_forsaken(cgroup: int) -> int:
+    """How many there were. Raises: OSError when it cannot be known."""
+    before = time.monotonic_ns() - int(SILENT_S * 1e9)
+    with contextlib.ExitStack() as held:
+        found = [(hook, program, name) for hook in HOOKS for program, name in bpf.attached(cgroup, hook).items()]
+        for _, program, _ in found:
+            held.callback(os.close, program)
+        living = {
+            name for hook, program, name in found if hook == bpf.INET4_CONNECT and not _is_silent(program, before)
+        }
+        forsaken = [one for one in found if one[2].startswith(MARK) and one[2] not in living]
+        return sum(_detach(cgroup, program, hook) for hook, program, _ in forsaken)
+
+
+def _detach(cgroup: int, program: int, hook: int) -> bool:
+    try:
+        bpf.detach(cgroup, program, hook)
+    except OSError:  # somebody else did
+        return False
+    return True
+
+
+def _is_silent(program: int, before: int) -> bool:
+    """Whether all that its daemon last said was over by then; a map that says nothing is a daemon that begins."""
+    with contextlib.ExitStack() as held:
+        maps = bpf.maps_of(program)
+        for fd in maps:
+            held.callback(os.close, fd)
+        own = [fd for fd in maps if bpf.sizes_of(fd) == (bpf.HASH, OWN_KEY_SIZE, OWN_SIZE)]
+        until = [struct.unpack("=Q", value)[0] for fd in own for value in bpf.values(fd, OWN_KEY_SIZE, OWN_SIZE)]
+    return bool(until) and max(until) < before

@@ -1,0 +1,23 @@
+"""The kernel's knobs below /proc/sys/net, in the network namespace of the calling thread."""
+
+from pathlib import Path
+
+
+def read(name: str) -> str | None:
+    """None where the kernel has no such knob."""
+    try:
+        return Path("/proc/sys/net", name).read_text().strip()
+    except OSError:
+        return None
+
+
+def write(name: str, value: str) -> bool:
+    """False where the kernel has no such knob or lets nobody turn it."""
+    present = read(name)
+    if present is None or present == value:
+        return present is not None
+    try:
+        Path("/proc/sys/net", name).write_text(value)
+    except OSError:
+        return False
+    return True

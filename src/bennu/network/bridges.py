@@ -1,0 +1,93 @@
+"""Bridges through netlink: made, looked at and put right. Blocking; holds no policy and no state."""
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyroute2 import IPRoute
+
+from bennu.network import knobs
+from bennu.network.links import IFF_UP, add_address, addresses_of, find_index, require_index
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeAddress:
+    address: str
+    prefix_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class BridgePlan:
+    """A bridge as it is to be."""
+
+    name: str
+    addresses: tuple[BridgeAddress, ...]
+    mtu: int
+    # Without one of its own, a bridge takes the least of its ports' and changes it as they come and go, and every
+    # container would send to the old one until its neighbour table knows better.
+    mac_address: str
+    route_localnet: bool
+
+    @property
+    def knobs(self) -> Mapping[str, str]:
+        ipv6 = any(":" in item.address for item in self.addresses)
+        return knobs.bridge_knobs(self.name, ipv6=ipv6, route_localnet=self.route_localnet)
+
+
+def ensure_bridge(plan: BridgePlan) -> None:
+    """Make the bridge, or put right the one that is there; addresses that are not named are taken off it.
+
+    Raises: OSError, NetlinkError.
+    """
+    with IPRoute() as ipr:
+        if find_index(plan.name) is None:
+            ipr.link("add", ifname=plan.name, kind="bridge", mtu=plan.mtu, address=plan.mac_address)
+        index = require_index(plan.name)
+        link = ipr.get_links(index)[0]
+        if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "bridge":
+            raise OSError(errno.EEXIST, "an interface of that name is there and is no bridge", plan.name)
+        knobs.forget_advertised(plan.name)
+        knobs.turn(plan.knobs)
+        present = addresses_of(ipr, index)
+        wanted = {(item.address, item.prefix_len) for item in plan.addresses}
+        for address, prefix_len in present - wanted:
+            ipr.addr("del", index=index, address=address, prefixlen=prefix_len)
+        for address, prefix_len in sorted(wanted - present):
+            add_address(ipr, index, address, prefix_len)
+        ipr.link("set", index=index, state="up", mtu=plan.mtu, address=plan.mac_address)
+
+
+def faults(plan: BridgePlan) -> list[str]:
+    """What keeps the bridge from being as planned, in words; addresses that are not named do no harm.
+
+    Raises: OSError, NetlinkError.
+    """
+    with IPRoute() as ipr:
+        index = find_index(plan.name)
+        if index is None:
+            return ["it is gone"]
+        link = ipr.get_links(index)[0]
+        present = addresses_of(ipr, index)
+    missing = [item.address for item in plan.addresses if (item.address, item.prefix_len) not in present]
+    return [
+        *([] if link["flags"] & IFF_UP else ["it is down"]),
+        *(f"it has lost {address}" for address in missing),
+        *([] if link.get_attr("IFLA_MTU") == plan.mtu else ["its MTU is another one"]),
+        *([] if link.get_attr("IFLA_ADDRESS") == plan.mac_address else ["its MAC address is another one"]),
+        *(f"it is not {knob}" for knob in knobs.wrong(plan.knobs)),
+    ]
+
+
+def read_bridge_address(name: str) -> BridgeAddress | None:
+    """The first IPv4 address of an interface; None if there is no such bridge or it has none."""
+    with IPRoute() as ipr:
+        index = find_index(name)
+        if index is None:
+            return None
+        found = sorted(item for item in addresses_of(ipr, index) if ":" not in item[0])
+        return BridgeAddress(*found[0]) if found else None
+
+
+def allow_route_localnet(name: str) -> None:
+    """As `bridge_knobs`, of an administrator's bridge, which is left as it is otherwise."""
+    knobs.turn({f"ipv4/conf/{name}/route_localnet": "1"})

@@ -1,0 +1,82 @@
+"""Forwarding as this daemon sees it: switched on where it was off, and guarded as long as that is our doing."""
+
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+from typing import Final
+
+from bennu.errors import BennuError
+from bennu.host import forwarding
+from bennu.network import links
+from bennu.network.guard import Guard
+from bennu.network.netns import in_own_thread
+
+BRIDGE_FILTERS: Final = tuple(Path(f"/proc/sys/net/bridge/bridge-nf-call-{name}tables") for name in ("ip", "ip6"))
+log = logging.getLogger(__name__)
+
+
+class Forwarding:
+    """`guard` is what is to hold; it changes by `look` and `switch_on` alone."""
+
+    def __init__(self) -> None:
+        self.guard: Guard | None = None
+        self._refused: set[str] = set()
+
+    async def look(self) -> bool:
+        """Whether `guard` is another one now, by what other daemons or the administrator did, or by new bridges."""
+        families = forwarding.read_mark().families
+        guard = None
+        if families:
+            guard = Guard(
+                families=tuple(sorted(families)),
+                routers=tuple((family, name) for family, one in sorted(families.items()) for name in one.routers),
+                bridged=tuple(await in_own_thread(links.list_bridges)) if _rules_see_bridged(any) else (),
+            )
+        self.guard, before = guard, self.guard
+        return guard != before
+
+    async def switch_on(self, families: Collection[str], enforce: Callable[[], Awaitable[None]]) -> None:
+        """Those that are off; `enforce` puts the guard in force before. The caller has the machine's lock.
+
+        Raises: OSError, FirewallFailure; then they are as they were.
+        """
+        claimed = forwarding.claim(families)
+        for family in claimed:
+            log.info(
+                "%s was off and is switched on; what has nothing to do with containers is not forwarded",
+                forwarding.SWITCHES[family].replace("/", "."),
+            )
+        if await self.look() or claimed:
+            await enforce()
+        for family in claimed:
+            if not forwarding.switch_on(family):
+                self._refused.add(family)
+                log.warning("it cannot be: containers reach no other host by %s, nor others their ports", family)
+
+    def is_on(self, families: Collection[str]) -> bool:
+        """Whether all are that the kernel lets us switch on."""
+        return all(forwarding.is_on(family) for family in families if family not in self._refused)
+
+
+def rules_see_bridged() -> bool:
+    """Whether the rules judge what a bridge passes from port to port (br_netfilter), as for networks without icc."""
+    return _rules_see_bridged(all)
+
+
+def _rules_see_bridged(how_many: Callable[[list[bool]], bool]) -> bool:
+    try:
+        return how_many([knob.read_text().strip() == "1" for knob in BRIDGE_FILTERS])
+    except OSError:
+        return False
+
+
+async def switch_off_unless_used(read_users: Callable[[], Awaitable[Collection[str]]]) -> bool:
+    """What is ours goes off with the last bridge of any daemon; whether it did. The caller has the machine's lock."""
+    try:
+        if not forwarding.read_mark().families or any(links.find_index(name) for name in await read_users()):
+            return False
+    except BennuError as error:
+        log.warning("forwarding stays on: %s", error)
+        return False
+    forwarding.switch_off()
+    return True

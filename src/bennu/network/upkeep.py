@@ -1,0 +1,129 @@
+"""Keeps the kernel as it should be: what others take away or turn off is back within seconds.
+
+Rules are looked at when the kernel's rule set has changed, interfaces and addresses when it tells of a change. Looked
+at every time are a few small files: the switches of the host, the knobs of each bridge, and that each sandbox still
+has its namespace.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from bennu.errors import BennuError
+from bennu.network import bridges, host, knobs, links
+from bennu.network.balancer import Balancer
+from bennu.network.catalogue import Catalogue
+from bennu.network.forwarding import Forwarding
+from bennu.network.model import Network
+from bennu.network.netns import in_own_thread
+from bennu.network.nft import Firewall
+from bennu.network.sandboxes import Sandboxes
+from bennu.network.watch import Changes, Told, Watch
+
+EVERY_S: Final = 2.0
+log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """`forward` when the set of networks has changed; `keep` does the rest."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        balancer: Balancer,
+        firewall: Firewall,
+        sandboxes: Sandboxes,
+        forwarding: Forwarding,
+        changing: asyncio.Lock,
+        raise_bridge: Callable[[Network], Awaitable[None]],
+    ) -> None:
+        self._catalogue = catalogue
+        self._balancer = balancer
+        self._firewall = firewall
+        self._sandboxes = sandboxes
+        self._forwarding = forwarding
+        self._changing = changing  # held while the set of networks changes
+        self._raise_bridge = raise_bridge
+        self._watch = Watch()
+        self._is_unsure = False  # what was told before may not have been attended to
+        self._later: list[str] = []  # interfaces that were being changed when something was told of them
+
+    async def keep(self) -> None:
+        """Run until cancelled."""
+        try:
+            self._watch.open()
+        except OSError as error:
+            log.warning("the kernel does not tell of interfaces, so all are looked at every time: %s", error)
+        while True:
+            await asyncio.sleep(EVERY_S)
+            try:
+                await self.turn()
+            except (BennuError, OSError, NetlinkError) as error:
+                log.warning("cannot put the network right: %s", error)
+                self._is_unsure = True
+
+    def close(self) -> None:
+        self._watch.close()
+
+    async def turn(self) -> None:
+        """Look once. Raises: BennuError, OSError, NetlinkError."""
+        await self._firewall.confirm_own_addresses()
+        await self._keep_forwarding()
+        if not await self._firewall.is_intact():
+            log.warning("the rules of table %s were changed by others; writing them anew", self._firewall.table)
+            await self._firewall.rewrite()
+        changes, self._is_unsure = self._watch.changes(missed=self._is_unsure), False
+        async with self._changing:
+            bridged = [network for network in self._catalogue if network.bridge]
+            found_gone = [await self._mend_bridge(network, changes) for network in bridged]
+            if changes.missed or any(found_gone):
+                await self._sandboxes.restore()
+        self._later = await self._sandboxes.mend({*self._suspects(changes.links), *self._later})
+
+    # --- forwarding ---------------------------------------------------------------------------------------------
+
+    async def forward(self) -> None:
+        """Forwarding is on for all networks there are. The caller has the machine's lock.
+
+        Raises: BennuError, OSError.
+        """
+        await self._forwarding.switch_on(self._families(), self._firewall.apply)
+
+    async def _keep_forwarding(self) -> None:
+        if await self._forwarding.look():
+            await self._firewall.apply()
+        if not self._forwarding.is_on(self._families()):
+            log.warning("forwarding was switched off; switching it on again")
+            async with host.subnet_lock():
+                await self.forward()
+
+    def _families(self) -> list[str]:
+        outward = [network for network in self._catalogue if network.bridge and not network.internal]
+        return ["ipv4", *(["ipv6"] if any(network.enable_ipv6 for network in outward) else [])]
+
+    # --- interfaces ---------------------------------------------------------------------------------------------
+
+    async def _mend_bridge(self, network: Network, changes: Changes) -> bool:
+        """Whether it had to be made anew, so that nobody is on it any more."""
+        index = links.find_index(network.bridge)
+        if network.foreign:
+            return False
+        plan = host.bridge_plan(network, self._balancer.vips_answering(network))
+        told = changes.links.get(network.bridge)
+        is_as_told = index is not None and (told is None or told.is_up) and index not in changes.lost_addresses
+        if is_as_told and not changes.missed and not knobs.wrong(plan.knobs):
+            return False
+        found = await in_own_thread(lambda: bridges.faults(plan))
+        if found:
+            what = ", ".join(found)
+            log.warning("bridge %s of network %s: %s; putting it right", network.bridge, network.name, what)
+            await self._raise_bridge(network)
+        return index is None
+
+    def _suspects(self, told: Mapping[str, Told]) -> list[str]:
+        """Interfaces that are gone or down, or no port of a bridge of ours."""
+        ours = {links.find_index(network.bridge) for network in self._catalogue if network.bridge}
+        return [name for name, one in told.items() if not (one.is_there and one.is_up and one.master in ours)]

@@ -1,0 +1,111 @@
+"""What the kernel tells of interfaces and their addresses: who watches need not look at everything all the time."""
+
+import contextlib
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
+RTM_NEWLINK, RTM_DELLINK, RTM_DELADDR = 16, 17, 21
+IFLA_IFNAME, IFLA_MASTER = 3, 10
+IFF_UP: Final = 1
+SO_RCVBUFFORCE: Final = 33
+ROOM: Final = 4 << 20  # a start or an end is a dozen messages; hundreds of them fit between two looks
+HEADER: Final = struct.Struct("=IHHII")
+LINK: Final = struct.Struct("=BxHiII")
+ADDRESS: Final = struct.Struct("=BBBBi")
+ATTRIBUTE: Final = struct.Struct("=HH")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An interface as the latest message has it."""
+
+    is_there: bool
+    is_up: bool = False
+    master: int = 0  # index of the bridge it is a port of
+
+
+@dataclass(slots=True)
+class Changes:
+    """Since the last look. `missed`: there was more than could be kept, so anything may have changed."""
+
+    links: dict[str, Told] = field(default_factory=dict)
+    lost_addresses: set[int] = field(default_factory=set)  # indexes of interfaces
+    missed: bool = False
+
+
+class Watch:
+    """Of the network namespace of the thread that opens it."""
+
+    def __init__(self) -> None:
+        self._sock: socket.socket | None = None
+
+    def open(self) -> None:
+        """Raises: OSError; then there is nothing to close."""
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
+            sock.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
+        except BaseException:
+            sock.close()
+            raise
+        self._sock = sock
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def changes(self, *, missed: bool = False) -> Changes:
+        """All that was told since the last call. Raises: OSError."""
+        found = Changes(missed=missed or self._sock is None)
+        while self._sock is not None:
+            try:
+                note(self._sock.recv(65536), found)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                found.missed = True
+        return found
+
+
+def note(told: bytes, changes: Changes) -> None:
+    """Add what a datagram of netlink tells."""
+    position = 0
+    while position + HEADER.size <= len(told):
+        length, kind, *_ = HEADER.unpack_from(told, position)
+        body, end = position + HEADER.size, position + length
+        if kind in (RTM_NEWLINK, RTM_DELLINK):
+            family, _, _, flags, _ = LINK.unpack_from(told, body)
+            if family == socket.AF_UNSPEC:  # others tell of a part: of a port that leaves its bridge, say
+                _note_link(changes, told[body + LINK.size : end], kind == RTM_NEWLINK, bool(flags & IFF_UP))
+        elif kind == RTM_DELADDR:
+            changes.lost_addresses.add(ADDRESS.unpack_from(told, body)[4])
+        position += max(HEADER.size, length + 3 & ~3)
+
+
+def _note_link(changes: Changes, attributes: bytes, is_there: bool, is_up: bool) -> None:
+    name, master = "", 0
+    for kind, value in _attributes(attributes):
+        if kind == IFLA_IFNAME:
+            name = value.rstrip(b"\0").decode(errors="replace")
+        elif kind == IFLA_MASTER:
+            (master,) = struct.unpack("=I", value)
+            break  # the name comes first
+    changes.links[name] = Told(is_there, is_up, master)
+
+
+def _attributes(text: bytes) -> Iterator[tuple[int, bytes]]:
+    position = 0
+    while position + ATTRIBUTE.size <= len(text):
+        length, kind = ATTRIBUTE.unpack_from(text, position)
+        yield kind, text[position + ATTRIBUTE.size : position + length]
+        position += max(ATTRIBUTE.size, length + 3 & ~3)
