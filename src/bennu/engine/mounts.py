@@ -18,7 +18,7 @@ from bennu.model import ContainerConfig, HostConfig, Mount, MountPoint
 
 PROPAGATIONS: Final = frozenset({"rprivate", "private", "rshared", "shared", "rslave", "slave"})
 MODES: Final = frozenset({"ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated"}) | PROPAGATIONS
-VOLUME_NAME: Final = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]+$")
+VOLUME_NAME: Final = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 
 
 @dataclass(frozen=True, slots=True)
