@@ -133,3 +133,8 @@ def test_a_working_directory_is_made_inside(root: Path) -> None:
 def test_a_file_in_the_way_of_a_working_directory(root: Path, path: str) -> None:
     with pytest.raises(BennuError, match=r"^Cannot mkdir: /etc/\S+ is not a directory$"):
         make_working_dir(root, path)
+
+
+def test_an_id_of_thousands_of_digits_is_out_of_range() -> None:
+    with pytest.raises(RuntimeFailure, match="uids and gids must be in range"):
+        find_user("9" * 5000, (), "", "")
