@@ -200,6 +200,16 @@ def test_create_refuses(daemon: Daemon, busybox: str, body: Any, message: str) -
     assert ask(daemon, "GET", "/containers/json?all=1") == (200, [])
 
 
+def test_a_network_is_not_connected_with_an_address_that_is_none(daemon: Daemon, busybox: str) -> None:
+    start(daemon, "linked", HostConfig={"NetworkMode": "bridge"})
+    assert ask(daemon, "POST", "/networks/create", {"Name": "other"})[0] == 201
+    body = {"Container": "linked", "EndpointConfig": {"MacAddress": "null"}}
+    status, answer = ask(daemon, "POST", "/networks/other/connect", body)
+    ask(daemon, "DELETE", "/networks/other")
+    assert status == 400
+    assert "null" in answer["message"]
+
+
 @pytest.mark.parametrize(
     ("platform", "status", "words"),
     [
