@@ -10,6 +10,7 @@ from bennu.engine.names import random_name
 from bennu.engine.validate import discard_unsupported, split_security_option, validate_create, validate_name
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.model import ContainerConfig, HostConfig, ImageConfig
+from bennu.network import parse_link
 
 MIB = 1024 * 1024
 
@@ -119,6 +120,8 @@ POLICY = "invalid restart policy: "
         ({"CapDrop": ["CAP_BOGUS"]}, 'invalid CapDrop: unknown capability: "CAP_BOGUS"'),
         ({"ExtraHosts": ["bogus"]}, 'bad format for add-host: "bogus"'),
         ({"ExtraHosts": ["a:nope"]}, 'invalid IP address in add-host: "nope"'),
+        ({"Dns": ["nope"]}, "bad nameserver address nope"),
+        ({"Dns": [""]}, "bad nameserver address "),
         ({"Runtime": "bogus"}, "unknown or invalid runtime name: bogus"),
         ({"NetworkMode": "container:"}, "invalid network mode: invalid container format container:<name|id>"),
         ({"PidMode": "bogus"}, "invalid PID mode: bogus"),
@@ -138,6 +141,31 @@ def test_a_bad_host_config_is_refused_in_dockerds_words(fields: dict[str, Any], 
     with pytest.raises(InvalidParameter) as refused:
         validate_create(config(), host(**fields), ncpu=2)
     assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("what", "config_fields", "host_fields"),
+    [
+        ("hostname", {"Hostname": "a\n10.0.0.1 db"}, {}),
+        ("hostname", {"Domainname": "a\n10.0.0.1 db"}, {}),
+        ("extra host", {}, {"ExtraHosts": ["a\n10.0.0.1 db:1.2.3.4"]}),
+        ("extra host", {}, {"ExtraHosts": ["a:fe80::1%x\n10.0.0.1 db"]}),
+        ("DNS server", {}, {"Dns": ["fe80::1%x\nnameserver 10.0.0.1"]}),
+        ("DNS search domain", {}, {"DnsSearch": ["a\nnameserver 10.0.0.1"]}),
+        ("DNS option", {}, {"DnsOptions": ["ndots:1\rnameserver 10.0.0.1"]}),
+    ],
+)
+def test_nobody_writes_lines_of_choice_into_hosts_or_resolv_conf(
+    what: str, config_fields: dict[str, Any], host_fields: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidParameter, match=f"invalid {what} .* control character"):
+        validate_create(config(**config_fields), host(**host_fields))
+
+
+@pytest.mark.parametrize("link", ["db:a\nb", "d\rb:a", "db:\x1b[0m"])
+def test_nobody_writes_lines_of_choice_with_a_link(link: str) -> None:
+    with pytest.raises(InvalidParameter, match="bad format for links"):
+        parse_link(link)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """The API as bytes on a socket, against a running engine: exact errors, and clients that behave badly."""
 
 import json
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -206,6 +208,16 @@ def test_create_refuses(daemon: Daemon, busybox: str, body: Any, message: str) -
     assert ask(daemon, "GET", "/containers/json?all=1") == (200, [])
 
 
+def test_a_network_is_not_connected_with_an_address_that_is_none(daemon: Daemon, busybox: str) -> None:
+    start(daemon, "linked", HostConfig={"NetworkMode": "bridge"})
+    assert ask(daemon, "POST", "/networks/create", {"Name": "other"})[0] == 201
+    body = {"Container": "linked", "EndpointConfig": {"MacAddress": "null"}}
+    status, answer = ask(daemon, "POST", "/networks/other/connect", body)
+    ask(daemon, "DELETE", "/networks/other")
+    assert status == 400
+    assert "null" in answer["message"]
+
+
 @pytest.mark.parametrize(
     ("platform", "status", "words"),
     [
@@ -368,6 +380,91 @@ def test_a_late_exec_error_comes_inside_the_stream(daemon: Daemon, busybox: str)
     assert ask(daemon, "GET", f"/exec/{made}/json")[1]["ExitCode"] == 127
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/containers/%00/json", None),
+        ("POST", "/containers/create?name=a%00b", {"Image": "busybox"}),
+        ("POST", "/build?dockerfile=a%00b", None),
+        ("GET", "/containers/there/top?ps_args=%00", None),
+        ("POST", "/containers/create", {"Image": "busybox", "WorkingDir": "/a\0b"}),
+        ("POST", "/containers/create", {"Image": "busybox", "Labels": {"a\0b": "c"}}),
+        ("POST", "/networks/create", {"Name": "a\0b"}),
+        ("POST", "/volumes/create", {"Name": "x", "DriverOpts": {"device": "\0"}}),
+    ],
+)
+def test_a_nul_character_is_refused_wherever_it_stands(
+    daemon: Daemon, busybox: str, method: str, path: str, body: Any
+) -> None:
+    start(daemon, "there")
+    status, answer = ask(daemon, method, path, body)
+    assert status == 400
+    assert "a NUL character" in answer["message"]
+
+
+def test_a_backslash_before_u0000_is_no_nul_character(daemon: Daemon, busybox: str) -> None:
+    made = create(daemon, "spelled", Labels={"a": r"\u0000"})
+    assert ask(daemon, "GET", f"/containers/{made}/json")[1]["Config"]["Labels"]["a"] == r"\u0000"
+
+
+def test_the_build_arguments_hold_no_nul_character(daemon: Daemon) -> None:
+    status, answer = ask(daemon, "POST", "/build?buildargs=%7B%22a%22%3A%22%5Cu0000%22%7D")
+    assert (status, answer) == (
+        400,
+        {"message": "error reading buildargs: invalid JSON: a NUL character in a string"},
+    )
+
+
+def test_attach_by_web_socket_needs_one(daemon: Daemon, busybox: str) -> None:
+    start(daemon, "there")
+    status, answer = ask(daemon, "GET", "/containers/there/attach/ws?stream=1&stdout=1")
+    assert status == 400
+    assert "web sockets" in answer["message"]
+
+
+def test_a_body_is_read_as_it_comes_whatever_its_encoding_is_said_to_be(daemon: Daemon, busybox: str) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    status, raw = daemon.request("POST", "/volumes/create", '{"Name": "plain"}', headers)
+    assert (status, json.loads(raw).get("Name")) == (201, "plain")
+    ask(daemon, "DELETE", "/volumes/plain")
+    status, raw = daemon.request("POST", "/volumes/create", b"\x1f\x8b\x08broken", headers)
+    assert status == 400
+    assert json.loads(raw)["message"].startswith("invalid JSON")
+
+
+BROKEN_OFF = [
+    "Content-Length: 100\r\n\r\n{",
+    "Transfer-Encoding: chunked\r\n\r\n5\r\n{",
+    "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nZZ\r\n",
+    "Transfer-Encoding: chunked\r\n\r\n-1\r\n{\r\n0\r\n\r\n",
+    "Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFFF\r\n{\r\n0\r\n\r\n",
+    "Transfer-Encoding: gzip\r\n\r\n{}",
+    "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+    "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "Content-Length: 99999999999999999999\r\n\r\n{}",
+    "Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x0b\x08x",
+    "Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\n{",
+]
+
+
+@pytest.mark.parametrize(
+    "path", ["/containers/create", "/volumes/create", "/images/load", "/build", "/images/create?fromSrc=-"]
+)
+def test_a_body_that_breaks_off_is_the_clients_fault_and_no_internal_error(
+    daemon: Daemon, busybox: str, path: str
+) -> None:
+    logged = len(daemon.log())
+    for rest in BROKEN_OFF:
+        with connected(
+            daemon, f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{rest}"
+        ) as client:
+            client.shutdown(socket.SHUT_WR)
+            answer = read_all(client)
+        assert answer.startswith(b"HTTP/1."), answer
+        assert b"internal error" not in answer
+    assert "Traceback" not in daemon.log()[logged:]
+
+
 # --- clients that behave badly ----------------------------------------------------------------------------------
 
 
@@ -414,6 +511,18 @@ def test_a_stop_goes_on_when_its_client_leaves(daemon: Daemon, busybox: str) -> 
         time.sleep(0.1)
     assert ask(daemon, "GET", "/containers/stubborn/json")[1]["State"]["Running"] is True
     wait_for(lambda: not ask(daemon, "GET", "/containers/stubborn/json")[1]["State"]["Running"])
+
+
+def test_a_thousand_clients_at_once_find_room_to_wait(daemon: Daemon) -> None:
+    """While the daemon is held up nobody is turned away (by EAGAIN, which a unix socket gives at once)."""
+    with ExitStack() as stack:
+        os.kill(daemon.pid, signal.SIGSTOP)
+        stack.callback(os.kill, daemon.pid, signal.SIGCONT)
+        for _ in range(1000):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            client.connect(str(daemon.socket))
+    assert ask(daemon, "GET", "/containers/json") == (200, [])
 
 
 def test_the_daemon_answers_after_all_sorts_of_rubbish(daemon: Daemon, busybox: str) -> None:

@@ -67,8 +67,15 @@ def constrained(constraint: str) -> dict[str, Any]:
     return {"Placement": {"Constraints": [constraint]}}
 
 
-def no_secret(name: str) -> dict[str, Any]:
-    return {"SecretID": "x", "SecretName": name, "File": {"Name": name}}
+def no_secret(name: str, *, mode: int = 0, uid: str = "0", gid: str = "0", **more: Any) -> dict[str, Any]:
+    file = {"Name": name, "Mode": mode, "UID": uid, "GID": gid}
+    return {"SecretID": "x", "SecretName": name, "File": more.get("file", file)}
+
+
+def reserved(kind: str, value: int) -> dict[str, Any]:
+    return {
+        "Resources": {"Reservations": {"GenericResources": [{"DiscreteResourceSpec": {"Kind": kind, "Value": value}}]}}
+    }
 
 
 def test_outside_a_swarm_every_verb_says_so(outside: Daemon) -> None:
@@ -94,6 +101,35 @@ def test_a_swarm_begins_and_ends(outside: Daemon) -> None:
     status, answer = call(outside, "POST", "/swarm/join", {"RemoteAddrs": ["192.0.2.1:2377"]})
     assert status == 501
     assert "comes next" in answer["message"]
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "asked"),
+    [
+        (400, "invalid base pool NaN: invalid CIDR address", {"DefaultAddrPool": ["NaN"]}),
+        (400, "invalid base pool : invalid CIDR address", {"DefaultAddrPool": [""]}),
+        (400, 'Subnet size is too small for pool: 16"', {"DefaultAddrPool": ["10.0.0.0/24"], "SubnetSize": 16}),
+        (400, "it overlaps with 10.0.0.0/8", {"DefaultAddrPool": ["10.0.0.0/8", "10.1.0.0/16"]}),
+        (400, "subnet size is out of range: 30", {"SubnetSize": 30}),
+        (400, "subnet size is out of range: -1", {"SubnetSize": -1}),
+        (400, 'invalid CIDR: "10.0.0.0/8"', {"SubnetSize": 1}),
+        (400, "Datapath port number is not in valid range", {"DataPathPort": 80}),
+        (501, "address pools of IPv6", {"DefaultAddrPool": ["fd00::/8"]}),
+    ],
+)
+def test_a_swarm_does_not_begin_with_bad_addresses(
+    outside: Daemon, status: int, words: str, asked: dict[str, Any]
+) -> None:
+    found, answer = call(outside, "POST", "/swarm/init", {"ListenAddr": "0.0.0.0:2377"} | asked)
+    assert found == status
+    assert words.rstrip('"') in answer["message"]
+
+
+def test_a_pool_with_bits_behind_its_prefix_means_the_whole_range(outside: Daemon) -> None:
+    asked = {"ListenAddr": "0.0.0.0:2377", "DefaultAddrPool": ["10.10.0.0/8"]}
+    assert call(outside, "POST", "/swarm/init", asked)[0] == 200
+    assert call(outside, "GET", "/swarm")[1]["DefaultAddrPool"] == ["10.0.0.0/8"]
+    assert call(outside, "POST", "/swarm/leave?force=1")[0] == 200
 
 
 def test_an_update_with_an_old_version_is_out_of_sequence(node: SwarmNode) -> None:
@@ -137,6 +173,32 @@ def test_an_update_with_an_old_version_is_out_of_sequence(node: SwarmNode) -> No
         (400, f"{INVALID}ContainerSpec: duplicate mount point: /a", spec(container={"Mounts": [TMPFS, TMPFS]})),
         (400, f"{INVALID}ContainerSpec: Interval in HealthConfig", spec(container={"Healthcheck": {"Interval": 1}})),
         (400, f"{INVALID}secrets not found: a, b", spec(container={"Secrets": [no_secret("a"), no_secret("b")]})),
+        (400, f"{INVALID}malformed secret reference", spec(container={"Secrets": [{"SecretName": "a"}]})),
+        (400, f"{INVALID}malformed secret reference, no", spec(container={"Secrets": [no_secret("a", file=None)]})),
+        *(
+            (400, f"{INVALID}malformed file {kind} reference, invalid target file name", spec(container=files))
+            for name in ("", "/", "..", "../a", "/a/../b", "a/", "a\nb")
+            for kind, files in (
+                ("secret", {"Secrets": [no_secret("a", file={"Name": name})]}),
+                ("config", {"Configs": [{"ConfigID": "x", "ConfigName": "a", "File": {"Name": name}}]}),
+            )
+        ),
+        (400, "cannot unmarshal number 1099511627776", spec(container={"Secrets": [no_secret("a", mode=2**40)]})),
+        (400, "cannot unmarshal number -1", spec(container={"Secrets": [no_secret("a", mode=-1)]})),
+        (400, "invalid UID", spec(container={"Secrets": [no_secret("a", uid="root")]})),
+        (400, "invalid GID", spec(container={"Secrets": [no_secret("a", gid="9" * 5000)]})),
+        (400, "a NUL character", spec(container={"Secrets": [no_secret("a\0b")]})),
+        (400, "max expression depth exceeded", spec(container={"Env": ["A={{" + "(" * 3000 + ")" * 3000 + "}}"]})),
+        (400, "hostname 'a\\nb' has a control character", spec(container={"Hostname": "a\nb"})),
+        (400, "hostname 'a\\n1' has a control character", spec(container={"Hostname": 'a{{"\n"}}{{.Task.Slot}}'})),
+        (400, "cannot unmarshal number -1", spec(template={"ForceUpdate": -1})),
+        (400, "cannot unmarshal number -1", spec(template={"Placement": {"MaxReplicas": -1}})),
+        (400, "cannot unmarshal number -1", spec(template={"RestartPolicy": {"MaxAttempts": -1}})),
+        (400, "cannot unmarshal number -1", spec(UpdateConfig={"Parallelism": -1})),
+        (400, "invalid argument for resource gpu", spec(template=reserved("gpu", -1))),
+        (400, "invalid argument for resource ", spec(template=reserved("", 1))),
+        (400, "is not a valid repository/tag", spec(container={"Image": "a" + "." * 60 + "!"})),
+        (400, "is not a duration", spec(Labels={"bennu.drain.deadline": "9" * 30 + "h"})),
         (400, "either File or Runtime should be set", spec(container={"Configs": [{"ConfigID": "x"}]})),
         (400, f"{INVALID}EndpointSpec: duplicate published ports", spec(EndpointSpec={"Ports": [PORT, PORT]})),
         (500, "network nonet not found", spec(template={"Networks": [{"Target": "nonet"}]})),

@@ -17,7 +17,7 @@ import pytest
 
 from bennu.confined import client
 from bennu.confined.client import Confined, Failure, Folder, Process
-from support.hostile import bomb, plant_traps, was_caught
+from support.traps import bomb, plant_traps, was_caught
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the helper shuts itself in, which needs root")

@@ -10,8 +10,8 @@ import pytest
 
 from support.cli import Cli
 from support.daemon import Daemon
-from support.hostile import MARKER, bomb, plant_traps, was_caught
 from support.images import base_image
+from support.traps import MARKER, bomb, plant_traps, was_caught
 
 
 @pytest.fixture(scope="module")

@@ -151,3 +151,9 @@ def test_a_build_uses_each_login_for_its_own_registry_only() -> None:
     assert login_for(parse_reference("h:5000/x"), found).username == "own"
     assert login_for(parse_reference("other:5000/x"), found) == Auth()
     assert parse_logins("{}") == {}
+
+
+@pytest.mark.timeout(10)
+def test_a_pattern_of_many_stars_is_answered_in_no_time() -> None:
+    assert compile_pattern("*a" * 100 + "*b").fullmatch("a" * 255) is None
+    assert compile_pattern("*a" * 100 + "*/b*").fullmatch("a" * 255 + "/bc") is not None

@@ -92,6 +92,7 @@ def test_ipv6_gets_a_subnet_of_its_own_unless_named() -> None:
         ({"options": {"com.docker.network.bridge.name": "a/b"}}, InvalidParameter, "invalid name of a bridge"),
         ({"options": {"com.docker.network.bridge.name": "x" * 16}}, InvalidParameter, "invalid name of a bridge"),
         ({"options": {"com.docker.network.driver.mtu": "many"}}, InvalidParameter, "invalid MTU: many"),
+        ({"options": {"com.docker.network.driver.mtu": "9" * 5000}}, InvalidParameter, "invalid MTU: 999"),
         ({"options": {"com.docker.network.bridge.enable_icc": "maybe"}}, InvalidParameter, "enable_icc value"),
         (
             {"options": {"com.docker.network.bridge.gateway_mode_ipv4": "routed"}},

@@ -58,3 +58,8 @@ def test_an_image_without_files_knows_numbers_only() -> None:
     assert find_user("5:6", [], "", "") == User(5, 6, (6,), "/")
     with pytest.raises(RuntimeFailure, match="no matching entries in passwd file"):
         find_user("root", [], "", "")
+
+
+def test_an_id_of_thousands_of_digits_is_out_of_range() -> None:
+    with pytest.raises(RuntimeFailure, match="uids and gids must be in range"):
+        find_user("9" * 5000, (), "", "")

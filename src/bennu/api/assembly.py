@@ -54,6 +54,8 @@ async def _route(request: web.Request, handler: Handler) -> web.StreamResponse:
         return web.Response(status=301, headers={"Location": str(target.with_query(request.rel_url.query))})
     if request.match_info.http_exception is not None:
         return error_answer("page not found", 404)
+    if "%00" in request.raw_path:
+        return error_answer("invalid request: a NUL character in the URL", 400)
     return await handler(request)
 
 
@@ -110,5 +112,5 @@ class Finisher:
 
 def _log_failure(task: asyncio.Task[web.StreamResponse]) -> None:
     error = None if task.cancelled() else task.exception()
-    if error is not None and not isinstance(error, BennuError):
+    if error is not None and not isinstance(error, BennuError | ConnectionError):
         log.error("a request whose client had left failed", exc_info=error)

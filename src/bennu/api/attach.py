@@ -19,7 +19,7 @@ from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.logs import LogQuery, read_logs
 from bennu.engine.waits import WaitCondition
-from bennu.errors import BennuError
+from bennu.errors import BennuError, InvalidParameter
 
 REASONS: Final = {400: "Bad Request", 404: "Not Found", 409: "Conflict", 501: "Not Implemented"}
 
@@ -73,17 +73,21 @@ class Attach:
     @ends_with_client
     async def attach_web_socket(self, request: web.Request) -> web.StreamResponse:
         """The same over a web socket, never multiplexed."""
+        socket = web.WebSocketResponse(autoping=True, heartbeat=30)
+        if not socket.can_prepare(request):
+            raise InvalidParameter("this is for web sockets: the request asks for no upgrade to one")
         container = self._engine.find(request.match_info["id"])
         terms = read_terms(request, container)
         held = dataclasses.replace(terms, framed=False, stdin=True, leave_at_end_of_input=True)
-        socket = web.WebSocketResponse(autoping=True, heartbeat=30)
         attachment = await container.attach()
         try:
             await socket.prepare(request)
-            await hold(container, attachment, WebSocketClient(socket, takes_input=terms.stdin), held)
+            try:
+                await hold(container, attachment, WebSocketClient(socket, takes_input=terms.stdin), held)
+            finally:
+                await socket.close()
         finally:
             container.detach(attachment)
-            await socket.close()
         return socket
 
 

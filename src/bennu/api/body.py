@@ -1,16 +1,23 @@
-"""JSON bodies: decoded to Docker's shapes, with Go's leniency (null is "not given") and the API's error texts."""
+"""JSON bodies: decoded to Docker's shapes, with Go's leniency (null is "not given") and the API's error texts.
+
+No string of a client holds a NUL character: nothing the kernel takes from us (a path, an argument, a name) could be
+made of one, so they are refused here once and not wherever one might lead.
+"""
 
 import re
+from collections.abc import AsyncIterator
 from typing import Any, Final, TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
 
 from bennu.errors import InvalidParameter
 
 Body = TypeVar("Body")
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+ESCAPED_NUL: Final = rb"\u0000"  # the only way to write one in JSON
 BIG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 JSON_TYPE: Final = "application/json"
 MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?\s*(;.*)?\Z")
@@ -49,12 +56,23 @@ async def read_bounded(request: web.Request, limit: int = MAX_BODY_BYTES) -> byt
         raise InvalidParameter(f"request body too large: more than {limit} bytes")
     parts: list[bytes] = []
     size = 0
-    async for part in request.content.iter_any():
+    async for part in body_of(request):
         size += len(part)
         if size > limit:
             raise InvalidParameter(f"request body too large: more than {limit} bytes")
         parts.append(part)
     return b"".join(parts)
+
+
+async def body_of(request: web.Request) -> AsyncIterator[bytes]:
+    """A body as it comes. Raises: InvalidParameter when it breaks off, or is not framed as its head says."""
+    try:
+        async for part in request.content.iter_any():
+            yield part
+    except (ConnectionError, web.HTTPException) as error:
+        raise InvalidParameter(f"the client left in the middle of its data: {error}") from None
+    except RequestPayloadError as error:
+        raise InvalidParameter(f"malformed request body: {error}") from None
 
 
 def decode(raw: bytes, shape: type[Body]) -> Body | None:
@@ -75,6 +93,8 @@ def decode(raw: bytes, shape: type[Body]) -> Body | None:
 
 
 def _decode(raw: bytes, shape: type[Body]) -> Body | None:
+    if ESCAPED_NUL in raw and _holds_nul(msgspec.json.decode(raw)):
+        raise InvalidParameter("invalid JSON: a NUL character in a string")
     if not BIG_NUMBER.search(raw):
         try:
             return msgspec.json.decode(raw, type=shape)
@@ -85,6 +105,14 @@ def _decode(raw: bytes, shape: type[Body]) -> Body | None:
     if tree is None:
         return None
     return msgspec.convert(_without_nulls(tree, msgspec.inspect.type_info(shape)), type=shape)
+
+
+def _holds_nul(tree: Any) -> bool:
+    if isinstance(tree, dict):
+        return any("\0" in key or _holds_nul(value) for key, value in tree.items())
+    if isinstance(tree, list):
+        return any(map(_holds_nul, tree))
+    return isinstance(tree, str) and "\0" in tree
 
 
 def _check_numbers(tree: Any) -> None:

@@ -2,13 +2,12 @@
 
 import contextlib
 from collections.abc import AsyncGenerator
-from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from bennu.api.answer import answer
-from bennu.api.images import ImageRoutes, body_of, pull_lines
+from bennu.api.body import body_of, decode
+from bennu.api.images import ImageRoutes, pull_lines
 from bennu.api.progress import Message, error_message, stream_progress
 from bennu.api.query import flag, integer, text
 from bennu.api.streams import ends_with_client
@@ -146,13 +145,8 @@ def read_tags(request: web.Request) -> list[Reference]:
 
 
 def read_map(request: web.Request, name: str) -> dict[str, str | None]:
-    value: Any = text(request, name)
-    if not value:
-        return {}
+    value = text(request, name)
     try:
-        found = msgspec.json.decode(value, type=dict[str, str | None] | None) or {}
-    except (msgspec.DecodeError, RecursionError) as error:
+        return (decode(value.encode(), dict[str, str | None]) if value else None) or {}
+    except InvalidParameter as error:
         raise InvalidParameter(f"error reading {name}: {error}") from None
-    if any("\0" in f"{key}{text}" for key, text in found.items()):
-        raise InvalidParameter(f"error reading {name}: it contains a NUL")
-    return found

@@ -7,6 +7,7 @@ import msgspec
 from aiohttp import web
 
 from bennu.api.answer import empty
+from bennu.api.body import body_of
 from bennu.api.query import flag, text
 from bennu.api.streams import ends_with_client, open_chunks
 from bennu.api.times import rfc3339
@@ -49,7 +50,7 @@ class Files:
 
     async def write(self, request: web.Request) -> web.Response:
         container = self._engine.find(request.match_info["id"])
-        pieces, same_kind = request.content.iter_any(), flag(request, "noOverwriteDirNonDir")
+        pieces, same_kind = body_of(request), flag(request, "noOverwriteDirNonDir")
         await write_archive(self._engine.services, container, path_of(request), pieces, same_kind=same_kind)
         await container.publish("extract-to-dir")
         return empty()

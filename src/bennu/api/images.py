@@ -1,11 +1,12 @@
 """`/images/…`: everything about images but building them."""
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from aiohttp import web
 
 from bennu.api.answer import answer, empty
+from bennu.api.body import body_of
 from bennu.api.image_filters import list_images, prune_test
 from bennu.api.image_shapes import history_json, inspect_json
 from bennu.api.progress import Message, status, stream_progress
@@ -257,12 +258,3 @@ def _architecture(platform: str) -> str:
     if system != "linux":
         raise InvalidParameter(f'"{platform}": unsupported operating system')
     return rest.partition("/")[0]
-
-
-async def body_of(request: web.Request) -> AsyncIterator[bytes]:
-    """A large body as it comes. Raises: InvalidParameter when the client leaves in the middle."""
-    try:
-        async for part in request.content.iter_any():
-            yield part
-    except (ConnectionError, web.HTTPException) as error:
-        raise InvalidParameter(f"the client left in the middle of its data: {error}") from None

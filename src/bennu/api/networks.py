@@ -9,13 +9,14 @@ from aiohttp import web
 
 from bennu.api.answer import answer, empty, no_content
 from bennu.api.body import read_body
+from bennu.api.containers import check_mac_addresses
 from bennu.api.patterns import name_pattern
 from bennu.api.query import Filters, filters
 from bennu.api.times import parse_moment, rfc3339
 from bennu.engine.engine import Engine
 from bennu.engine.networking import connect_container, disconnect_container
 from bennu.errors import InvalidParameter
-from bennu.model import EndpointSettings, Shape
+from bennu.model import EndpointSettings, NetworkingConfig, Shape
 from bennu.network import Endpoint, Network, NetworkRequest
 from bennu.network.model import Ipam
 
@@ -73,6 +74,7 @@ class NetworksApi:
         body = await read_body(request, ConnectBody)
         container = self._engine.find(body.container)
         settings = body.endpoint_config or EndpointSettings()
+        check_mac_addresses(NetworkingConfig(endpoints_config={request.match_info["id"]: settings}))
         await connect_container(self._engine.services, container, request.match_info["id"], settings)
         return empty()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from bennu.api.answer import error_answer
 from bennu.api.streams import HangUpWatch, has_hung_up
@@ -16,6 +16,7 @@ from bennu.api.tls_front import TlsFront
 
 KEEP_RAW: Final = 64 * 1024
 CONTENT_LENGTH: Final = re.compile(rb"^content-length:[ \t]*([0-9]{1,9})", re.IGNORECASE | re.MULTILINE)
+BACKLOG: Final = 1024  # clients that may wait to be accepted; asyncio would listen anew with 100
 HALF_CLOSED_GRACE_S: Final = 0.5  # for a request that came together with the half-close to be taken up
 
 
@@ -40,6 +41,8 @@ class Connection(RequestHandler):
         """A request is being worked on."""
         self._busy = True
         self.answering = False
+        if self.half_closed:
+            self._break_off_body()
 
     def end(self) -> bool:
         """It is answered; False when the client will send no other."""
@@ -66,9 +69,17 @@ class Connection(RequestHandler):
         if connection is None or has_hung_up(connection.fileno()):
             return False
         self.half_closed = True
+        self._break_off_body()
         self._watch = HangUpWatch(connection.fileno(), self._abort)
         asyncio.get_running_loop().call_later(HALF_CLOSED_GRACE_S, self._close_if_idle)
         return True
+
+    def _break_off_body(self) -> None:
+        """What has not come of the present body will not: who waits for it is told, instead of waiting for ever."""
+        request = self._current_request
+        if request is not None and not request.content.is_eof():
+            request.content.set_exception(RequestPayloadError("the client ended in the middle of it"))
+            request.content.feed_eof()
 
     def _close_if_idle(self) -> None:
         if not self._busy and self.transport is not None:
@@ -110,7 +121,7 @@ class ApiServer:
         loop = asyncio.get_running_loop()
         for listener in listening:
             if listener.family == socket.AF_UNIX:
-                self._servers.append(await loop.create_server(self._connection, sock=listener))
+                self._servers.append(await loop.create_server(self._connection, sock=listener, backlog=BACKLOG))
             else:
                 assert tls is not None
                 self._fronts.append(TlsFront(listener, tls, self._welcome))
@@ -119,7 +130,8 @@ class ApiServer:
         manager = self._runner.server
         assert manager is not None
         loop = asyncio.get_running_loop()
-        return Connection(manager, subject, loop=loop, access_log=None, keepalive_timeout=3600.0)
+        # Bodies are taken as they come, whatever their Content-Encoding says: so dockerd does it too.
+        return Connection(manager, subject, loop=loop, access_log=None, keepalive_timeout=3600.0, auto_decompress=False)
 
     async def _welcome(self, client: socket.socket, subject: str) -> None:
         await asyncio.get_running_loop().connect_accepted_socket(lambda: self._connection(subject), sock=client)

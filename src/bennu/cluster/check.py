@@ -2,14 +2,16 @@
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from bennu.cluster.check_files import CONTROL, check_files
 from bennu.cluster.durations import parse_duration
 from bennu.cluster.errors import invalid, unknown
 from bennu.cluster.task_container import expand_mount
 from bennu.cluster.wire import ContainerSpec, Mode, Resources, ServiceSpecWire, TaskTemplate, UpdateConfigWire
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
+from bennu.images.reference import parse_reference
 from bennu.model import Healthcheck
 from bennu.orchestration.constraints import parse_constraints
 from bennu.orchestration.templates import BadTemplate, TemplateContext, expand, expand_env
@@ -20,7 +22,6 @@ MAX_NAME: Final = 63
 MIN_CPU: Final = 10**6
 MIN_MEMORY: Final = 4 * 1024 * 1024
 MILLISECOND: Final = 10**6
-REFERENCE: Final = re.compile(r"[a-z0-9]+([._:/@-]+[A-Za-z0-9_.-]+)*\Z", re.ASCII)
 DURATION_LABELS: Final = ("bennu.drain.deadline", "bennu.ready.within")
 VOLUME_KINDS: Final = ("bind", "volume", "tmpfs")
 
@@ -28,6 +29,7 @@ VOLUME_KINDS: Final = ("bind", "volume", "tmpfs")
 def check_spec(wire: ServiceSpecWire) -> None:
     """Raises: BennuError with the status and words clients know; NotImplementedHere naming a field."""
     check_name(wire.name)
+    _check_unsigned(wire)
     spec = wire.task_template.container_spec
     _check_labels(dict(wire.labels or {}) | dict((spec.labels if spec else None) or {}))
     _check_mode(wire.mode)
@@ -38,6 +40,22 @@ def check_spec(wire: ServiceSpecWire) -> None:
             if wire.mode and (wire.mode.replicated_job or wire.mode.global_job is not None):
                 raise invalid(f"Jobs may not have {'an update' if prefix == 'update' else 'a rollback'} config")
     _check_endpoint(wire)
+
+
+def _check_unsigned(wire: ServiceSpecWire) -> None:
+    for name, number in _unsigned(wire):
+        if number is not None and number < 0:
+            raise InvalidParameter(f"json: cannot unmarshal number {number} into Go struct field {name} of type uint64")
+
+
+def _unsigned(wire: ServiceSpecWire) -> Iterator[tuple[str, int | None]]:
+    """The numbers that have no sign in the API, where no other check sees them."""
+    template = wire.task_template
+    yield "TaskSpec.ForceUpdate", template.force_update
+    yield "Placement.MaxReplicas", template.placement.max_replicas if template.placement else None
+    yield "RestartPolicy.MaxAttempts", template.restart_policy.max_attempts if template.restart_policy else None
+    for config in (wire.update_config, wire.rollback_config):
+        yield "UpdateConfig.Parallelism", config.parallelism if config else None
 
 
 def _check_labels(labels: Mapping[str, str]) -> None:
@@ -121,14 +139,21 @@ def _check_resources(resources: Resources | None) -> None:
     reserved = resources.reservations
     if reserved and any(item.named_resource_spec for item in reserved.generic_resources or ()):
         raise invalid("cannot use generic resources with a name in a reservation")
+    for item in (reserved.generic_resources if reserved else None) or ():
+        counted = item.discrete_resource_spec
+        if counted is not None and (counted.value < 1 or not counted.kind):
+            raise invalid(f"invalid argument for resource {counted.kind}")
 
 
 def _check_container(spec: ContainerSpec) -> None:
     if not spec.image:
         raise invalid("ContainerSpec: image reference must be provided")
-    if not REFERENCE.match(spec.image):
-        raise invalid(f'ContainerSpec: "{spec.image}" is not a valid repository/tag')
+    try:
+        parse_reference(spec.image)
+    except InvalidParameter:
+        raise invalid(f'ContainerSpec: "{spec.image}" is not a valid repository/tag') from None
     _check_targets(spec)
+    check_files(spec)
     if spec.healthcheck is not None:
         _check_health(spec.healthcheck)
     if spec.stop_grace_period is not None and spec.stop_grace_period < 0:
@@ -149,21 +174,6 @@ def _check_targets(spec: ContainerSpec) -> None:
         if mount.target in seen:
             raise invalid(f"ContainerSpec: duplicate mount point: {mount.target}")
         seen.add(mount.target)
-    _check_references("secret", [(s.secret_name, s.file.name if s.file else "") for s in spec.secrets or ()])
-    for config in spec.configs or ():
-        if config.file is None and config.runtime is None:
-            raise InvalidParameter("invalid Config: either File or Runtime should be set")
-        if config.runtime is not None:
-            raise NotImplementedHere("configs as credential specs (Runtime) are not implemented")
-    _check_references("config", [(c.config_name, c.file.name if c.file else "") for c in spec.configs or ()])
-
-
-def _check_references(kind: str, references: Iterable[tuple[str, str]]) -> None:
-    targets: dict[str, str] = {}
-    for name, target in references:
-        if target in targets:
-            raise invalid(f"{kind} references '{targets[target]}' and '{name}' have a conflicting target: '{target}'")
-        targets[target] = name
 
 
 def _check_health(check: Healthcheck) -> None:
@@ -218,12 +228,15 @@ def check_templates(spec: ContainerSpec) -> None:
     context = TemplateContext(slot=1)
     try:
         expand_env(spec.env or (), context)
-        expand(spec.hostname, context)
+        hostname = expand(spec.hostname, context)
         for mount in spec.mounts or ():
             expand_mount(mount, context)
     except BadTemplate as error:
         if "map has no entry" not in str(error):
             raise invalid(str(error)) from None
+        return
+    if CONTROL.search(hostname):
+        raise invalid(f"ContainerSpec: hostname {hostname!r} has a control character")
 
 
 def _check_update(prefix: str, config: UpdateConfigWire) -> None:

@@ -21,6 +21,7 @@ from bennu.cluster.ids import base36, new_id
 from bennu.cluster.liveness import Pulse
 from bennu.cluster.manager import Manager
 from bennu.cluster.nodes import HostNode, Nodes, read_address, read_availability
+from bennu.cluster.pools import read_data_port, read_pools
 from bennu.cluster.records import ClusterRow, NodeRow
 from bennu.cluster.service_networks import ServiceNetworks
 from bennu.cluster.services import Services
@@ -108,8 +109,8 @@ class Cluster:
         availability: str,
         spec: dict[str, Any],
         address_pools: Iterable[str] = (),
-        subnet_size: int = 24,
-        data_path_port: int = 4789,
+        subnet_size: int = 0,
+        data_path_port: int = 0,
     ) -> str:
         """Begin a swarm of this one node; answers the node's id. Raises: Unavailable when there is one."""
         async with self._turn:
@@ -117,6 +118,7 @@ class Cluster:
                 raise Unavailable(ALREADY_PART)
             if not listen_addr:
                 raise InvalidParameter('invalid ListenAddr "": invalid empty address')
+            pools, size = read_pools(address_pools, subnet_size)
             node = self._describe_manager(advertise_addr, availability)
             full = complete_swarm_spec(spec)
             cluster = ClusterRow(
@@ -128,9 +130,9 @@ class Cluster:
                 manager_secret=new_id(),
                 listen_addr=listen_addr,
                 advertise_addr=advertise_addr or f"{node.node.address}:2377",
-                address_pools=tuple(address_pools) or ("10.0.0.0/8",),
-                subnet_size=subnet_size or 24,
-                data_path_port=data_path_port or 4789,
+                address_pools=pools,
+                subnet_size=size,
+                data_path_port=read_data_port(data_path_port),
                 history_limit=full["Orchestration"]["TaskHistoryRetentionLimit"],
                 heartbeat_ns=full["Dispatcher"]["HeartbeatPeriod"],
             )

@@ -166,9 +166,9 @@ def _expand_values(values: dict[str, str] | None, context: TemplateContext) -> d
 
 
 def _extra_hosts(entry: str) -> list[str]:
-    """`1.2.3.4 name other` of a service is `name:1.2.3.4` and `other:1.2.3.4` of a container."""
-    address, *names = entry.split()
-    return [f"{name}:{address}" for name in names]
+    """`1.2.3.4 name other` of a service is `name:1.2.3.4` and `other:1.2.3.4` of a container; no name, nothing."""
+    words = entry.split()
+    return [f"{name}:{words[0]}" for name in words[1:]]
 
 
 def _security(spec: ContainerSpec) -> list[str] | None:

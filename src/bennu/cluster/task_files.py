@@ -23,6 +23,7 @@ from bennu.process import run
 SECRETS_AT: Final = "/run/secrets"
 ALONE: Final = BindOptions(read_only_non_recursive=True)  # nothing is mounted below a file
 DEFAULT_MODE: Final = 0o444
+PERMISSIONS: Final = 0o777  # of the 32 bits that a mode has in the API
 TEMPLATING: Final = "golang"
 Found = tuple[str, FileTarget, bytes, str]  # path inside, attributes, data as stored, templating
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def _write_all(folder: Path, wanted: list[tuple[str, FileTarget, bytes]]) -> lis
         if not path.exists() or path.read_bytes() != data:
             path.write_bytes(data)
         os.chown(path, _number(attributes.uid), _number(attributes.gid))
-        path.chmod(attributes.mode or DEFAULT_MODE)
+        path.chmod((attributes.mode or DEFAULT_MODE) & PERMISSIONS)
         mounts.append(Mount(type="bind", source=str(path), target=target, read_only=True, bind_options=ALONE))
     return mounts
 

@@ -26,6 +26,7 @@ MAC_ADDRESS: Final = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}\Z", re.A
 MIN_MEMORY: Final = 6 * 1024 * 1024
 MILLISECOND: Final = 10**6
 MAX_HOSTNAME: Final = 64
+CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 CAPABILITY_NAMES: Final = (
     "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE DAC_READ_SEARCH "
     "FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN "
@@ -76,8 +77,7 @@ def validate_create(
     _check_capabilities("CapDrop", host.cap_drop)
     for option in host.security_opt or []:
         _check_security_option(option)
-    for entry in host.extra_hosts or []:
-        _check_extra_host(entry)
+    _check_names(config, host)
     for target in host.tmpfs or {}:
         _check_tmpfs_target(target)
     exposed = exposed_names(config.exposed_ports or None)
@@ -324,6 +324,27 @@ def _check_security_option(option: str) -> None:
     key, value = split_security_option(option)
     if key == "seccomp":
         parse_security_options([f"seccomp={value}"])
+
+
+def _check_names(config: ContainerConfig, host: HostConfig) -> None:
+    """What ends in a line of the container's hosts file or resolv.conf begins no line of its own."""
+    for what, words in (
+        ("hostname", [config.hostname, config.domainname]),
+        ("extra host", host.extra_hosts),
+        ("DNS server", host.dns),
+        ("DNS search domain", host.dns_search),
+        ("DNS option", host.dns_options),
+    ):
+        for word in words or ():
+            if CONTROL.search(word):
+                raise InvalidParameter(f"invalid {what} {word!r}: it has a control character")
+    for entry in host.extra_hosts or ():
+        _check_extra_host(entry)
+    for server in host.dns or ():
+        try:
+            ipaddress.ip_address(server)
+        except ValueError:
+            raise InvalidParameter(f"bad nameserver address {server}") from None
 
 
 def _check_extra_host(entry: str) -> None:

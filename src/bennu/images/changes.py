@@ -11,7 +11,8 @@ from bennu.lifecycle.signals import parse_signal
 
 Config = dict[str, Any]
 DEFAULT_SHELL: Final = ["/bin/sh", "-c"]
-PORT: Final = re.compile(r"([0-9]+)(?:-([0-9]+))?(?:/(tcp|udp|sctp))?\Z", re.IGNORECASE | re.ASCII)
+PORT: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.IGNORECASE | re.ASCII)
+RETRIES: Final = re.compile(r"[0-9]{1,9}\Z", re.ASCII)
 MIN_PROBE_NS: Final = 1_000_000
 BUILD_ONLY: Final = frozenset({"ADD", "ARG", "COPY", "FROM", "MAINTAINER", "RUN", "SHELL"})
 
@@ -146,7 +147,7 @@ def probe_times(flags: Mapping[str, str]) -> dict[str, int]:
             if 0 != times[key] < MIN_PROBE_NS:
                 raise InvalidParameter(f'Interval "{flag}" is less than 1ms')
     if "retries" in flags:
-        if not flags["retries"].isdecimal():
+        if not RETRIES.match(flags["retries"]):
             raise InvalidParameter(f"--retries must be at least 0 (not {flags['retries']})")
         times["Retries"] = int(flags["retries"])
     unknown = set(flags) - {*PROBE_FLAGS, "retries"}

@@ -15,6 +15,7 @@ VARIABLE: Final = re.compile(r"\\(.)|\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][
 DURATION: Final = re.compile(r"([0-9]*\.?[0-9]+|[0-9]+\.)(ns|us|µs|μs|ms|s|m|h)")
 UNIT_NS: Final = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9}
 HOUR_NS: Final = 3600 * 10**9
+MAX_NS: Final = 2**63  # some 292 years: what Go's durations hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ def parse_duration(text: str) -> int:
             break
         position = match.end()
         total += float(match[1]) * (UNIT_NS.get(match[2]) or HOUR_NS)
-    if not body or position != len(body):
+    if not body or position != len(body) or total >= MAX_NS:
         raise InvalidParameter(f"time: invalid duration {_quote(text)}")
     return int(-total if text.startswith("-") else total)
 

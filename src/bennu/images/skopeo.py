@@ -28,6 +28,7 @@ from bennu.process import run, started
 
 TIMEOUT_S: Final = 300.0
 IDLE_S: Final = 60.0  # without a byte of a blob
+ESCAPED_NUL: Final = rb"\u0000"  # what is in a header ends among the arguments of a program
 PIPE_BYTES: Final = 1 << 20
 FATAL: Final = re.compile(r'level=fatal msg=("(?:[^"\\]|\\.)*")')
 CORRUPTED: Final = re.compile(r"corrupted blob, expecting (sha256:[0-9a-f]{64})")
@@ -69,8 +70,8 @@ def login_for(reference: Reference, logins: Mapping[str, Auth]) -> Auth:
 def _decode_header(header: str, shape: Any) -> Any:
     try:
         raw = base64.urlsafe_b64decode(header.replace("+", "-").replace("/", "_") + "==")
-        return msgspec.json.decode(raw, type=shape) if raw else None
-    except (ValueError, msgspec.DecodeError):
+        return msgspec.json.decode(raw, type=shape) if raw and ESCAPED_NUL not in raw else None
+    except (ValueError, msgspec.DecodeError, RecursionError):
         return None
 
 

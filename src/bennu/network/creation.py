@@ -31,6 +31,7 @@ from bennu.network.model import (
 )
 
 IFNAMSIZ: Final = 15
+NUMBER: Final = re.compile(r"[0-9]{1,5}\Z", re.ASCII)
 INTERFACE_NAME: Final = re.compile(r"[^\s/:]{1,15}\Z")
 NOT_HONOURED: Final = (
     "com.docker.network.bridge.inhibit_ipv4",
@@ -187,7 +188,7 @@ def _check_options(network: Network, present: Iterable[Network], interfaces: Ite
         if not is_boolean(value):
             raise InvalidParameter(f'failed to parse {option} value: "{value[:100]}" is neither true nor false')
     mtu = network.options.get(OPTION_MTU, "1500")
-    if not mtu.isdecimal() or not 68 <= int(mtu) <= 65535:
+    if not NUMBER.match(mtu) or not 68 <= int(mtu) <= 65535:
         raise InvalidParameter(f"invalid MTU: {mtu[:100]}")
     binding = network.options.get(OPTION_HOST_BINDING, "")
     if binding:

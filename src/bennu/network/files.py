@@ -51,7 +51,7 @@ def parse_link(text: str) -> tuple[str, str]:
     target, _, alias = text.partition(":")
     target = target.removeprefix("/")
     alias = alias.rpartition("/")[2] or target  # inspect's own form is `/db:/web/database`
-    if not target or ":" in alias:
+    if not target or ":" in alias or not text.isprintable():
         raise InvalidParameter(f"bad format for links: {text}")
     return target, alias
 

@@ -85,7 +85,7 @@ def enforce(node: Node, tasks: Iterable[Task], services: Mapping[ServiceId, Serv
             cpus -= wanted.nano_cpus
             memory -= wanted.memory_bytes
             for kind, number in wanted.generic:
-                generic[kind] -= number
+                generic[kind] = generic.get(kind, 0) - number
     return draft.finish()
 
 

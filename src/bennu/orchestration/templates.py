@@ -23,7 +23,7 @@ from bennu.errors import InvalidParameter
 
 Value: TypeAlias = "str | Mapping[str, Value]"
 
-_ACTION: Final = re.compile(r"\{\{(-\s)?(.*?)(\s-)?\}\}", re.DOTALL)
+MAX_DEPTH: Final = 100  # of parentheses within each other
 _TOKEN: Final = re.compile(r'\s*(?:("(?:\\.|[^"\\])*"|`[^`]*`)|(\.[\w.]*)|([A-Za-z_]\w*)|([()|]))')
 _TYPES: Final = {
     "": "*template.Context",
@@ -92,18 +92,28 @@ def expand(template: str, context: TemplateContext, payload: Payload | None = No
     out: list[str] = []
     position = 0
     trim = False
-    for match in _ACTION.finditer(template):
-        text = template[position : match.start()]
+    while (start := template.find("{{", position)) >= 0:
+        end = template.find("}}", start + 2)
+        if end < 0:
+            raise BadTemplate("template: expansion:1: unclosed action")
+        before, source, after, offset = _read_action(template, start + 2, end)
+        text = template[position:start]
         text = text.lstrip() if trim else text
-        out.append(text.rstrip() if match[1] else text)
-        out.append(_Expansion(template, match.start(2), match[2], context.tree(), payload).run())
-        trim = match[3] is not None
-        position = match.end()
+        out.append(text.rstrip() if before else text)
+        out.append(_Expansion(template, offset, source, context.tree(), payload).run())
+        trim = after
+        position = end + 2
     rest = template[position:]
-    if "{{" in rest:
-        raise BadTemplate("template: expansion:1: unclosed action")
     out.append(rest.lstrip() if trim else rest)
     return "".join(out)
+
+
+def _read_action(template: str, start: int, end: int) -> tuple[bool, str, bool, int]:
+    """Whether white space goes before it, its pipeline, whether it goes after it, and where the pipeline begins."""
+    before = template[start : start + 1] == "-" and template[start + 1 : min(start + 2, end)].isspace()
+    start += 2 if before else 0
+    after = end - start >= 2 and template[end - 1] == "-" and template[end - 2].isspace()
+    return before, template[start : end - 2 if after else end], after, start
 
 
 def expand_env(env: Sequence[str], context: TemplateContext) -> list[str]:
@@ -130,6 +140,7 @@ class _Expansion:
     payload: Payload | None
     tokens: list[tuple[str, str, int]] = field(default_factory=list)
     at: int = 0
+    depth: int = 0
 
     def run(self) -> str:
         self._read_tokens()
@@ -183,7 +194,11 @@ class _Expansion:
         if kind == "field":
             return self._field(text, where)
         if text == "(":
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                raise self._error("max expression depth exceeded")
             value = self._pipeline()
+            self.depth -= 1
             if self._peek() != ")":
                 raise self._error("unclosed left paren")
             self.at += 1

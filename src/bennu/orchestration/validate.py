@@ -22,7 +22,7 @@ from bennu.orchestration.spec import (
 )
 from bennu.orchestration.states import EndpointMode, PublishMode
 
-_NAME: Final = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*")
+_NAME: Final = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9])*")
 MAX_NAME: Final = 63
 MIN_NANO_CPUS: Final = 1_000_000
 MIN_MEMORY_BYTES: Final = 4 << 20

@@ -12,7 +12,7 @@ from bennu.errors import BennuError
 from bennu.model import Device
 from bennu.runtime.failures import RuntimeFailure
 
-_RULE: Final = re.compile(r"^([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})$")
+_RULE: Final = re.compile(r"^([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})\Z")
 _NOT_A_DEVICE_DIR: Final = frozenset({"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"})
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from bennu.runtime.failures import RuntimeFailure
 
 MAX_ID: Final = 2**31 - 1
+MAX_DIGITS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def _find_group(wanted: str, groups: Iterable[GroupEntry]) -> int:
 
 
 def _checked_id(text: str) -> int:
-    if int(text) > MAX_ID:
+    if len(text) > MAX_DIGITS or int(text) > MAX_ID:
         raise RuntimeFailure(f"uids and gids must be in range 0-{MAX_ID}", 128)
     return int(text)
 

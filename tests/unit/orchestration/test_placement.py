@@ -302,6 +302,11 @@ def test_a_node_that_no_longer_fits_rejects_its_tasks() -> None:
     assert enforce(a_node("a", availability=Availability.PAUSE), [task], {service.id: service}).actions == ()
 
 
+def test_a_reservation_of_nothing_of_a_kind_the_node_lacks_is_no_reason_to_reject() -> None:
+    task = a_task(1, TaskSpec(reservation=Reservation(generic=(("gpu", 0),))), "a")
+    assert enforce(a_node("a"), [task], {}).actions == ()
+
+
 def test_tasks_are_orphaned_after_a_day_or_with_their_node() -> None:
     task = a_task(1, node="a")
     down = a_node("a", state=NodeState.DOWN, down_since_ns=0)

@@ -72,3 +72,15 @@ def test_a_bad_environment_is_refused_in_docker_s_words() -> None:
     assert str(caught.value).startswith(
         'expanding env failed: expanding env "A={{.Foo}}": template: expansion:1:2: executing'
     )
+
+
+def test_parentheses_within_parentheses_come_to_an_end() -> None:
+    assert expand("{{" + "(" * 100 + '"a"' + ")" * 100 + "}}", TemplateContext()) == "a"
+    with pytest.raises(BadTemplate, match="max expression depth exceeded"):
+        expand("{{" + "(" * 3000 + '"a"' + ")" * 3000 + "}}", TemplateContext())
+
+
+@pytest.mark.timeout(10)
+def test_a_template_of_beginnings_is_refused_in_no_time() -> None:
+    with pytest.raises(BadTemplate, match="unclosed action"):
+        expand("{{" * 1_000_000, TemplateContext())
