@@ -1,0 +1,84 @@
+"""What a container has put where the engine reads or writes for somebody: nodes, pipes, links that change meanwhile."""
+
+import io
+import os
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.cli import Cli
+from support.daemon import Daemon
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of the host, as a container may name it by its numbers."""
+    image = tmp_path / "disk"
+    image.write_bytes(bytes(1 << 20))
+    done = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("no loop device here")
+    yield Path(done.stdout.strip())
+    subprocess.run(["losetup", "-d", done.stdout.strip()], check=True)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_copy_replaces_a_node_and_does_not_write_through_it(
+    docker: Cli, daemon: Daemon, busybox: str, tmp_path: Path, disk: Path, running: bool
+) -> None:
+    (tmp_path / "settings").write_text("of the person who copies")
+    number = disk.stat().st_rdev
+    made = docker("run", "-d", "--network=none", busybox, "sleep", "600").line
+    docker("exec", made, "mknod", "/tmp/settings", "b", str(os.major(number)), str(os.minor(number)))
+    if not running:
+        docker("kill", made)
+        docker("wait", made)
+    docker("cp", tmp_path / "settings", f"{made}:/tmp/settings")
+    subprocess.run(["sync"], check=True)
+    assert disk.read_bytes()[:8] == bytes(8), "written onto the host's disk"
+    _, packed = daemon.request("GET", f"/containers/{made}/archive?path=/tmp/settings")
+    with tarfile.open(fileobj=io.BytesIO(packed)) as copied:
+        assert copied.getmembers()[0].isreg()
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_copy_onto_a_pipe_does_not_wait_for_a_reader(
+    docker: Cli, busybox: str, tmp_path: Path, running: bool
+) -> None:
+    (tmp_path / "settings").write_text("x")
+    made = docker("run", "-d", "--network=none", busybox, "sleep", "600").line
+    docker("exec", made, "mkfifo", "/tmp/settings")
+    if not running:
+        docker("kill", made)
+        docker("wait", made)
+    docker("cp", tmp_path / "settings", f"{made}:/tmp/settings", timeout_s=10)
+
+
+SWAPS = """
+mkdir -p /a /z /spare; touch /z/own; i=0
+while [ $i -lt 300 ]; do : >/a/$i; i=$((i+1)); done; touch /ready
+while :; do mv /z /spare/z; ln -s {folder} /z; rm /z; mv /spare/z /z; done
+"""
+
+
+@pytest.mark.parametrize("what", ["commit", "diff"])
+def test_a_folder_that_becomes_a_link_meanwhile_leads_nowhere(
+    docker: Cli, busybox: str, tmp_path: Path, what: str
+) -> None:
+    (tmp_path / "of-the-host").write_text("secret")
+    tmp_path.chmod(0o755)
+    made = docker("run", "-d", "--network=none", busybox, "sh", "-c", SWAPS.format(folder=tmp_path)).line
+    while docker("exec", made, "test", "-e", "/ready", ok=False).code:
+        time.sleep(0.1)
+    for _ in range(8):
+        if what == "diff":
+            assert "of-the-host" not in docker("diff", made, ok=False).out
+            continue
+        image = docker("commit", "--pause=false", made, ok=False).out.strip()
+        if image:
+            said = docker("run", "--rm", "--network=none", image, "ls", "/z", ok=False)
+            assert "of-the-host" not in said.out
