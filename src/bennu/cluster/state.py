@@ -23,6 +23,7 @@ from bennu.cluster.records import AliveRow, BlobRow, ClusterRow, NodeRow, Row, S
 from bennu.engine.background import Background
 from bennu.engine.events import Event, Journal
 from bennu.errors import InvalidParameter
+from bennu.pace import paced
 from bennu.store import Compacted, Delete, LeaseId, Put, Store, Transaction
 
 PREFIX: Final = "cluster/"
@@ -77,6 +78,16 @@ class Change:
     def delete(self, table: Table[R], row_id: str) -> None:
         self.puts.pop((table.name, row_id), None)
         self.deletes[table.name, row_id] = None
+
+    def merge(self, later: "Change") -> None:
+        """What comes after this, in the same transaction."""
+        for key, row in later.puts.items():
+            self.deletes.pop(key, None)
+            self.puts[key] = row
+        for key in later.deletes:
+            self.puts.pop(key, None)
+            self.deletes[key] = None
+        self.events += later.events
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +222,7 @@ class State:
         now_ns = time.time_ns()
         self._written = {}
         writes: list[Put | Delete] = []
-        for (name, row_id), row in change.puts.items():
+        async for (name, row_id), row in paced(change.puts.items()):
             key, stamped = self._tables[name].key(row_id), self._stamped(name, row, now_ns)
             value = codec.encode(stamped)
             self._written[key] = (value, stamped)

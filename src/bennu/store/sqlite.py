@@ -208,7 +208,7 @@ class SqliteStore:
             outcomes = [_outcome(job) for job in group]
             self._writer.execute("UPDATE meta SET number = ? WHERE name = 'revision'", (self._revision,))
             self._writer.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # also a value that SQLite cannot hold: the writer has others to serve
             self._revision = before
             self._unseen = []
             with contextlib.suppress(sqlite3.Error):
