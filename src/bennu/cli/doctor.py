@@ -33,7 +33,7 @@ RESET: Final = "\x1b[0m"
 )
 def doctor(client: Client, words: list[str], *, data_root: str, bridge: str, quiet: bool, json: bool) -> int:
     findings = asyncio.run(examine(Path(data_root), bridges=read_bridges(client) or [Bridge(bridge)]))
-    findings.append(look_at_daemon(client))
+    findings += [look_at_daemon(client), *read_warnings(client)]
     shown = [finding for finding in findings if not quiet or finding.verdict is not Verdict.OK]
     if json:
         print_json(shown)
@@ -66,6 +66,15 @@ def look_at_daemon(client: Client) -> Finding:
         problem, _, cure = str(failure).partition("\n")
         return Finding("daemon", Verdict.WARN, problem, cure.removeprefix("Start it with: "))
     return Finding("daemon", Verdict.OK, f"{version.get('Version', 'unknown version')} answers at {client.host}")
+
+
+def read_warnings(client: Client) -> list[Finding]:
+    """What the daemon itself finds wrong, such as records of its state that it cannot read."""
+    try:
+        warnings = client.json("GET", "/info").get("Warnings") or []
+    except Failure:
+        return []
+    return [Finding("state", Verdict.WARN, text.removeprefix("WARNING: ")) for text in warnings]
 
 
 def print_findings(findings: Sequence[Finding], *, colours: bool) -> None:

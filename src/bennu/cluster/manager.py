@@ -52,6 +52,7 @@ from bennu.orchestration.observe import Report, observe
 from bennu.orchestration.placement import place
 from bennu.orchestration.reconcile import reconcile, reconcile_removed
 from bennu.orchestration.states import NodeState, TaskState
+from bennu.pace import paced
 
 LOOKS_UNTIL_SETTLED: Final = 100
 KEPT_REASONS: Final = 40
@@ -228,6 +229,8 @@ class Manager:
         row = self._state.nodes.get(node_id)
         now_ns = self.now_ns
         if row is None:
+            if self._state.why_aside(self._state.nodes, node_id):
+                return  # it is there, and nobody can say how it is
             held = [task.task for task in self._state.tasks if task.task.node_id == node_id]
             for action in orphan_tasks(None, held, now_ns=now_ns).actions:
                 self._apply(work, action, "")
@@ -290,7 +293,7 @@ class Manager:
                 if service_id not in self._state.services.rows and not self._state.tasks_of(service_id):
                     self.waits.pop(service_id, None)
                 return True
-            for action in plan.actions:
+            async for action in paced(plan.actions):
                 self._apply(work, action, service_id)
             if work.is_full:
                 return False
@@ -307,6 +310,8 @@ class Manager:
         think = functools.partial(self._thinking.think, service_id, len(tasks))
         if service is None:
             self._unplaced.pop(service_id, None)
+            if reason := self._state.why_aside(self._state.services, service_id):
+                return Plan((), (Wait("service", f"its record is set aside: {reason}"),))
             return await think(lambda: reconcile_removed(tasks, work.nodes, now_ns=now_ns))
         cluster = self._state.cluster
         limit = cluster.history_limit if cluster else 5

@@ -82,6 +82,8 @@ async def serve(options: Options, given_files: tuple[int, int] | None) -> None:
             await server.start([listener.socket for listener in listeners], tls)
             for host in options.hosts:
                 log.info("API listen on %s", host.removeprefix("unix://"))
+            engine.begin()
+            cluster.begin()
             notify("READY=1")
             await ending.wait()
             notify("STOPPING=1")

@@ -65,6 +65,12 @@ async def read_aside(store: Store, prefix: str = "") -> list[SetAside]:
     ]
 
 
+async def forget(store: Store, prefix: str) -> None:
+    """What is set aside of `prefix` goes for good: on a person's word alone. Raises: Unavailable."""
+    keys = [one.key for one in await read_aside(store, prefix)]
+    await store.commit(Transaction([Delete(start + key) for key in keys for start in (PREFIX, REASONS)]))
+
+
 async def take_in(store: Store, entries: Iterable[Entry], read: Callable[[Entry], T]) -> list[T]:
     """What `read` makes of each entry, in their order; those on which it raises are set aside."""
     found: list[T] = []

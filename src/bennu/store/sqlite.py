@@ -40,7 +40,9 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, number INTEGER NOT NULL)
 INSERT OR IGNORE INTO meta VALUES ('revision', 0);
 """
 BEFORE_LEASES = "ALTER TABLE kv ADD COLUMN lease INTEGER NOT NULL DEFAULT 0"
+WELL_FORMED_LEASES = "SELECT lease, ttl_ns FROM leases WHERE typeof(ttl_ns) = 'integer'"
 LEASED = "CREATE INDEX IF NOT EXISTS leased ON kv (lease) WHERE lease != 0"
+ENTRY = "key, CAST(value AS BLOB), revision"  # a value that somebody mended by hand may be text
 PREFIX_END = "\U0010ffff"
 PRIMARY_CODE = 0xFF  # of SQLite's extended result codes
 DAMAGED = (
@@ -85,7 +87,7 @@ class SqliteStore:
         self._revision: int = row[0]
         self._history = History(self._revision)
         self._unseen: list[Changes] = []  # of the group that is being written
-        self._leases = Leases(dict(self._writer.execute("SELECT lease, ttl_ns FROM leases").fetchall()))
+        self._leases = Leases(dict(self._writer.execute(WELL_FORMED_LEASES).fetchall()))
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_jobs, name="store-writer", daemon=True)
         self._thread.start()
@@ -134,11 +136,11 @@ class SqliteStore:
 
     def _select(self, condition: str, arguments: tuple[str | int, ...]) -> list[Entry]:
         with self._reading():
-            rows = self._reader.execute(f"SELECT key, value, revision FROM kv {condition}", arguments).fetchall()
+            rows = self._reader.execute(f"SELECT {ENTRY} FROM kv {condition}", arguments).fetchall()
         return [Entry(*row) for row in rows]
 
     def _snapshot(self, prefix: str) -> Snapshot:
-        query = "SELECT key, value, revision FROM kv WHERE key >= ? AND key < ? ORDER BY key"
+        query = f"SELECT {ENTRY} FROM kv WHERE key >= ? AND key < ? ORDER BY key"
         with self._reading():
             self._reader.execute("BEGIN")
             try:
