@@ -14,8 +14,9 @@ from support.swarm import SwarmNode, open_swarm
 from support.waiting import wait_for
 
 MANY = 10_000
-PING_S = 0.2
-SETTLE_S = 120.0
+PING_S = 0.2  # nineteen times of twenty
+WORST_PING_S = 2.0  # where the processor has others to serve; in one piece it would be all the time that it takes
+SETTLE_S = 60.0
 MEMORY_BYTES = 400 * 1024 * 1024
 
 
@@ -60,7 +61,12 @@ def create(swarm: SwarmNode, name: str, mode: object, **template: object) -> tup
 NOWHERE = {"Placement": {"Constraints": ["node.role==worker"]}}
 
 
+def word_of(swarm: SwarmNode, name: str) -> str:
+    return str(swarm.ask("/services", name=[name])[0]["Spec"]["Mode"]["Replicated"]["Replicas"])
+
+
 def task_count(swarm: SwarmNode) -> int:
+    time.sleep(0.5)  # the list is long: asking for it all the time would be most of the work
     return len(swarm.ask("/tasks"))
 
 
@@ -75,12 +81,36 @@ def test_ten_thousand_replicas_that_fit_nowhere_keep_nobody_waiting(swarm: Swarm
         assert swarm.docker("service", "ls", "--format", "{{.Name}}").line == "many"
         wait_for(lambda: task_count(swarm) == MANY, timeout_s=SETTLE_S, what="all tasks to be made")
         swarm.docker("service", "inspect", "many")
-        swarm.docker("service", "ps", "-q", "many")
+        assert len(swarm.docker("service", "ps", "-q", "many").lines) == MANY
         swarm.docker("service", "scale", "-d", "many=3")
         wait_for(lambda: task_count(swarm) == 3, timeout_s=SETTLE_S, what="all but three to be gone")
-        swarm.docker("service", "scale", "-d", f"many={MANY}")
-        wait_for(lambda: task_count(swarm) > MANY / 2, timeout_s=SETTLE_S, what="them to be made")
         swarm.docker("service", "rm", "many")
         wait_for(lambda: task_count(swarm) == 0, timeout_s=SETTLE_S, what="all tasks to be gone")
-    assert max(took) < PING_S, sorted(took)[-10:]
+    assert sorted(took)[len(took) * 95 // 100] < PING_S, sorted(took)[-10:]
+    assert max(took) < WORST_PING_S, sorted(took)[-10:]
     assert resident_bytes(swarm.daemon.pid) < MEMORY_BYTES
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        {"Replicated": {"Replicas": 10_001}},
+        {"Replicated": {"Replicas": 2**40}},
+        {"ReplicatedJob": {"MaxConcurrent": 10_001}},
+        {"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 2**62}},
+    ],
+    ids=str,
+)
+def test_more_tasks_than_a_service_may_have_are_refused(swarm: SwarmNode, mode: object) -> None:
+    status, message = create(swarm, "greedy", mode)
+    assert status == 400
+    assert "are too many: a service may have 10000" in message
+
+
+def test_a_service_is_not_scaled_beyond_the_bound_either(swarm: SwarmNode) -> None:
+    swarm.create("modest", "--replicas=0", "busybox")
+    refused = swarm.docker("service", "scale", "-d", "modest=99999", ok=False)
+    assert "99999 replicas are too many" in refused.err
+    refused = swarm.docker("service", "update", "-d", "--replicas=99999", "modest", ok=False)
+    assert "99999 replicas are too many" in refused.err
+    assert word_of(swarm, "modest") == "0"

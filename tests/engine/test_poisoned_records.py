@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from support import images, traces
+from support import images
 from support.daemon import Daemon
 from support.swarm import SwarmNode, open_swarm
 from support.waiting import wait_for
@@ -48,7 +48,9 @@ def living(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
     bennu("volume", "create", "vol")
     bennu("run", "--rm", "busybox", "true")
     bennu("run", "-d", "--name=lives", "busybox", "sleep", "600")
-    bennu("run", "-d", "--name=other", "--network=net", "-v", "vol:/v", "busybox", "sh", "-c", "echo 1 >/v/x; sleep 600")
+    bennu(
+        "run", "-d", "--name=other", "--network=net", "-v", "vol:/v", "busybox", "sh", "-c", "echo 1 >/v/x; sleep 600"
+    )
     daemon.stop()
     yield daemon
 
@@ -83,3 +85,82 @@ def test_a_record_of_each_kind_is_set_aside_and_told_and_the_rest_works(living: 
     living.bennu("exec", "other", "ping", "-c1", "-W2", "lives", ok=False)
     assert json.loads(living.request("GET", "/info")[1])["Warnings"] is None
     living.bennu("run", "--rm", "busybox", "true")
+
+
+@pytest.fixture
+def swarm(able: None) -> Iterator[SwarmNode]:
+    """Two services that run, `good` and `bad`; a secret and a config."""
+    with open_swarm("busybox") as node:
+        for kind in ("secret", "config"):
+            node.docker(kind, "create", kind, "-", stdin="words")
+        for name in ("good", "bad"):
+            node.create(name, "--constraint", "node.role==manager", "busybox", "sleep", "600")
+            node.wait_running(name, 1)
+        yield node
+
+
+def ids(swarm: SwarmNode) -> list[str]:
+    return sorted(swarm.docker("ps", "-q").lines)
+
+
+def test_what_is_wrong_with_one_row_of_the_swarm_is_that_rows_alone(swarm: SwarmNode) -> None:
+    daemon, records, running = swarm.daemon, Records(swarm.daemon), ids(swarm)
+    bad, task = swarm.docker("service", "inspect", "-f", "{{.ID}}", "bad").line, swarm.tasks("good")[0]["ID"]
+    daemon.stop()
+    poisoned = [f"cluster/services/{bad}", *records.keys("cluster/nodes/")]
+    poisoned += [*records.keys("cluster/secrets/"), *records.keys("cluster/configs/")]
+    for key in poisoned:
+        records.write(key, GARBAGE)
+    daemon.start()
+    assert swarm.docker("service", "ls", "--format", "{{.Name}} {{.Replicas}}").lines == ["good 1/1"]
+    assert [one["ID"] for one in swarm.running("good")] == [task]
+    assert swarm.docker("node", "ls", "--format", "{{.Status}}").line == "Ready"
+    swarm.docker("service", "scale", "-d", "good=2")
+    swarm.wait_running("good", 2)
+    assert set(running) < set(ids(swarm)), "the containers of what cannot be read live on"
+    told = daemon.bennu("doctor", ok=False).out
+    assert all(f"the record {key} is set aside" in told for key in poisoned), told
+    assert swarm.docker("secret", "create", "another", "-", stdin="x").line
+
+
+def test_a_swarm_that_cannot_be_read_keeps_its_containers_and_can_be_left(swarm: SwarmNode) -> None:
+    daemon, records, running = swarm.daemon, Records(swarm.daemon), ids(swarm)
+    daemon.stop()
+    (key,) = records.keys("cluster/swarm/")
+    whole = records.read(key)
+    records.write(key, GARBAGE)
+    daemon.start()
+    assert ids(swarm) == running
+    refused = swarm.docker("swarm", "init", "--advertise-addr=127.0.0.1", ok=False)
+    assert key in refused.err
+    daemon.stop()
+    records.write(f"set-aside/{key}", whole)
+    daemon.start()
+    swarm.wait_running("bad", 1)
+    assert ids(swarm) == running
+    daemon.stop()
+    records.write(key, GARBAGE)
+    daemon.start()
+    swarm.docker("swarm", "leave", "--force")
+    wait_for(lambda: not ids(swarm), what="the containers to be gone")
+    swarm.docker("swarm", "init", "--advertise-addr=127.0.0.1")
+    assert swarm.docker("service", "ls", "-q").lines == []
+
+
+def test_a_stored_wish_for_more_than_anybody_can_have_is_kept_within_bounds(swarm: SwarmNode) -> None:
+    daemon, records = swarm.daemon, Records(swarm.daemon)
+    swarm.docker("service", "scale", "-d", "bad=2")
+    swarm.wait_running("bad", 2)
+    bad = swarm.docker("service", "inspect", "-f", "{{.ID}}", "bad").line
+    daemon.stop()
+    key = f"cluster/services/{bad}"
+    text = records.read(key).replace(b"node.role==manager", b"node.role==worker")
+    assert b'"replicas":2' in text
+    records.write(key, text.replace(b'"replicas":2', b'"replicas":1099511627776'))
+    began = time.monotonic()
+    daemon.start()
+    assert time.monotonic() - began < 10
+    wait_for(lambda: "1099511627776 tasks are asked for" in daemon.bennu("why", "bad").out, timeout_s=90, what="words")
+    assert len(swarm.tasks("bad")) <= 10_010
+    swarm.docker("service", "rm", "bad")
+    assert swarm.docker("service", "ls", "--format", "{{.Name}}").lines == ["good"]

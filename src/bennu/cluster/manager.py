@@ -198,7 +198,10 @@ class Manager:
             self._take_in(work, reports)
             dirty_nodes, self._dirty_nodes = self._dirty_nodes, {}
             for node_id in dirty_nodes:
-                self._judge(work, node_id)
+                try:
+                    self._judge(work, node_id)
+                except Exception:
+                    log.exception("node %s cannot be judged", node_id)
             dirty, self._dirty = self._dirty, {}
             quiet = {service_id for service_id in dirty if await self._settle_apart(work, service_id)}
             await self._state.commit(work.change)

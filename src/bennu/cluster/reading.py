@@ -2,6 +2,7 @@
 
 from bennu.cluster.records import Row, ServiceRow, TaskRow
 from bennu.cluster.translate import read_template
+from bennu.orchestration.constraints import parse_constraints
 from bennu.orchestration.spec import TaskSpec
 
 
@@ -18,3 +19,4 @@ def check_row(row_id: str, row: Row | None) -> None:
         raise ValueError(f"it says that its id is {row.id}")
     for spec in specs:
         read_template(spec.container)
+        parse_constraints(spec.placement.constraints)
