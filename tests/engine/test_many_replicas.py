@@ -114,3 +114,18 @@ def test_a_service_is_not_scaled_beyond_the_bound_either(swarm: SwarmNode) -> No
     refused = swarm.docker("service", "update", "-d", "--replicas=99999", "modest", ok=False)
     assert "99999 replicas are too many" in refused.err
     assert word_of(swarm, "modest") == "0"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"X":[' + b"[]," * 2_600_000 + b"1234567890123456789]}",
+        b'{"Hostname":null,"Env":[' + b'"a=b",' * 1_200_000 + b'""]}',
+    ],
+    ids=["nested", "environment"],
+)
+def test_a_large_request_keeps_nobody_waiting(swarm: SwarmNode, body: bytes) -> None:
+    with pinged(swarm.daemon) as took:
+        for _ in range(3):
+            swarm.daemon.request("POST", "/containers/create", body, {"Content-Type": "application/json"})
+    assert sorted(took)[len(took) * 9 // 10] < 2 * PING_S, sorted(took)[-10:]

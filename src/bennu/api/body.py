@@ -1,5 +1,6 @@
 """JSON bodies: decoded to Docker's shapes, with Go's leniency (null is "not given") and the API's error texts."""
 
+import asyncio
 import re
 from typing import Any, Final, TypeVar
 
@@ -11,6 +12,7 @@ from bennu.errors import InvalidParameter
 Body = TypeVar("Body")
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+LARGE_BYTES: Final = 256 * 1024
 BIG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 JSON_TYPE: Final = "application/json"
 MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?\s*(;.*)?\Z")
@@ -30,7 +32,14 @@ async def read_body_or_none(request: web.Request, shape: type[Body]) -> Body | N
         return None
     if not raw.strip():
         raise InvalidParameter("invalid JSON: got EOF while reading request body")
-    return decode(raw, shape)
+    return await decode_beside(raw, shape)
+
+
+async def decode_beside(raw: bytes, shape: type[Body]) -> Body | None:
+    """As `decode`; a large text in a thread, for others wait meanwhile. Raises: InvalidParameter."""
+    if len(raw) < LARGE_BYTES:
+        return decode(raw, shape)
+    return await asyncio.to_thread(decode, raw, shape)
 
 
 def check_content_type(request: web.Request) -> None:

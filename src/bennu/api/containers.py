@@ -10,7 +10,7 @@ from aiohttp import web
 
 from bennu.api.answer import answer, answer_each, empty, encode, no_content
 from bennu.api.asker import asker
-from bennu.api.body import check_content_type, decode, read_body, read_bounded
+from bennu.api.body import check_content_type, decode_beside, read_body, read_bounded
 from bennu.api.inspect import inspect_container, measure_tree
 from bennu.api.listing import choose, list_entry
 from bennu.api.machine import own_machine
@@ -280,7 +280,7 @@ async def read_create_body(request: web.Request) -> CreateBody:
     """Raises: InvalidParameter; also when no field of `Config` is given at all."""
     check_content_type(request)
     raw = await read_bounded(request)
-    body = decode(raw, CreateBody) if raw else None
+    body = await decode_beside(raw, CreateBody) if raw else None
     if body is None or not CONFIG_KEYS & set(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])):
         raise InvalidParameter("config cannot be empty in order to create a container")
     return body
