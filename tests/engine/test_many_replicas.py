@@ -50,7 +50,7 @@ def swarm(able: None) -> Iterator[SwarmNode]:
 def create(swarm: SwarmNode, name: str, mode: object, **template: object) -> tuple[int, str]:
     spec = {
         "Name": name,
-        "TaskTemplate": {"ContainerSpec": {"Image": "nothing"}, **template},
+        "TaskTemplate": {"ContainerSpec": {"Image": "nothing:latest"}, **template},
         "Mode": mode,
     }
     headers = {"Content-Type": "application/json"}
