@@ -49,15 +49,23 @@ def test_a_damaged_file_is_named_with_what_to_do_and_a_backup_brings_all_back(li
 
 
 def test_a_record_that_cannot_be_read_is_named_and_its_container_left_alone(living: Daemon) -> None:
+    living.start()
+    pid = int(living.bennu("inspect", "-f", "{{.State.Pid}}", "lives").line)
+    living.stop()
+    query = "UPDATE kv SET value = CAST(replace(CAST(value AS TEXT), ?, ?) AS BLOB) WHERE key LIKE ?"
     with closing(sqlite3.connect(living.data_root / "state.db")) as db:
-        query = "UPDATE kv SET value = CAST(replace(CAST(value AS TEXT), ?, ?) AS BLOB) WHERE key LIKE 'containers/%'"
-        db.execute(query, ('"state":"running"', '"state":"dreaming"'))
-        db.commit()
-        said = refusal(living)
-        assert "cannot read the record containers/" in said and "dreaming" in said
-        db.execute(query, ('"state":"dreaming"', '"state":"running"'))
+        db.execute(query, ('"state":"running"', '"state":"dreaming"', "containers/%"))
         db.commit()
     living.start()
+    assert "the record containers/" in living.log() and "dreaming" in living.log()
+    assert living.bennu("ps", "-aq").lines == []
+    os.kill(pid, 0)
+    living.stop()
+    with closing(sqlite3.connect(living.data_root / "state.db")) as db:
+        db.execute(query, ('"state":"dreaming"', '"state":"running"', "set-aside/containers/%"))
+        db.commit()
+    living.start()
+    assert int(living.bennu("inspect", "-f", "{{.State.Pid}}", "lives").line) == pid
     living.bennu("exec", "lives", "true")
 
 

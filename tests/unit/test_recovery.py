@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from bennu.engine.recovery import finish_start
+from bennu.engine.recovery import finish_errands, finish_start
 from bennu.lifecycle.status import State
 
 
@@ -25,5 +25,5 @@ async def test_a_restart_asked_for_while_it_tidies_up_is_not_done_twice() -> Non
     begun: list[str] = []
     tasks = SimpleNamespace(create_task=lambda coroutine, name: begun.append(name))
     services: Any = SimpleNamespace(index=SimpleNamespace(auto_remove=auto_remove), tasks=tasks)
-    await finish_start(services, [old, web], [])
+    await finish_start(services, finish_errands(services, [old, web]), [])
     assert (removed, begun) == (["old"], [])

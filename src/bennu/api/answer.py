@@ -1,9 +1,14 @@
 """Answers of the common kinds: JSON, nothing, and an error's message."""
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
+
+from bennu.pace import paced
+
+Item = TypeVar("Item")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -11,6 +16,15 @@ _encode = msgspec.json.Encoder().encode
 def answer(value: Any, status: int = 200) -> web.Response:
     """`value` as JSON, ended by a newline as dockerd does."""
     return web.Response(body=_encode(value) + b"\n", status=status, content_type="application/json")
+
+
+async def answer_each(items: Iterable[Item], shape: Callable[[Item], Any]) -> web.Response:
+    """A list of what `shape` makes of each item. However long it is, others are answered meanwhile.
+
+    The items must be the caller's own: what they come from may change before this returns.
+    """
+    parts = [_encode(shape(item)) async for item in paced(items)]
+    return web.Response(body=b"[" + b",".join(parts) + b"]\n", content_type="application/json")
 
 
 def no_content() -> web.Response:

@@ -4,6 +4,7 @@ No string of a client holds a NUL character: nothing the kernel takes from us (a
 made of one, so they are refused here once and not wherever one might lead.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any, Final, TypeVar
@@ -18,6 +19,7 @@ Body = TypeVar("Body")
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 ESCAPED_NUL: Final = rb"\u0000"  # the only way to write one in JSON
+LARGE_BYTES: Final = 256 * 1024
 BIG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 JSON_TYPE: Final = "application/json"
 MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?\s*(;.*)?\Z")
@@ -37,7 +39,14 @@ async def read_body_or_none(request: web.Request, shape: type[Body]) -> Body | N
         return None
     if not raw.strip():
         raise InvalidParameter("invalid JSON: got EOF while reading request body")
-    return decode(raw, shape)
+    return await decode_beside(raw, shape)
+
+
+async def decode_beside(raw: bytes, shape: type[Body]) -> Body | None:
+    """As `decode`; a large text in a thread, for others wait meanwhile. Raises: InvalidParameter."""
+    if len(raw) < LARGE_BYTES:
+        return decode(raw, shape)
+    return await asyncio.to_thread(decode, raw, shape)
 
 
 def check_content_type(request: web.Request) -> None:

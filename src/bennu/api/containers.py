@@ -7,9 +7,9 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from bennu.api.answer import answer, empty, encode, no_content
+from bennu.api.answer import answer, answer_each, empty, encode, no_content
 from bennu.api.asker import asker
-from bennu.api.body import check_content_type, decode, read_body, read_bounded
+from bennu.api.body import check_content_type, decode_beside, read_body, read_bounded
 from bennu.api.inspect import inspect_container
 from bennu.api.listing import choose, list_entry
 from bennu.api.machine import own_machine
@@ -91,13 +91,9 @@ class Containers:
     async def list_all(self, request: web.Request) -> web.Response:
         limit = integer(request, "limit") or 0
         chosen = choose(self._engine, filters(request), everything=flag(request, "all"), limit=limit)
-        minor, sized = api_minor(request), flag(request, "size")
-        return answer(
-            [
-                list_entry(self._engine, container, minor, await self._sizes(container) if sized else None)
-                for container in chosen
-            ]
-        )
+        minor = api_minor(request)
+        sizes = {one.id: await self._sizes(one) for one in chosen} if flag(request, "size") else {}
+        return await answer_each(chosen, lambda one: list_entry(self._engine, one, minor, sizes.get(one.id)))
 
     async def inspect(self, request: web.Request) -> web.Response:
         container = self._find(request)
@@ -283,7 +279,7 @@ async def read_create_body(request: web.Request) -> CreateBody:
     """Raises: InvalidParameter; also when no field of `Config` is given at all."""
     check_content_type(request)
     raw = await read_bounded(request)
-    body = decode(raw, CreateBody) if raw else None
+    body = await decode_beside(raw, CreateBody) if raw else None
     if body is None or not CONFIG_KEYS & set(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])):
         raise InvalidParameter("config cannot be empty in order to create a container")
     return body

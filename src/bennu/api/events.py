@@ -11,6 +11,7 @@ from bennu.api.streams import ends_with_client, open_chunks
 from bennu.engine.engine import Engine
 from bennu.engine.events import Event
 from bennu.errors import InvalidParameter
+from bennu.pace import Pace
 
 # Filters that name objects: matched by prefix against the actor's id and its name, whatever the event's type.
 OBJECTS: Final = ("container", "network", "volume", "plugin", "daemon", "service", "node", "secret", "config")
@@ -35,9 +36,11 @@ class Events:
             )
         following = self._engine.services.journal.follow(since_ns, until_ns)
         response = await open_chunks(request)
+        pace = Pace()
         async for item in following:
             if matches(item, asked):
                 await response.write(encode(event_json(item)))
+            await pace.rest()
         return response
 
 

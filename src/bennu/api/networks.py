@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from bennu.api.answer import answer, empty, no_content
+from bennu.api.answer import answer, answer_each, empty, no_content
 from bennu.api.body import read_body
 from bennu.api.containers import check_mac_addresses
 from bennu.api.patterns import name_pattern
@@ -56,7 +56,8 @@ class NetworksApi:
 
     async def list(self, request: web.Request) -> web.Response:
         fits = network_filter(filters(request), lambda network: bool(self._networks.endpoints_of(network)))
-        return answer([network_json(network, {}) for network in self._networks.all() if fits(network)])
+        found = [network for network in self._networks.all() if fits(network)]
+        return await answer_each(found, lambda network: network_json(network, {}))
 
     async def inspect(self, request: web.Request) -> web.Response:
         network = self._networks.find(request.match_info["id"])

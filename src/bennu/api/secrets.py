@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from bennu.api.answer import answer, empty, no_content
+from bennu.api.answer import answer, answer_each, empty, no_content
 from bennu.api.body import read_body
 from bennu.api.query import filters
 from bennu.api.service_shapes import blob_json
@@ -63,7 +63,8 @@ class BlobRoutes:
                 and asked.labels_match(row.labels)
             )
 
-        return answer([blob_json(self._kind, row) for row in self._blobs.all() if fits(row)])
+        rows = [row for row in self._blobs.all() if fits(row)]
+        return await answer_each(rows, lambda row: blob_json(self._kind, row))
 
     async def inspect(self, request: web.Request) -> web.Response:
         return answer(blob_json(self._kind, self._blobs.find(request.match_info["id"])))

@@ -4,10 +4,10 @@ from typing import Final
 
 from aiohttp import web
 
-from bennu.api.answer import answer, empty
+from bennu.api.answer import answer, answer_each, empty
 from bennu.api.body import read_body_or_none
 from bennu.api.query import Filters, filters, flag, text
-from bennu.api.service_shapes import service_json, service_status_json
+from bennu.api.service_shapes import Json, service_json, service_status_json
 from bennu.api.swarm import read_version
 from bennu.cluster import Cluster
 from bennu.cluster.records import ServiceRow
@@ -50,11 +50,15 @@ class Services:
             raise InvalidParameter(f"invalid value for status: {wanted[:100]}: {why}")
         state = self._cluster.state
         rows = sorted((row for row in state.services if _fits(row, asked)), key=lambda row: row.id)
-        shown = [service_json(row, insert_defaults=flag(request, "insertDefaults")) for row in rows]
-        if STATUS_WORDS[wanted.lower()]:
-            for row, entry in zip(rows, shown, strict=True):
-                entry["ServiceStatus"] = service_status_json(row, state.tasks_of(row.id), state.nodes.rows)
-        return answer(shown)
+        with_status, insert_defaults = STATUS_WORDS[wanted.lower()], flag(request, "insertDefaults")
+
+        def shape(row: ServiceRow) -> Json:
+            shown = service_json(row, insert_defaults=insert_defaults)
+            if with_status:
+                shown["ServiceStatus"] = service_status_json(row, state.tasks_of(row.id), state.nodes.rows)
+            return shown
+
+        return await answer_each(rows, shape)
 
     async def inspect(self, request: web.Request) -> web.Response:
         row = self._cluster.services.find(request.match_info["id"])

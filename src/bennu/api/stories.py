@@ -12,6 +12,9 @@ from bennu.cluster import Cluster
 from bennu.cluster.records import ServiceRow, TaskRow
 from bennu.cluster.translate import container_spec
 from bennu.model import Shape
+from bennu.pace import paced
+
+Waits = dict[str, list[str]]  # by subject: the reasons
 
 
 class TaskStory(Shape):
@@ -45,10 +48,12 @@ class Decision(Shape):
 
 
 class Story(Shape):
-    """`Decisions` are the last ones about the service as a whole (rollouts), newest first."""
+    """`Decisions` are the last ones about the service as a whole (rollouts), newest first; `Waits` is what stands in
+    its way as a whole."""
 
     service: str
     slots: list[SlotStory]
+    waits: list[str]
     decisions: list[Decision]
 
 
@@ -81,26 +86,33 @@ class Stories:
         slots: dict[str, list[TaskRow]] = {}
         for row in sorted(tasks, key=lambda row: -row.created_ns):
             slots.setdefault(slot_name(row), []).append(row)
+        waits = self._waits(service.id)
+        ordered = sorted(slots.items(), key=lambda item: item[1][0].task.slot)
         return Story(
             service=service.name,
             slots=[
-                SlotStory(name=name, tasks=[await self._task(row) for row in rows])
-                for name, rows in sorted(slots.items(), key=lambda item: item[1][0].task.slot)
+                SlotStory(name=name, tasks=[await self._task(row, waits) for row in rows])
+                async for name, rows in paced(ordered)
             ],
+            waits=waits.get("service", []),
             decisions=[decision_of(text) for text in reversed(service.reasons)],
         )
 
-    def _awaits(self, row: TaskRow) -> str:
-        manager, agent = self._cluster.manager, self._cluster.agent
-        if row.task.has_ended or manager is None or agent is None:
+    def _waits(self, service_id: str) -> Waits:
+        found: Waits = {}
+        manager = self._cluster.manager
+        for wait in manager.waits.get(service_id, ()) if manager else ():
+            found.setdefault(wait.subject, []).append(wait.reason)
+        return found
+
+    def _awaits(self, row: TaskRow, waits: Waits) -> str:
+        agent = self._cluster.agent
+        if row.task.has_ended or agent is None:
             return ""
-        waits = manager.waits.get(row.task.service_id, ())
-        reasons = [
-            wait.reason for wait in waits if wait.subject == f"task {row.id}" and wait.reason != row.task.status.err
-        ]
+        reasons = [reason for reason in waits.get(f"task {row.id}", ()) if reason != row.task.status.err]
         return agent.awaits(row.id) or "; ".join(reasons)
 
-    async def _task(self, row: TaskRow) -> TaskStory:
+    async def _task(self, row: TaskRow, waits: Waits) -> TaskStory:
         status = row.task.status
         deaths = await self._cluster.engine.services.deaths.of(row.container_id) if row.container_id else []
         return TaskStory(
@@ -113,7 +125,7 @@ class Stories:
             since=rfc3339(status.timestamp_ns),
             message=status.message,
             err=status.err,
-            awaits=self._awaits(row),
+            awaits=self._awaits(row, waits),
             made=row.why_made,
             ended=row.why_desired,
             death=death_of(deaths[-1]) if deaths else None,

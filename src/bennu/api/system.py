@@ -33,6 +33,7 @@ from bennu.engine.defaults import is_cgroup_v2
 from bennu.engine.engine import Engine
 from bennu.errors import NotImplementedHere
 from bennu.lifecycle.status import State
+from bennu.store.aside import read_aside
 from bennu.volumes import Volume
 
 NO_CACHE: Final = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
@@ -104,7 +105,9 @@ class System:
         return web.Response(text="OK", headers=headers, content_type="text/plain", charset="utf-8")
 
     async def info(self, request: web.Request) -> web.Response:
-        return answer(self._containers() | self._engine_facts() | await asyncio.to_thread(host_facts))
+        warnings = [str(one) for one in await read_aside(self._engine.services.store)]
+        told = {"Warnings": [f"WARNING: {text}" for text in warnings] or None}
+        return answer(self._containers() | self._engine_facts() | await asyncio.to_thread(host_facts) | told)
 
     def _containers(self) -> Json:
         states = Counter(container.record.state for container in self._engine.list())
@@ -147,7 +150,6 @@ class System:
             "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": ""},
             "InitCommit": {"ID": ""},
-            "Warnings": None,
         }
 
     async def disk_usage(self, request: web.Request) -> web.Response:

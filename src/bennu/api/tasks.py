@@ -1,11 +1,11 @@
 """`/tasks`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from aiohttp import web
 
-from bennu.api.answer import answer
+from bennu.api.answer import answer, answer_each
 from bennu.api.query import Filters, filters
 from bennu.api.service_shapes import Json, task_json
 from bennu.cluster import Cluster
@@ -30,20 +30,22 @@ class Tasks:
         self._cluster.state.require_cluster()
         asked = filters(request)
         asked.check(FILTERS)
-        return answer(self._shown(self._chosen(asked)))
+        rows = self._chosen(asked)
+        return await answer_each(rows, self._shape(rows))
 
     async def inspect(self, request: web.Request) -> web.Response:
         self._cluster.state.require_cluster()
         row = self._cluster.state.tasks.find(request.match_info["id"], lambda row: row.name, "task")
-        return answer(self._shown([row])[0])
+        return answer(self._shape([row])(row))
 
-    def _shown(self, rows: Sequence[TaskRow]) -> list[Json]:
+    def _shape(self, rows: Sequence[TaskRow]) -> Callable[[TaskRow], Json]:
+        """What makes JSON of any of these."""
         networks = {network.id: network for network in self._cluster.engine.services.networks.all()}
         services = self._cluster.state.services.rows
         jobs = {
             key for key in {row.task.service_id for row in rows} if key in services and services[key].service.is_job
         }
-        return [task_json(row, networks, is_job=row.task.service_id in jobs) for row in rows]
+        return lambda row: task_json(row, networks, is_job=row.task.service_id in jobs)
 
     def _chosen(self, asked: Filters) -> list[TaskRow]:
         state = self._cluster.state

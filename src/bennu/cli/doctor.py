@@ -50,7 +50,7 @@ def doctor(
     if repair:
         return run_repair(data_root, exec_root)
     findings = asyncio.run(examine(Path(data_root), bridges=read_bridges(client) or [Bridge(bridge)]))
-    findings.append(look_at_daemon(client))
+    findings += [look_at_daemon(client), *read_warnings(client)]
     shown = [finding for finding in findings if not quiet or finding.verdict is not Verdict.OK]
     if json:
         print_json(shown)
@@ -90,6 +90,15 @@ def look_at_daemon(client: Client) -> Finding:
         problem, _, cure = str(failure).partition("\n")
         return Finding("daemon", Verdict.WARN, problem, cure.removeprefix("Start it with: "))
     return Finding("daemon", Verdict.OK, f"{version.get('Version', 'unknown version')} answers at {client.host}")
+
+
+def read_warnings(client: Client) -> list[Finding]:
+    """What the daemon itself finds wrong, such as records of its state that it cannot read."""
+    try:
+        warnings = client.json("GET", "/info").get("Warnings") or []
+    except Failure:
+        return []
+    return [Finding("state", Verdict.WARN, text.removeprefix("WARNING: ")) for text in warnings]
 
 
 def print_findings(findings: Sequence[Finding], *, colours: bool) -> None:

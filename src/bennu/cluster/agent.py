@@ -66,7 +66,7 @@ class Agent:
             task_id = task_of(container)
             if task_id:
                 self.note_container(container.id, task_id)
-                if task_id not in self.state.tasks.rows:
+                if task_id not in self.state.tasks.rows and not self.state.why_aside(self.state.tasks, task_id):
                     self._remove_later(task_id)
         for row in self.state.tasks:
             self._consider(row)
@@ -103,6 +103,13 @@ class Agent:
                     self._controllers[row.id].poke()
 
     def _consider(self, row: TaskRow) -> None:
+        """Never raises: one task's trouble is not the others'."""
+        try:
+            self._drive_as_said(row)
+        except Exception:
+            log.exception("task %s cannot be taken up", row.id)
+
+    def _drive_as_said(self, row: TaskRow) -> None:
         if row.task.node_id != self.node_id:
             return
         controller = self._controllers.get(row.id)

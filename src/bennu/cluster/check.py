@@ -8,6 +8,7 @@ from typing import Any, Final
 from bennu.cluster.check_files import CONTROL, check_files
 from bennu.cluster.durations import parse_duration
 from bennu.cluster.errors import invalid, unknown
+from bennu.cluster.limits import check_numbers
 from bennu.cluster.task_container import expand_mount
 from bennu.cluster.wire import ContainerSpec, Mode, Resources, ServiceSpecWire, TaskTemplate, UpdateConfigWire
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
@@ -90,6 +91,7 @@ def _check_mode(mode: Mode | None) -> None:
             raise InvalidParameter(
                 f"json: cannot unmarshal number {number} into Go struct field ReplicatedService of type uint64"
             )
+    check_numbers(mode)
 
 
 def _check_template(template: TaskTemplate) -> None:

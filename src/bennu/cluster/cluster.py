@@ -6,6 +6,7 @@ manager's and the agent's work.
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
@@ -39,6 +40,8 @@ from bennu.network import NetworkRequest
 from bennu.orchestration.model import NodeId
 from bennu.orchestration.states import Role
 
+log = logging.getLogger(__name__)
+
 
 class Cluster:
     """Made by `open_cluster`. Outside a swarm every verb but `init` raises Unavailable."""
@@ -65,9 +68,21 @@ class Cluster:
     async def open(self) -> None:
         if self.state.cluster is not None:
             await self.nodes.refresh_own()
-            await self._begin()
+            await self._prepare()
+        elif self._is_aside:
+            log.error("the swarm this node is in cannot be read; its tasks are left alone")
         elif any(network.scope == "swarm" for network in self.engine.services.networks.all()):
             await self._clear_leftovers()  # the last daemon died while it entered a swarm, or left one
+
+    def begin(self) -> None:
+        """Act upon what is stored: of a daemon that is ready to answer."""
+        if self.state.cluster is not None:
+            self._run()
+
+    @property
+    def _is_aside(self) -> bool:
+        """Whether this node is, or was, in a swarm whose own record is set aside."""
+        return self.state.cluster is None and any(key.startswith(self.state.swarm.key("")) for key in self.state.aside)
 
     async def close(self) -> None:
         """Stop managing; containers live on."""
@@ -78,19 +93,23 @@ class Cluster:
             self.manager.close()
             self.manager = self.agent = None
 
-    async def _begin(self) -> None:
+    async def _prepare(self) -> None:
+        """All parts are there, and nothing is done yet."""
         cluster = self.state.require_cluster()
         self.manager = Manager(self.state)
-        self.agent = agent = Agent(self.engine, self.state, self.manager, self._traffic, self._files, cluster.node_id)
-        pulse = Pulse(self.state, cluster.node_id)
-        await pulse.begin()
+        self.agent = Agent(self.engine, self.state, self.manager, self._traffic, self._files, cluster.node_id)
+        self._pulse = Pulse(self.state, cluster.node_id)
+        await self._pulse.begin()
+
+    def _run(self) -> None:
+        assert self.manager is not None and self.agent is not None
         self._runners = Background()
-        self._runners.create_task(pulse.run(), name="heartbeat")
+        self._runners.create_task(self._pulse.run(), name="heartbeat")
         self._runners.create_task(self.nodes.keep_described(), name="description of this node")
         witness = Witness(self.engine, self.state, self.manager)
         self._runners.create_task(self.manager.run(), name="manager")
         self._runners.create_task(witness.run(), name="witness")
-        self._runners.create_task(agent.run(), name="agent")
+        self._runners.create_task(self.agent.run(), name="agent")
         self._runners.create_task(self.networks.keep_allotted(), name="give services their addresses")
 
     @property
@@ -116,6 +135,8 @@ class Cluster:
         async with self._turn:
             if self.state.cluster is not None:
                 raise Unavailable(ALREADY_PART)
+            if self._is_aside:
+                raise Unavailable(f"{ALREADY_PART} Its record cannot be read: {'; '.join(self.state.aside)}")
             if not listen_addr:
                 raise InvalidParameter('invalid ListenAddr "": invalid empty address')
             pools, size = read_pools(address_pools, subnet_size)
@@ -137,7 +158,8 @@ class Cluster:
                 heartbeat_ns=full["Dispatcher"]["HeartbeatPeriod"],
             )
             await self._found(cluster, node)
-            await self._begin()
+            await self._prepare()
+            self._run()
             return node.id
 
     def _describe_manager(self, advertise_addr: str, availability: str) -> NodeRow:
@@ -170,7 +192,7 @@ class Cluster:
     async def leave(self, *, force: bool) -> None:
         """End it: tasks, their containers and all of the swarm's state go. Raises: Unavailable."""
         async with self._turn:
-            if self.state.cluster is None:
+            if self.state.cluster is None and not self._is_aside:
                 raise Unavailable(NOT_PART)
             if not force:
                 raise Unavailable(LEAVE_LAST)
@@ -180,6 +202,7 @@ class Cluster:
                 for table, row_id in self.state.everything():
                     change.delete(table, row_id)
                 await self.state.commit(change)
+                await self.state.forget_aside()
             # The state first: what is left after a death here is cleared when the next daemon opens.
             await self._clear_leftovers()
 
@@ -223,7 +246,7 @@ class Cluster:
 
 @contextlib.asynccontextmanager
 async def open_cluster(engine: Engine, host: HostNode) -> AsyncIterator[Cluster]:
-    """Take up the swarm this node is in, if it is in one; on leaving, tasks live on."""
+    """Take up the swarm this node is in, if it is in one: it acts once `begin` is called. On leaving, tasks live on."""
     async with open_state(engine.services.store, engine.services.journal) as state:
         cluster = Cluster(engine, state, host)
         await cluster.open()

@@ -10,13 +10,14 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
-from typing import Any, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 T = TypeVar("T")
 Loader = Callable[[Any], Any]
 
+PLAIN: Final[Mapping[Any, tuple[type, ...]]] = {int: (int,), str: (str,), bool: (bool,), float: (float, int)}
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder().decode
 
@@ -89,7 +90,15 @@ def _loader(kind: Any) -> Loader:
         return kind
     if kind is bytes:
         return lambda data: data.encode()
+    if kind in PLAIN:
+        return functools.partial(_plain, PLAIN[kind])
     return lambda data: data
+
+
+def _plain(kinds: tuple[type, ...], data: Any) -> Any:
+    if type(data) not in kinds:
+        raise TypeError(f"{str(data)[:40]!r} is not of type {kinds[0].__name__}")
+    return data
 
 
 def _dataclass(kind: Any) -> Loader:

@@ -1,23 +1,33 @@
 """The manager: reads the state, asks the pure core, writes its answer, waits for a change or an instant.
 
-Law: it decides nothing. One round takes in the agents' reports, looks at every service that something happened to until
+Law: it decides nothing. One round takes in the agents' reports, looks at the services that something happened to until
 the core is satisfied, and writes all of it in one transaction; a manager that dies anywhere is continued by the next.
+Where there is more to do than fits into one round the next one goes on, and everybody else has his turn in between.
+
+One service's trouble is its own: what was decided about it in this round is dropped, it is let alone for a while
+(`troubles.py`), and the others are managed.
 """
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 
 from bennu.cluster.ids import new_id
 from bennu.cluster.records import AliveRow, Attachment, BoundPort, NodeRow, Row, ServiceRow, TaskRow
-from bennu.cluster.state import Change, Changed, State
+from bennu.cluster.round import Round
+from bennu.cluster.state import Changed, State
 from bennu.cluster.telling import service_event
+from bennu.cluster.thinking import Thinking
+from bennu.cluster.troubles import Troubles, in_words
 from bennu.cluster.wakes import Wakes
 from bennu.errors import BennuError
 from bennu.orchestration.actions import (
+    PORTION,
     Action,
     AssignTask,
     CreateTask,
@@ -42,6 +52,7 @@ from bennu.orchestration.observe import Report, observe
 from bennu.orchestration.placement import place
 from bennu.orchestration.reconcile import reconcile, reconcile_removed
 from bennu.orchestration.states import NodeState, TaskState
+from bennu.pace import paced
 
 LOOKS_UNTIL_SETTLED: Final = 100
 KEPT_REASONS: Final = 40
@@ -59,17 +70,6 @@ class Facts:
     attachments: tuple[Attachment, ...] | None = None
 
 
-@dataclass(slots=True)
-class Round:
-    """One look: what has changed since the last commit, not yet written."""
-
-    change: Change = field(default_factory=Change)
-    tasks: dict[str, dict[TaskId, TaskRow]] = field(default_factory=dict)  # by service: as they will be
-    by_id: dict[str, TaskRow] = field(default_factory=dict)
-    services: dict[str, ServiceRow] = field(default_factory=dict)
-    nodes: dict[NodeId, Node] = field(default_factory=dict)
-
-
 class Manager:
     """`run` it beside the agent. Everything it knows besides the state can be lost at any time."""
 
@@ -81,6 +81,8 @@ class Manager:
         self._wakes = Wakes()
         self._changed = asyncio.Event()
         self._unplaced: dict[str, None] = {}  # services with a task that no node has room for
+        self._troubles = Troubles()
+        self._thinking = Thinking()
         self._judged: dict[str, int] = {}  # the index of each node's row when it was last compared with its tasks
         self.waits: dict[str, tuple[Wait, ...]] = {}  # by service: what stands in the way, from the last quiet look
         self.testify: Callable[[Service, list[Task], int], Evidence | None] = lambda service, tasks, now_ns: None
@@ -100,8 +102,11 @@ class Manager:
             self._dirty_nodes[node_id] = None
         self._changed.set()
 
-    def _rebuild_fleet(self) -> None:
+    def _rebuild_fleet(self, work: Round | None = None) -> None:
+        """From what is stored, and what this round has decided beside it."""
         self._fleet = Fleet((row.node for row in self._state.nodes), (row.task for row in self._state.tasks))
+        for row in work.by_id.values() if work else ():
+            self._fleet.put_task(row.task)
 
     def close(self) -> None:
         self._state.watchers.remove(self._on_change)
@@ -127,6 +132,8 @@ class Manager:
         for item in told:
             match item.after or item.before:
                 case ServiceRow():
+                    self._troubles.over(item.row_id)
+                    self._thinking.forget(item.row_id)
                     self._dirty[item.row_id] = None
                 case TaskRow(task=task):
                     if item.after is None:
@@ -150,17 +157,20 @@ class Manager:
     # --- the loop -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until cancelled. A refused write is tried again; anything else is a bug and ends it."""
+        """Until cancelled. What fails is tried again."""
         while True:
             await self._wait()
             try:
                 await self._look()
+                continue
             except BennuError as error:
                 log.error("the state of the cluster could not be written: %s", error)
-                self._rebuild_fleet()
-                self._dirty |= dict.fromkeys(self._state.service_ids())
-                self._changed.set()
-                await asyncio.sleep(RETRY_S)
+            except Exception:  # a bug; but a swarm that nobody manages any more is worse
+                log.exception("the manager failed")
+            self._rebuild_fleet()
+            self._dirty |= dict.fromkeys(self._state.service_ids())
+            self._changed.set()
+            await asyncio.sleep(RETRY_S)
 
     async def _wait(self) -> None:
         due = self._wakes.next_ns()
@@ -175,34 +185,45 @@ class Manager:
             (self._dirty_nodes if key in self._state.nodes.rows else self._dirty)[key] = None
 
     async def _look(self) -> None:
+        reports, self._reports = self._reports, []
+        try:
+            await self._look_with(reports)
+        except BaseException:
+            self._reports[:0] = reports
+            raise
+
+    async def _look_with(self, reports: list[tuple[str, Report, Facts]]) -> None:
         async with self._state.lock:
             work = Round(nodes={NodeId(row.id): row.node for row in self._state.nodes})
-            self._take_in(work)
+            self._take_in(work, reports)
             dirty_nodes, self._dirty_nodes = self._dirty_nodes, {}
             for node_id in dirty_nodes:
-                self._judge(work, node_id)
+                try:
+                    self._judge(work, node_id)
+                except Exception:
+                    log.exception("node %s cannot be judged", node_id)
             dirty, self._dirty = self._dirty, {}
-            for service_id in dirty:
-                self._settle(work, service_id)
+            quiet = {service_id for service_id in dirty if await self._settle_apart(work, service_id)}
             await self._state.commit(work.change)
         # What we wrote ourselves was looked at until it was quiet: only what others changed meanwhile is new.
-        for service_id in dirty:
+        for service_id in quiet:
             self._dirty.pop(service_id, None)
+        if left := [service_id for service_id in dirty if service_id not in quiet]:
+            # The first of them filled the round: it is the others' turn.
+            self._dirty = dict.fromkeys([*left[1:], *self._dirty, left[0]])
+            self._changed.set()
+            await asyncio.sleep(0)
 
-    def _take_in(self, work: Round) -> None:
-        reports, self._reports = self._reports, []
+    def _take_in(self, work: Round, reports: list[tuple[str, Report, Facts]]) -> None:
         for task_id, report, facts in reports:
             row = self._row(work, task_id)
             if row is None:
                 continue
-            changed = replace(
-                row,
-                task=observe(row.task, report, now_ns=self.now_ns),
-                container_id=facts.container_id or row.container_id,
-                pid=row.pid if facts.pid is None else facts.pid,
-                bound=row.bound if facts.bound is None else facts.bound,
-                attachments=row.attachments if facts.attachments is None else facts.attachments,
-            )
+            try:
+                changed = as_reported(row, report, facts, now_ns=self.now_ns)
+            except Exception:
+                log.exception("task %s: what its node reports cannot be taken in", task_id)
+                continue
             if changed != row:
                 self._put_task(work, changed)
                 self._dirty[row.task.service_id] = None
@@ -211,6 +232,8 @@ class Manager:
         row = self._state.nodes.get(node_id)
         now_ns = self.now_ns
         if row is None:
+            if self._state.why_aside(self._state.nodes, node_id):
+                return  # it is there, and nobody can say how it is
             held = [task.task for task in self._state.tasks if task.task.node_id == node_id]
             for action in orphan_tasks(None, held, now_ns=now_ns).actions:
                 self._apply(work, action, "")
@@ -241,41 +264,70 @@ class Manager:
             self._apply(work, action, "")
         self._wakes.put(node.id, plan.wake_at_ns)
 
-    def _settle(self, work: Round, service_id: str) -> None:
+    async def _settle_apart(self, work: Round, service_id: str) -> bool:
+        """Whether nothing is left to do about it for now. Whatever goes wrong is this service's trouble alone."""
+        now_ns = self.now_ns
+        if work.is_full or self._troubles.rests(service_id, now_ns=now_ns):
+            return not work.is_full
+        branch = work.branch(service_id)
+        try:
+            is_quiet = await self._settle(branch, service_id)
+        except Exception as error:
+            trouble = self._troubles.note(service_id, error, now_ns=now_ns)
+            log.error("service %s: %s", service_id, in_words(trouble).reason, exc_info=error)
+            self.waits[service_id] = (in_words(trouble),)
+            self._wakes.put(service_id, trouble.until_ns)
+            self._rebuild_fleet(work)
+            return True
+        work.merge(branch)
+        self._troubles.over(service_id)
+        return is_quiet
+
+    async def _settle(self, work: Round, service_id: str) -> bool:
+        """False when the round is full before nothing is left to do."""
         tasks = work.tasks.setdefault(service_id, {})
         for row in self._state.tasks_of(service_id):
             tasks.setdefault(row.task.id, row)
         for _ in range(LOOKS_UNTIL_SETTLED):
-            plan = self._ask(work, service_id)
-            if not plan.actions:
+            plan = await self._ask(work, service_id)
+            if not plan.actions and not work.is_full:
                 self.waits[service_id] = plan.waits
                 self._wakes.put(service_id, plan.wake_at_ns)
                 if service_id not in self._state.services.rows and not self._state.tasks_of(service_id):
                     self.waits.pop(service_id, None)
-                return
-            for action in plan.actions:
+                return True
+            async for action in paced(plan.actions):
                 self._apply(work, action, service_id)
+            if work.is_full:
+                return False
         log.error("service %s is not settled after %d looks", service_id, LOOKS_UNTIL_SETTLED)
+        self.waits[service_id] = (Wait("service", f"it is not settled after {LOOKS_UNTIL_SETTLED} looks"),)
         self._wakes.put(service_id, self.now_ns + int(RETRY_S * 1e9))
+        return True
 
-    def _ask(self, work: Round, service_id: str) -> Plan:
+    async def _ask(self, work: Round, service_id: str) -> Plan:
         now_ns = self.now_ns
         service = self._service(work, service_id)
         rows = work.tasks[service_id]
         tasks = [row.task for row in rows.values()]
+        think = functools.partial(self._thinking.think, service_id, len(tasks))
         if service is None:
             self._unplaced.pop(service_id, None)
-            return reconcile_removed(tasks, work.nodes, now_ns=now_ns)
+            if reason := self._state.why_aside(self._state.services, service_id):
+                return Plan((), (Wait("service", f"its record is set aside: {reason}"),))
+            return await think(lambda: reconcile_removed(tasks, work.nodes, now_ns=now_ns))
         cluster = self._state.cluster
         limit = cluster.history_limit if cluster else 5
         evidence = self.testify(service, tasks, now_ns) if is_watched(service) else None
-        plan = reconcile(service, tasks, work.nodes, now_ns=now_ns, history_limit=limit, evidence=evidence)
-        if plan.actions:
+        plan = await think(
+            lambda: reconcile(service, tasks, work.nodes, now_ns=now_ns, history_limit=limit, evidence=evidence)
+        )
+        new = (task for task in tasks if task.state is TaskState.NEW and task.desired <= TaskState.COMPLETE)
+        for task in () if plan.actions else islice(new, PORTION):
+            self._put_task(work, replace(rows[task.id], task=allocate(task, now_ns=now_ns)))
+        if plan.actions or work.is_full:
             return plan
-        for task in tasks:
-            if task.state is TaskState.NEW and task.desired <= TaskState.COMPLETE:
-                self._put_task(work, replace(rows[task.id], task=allocate(task, now_ns=now_ns)))
-        placed = place(service, [row.task for row in rows.values()], self._fleet, now_ns=now_ns)
+        placed = await think(lambda: place(service, [row.task for row in rows.values()], self._fleet, now_ns=now_ns))
         if placed.actions:
             return placed
         if placed.waits:
@@ -299,7 +351,7 @@ class Manager:
         match action:
             case CreateTask():
                 row = work.services.get(service_id) or self._state.services.rows[service_id]
-                task = new_task(action, row.service, TaskId(new_id()), now_ns=now_ns)
+                task = allocate(new_task(action, row.service, TaskId(new_id()), now_ns=now_ns), now_ns=now_ns)
                 made = TaskRow(
                     id=task.id,
                     task=task,
@@ -309,8 +361,7 @@ class Manager:
                 )
                 self._put_task(work, made)
             case DeleteTask():
-                work.tasks.get(service_id, {}).pop(action.task_id, None)
-                work.change.delete(self._state.tasks, action.task_id)
+                work.delete_task(self._state, service_id, action.task_id)
                 self._fleet.drop_task(action.task_id)
             case SetDesired() | AssignTask() | RefuseTask() | EndTask():
                 old = self._row(work, action.task_id)
@@ -335,10 +386,19 @@ class Manager:
             work.change.events.append(told)
 
     def _put_task(self, work: Round, row: TaskRow) -> None:
-        work.tasks.setdefault(row.task.service_id, {})[row.task.id] = row
-        work.by_id[row.id] = row
-        work.change.put(self._state.tasks, row)
+        work.put_task(self._state, row)
         self._fleet.put_task(row.task)
+
+
+def as_reported(row: TaskRow, report: Report, facts: Facts, *, now_ns: int) -> TaskRow:
+    return replace(
+        row,
+        task=observe(row.task, report, now_ns=now_ns),
+        container_id=facts.container_id or row.container_id,
+        pid=row.pid if facts.pid is None else facts.pid,
+        bound=row.bound if facts.bound is None else facts.bound,
+        attachments=row.attachments if facts.attachments is None else facts.attachments,
+    )
 
 
 def frees(before: Task, after: Row | None) -> bool:

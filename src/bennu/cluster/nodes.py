@@ -16,7 +16,7 @@ from bennu.cluster.state import Change, State
 from bennu.cluster.telling import node_event
 from bennu.errors import InvalidParameter, Unavailable
 from bennu.orchestration.model import Node, NodeId, NodeResources
-from bennu.orchestration.states import Availability
+from bennu.orchestration.states import Availability, Role
 
 DESCRIBE_EVERY_S: Final = 20
 log = logging.getLogger(__name__)
@@ -101,10 +101,12 @@ class Nodes:
 
     async def refresh_own(self) -> None:
         """The host may have changed."""
-        row = self._state.nodes.get(self._state.require_cluster().node_id)
-        if row is None:
-            return
+        node_id = self._state.require_cluster().node_id
         now = self.host.describe()
+        row = self._state.nodes.get(node_id)
+        if row is None:  # its record cannot be read; what a person said of it has to be said again
+            manager = replace(now, id=NodeId(node_id), role=Role.MANAGER, address=read_address(""))
+            row = NodeRow(id=node_id, node=manager)
         node = replace(
             row.node,
             hostname=now.hostname,

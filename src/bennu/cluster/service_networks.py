@@ -124,7 +124,7 @@ class ServiceNetworks:
                     change = Change()
                     change.put(self._state.services, full)
                     await self._state.commit(change)
-            except BennuError as error:
+            except Exception as error:  # whatever is wrong with one service, the others get theirs
                 log.warning("service %s does not get the ports and addresses it needs: %s", row.name, error)
 
     def _lacks(self, row: ServiceRow) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from bennu.cluster.check import check_spec
 from bennu.cluster.errors import check_version, exists, invalid, precondition, unimplemented
 from bennu.cluster.ids import new_id
+from bennu.cluster.limits import check_size
 from bennu.cluster.records import ServiceRow
 from bennu.cluster.service_networks import ServiceNetworks
 from bennu.cluster.state import Change, State
@@ -40,6 +41,7 @@ class Services:
             if any(row.name == wire.name for row in self._state.services):
                 raise exists(f"name conflicts with an existing object: service {wire.name} already exists")
             spec = to_core(wire, registry_auth=registry_auth)
+            check_size(spec, (row.service.spec for row in self._state.services))
             service_id = new_id()
             service = create_service(ServiceId(service_id), spec, now_ns=self._now_ns())
             async with self._networks.allotted(ServiceRow(id=service_id, service=service), service) as row:
@@ -76,6 +78,7 @@ class Services:
                     source = previous.spec if auth_from == "previous-spec" and previous else row.service.spec
                     registry_auth = source.task.registry_auth
                 spec = to_core(wire, registry_auth=registry_auth)
+                check_size(spec, (other.service.spec for other in self._state.services if other.id != row.id))
                 try:
                     service = accept_update(row.service, spec, version=version, now_ns=now_ns)
                 except NotImplementedHere as error:

@@ -19,11 +19,13 @@ from typing import Any, Final, Generic, TypeVar
 
 from bennu.cluster import codec
 from bennu.cluster.errors import not_found, not_manager
+from bennu.cluster.reading import check_row
 from bennu.cluster.records import AliveRow, BlobRow, ClusterRow, NodeRow, Row, ServiceRow, SightingsRow, TaskRow
 from bennu.engine.background import Background
 from bennu.engine.events import Event, Journal
 from bennu.errors import InvalidParameter
-from bennu.store import Compacted, Delete, LeaseId, Put, Store, Transaction
+from bennu.pace import paced
+from bennu.store import Compacted, Delete, Entry, LeaseId, Put, Store, Transaction, aside
 
 PREFIX: Final = "cluster/"
 R = TypeVar("R", bound=Row)
@@ -78,6 +80,16 @@ class Change:
         self.puts.pop((table.name, row_id), None)
         self.deletes[table.name, row_id] = None
 
+    def merge(self, later: "Change") -> None:
+        """What comes after this, in the same transaction."""
+        for key, row in later.puts.items():
+            self.deletes.pop(key, None)
+            self.puts[key] = row
+        for key in later.deletes:
+            self.puts.pop(key, None)
+            self.deletes[key] = None
+        self.events += later.events
+
 
 @dataclass(frozen=True, slots=True)
 class Changed:
@@ -115,6 +127,7 @@ class State:
             )
         }
         self._of_service: dict[str, dict[str, None]] = defaultdict(dict)
+        self._aside: dict[str, str] = {}  # by key: records that could not be read, and why
         self._revision = 0  # up to here the tables are as the store is
         self._moved = asyncio.Event()
         self._written: dict[str, tuple[bytes, Row]] = {}  # what `commit` writes need not be decoded when it comes back
@@ -126,10 +139,10 @@ class State:
         """Take in all there is; what differs from the tables is told."""
         snapshot = await self._store.snapshot(PREFIX)
         told: list[Changed] = []
-        there: set[str] = set()
-        for entry in snapshot.entries:
-            there.add(entry.key)
-            told += self._take_in(entry.key, entry.value, entry.revision)
+        there = {entry.key for entry in snapshot.entries}
+        for changes in await aside.take_in(self._store, snapshot.entries, self._read):
+            told += changes
+        self._aside = {one.key: one.reason for one in await aside.read_aside(self._store, PREFIX)}
         gone = [table.key(row_id) for table, row_id in self.everything() if table.key(row_id) not in there]
         for key in gone:
             told += self._take_in(key, None, snapshot.revision)
@@ -148,9 +161,22 @@ class State:
             except Compacted:
                 await self.load()
 
+    def _read(self, entry: Entry) -> list[Changed]:
+        """Raises: whatever is wrong with the record."""
+        told = self._take_in(entry.key, entry.value, entry.revision)
+        for item in told:
+            try:
+                check_row(item.row_id, item.after)
+            except Exception:
+                self._take_in(entry.key, None, entry.revision)
+                raise
+        return told
+
     def _take_in(self, key: str, value: bytes | None, revision: int) -> list[Changed]:
         name, _, row_id = key.removeprefix(PREFIX).partition("/")
-        table = self._tables[name]
+        table = self._tables.get(name)
+        if table is None:
+            return []  # of a newer bennud
         before = table.rows.get(row_id)
         if value is None:
             if before is None:
@@ -178,6 +204,20 @@ class State:
                 log.exception("a watcher of the cluster's state failed")
         self._moved.set()
         self._moved = asyncio.Event()
+
+    def why_aside(self, table: Table[Any], row_id: str) -> str:
+        """Why the row is not in its table although it was once; "" when it never was, or is."""
+        return self._aside.get(table.key(row_id), "") if row_id not in table.rows else ""
+
+    async def forget_aside(self) -> None:
+        """The swarm is left: what could not be read of it goes as well. Raises: Unavailable."""
+        await aside.forget(self._store, PREFIX)
+        self._aside.clear()
+
+    @property
+    def aside(self) -> list[str]:
+        """The keys of all rows that are set aside."""
+        return list(self._aside)
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -211,7 +251,7 @@ class State:
         now_ns = time.time_ns()
         self._written = {}
         writes: list[Put | Delete] = []
-        for (name, row_id), row in change.puts.items():
+        async for (name, row_id), row in paced(change.puts.items()):
             key, stamped = self._tables[name].key(row_id), self._stamped(name, row, now_ns)
             value = codec.encode(stamped)
             self._written[key] = (value, stamped)

@@ -7,6 +7,7 @@ from bennu.errors import InvalidParameter, NotImplementedHere
 
 HOUR_NS: Final = 3600 * 10**9
 SHORTEST_HEARTBEAT_NS: Final = 10**8
+LONGEST_HEARTBEAT_NS: Final = 24 * HOUR_NS  # a node that died is not noticed earlier
 ZERO_COUNTS: Final = frozenset({"TaskHistoryRetentionLimit", "KeepOldSnapshots"})
 SPEC_DEFAULTS: Final[dict[str, Any]] = {
     "Name": "default",
@@ -48,6 +49,8 @@ def complete_swarm_spec(spec: dict[str, Any]) -> dict[str, Any]:
         raise NotImplementedHere("TaskDefaults.LogDriver is not implemented")
     if full["Dispatcher"]["HeartbeatPeriod"] < SHORTEST_HEARTBEAT_NS:
         raise invalid("minimum heartbeat period is: 100ms")
+    if full["Dispatcher"]["HeartbeatPeriod"] > LONGEST_HEARTBEAT_NS:
+        raise invalid("maximum heartbeat period is: 24h0m0s")
     if full["CAConfig"]["NodeCertExpiry"] < HOUR_NS:
         raise invalid("minimum certificate expiry time is: 1h0m0s")
     return full

@@ -63,6 +63,8 @@ class Traffic:
         keeps its addresses, so that nobody else gets them.
         """
         row, front = self.state.services.get(service_id), self._balancer.get(service_id)
+        if self.state.why_aside(self.state.services, service_id):
+            return False  # it shows what it showed
         if row is not None:
             names = names_on(row)
             vips = {vip.network_id: vip.address.partition("/")[0] for vip in row.vips}

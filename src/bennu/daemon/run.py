@@ -34,6 +34,7 @@ LOG_LEVELS: Final = {
     "error": logging.ERROR,
     "fatal": logging.CRITICAL,
 }
+SWITCH_S: Final = 0.001  # how long a thread that computes keeps the event loop waiting, each time it wants to go on
 log = logging.getLogger("bennud")
 
 
@@ -49,6 +50,7 @@ def start(options: Options) -> None:
     for warning in options.warnings:
         log.warning("%s", warning)
     os.umask(0o022)
+    sys.setswitchinterval(SWITCH_S)
     with hold_roots(options.data_root, options.exec_root), written_pid(options.pidfile):
         if sys.version_info < (3, 12):  # the default watcher there starts a thread per child
             asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
@@ -94,6 +96,8 @@ async def serve(options: Options, given_files: tuple[int, int]) -> None:
             await server.start([listener.socket for listener in listeners], tls)
             for host in options.hosts:
                 log.info("API listen on %s", host.removeprefix("unix://"))
+            engine.begin()
+            cluster.begin()
             notify("READY=1")
             await ending.wait()
             notify("STOPPING=1")

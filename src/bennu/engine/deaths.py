@@ -31,7 +31,7 @@ from bennu.lifecycle.death import (
 )
 from bennu.lifecycle.exit_status import decode_exit_code
 from bennu.runtime import Runtime
-from bennu.store import Delete, Entry, Put, Store, Transaction
+from bennu.store import Delete, Entry, Put, Store, Transaction, aside
 
 PREFIX: Final = "deaths/"  # …CONTAINER/INSTANT → certificate
 INDEX: Final = "death-times/"  # …INSTANT/CONTAINER → the container's name at that time
@@ -66,7 +66,7 @@ class Deaths:
 
     async def of(self, container_id: str) -> list[Certificate]:
         """All that are kept of one container, oldest first."""
-        return [_decode(entry.value) for entry in await self._store.read_prefix(f"{PREFIX}{container_id}/")]
+        return await aside.load(self._store, f"{PREFIX}{container_id}/", _decode)
 
     async def since(self, since_ns: int) -> AsyncIterator[Certificate]:
         """All endings at or after an instant, of living and removed containers, oldest first."""
@@ -76,7 +76,8 @@ class Deaths:
             for instant, id_ in map(_parse, page):
                 # It may be pruned between two reads.
                 if entry := await self._store.read(f"{PREFIX}{id_}/{instant}"):
-                    yield _decode(entry.value)
+                    for certificate in await aside.take_in(self._store, [entry], lambda entry: _decode(entry.value)):
+                        yield certificate
 
     async def find_removed(self, ref: str) -> str | None:
         """The id of the container of that id or name, else with an id that begins so; of several the last to die."""
@@ -102,7 +103,8 @@ class Deaths:
         surplus = [(instant, id_) for id_, instants in of_living.items() for instant in instants[: -self._keep_lives]]
         oldest_ns = time.time_ns() - KEEP_REMOVED_NS
         surplus += removed[:-KEEP_REMOVED]
-        surplus += [(instant, id_) for instant, id_ in removed[-KEEP_REMOVED:] if int(instant) < oldest_ns]
+        oldest = f"{oldest_ns:020d}"
+        surplus += [(instant, id_) for instant, id_ in removed[-KEEP_REMOVED:] if instant < oldest]
         for first in range(0, len(surplus), PAGE):
             keys = [
                 key

@@ -20,7 +20,7 @@ from bennu.engine.execs import Execs
 from bennu.engine.names import random_name
 from bennu.engine.orphans import check_data_is_there, clear_orphans, unknown_sandboxes
 from bennu.engine.record import new_id
-from bennu.engine.recovery import finish_start, read_boot_id, read_records, readopt
+from bennu.engine.recovery import finish_errands, finish_start, read_boot_id, read_records, readopt
 from bennu.engine.removal import remove_container
 from bennu.engine.services import Resolving, Services
 from bennu.engine.validate import validate_name
@@ -33,7 +33,7 @@ from bennu.network import Networks
 from bennu.network import Settings as NetworkSettings
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import read_host_facts
-from bennu.store import Delete, Put, open_sqlite
+from bennu.store import Delete, Put, aside, open_sqlite
 from bennu.volumes import Volume, Volumes
 
 NAME_TRIES: Final = 6
@@ -53,6 +53,8 @@ class Engine:
         self._containers: dict[str, Container] = {}
         self._names: dict[str, Container] = {}
         self._reserved: set[str] = set()
+        self._wanted: builtins.list[Container] = []  # of those taken up: who is to be started by his policy
+        self._left: builtins.list[str] = []  # and who is to be removed
 
     # --- finding ------------------------------------------------------------------------------------------------
 
@@ -130,15 +132,18 @@ class Engine:
     async def open(self, *, whole: bool) -> None:
         """Bring the host's state and the containers' back; returns when all that live are adopted.
 
+        What is asked for on their records, and is not done yet, is begun by `begin`.
         `whole`: the store is proven to know all there is. Else images that it does not know are put aside.
         """
         services = self.services
+        await aside.put_back(services.store)
         await services.journal.open()
-        records = await read_records(services)
+        records, remains = await read_records(services)
         for record in records:
             self.add(Container(services, record))
         valid = {r.id: r.sandbox for r in records if r.sandbox is not None and r.boot_id == services.boot_id}
-        valid |= unknown_sandboxes(services, self._containers)
+        valid |= unknown_sandboxes(services, {*self._containers, *remains})
+        valid |= {container_id: sandbox for container_id, sandbox in remains.items() if sandbox is not None}
         services.images.users = self._users_of_image
         await services.images.open(whole=whole)
         services.volumes.users = self._users_of_volume
@@ -146,12 +151,18 @@ class Engine:
         services.volumes.commit = self._commit_volume
         await services.volumes.open()
         await services.networks.open(valid)
-        await clear_orphans(services, set(self._containers))
+        await clear_orphans(services, {*self._containers, *remains})
         containers = self.list()[::-1]
-        wanted = await readopt(services, containers)
-        services.tasks.create_task(finish_start(services, containers, wanted), name="start containers by policy")
+        self._wanted = await readopt(services, containers)
+        self._left = finish_errands(services, self.list()[::-1])
         services.tasks.create_task(services.builder.open(), name="clear what builds left")
         services.tasks.create_task(services.deaths.keep_pruned(self._containers), name="prune certificates")
+
+    def begin(self) -> None:
+        """Remove and start what the records say: of a daemon that is ready to answer."""
+        services = self.services
+        start = finish_start(services, self._left, self._wanted)
+        services.tasks.create_task(start, name="start containers by policy")
 
     def _users_of_image(self, image_id: str) -> builtins.list[tuple[str, bool]]:
         return [

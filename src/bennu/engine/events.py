@@ -19,7 +19,7 @@ import msgspec
 
 from bennu.errors import Unavailable
 from bennu.model import Shape
-from bennu.store import Delete, Put, Store, Transaction
+from bennu.store import Delete, Put, Store, Transaction, aside
 
 PREFIX: Final = "events/"
 KEEP_EVENTS: Final = 100_000
@@ -82,7 +82,7 @@ class Journal:
         newest = 0
         after = f"{PREFIX}{time.time_ns() - 60 * 10**9:020d}"
         while page := await self._store.read_prefix(PREFIX, after=after, limit=PAGE):
-            newest = int(page[-1].key.removeprefix(PREFIX))
+            newest = instant_of(page[-1].key)
             after = page[-1].key
         self._last_ns = self._floor_ns = self._shown_ns = max(newest, time.time_ns())
         self._count = await self._store.count_prefix(PREFIX)
@@ -159,11 +159,14 @@ class Journal:
 
     async def _after(self, cursor_ns: int) -> list[Event]:
         if cursor_ns < self._floor_ns:
-            entries = await self._store.read_prefix(PREFIX, after=f"{PREFIX}{cursor_ns:020d}", limit=PAGE)
             # Only as far as memory does not reach, for what was never written is there alone.
-            floor = f"{PREFIX}{self._floor_ns:020d}"
-            if old := [_decode(entry.value) for entry in entries if entry.key <= floor]:
-                return old
+            floor, after = f"{PREFIX}{self._floor_ns:020d}", f"{PREFIX}{cursor_ns:020d}"
+            while page := await self._store.read_prefix(PREFIX, after=after, limit=PAGE):
+                entries, after = [entry for entry in page if entry.key <= floor], page[-1].key
+                if old := await aside.take_in(self._store, entries, lambda entry: _decode(entry.value)):
+                    return old
+                if len(entries) < len(page):
+                    break
         newer = itertools.takewhile(lambda item: item.time_nano > cursor_ns, reversed(self._recent))
         return list(newer)[::-1]
 
@@ -188,12 +191,18 @@ class Journal:
         stale = [
             Delete(entry.key)
             for number, entry in enumerate(entries)
-            if number < surplus or int(entry.key.removeprefix(PREFIX)) < oldest_ns
+            if number < surplus or instant_of(entry.key) < oldest_ns
         ]
         if stale:
             await self._store.commit(Transaction(stale))
             self._count -= len(stale)
-            self._pruned_ns = int(stale[-1].key.removeprefix(PREFIX))
+            self._pruned_ns = instant_of(stale[-1].key)
+
+
+def instant_of(key: str) -> int:
+    """Of an event's key; a key that is none of ours is as old as can be, and goes first."""
+    digits = key.removeprefix(PREFIX)
+    return int(digits) if digits.isdecimal() else 0
 
 
 async def _wait(arrived: asyncio.Event, until_ns: int | None) -> bool:

@@ -26,11 +26,13 @@ from bennu.engine.record import Record
 from bennu.engine.services import Services
 from bennu.engine.start_failure import is_shortage
 from bennu.engine.supervisor import TRY_AGAIN_MOST_S, TRY_AGAIN_S
-from bennu.errors import BennuError, InvalidParameter, NotFound, Unavailable
+from bennu.errors import BennuError, InvalidParameter, NotFound
 from bennu.lifecycle.death import Asker
 from bennu.lifecycle.status import State
-from bennu.store import Entry
+from bennu.network import Sandbox
+from bennu.store import aside
 
+PREFIX: Final = "containers/"
 STARTS_AT_ONCE: Final = 8
 log = logging.getLogger(__name__)
 _decode = msgspec.json.Decoder(Record).decode
@@ -41,34 +43,59 @@ def read_boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-async def read_records(services: Services) -> list[Record]:
-    """Raises: Unavailable that names a record which cannot be read."""
-    return [_read(entry) for entry in await services.store.read_prefix("containers/")]
+async def read_records(services: Services) -> tuple[list[Record], dict[str, Sandbox | None]]:
+    """Those that can be read; and of those set aside, by id, what they have of the network as far as it can be told."""
+    records = await aside.load(services.store, PREFIX, _decode)
+    remains: dict[str, Sandbox | None] = {}
+    for entry in await services.store.read_prefix(aside.PREFIX + PREFIX):
+        remains[entry.key.rpartition("/")[2]] = read_sandbox(entry.value, services.boot_id)
+    return records, remains
 
 
-def _read(entry: Entry) -> Record:
-    try:
-        return _decode(entry.value)
-    except msgspec.DecodeError as error:
-        raise Unavailable(
-            f"cannot read the record {entry.key} in state.db: {error}; was it written by a newer bennud?"
-        ) from error
+class _Held(msgspec.Struct):
+    sandbox: Sandbox | None = None
+    boot_id: str = ""
+
+
+def read_sandbox(value: bytes, boot_id: str) -> Sandbox | None:
+    """Of a record that cannot be read as a whole; its container may run, and goes on as long as it has this."""
+    with contextlib.suppress(msgspec.DecodeError):
+        held = msgspec.json.decode(value, type=_Held)
+        return held.sandbox if held.boot_id == boot_id else None
+    return None
 
 
 async def readopt(services: Services, containers: list[Container]) -> list[Container]:
     """Cases 1 to 6 above; answers the containers that their policy now wants started."""
+    wanted: list[Container] = []
     for container in containers:
-        if container.record.boot_id != services.boot_id and (container.record.pid or container.record.sandbox):
-            await container.lost_at_reboot()
-    wanted = [container for container in containers if wants_start(container.record)]
-    for container in containers:
-        if container.record.pid:
-            await _try(container.id, "asked whether it is paused", container.match_freezer())
-        if container.record.pid or container.record.state is State.RESTARTING:
-            container.adopt()
-        else:
-            await _try(container.id, "cleared away", _give_back(services, container.record))
-    return wanted
+        try:
+            if container.record.boot_id != services.boot_id and (container.record.pid or container.record.sandbox):
+                await container.lost_at_reboot()
+            if wants_start(container.record):
+                wanted.append(container)
+            await _take_up(services, container)
+        except BennuError:
+            raise
+        except Exception as error:  # its record makes no sense: the others are taken up without it
+            await _leave_aside(services, container, error)
+    return [container for container in wanted if container in services.index.list()]
+
+
+async def _take_up(services: Services, container: Container) -> None:
+    if container.record.pid:
+        await _try(container.id, "asked whether it is paused", container.match_freezer())
+    if container.record.pid or container.record.state is State.RESTARTING:
+        container.adopt()
+    else:
+        await _try(container.id, "cleared away", _give_back(services, container.record))
+
+
+async def _leave_aside(services: Services, container: Container, error: Exception) -> None:
+    """With all that it has on this host; the next daemon tries again."""
+    if entry := await services.store.read(PREFIX + container.id):
+        await aside.set_aside(services.store, entry, error)
+    services.index.forget(container)
 
 
 async def _give_back(services: Services, record: Record) -> None:
@@ -79,16 +106,24 @@ async def _give_back(services: Services, record: Record) -> None:
         await services.runtime.delete(record.id)
 
 
-async def finish_start(services: Services, containers: list[Container], wanted: list[Container]) -> None:
-    """In the background of the first requests: end what was begun, remove and start what `--rm` and policies say."""
+def finish_errands(services: Services, containers: list[Container]) -> list[str]:
+    """Go on with what was asked for; answers the ids of those that `--rm` wants removed.
+
+    Before any request is heard: a client of this daemon could begin an errand, or a container, of its own.
+    """
     left = []
-    for container in containers:  # without a pause, in which a client of this daemon could begin an errand of its own
+    for container in containers:
         record = container.record
         if record.errand is not None or record.unsent:
             name = f"finish errand {container.id[:12]}"
             services.tasks.create_task(_try(container.id, "dealt with", container.finish_errand()), name=name)
         elif record.state in (State.CREATED, State.EXITED) and record.host_config.auto_remove:
             left.append(container.id)
+    return left
+
+
+async def finish_start(services: Services, left: list[str], wanted: list[Container]) -> None:
+    """In the background of the first requests: remove and start what `--rm` and policies say."""
     for container_id in left:
         await _try(container_id, "removed", services.index.auto_remove(container_id))
     await start_by_policy(services, wanted)
@@ -146,3 +181,5 @@ async def _try(container_id: str, what: str, work: Awaitable[None]) -> None:
         await work
     except BennuError as error:
         log.warning("container %s was not %s: %s", container_id[:12], what, error)
+    except Exception:  # a bug, or a record that makes no sense; either way the others are still to be taken up
+        log.exception("container %s was not %s", container_id[:12], what)

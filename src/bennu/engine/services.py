@@ -35,6 +35,10 @@ class Index(Protocol):
         """Raises: NotFound, InvalidParameter."""
         ...
 
+    def list(self) -> "list[Container]":
+        """All, newest first."""
+        ...
+
     def forget(self, container: "Container") -> None:
         """It is gone from the disk: drop it."""
         ...

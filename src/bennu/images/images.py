@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ from bennu.images.image import Image, ImageRecord, image_config, parse_config, p
 from bennu.images.layers import Hold, Layer, Layers
 from bennu.images.overlay import mount_overlay, remove_tree, unmount
 from bennu.images.reference import HEX64, SHA256, Reference, parse_reference
-from bennu.store import Delete, Put, Store, Transaction
+from bennu.store import Delete, Put, Store, Transaction, aside
 
 RECORDS: Final = "images/records/"
 TAGS: Final = "images/tags/"
@@ -42,6 +42,7 @@ class Images:
         self._images: dict[str, Image] = {}
         self._tags: dict[str, str] = {}  # familiar name:tag → id
         self._digests: dict[str, str] = {}  # familiar name@digest → id
+        self._unread: dict[str, Sequence[str]] = {}  # images whose record is set aside, and their layers
         self._borrowed: Counter[str] = Counter()
         self._writing = asyncio.Lock()
 
@@ -51,13 +52,11 @@ class Images:
         What no image needs is deleted only where all images are known: the store is `whole` and each could be read.
         """
         await asyncio.to_thread(self.layers.open)
-        records = [
-            msgspec.json.decode(entry.value, type=ImageRecord) for entry in await self.store.read_prefix(RECORDS)
-        ]
+        records = await aside.load(self.store, RECORDS, msgspec.json.Decoder(ImageRecord).decode)
         for record in records:
             try:
                 self._index(await asyncio.to_thread(self._read_image, record))
-            except (OSError, BennuError) as error:
+            except Exception as error:  # whatever is wrong with one image, the others are there
                 log.error("image %s cannot be used: %s", record.id, error)
         for prefix, names in ((TAGS, self._tags), (DIGESTS, self._digests)):
             for entry in await self.store.read_prefix(prefix):
@@ -65,13 +64,29 @@ class Images:
                 if image_id in self._images:
                     names[entry.key.removeprefix(prefix)] = image_id
         self._name_all()
-        ids = {record.id for record in records}
-        if whole and ids == self._images.keys():
+        for one in await aside.read_aside(self.store, RECORDS):
+            image_id = one.key.removeprefix(RECORDS)
+            self._unread[image_id] = await asyncio.to_thread(self._read_diff_ids, image_id)
+        await self._clear_away({record.id for record in records}, whole=whole)
+
+    async def _clear_away(self, ids: Set[str], *, whole: bool) -> None:
+        """Layers and blobs that no image needs; put aside where not every image is known. `ids`: of the records."""
+        if whole and ids == self._images.keys() and all(self._unread.values()):
             await self.collect()
-            await asyncio.to_thread(self.layers.sweep_blobs, ids)
-        else:
-            wanted = {diff_id for image in self._images.values() for diff_id in image.diff_ids}
-            await asyncio.to_thread(self.layers.put_unused_aside, wanted, ids)
+            await asyncio.to_thread(self.layers.sweep_blobs, ids | self._unread.keys())
+            return
+        known = [image.diff_ids for image in self._images.values()] + [*self._unread.values()]
+        wanted = {diff_id for diff_ids in known for diff_id in diff_ids}
+        await asyncio.to_thread(self.layers.put_unused_aside, wanted, ids | self._unread.keys())
+
+    def _read_diff_ids(self, image_id: str) -> Sequence[str]:
+        """The layers of an image whose record cannot be read; as far as its configuration tells."""
+        try:
+            found: Sequence[str] = parse_config(self.layers.blob_path(image_id).read_bytes())["rootfs"]["diff_ids"]
+            return found
+        except Exception as error:
+            log.error("the layers of image %s are not known: %s", image_id, error)
+            return ()
 
     def _read_image(self, record: ImageRecord) -> Image:
         blob = self.layers.blob_path(record.id).read_bytes()
@@ -247,6 +262,7 @@ class Images:
     async def _collect_layers(self, gone: Sequence[Image]) -> Sequence[Layer]:
         async with self._writing:
             wanted = {diff_id for image in self._images.values() for diff_id in image.diff_ids}
+            wanted |= {diff_id for diff_ids in self._unread.values() for diff_id in diff_ids}
             collected, trash = await self.layers.collect(wanted)
             for image in gone:
                 if image.id not in self._images:

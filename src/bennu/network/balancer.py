@@ -24,7 +24,7 @@ from bennu.network.names import ServiceNames
 from bennu.network.netns import in_own_thread
 from bennu.network.nft import Firewall
 from bennu.network.service_ports import ServicePorts
-from bennu.store import Delete, Put, Store, Transaction
+from bennu.store import Delete, Put, Store, Transaction, aside
 
 PREFIX: Final = "network-services/"
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Balancer:
 
     async def load(self) -> None:
         """What the last daemon showed; its virtual addresses are lent."""
-        fronts = [msgspec.json.decode(entry.value, type=Front) for entry in await self._store.read_prefix(PREFIX)]
+        fronts = await aside.load(self._store, PREFIX, msgspec.json.Decoder(Front).decode)
         for front in without_contradictions(fronts):
             held = tuple(place for place in front.places if self._holds(place))
             self._enter(msgspec.structs.replace(front, places=held))

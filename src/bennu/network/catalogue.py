@@ -12,11 +12,21 @@ import msgspec
 from bennu.errors import BennuError, Forbidden, InvalidParameter, NotFound
 from bennu.network.addresses import LeaseBook, NoFreeAddress, Subnet, mac_of
 from bennu.network.model import Endpoint, EndpointRequest, Network
-from bennu.store import Delete, Put, Store, Transaction
+from bennu.store import Delete, Put, Store, Transaction, aside
 
 PREFIX: Final = "networks/"
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Network).decode
+
+
+def books_of(network: Network) -> list[LeaseBook]:
+    return [LeaseBook.of(pool.subnet, pool.gateway, pool.ip_range, pool.aux.values()) for pool in network.ipam]
+
+
+def _read(value: bytes) -> tuple[Network, list[LeaseBook]]:
+    """Raises: whatever is wrong with the record."""
+    network = _decode(value)
+    return network, books_of(network)
 
 
 def new_network_id(*, in_swarm: bool = False) -> str:
@@ -36,10 +46,8 @@ class Catalogue:
         self._leaving: set[str] = set()
 
     async def load(self) -> None:
-        entries = await self._store.read_prefix(PREFIX)
-        networks = [_decode(entry.value) for entry in entries]
-        for network in sorted(networks, key=lambda network: network.created_ns):
-            self._enter(network)
+        for network, books in sorted(await aside.load(self._store, PREFIX, _read), key=lambda pair: pair[0].created_ns):
+            self._networks[network.id], self._books[network.id] = network, books
 
     async def add(self, network: Network, *, is_wish: bool = False) -> None:
         """Make it durable, then known. `is_wish`: a client's, who is refused on a full disk. Raises: Unavailable."""
@@ -59,10 +67,7 @@ class Catalogue:
                 await self.add(Network(id=new_network_id(), name=name, created_ns=time.time_ns(), driver=driver))
 
     def _enter(self, network: Network) -> None:
-        self._networks[network.id] = network
-        self._books[network.id] = [
-            LeaseBook.of(pool.subnet, pool.gateway, pool.ip_range, pool.aux.values()) for pool in network.ipam
-        ]
+        self._networks[network.id], self._books[network.id] = network, books_of(network)
 
     def __iter__(self) -> Iterator[Network]:
         return iter(list(self._networks.values()))

@@ -4,6 +4,9 @@ Law: an action is a value with its reason in words, and needs nothing the core d
 A plan may be cut after any action (the manager can die there); the next look at the stored state must yield the rest.
 So a plan lists a successor before the end of what it succeeds, and a record before what it is about.
 
+The plan for one service is cut by the core itself, after `PORTION` actions: however much there is to do, a look is
+short and so is the transaction that carries it out, and whoever shares the thread has its turn in between.
+
 Carrying out is the shell's: each plan in one transaction if it can, in the listed order if it must. `apply.py` says
 exactly what each action does to the stored values.
 """
@@ -11,10 +14,13 @@ exactly what each action does to the stored values.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from itertools import islice
+from typing import Final, TypeAlias
 
 from bennu.orchestration.model import NodeId, Rollout, TaskId, UpdateStatus
 from bennu.orchestration.states import NodeState, Origin, TaskState
+
+PORTION: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +162,7 @@ class Draft:
 
     def finish(self) -> Plan:
         return Plan(tuple(self.actions), tuple(self.waits), self.wake_at_ns)
+
+    def finish_portion(self) -> Plan:
+        """Only the first `PORTION` actions: for whoever looks again as long as there are any."""
+        return Plan(tuple(islice(self.actions, PORTION)), tuple(self.waits), self.wake_at_ns)

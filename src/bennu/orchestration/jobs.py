@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from itertools import islice
 
-from bennu.orchestration.actions import CreateTask, SetDesired
+from bennu.orchestration.actions import PORTION, CreateTask, SetDesired
 from bennu.orchestration.constraints import satisfies
 from bennu.orchestration.model import SlotKey
+from bennu.orchestration.scale import bounded
 from bennu.orchestration.slots import Scene, Slot, SlotKind
 from bennu.orchestration.spec import ReplicatedJob
 from bennu.orchestration.states import TaskState
@@ -29,8 +30,9 @@ def reconcile_replicated_job(scene: Scene, slots: list[Slot], mode: ReplicatedJo
         keep_up(scene, slot)
     used = {slot.key.number for slot in slots if slot.kind is not SlotKind.DEAD}
     under_way = sum(1 for slot in slots if slot.kind is SlotKind.LIVE)
-    room = min(mode.max_concurrent - under_way, mode.total_completions - len(used))
-    free = (number for number in range(mode.total_completions) if number not in used)
+    total = bounded(scene, mode.total_completions)
+    room = min(mode.max_concurrent - under_way, total - len(used), PORTION)
+    free = (number for number in range(total) if number not in used)
     for number in islice(free, max(0, room)):
         scene.draft.do(
             CreateTask(

@@ -44,7 +44,7 @@ def place(service: Service, tasks: Iterable[Task], fleet: Fleet, *, now_ns: int)
         now_ns: decides which failures are recent.
     """
     known = list(tasks)
-    group = _Placing(Draft(), service, fleet, known, _superseded(service, known), now_ns)
+    group = _Placing(Draft(), service, fleet, _holders(service, known), _superseded(service, known), now_ns)
     by_version: dict[int, list[Task]] = {}
     for task in known:
         if task.state is not TaskState.PENDING or task.desired > TaskState.COMPLETE:
@@ -55,7 +55,7 @@ def place(service: Service, tasks: Iterable[Task], fleet: Fleet, *, now_ns: int)
             by_version.setdefault(task.spec_version, []).append(task)
     for version in sorted(by_version):
         group.place(by_version[version])
-    return group.draft.finish()
+    return group.draft.finish_portion()
 
 
 def _superseded(service: Service, tasks: Sequence[Task]) -> Counter[NodeId]:
@@ -67,6 +67,15 @@ def _superseded(service: Service, tasks: Sequence[Task]) -> Counter[NodeId]:
     return Counter(
         task.node_id for task in live if task.node_id is not None and newest[slot_key(task, service)] is not task
     )
+
+
+def _holders(service: Service, tasks: Iterable[Task]) -> Mapping[SlotKey, Sequence[Task]]:
+    """By slot: the tasks that have a node and have not ended."""
+    found: dict[SlotKey, list[Task]] = {}
+    for task in tasks:
+        if task.node_id is not None and not task.has_ended:
+            found.setdefault(slot_key(task, service), []).append(task)
+    return found
 
 
 @dataclass(slots=True)
@@ -85,7 +94,7 @@ class _Placing:
     draft: Draft
     service: Service
     fleet: Fleet
-    of_service: Sequence[Task]
+    holders: Mapping[SlotKey, Sequence[Task]]
     superseded: Counter[NodeId]
     now_ns: int
     rooms: dict[NodeId, Room] = field(default_factory=dict)
@@ -182,14 +191,11 @@ class _Placing:
 
     def _fits_without_old(self, task: Task, rooms: Mapping[NodeId, Room]) -> bool:
         """Whether the node of the slot's old task would admit the new one if the old one were gone."""
-        key = slot_key(task, self.service)
-        for old in self.of_service:
-            if old.id == task.id or old.node_id is None or old.has_ended or slot_key(old, self.service) != key:
+        for old in self.holders.get(slot_key(task, self.service), ()):
+            tally = self.fleet.tallies.get(old.node_id) if old.node_id is not None else None
+            if tally is None or old.id == task.id:
                 continue
-            tally = self.fleet.tallies.get(old.node_id)
-            if tally is None:
-                continue
-            room = rooms.get(old.node_id) or self._room(tally)
+            room = rooms.get(tally.node.id) or self._room(tally)
             if first_refusal(task, _without(room, old, starts_beside(self.service))) is None:
                 return True
         return False

@@ -20,7 +20,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import count, islice
 
-from bennu.orchestration.actions import Action, CreateTask, DeleteTask, Draft, Plan, RollBack, SetDesired
+from bennu.orchestration.actions import (
+    PORTION,
+    Action,
+    CreateTask,
+    DeleteTask,
+    Draft,
+    Plan,
+    RollBack,
+    SetDesired,
+)
 from bennu.orchestration.config import fills_with_previous
 from bennu.orchestration.everywhere import reconcile_global
 from bennu.orchestration.evidence import Evidence
@@ -29,7 +38,7 @@ from bennu.orchestration.history import trim_history
 from bennu.orchestration.jobs import reconcile_global_job, reconcile_replicated_job
 from bennu.orchestration.model import Node, NodeId, Service, SlotKey, Task, TaskId
 from bennu.orchestration.rollout import judge, roll_out
-from bennu.orchestration.scale import choose_victims
+from bennu.orchestration.scale import bounded, choose_victims
 from bennu.orchestration.slots import Scene, Slot, SlotKind, sort_into_slots
 from bennu.orchestration.spec import Global, GlobalJob, Replicated, ReplicatedJob
 from bennu.orchestration.states import TaskState
@@ -60,10 +69,10 @@ def reconcile(
     scene = Scene(service, nodes, now_ns, Draft())
     slots = sort_into_slots(scene, tasks)
     if judge(scene, slots):
-        return scene.draft.finish()
+        return scene.draft.finish_portion()
     match service.spec.mode:
         case Replicated(replicas):
-            _reconcile_replicated(scene, slots, replicas, evidence)
+            _reconcile_replicated(scene, slots, bounded(scene, replicas), evidence)
         case Global():
             reconcile_global(scene, slots, evidence)
         case ReplicatedJob():
@@ -74,7 +83,7 @@ def reconcile(
         trim_history(scene, slot, history_limit)
     if not scene.draft.actions:
         explain(scene, slots)
-    return _tidy(scene.draft.finish())
+    return _tidy(scene.draft)
 
 
 def reconcile_removed(tasks: Iterable[Task], nodes: Mapping[NodeId, Node], *, now_ns: int) -> Plan:
@@ -87,7 +96,7 @@ def reconcile_removed(tasks: Iterable[Task], nodes: Mapping[NodeId, Node], *, no
             draft.do(DeleteTask(task.id, "its service was removed and the task is over"))
         else:
             draft.wait(f"task {task.id}", "its service was removed; its node has not reported its end")
-    return draft.finish()
+    return draft.finish_portion()
 
 
 def _reconcile_replicated(scene: Scene, slots: list[Slot], replicas: int, evidence: Evidence | None) -> None:
@@ -108,10 +117,11 @@ def _reconcile_replicated(scene: Scene, slots: list[Slot], replicas: int, eviden
 
 
 def _fill(scene: Scene, slots: list[Slot], counted: list[Slot], replicas: int) -> None:
+    """A portion at a time, as if the service were scaled up in steps."""
     by_number = {slot.key.number: slot for slot in slots}
     taken = {slot.key.number for slot in counted}
     free = (number for number in count(1) if number not in taken)
-    for number in islice(free, replicas - len(counted)):
+    for number in islice(free, min(replicas - len(counted), PORTION)):
         old = by_number.get(number)
         scene.draft.do(
             CreateTask(
@@ -133,17 +143,18 @@ def _forget_dead(scene: Scene, slots: list[Slot], touched: set[SlotKey]) -> None
                 scene.draft.do(DeleteTask(task.id, "nothing of its slot is left to keep"))
 
 
-def _tidy(plan: Plan) -> Plan:
+def _tidy(draft: Draft) -> Plan:
     """Nothing decided for a spec that is being left is carried out; and each task is deleted once, whoever asked."""
-    back = next((action for action in plan.actions if isinstance(action, RollBack)), None)
+    back = next((action for action in draft.actions if isinstance(action, RollBack)), None)
     if back is not None:
-        return Plan((back,), plan.waits, plan.wake_at_ns)
+        return Plan((back,), tuple(draft.waits), draft.wake_at_ns)
     seen: set[TaskId] = set()
     kept: list[Action] = []
-    for action in plan.actions:
+    for action in draft.actions:
         if isinstance(action, DeleteTask):
             if action.task_id in seen:
                 continue
             seen.add(action.task_id)
         kept.append(action)
-    return Plan(tuple(kept), plan.waits, plan.wake_at_ns)
+    draft.actions = kept
+    return draft.finish_portion()

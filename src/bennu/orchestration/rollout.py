@@ -46,7 +46,7 @@ def judge(scene: Scene, slots: list[Slot]) -> bool:
     if status is None or rollout is None or not status.state.is_under_way or is_watched(service):
         return False
     config = config_in_force(service)
-    failed = rollout.failed
+    failed = dict.fromkeys(rollout.failed)
     culprit = None
     for slot in slots:
         if slot.key in failed or slot.key not in rollout.slots:
@@ -54,13 +54,13 @@ def judge(scene: Scene, slots: list[Slot]) -> bool:
         task = next((task for task in slot.tasks if is_failure(scene, rollout, task, config.monitor_ns)), None)
         if task is None:
             continue
-        failed = (*failed, slot.key)
+        failed[slot.key] = None
         culprit = task
         if len(failed) / max(1, rollout.total) > config.max_failure_ratio:
             break
     if culprit is None:
         return False
-    rollout = replace(rollout, failed=failed)
+    rollout = replace(rollout, failed=tuple(failed))
     scene.draft.do(_sentence(scene, status, rollout, config, culprit))
     return True
 
@@ -130,7 +130,9 @@ def roll_out(
         return
     # A slot whose outdated task just ended is outdated too: its successor is watched like the others.
     outdated = [
-        seat for seat in seats if seat.phase is Phase.OUTDATED or (seat.phase is Phase.IN_WORK and seat in untouched)
+        seat
+        for seat in seats
+        if seat.phase is Phase.OUTDATED or (seat.phase is Phase.IN_WORK and seat.key not in touched)
     ]
     if rollout is None:
         if outdated:

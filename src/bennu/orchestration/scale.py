@@ -1,4 +1,6 @@
-"""Which slots go when a service is scaled down.
+"""How many slots a service has, and which of them go when it is scaled down.
+
+No more than `MAX_TASKS`, whatever is stored: a wish that nobody can fulfil must not fill the store.
 
 Docker's order: slots with a running task first, then by number. Walking in this order, each slot is the 1st, 2nd, 3rd …
 *on its node*; slots with two tasks or without a node have no such number. The lowest numbers stay. So the most loaded
@@ -14,8 +16,16 @@ from collections import Counter
 from collections.abc import Sequence
 
 from bennu.orchestration.model import NodeId
-from bennu.orchestration.slots import Slot
+from bennu.orchestration.slots import Scene, Slot
+from bennu.orchestration.spec import MAX_TASKS
 from bennu.orchestration.states import TaskState
+
+
+def bounded(scene: Scene, asked: int) -> int:
+    """The number asked for, within what is made of one service."""
+    if asked > MAX_TASKS:
+        scene.draft.wait("service", f"{asked} tasks are asked for; no more than {MAX_TASKS} are made of a service")
+    return max(0, min(asked, MAX_TASKS))
 
 
 def choose_victims(slots: Sequence[Slot], count: int) -> list[Slot]:

@@ -112,7 +112,8 @@ def survey(scene: Scene, slots: Iterable[Slot], touched: Set[SlotKey] = frozense
         for action in scene.draft.actions
         if isinstance(action, SetDesired) and action.desired > TaskState.RUNNING
     }
-    return [_seat(scene, slot, rollout, slot.key in touched, leaving) for slot in slots]
+    failed = frozenset(rollout.failed) if rollout is not None else frozenset()
+    return [_seat(scene, slot, failed, slot.key in touched, leaving) for slot in slots]
 
 
 def is_serving(task: Task) -> bool:
@@ -126,7 +127,8 @@ def done_at(task: Task) -> int | None:
     return task.status.applied_at_ns if task.has_ended else None
 
 
-def _seat(scene: Scene, slot: Slot, rollout: Rollout | None, is_touched: bool, leaving: Set[TaskId]) -> Seat:
+def _seat(scene: Scene, slot: Slot, failed: Set[SlotKey], is_touched: bool, leaving: Set[TaskId]) -> Seat:
+    rollout = scene.service.rollout
     made = _made_by_run(scene, slot, rollout)
     done = done_at(made) if made is not None else None
     delay_ns = config_in_force(scene.service).delay_ns
@@ -146,7 +148,7 @@ def _seat(scene: Scene, slot: Slot, rollout: Rollout | None, is_touched: bool, l
         others=others,
         made=made,
         why=why,
-        failed=rollout is not None and slot.key in rollout.failed,
+        failed=slot.key in failed,
         delay_ends_ns=done + delay_ns if done is not None and delay_ns else None,
         is_new=rollout is not None and slot.key not in rollout.slots,
         is_touched=is_touched,

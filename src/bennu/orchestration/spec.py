@@ -150,6 +150,8 @@ class GlobalJob:
 
 Mode = Replicated | Global | ReplicatedJob | GlobalJob
 
+MAX_TASKS: Final = 10_000  # that one service may ask for, at a time or in all; far more than one cluster of hosts runs
+
 
 @dataclass(frozen=True, slots=True)
 class Rolling:

@@ -43,7 +43,9 @@ INSERT OR IGNORE INTO meta VALUES ('revision', 0);
 INSERT OR IGNORE INTO meta VALUES ('instance', abs(random()));
 """
 BEFORE_LEASES = "ALTER TABLE kv ADD COLUMN lease INTEGER NOT NULL DEFAULT 0"
+WELL_FORMED_LEASES = "SELECT lease, ttl_ns FROM leases WHERE typeof(ttl_ns) = 'integer'"
 LEASED = "CREATE INDEX IF NOT EXISTS leased ON kv (lease) WHERE lease != 0"
+ENTRY = "key, CAST(value AS BLOB), revision"  # a value that somebody mended by hand may be text
 PREFIX_END = "\U0010ffff"
 RETRY_NS = 10**9  # before an end of leases that the disk refused is tried again
 BALLAST = "ballast"
@@ -83,7 +85,7 @@ class SqliteStore:
         self._mark = Mark(mark_of(path), numbers["instance"], self._revision)
         self._history = History(self._revision)
         self._unseen: list[Changes] = []  # of the group that is being written
-        self._leases = Leases(dict(self._writer.execute("SELECT lease, ttl_ns FROM leases").fetchall()))
+        self._leases = Leases(dict(self._writer.execute(WELL_FORMED_LEASES).fetchall()))
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._threads = [
@@ -168,11 +170,11 @@ class SqliteStore:
 
     def _select(self, condition: str, arguments: tuple[str | int, ...]) -> list[Entry]:
         with self._reading():
-            rows = self._reader.execute(f"SELECT key, value, revision FROM kv {condition}", arguments).fetchall()
+            rows = self._reader.execute(f"SELECT {ENTRY} FROM kv {condition}", arguments).fetchall()
         return [Entry(*row) for row in rows]
 
     def _snapshot(self, prefix: str) -> Snapshot:
-        query = "SELECT key, value, revision FROM kv WHERE key >= ? AND key < ? ORDER BY key"
+        query = f"SELECT {ENTRY} FROM kv WHERE key >= ? AND key < ? ORDER BY key"
         with self._reading():
             self._reader.execute("BEGIN")
             try:
@@ -254,9 +256,11 @@ class SqliteStore:
             except sqlite3.Error as error:
                 if not (is_full(error, self._path) and self._ballast.give_up_piece()):
                     return [Unavailable(f"cannot write state: {error}") for _ in group]
+            except Exception as error:  # a value that SQLite cannot hold: the writer has others to serve
+                return [Unavailable(f"cannot write state: {error}") for _ in group]
 
     def _write_together(self, group: list[_Job]) -> list[int | BennuError]:
-        """One transaction of SQLite, one sync. Raises: sqlite3.Error; then nothing is written."""
+        """One transaction of SQLite, one sync. Raises: sqlite3.Error and others; then nothing is written."""
         before = self._revision
         self._unseen = []
         try:
@@ -264,7 +268,7 @@ class SqliteStore:
             outcomes = [_outcome(job) for job in group]
             self._writer.execute("UPDATE meta SET number = ? WHERE name = 'revision'", (self._revision,))
             self._writer.execute("COMMIT")
-        except sqlite3.Error:
+        except Exception:
             self._revision = before
             self._unseen = []
             with contextlib.suppress(sqlite3.Error):

@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ from bennu.beneath import entry_of
 from bennu.confined.client import measure_tree
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
 from bennu.process import run
-from bennu.store import Delete, Put, Store, Transaction
+from bennu.store import Delete, Put, Store, Transaction, aside
 from bennu.volumes.mounting import check_options, is_mounted, mount_options, unmount
 
 PREFIX: Final = "volumes/"
@@ -78,8 +78,8 @@ class Volumes:
 
     async def open(self) -> None:
         """Read the records; finish what a former daemon left half done."""
-        entries = await self._store.read_prefix(PREFIX)
-        found = [msgspec.json.decode(entry.value, type=Volume) for entry in entries]
+        found = await aside.load(self._store, PREFIX, msgspec.json.Decoder(Volume).decode)
+        unread = {one.key.removeprefix(PREFIX) for one in await aside.read_aside(self._store, PREFIX)}
         gone = {volume.name for volume in found if volume.removing}
         for volume in found:
             if volume.removing:
@@ -88,7 +88,7 @@ class Volumes:
         self._volumes = {volume.name: volume for volume in found if volume.name not in gone}
         for name in sorted(gone):
             await self._store.commit(Transaction([Delete(PREFIX + name)]))
-        for name in await asyncio.to_thread(self._find_unrecorded):
+        for name in await asyncio.to_thread(self._find_unrecorded, unread):
             log.warning("volume %s has data and no record: taken up again", name)
             volume = self._new(name, None, None)
             await self._store.commit(Transaction([Put(PREFIX + name, msgspec.json.encode(volume))]))
@@ -99,11 +99,16 @@ class Volumes:
         for volume in found:
             Path(volume.mountpoint).mkdir(mode=0o755, parents=True, exist_ok=True)
 
-    def _find_unrecorded(self) -> builtins.list[str]:
-        """Folders with data and without a record; empty ones are swept away."""
+    def _find_unrecorded(self, unread: Set[str]) -> builtins.list[str]:
+        """Folders with data and without a record; empty ones are swept away. Those of `unread` records are theirs."""
         names = []
         for folder in sorted(self._root.iterdir()):
-            if folder.name in self._volumes or not folder.is_dir() or not NAME.fullmatch(folder.name):
+            if (
+                folder.name in self._volumes
+                or folder.name in unread
+                or not folder.is_dir()
+                or not NAME.fullmatch(folder.name)
+            ):
                 continue
             if (folder / DATA).is_dir() and any((folder / DATA).iterdir()):
                 names.append(folder.name)

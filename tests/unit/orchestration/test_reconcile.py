@@ -1,5 +1,6 @@
 """Slots, scaling, modes, history; and that a plan may be cut anywhere."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -7,10 +8,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from orchestration.stage import S, Stage, a_node, a_spec
 
-from bennu.orchestration.actions import CreateTask, DeleteTask, Plan, SetDesired
-from bennu.orchestration.model import TaskId
+from bennu.orchestration.actions import PORTION, CreateTask, DeleteTask, Plan, SetDesired
+from bennu.orchestration.apply import allocate, new_task
+from bennu.orchestration.fleet import Fleet
+from bennu.orchestration.model import ServiceId, TaskId
+from bennu.orchestration.placement import place
 from bennu.orchestration.reconcile import reconcile_removed
+from bennu.orchestration.revisions import create_service
 from bennu.orchestration.spec import (
+    MAX_TASKS,
     Global,
     GlobalJob,
     Placement,
@@ -339,3 +345,42 @@ def test_a_report_only_moves_up() -> None:
     stage.report("t1", TaskState.RUNNING)
     assert stage.tasks[TaskId("t1")] is before
     assert isinstance(stage.service.spec.mode, Replicated)
+
+
+def test_a_plan_is_cut_into_portions_and_the_next_looks_yield_the_rest() -> None:
+    stage = Stage(a_spec(0))
+    stage.service = replace(stage.service, spec=a_spec(PORTION * 2 + 7))
+    sizes = []
+    while (plan := stage.look()).actions:
+        sizes.append(len(plan.actions))
+        for action in plan.actions:
+            stage.apply(action)
+    assert sizes == [PORTION, PORTION, 7]
+    assert sorted(task.slot for task in stage.tasks.values()) == list(range(1, PORTION * 2 + 8))
+    assert len(reconcile_removed(stage.tasks.values(), {}, now_ns=0).actions) == PORTION
+
+
+@pytest.mark.parametrize("mode", [Replicated(2**40), ReplicatedJob(2**40, 2**40)], ids=["service", "job"])
+def test_a_stored_wish_beyond_all_bounds_is_fulfilled_within_them_and_told(mode: Replicated | ReplicatedJob) -> None:
+    stage = Stage(a_spec(0))
+    stage.service = replace(stage.service, spec=a_spec(mode=mode))
+    while (plan := stage.look()).actions:
+        for action in plan.actions:
+            stage.apply(action)
+    assert len(stage.tasks) == MAX_TASKS
+    assert f"{2**40} tasks are asked for" in {wait.subject: wait.reason for wait in plan.waits}["service"]
+
+
+def test_placing_many_that_fit_nowhere_takes_time_in_proportion_to_their_number() -> None:
+    def seconds(number: int) -> float:
+        service = create_service(ServiceId("web"), a_spec(number), now_ns=1)
+        action = CreateTask(1, "because")
+        tasks = [
+            allocate(new_task(replace(action, slot=slot), service, TaskId(f"t{slot}"), now_ns=1), now_ns=1)
+            for slot in range(1, number + 1)
+        ]
+        began = time.process_time()
+        place(service, tasks, Fleet(), now_ns=1)
+        return time.process_time() - began
+
+    assert seconds(8_000) < 30 * max(seconds(1_000), 0.001)

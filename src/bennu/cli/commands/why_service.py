@@ -21,7 +21,7 @@ def find_story(client: Client, name: str) -> dict[str, Any] | None:
 
 
 def tell(story: dict[str, Any]) -> None:
-    lines = []
+    lines = [f"{story['Service']}: {reason}" for reason in story["Waits"]]
     for slot in story["Slots"]:
         lines.append(slot["Name"])
         for task in slot["Tasks"]:

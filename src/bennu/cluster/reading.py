@@ -1,0 +1,22 @@
+"""Whether a row that was read makes sense to those who will use it, so that they need not ask."""
+
+from bennu.cluster.records import Row, ServiceRow, TaskRow
+from bennu.cluster.translate import read_template
+from bennu.orchestration.constraints import parse_constraints
+from bennu.orchestration.spec import TaskSpec
+
+
+def check_row(row_id: str, row: Row | None) -> None:
+    """Raises: whatever is wrong with it."""
+    specs: list[TaskSpec] = []
+    match row:
+        case ServiceRow(service=service):
+            specs = [service.spec.task, *(one.spec.task for one in service.revisions)]
+            specs += [service.previous.spec.task] if service.previous else []
+        case TaskRow(task=task):
+            specs = [task.spec]
+    if row is not None and row.id != row_id:
+        raise ValueError(f"it says that its id is {row.id}")
+    for spec in specs:
+        read_template(spec.container)
+        parse_constraints(spec.placement.constraints)

@@ -1,0 +1,84 @@
+"""The core's looks, kept from holding the event loop up.
+
+A look is pure, so it may be taken anywhere. Most take a fraction of a millisecond and are taken at once; those that are
+or were long are taken in a thread of their own, and the loop goes on beside them. One that does not end is left alone
+with its thread: nothing can stop it, and nobody waits for it any longer.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from bennu.errors import BennuError
+
+MANY_TASKS: Final = 300
+LONG_S: Final = 0.02
+PATIENCE_S: Final = 10.0
+T = TypeVar("T")
+
+
+class TooLong(BennuError):
+    """A look did not come to an end in time."""
+
+
+class Thinking:
+    """By service: who needs a thread, and whose last look is still under way."""
+
+    def __init__(self) -> None:
+        self._slow: set[str] = set()
+        self._under_way: dict[str, asyncio.Future[object]] = {}
+
+    async def think(self, service_id: str, tasks: int, look: Callable[[], T]) -> T:
+        """What `look` answers. Raises: TooLong, also at once while an earlier look goes on; what `look` raises.
+
+        What it reads must not change before this returns.
+        """
+        if service_id in self._under_way:
+            raise TooLong("an earlier decision about it has still not come to an end")
+        if tasks > MANY_TASKS or service_id in self._slow:
+            return await self._beside(service_id, look)
+        began = time.perf_counter()
+        found = look()
+        if time.perf_counter() - began > LONG_S:
+            self._slow.add(service_id)
+        return found
+
+    def forget(self, service_id: str) -> None:
+        self._slow.discard(service_id)
+
+    async def _beside(self, service_id: str, look: Callable[[], T]) -> T:
+        answered = in_thread(look)
+        done, _ = await asyncio.wait((answered,), timeout=PATIENCE_S)
+        if done:
+            return answered.result()
+        self._under_way[service_id] = answered  # type: ignore[assignment]
+        answered.add_done_callback(lambda _: self._under_way.pop(service_id, None))
+        raise TooLong(f"a decision about it takes more than {PATIENCE_S:g} s")
+
+
+def in_thread(look: Callable[[], T]) -> "asyncio.Future[T]":
+    """A thread for this alone, that dies with the process: those of a pool would be missed by others."""
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[T] = loop.create_future()
+
+    def answer(found: T | None, error: BaseException | None) -> None:
+        if answered.cancelled():
+            return
+        if error is not None:
+            answered.set_exception(error)
+        else:
+            answered.set_result(found)  # type: ignore[arg-type]
+
+    def run() -> None:
+        found, error = None, None
+        try:
+            found = look()
+        except BaseException as raised:
+            error = raised
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(answer, found, error)
+
+    threading.Thread(target=run, name="a look", daemon=True).start()
+    return answered
