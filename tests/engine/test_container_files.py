@@ -28,16 +28,20 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("running", [True, False])
 def test_a_copy_replaces_a_node_and_does_not_write_through_it(
-    docker: Cli, daemon: Daemon, busybox: str, tmp_path: Path, disk: Path, running: bool
+    docker: Cli, daemon: Daemon, busybox: str, disk: Path, running: bool
 ) -> None:
-    (tmp_path / "settings").write_text("of the person who copies")
     number = disk.stat().st_rdev
     made = docker("run", "-d", "--network=none", busybox, "sleep", "600").line
     docker("exec", made, "mknod", "/tmp/settings", "b", str(os.major(number)), str(os.minor(number)))
     if not running:
         docker("kill", made)
         docker("wait", made)
-    docker("cp", tmp_path / "settings", f"{made}:/tmp/settings")
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        settings = tarfile.TarInfo("settings")
+        settings.size = 512
+        archive.addfile(settings, io.BytesIO(b"x" * 512))
+    assert daemon.request("PUT", f"/containers/{made}/archive?path=/tmp", tar.getvalue())[0] == 200
     subprocess.run(["sync"], check=True)
     assert disk.read_bytes()[:8] == bytes(8), "written onto the host's disk"
     _, packed = daemon.request("GET", f"/containers/{made}/archive?path=/tmp/settings")
