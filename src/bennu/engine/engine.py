@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from bennu.confined.client import HELPER
 from bennu.engine.background import Background
 from bennu.engine.build_places import make_builder
 from bennu.engine.container import Container
@@ -265,11 +266,13 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
     for root in (options.data_root, options.exec_root):
         root.mkdir(mode=0o710, parents=True, exist_ok=True)
     check_data_is_there(options.data_root, options.exec_root)
+    HELPER.start()  # it gets ready while the store is opened
     async with (
         open_sqlite(options.data_root / "state.db") as store,
         contextlib.AsyncExitStack() as at_last,
         Background() as tasks,
     ):
+        at_last.callback(HELPER.close)
         networks = Networks(store, options.data_root, options.exec_root, options.network)
         at_last.callback(networks.let_go)
         prepared = await prepare(options.data_root, options.oci_runtime, bridge=networks.bridge)

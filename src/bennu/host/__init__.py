@@ -55,7 +55,7 @@ async def prepare(data_root: Path, oci_runtime: str, *, bridge: str = DEFAULT_BR
     findings = rights.check_rights(status, os.geteuid())
     findings += [tools.missing(tool) for tool in tools.TOOLS if shutil.which(tool.name) is None]
     findings += [rights.check_disk(data_root), rights.check_lost(data_root)]
-    findings += [rights.check_seccomp(status), kernel.check_pidfd()]
+    findings += [rights.check_seccomp(status), kernel.check_pidfd(), await kernel.check_helper(data_root)]
     layout = cgroups.read_layout()
     if layout.leftover and os.geteuid() == 0:
         oci_runtime, repaired = repair_hybrid(layout, oci_runtime)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from bennu import bpf
+from bennu.confined.client import HELPER
+from bennu.confined.client import Folder as Tree
 from bennu.errors import BennuError
 from bennu.host.finding import Finding, fail, ok, warn
 from bennu.process import run
@@ -37,6 +39,7 @@ async def check_kernel(data_root: Path) -> list[Finding]:
         check_link("veth", "probe0", "type", "veth", "peer", "name", "probe1"),
         check_link("bridge", "probe0", "type", "bridge"),
         check_nftables(),
+        check_helper(data_root),
     )
     return [*plain, *probes]
 
@@ -48,6 +51,17 @@ def check_pidfd() -> Finding:
     except OSError as error:
         return fail("kernel", f"{release}: pidfd_open fails ({error.strerror})", "boot Linux 5.3 or later")
     return ok("kernel", release)
+
+
+async def check_helper(folder: Path) -> Finding:
+    """Whether the helper that touches containers' files can shut itself in here. `folder` is not changed."""
+    where = nearest_existing(folder)
+    try:
+        await asyncio.to_thread(HELPER.ask, "stat", Tree(where), path="/")
+    except (BennuError, OSError) as error:
+        cure = "boot Linux 5.12 or later; apt-get install libseccomp2"
+        return fail("helper", f"files of containers cannot be touched safely: {error}", cure)
+    return ok("helper", "touches the files of containers shut in with them")
 
 
 def check_namespaces(proc: Path = Path("/proc/self/ns")) -> Finding:
