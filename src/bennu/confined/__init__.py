@@ -6,8 +6,8 @@ child for each request. The child
 
 * gets the tree to work on as a descriptor: a detached copy of its mount, or a pidfd of the container's process, from
   whose mount namespace it takes a private copy; no path of the host is ever looked up;
-* makes this copy its root, without programs, devices and set-user-id, read-only unless it has to write; nothing else
-  is mounted in its namespace, and its network and process namespaces are empty;
+* makes this copy its root, without programs, devices and set-user-id, read-only unless it has to write; but for an
+  empty folder nothing else is mounted in its namespace, and its network and process namespaces are empty;
 * keeps only the capabilities that its task needs, can gain none, and is left with the system calls of file work;
 * imports nothing, looks no name up, walks without recursion, and leaves by `os._exit` whatever happens.
 

@@ -112,7 +112,8 @@ def mounts_of(pidfd: int, home: int) -> int:
 def shut_in(trees: Sequence[tuple[int, bool]], *, enter: bool) -> None:
     """Mount the trees (a detached mount's descriptor, and whether it may be written to) on /0, /1.
 
-    With `enter` the first becomes the root. Afterwards the descriptors are closed. Raises: OSError.
+    With `enter` the first becomes the root; above it lies nothing but an empty folder, which is not unmounted, for that
+    waits some milliseconds for all processors. Afterwards the descriptors are closed. Raises: OSError.
     """
     _checked(_libc.unshare(CLONE_NEWNS), "unshare")
     for place, (tree, writable) in enumerate(trees):
@@ -121,8 +122,8 @@ def shut_in(trees: Sequence[tuple[int, bool]], *, enter: bool) -> None:
         _checked(_libc.syscall(MOVE_MOUNT, tree, b"", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH), "move_mount")
         os.close(tree)
     if enter:
-        os.chdir("/0")
-        _enter_here()
+        os.chroot("/0")
+        os.chdir("/")
 
 
 def _tame(tree: int, *, writable: bool) -> None:

@@ -112,6 +112,7 @@ def answer(message: bytes, descriptors: list[int], home: int, system_calls: byte
             say({"done": perform(json.loads(message), descriptors[1:], home, say, system_calls)})
         except BaseException as error:
             say(describe(error))
+        os.close(descriptors[0])  # heard as the end; taking the mounts down takes a moment longer
     finally:
         os._exit(0)  # no clean-up code, no traceback: both would look for modules where a stranger may have put some
 
