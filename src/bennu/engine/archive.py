@@ -1,6 +1,5 @@
 """Files in and out of a container (`docker cp`, `docker export`, `docker diff`), through the confined helper."""
 
-import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -82,7 +81,7 @@ async def stat_path(services: Services, container: Container, path: str) -> Path
     """Raises: NotFound."""
     with _told_as_docker(container, path):
         async with _entered(services, container) as tree:
-            return PathStat(**await asyncio.to_thread(HELPER.ask, "stat", tree, path=_inside(path)))
+            return PathStat(**await HELPER.ask("stat", tree, path=_inside(path)))
 
 
 async def read_archive(services: Services, container: Container, path: str) -> AsyncIterator[bytes]:
@@ -130,13 +129,14 @@ async def write_archive(
             await session.feed(pieces)
 
 
-def find_changes(services: Services, container: Container) -> list[tuple[str, int]]:
-    """`docker diff`: paths and kinds (0 modified, 1 added, 2 deleted) in order of the paths. Blocks."""
+async def find_changes(services: Services, container: Container) -> list[tuple[str, int]]:
+    """`docker diff`: paths and kinds (0 modified, 1 added, 2 deleted) in order of the paths."""
     layers = services.images.layers
     image = services.images.by_id(container.record.image_id)
     lowers = [layers.lower_of(diff_id) for diff_id in reversed(image.diff_ids)]
     upper = services.folder(container.id) / "diff"
     if not upper.is_dir():
         return []
-    found = HELPER.ask("changes", Folder(upper), Folder(layers.root), enter=False, lowers=lowers)
+    trees = Folder(upper), Folder(layers.root)
+    found = await HELPER.ask("changes", *trees, enter=False, limit_s=None, lowers=lowers)
     return [(path, kind) for path, kind in found]
