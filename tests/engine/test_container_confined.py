@@ -3,7 +3,6 @@ privileged container, or one that was asked for it, succeeds with the same words
 
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -202,12 +201,3 @@ def test_no_mount_or_folder_is_made_where_a_link_of_the_image_leads(
         assert str(outside) not in Path("/proc/self/mountinfo").read_text(), target
     (outside / "seen").touch()
     assert os.listdir(outside) == ["seen"]  # noqa: PTH208
-
-
-def test_a_socket_of_the_engine_lets_its_group_in_and_nobody_else(daemon: Daemon) -> None:
-    group = daemon.socket.stat().st_gid or 4242
-    os.chown(daemon.socket, -1, group)
-    argv = ["curl", "-s", "--unix-socket", str(daemon.socket), "http://engine/_ping"]
-    for who, said in ((group, "OK"), (65534, "")):
-        done = subprocess.run(argv, user=65534, group=who, extra_groups=[], capture_output=True, text=True, check=False)
-        assert done.stdout == said, done
