@@ -17,7 +17,7 @@ FOR_REQUESTS: Final = 64
 _in_use: list[int] = []  # how many each of those who have opened it leaves to others
 
 
-def set_aside() -> None:
+def keep_back() -> None:
     """From here on descriptors are kept. To be called once, before the first container."""
     _apply()
 

@@ -1,5 +1,6 @@
 """`docker diff`, told from the writable layer and the image's layers."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the helper shuts itse
 
 def changes(upper: Path, *lowers: str) -> list[tuple[str, int]]:
     """`lowers`: folders beside `upper`, topmost first."""
-    found = HELPER.ask("changes", Folder(upper), Folder(upper.parent), enter=False, lowers=list(lowers))
+    found = asyncio.run(HELPER.ask("changes", Folder(upper), Folder(upper.parent), enter=False, lowers=list(lowers)))
     return [(path, kind) for path, kind in found]
 
 

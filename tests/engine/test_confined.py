@@ -1,6 +1,7 @@
 """The helper that touches strangers' files: what it can do, what it cannot, and that nothing of it stays."""
 
 import asyncio
+import contextlib
 import io
 import os
 import re
@@ -10,8 +11,10 @@ import subprocess
 import sys
 import tarfile
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,8 +74,12 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
+def ask(helper: Confined, task: str, *trees: Folder | Process, **arguments: Any) -> Any:
+    return asyncio.run(helper.ask(task, *trees, **arguments))
+
+
 def read(helper: Confined, root: Path, path: str) -> str:
-    text: str = helper.ask("read", Folder(root), path=path, limit=1000)["text"]
+    text: str = ask(helper, "read", Folder(root), path=path, limit=1000)["text"]
     return text
 
 
@@ -107,12 +114,12 @@ def test_no_device_is_opened(helper: Confined, root: Path) -> None:
     os.mknod(root / "etc/passwd", 0o20666, os.makedev(1, 3))
     with pytest.raises(Failure, match="Permission denied"):
         read(helper, root, "/etc/passwd")
-    assert helper.ask("accounts", Folder(root)) == {"passwd": "", "group": ""}
+    assert ask(helper, "accounts", Folder(root)) == {"passwd": "", "group": ""}
 
 
 def test_a_working_directory_is_made_inside(helper: Confined, root: Path) -> None:
     def furnish(path: str) -> None:
-        helper.ask("furnish", Folder(root, writable=True), working_dir=path)
+        ask(helper, "furnish", Folder(root, writable=True), working_dir=path)
 
     furnish("/srv/app/x")
     assert (root / "srv/app/x").is_dir() and (root / ".dockerenv").stat().st_size == 0
@@ -127,7 +134,7 @@ def test_a_working_directory_is_made_inside(helper: Confined, root: Path) -> Non
 
 def test_what_is_only_to_be_read_cannot_be_written(helper: Confined, root: Path) -> None:
     with pytest.raises(Failure, match="read-only file system"):
-        helper.ask("furnish", Folder(root), working_dir="/new")
+        ask(helper, "furnish", Folder(root), working_dir="/new")
 
 
 # --- what is left to it ----------------------------------------------------------------------------------------------
@@ -310,8 +317,9 @@ async def test_who_no_longer_waits_ends_it(helper: Confined, tmp_path: Path) -> 
 
 def test_it_ends_with_its_daemon(helper: Confined, root: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from bennu.confined.client import HELPER, Folder\n"
-        f"HELPER.ask('measure', Folder(Path({str(root)!r}))); print(HELPER._server.pid, flush=True); time.sleep(60)"
+        "import asyncio, sys, time; from pathlib import Path; from bennu.confined.client import HELPER, Folder\n"
+        f"asyncio.run(HELPER.ask('measure', Folder(Path({str(root)!r}))))\n"
+        "print(HELPER._server.pid, flush=True); time.sleep(60)"
     )
     daemon = subprocess.Popen([OWN_PYTHON, "-c", program], stdout=subprocess.PIPE, text=True)
     assert daemon.stdout is not None
@@ -338,6 +346,16 @@ def test_a_server_that_died_is_started_again(helper: Confined, root: Path) -> No
     assert read(helper, root, "/etc/real") == "inside"
 
 
+def test_who_asks_at_the_moment_of_its_death_is_answered_all_the_same(helper: Confined, root: Path) -> None:
+    assert read(helper, root, "/etc/real") == "inside"
+    assert helper._server is not None
+    os.kill(helper._server.pid, signal.SIGSTOP)  # it seems to live, while what it serves with is gone
+    inner = descendants(helper._server.pid)[0]
+    os.kill(inner, signal.SIGKILL)
+    wait_for(lambda: not is_alive(inner), what="the server to be gone")
+    assert read(helper, root, "/etc/real") == "inside"
+
+
 def open_files() -> list[str]:
     return sorted(entry.name for entry in Path("/proc/self/fd").iterdir())
 
@@ -354,6 +372,66 @@ def test_nothing_stays_open(helper: Confined, root: Path) -> None:
     assert open_files() == before
 
 
+@contextlib.contextmanager
+def process_with_silent_files(folder: Path) -> Iterator[Process]:
+    """A process that has a FUSE file system at `folder` whose program never answers."""
+    program = f"""
+        import ctypes, os, time
+        fuse = os.open("/dev/fuse", os.O_RDWR)
+        options = f"fd={{fuse}},rootmode=40000,user_id=0,group_id=0".encode()
+        assert ctypes.CDLL(None).mount(b"silent", {os.fsencode(folder)!r}, b"fuse", 0, options) == 0
+        print("ready", flush=True)
+        time.sleep(60)
+    """
+    argv = ["unshare", "--mount", OWN_PYTHON, "-c", textwrap.dedent(program)]
+    child = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    pidfd = os.pidfd_open(child.pid)
+    try:
+        yield Process(pidfd)
+    finally:
+        os.close(pidfd)
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+@pytest.mark.skipif(not os.access("/dev/fuse", os.W_OK), reason="no FUSE in this kernel")
+async def test_files_that_never_answer_hold_up_nobody_else(helper: Confined, root: Path) -> None:
+    (root / "silent").mkdir()
+    with process_with_silent_files(root / "silent") as tree:
+        path = f"{root}/silent/x"
+        asked = [asyncio.ensure_future(helper.ask("stat", tree, path=path)) for _ in range(40)]
+        async with asyncio.timeout(20):
+            while helper._server is None or len(descendants(helper._server.pid)) < 41:
+                await asyncio.sleep(0.05)
+        server = helper._server.pid
+        async with asyncio.timeout(10):
+            assert await asyncio.to_thread(os.getpid) == os.getpid()  # a thread is free
+            assert (await helper.ask("read", Folder(root), path="/etc/real", limit=10))["text"] == "inside"
+            with pytest.raises(Failure, match="did not answer within"):
+                await helper.ask("stat", tree, path=path, limit_s=0.2)
+        await client.cancel(*asked)
+        wait_for(lambda: len(descendants(server)) == 1, what="those who waited for it to end")
+
+
+async def test_who_leaves_at_once_gives_nobody_elses_files_away(helper: Confined, root: Path) -> None:
+    """A cancellation while the request is on its way: its descriptors stay open until it is sent."""
+    sent: list[bool] = []
+    send = helper._send
+
+    def send_late(request: bytes, passed: list[int], trees: list[Folder]) -> None:
+        time.sleep(0.2)
+        sent.append(all(Path(f"/proc/self/fd/{descriptor}").exists() for descriptor in passed))
+        send(request, passed, trees)
+
+    helper._send = send_late  # type: ignore[method-assign,assignment]
+    asked = asyncio.ensure_future(helper.ask("read", Folder(root), path="/etc/real", limit=10))
+    await asyncio.sleep(0.05)
+    await client.cancel(asked)
+    assert sent == [True]
+
+
 def test_a_process_that_is_gone_is_not_mistaken_for_another(helper: Confined) -> None:
     child = subprocess.Popen(["sleep", "60"])
     pidfd = os.pidfd_open(child.pid)
@@ -361,7 +439,7 @@ def test_a_process_that_is_gone_is_not_mistaken_for_another(helper: Confined) ->
         child.kill()
         child.wait()
         with pytest.raises(Failure, match="No such process"):
-            helper.ask("stat", Process(pidfd), path="/")
+            ask(helper, "stat", Process(pidfd), path="/")
     finally:
         os.close(pidfd)
 
@@ -373,7 +451,7 @@ def test_the_root_of_a_process_is_seen_with_all_its_mounts(helper: Confined, tmp
     assert child.stdout is not None and child.stdout.readline() == "ready\n"
     pidfd = os.pidfd_open(child.pid)
     try:
-        found = helper.ask("stat", Process(pidfd), path=f"{tmp_path}/volume/inside")
+        found = ask(helper, "stat", Process(pidfd), path=f"{tmp_path}/volume/inside")
         assert found["name"] == "inside" and not (tmp_path / "volume/inside").exists()
     finally:
         os.close(pidfd)

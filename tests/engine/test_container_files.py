@@ -49,6 +49,30 @@ def test_a_copy_replaces_a_node_and_does_not_write_through_it(
         assert copied.getmembers()[0].isreg()
 
 
+@pytest.mark.parametrize(
+    ("options", "path", "status", "said"),
+    [
+        (["--read-only"], "/tmp", 400, "container rootfs is marked read-only"),
+        (["--read-only"], "/kept", 200, ""),
+        (["--read-only"], "/shown", 400, "mounted volume is marked read-only"),
+        ([], "/shown", 400, "mounted volume is marked read-only"),
+        ([], "/none", 404, "Could not find the file /none in container"),
+        ([], "/bin/busybox", 400, "extraction point is not a directory"),
+    ],
+)
+def test_a_copy_is_refused_in_words_where_the_container_could_not_write(
+    docker: Cli, daemon: Daemon, busybox: str, options: list[str], path: str, status: int, said: str
+) -> None:
+    mounts = ["-v", "kept:/kept", "-v", "kept:/shown:ro"]
+    made = docker("run", "-d", "--network=none", *options, *mounts, busybox, "sleep", "600").line
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("settings"))
+    answer = daemon.request("PUT", f"/containers/{made}/archive?path={path}", tar.getvalue())
+    assert answer[0] == status and said in answer[1].decode()
+    assert daemon.request("PUT", f"/containers/{made}/archive?path=/kept", b"")[0] == 200, "nothing is to be copied"
+
+
 @pytest.mark.parametrize("running", [True, False])
 def test_a_copy_onto_a_pipe_does_not_wait_for_a_reader(
     docker: Cli, busybox: str, tmp_path: Path, running: bool

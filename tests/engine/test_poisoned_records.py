@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
+from test_state_lost import repair
 
 from support import images
 from support.daemon import Daemon
@@ -85,6 +86,39 @@ def test_a_record_of_each_kind_is_set_aside_and_told_and_the_rest_works(living: 
     living.bennu("exec", "other", "ping", "-c1", "-W2", "lives", ok=False)
     assert json.loads(living.request("GET", "/info")[1])["Warnings"] is None
     living.bennu("run", "--rm", "busybox", "true")
+
+
+def test_what_a_container_has_is_its_own_while_its_record_is_set_aside(living: Daemon) -> None:
+    records, bennu = Records(living), living.bennu
+    living.start()
+    bennu("rm", "-f", "lives")
+    other = bennu("inspect", "-f", "{{.Id}}", "other").line
+    address = bennu("exec", "other", "hostname", "-i").line
+    living.stop()
+    key = f"containers/{other}"
+    before = records.read(key)
+    records.write(key, before.replace(b'"life":1', b'"life":"of another version"'))
+    living.start()
+    assert bennu("ps", "-a", "--format", "{{.Names}}").lines == []
+    for refused in (["volume", "rm", "vol"], ["rmi", "busybox"], ["create", "--name=other", "busybox"]):
+        assert other[:12] in bennu(*refused, ok=False).err
+    assert bennu("run", "--rm", "--network=net", "busybox", "hostname", "-i").line != address
+    living.stop()
+    assert repair(living) == "Nothing was missing.\n"
+    (living.data_root / "state.db").unlink()
+    assert other[:12] not in repair(living)
+    assert records.keys("set-aside/") == [f"set-aside/{key}"]
+    records.write(f"set-aside/{key}", before)
+    living.start()
+    assert bennu("ps", "--format", "{{.Names}}").lines == ["other"]
+    assert bennu("exec", "other", "cat", "/v/x").line == "1"
+
+
+def test_repair_passes_over_a_record_that_cannot_be_read(living: Daemon) -> None:
+    records = Records(living)
+    for key in records.keys("containers/")[:1]:
+        records.write(key, GARBAGE)
+    assert repair(living) == "Nothing was missing.\n"
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bennu.confined.client import HELPER, Folder
 from bennu.model import ContainerConfig, HostConfig
 from bennu.runtime import (
     AttachStream,
@@ -23,7 +24,9 @@ from bennu.runtime import (
     Runtime,
     SpecRequest,
     build_spec,
+    find_user,
 )
+from bennu.runtime.devices import read_all_devices, read_devices
 
 BUSYBOX = shutil.which("busybox")
 
@@ -81,7 +84,7 @@ class Workshop:
     async def spec(
         self, container_id: str, *args: str, config: ContainerConfig, host: HostConfig, **more: Any
     ) -> dict[str, Any]:
-        looked = await self.runtime.look_up(self.rootfs, config.user, host)
+        accounts = await HELPER.ask("accounts", Folder(self.rootfs))
         return build_spec(
             SpecRequest(
                 container_id=container_id,
@@ -90,8 +93,8 @@ class Workshop:
                 host=self.runtime.host,
                 args=args,
                 rootfs=str(self.rootfs),
-                user=looked.user,
-                devices=looked.devices,
+                user=find_user(config.user, host.group_add or (), accounts["passwd"], accounts["group"]),
+                devices=read_all_devices() if host.privileged else read_devices(host.devices or ()),
                 **more,
             )
         )

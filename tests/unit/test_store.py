@@ -6,8 +6,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 
@@ -391,3 +393,21 @@ async def test_a_full_disk_refuses_with_the_reason_and_keeps_the_earlier_state(t
             await store.commit(Transaction([Put("c", b"small")]))
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+async def test_it_is_read_while_every_thread_of_the_daemon_waits_for_something_else(tmp_path: Path) -> None:
+    waiting = threading.Event()
+    threads = ThreadPoolExecutor(1)
+    asyncio.get_running_loop().set_default_executor(threads)
+    async with open_sqlite(tmp_path / "state.db") as store:
+        await store.commit(Transaction([Put("a", b"1")]))
+        blocked = asyncio.ensure_future(asyncio.to_thread(waiting.wait))
+        try:
+            async with asyncio.timeout(5):
+                entry = await store.read("a")
+                assert entry is not None and entry.value == b"1"
+                assert (await store.snapshot("")).revision == entry.revision
+                assert await store.count_prefix("") == 1
+        finally:
+            waiting.set()
+            await blocked

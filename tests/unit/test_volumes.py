@@ -1,5 +1,6 @@
 """Volumes outlive containers, crashes and half-done work; new ones are filled from the image."""
 
+import asyncio
 import os
 import stat
 import subprocess
@@ -262,7 +263,7 @@ def test_a_copy_keeps_owners_modes_times_links_and_attributes(rootfs: Path, volu
     os.utime(source / "file", ns=(10**18, 10**18 + 1))
     os.utime(source / "sub", ns=(10**18, 10**18 + 2))
     attributes = _set_attribute(source / "file")
-    copy_up(rootfs, "/var/lib/db", volume)
+    asyncio.run(copy_up(rootfs, "/var/lib/db", volume))
     copied = (volume / "file").stat()
     assert (copied.st_uid, copied.st_gid, stat.S_IMODE(copied.st_mode)) == (12, 34, 0o4750)
     assert copied.st_mtime_ns == 10**18 + 1
@@ -287,15 +288,15 @@ def test_a_volume_that_holds_something_is_left_alone(rootfs: Path, volume: Path)
     (rootfs / "d").mkdir()
     (rootfs / "d" / "new").touch()
     (volume / "mine").touch()
-    copy_up(rootfs, "/d", volume)
+    asyncio.run(copy_up(rootfs, "/d", volume))
     assert [path.name for path in volume.iterdir()] == ["mine"]
 
 
 @needs_root
 def test_what_is_no_folder_or_not_there_fills_nothing(rootfs: Path, volume: Path) -> None:
     (rootfs / "file").touch()
-    copy_up(rootfs, "/file", volume)
-    copy_up(rootfs, "/absent/deep", volume)
+    asyncio.run(copy_up(rootfs, "/file", volume))
+    asyncio.run(copy_up(rootfs, "/absent/deep", volume))
     assert list(volume.iterdir()) == []
 
 
@@ -311,11 +312,11 @@ def test_links_are_followed_inside_the_root_filesystem_only(rootfs: Path, volume
     (rootfs / "up").symlink_to("../../../../" + str(secret))
     (rootfs / "loop").symlink_to("loop")
     for target in ("/out", "/up", "/loop", "/../../" + str(secret)):
-        copy_up(rootfs, target, volume)
+        asyncio.run(copy_up(rootfs, target, volume))
         assert list(volume.iterdir()) == []
     assert resolve(str(rootfs), "/out/../var/inside") is None
     assert resolve(str(rootfs), "/var/inside") == "run/inside"
-    copy_up(rootfs, "/var", volume)
+    asyncio.run(copy_up(rootfs, "/var", volume))
     assert [path.name for path in volume.iterdir()] == ["inside"]
 
 
@@ -327,7 +328,7 @@ def test_a_copy_that_fails_leaves_the_volume_empty(rootfs: Path, volume: Path) -
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", volume], check=True)
     try:
         with pytest.raises(Failure, match="No space left on device"):
-            copy_up(rootfs, "/d", volume)
+            asyncio.run(copy_up(rootfs, "/d", volume))
         assert list(volume.iterdir()) == [] and [path.name for path in volume.parent.iterdir()] == ["_data"]
     finally:
         subprocess.run(["umount", volume], check=True)
@@ -339,7 +340,7 @@ def test_who_uses_a_volume_sees_it_filled_and_keeps_what_is_his(rootfs: Path, vo
     (rootfs / "d/file").write_text("of the image")
     folder = os.open(volume, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        copy_up(rootfs, "/d", volume)
+        asyncio.run(copy_up(rootfs, "/d", volume))
         assert [entry.name for entry in os.scandir(folder)] == ["file"]
         Path(f"/proc/self/fd/{folder}/mine").touch()
         assert (volume / "mine").exists()
@@ -356,7 +357,7 @@ def test_filling_that_was_cut_short_is_finished_by_the_next(rootfs: Path, volume
     (volume / ".bennu-filling").write_text("of the im")
     volume.with_name(".filling").touch()
     assert needs_filling(volume)
-    copy_up(rootfs, "/d", volume)
+    asyncio.run(copy_up(rootfs, "/d", volume))
     texts = {str(path.relative_to(volume)): path.read_text() for path in volume.rglob("*") if path.is_file()}
     assert texts == {"a": "changed since", "b": "of the image", "sub/c": "of the image"}
     assert not needs_filling(volume)
@@ -368,7 +369,7 @@ def test_deep_folders_are_no_problem(rootfs: Path, volume: Path) -> None:
     for _ in range(600):
         deep = deep / "x"
     subprocess.run(["mkdir", "-p", deep], check=True)
-    copy_up(rootfs, "/d", volume)
+    asyncio.run(copy_up(rootfs, "/d", volume))
     assert (volume / deep.relative_to(rootfs / "d")).is_dir()
 
 

@@ -1,6 +1,5 @@
 """`/containers`: create, the verbs that change a container's state, and what can be read of it at once."""
 
-import asyncio
 import time
 from typing import Final
 
@@ -102,7 +101,7 @@ class Containers:
 
     async def _sizes(self, container: Container) -> tuple[int, int]:
         """Bytes of the container's own layer, and of that and its image."""
-        own = await asyncio.to_thread(measure_tree, self._engine.services.folder(container.id) / "diff")
+        own = await measure_tree(self._engine.services.folder(container.id) / "diff")
         try:
             image = self._engine.services.images.find(container.record.image_id).size
         except NotFound:

@@ -1,7 +1,5 @@
 """What a container has made of its image: `docker diff`, `docker export`."""
 
-import asyncio
-
 from aiohttp import web
 
 from bennu.api.answer import answer
@@ -25,7 +23,7 @@ class Snapshots:
     async def changes(self, request: web.Request) -> web.Response:
         services = self._engine.services
         container = self._engine.find(request.match_info["id"])
-        found = await asyncio.to_thread(find_changes, services, container)
+        found = await find_changes(services, container)
         return answer([{"Path": path, "Kind": kind} for path, kind in found] or None)
 
     @ends_with_client

@@ -176,7 +176,7 @@ class System:
 
     async def _sizes(self, container: Container) -> tuple[int, int]:
         services = self._engine.services
-        own = await asyncio.to_thread(measure_tree, services.folder(container.id) / "diff")
+        own = await measure_tree(services.folder(container.id) / "diff")
         image = services.images.get(container.record.image_id)
         return own, own + (image.size if image else 0)
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,11 @@ from bennu.errors import BennuError
 SOURCES: Final = Path(__file__).parents[2]
 # Isolated and without site-packages: nothing but the standard library and these modules can be loaded.
 PROGRAM: Final = "import sys; sys.path.insert(0, sys.argv[1]); from bennu.confined.server import main; main()"
-LINE_LIMIT: Final = 32 << 20  # an answer holds at most two account files, with every byte escaped
+LINE_LIMIT: Final = 16 << 20  # a name as long as a tar may have it, with every byte escaped
+AHEAD: Final = 1 << 20  # of a stream, what is kept here until it is read
+LONG_ANSWER: Final = 1 << 16  # from there on reading it would hold up the event loop
+QUICK_S: Final = 60.0  # far more than a task takes that looks at a few small files
+OUR_FAULT: Final = ("died", "timeout", "bug")  # kinds of failures that what was to be done is not to blame for
 DIED: Final = "the helper ended without a word"
 
 
@@ -58,7 +62,10 @@ Hear = Callable[[dict[str, Any]], None]
 
 
 class Failure(BennuError):
-    """The helper could not do it. `kind` is one of `words.describe`; "died" when it ended without a word."""
+    """The helper could not do it.
+
+    `kind` is one of `words.describe`; "died": it ended without a word; "timeout": it was ended.
+    """
 
     def __init__(self, message: str, kind: str = "died", errno: int | None = None) -> None:
         super().__init__(message)
@@ -101,6 +108,14 @@ class Session:
             raise Failure(DIED)
         return _read(last)["done"]
 
+    async def answer(self) -> Any:
+        """What a task answers that tells nothing before, however long it is. Raises: Failure."""
+        line = await self._answers.read()
+        if not line:
+            raise Failure(DIED)
+        message = await asyncio.to_thread(_read, line) if len(line) > LONG_ANSWER else _read(line)
+        return message["done"]
+
 
 class Confined:
     """The helper of one bennud. Its server is started when it is first needed, and again if it has died."""
@@ -110,30 +125,34 @@ class Confined:
         self._server: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
 
-    def start(self) -> socket.socket:
-        """Have the server at hand; answers the way to it. Takes some milliseconds. Idempotent; thread-safe."""
+    def start(self) -> None:
+        """Have the server get ready before it is needed."""
         with self._lock:
-            if self._server is not None and self._channel is not None and self._server.poll() is None:
-                return self._channel
-            self._drop()
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
-                argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", PROGRAM, str(SOURCES), f"{theirs.fileno()}"]
-                self._server = subprocess.Popen(
-                    argv,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    env={"LC_ALL": "C"},
-                    start_new_session=True,
-                )
-            self._channel = ours
-            return ours
+            self._start()
 
     def close(self) -> None:
         """End the server and what it has begun."""
         with self._lock:
             self._drop()
+
+    def _start(self) -> socket.socket:
+        """Have the server at hand; answers the way to it. Takes some milliseconds. The lock is held."""
+        if self._server is not None and self._channel is not None and self._server.poll() is None:
+            return self._channel
+        self._drop()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel = ours
+        with theirs:
+            argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", PROGRAM, str(SOURCES), f"{theirs.fileno()}"]
+            self._server = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={"LC_ALL": "C"},
+                start_new_session=True,
+            )
+        return ours
 
     def _drop(self) -> None:
         if self._channel is not None:
@@ -144,48 +163,56 @@ class Confined:
             self._server.wait()
             self._server = None
 
-    def ask(self, task: str, *trees: Tree, enter: bool = True, **arguments: Any) -> Any:
-        """Have a task done that needs no stream; answers what it answers. Blocks. Raises: Failure, OSError.
+    async def ask(
+        self, task: str, *trees: Tree, enter: bool = True, limit_s: float | None = QUICK_S, **arguments: Any
+    ) -> Any:
+        """Have a task done that needs no stream; answers what it answers. Raises: Failure, OSError.
 
-        `enter`: the one tree is the task's root; else the trees are its folders /0 and /1.
+        What a tree is on may never answer (a dead NFS server, a FUSE program of the container): the task is ended after
+        `limit_s`, or with whoever waits for it. `enter`, `trees`: see `begin`.
         """
-        with contextlib.ExitStack() as ends:
-            ours, theirs = _pair(ends)
-            waiting, _ = _pipe(ends)
-            self._send(_request(task, trees, arguments, enter=enter), [theirs.fileno(), waiting], trees)
-            theirs.close()
-            answer = b"".join(iter(lambda: ours.recv(1 << 16), b""))
-        if not answer:
-            raise Failure(DIED)
-        return _read(answer)["done"]
+        try:
+            async with asyncio.timeout(limit_s) as limit, self.begin(task, *trees, enter=enter, **arguments) as session:
+                return await session.answer()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise Failure(f"the files did not answer within {limit_s:g} s", "timeout") from None
 
     @contextlib.asynccontextmanager
     async def begin(
-        self, task: str, tree: Tree, *, input: int | bool = False, output: bool = False, **arguments: Any
+        self,
+        task: str,
+        *trees: Tree,
+        enter: bool = True,
+        input: int | bool = False,
+        output: bool = False,
+        **arguments: Any,
     ) -> AsyncIterator[Session]:
-        """A task that reads or writes a stream. Leaving the block ends it, however far it is.
+        """A task that may read or write a stream. Leaving the block ends it, however far it is.
 
+        `enter`: the one tree is the task's root; else the trees are its folders /0 and /1.
         `input`: a descriptor to read from, or True for `Session.input` to write to. Raises: Failure, OSError.
         """
         async with contextlib.AsyncExitStack() as stack:
             with contextlib.ExitStack() as theirs:
-                told = await _stream(stack, theirs)
+                told = await _stream(stack, theirs, LINE_LIMIT)
                 waiting, held = _pipe(theirs)
                 _keep(stack, held)
                 session = Session(told.reader)
                 passed = [told.descriptor, waiting]
                 if input is True:
-                    source = await _stream(stack, theirs)
+                    source = await _stream(stack, theirs, AHEAD)
                     session.input = source.writer
                     passed.append(source.descriptor)
                 elif input is not False:
                     passed.append(input)
                 if output:
-                    sink = await _stream(stack, theirs)
+                    sink = await _stream(stack, theirs, AHEAD)
                     session.output = sink.reader
                     passed.append(sink.descriptor)
-                request = _request(task, [tree], arguments, input=input is not False, output=output)
-                await asyncio.to_thread(self._send, request, passed, [tree])
+                request = _request(task, trees, arguments, enter=enter, input=input is not False, output=output)
+                await finish(asyncio.to_thread(self._send, request, passed, trees))
             yield session
 
     def _send(self, request: bytes, passed: Sequence[int], trees: Sequence[Tree]) -> None:
@@ -194,7 +221,13 @@ class Confined:
         try:
             for tree in trees:
                 opened.append(tree.open())
-            socket.send_fds(self.start(), [request], [*passed[:2], *opened, *passed[2:]])
+            descriptors = [*passed[:2], *opened, *passed[2:]]
+            with self._lock:
+                try:
+                    socket.send_fds(self._start(), [request], descriptors)
+                except ConnectionError:  # the server died just now, and whoever asks is the first to see it
+                    self._drop()
+                    socket.send_fds(self._start(), [request], descriptors)
         finally:
             for descriptor in opened:
                 os.close(descriptor)
@@ -206,6 +239,23 @@ async def _write_all(sink: asyncio.StreamWriter, pieces: AsyncIterable[bytes]) -
             sink.write(piece)
             await sink.drain()
     sink.close()
+
+
+async def finish(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for work in a thread to its end, also if this is cancelled: it uses descriptors that are then closed.
+
+    A number that is closed too early may be somebody else's file a moment later. Raises: what the work raises.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled from task.exception()
+    task.result()
 
 
 async def cancel(*tasks: asyncio.Future[Any]) -> None:
@@ -252,10 +302,10 @@ class Stream:
     descriptor: int
 
 
-async def _stream(ours: contextlib.AsyncExitStack, theirs: contextlib.ExitStack) -> Stream:
+async def _stream(ours: contextlib.AsyncExitStack, theirs: contextlib.ExitStack, limit: int) -> Stream:
     with contextlib.ExitStack() as both:
         near, far = _pair(both)
-        reader, writer = await asyncio.open_connection(sock=near, limit=LINE_LIMIT)
+        reader, writer = await asyncio.open_connection(sock=near, limit=limit)
         ours.callback(writer.close)
         both.pop_all()
         theirs.callback(far.close)
@@ -284,10 +334,10 @@ def _keep(stack: contextlib.AsyncExitStack, held: int) -> None:
 HELPER: Final = Confined()
 
 
-def measure_tree(folder: Path) -> int:
-    """Bytes of the files below, each inode once; 0 when there is no such folder. Blocks. Raises: Failure."""
+async def measure_tree(folder: Path) -> int:
+    """Bytes of the files below, each inode once; 0 when there is no such folder. Raises: Failure."""
     try:
-        size: int = HELPER.ask("measure", Folder(folder))
+        size: int = await HELPER.ask("measure", Folder(folder), limit_s=None)
     except FileNotFoundError:
         return 0
     return size

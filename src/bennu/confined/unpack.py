@@ -1,29 +1,24 @@
-"""Reading a tar: a layer, a build's context, an image archive, what `docker cp` brings into a container.
+"""What is in a tar, put into a tree: a layer, a build's context, an image archive, what `docker cp` brings along.
 
 Nothing in a tar can touch anything outside of the tree: the tree is this process's root before the first header is
 read, so absolute names, `..`, symbolic links and hard links can only ever mean places inside.
 
 In a layer whiteouts become overlayfs's own: `.wh.x` a character device 0/0 named x, `.wh..wh..opq` the opaque mark on
-its folder. While a layer or an archive is read, {"read": bytes} tells how far.
+its folder.
 """
 
-import bz2
 import contextlib
 import ctypes
-import gzip
 import hashlib
 import io
-import lzma
 import os
 import posixpath
 import re
 import stat
 import tarfile
-import zlib
-from collections.abc import Callable
 from typing import Any, Final, cast
 
-from bennu.confined import zstd
+from bennu.confined.tar import CHUNK, Digesting, Say, open_source, open_tar, read_members
 from bennu.confined.tree import walk
 from bennu.confined.words import Refused
 
@@ -32,100 +27,8 @@ WHITEOUT: Final = ".wh."
 OPAQUE_MARK: Final = ".wh..wh..opq"
 AUFS_MARK: Final = ".wh..wh."
 XATTR: Final = "SCHILY.xattr."
-CHUNK: Final = 1 << 20
-MAX_EXTENDED_HEADER: Final = 1 << 20  # as Go's archive/tar: a longer one is an attack, not a name
-REPORT_EVERY: Final = 4 << 20
 PAX_TIME: Final = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?\Z", re.ASCII)
-
-
-Say = Callable[[Any], None]
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Reporting(io.RawIOBase):
-    """The input as it comes, telling how far it was read."""
-
-    def __init__(self, source: int, say: Say) -> None:
-        self._descriptor = source
-        self._say = say
-        self._count = 0
-        self._reported = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = os.readv(self._descriptor, [buffer])
-        self._count += count
-        if self._count - self._reported >= REPORT_EVERY:
-            self._reported = self._count
-            self._say({"read": self._count})
-        return count
-
-
-class Digesting:
-    """Passes the plain tar on and remembers its digest."""
-
-    def __init__(self, source: Any) -> None:
-        self._source = source
-        self._hash = hashlib.sha256()
-        self.count = 0
-
-    def read(self, size: int) -> bytes:
-        data = cast(bytes, self._source.read(size))
-        self._hash.update(data)
-        self.count += len(data)
-        return data
-
-    def drain(self) -> None:
-        while self.read(CHUNK):
-            pass
-
-    @property
-    def digest(self) -> str:
-        return "sha256:" + self._hash.hexdigest()
-
-
-class Member(tarfile.TarInfo):
-    """A header whose extensions are bounded, so that a forged length cannot eat the memory.
-
-    A damaged header in the middle is an error; the library alone takes it for the end of the archive.
-    """
-
-    @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "Member":
-        try:
-            return super().fromtarfile(tarfile_)
-        except cast(Any, tarfile).TruncatedHeaderError:
-            raise Refused("unexpected EOF") from None
-        except cast(Any, tarfile).InvalidHeaderError:
-            raise Refused("archive/tar: invalid tar header") from None
-
-    def _bound(self) -> None:
-        if self.size > MAX_EXTENDED_HEADER:
-            raise Refused("archive/tar: header field too long")
-
-    def _proc_gnulong(self, archive: tarfile.TarFile) -> Any:
-        self._bound()
-        return super()._proc_gnulong(archive)  # type: ignore[misc]
-
-    def _proc_pax(self, archive: tarfile.TarFile) -> Any:
-        self._bound()
-        return super()._proc_pax(archive)  # type: ignore[misc]
-
-
-def decompress(source: io.BufferedReader) -> Any:
-    """The plain tar, whatever it was compressed with. Raises: Refused."""
-    magic = source.peek(6)[:6]
-    if magic.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=source)
-    if magic.startswith(b"BZh"):
-        return bz2.BZ2File(source)
-    if magic.startswith(b"\xfd7zXZ\x00"):
-        return lzma.LZMAFile(source)
-    if magic.startswith(b"\x28\xb5\x2f\xfd"):
-        return zstd.Reader(source)
-    return source
 
 
 def clean_name(name: str) -> str:
@@ -323,7 +226,8 @@ def unpack_layer(*, input: int, say: Say) -> dict[str, Any]:
 
     `root` is whether the tar says how the root folder itself looks. Raises: Refused, OSError.
     """
-    tar, unpacker = _unpack(input, Unpacker(whiteouts=True), say)
+    unpacker = Unpacker(whiteouts=True)
+    tar = _unpack(open_source(input, say), unpacker)
     folder = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
     if _libc.syncfs(folder) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -332,57 +236,23 @@ def unpack_layer(*, input: int, say: Say) -> dict[str, Any]:
 
 def unpack_tree(*, input: int, say: Say) -> None:
     """A build's context. Raises: Refused, OSError."""
-    _unpack(input, Unpacker(), say)
+    _unpack(open_source(input, say), Unpacker())
 
 
 def unpack_into(*, path: str, same_kind: bool, input: int, say: Say) -> None:
-    """A tar of a client at a folder that is there. Raises: Refused, OSError."""
+    """A tar of a client at a folder that is there; no byte at all is a tar of nothing. Raises: Refused, OSError."""
     if not stat.S_ISDIR(os.stat(path).st_mode):
         raise Refused("extraction point is not a directory", "not-a-folder")
-    _unpack(input, Unpacker(path, same_kind=same_kind), say)
+    source = open_source(input, say)
+    if source.peek(1):
+        _unpack(source, Unpacker(path, same_kind=same_kind))
 
 
-def _unpack(source: int, unpacker: Unpacker, say: Say) -> tuple["Digesting", Unpacker]:
-    tar = open_tar(source, say)
+def _unpack(source: io.BufferedReader, unpacker: Unpacker) -> Digesting:
+    tar = open_tar(source)
     read_members(tar, unpacker.add)
     unpacker.finish()
-    return tar, unpacker
-
-
-def open_tar(source: int, say: Say) -> "Digesting":
-    return Digesting(decompress(io.BufferedReader(Reporting(source, say), CHUNK)))
-
-
-def read_members(tar: Digesting, take: Callable[[tarfile.TarFile, tarfile.TarInfo], None]) -> None:
-    """Every header in order, then the rest of the stream. Raises: Refused."""
-    try:
-        with tarfile.open(
-            fileobj=cast(Any, tar), mode="r|", bufsize=CHUNK, encoding="utf-8", tarinfo=Member, errorlevel=2
-        ) as archive:
-            while (member := next_member(archive)) is not None:
-                take(archive, member)
-                cast(Any, archive).members = []  # remembered for ever otherwise
-        tar.drain()
-    except tarfile.ReadError as error:
-        raise Refused(words_of(error, tar.count)) from None
-    except EOFError:
-        raise Refused("unexpected EOF") from None
-    except (lzma.LZMAError, zlib.error, zstd.Damaged) as error:
-        raise Refused(f"the compressed layer is damaged: {error}") from None
-    except RecursionError:  # the library reads extensions of extensions so
-        raise Refused("archive/tar: invalid tar header") from None
-    except (tarfile.TarError, ValueError, OverflowError) as error:
-        raise Refused(str(error)) from None
-
-
-def next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
-    """The docker command ends a context with neither padding nor trailer; content was counted as it was read."""
-    try:
-        return archive.next()
-    except tarfile.ReadError as error:
-        if str(error) == "unexpected end of data":
-            return None
-        raise
+    return tar
 
 
 def take_apart(*, input: int, say: Say) -> None:
@@ -390,7 +260,7 @@ def take_apart(*, input: int, say: Say) -> None:
 
     Told in a line {"name", "file", "digest", "size"}; links are told as {"name", "link"}. Raises: Refused, OSError.
     """
-    tar = open_tar(input, say)
+    tar = open_tar(open_source(input, say))
     count = 0
 
     def take(archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
@@ -421,17 +291,6 @@ def write_out(archive: tarfile.TarFile, member: tarfile.TarInfo, number: int) ->
             digest.update(data)
             write_all(target, data)
     return "sha256:" + digest.hexdigest()
-
-
-def words_of(error: tarfile.ReadError, count: int) -> str:
-    words = str(error)
-    if "zlib" in words:
-        return f"the compressed layer is damaged: {words}"
-    if count == 0:
-        return "EOF"
-    if "unexpected end" in words or "truncated" in words or "empty" in words:
-        return "unexpected EOF"
-    return "archive/tar: invalid tar header"
 
 
 TELLING: Final = (unpack_layer, unpack_tree, unpack_into, take_apart)  # tasks that say more than their answer

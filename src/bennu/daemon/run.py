@@ -23,7 +23,7 @@ from bennu.cluster import open_cluster
 from bennu.daemon.hosts import open_context
 from bennu.daemon.options import Options
 from bennu.daemon.sockets import hold_roots, open_listeners
-from bennu.descriptors import set_aside
+from bennu.descriptors import keep_back
 from bennu.engine.engine import EngineOptions, open_engine
 from bennu.errors import BennuError
 
@@ -63,17 +63,24 @@ def raise_file_limit() -> tuple[int, int]:
     Answers what it had (soft, hard): that is for the containers, as under dockerd, whose language does the same.
     """
     given = resource.getrlimit(resource.RLIMIT_NOFILE)
-    set_aside()
+    keep_back()
     return given
 
 
 def start_threads() -> ThreadPoolExecutor:
-    """All that blocking work may take, and now: when no thread can be started any more, there are some."""
+    """All that blocking work may take, and now: when no thread can be started any more, there are some.
+
+    Raises: BennuError.
+    """
     count = min(32, (os.cpu_count() or 1) + 4)  # asyncio's own measure
     threads = ThreadPoolExecutor(count, thread_name_prefix="blocking")
     together = threading.Barrier(count)
-    for _ in range(count):
-        threads.submit(together.wait)
+    try:
+        for _ in range(count):
+            threads.submit(together.wait)
+    except RuntimeError as error:  # those that wait for the others would do so for ever
+        together.abort()
+        raise BennuError(f"cannot start {count} threads: {error}") from error
     return threads
 
 

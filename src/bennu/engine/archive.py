@@ -1,20 +1,22 @@
 """Files in and out of a container (`docker cp`, `docker export`, `docker diff`), through the confined helper."""
 
-import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bennu.beneath import clean
 from bennu.confined.client import HELPER, Failure, Folder, Process, Session, Tree
 from bennu.engine.container import Container
 from bennu.engine.services import Services
-from bennu.errors import Forbidden, InvalidParameter, NotFound
+from bennu.errors import InvalidParameter, NotFound
 from bennu.runtime import NotAlive
 
 CHUNK: Final = 256 * 1024
+READ_ONLY: Final = "container rootfs is marked read-only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,10 @@ def _inside(path: str) -> str:
     return path if path.startswith("/") else f"/{path}"
 
 
+def is_below(path: str, folder: str) -> bool:
+    return f"{clean(path)}/".startswith(f"{folder.rstrip('/')}/")
+
+
 @contextlib.contextmanager
 def _told_as_docker(container: Container, path: str) -> Iterator[None]:
     try:
@@ -71,6 +77,9 @@ def _told_as_docker(container: Container, path: str) -> Iterator[None]:
     except Failure as failure:
         if failure.kind == "missing":
             raise NotFound(f"Could not find the file {path} in container {container.record.name}") from failure
+        if failure.errno == errno.EROFS:
+            in_volume = any(is_below(path, point.destination) for point in container.record.mounts)
+            raise InvalidParameter("mounted volume is marked read-only" if in_volume else READ_ONLY) from failure
         if failure.kind in ("not-a-folder", "invalid"):
             raise InvalidParameter(str(failure)) from failure
         raise
@@ -82,7 +91,7 @@ async def stat_path(services: Services, container: Container, path: str) -> Path
     """Raises: NotFound."""
     with _told_as_docker(container, path):
         async with _entered(services, container) as tree:
-            return PathStat(**await asyncio.to_thread(HELPER.ask, "stat", tree, path=_inside(path)))
+            return PathStat(**await HELPER.ask("stat", tree, path=_inside(path)))
 
 
 async def read_archive(services: Services, container: Container, path: str) -> AsyncIterator[bytes]:
@@ -118,25 +127,26 @@ async def write_archive(
 ) -> None:
     """Unpack a tar at a folder of the container; `same_kind`: no folder is replaced by a file, nor the reverse.
 
-    Raises: NotFound, InvalidParameter (no folder, a broken tar), Forbidden (read-only), BennuError.
+    What a container that runs cannot write to is read-only here as well, by its own mounts.
+    Raises: NotFound, InvalidParameter (no folder, a broken tar, read-only), BennuError.
     """
-    if container.record.host_config.readonly_rootfs:
-        raise Forbidden("container rootfs is marked read-only")
     with _told_as_docker(container, path):
-        async with (
-            _entered(services, container, writable=True) as tree,
-            HELPER.begin("unpack", tree, input=True, path=_inside(path), same_kind=same_kind) as session,
-        ):
-            await session.feed(pieces)
+        async with _entered(services, container, writable=True) as tree:
+            if isinstance(tree, Folder) and container.record.host_config.readonly_rootfs:
+                raise InvalidParameter(READ_ONLY)
+            task = HELPER.begin("unpack", tree, input=True, path=_inside(path), same_kind=same_kind)
+            async with task as session:
+                await session.feed(pieces)
 
 
-def find_changes(services: Services, container: Container) -> list[tuple[str, int]]:
-    """`docker diff`: paths and kinds (0 modified, 1 added, 2 deleted) in order of the paths. Blocks."""
+async def find_changes(services: Services, container: Container) -> list[tuple[str, int]]:
+    """`docker diff`: paths and kinds (0 modified, 1 added, 2 deleted) in order of the paths."""
     layers = services.images.layers
     image = services.images.by_id(container.record.image_id)
     lowers = [layers.lower_of(diff_id) for diff_id in reversed(image.diff_ids)]
     upper = services.folder(container.id) / "diff"
     if not upper.is_dir():
         return []
-    found = HELPER.ask("changes", Folder(upper), Folder(layers.root), enter=False, lowers=lowers)
+    trees = Folder(upper), Folder(layers.root)
+    found = await HELPER.ask("changes", *trees, enter=False, limit_s=None, lowers=lowers)
     return [(path, kind) for path, kind in found]

@@ -3,7 +3,7 @@
     containers/ID/record.json   the record of a container, in the folder that it describes
     containers/ID/making        a mark: nobody was ever told of this container
     containers/ID/removing      a mark: it is being removed, and its record goes before its files
-    records/…                   a record of any other kind, one a file: its key, a line feed, its value
+    records/…                   a record of any other kind, or one that is set aside, one a file: key, line feed, value
 
 The database is the truth; the copies follow it within a moment, off everybody's way, and are for the day when it is
 damaged. They are not synced one by one: the kernel writes them within half a minute. A folder is deleted for the mark
@@ -19,11 +19,12 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
+from bennu.errors import Unavailable
 from bennu.files import replace_file, set_aside
-from bennu.store import Compacted, Store
+from bennu.store import Compacted, Store, aside
 
 CONTAINERS: Final = "containers/"
-FAMILIES: Final = (CONTAINERS, "images/", "networks/", "network-services/", "volumes/", "cluster/")
+FAMILIES: Final = (CONTAINERS, "images/", "networks/", "network-services/", "volumes/", "cluster/", aside.PREFIX)
 COPY: Final = "record.json"
 MAKING: Final = "making"
 REMOVING: Final = "removing"
@@ -68,11 +69,16 @@ class Copies:
         self._revision = 0
         self._pending: dict[str, bytes | None] = {}
         self._due = asyncio.Event()
+        self._writing = asyncio.Lock()  # one at a time: an older value never comes after a newer one
 
     async def open(self, *, whole: bool) -> None:
         """Make the copies agree with the store; where that is not proven to be whole, nothing it misses is deleted."""
+        async with self._writing:
+            await self._open(whole=whole)
+
+    async def _open(self, *, whole: bool) -> None:
         records: dict[str, bytes] = {}
-        self._revision = 0
+        self._pending, self._revision = {}, 0
         for family in FAMILIES:
             snapshot = await self._store.snapshot(family)
             self._revision = self._revision or snapshot.revision  # the first: what came later is told again
@@ -123,7 +129,16 @@ class Copies:
                         self._revision = changes.revision
                         self._note({key: value for key, value in changes.values.items() if key.startswith(FAMILIES)})
             except Compacted:
-                await self.open(whole=True)
+                await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        """Too much was written meanwhile to be told: look at all of it."""
+        while True:
+            try:
+                return await self.open(whole=True)
+            except Unavailable as error:
+                log.warning("the copies of the records in %s fall behind: %s", self._root, error)
+                await asyncio.sleep(TRY_AGAIN_S)
 
     def _note(self, changes: Mapping[str, bytes | None]) -> None:
         if changes:
@@ -135,14 +150,16 @@ class Copies:
             await self._due.wait()
             await asyncio.sleep(SETTLE_S)
             self._due.clear()
-            pending, self._pending = self._pending, {}
-            try:
-                await asyncio.to_thread(self._write, pending)
-            except OSError as error:
-                log.warning("the copies of the records in %s cannot be written: %s", self._root, error)
-                self._pending = pending | self._pending
-                self._due.set()
-                await asyncio.sleep(TRY_AGAIN_S)
+            async with self._writing:
+                pending, self._pending = self._pending, {}
+                try:
+                    await asyncio.to_thread(self._write, pending)
+                    continue
+                except OSError as error:
+                    log.warning("the copies of the records in %s cannot be written: %s", self._root, error)
+                    self._pending = pending | self._pending
+            self._due.set()
+            await asyncio.sleep(TRY_AGAIN_S)
 
     def _write(self, changes: Mapping[str, bytes | None]) -> None:
         for key, value in changes.items():

@@ -136,7 +136,7 @@ async def _fill_volumes(
     try:
         for point in wanted:
             await services.volumes.mount(point.name)
-            await asyncio.to_thread(copy_up, rootfs, point.destination, Path(point.source))
+            await copy_up(rootfs, point.destination, Path(point.source))
     finally:
         await services.images.unmount(folder)
         for point in wanted:

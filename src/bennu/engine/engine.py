@@ -22,6 +22,7 @@ from bennu.engine.names import random_name
 from bennu.engine.orphans import check_data_is_there, clear_orphans, unknown_sandboxes
 from bennu.engine.record import new_id
 from bennu.engine.recovery import finish_errands, finish_start, read_boot_id, read_records, readopt
+from bennu.engine.remains import Remains, read_remains
 from bennu.engine.removal import remove_container
 from bennu.engine.services import Resolving, Services
 from bennu.engine.validate import validate_name
@@ -54,6 +55,7 @@ class Engine:
         self._containers: dict[str, Container] = {}
         self._names: dict[str, Container] = {}
         self._reserved: set[str] = set()
+        self._aside: dict[str, Remains] = {}  # those whose record is set aside, by id
         self._wanted: builtins.list[Container] = []  # of those taken up: who is to be started by his policy
         self._left: builtins.list[str] = []  # and who is to be removed
 
@@ -109,13 +111,18 @@ class Engine:
         return name
 
     def _taken(self, name: str) -> bool:
-        return name in self._names or name in self._reserved
+        return name in self._reserved or bool(self._holder(name))
+
+    def _holder(self, name: str) -> str:
+        """The id of the container that has this name; "" if none has."""
+        if name in self._names:
+            return self._names[name].id
+        return next((container_id for container_id, remains in self._aside.items() if remains.name == name), "")
 
     def _check_name_free(self, name: str) -> None:
         if self._taken(name):
-            holder = self._names[name].id if name in self._names else ""
             raise Conflict(
-                f'Conflict. The container name "/{name}" is already in use by container "{holder}". '
+                f'Conflict. The container name "/{name}" is already in use by container "{self._holder(name)}". '
                 "You have to remove (or rename) that container to be able to reuse that name."
             )
 
@@ -130,6 +137,11 @@ class Engine:
         self._names.pop(container.record.name, None)
         self.execs.forget_container(container.id)
 
+    def leave_aside(self, container: Container, remains: Remains) -> None:
+        """Take it out of the index; what it has stays its own."""
+        self.forget(container)
+        self._aside[container.id] = remains
+
     async def open(self, *, whole: bool) -> None:
         """Bring the host's state and the containers' back; returns when all that live are adopted.
 
@@ -139,12 +151,13 @@ class Engine:
         services = self.services
         await aside.put_back(services.store)
         await services.journal.open()
-        records, remains = await read_records(services)
+        records = await read_records(services)
+        self._aside = await read_remains(services)
         for record in records:
             self.add(Container(services, record))
         valid = {r.id: r.sandbox for r in records if r.sandbox is not None and r.boot_id == services.boot_id}
-        valid |= unknown_sandboxes(services, {*self._containers, *remains})
-        valid |= {container_id: sandbox for container_id, sandbox in remains.items() if sandbox is not None}
+        valid |= unknown_sandboxes(services, {*self._containers, *self._aside})
+        valid |= {key: remains.sandbox for key, remains in self._aside.items() if remains.sandbox is not None}
         services.images.users = self._users_of_image
         await services.images.open(whole=whole)
         services.volumes.users = self._users_of_volume
@@ -152,7 +165,7 @@ class Engine:
         services.volumes.commit = self._commit_volume
         await services.volumes.open()
         await services.networks.open(valid)
-        await clear_orphans(services, {*self._containers, *remains})
+        await clear_orphans(services, {*self._containers, *self._aside})
         containers = self.list()[::-1]
         self._wanted = await readopt(services, containers)
         self._left = finish_errands(services, self.list()[::-1])
@@ -166,21 +179,25 @@ class Engine:
         services.tasks.create_task(start, name="start containers by policy")
 
     def _users_of_image(self, image_id: str) -> builtins.list[tuple[str, bool]]:
-        return [
+        users = [
             (container.id, container.record.running)
             for container in self._containers.values()
             if container.record.image_id == image_id
         ]
+        return users + [(key, True) for key, remains in self._aside.items() if remains.image_id == image_id]
 
     def _users_of_volume(self, name: str) -> builtins.list[str]:
-        return [
+        users = [
             container.id
             for container in self._containers.values()
             if any(point.type == "volume" and point.name == name for point in container.record.mounts)
         ]
+        return users + [key for key, remains in self._aside.items() if name in remains.volumes]
 
     def _running_users_of_volume(self, name: str) -> builtins.list[str]:
-        return [user for user in self._users_of_volume(name) if self._containers[user].record.pid]
+        """A container whose record is set aside may run."""
+        users = self._users_of_volume(name)
+        return [user for user in users if user in self._aside or self._containers[user].record.pid]
 
     async def _commit_volume(self, write: Put | Delete, action: str, volume: Volume) -> None:
         told = event("volume", action, volume.name, {"driver": volume.driver})

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,9 @@ async def _make_bundle(services: Services, record: Record) -> BundleRequest:
     for point in _volumes(record):
         await services.volumes.mount(point.name)
     rootfs = await services.images.mount(services.images.by_id(record.image_id), services.folder(record.id))
-    spec = await asyncio.to_thread(_make_spec, services, record, rootfs)
+    tree = Folder(rootfs, writable=True)
+    accounts = await HELPER.ask("furnish", tree, working_dir=record.config.working_dir)
+    spec = await asyncio.to_thread(_make_spec, services, record, rootfs, accounts)
     log_driver = record.host_config.log_config.type
     return BundleRequest(
         spec=spec,
@@ -89,14 +91,13 @@ async def _make_bundle(services: Services, record: Record) -> BundleRequest:
     )
 
 
-def _make_spec(services: Services, record: Record, rootfs: Path) -> dict[str, Any]:
+def _make_spec(services: Services, record: Record, rootfs: Path, accounts: Mapping[str, str]) -> dict[str, Any]:
     """The container's OCI configuration. Blocks. Raises: BennuError."""
     config, host = record.config, record.host_config
     spaces = namespaces_of(services, record)
     check_links_run(services, record)
     files = make_files(services, record)
     _make_bind_sources(host.binds or (), record)
-    accounts = HELPER.ask("furnish", Folder(rootfs, writable=True), working_dir=config.working_dir)
     spec = build_spec(
         SpecRequest(
             container_id=record.id,

@@ -23,13 +23,13 @@ from bennu.engine.container import Container
 from bennu.engine.decisions import wants_start
 from bennu.engine.launch import release
 from bennu.engine.record import Record
+from bennu.engine.remains import parse_remains
 from bennu.engine.services import Services
 from bennu.engine.start_failure import is_shortage
 from bennu.engine.supervisor import TRY_AGAIN_MOST_S, TRY_AGAIN_S
 from bennu.errors import BennuError, InvalidParameter, NotFound
 from bennu.lifecycle.death import Asker
 from bennu.lifecycle.status import State
-from bennu.network import Sandbox
 from bennu.store import aside
 
 PREFIX: Final = "containers/"
@@ -43,26 +43,9 @@ def read_boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-async def read_records(services: Services) -> tuple[list[Record], dict[str, Sandbox | None]]:
-    """Those that can be read; and of those set aside, by id, what they have of the network as far as it can be told."""
-    records = await aside.load(services.store, PREFIX, _decode)
-    remains: dict[str, Sandbox | None] = {}
-    for entry in await services.store.read_prefix(aside.PREFIX + PREFIX):
-        remains[entry.key.rpartition("/")[2]] = read_sandbox(entry.value, services.boot_id)
-    return records, remains
-
-
-class _Held(msgspec.Struct):
-    sandbox: Sandbox | None = None
-    boot_id: str = ""
-
-
-def read_sandbox(value: bytes, boot_id: str) -> Sandbox | None:
-    """Of a record that cannot be read as a whole; its container may run, and goes on as long as it has this."""
-    with contextlib.suppress(msgspec.DecodeError):
-        held = msgspec.json.decode(value, type=_Held)
-        return held.sandbox if held.boot_id == boot_id else None
-    return None
+async def read_records(services: Services) -> list[Record]:
+    """Those that can be read; the others are set aside."""
+    return await aside.load(services.store, PREFIX, _decode)
 
 
 async def readopt(services: Services, containers: list[Container]) -> list[Container]:
@@ -95,7 +78,7 @@ async def _leave_aside(services: Services, container: Container, error: Exceptio
     """With all that it has on this host; the next daemon tries again."""
     if entry := await services.store.read(PREFIX + container.id):
         await aside.set_aside(services.store, entry, error)
-    services.index.forget(container)
+        services.index.leave_aside(container, parse_remains(entry.value, services.boot_id))
 
 
 async def _give_back(services: Services, record: Record) -> None:

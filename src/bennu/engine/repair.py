@@ -8,18 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
 from bennu.engine.copies import CONTAINERS, FAMILIES, is_cut_short, path_of, read_copies
 from bennu.engine.orphans import read_record
 from bennu.engine.record import Record
 from bennu.engine.recovery import read_boot_id
+from bennu.engine.remains import parse_remains
 from bennu.engine.supervisor import encode_record
 from bennu.files import set_aside
 from bennu.images.salvage import find_images, put_back
 from bennu.lifecycle.status import State
 from bennu.runtime import find_living
-from bennu.store import Put, Transaction, judge, mark_of, open_sqlite, put_database_aside, read_what_is_left
+from bennu.store import Put, Transaction, aside, judge, mark_of, open_sqlite, put_database_aside, read_what_is_left
 
 
 @dataclass(slots=True)
@@ -61,13 +60,13 @@ async def repair(data_root: Path, exec_root: Path) -> list[str]:
 def _begin_anew(work: Repair, database: Path, wrong: str) -> None:
     """Records from their copies, or from the database as far as it can be read where there are none of a kind."""
     work.told.append(f"{wrong[0].upper()}{wrong[1:]}.")
-    aside = put_database_aside(database, work.lost)
-    if any(aside.parent.iterdir()):
-        work.told.append(f"It is kept in {aside.parent}.")
+    former = put_database_aside(database, work.lost)
+    if any(former.parent.iterdir()):
+        work.told.append(f"It is kept in {former.parent}.")
     copies = {key: value for _, key, value in read_copies(work.data_root)}
     has_copies = (work.data_root / "records").exists()
     history = 0
-    for put in read_what_is_left(aside):
+    for put in read_what_is_left(former):
         if not put.key.startswith(FAMILIES):
             work.records[put.key] = put.value
             history += 1
@@ -119,11 +118,13 @@ def _find_containers(work: Repair) -> None:
 
 def _unknown_containers(work: Repair) -> Iterator[tuple[Path, Record | None]]:
     """Folders that are on no record, with the record that lies in them; what waits in `lost` for want of one stays."""
-    there, aside = work.data_root / "containers", work.lost / "containers"
+    there, lost = work.data_root / "containers", work.lost / "containers"
     for folder in sorted(there.iterdir()) if there.exists() else ():
-        if f"{CONTAINERS}{folder.name}" not in work.records and not is_cut_short(folder):
+        key = f"{CONTAINERS}{folder.name}"
+        is_known = key in work.records or aside.PREFIX + key in work.records
+        if not is_known and not is_cut_short(folder):
             yield folder, read_record(folder)
-    for folder in sorted(aside.iterdir()) if aside.exists() else ():
+    for folder in sorted(lost.iterdir()) if lost.exists() else ():
         record = read_record(folder)
         if record is not None and not (there / record.id).exists():
             there.mkdir(mode=0o710, exist_ok=True)
@@ -131,4 +132,5 @@ def _unknown_containers(work: Repair) -> Iterator[tuple[Path, Record | None]]:
 
 
 def _name_in(value: bytes) -> str:
-    return msgspec.json.decode(value, type=Record).name
+    """ "" in a record that cannot be read: the next bennud sets it aside."""
+    return parse_remains(value, boot_id="").name

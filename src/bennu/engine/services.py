@@ -25,6 +25,7 @@ from bennu.volumes import Volumes
 if TYPE_CHECKING:
     from bennu.engine.container import Container
     from bennu.engine.execs import Execs
+    from bennu.engine.remains import Remains
     from bennu.engine.supervisor import Supervisor
 
 
@@ -41,6 +42,10 @@ class Index(Protocol):
 
     def forget(self, container: "Container") -> None:
         """It is gone from the disk: drop it."""
+        ...
+
+    def leave_aside(self, container: "Container", remains: "Remains") -> None:
+        """Its record is set aside: drop it, but keep for it what it has."""
         ...
 
     async def remove(self, ref: str, by: Asker, *, force: bool = False, volumes: bool = False) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bennu.confined.client import HELPER, Failure, Folder
+from bennu.confined.client import HELPER, OUR_FAULT, Failure, Folder
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, Unavailable
 from bennu.images.build_place import BuildPlace, BuildPlaces
 from bennu.images.buildah import PROXIES, Buildah
@@ -141,7 +141,7 @@ class Builder:
         self, request: BuildRequest, context: AsyncIterable[bytes], pull: Puller, work: Path, place: BuildPlace
     ) -> AsyncGenerator[Message, None]:
         folder = await self._unpack_context(work, context)
-        dockerfile = await asyncio.to_thread(_read_dockerfile, folder, request)
+        dockerfile = await _read_dockerfile(folder, request)
         bases: dict[str, Image] = {}
         async with contextlib.aclosing(self._gather(request, dockerfile, bases, pull)) as steps:
             async for step in steps:
@@ -342,11 +342,13 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             await process.wait()
 
 
-def _read_dockerfile(folder: Path, request: BuildRequest) -> Dockerfile:
-    """Blocking. Links in the context lead nowhere outside of it. Raises: InvalidParameter."""
+async def _read_dockerfile(folder: Path, request: BuildRequest) -> Dockerfile:
+    """Links in the context lead nowhere outside of it. Raises: InvalidParameter."""
     try:
-        read = HELPER.ask("read", Folder(folder), path=f"/{request.dockerfile}", limit=MAX_DOCKERFILE)
+        read = await HELPER.ask("read", Folder(folder), path=f"/{request.dockerfile}", limit=MAX_DOCKERFILE)
     except Failure as failure:
+        if failure.kind in OUR_FAULT:
+            raise
         raise InvalidParameter(f"Cannot locate specified Dockerfile: {request.dockerfile}") from failure
     if read["longer"]:
         raise InvalidParameter("the Dockerfile is too large")

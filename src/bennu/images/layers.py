@@ -26,7 +26,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from bennu.beneath import entry_of
-from bennu.confined.client import HELPER, Failure, Folder
+from bennu.confined.client import HELPER, OUR_FAULT, Failure, Folder
 from bennu.errors import BennuError, InvalidParameter, Unavailable
 from bennu.files import set_aside, sync_folder, write_durably
 from bennu.images.overlay import remove_tree
@@ -291,12 +291,14 @@ class Layers:
 
 @contextlib.contextmanager
 def unpacking() -> Iterator[None]:
-    """Around what the helper unpacks. Raises: InvalidParameter for what is wrong with the tar; Unavailable."""
+    """Around what the helper unpacks. Raises: InvalidParameter for what is wrong with the tar; Unavailable; Failure."""
     try:
         yield
     except Failure as failure:
         if failure.errno in NO_SPACE:
             raise Unavailable(f"failed to register layer: {failure}") from failure
+        if failure.kind in OUR_FAULT:
+            raise
         raise InvalidParameter(str(failure)) from failure
 
 

@@ -61,8 +61,9 @@ class Upkeep:
             await asyncio.sleep(EVERY_S)
             try:
                 await self.turn()
-            except (BennuError, OSError, NetlinkError) as error:
-                log.warning("cannot put the network right: %s", error)
+            except Exception as error:  # whatever it is, nobody else looks after the network
+                foreseen = isinstance(error, BennuError | OSError | NetlinkError)
+                log.warning("cannot put the network right: %s", error, exc_info=not foreseen)
                 self._is_unsure = True
 
     def close(self) -> None:

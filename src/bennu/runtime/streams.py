@@ -85,7 +85,7 @@ class Streams(Places):
         """
         place, facts = self._facts(container_id)
         spec = msgspec.json.decode(place.config.read_bytes())
-        user = await asyncio.to_thread(self._exec_user, place, facts, process.user) if process.user else None
+        user = await self._exec_user(place, facts, process.user) if process.user else None
         planned = plan_process(spec, process, user, sorted(self.host.capabilities))
 
         async def start() -> ExecProcess:
@@ -140,14 +140,14 @@ class Streams(Places):
         """Whether a further process can run as this user. Raises: InvalidParameter in dockerd's words; NotAlive."""
         place, facts = self._facts(container_id)
         try:
-            await asyncio.to_thread(self._exec_user, place, facts, user)
+            await self._exec_user(place, facts, user)
         except RuntimeFailure as failure:
             raise InvalidParameter(str(failure)) from failure
 
-    def _exec_user(self, place: Bundle, facts: Facts, user: str) -> User:
+    async def _exec_user(self, place: Bundle, facts: Facts, user: str) -> User:
         pidfd = self._open_process(place, facts)
         try:
-            accounts = HELPER.ask("accounts", Process(pidfd))
+            accounts = await HELPER.ask("accounts", Process(pidfd))
         finally:
             os.close(pidfd)
-        return find_user(user, (), accounts["passwd"], accounts["group"])
+        return await asyncio.to_thread(find_user, user, (), accounts["passwd"], accounts["group"])

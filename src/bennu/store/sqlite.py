@@ -1,7 +1,8 @@
 """The store on one machine: SQLite in WAL mode, one writer thread, group commit.
 
 Commits that arrive while the disk is busy are written together in one SQLite transaction, hence one fsync; a
-member of the group that fails is undone alone: it is refused before it writes. Readers use a connection of their own.
+member of the group that fails is undone alone: it is refused before it writes. Reading has a connection and a thread
+of its own too: a file system of somebody else's that never answers can fill every thread of the daemon but these.
 """
 
 import asyncio
@@ -10,10 +11,11 @@ import queue
 import secrets
 import sqlite3
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from bennu.errors import BennuError, Unavailable
 from bennu.store.ballast import Ballast
@@ -52,6 +54,8 @@ BALLAST = "ballast"
 KEEP_HOUSE_S = 2.0  # between two looks at the mark and the ballast
 NO_ROOM = "cannot write state: the disk is full. Nothing new is taken on until there is room: remove something"
 
+T = TypeVar("T")
+
 
 @dataclass(slots=True)
 class _Job:
@@ -88,6 +92,7 @@ class SqliteStore:
         self._leases = Leases(dict(self._writer.execute(WELL_FORMED_LEASES).fetchall()))
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closing = threading.Event()
+        self._reading_thread = ThreadPoolExecutor(1, "store-reader")
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
             for work, name in ((self._write_jobs, "store-writer"), (self._keep_house, "store-keeper"))
@@ -105,7 +110,6 @@ class SqliteStore:
             self._writer.execute(BEFORE_LEASES)
         self._writer.execute(LEASED)
         self._reader = _connect(path)
-        self._read_lock = threading.Lock()
         self._empty_log()
 
     def _empty_log(self) -> None:
@@ -114,20 +118,19 @@ class SqliteStore:
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     async def read(self, key: str) -> Entry | None:
-        rows = await asyncio.to_thread(self._select, "WHERE key = ?", (key,))
+        rows = await self._ask(lambda: self._select("WHERE key = ?", (key,)))
         return rows[0] if rows else None
 
     async def read_prefix(self, prefix: str, *, after: str = "", limit: int = 0) -> list[Entry]:
         condition = "WHERE key >= ? AND key < ? AND key > ? ORDER BY key LIMIT ?"
-        return await asyncio.to_thread(
-            self._select, condition, (prefix, prefix + PREFIX_END, after, limit if limit > 0 else -1)
-        )
+        arguments = (prefix, prefix + PREFIX_END, after, limit if limit > 0 else -1)
+        return await self._ask(lambda: self._select(condition, arguments))
 
     async def snapshot(self, prefix: str) -> Snapshot:
-        return await asyncio.to_thread(self._snapshot, prefix)
+        return await self._ask(lambda: self._snapshot(prefix))
 
     async def count_prefix(self, prefix: str) -> int:
-        return await asyncio.to_thread(self._count, prefix)
+        return await self._ask(lambda: self._count(prefix))
 
     async def commit(self, transaction: Transaction) -> int:
         return await self._do(_Job(lambda: self._write_one(transaction)))
@@ -152,6 +155,7 @@ class SqliteStore:
         self._closing.set()
         for thread in self._threads:
             thread.join()
+        self._reading_thread.shutdown()
         self._reader.close()
         self._empty_log()
         self._writer.close()
@@ -166,37 +170,33 @@ class SqliteStore:
             if self._closing.wait(KEEP_HOUSE_S):
                 return
 
-    # --- reading ------------------------------------------------------------------------------------------------
+    # --- reading: the reader's thread ---------------------------------------------------------------------------
+
+    async def _ask(self, read: Callable[[], T]) -> T:
+        """Raises: Unavailable."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._reading_thread, read)
+        except sqlite3.Error as error:
+            raise unreadable(self._path, error) from error
 
     def _select(self, condition: str, arguments: tuple[str | int, ...]) -> list[Entry]:
-        with self._reading():
-            rows = self._reader.execute(f"SELECT {ENTRY} FROM kv {condition}", arguments).fetchall()
+        rows = self._reader.execute(f"SELECT {ENTRY} FROM kv {condition}", arguments).fetchall()
         return [Entry(*row) for row in rows]
 
     def _snapshot(self, prefix: str) -> Snapshot:
         query = f"SELECT {ENTRY} FROM kv WHERE key >= ? AND key < ? ORDER BY key"
-        with self._reading():
-            self._reader.execute("BEGIN")
-            try:
-                (revision,) = self._reader.execute("SELECT number FROM meta WHERE name = 'revision'").fetchone()
-                rows = self._reader.execute(query, (prefix, prefix + PREFIX_END)).fetchall()
-            finally:
-                self._reader.execute("COMMIT")
+        self._reader.execute("BEGIN")
+        try:
+            (revision,) = self._reader.execute("SELECT number FROM meta WHERE name = 'revision'").fetchone()
+            rows = self._reader.execute(query, (prefix, prefix + PREFIX_END)).fetchall()
+        finally:
+            self._reader.execute("COMMIT")
         return Snapshot(revision, [Entry(*row) for row in rows])
 
     def _count(self, prefix: str) -> int:
         query = "SELECT COUNT(*) FROM kv WHERE key >= ? AND key < ?"
-        with self._reading():
-            row = self._reader.execute(query, (prefix, prefix + PREFIX_END)).fetchone()
+        row = self._reader.execute(query, (prefix, prefix + PREFIX_END)).fetchone()
         return int(row[0])
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        with self._read_lock:
-            try:
-                yield
-            except sqlite3.Error as error:
-                raise unreadable(self._path, error) from error
 
     # --- writing: the writer's thread ---------------------------------------------------------------------------
 

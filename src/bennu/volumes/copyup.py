@@ -13,18 +13,19 @@ def needs_filling(volume: Path) -> bool:
     return not any(volume.iterdir()) or volume.with_name(FILLING).exists()
 
 
-def copy_up(rootfs: Path, target: str, volume: Path) -> None:
+async def copy_up(rootfs: Path, target: str, volume: Path) -> None:
     """Copy the folder `target` of `rootfs` into `volume`, if that is empty, with owners, modes, times, links, xattrs.
 
     The volume stays the folder it is, for containers may use it already. A mark beside it says until the end that it
-    is not all there; the next copy then adds what is missing. Blocks. Raises: Failure, OSError; then the volume is as
+    is not all there; the next copy then adds what is missing. Raises: Failure, OSError; then the volume is as
     it was.
     """
     mark = volume.with_name(FILLING)
     again = mark.exists()
     mark.touch()
     try:
-        HELPER.ask("fill", Folder(rootfs), Folder(volume, writable=True), enter=False, target=target, again=again)
+        trees = Folder(rootfs), Folder(volume, writable=True)
+        await HELPER.ask("fill", *trees, enter=False, limit_s=None, target=target, again=again)
     except Failure as failure:
         if failure.kind != "died":
             mark.unlink()

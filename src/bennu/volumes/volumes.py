@@ -253,7 +253,7 @@ class Volumes:
         """Bytes of its files, each inode once; 0 of a volume with mount options, whose data lives elsewhere."""
         if volume.options:
             return 0
-        return await asyncio.to_thread(measure_tree, Path(volume.mountpoint))
+        return await measure_tree(Path(volume.mountpoint))
 
 
 def check_name(name: str) -> None:

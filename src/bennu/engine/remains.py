@@ -1,0 +1,56 @@
+"""What a container has on this host although its record is set aside, as far as that record can be told.
+
+Nobody can ask for such a container, but it may run, and the next daemon may understand it. So what it has is neither
+lent to others nor taken away: its address and ports, its name, its image and its volumes.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from bennu.engine.services import Services
+from bennu.model import MountPoint
+from bennu.network import Sandbox
+from bennu.store import aside
+
+CONTAINERS: Final = "containers/"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """Of one container; what cannot be told is empty."""
+
+    name: str = ""
+    image_id: str = ""
+    volumes: frozenset[str] = field(default=frozenset())
+    sandbox: Sandbox | None = None
+
+
+async def read_remains(services: Services) -> dict[str, Remains]:
+    """Of all that are set aside, by id."""
+    entries = await services.store.read_prefix(aside.PREFIX + CONTAINERS)
+    return {entry.key.rpartition("/")[2]: parse_remains(entry.value, services.boot_id) for entry in entries}
+
+
+def parse_remains(value: bytes, boot_id: str) -> Remains:
+    """Pure. Each field is read by itself: one that is damaged takes no other with it."""
+    try:
+        record = msgspec.json.decode(value, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return Remains()
+    points = _field(record, "mounts", list[MountPoint]) or []
+    return Remains(
+        name=_field(record, "name", str) or "",
+        image_id=_field(record, "image_id", str) or "",
+        volumes=frozenset(point.name for point in points if point.type == "volume"),
+        sandbox=_field(record, "sandbox", Sandbox) if record.get("boot_id") == boot_id else None,
+    )
+
+
+def _field(record: dict[str, Any], name: str, kind: type[T]) -> T | None:
+    try:
+        return msgspec.convert(record.get(name), kind)
+    except (msgspec.ValidationError, ValueError):
+        return None
