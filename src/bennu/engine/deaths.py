@@ -8,6 +8,7 @@ time holds nothing but names, so that looking back and pruning read no certifica
 import asyncio
 import logging
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
@@ -118,6 +119,20 @@ def _parse(entry: Entry) -> tuple[str, str]:
     """Instant and container's id, from a key of the index."""
     instant, _, id_ = entry.key.removeprefix(INDEX).partition("/")
     return instant, id_
+
+
+def look_at_end(runtime: Runtime, record: Record) -> Ending:
+    """What can be seen of the end of a container's process, before the runtime forgets it."""
+    ended = runtime.read_exit(record.id)
+    exit_code = ended.exit_code if ended else None
+    killed_elsewhere = exit_code == 137 and all(sent.number != signal.SIGKILL for sent in record.signals)
+    return Ending(
+        exit_code=exit_code,
+        # The exit file's time has the kernel's coarse clock: it can seem to lie before the start.
+        finished_at_ns=max(ended.finished_at_ns, record.started_at_ns) if ended else time.time_ns(),
+        signals=record.signals,
+        oom=read_oom(runtime, record.id, main_process=killed_elsewhere),
+    )
 
 
 def read_oom(runtime: Runtime, container_id: str, *, main_process: bool) -> Oom | None:

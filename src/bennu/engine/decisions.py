@@ -2,10 +2,13 @@
 
 import random
 import time
+from typing import Final
+
+import msgspec
 
 from bennu.engine.record import Record
 from bennu.lifecycle.death import Decision, Ending, Verb
-from bennu.lifecycle.governor import CrashHistory, govern, govern_boot, parse_governor
+from bennu.lifecycle.governor import CrashHistory, govern, govern_boot, parse_governor, score_after_end
 from bennu.lifecycle.restart import (
     Exit,
     Restart,
@@ -18,6 +21,8 @@ from bennu.lifecycle.restart import (
     decide_restart,
 )
 from bennu.lifecycle.status import State
+
+KEPT_RESTARTS: Final = 1000  # instants for the governor's budget
 
 
 def decide_after(record: Record, ending: Ending, *, daemon_ends: bool) -> Restart | Stay:
@@ -55,6 +60,19 @@ def decide_after_failed_start(record: Record, *, shortage: bool) -> Restart | St
         return Stay(record.restart_delay_ns, "a start that fails is not tried again")
     decision = decide_failed_restart(record.restart_delay_ns, shortage=shortage)
     return _governed(record, decision, record.exit_code)
+
+
+def with_restart(record: Record, delay_ns: int, now_ns: int) -> Record:
+    """The record of a container that has just ended and is to be started again."""
+    return msgspec.structs.replace(
+        record,
+        state=State.RESTARTING,
+        restart_count=record.restart_count + 1,
+        restart_due_ns=now_ns + delay_ns,
+        restarts_ns=[*record.restarts_ns, now_ns][-KEPT_RESTARTS:],
+        crash_score=score_after_end(crash_history(record), now_ns),
+        scored_at_ns=now_ns,
+    )
 
 
 def tell_decision(record: Record, decision: Restart | Stay, next_try_at_ns: int = 0) -> Decision:

@@ -35,7 +35,7 @@ from bennu.network import Networks
 from bennu.network import Settings as NetworkSettings
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import read_host_facts
-from bennu.store import Delete, Put, aside, open_sqlite
+from bennu.store import Delete, Put, Store, aside, open_sqlite
 from bennu.volumes import Volume, Volumes
 
 NAME_TRIES: Final = 6
@@ -274,6 +274,29 @@ class EngineOptions:
     given_files: tuple[int, int] | None = None  # see `HostFacts.given_files`
 
 
+async def make_services(
+    options: EngineOptions, store: Store, networks: Networks, tasks: Background, oci_runtime: str
+) -> Services:
+    runtime = Runtime(options.exec_root, oci=oci_runtime)
+    host_facts = await asyncio.to_thread(read_host_facts, runtime.cgroups)
+    return Services(
+        data_root=options.data_root,
+        exec_root=options.exec_root,
+        boot_id=read_boot_id(),
+        store=store,
+        journal=Journal(store),
+        deaths=Deaths(store, options.keep_deaths),
+        images=Images(options.data_root / "images", store),
+        networks=networks,
+        volumes=Volumes(options.data_root / "volumes", store),
+        runtime=runtime,
+        host_facts=replace(host_facts, given_files=options.given_files),
+        tasks=tasks,
+        default_stop_timeout_s=options.default_stop_timeout_s,
+        resolving=options.resolving,
+    )
+
+
 @contextlib.asynccontextmanager
 async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
     """Take up where the former daemon left off; on leaving, containers live on.
@@ -295,24 +318,7 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
         prepared = await prepare(options.data_root, options.oci_runtime, bridge=networks.bridge)
         for finding in prepared.findings:
             log.warning("%s: %s%s", finding.name, finding.text, f" (cure: {finding.cure})" if finding.cure else "")
-        runtime = Runtime(options.exec_root, oci=prepared.oci_runtime)
-        host_facts = await asyncio.to_thread(read_host_facts, runtime.cgroups)
-        services = Services(
-            data_root=options.data_root,
-            exec_root=options.exec_root,
-            boot_id=read_boot_id(),
-            store=store,
-            journal=Journal(store),
-            deaths=Deaths(store, options.keep_deaths),
-            images=Images(options.data_root / "images", store),
-            networks=networks,
-            volumes=Volumes(options.data_root / "volumes", store),
-            runtime=runtime,
-            host_facts=replace(host_facts, given_files=options.given_files),
-            tasks=tasks,
-            default_stop_timeout_s=options.default_stop_timeout_s,
-            resolving=options.resolving,
-        )
+        services = await make_services(options, store, networks, tasks, prepared.oci_runtime)
         services.networks.on_event = services.journal.publish
         engine = Engine(services)
         copies = Copies(store, options.data_root)

@@ -46,11 +46,12 @@ def check_data_is_there(data_root: Path, exec_root: Path) -> None:
 
 
 def read_record(folder: Path) -> Record | None:
-    """A container's record as its folder has it; None: none that could be read."""
+    """A container's record as its folder has it; None: none that could be read, or another's."""
     try:
-        return msgspec.json.decode((folder / COPY).read_bytes(), type=Record)
+        record = msgspec.json.decode((folder / COPY).read_bytes(), type=Record)
     except (OSError, msgspec.DecodeError):
         return None
+    return record if folder.name.partition(".")[0] == record.id else None  # what is put aside may bear a number
 
 
 def unknown_sandboxes(services: Services, known: Iterable[str]) -> dict[str, Sandbox]:

@@ -9,7 +9,6 @@ change is written first and becomes visible after (`commit`); what was running w
 import asyncio
 import contextlib
 import logging
-import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -19,8 +18,8 @@ import msgspec
 
 from bennu.descriptors import reserve
 from bennu.engine.attach import Attachment
-from bennu.engine.deaths import certify, read_oom
-from bennu.engine.decisions import crash_history, decide_after, decide_after_failed_start, tell_decision
+from bennu.engine.deaths import certify, look_at_end
+from bennu.engine.decisions import decide_after, decide_after_failed_start, tell_decision, with_restart
 from bennu.engine.events import Event, event
 from bennu.engine.health import Monitor, not_monitored, starting
 from bennu.engine.launch import farewell, launch, release_quietly
@@ -35,7 +34,6 @@ from bennu.engine.start_failure import ends_task, is_shortage, start_failure, st
 from bennu.engine.waits import WaitResult, Waits
 from bennu.errors import BennuError, Conflict, NotFound, Unavailable
 from bennu.lifecycle.death import Asker, Decision, Ending, Verb
-from bennu.lifecycle.governor import score_after_end
 from bennu.lifecycle.restart import Restart, Stay
 from bennu.lifecycle.status import State, check_transition
 from bennu.runtime import NotAlive
@@ -43,7 +41,6 @@ from bennu.store import Put
 
 log = logging.getLogger(__name__)
 
-KEPT_RESTARTS: Final = 1000  # instants for the governor's budget
 TRY_AGAIN_S: Final = 1.0  # after the disk refused to take an end
 TRY_AGAIN_MOST_S: Final = 60.0
 encode_record = msgspec.json.Encoder().encode
@@ -292,7 +289,7 @@ class Supervisor(ABC):
     async def _process_end(self) -> None:
         """The process is gone: write down how, decide what follows, tell everyone. Holds the lock."""
         self.unwatch_run()
-        ending = self._look_at_end()
+        ending = look_at_end(self.services.runtime, self.record)
         decision = decide_after(self.record, ending, daemon_ends=self.services.ending)
         record, restarts = self.record, isinstance(decision, Restart)
         changed = msgspec.structs.replace(
@@ -311,13 +308,7 @@ class Supervisor(ABC):
         told_late = ending.oom is not None and ending.oom.kills > record.oom_told
         events = [self.event("oom")] if told_late else []
         if restarts:
-            changed.state = State.RESTARTING
-            now_ns = time.time_ns()
-            changed.restart_count += 1
-            changed.restart_due_ns = now_ns + decision.delay_ns
-            changed.restarts_ns = [*record.restarts_ns, now_ns][-KEPT_RESTARTS:]
-            changed.crash_score = score_after_end(crash_history(record), now_ns)
-            changed.scored_at_ns = now_ns
+            changed = with_restart(changed, decision.delay_ns, time.time_ns())
         else:
             changed.state = State.EXITED
             changed.sandbox = None
@@ -340,20 +331,6 @@ class Supervisor(ABC):
         """What is left to do of the errand under way once the process has ended."""
         errand = self.record.errand
         return errand if errand is not None and errand.outlasts_end else None
-
-    def _look_at_end(self) -> Ending:
-        """What can be seen of the end, before the runtime forgets it."""
-        runtime = self.services.runtime
-        ended = runtime.read_exit(self.id)
-        exit_code = ended.exit_code if ended else None
-        killed_elsewhere = exit_code == 137 and all(sent.number != signal.SIGKILL for sent in self.record.signals)
-        return Ending(
-            exit_code=exit_code,
-            # The exit file's time has the kernel's coarse clock: it can seem to lie before the start.
-            finished_at_ns=max(ended.finished_at_ns, self.record.started_at_ns) if ended else time.time_ns(),
-            signals=self.record.signals,
-            oom=read_oom(runtime, self.id, main_process=killed_elsewhere),
-        )
 
     async def _let_go(self, record: Record, *, keep_sandbox: bool) -> None:
         """Give back what the process held; what cannot be given back now is cleared by the next start or removal."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bennu.engine.supervisor import KEPT_RESTARTS
+from bennu.engine.decisions import KEPT_RESTARTS
 from bennu.errors import InvalidParameter
 from bennu.lifecycle.governor import (
     HALF_LIFE_NS,
