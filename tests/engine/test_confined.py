@@ -149,7 +149,7 @@ PROBE = """
     if os.fork():
         sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
     os.close(home)
-    jail.shut_in([(tree, True)], enter=True)
+    jail.shut_in([(tree, True)], enter=True, proc=jail.open_proc())
     jail.give_up([number for number in range(64) if int(sys.argv[3]) >> number & 1], system_calls)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
@@ -300,6 +300,57 @@ async def test_nothing_of_a_hostile_tree_is_ever_run(helper: Confined, task: str
         assert any("d/d/d" in name for name in names)
     assert not was_caught(root)
     subprocess.run(["rm", "-rf", root], check=True)  # too deep for pytest's own cleaning up
+
+
+async def test_a_tree_of_any_depth_is_walked_whole(helper: Confined, tmp_path: Path) -> None:
+    """Its paths are longer than the kernel takes; names are bytes."""
+    root = tmp_path / "root"
+    root.mkdir()
+    deepen = "for _ in range(700): os.mkdir('longname'); os.chdir('longname')"
+    script = f"import os\n{deepen}\nopen(b'f' + bytes([255]), 'w').write('deep' + chr(10))"
+    subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
+    try:
+        assert await helper.ask("measure", Folder(root)) == 5
+        changes = await helper.ask("changes", Folder(root), Folder(tmp_path), enter=False, lowers=["none"])
+        assert len(changes) == 701 and changes[-1][0].endswith("longname/f\ufffd")
+        async with helper.begin("pack_root", Folder(root), output=True) as session:
+            assert session.output is not None
+            packed = await session.output.read()
+            await session.result()
+        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+            last = tar.getmembers()[-1]
+            found = tar.extractfile(last)
+            assert found is not None and found.read() == b"deep\n" and last.name.endswith("/f\udcff")
+    finally:
+        subprocess.run(["rm", "-rf", root], check=True)  # too deep for pytest's own cleaning up
+
+
+async def test_a_link_through_the_kernels_files_leads_nowhere(helper: Confined, tmp_path: Path) -> None:
+    """`/proc/PID/root` is the process's root as it is: with programs, devices, and what may be written."""
+    root = tmp_path / "root"
+    for folder in ("proc", "a b/proc"):
+        (root / folder).mkdir(parents=True)
+    os.mknod(root / "device", 0o20666, os.makedev(1, 3))
+    script = f"mount -t proc p {root}/proc; mount -t proc p '{root}/a b/proc'; echo ready; exec sleep 60"
+    words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    (inner,) = descendants(child.pid)[:1]
+    pidfd = os.pidfd_open(inner)
+    try:
+        for where in (root, f"{root}/a b"):
+            with pytest.raises(Failure, match="No such file"):
+                await helper.ask("stat", Process(pidfd), path=f"{where}/proc/1/root{root}/device")
+        async with helper.begin("pack", Process(pidfd), output=True, path=f"{root}/proc") as session:
+            assert session.output is not None
+            packed = await session.output.read()
+        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+            assert tar.getnames() == ["proc"]
+    finally:
+        os.close(pidfd)
+        child.kill()
+        child.wait()
+        child.stdout.close()
 
 
 # --- its end ----------------------------------------------------------------------------------------------------------

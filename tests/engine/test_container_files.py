@@ -110,3 +110,25 @@ def test_a_folder_that_becomes_a_link_meanwhile_leads_nowhere(
         if image:
             said = docker("run", "--rm", "--network=none", image, "ls", "/z", ok=False)
             assert "of-the-host" not in said.out
+
+
+def test_a_client_that_does_not_read_its_export_holds_up_nobody(docker: Cli, busybox: str) -> None:
+    made = docker("run", "-d", "--network=none", busybox, "sh", "-c", "truncate -s 8T /sparse; sleep 600").line
+    with docker.running("export", made):
+        docker("exec", made, "true")
+        docker("kill", made, timeout_s=10)
+        docker("wait", made, timeout_s=10)
+        docker("start", made, timeout_s=10)
+        docker("rm", "-f", made, timeout_s=10)
+
+
+def test_names_that_are_no_text_are_told_as_far_as_they_are(docker: Cli, daemon: Daemon, busybox: str) -> None:
+    script = (
+        "touch $(printf '/tmp/a\\377'); ln -s $(printf '/\\377') /tmp/link; ln -s $(printf %4000s | tr ' ' x) /tmp/long"
+    )
+    made = docker("run", "-d", "--network=none", busybox, "sh", "-c", f"{script}; sleep 600").line
+    while docker("exec", made, "test", "-L", "/tmp/long", ok=False).code:
+        time.sleep(0.1)
+    assert "A /tmp/a\ufffd" in docker("diff", made).out
+    for link in ("link", "long"):
+        assert daemon.request("GET", f"/containers/{made}/archive?path=/tmp/{link}")[0] == 200

@@ -10,7 +10,7 @@ from typing import Final
 ALLOWED: Final = (
     *("brk", "madvise", "mremap", "munmap", "futex", "futex_time64", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn"),
     *("exit", "exit_group", "getpid", "gettid", "getrandom", "clock_gettime", "clock_gettime64", "gettimeofday"),
-    *("sched_yield", "rseq", "restart_syscall", "membarrier"),
+    *("sched_yield", "nanosleep", "clock_nanosleep", "clock_nanosleep_time64", "rseq", "restart_syscall", "membarrier"),
     *("read", "readv", "pread64", "preadv", "write", "writev", "pwrite64", "pwritev", "lseek", "_llseek", "close"),
     *("ftruncate", "ftruncate64", "fallocate", "fsync", "fdatasync", "syncfs", "copy_file_range", "fcntl", "fcntl64"),
     *("open", "openat", "openat2", "creat", "dup", "getdents", "getdents64", "fchdir", "chdir", "getcwd", "umask"),

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -24,6 +25,7 @@ AHEAD: Final = 1 << 20  # of a stream, what is kept here until it is read
 LONG_ANSWER: Final = 1 << 16  # from there on reading it would hold up the event loop
 QUICK_S: Final = 60.0  # far more than a task takes that looks at a few small files
 OUR_FAULT: Final = ("died", "timeout", "bug")  # kinds of failures that what was to be done is not to blame for
+log = logging.getLogger(__name__)
 DIED: Final = "the helper ended without a word"
 
 
@@ -335,9 +337,12 @@ HELPER: Final = Confined()
 
 
 async def measure_tree(folder: Path) -> int:
-    """Bytes of the files below, each inode once; 0 when there is no such folder. Raises: Failure."""
+    """Bytes of the files below, each inode once; 0 when there is no such folder, -1 when it cannot be told."""
     try:
         size: int = await HELPER.ask("measure", Folder(folder), limit_s=None)
     except FileNotFoundError:
         return 0
+    except (Failure, OSError) as error:  # one tree's trouble is no reason to tell nothing of the others
+        log.warning("%s cannot be measured: %s", folder, error)
+        return -1
     return size

@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 import stat
-from typing import Final
+from typing import Any, Final
 
 from bennu.confined.tree import open_file, resolve, walk
 
@@ -47,14 +47,21 @@ class Copier:
         self._made: list[tuple[str, os.stat_result]] = []
 
     def copy(self) -> None:
-        for name, found in walk(self._source):
+        for name, entry, found in walk(self._source):
             with contextlib.suppress(FileExistsError, NotADirectoryError):  # somebody else's is there, and stays
-                self._copy_entry(name, os.path.join(VOLUME, name), found)
+                self._copy_entry(entry, os.path.join(VOLUME, name), found)
                 self._made.append((name, found))
         for name, found in reversed(self._made):  # a folder's times change while it is filled
             if stat.S_ISDIR(found.st_mode):
-                dress(os.path.join(self._source, name), os.path.join(VOLUME, name), found)
-        dress(self._source, VOLUME, os.lstat(self._source))
+                self._dress_folder(name, found)
+        self._dress_folder("", os.lstat(self._source))
+
+    def _dress_folder(self, name: str, found: os.stat_result) -> None:
+        folder = os.open(os.path.join(VOLUME, name), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            dress(os.path.join(self._source, name), folder, found)
+        finally:
+            os.close(folder)
 
     def undo(self) -> None:
         for name, found in reversed(self._made):
@@ -64,7 +71,7 @@ class Copier:
         with contextlib.suppress(OSError):
             os.unlink(UNFINISHED)
 
-    def _copy_entry(self, name: str, copy: str, found: os.stat_result) -> None:
+    def _copy_entry(self, source: str, copy: str, found: os.stat_result) -> None:
         if stat.S_ISDIR(found.st_mode):
             os.mkdir(copy, 0o700)
             return
@@ -72,9 +79,7 @@ class Copier:
         if twin is not None:
             os.link(twin, copy, follow_symlinks=False)
             return
-        source = os.path.join(self._source, name)
         create(source, found)
-        dress(source, UNFINISHED, found)
         try:
             os.link(UNFINISHED, copy, follow_symlinks=False)
         finally:
@@ -83,24 +88,32 @@ class Copier:
 
 
 def create(source: str, found: os.stat_result) -> None:
-    if stat.S_ISLNK(found.st_mode):
-        os.symlink(os.readlink(source), UNFINISHED)
-    elif stat.S_ISREG(found.st_mode):
+    """Make UNFINISHED the same as `source`."""
+    if stat.S_ISREG(found.st_mode):
         made = os.open(UNFINISHED, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with open(made, "wb") as copy, open(open_file(source), "rb") as file:
             shutil.copyfileobj(file, copy, 1 << 20)
+            copy.flush()
+            dress(source, made, found)
+        return
+    if stat.S_ISLNK(found.st_mode):
+        os.symlink(os.readlink(source), UNFINISHED)
     else:
-        os.mknod(UNFINISHED, stat.S_IFMT(found.st_mode) | 0o600, found.st_rdev)
+        os.mknod(UNFINISHED, found.st_mode, found.st_rdev)
+    dress(source, UNFINISHED, found)
 
 
-def dress(source: str, copy: str, found: os.stat_result) -> None:
-    """The owner first: changing it takes set-user-id bits and file capabilities away."""
-    os.chown(copy, found.st_uid, found.st_gid, follow_symlinks=False)
-    if not stat.S_ISLNK(found.st_mode):
+def dress(source: str, copy: str | int, found: os.stat_result) -> None:
+    """Owner, mode, extended attributes, times, in this order: a change of owner takes set-user-id bits away.
+
+    A file or folder is given by its descriptor: its name may be somebody else's link by now.
+    """
+    at: Any = {} if isinstance(copy, int) else {"follow_symlinks": False}
+    os.chown(copy, found.st_uid, found.st_gid, **at)
+    if isinstance(copy, int):
         os.chmod(copy, stat.S_IMODE(found.st_mode))
     for attribute in os.listxattr(source, follow_symlinks=False):
         if not attribute.startswith(("trusted.overlay.", "user.overlay.")):
             with contextlib.suppress(OSError):  # a file system without them: the file is still the file
-                value = os.getxattr(source, attribute, follow_symlinks=False)
-                os.setxattr(copy, attribute, value, follow_symlinks=False)
-    os.utime(copy, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
+                os.setxattr(copy, attribute, os.getxattr(source, attribute, follow_symlinks=False), **at)
+    os.utime(copy, ns=(found.st_atime_ns, found.st_mtime_ns), **at)

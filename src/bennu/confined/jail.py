@@ -5,6 +5,7 @@ The kernel's interfaces used here need Linux 5.12: open_tree, move_mount, mount_
 
 import ctypes
 import os
+import re
 import resource
 import struct
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,9 @@ from typing import Final
 OPEN_TREE: Final = 428
 MOVE_MOUNT: Final = 429
 MOUNT_SETATTR: Final = 442
+FSOPEN: Final = 430
+FSCONFIG: Final = 431
+FSMOUNT: Final = 432
 AT_FDCWD: Final = -100
 AT_SYMLINK_NOFOLLOW: Final = 0x100
 AT_EMPTY_PATH: Final = 0x1000
@@ -29,6 +33,10 @@ MS_REMOUNT: Final = 0x20
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 1 << 18
 MNT_DETACH: Final = 2
+UMOUNT_NOFOLLOW: Final = 8
+FSCONFIG_CMD_CREATE: Final = 6
+FSMOUNT_CLOEXEC: Final = 1
+OCTAL: Final = re.compile(rb"\\([0-7]{3})")  # how spaces and the like stand in mountinfo
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWUTS: Final = 0x04000000
 CLONE_NEWIPC: Final = 0x08000000
@@ -97,6 +105,16 @@ def _enter_here() -> None:
     os.chdir("/")
 
 
+def open_proc() -> int:
+    """A procfs of this process's own namespace that is mounted nowhere. Raises: OSError."""
+    context = _checked(_libc.syscall(FSOPEN, b"proc", 0), "fsopen")
+    try:
+        _checked(_libc.syscall(FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0), "fsconfig")
+        return _checked(_libc.syscall(FSMOUNT, context, FSMOUNT_CLOEXEC, 0), "fsmount")
+    finally:
+        os.close(context)
+
+
 def mounts_of(pidfd: int, home: int) -> int:
     """A detached copy of all that the process of `pidfd` has mounted, from its root on; `home`: see `leave_host`.
 
@@ -109,11 +127,13 @@ def mounts_of(pidfd: int, home: int) -> int:
         _checked(_libc.setns(home, CLONE_NEWNS), "setns")
 
 
-def shut_in(trees: Sequence[tuple[int, bool]], *, enter: bool) -> None:
+def shut_in(trees: Sequence[tuple[int, bool]], *, enter: bool, proc: int) -> None:
     """Mount the trees (a detached mount's descriptor, and whether it may be written to) on /0, /1.
 
     With `enter` the first becomes the root; above it lies nothing but an empty folder, which is not unmounted, for that
-    waits some milliseconds for all processors. Afterwards the descriptors are closed. Raises: OSError.
+    waits some milliseconds for all processors. No procfs is left in the trees, for its links lead to the mounts of
+    processes themselves, which nothing has tamed; `proc`: see `open_proc`. Afterwards the descriptors are closed.
+    Raises: OSError.
     """
     _checked(_libc.unshare(CLONE_NEWNS), "unshare")
     for place, (tree, writable) in enumerate(trees):
@@ -121,9 +141,23 @@ def shut_in(trees: Sequence[tuple[int, bool]], *, enter: bool) -> None:
         target = f"/{place}".encode()
         _checked(_libc.syscall(MOVE_MOUNT, tree, b"", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH), "move_mount")
         os.close(tree)
+    _take_out_proc(proc)
     if enter:
         os.chroot("/0")
         os.chdir("/")
+
+
+def _take_out_proc(proc: int) -> None:
+    """Unmount every procfs with what is mounted in it, the deepest first."""
+    table = os.open("self/mountinfo", os.O_RDONLY, dir_fd=proc)
+    with open(table, "rb") as file:
+        lines = file.read().splitlines()
+    os.close(proc)
+    for line in reversed(lines):
+        fields, _, kind = line.partition(b" - ")
+        if kind.startswith(b"proc "):
+            place = OCTAL.sub(lambda found: bytes([int(found[1], 8)]), fields.split()[4])
+            _checked(_libc.umount2(place, MNT_DETACH | UMOUNT_NOFOLLOW), "umount")
 
 
 def _tame(tree: int, *, writable: bool) -> None:

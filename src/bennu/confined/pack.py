@@ -70,9 +70,9 @@ class Packer:
             self.add_contents(path, name)
 
     def add_contents(self, folder: str, name: str) -> None:
-        for inside, seen in walk(folder):
+        for inside, entry, seen in walk(folder):
             try:
-                self._add(os.path.join(folder, inside), os.path.join(name, inside), seen)
+                self._add(entry, os.path.join(name, inside), seen)
             except FileNotFoundError:
                 continue  # gone while we look: the container runs
 
@@ -95,9 +95,10 @@ class Packer:
         header = tarfile.TarInfo(name)
         header.mode = stat.S_IMODE(seen.st_mode)
         header.uid, header.gid = seen.st_uid, seen.st_gid
-        seconds, nanos = divmod(seen.st_mtime_ns, 10**9)
-        header.mtime = seconds
-        more = {"mtime": f"{seconds}.{nanos:09d}".rstrip("0")} if nanos else {}
+        header.mtime = seen.st_mtime_ns // 10**9
+        seconds, nanos = divmod(abs(seen.st_mtime_ns), 10**9)
+        sign = "-" if seen.st_mtime_ns < 0 else ""
+        more = {"mtime": f"{sign}{seconds}.{nanos:09d}".rstrip("0")} if nanos else {}
         link = self._links.get((seen.st_dev, seen.st_ino))
         if stat.S_ISREG(seen.st_mode) and link is not None:
             header.type, header.linkname = tarfile.LNKTYPE, link

@@ -28,7 +28,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bennu.confined import calls, fill, jail, pack, tasks, unpack
 from bennu.confined.words import Refused, describe, say_to
@@ -78,10 +78,18 @@ def main() -> None:
     jail.die_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the children
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    serve(channel, home, system_calls)
+    serve(channel, Means(home, jail.open_proc(), system_calls))
 
 
-def serve(channel: socket.socket, home: int, system_calls: bytes) -> None:
+class Means(NamedTuple):
+    """What every child shuts itself in with."""
+
+    home: int  # a descriptor of the server's mount namespace
+    proc: int  # of a procfs
+    system_calls: bytes
+
+
+def serve(channel: socket.socket, means: Means) -> None:
     """Until bennud is gone."""
     while True:
         message, descriptors = receive(channel)
@@ -89,7 +97,7 @@ def serve(channel: socket.socket, home: int, system_calls: bytes) -> None:
             os._exit(0)
         if os.fork() == 0:
             channel.close()
-            answer(message, descriptors, home, system_calls)
+            answer(message, descriptors, means)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -104,12 +112,12 @@ def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
     return message, list(numbers)
 
 
-def answer(message: bytes, descriptors: list[int], home: int, system_calls: bytes) -> None:
+def answer(message: bytes, descriptors: list[int], means: Means) -> None:
     """Do what was asked, shut in. Never returns."""
     try:
         say = say_to(descriptors[0])
         try:
-            say({"done": perform(json.loads(message), descriptors[1:], home, say, system_calls)})
+            say({"done": perform(json.loads(message), descriptors[1:], say, means)})
         except BaseException as error:
             say(describe(error))
         os.close(descriptors[0])  # heard as the end; taking the mounts down takes a moment longer
@@ -117,25 +125,23 @@ def answer(message: bytes, descriptors: list[int], home: int, system_calls: byte
         os._exit(0)  # no clean-up code, no traceback: both would look for modules where a stranger may have put some
 
 
-def perform(
-    request: Mapping[str, Any], descriptors: list[int], home: int, say: Callable[[Any], None], system_calls: bytes
-) -> Any:
+def perform(request: Mapping[str, Any], descriptors: list[int], say: Callable[[Any], None], means: Means) -> Any:
     """Raises: whatever the task raises."""
     task, capabilities = TASKS[request["task"]]
     end_when_closed(descriptors.pop(0))
     trees = []
     for kind, writable in zip(request["trees"], request["write"], strict=True):
         tree = descriptors.pop(0)
-        trees.append((jail.mounts_of(tree, home) if kind == "process" else tree, writable))
-    os.close(home)
+        trees.append((jail.mounts_of(tree, means.home) if kind == "process" else tree, writable))
+    os.close(means.home)
     streams = {name: descriptors.pop(0) for name in ("input", "output") if request[name]}
     arguments = {**request["arguments"], **streams}
     if task in unpack.TELLING:
         arguments["say"] = say
-    jail.shut_in(trees, enter=request["enter"])
+    jail.shut_in(trees, enter=request["enter"], proc=means.proc)
     close_imports()
     os.umask(0)
-    jail.give_up(capabilities, system_calls)
+    jail.give_up(capabilities, means.system_calls)
     done = task(**arguments)
     for stream in streams.values():  # what they are of is free again when the answer is heard
         with contextlib.suppress(OSError):

@@ -1,13 +1,14 @@
 """What bennud asks about single files and whole trees, and the two small things it writes into a root."""
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from bennu.confined.pack import name_of
-from bennu.confined.tree import open_file, resolve, walk
+from bennu.confined.tree import open_file, printable, resolve, walk
 from bennu.confined.words import Refused
 
 # Go's os.FileMode bits, which Docker's path stat speaks.
@@ -57,11 +58,11 @@ def stat_path(path: str) -> dict[str, Any]:
         inside = resolve("/", path)
         target = os.path.join(os.path.dirname(path), os.readlink(path)) if inside is None else f"/{inside}"
     return {
-        "name": name_of(path),
+        "name": printable(name_of(path)),
         "size": found.st_size,
         "mode": go_mode(found.st_mode),
         "mtime_ns": found.st_mtime_ns,
-        "link_target": target,
+        "link_target": printable(target),
     }
 
 
@@ -111,7 +112,7 @@ def read_file(path: str, limit: int) -> dict[str, Any]:
 def measure() -> int:
     """Bytes of the files of the tree, each inode once."""
     seen: dict[tuple[int, int], int] = {}
-    for _, found in walk("/"):
+    for _, _, found in walk("/"):
         if not stat.S_ISDIR(found.st_mode):
             seen[found.st_dev, found.st_ino] = found.st_size
     return sum(seen.values())
@@ -126,12 +127,13 @@ def find_changes(lowers: Sequence[str]) -> list[tuple[str, int]]:
     The writable layer is /0, in which a character device 0/0 hides what is below; the image's layers are `lowers` below
     /1, topmost first.
     """
-    return sorted(_changes("/0", [f"/1/{lower}" for lower in lowers]))
+    found = _changes("/0", [f"/1/{lower}" for lower in lowers])
+    return sorted((printable(path), kind) for path, kind in found)
 
 
 def _changes(upper: str, lowers: Sequence[str]) -> Iterator[tuple[str, int]]:
     furnished: list[tuple[str, bool]] = []  # folders that only count if something in them does
-    for path, found in walk(upper):
+    for path, _, found in walk(upper):
         while furnished and not path.startswith(f"{furnished[-1][0]}/"):
             furnished.pop()
         if _is_whiteout(found):
@@ -166,8 +168,10 @@ def _find_below(path: str, lowers: Sequence[str]) -> os.stat_result | None:
     for lower in lowers:
         try:
             found = os.lstat(f"{lower}/{path}")
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+                continue
+            raise
         return None if _is_whiteout(found) else found
     return None
 

@@ -1,42 +1,85 @@
 """Walking a tree that somebody else has made: without recursion, without following links."""
 
+import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 from typing import Final
 
 MAX_LINKS: Final = 40  # the kernel's limit
+LEASE_LOOK_EVERY_S: Final = 0.05
+LEASE_LOOKS: Final = 1000  # the kernel takes a lease away after 45 s
 
 
-def walk(root: str) -> Iterator[tuple[str, os.stat_result]]:
+def walk(root: str) -> Iterator[tuple[str, str, os.stat_result]]:
     """Everything below the folder `root`, a folder before what is in it, each folder in order of the names.
 
-    Names are relative to `root`. What vanishes meanwhile is left out. Raises: OSError.
+    Answers a name relative to `root`, the name in the folder that this process stands in until the next is asked for,
+    and what it is. So no path is ever too long, however deep the tree. What vanishes meanwhile is left out; who moves
+    folders meanwhile has an odd answer, and cannot lead out of the process's root. Raises: OSError.
     """
-    waiting = [""]
-    while waiting:
-        name = waiting.pop()
-        path = os.path.join(root, name)
-        try:
-            seen = os.lstat(path)
-            entries = sorted(os.listdir(path), reverse=True) if stat.S_ISDIR(seen.st_mode) else ()
-        except (FileNotFoundError, NotADirectoryError):
+    os.chdir(root)
+    folders = [("", _entries())]
+    while folders:
+        prefix, entries = folders[-1]
+        if not entries:
+            folders.pop()
+            if folders:
+                os.chdir("..")
             continue
-        if name:
-            yield name, seen
-        waiting += [os.path.join(name, entry) for entry in entries]
+        entry = entries.pop()
+        try:
+            seen = os.lstat(entry)
+        except FileNotFoundError:
+            continue
+        yield prefix + entry, entry, seen
+        if stat.S_ISDIR(seen.st_mode) and _step_into(entry):
+            folders.append((f"{prefix}{entry}/", _entries()))
+
+
+def _entries() -> list[str]:
+    return sorted(os.listdir(), reverse=True)
+
+
+def _step_into(entry: str) -> bool:
+    """Whether it was still a folder."""
+    try:
+        folder = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
+    os.fchdir(folder)
+    os.close(folder)
+    return True
 
 
 def open_file(path: str) -> int:
     """A descriptor of a regular file; whatever else may stand there is neither opened for long nor waited for.
 
-    Raises: FileNotFoundError for what is no regular file; OSError.
+    Who holds a lease on it is given the time that the kernel gives him. Raises: FileNotFoundError for what is no
+    regular file; OSError.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    for _ in range(LEASE_LOOKS):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+            break
+        except BlockingIOError:
+            time.sleep(LEASE_LOOK_EVERY_S)
+    else:
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), path)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise FileNotFoundError(2, os.strerror(2), path)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     return descriptor
+
+
+def printable(name: str) -> str:
+    """A name as JSON can carry it, which knows no bytes that are no text: replaced as Go replaces them."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def resolve(root: str, target: str) -> str | None:
@@ -52,7 +95,7 @@ def resolve(root: str, target: str) -> str | None:
         path = os.path.join(root, *place, part)
         try:
             is_link = stat.S_ISLNK(os.lstat(path).st_mode)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:  # not there, below a file, or a name that is too long to be there
             return None
         if not is_link:
             place.append(part)

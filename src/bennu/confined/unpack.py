@@ -215,7 +215,7 @@ def write_all(target: Any, data: bytes) -> None:
 
 
 def remove_tree(path: str) -> None:
-    for name, seen in reversed(list(walk(path))):
+    for name, _, seen in reversed(list(walk(path))):
         remove = os.rmdir if stat.S_ISDIR(seen.st_mode) else os.unlink
         remove(posixpath.join(path, name))
     os.rmdir(path)

@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from bennu.confined.tree import printable
+
 
 class Refused(Exception):
     """What is asked cannot be done; the message is for people. `kind` tells bennud what it means."""
@@ -33,7 +35,7 @@ def describe(error: BaseException) -> dict[str, Any]:
         return {"error": str(error), "errno": None, "kind": error.kind}
     if isinstance(error, OSError):
         reason = error.strerror or type(error).__name__
-        where = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
+        where = f" ({printable(os.fsdecode(error.filename))})" if isinstance(error.filename, str | bytes) else ""
         kinds = {FileNotFoundError: "missing", NotADirectoryError: "not-a-folder"}
         return {"error": f"{reason}{where}", "errno": error.errno, "kind": kinds.get(type(error), "system")}
     if isinstance(error, MemoryError):

@@ -1,18 +1,18 @@
 """Files in and out of a container (`docker cp`, `docker export`, `docker diff`), through the confined helper."""
 
+import asyncio
 import contextlib
 import errno
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bennu.beneath import clean
-from bennu.confined.client import HELPER, Failure, Folder, Process, Session, Tree
+from bennu.confined.client import HELPER, QUICK_S, Failure, Folder, Process, Session
 from bennu.engine.container import Container
 from bennu.engine.services import Services
-from bennu.errors import InvalidParameter, NotFound
+from bennu.errors import InvalidParameter, NotFound, Unavailable
 from bennu.runtime import NotAlive
 
 CHUNK: Final = 256 * 1024
@@ -31,35 +31,42 @@ class PathStat:
 
 
 @contextlib.asynccontextmanager
-async def _entered(services: Services, container: Container, *, writable: bool = False) -> AsyncIterator[Tree]:
-    """The container's root as its processes see it, or its root filesystem while it does not run."""
+async def _begun(
+    services: Services, container: Container, task: str, *, writable: bool = False, stored: bool = False, **more: Any
+) -> AsyncIterator[Session]:
+    """A task on the container's root as its processes see it, or on its root filesystem while it does not run.
+
+    `stored`: on its root filesystem in any case, without what is mounted over it. The container is held up only until
+    the task has begun: how long that lasts is up to the client, and to what is in the files.
+    """
+    async with contextlib.AsyncExitStack() as ends:
+        pidfd = -1 if stored else _open_process(services, container)
+        if pidfd >= 0:
+            ends.callback(os.close, pidfd)
+            yield await ends.enter_async_context(HELPER.begin(task, Process(pidfd, writable), **more))
+            return
+        async with container.lock:
+            if writable and container.record.host_config.readonly_rootfs:
+                raise InvalidParameter(READ_ONLY)
+            image = services.images.by_id(container.record.image_id)
+            rootfs = await services.images.mount(image, services.folder(container.id))
+            ends.push_async_callback(_unmount_unused, services, container)
+            session = await ends.enter_async_context(HELPER.begin(task, Folder(rootfs, writable), **more))
+        yield session
+
+
+def _open_process(services: Services, container: Container) -> int:
+    """-1: it does not run, or has just ended."""
     try:
-        pidfd = services.runtime.open_process(container.id) if container.record.pid else -1
+        return services.runtime.open_process(container.id) if container.record.pid else -1
     except NotAlive:
-        pidfd = -1  # it has just ended
-    if pidfd >= 0:
-        try:
-            yield Process(pidfd, writable)
-        finally:
-            os.close(pidfd)
-        return
-    async with mounted(services, container) as rootfs:
-        yield Folder(rootfs, writable)
+        return -1
 
 
-@contextlib.asynccontextmanager
-async def mounted(services: Services, container: Container) -> AsyncIterator[Path]:
-    """Its root filesystem without what is mounted over it; unmounted again unless the container runs."""
-    record = container.record
-    image = services.images.by_id(record.image_id)
+async def _unmount_unused(services: Services, container: Container) -> None:
     async with container.lock:
-        folder = services.folder(record.id)
-        rootfs = await services.images.mount(image, folder)
-        try:
-            yield rootfs
-        finally:
-            if container.record.sandbox is None and not container.record.running:
-                await services.images.unmount(folder)
+        if container.record.sandbox is None and not container.record.running:
+            await services.images.unmount(services.folder(container.id))
 
 
 def _inside(path: str) -> str:
@@ -83,6 +90,8 @@ def _told_as_docker(container: Container, path: str) -> Iterator[None]:
         if failure.kind in ("not-a-folder", "invalid"):
             raise InvalidParameter(str(failure)) from failure
         raise
+    except TimeoutError as error:
+        raise Unavailable("the files of the container do not answer") from error
     except ProcessLookupError as error:
         raise NotAlive(f"container {container.record.name} has just ended") from error
 
@@ -90,27 +99,21 @@ def _told_as_docker(container: Container, path: str) -> Iterator[None]:
 async def stat_path(services: Services, container: Container, path: str) -> PathStat:
     """Raises: NotFound."""
     with _told_as_docker(container, path):
-        async with _entered(services, container) as tree:
-            return PathStat(**await HELPER.ask("stat", tree, path=_inside(path)))
+        async with _begun(services, container, "stat", path=_inside(path)) as session, asyncio.timeout(QUICK_S):
+            return PathStat(**await session.answer())
 
 
 async def read_archive(services: Services, container: Container, path: str) -> AsyncIterator[bytes]:
     """A tar of the path, in pieces. Raises: NotFound before the first piece, BennuError when it breaks off."""
     with _told_as_docker(container, path):
-        async with (
-            _entered(services, container) as tree,
-            HELPER.begin("pack", tree, output=True, path=_inside(path)) as session,
-        ):
+        async with _begun(services, container, "pack", output=True, path=_inside(path)) as session:
             async for piece in _pieces(session):
                 yield piece
 
 
 async def export_rootfs(services: Services, container: Container) -> AsyncIterator[bytes]:
     """A tar of the root filesystem, without volumes and other mounts. Raises: BennuError when it breaks off."""
-    async with (
-        mounted(services, container) as rootfs,
-        HELPER.begin("pack_root", Folder(rootfs), output=True) as session,
-    ):
+    async with _begun(services, container, "pack_root", stored=True, output=True) as session:
         async for piece in _pieces(session):
             yield piece
 
@@ -131,12 +134,10 @@ async def write_archive(
     Raises: NotFound, InvalidParameter (no folder, a broken tar, read-only), BennuError.
     """
     with _told_as_docker(container, path):
-        async with _entered(services, container, writable=True) as tree:
-            if isinstance(tree, Folder) and container.record.host_config.readonly_rootfs:
-                raise InvalidParameter(READ_ONLY)
-            task = HELPER.begin("unpack", tree, input=True, path=_inside(path), same_kind=same_kind)
-            async with task as session:
-                await session.feed(pieces)
+        into = _inside(path)
+        task = _begun(services, container, "unpack", writable=True, input=True, path=into, same_kind=same_kind)
+        async with task as session:
+            await session.feed(pieces)
 
 
 async def find_changes(services: Services, container: Container) -> list[tuple[str, int]]:
