@@ -148,16 +148,20 @@ def shut_in(trees: Sequence[tuple[int, bool]], *, enter: bool, proc: int) -> Non
 
 
 def _take_out_proc(proc: int) -> None:
-    """Unmount every procfs with what is mounted in it, the deepest first."""
-    table = os.open("self/mountinfo", os.O_RDONLY, dir_fd=proc)
-    with open(table, "rb") as file:
-        lines = file.read().splitlines()
+    """Unmount whatever lies where a procfs is, with all that is mounted in it, until none is left."""
+    while (place := _find_proc(proc)) is not None:
+        _checked(_libc.umount2(place, MNT_DETACH | UMOUNT_NOFOLLOW), "umount")
     os.close(proc)
-    for line in reversed(lines):
-        fields, _, kind = line.partition(b" - ")
-        if kind.startswith(b"proc "):
-            place = OCTAL.sub(lambda found: bytes([int(found[1], 8)]), fields.split()[4])
-            _checked(_libc.umount2(place, MNT_DETACH | UMOUNT_NOFOLLOW), "umount")
+
+
+def _find_proc(proc: int) -> bytes | None:
+    """Where the first procfs of this mount namespace is; the first of a tree has the others in it."""
+    with open(os.open("self/mountinfo", os.O_RDONLY, dir_fd=proc), "rb") as file:
+        for line in file:
+            fields, _, kind = line.partition(b" - ")
+            if kind.startswith(b"proc "):
+                return OCTAL.sub(lambda found: bytes([int(found[1], 8)]), fields.split()[4])
+    return None
 
 
 def _tame(tree: int, *, writable: bool) -> None:
