@@ -1,6 +1,14 @@
 """A container's /proc is the kernel's: nobody mounts anything over it, by whatever name."""
 
+import ctypes
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -9,6 +17,8 @@ from support.cli import Cli
 
 NOT_PROC = "cannot be mounted because it is not of type proc"
 INSIDE = "cannot be mounted because it is inside /proc"
+AT_FDCWD: Final = -100
+RENAME_EXCHANGE: Final = 2
 
 
 def refused(bennu: Cli, *words: str | Path) -> str:
@@ -47,3 +57,55 @@ def test_what_others_put_there_still_may(bennu: Cli, busybox: str, tmp_path: Pat
     own = bennu("run", "--rm", "-v", f"{tmp_path}/uptime:/proc/uptime", busybox, "cat", "/proc/uptime")
     assert own.line == "1.00 1.00"
     bennu("run", "--rm", "-v", "/proc:/proc", "-v", "/sys:/sys:ro", "-v", "/proc:/host/proc:ro", busybox, "true")
+
+
+def test_who_is_given_the_hosts_proc_gets_what_lies_in_it(bennu: Cli, busybox: str) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "lies", "/proc/fs"], check=True)
+    try:
+        shown = bennu("run", "--rm", "-v", "/proc:/proc", busybox, "grep", "-c", "^lies /proc/fs ", "/proc/mounts")
+    finally:
+        subprocess.run(["umount", "/proc/fs"], check=True)
+    assert int(shown.line) > 0
+
+
+@contextmanager
+def swapping(one: Path, other: Path) -> Iterator[None]:
+    """The two change places without end."""
+    libc, done = ctypes.CDLL(None), threading.Event()
+    names = os.fsencode(one), os.fsencode(other)
+
+    def swap() -> None:
+        while not done.is_set():
+            assert libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(("link", "why"), [("/proc", NOT_PROC), ("/proc/sys", INSIDE)])
+def test_a_folder_that_becomes_a_link_at_the_last_moment_leads_nowhere(
+    bennu: Cli, busybox: str, tmp_path: Path, link: str, why: str
+) -> None:
+    shared, forged = tmp_path / "shared", tmp_path / "forged"
+    (shared / "p").mkdir(parents=True)
+    (shared / "l").symlink_to(link)
+    (forged / "kernel").mkdir(parents=True)
+    for name in ("uptime", "kernel/ostype"):
+        (forged / name).write_text("forged\n")
+    too_late = f'to rootfs at "{link}": '  # where it came to lie: what was asked for is /data/p
+    deadline = time.monotonic() + 20
+    seen = ""
+    with swapping(shared / "p", shared / "l"):
+        while too_late not in seen and time.monotonic() < deadline:
+            words = ("-v", f"{shared}:/data", "-v", f"{forged}:/data/p", busybox)
+            said = bennu("run", "--rm", *words, "cat", "/proc/uptime", "/proc/sys/kernel/ostype", ok=False)
+            assert "forged" not in said.out
+            seen = said.err
+    assert too_late in seen
+    assert why in seen
+    assert not bennu("ps", "-aq").lines

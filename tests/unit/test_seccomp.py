@@ -113,6 +113,11 @@ def test_sockets_of_every_family_but_two() -> None:
     assert answer(built_in(), "socket", 40 | 1 << 32) == errno.EAFNOSUPPORT  # the kernel would take it for 40
 
 
+def test_old_programs_of_32_bits_have_their_one_way_to_sockets() -> None:
+    """As in Docker, which refused it once and took that back; what family is meant, no filter sees."""
+    assert answer(built_in(), "socketcall", 1, 0) == "allow"
+
+
 def test_personalities_that_weaken_a_program_are_refused() -> None:
     profile = built_in()
     for harmless in (0, 8, 0x20000, 0x20008, 0xFFFFFFFF):

@@ -2,14 +2,19 @@
 
 A target is what it is once its links are followed, as the container sees it: an image, or a volume that is mounted
 before, can have a link there. Files that others are used to putting over those of the kernel may be.
+
+Who shares a volume can change a link at any time. So `check_mounts` looks before anything is made, which gives the
+words that tell what was asked for, and `check_mounted` at what came of it, before the program begins.
 """
 
-from collections.abc import Iterable, Mapping
+import posixpath
+import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bennu.confined.tree import MAX_LINKS
-from bennu.runtime.failures import mount_failure
+from bennu.runtime.failures import RuntimeFailure, mount_failure
 from bennu.runtime.filesystems import PROC, kind_of_filesystem
 
 ALLOWED: Final = frozenset(
@@ -29,9 +34,65 @@ def check_mounts(rootfs: Path, entries: Iterable[Mapping[str, Any]]) -> None:
         if entry["type"] == "bind":
             mounted[target] = entry["source"]
         if (target == "/proc" or target.startswith("/proc/")) and not _may_lie_there(target, entry):
-            why = "it is not of type proc" if target == "/proc" else "it is inside /proc"
-            reason = f'"{rootfs}{target}" cannot be mounted because {why}'
-            raise mount_failure(entry["source"], entry["destination"], reason)
+            raise _refusal(entry["source"], entry["destination"], f"{rootfs}{target}", target)
+
+
+class Mounted(NamedTuple):
+    """A mount as `mountinfo` tells it: `root` is what of its file system lies at `target`."""
+
+    device: str
+    root: str
+    target: str
+    kind: str
+
+
+def check_mounted(pid: int, spec: Mapping[str, Any]) -> None:
+    """Look at what a created process has in /proc. Raises: RuntimeFailure in runc's words; OSError if it is gone."""
+    mount = find_misplaced(mounted_in_proc(pid), spec["linux"]["maskedPaths"])
+    if mount is not None:
+        raise _refusal(mount.root, mount.target, f"{spec['root']['path']}{mount.target}", mount.target)
+
+
+def find_misplaced(found: Iterable[Mounted], masked: Iterable[str]) -> Mounted | None:
+    """One that must not be there, or what stands for a /proc that is missing; None: all is well."""
+    bases = [mount for mount in found if mount.target == "/proc"]
+    if wrong := [mount for mount in bases if mount.kind != "proc"]:
+        return wrong[0]
+    if not bases:
+        return Mounted("", "proc", "/proc", "")
+    allowed = {_without_links(posixpath.normpath(path)) for path in (*ALLOWED, *masked)}
+    strange = [mount for mount in found if mount not in bases and not _may_stay(mount, bases[-1], allowed)]
+    hosts = mounted_in_proc("self") if strange else ()  # who is given the host's /proc gets what lies in it
+    return next((mount for mount in strange if mount not in hosts), None)
+
+
+def mounted_in_proc(pid: int | str) -> list[Mounted]:
+    """The mounts at and below a process's /proc, in their order. Raises: OSError if it is gone."""
+    found = []
+    for line in Path(f"/proc/{pid}/mountinfo").read_bytes().decode(errors="surrogateescape").split("\n"):
+        place, _, system = line.partition(" - ")
+        if " /proc" in place:
+            _, _, device, root, target, *_ = place.split(" ")
+            if target == "/proc" or target.startswith("/proc/"):
+                found.append(Mounted(device, root, target, system.partition(" ")[0]))
+    return found
+
+
+def _may_stay(mount: Mounted, base: Mounted, allowed: Collection[str]) -> bool:
+    """A piece of /proc over itself, as the runtime makes it read-only; a mask of its; a file that others put there."""
+    over_itself = mount.device == base.device and mount.target == f"/proc{mount.root}"
+    return over_itself or _without_links(mount.target) in allowed
+
+
+def _without_links(path: str) -> str:
+    """One name for what the kernel's own links in /proc lead to: every process's is `self`, and `net` is in there."""
+    path = re.sub(r"^/proc/(thread-self|\d+(/task/\d+)?)(?=/|$)", "/proc/self", path)
+    return re.sub(r"^/proc/(net|mounts)(?=/|$)", r"/proc/self/\1", path)
+
+
+def _refusal(source: str, destination: str, place: str, target: str) -> RuntimeFailure:
+    why = "it is not of type proc" if target == "/proc" else "it is inside /proc"
+    return mount_failure(source, destination, f'"{place}" cannot be mounted because {why}')
 
 
 def _may_lie_there(target: str, entry: Mapping[str, Any]) -> bool:

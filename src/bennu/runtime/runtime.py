@@ -22,8 +22,9 @@ from bennu.runtime.cgroups import is_in_group
 from bennu.runtime.conmon import ConmonRequest, run_conmon
 from bennu.runtime.failures import NotAlive, create_failure
 from bennu.runtime.filters import Filters
-from bennu.runtime.paths import Facts, read_pid
+from bennu.runtime.paths import Bundle, Facts, read_pid
 from bennu.runtime.places import conmon_mark
+from bennu.runtime.proc_mounts import check_mounted
 from bennu.runtime.records import BundleRequest, Created
 from bennu.runtime.resources import build_resources, lifted_limits
 from bennu.runtime.shm import mount_shm, unmount_shm
@@ -124,7 +125,16 @@ class Runtime(Watching, Streams):
         conmon_pid = read_pid(place.conmon_pid_file)
         if parent_of(report.data) not in (conmon_pid, 0):
             place.orphan_marker.touch()
+        self._check_mounted(place, facts, report.data, request.spec)
         return Created(report.data, conmon_pid)
+
+    def _check_mounted(self, place: Bundle, facts: Facts, pid: int, spec: Mapping[str, Any]) -> None:
+        """Raises: RuntimeFailure if its mounts came to lie where none may; NotAlive."""
+        try:
+            check_mounted(pid, spec)
+        except OSError as error:
+            raise NotAlive(f"container {facts.id} is not running") from error
+        os.close(self._open_process(place, facts))  # afterwards, so it was this process that was looked at
 
     async def _enter_conmon_group(self, pid: int) -> None:
         """Out of the daemon's own group, with which it would be killed. Where that is not allowed it stays."""
