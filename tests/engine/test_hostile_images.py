@@ -1,5 +1,6 @@
 """Images, archives, registries and build contexts made to do harm: each ends inside its own place, or as a refusal."""
 
+import bz2
 import contextlib
 import gzip
 import http.server
@@ -23,7 +24,9 @@ from bennu.images.layers import Layers
 from bennu.images.machine import host_architecture
 from bennu.images.overlay import remove_tree
 from support.cli import Cli
+from support.daemon import UnixConnection
 from support.images import import_base
+from support.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not is_root(), reason=needs_root)]
 DIR, SYM, LNK, CHR = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE
@@ -172,6 +175,17 @@ def test_an_archive_of_names_alone_is_refused_before_it_fills_the_memory(
 def peak_memory(server: Server) -> int:
     text = Path(f"/proc/{server.process.pid}/status").read_text()
     return int(text.split("VmHWM:")[1].split()[0]) << 10
+
+
+def test_a_load_ends_with_its_client_however_much_there_is_left_to_unpack(server: Server) -> None:
+    tmp = server.images_root / "tmp"
+    file = entry("0.tar")[0]
+    file.size = 2000 * (16 << 20)
+    bomb = bz2.compress(file.tobuf(tarfile.PAX_FORMAT)) + bz2.compress(bytes(16 << 20)) * 2000
+    with contextlib.closing(UnixConnection(server.root / "s")) as client:
+        client.request("POST", "/images/load", bomb)
+        wait_for(lambda: sum(path.stat().st_size for path in tmp.glob("*/*")) > 0, what="the load to unpack")
+    wait_for(lambda: list(tmp.iterdir()) == [], timeout_s=5, what="what it unpacked to be gone")
 
 
 @pytest.mark.parametrize("more", [{"name": "x" * 80}, {"name": "a", "link": "b"}])
