@@ -1,10 +1,13 @@
 """docker diff, export and commit."""
 
+import contextlib
 import io
 import tarfile
+from collections.abc import Iterator
 
 from support.cli import Cli
-from support.daemon import Daemon
+from support.daemon import Daemon, UnixConnection
+from support.waiting import wait_for
 
 
 def test_diff_tells_added_modified_and_deleted(cli: Cli, busybox: str) -> None:
@@ -39,3 +42,37 @@ def test_commit_keeps_what_was_written_and_the_configuration(cli: Cli, busybox: 
     assert cli("run", "--rm", "committed:1", "sh", "-c", "echo $A; test -e /bin/wc || echo gone").out == "1\ngone\n"
     assert "why not" in cli("history", "--no-trunc", "committed:1").out
     cli("rmi", "committed:1")
+
+
+def coming_in(daemon: Daemon) -> int:
+    """Bytes on their way into the store."""
+    return sum(path.stat().st_size for path in (daemon.data_root / "images/tmp").iterdir() if path.is_file())
+
+
+@contextlib.contextmanager
+def endless_commit(daemon: Daemon, name: str) -> Iterator[UnixConnection]:
+    """Of a container with a file of more zeros than any disk has room for; under way in the block."""
+    daemon.docker("exec", name, "dd", "if=/dev/zero", "of=/zeros", "bs=1", "count=0", "seek=3000G")
+    with contextlib.closing(UnixConnection(daemon.socket)) as client:
+        client.request("POST", f"/commit?container={name}&repo=endless")
+        wait_for(lambda: coming_in(daemon) > 0, what="the commit to write")
+        yield client
+
+
+def test_a_commit_ends_with_its_client_and_its_container_runs_on(daemon: Daemon, docker: Cli, busybox: str) -> None:
+    docker("run", "-d", "--name", "left", busybox, "sleep", "600")
+    with endless_commit(daemon, "left"):
+        pass
+    wait_for(lambda: coming_in(daemon) == 0, timeout_s=5, what="what it wrote to be gone")
+    wait_for(lambda: docker("inspect", "-f", "{{.State.Status}}", "left").line == "running", what="it to run on")
+    assert docker("images", "-q", "endless").out == ""
+
+
+def test_a_commit_ends_with_its_container(daemon: Daemon, docker: Cli, busybox: str) -> None:
+    docker("run", "-d", "--name", "removed", busybox, "sleep", "600")
+    with endless_commit(daemon, "removed") as client:
+        docker("rm", "-f", "removed")
+        answer = client.getresponse()
+        assert answer.status == 409 and b"which is being removed" in answer.read()
+    wait_for(lambda: coming_in(daemon) == 0, timeout_s=5, what="what it wrote to be gone")
+    assert "Traceback" not in daemon.log()

@@ -20,6 +20,7 @@ import pytest
 
 from bennu.confined import client
 from bennu.confined.client import Confined, Failure, Folder, Process
+from bennu.errors import InvalidParameter
 from support.traps import bomb, plant_traps, was_caught
 from support.waiting import wait_for
 
@@ -364,6 +365,24 @@ async def test_who_no_longer_waits_ends_it(helper: Confined, tmp_path: Path) -> 
             assert server is not None
             wait_for(lambda: len(descendants(server.pid)) == 2, what="the helper to begin")
         wait_for(lambda: len(descendants(server.pid)) == 1, what="the helper to end")
+
+
+@pytest.mark.parametrize("so_far", [b"", b'{"read": 4194304}\n', b'{"read": 4194304}\n{"do', b'{"do'])
+async def test_one_that_is_ended_before_its_last_word_has_failed(so_far: bytes) -> None:
+    for ask_for_it in (client.Session.result, client.Session.answer):
+        answers = asyncio.StreamReader()
+        answers.feed_data(so_far)
+        answers.feed_eof()
+        with pytest.raises(Failure, match="the helper ended without a word") as caught:
+            await ask_for_it(client.Session(answers))
+        assert caught.value.kind == "died"
+
+
+@pytest.mark.parametrize("length", [140_000, 1_000_000])
+def test_a_path_that_is_longer_than_any_is_refused_in_words(helper: Confined, root: Path, length: int) -> None:
+    with pytest.raises(InvalidParameter, match=r"^file name too long$"):
+        ask(helper, "furnish", Folder(root, writable=True), working_dir="/" + "x" * length)
+    assert read(helper, root, "/etc/real") == "inside"
 
 
 def test_it_ends_with_its_daemon(helper: Confined, root: Path) -> None:

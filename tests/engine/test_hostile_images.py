@@ -1,6 +1,8 @@
 """Images, archives, registries and build contexts made to do harm: each ends inside its own place, or as a refusal."""
 
+import bz2
 import contextlib
+import gzip
 import http.server
 import json
 import os
@@ -16,12 +18,15 @@ import pytest
 from images_fixtures import Server, busybox_tar, image_server  # noqa: F401 - a fixture
 from images_helpers import Entry, digest_of, entry, is_root, make_tar, needs_root, stream
 
-from bennu.errors import BennuError
+from bennu.errors import BennuError, InvalidParameter
+from bennu.images import loading
 from bennu.images.layers import Layers
 from bennu.images.machine import host_architecture
 from bennu.images.overlay import remove_tree
 from support.cli import Cli
+from support.daemon import UnixConnection
 from support.images import import_base
+from support.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not is_root(), reason=needs_root)]
 DIR, SYM, LNK, CHR = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE
@@ -132,6 +137,80 @@ def test_an_archive_made_to_do_harm_is_refused_in_words(server: Server, data: by
     assert message.get("error") or message.get("message"), answer
     assert status in (200, 400, 500) and "internal error" not in answer.decode()
     assert server.docker("images", "-aq").out == before and list((server.images_root / "tmp").iterdir()) == []
+
+
+def links(count: int, name_length: int) -> bytes:
+    """Links in a tar, and one chain of them."""
+    return make_tar(
+        entry(f"{number}".rjust(name_length, "n"), kind=SYM, linkname=f"{number + 1}".rjust(name_length, "n"))
+        for number in range(count)
+    )
+
+
+def long_gnu_links(count: int) -> bytes:
+    """A million bytes of a target each; compressed it is next to nothing."""
+    head = tarfile.TarInfo("././@LongLink")
+    head.type, head.size = tarfile.GNUTYPE_LONGLINK, 1 << 20
+    link = entry("l", kind=SYM)[0]
+    return (head.tobuf() + b"\xff" * head.size + link.tobuf()) * count
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        pytest.param(long_gnu_links(100), "archive/tar: header field too long", id="targets-of-a-million-bytes"),
+        pytest.param(links(3000, 3500), "invalid archive: the names of its members are too long", id="long-names"),
+    ],
+)
+def test_an_archive_of_names_alone_is_refused_before_it_fills_the_memory(
+    server: Server, data: bytes, words: str
+) -> None:
+    before = peak_memory(server)
+    status, answer = server.request("POST", "/images/load", gzip.compress(data, 1))
+    last = json.loads(answer.splitlines()[-1])
+    assert words in (last.get("error") or last["message"]), (status, answer)
+    assert peak_memory(server) - before < 64 << 20
+
+
+def peak_memory(server: Server) -> int:
+    text = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(text.split("VmHWM:")[1].split()[0]) << 10
+
+
+def test_a_load_ends_with_its_client_however_much_there_is_left_to_unpack(server: Server) -> None:
+    tmp = server.images_root / "tmp"
+    file = entry("0.tar")[0]
+    file.size = 2000 * (16 << 20)
+    bomb = bz2.compress(file.tobuf(tarfile.PAX_FORMAT)) + bz2.compress(bytes(16 << 20)) * 2000
+    with contextlib.closing(UnixConnection(server.root / "s")) as client:
+        client.request("POST", "/images/load", bomb)
+        wait_for(lambda: sum(path.stat().st_size for path in tmp.glob("*/*")) > 0, what="the load to unpack")
+    wait_for(lambda: list(tmp.iterdir()) == [], timeout_s=5, what="what it unpacked to be gone")
+
+
+@pytest.mark.parametrize("more", [{"name": "x" * 80}, {"name": "a", "link": "b"}])
+def test_an_archive_has_no_more_members_than_an_image_needs(more: dict[str, str]) -> None:
+    gathering = loading.Gathering()
+    for _ in range(100_000):
+        gathering.hear(more)
+    with pytest.raises(InvalidParameter, match="more than 100000 members"):
+        gathering.hear(more)
+
+
+def test_links_of_an_archive_that_lead_on_and_on_lead_nowhere(tmp_path: Path) -> None:
+    parts = {f"{number}": loading.Part(f"{number}", link=f"{number + 1}") for number in range(100_000)}
+    archive = loading.Archive(tmp_path, parts | {"100000": loading.Part("100000", file="1")})
+    assert archive.find("99970") is not None and archive.find("0") is None
+
+
+def test_one_configuration_that_many_images_of_an_archive_name_is_not_read_without_end(tmp_path: Path) -> None:
+    (tmp_path / "1").write_bytes(b"{}" + b" " * (4 << 20))
+    manifest = json.dumps([{"Config": "c.json"}] * 1000).encode()
+    (tmp_path / "2").write_bytes(manifest)
+    parts = {"c.json": loading.Part("c.json", file="1", size=4 << 20)}
+    parts["manifest.json"] = loading.Part("manifest.json", file="2", size=len(manifest))
+    with pytest.raises(InvalidParameter, match="its manifests and configurations are too large"):
+        loading.plan(loading.Archive(tmp_path, parts))
 
 
 # --- configurations and root filesystems ------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import os
 import stat
 import subprocess
 import tarfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -212,6 +213,111 @@ async def test_a_sparse_file_stays_sparse(layers: Layers, tmp_path: Path) -> Non
     seen = (root / "sparse").stat()
     assert seen.st_size == (64 << 20) + 3 and seen.st_blocks * 512 < 1 << 20
     assert (root / "sparse").read_bytes()[-3:] == b"end"
+
+
+def header(kind: bytes, content: bytes, name: str = "x") -> bytes:
+    """A member as it is in a tar, whatever a library would say to it."""
+    head = tarfile.TarInfo(name)
+    head.type, head.size = kind, len(content)
+    return head.tobuf() + content + b"\0" * (-len(content) % 512)
+
+
+def pax(*records: bytes) -> bytes:
+    return header(tarfile.XHDTYPE, b"".join(records)) + header(tarfile.REGTYPE, b"content")
+
+
+def record(key: bytes, value: bytes) -> bytes:
+    """`LENGTH KEY=VALUE` and a newline, where LENGTH counts itself."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(str(rest))
+    length = rest + len(str(length))
+    return b"%d %s=%s\n" % (length, key, value)
+
+
+END = bytes(1024)
+INVALID = "^archive/tar: invalid tar header$"
+TOO_LONG = "^archive/tar: header field too long$"
+
+
+@pytest.mark.parametrize(
+    ("tar", "message"),
+    [
+        pytest.param(pax(b"1" * 200_000), INVALID, id="digits"),
+        pytest.param(pax(record(b"comment", b"1" * 200_000), b"9" * 50_000), INVALID, id="digits-after-digits"),
+        pytest.param(pax(b"0 a=b\n"), INVALID, id="length-of-nothing"),
+        pytest.param(pax(b"99 a=b\n"), INVALID, id="length-beyond-its-end"),
+        pytest.param(pax(b"4 a\n"), INVALID, id="no-value"),
+        pytest.param(pax(b"6 a=bc"), INVALID, id="no-newline"),
+        pytest.param(pax(b"-6 a=b\n"), INVALID, id="length-below-nothing"),
+        pytest.param(pax(record(b"path", b"a\0b")), INVALID, id="nul-in-name"),
+        pytest.param(pax(record(b"mtime", b"inf")), INVALID, id="time-without-end"),
+        pytest.param(pax(record(b"mtime", b"9" * 5000)), INVALID, id="time-of-5000-digits"),
+        pytest.param(pax(record(b"size", b"-1")), INVALID, id="size-below-nothing"),
+        pytest.param(pax(record(b"GNU.sparse.map", b"1,x")), INVALID, id="sparse-map-of-letters"),
+        pytest.param(
+            pax(record(b"GNU.sparse.major", b"1"), record(b"GNU.sparse.minor", b"0")), INVALID, id="no-sparse-map"
+        ),
+        pytest.param(pax(record(b"path", b"n" * 5000)), TOO_LONG, id="long-name"),
+        pytest.param(pax(record(b"linkpath", b"\xff" * 5000)), TOO_LONG, id="long-link"),
+        pytest.param(pax(record(b"comment", b"x" * 300_000)), TOO_LONG, id="long-comment"),
+        pytest.param(header(tarfile.GNUTYPE_LONGNAME, b"n" * 5000) + header(b"0", b""), TOO_LONG, id="long-gnu-name"),
+        pytest.param(header(tarfile.GNUTYPE_LONGLINK, b"n" * 5000) + header(b"2", b""), TOO_LONG, id="long-gnu-link"),
+        pytest.param(header(tarfile.XHDTYPE, record(b"a", b"b")) + END, INVALID, id="an-extension-of-nothing"),
+        pytest.param(header(tarfile.XHDTYPE, record(b"a", b"b")), "^unexpected EOF$", id="cut-after-an-extension"),
+        pytest.param(
+            make_tar([entry("d/", kind=DIR), entry("l", kind=LNK, linkname="d")]),
+            "hard link to the folder",
+            id="hard-link-to-a-folder",
+        ),
+    ],
+)
+async def test_a_header_that_says_what_cannot_be_is_refused_at_once(layers: Layers, tar: bytes, message: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(InvalidParameter, match=message):
+        await unpack(layers, tar)
+    assert time.monotonic() - started < 5 and leftovers(layers) == []
+
+
+async def test_digits_without_end_in_a_pax_header_are_read_at_once(layers: Layers) -> None:
+    started = time.monotonic()
+    _, root = await unpack(layers, pax(record(b"comment", b"1" * 200_000), record(b"path", b"f")) + END)
+    assert time.monotonic() - started < 5 and (root / "f").read_bytes() == b"content"
+
+
+async def test_extensions_of_extensions_are_read_and_the_last_one_counts(layers: Layers) -> None:
+    named = [header(tarfile.XHDTYPE, record(b"path", f"f{number}".encode())) for number in range(3000)]
+    _, root = await unpack(layers, b"".join(named) + header(tarfile.REGTYPE, b"content") + END)
+    assert [path.name for path in root.iterdir()] == ["f2999"]
+
+
+async def test_a_name_as_long_as_linux_has_them_comes_along(layers: Layers) -> None:
+    name = "/".join(["n" * 200] * 19)
+    target = "t" * 4000
+    gnu = io.BytesIO()
+    with tarfile.open(fileobj=gnu, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        archive.addfile(entry(name, kind=SYM, linkname=target)[0])
+    for tar in (gnu.getvalue(), make_tar([entry(name, kind=SYM, linkname=target)])):
+        _, root = await unpack(layers, tar)
+        assert str((root / name).readlink()) == target
+
+
+async def test_what_a_global_header_says_of_all_members_is_ignored_as_docker_does(layers: Layers) -> None:
+    tar = header(tarfile.XGLTYPE, record(b"path", b"everything")) + header(tarfile.REGTYPE, b"content", "f") + END
+    _, root = await unpack(layers, tar)
+    assert [path.name for path in root.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize("version", ["0.0", "0.1", "1.0"])
+async def test_each_way_to_tell_of_holes_is_understood(layers: Layers, tmp_path: Path, version: str) -> None:
+    sparse = tmp_path / "sparse"
+    with sparse.open("wb") as file:
+        file.write(b"begin")
+        file.seek(1 << 20)
+        file.write(b"end")
+    options = ["--sparse", "--format=pax", f"--sparse-version={version}"]
+    tar = subprocess.run(["tar", "-C", tmp_path, *options, "-cf", "-", "sparse"], capture_output=True, check=True)
+    _, root = await unpack(layers, tar.stdout)
+    assert (root / "sparse").read_bytes() == sparse.read_bytes()
 
 
 def broken_tars() -> list[object]:

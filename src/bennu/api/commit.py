@@ -1,5 +1,8 @@
 """`POST /commit`: an image of what a container has become."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import msgspec
@@ -9,8 +12,11 @@ from bennu.api.answer import answer
 from bennu.api.body import read_body_or_none
 from bennu.api.images import repo_tag
 from bennu.api.query import flag, text
+from bennu.api.streams import ends_with_client
+from bennu.confined.client import cancel, finish
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
+from bennu.engine.waits import WaitCondition
 from bennu.errors import Conflict
 from bennu.images import Image
 from bennu.images.importing import commit_image
@@ -36,6 +42,7 @@ class Commits:
         self._engine = engine
         self._services = engine.services
 
+    @ends_with_client
     async def commit(self, request: web.Request) -> web.Response:
         container = self._engine.find(text(request, "container"))
         name = repo_tag(text(request, "repo"), text(request, "tag"))
@@ -45,13 +52,8 @@ class Commits:
         if container.removing:
             raise Conflict(f"You cannot commit container {container.id} which is being removed")
         pause = flag(request, "pause", True) and container.record.state is State.RUNNING
-        if pause:
-            await container.pause(briefly=True)
-        try:
-            image = await self._make(request, container, name, given)
-        finally:
-            if pause:
-                await container.unpause()
+        async with paused(container) if pause else contextlib.nullcontext():
+            image = await unless_removed(container, self._make(request, container, name, given))
         return answer({"Id": image.id}, 201)
 
     async def _make(
@@ -82,6 +84,37 @@ class Commits:
         told = container.event("commit", comment=comment, imageID=image.id, imageRef=reference)
         await journal.commit([], [told])
         return image
+
+
+@contextlib.asynccontextmanager
+async def paused(container: Container) -> AsyncIterator[None]:
+    """Paused for the block and no longer, whenever the client leaves."""
+    is_ours = False
+
+    async def pause() -> None:
+        nonlocal is_ours
+        await container.pause(briefly=True)
+        is_ours = True
+
+    try:
+        await finish(pause())
+        yield
+    finally:
+        if is_ours and container.record.state is State.PAUSED:
+            await finish(container.unpause())
+
+
+async def unless_removed(container: Container, work: Coroutine[Any, Any, Image]) -> Image:
+    """What the work comes to; it ends with its container. Raises: Conflict when that is removed before."""
+    removed = container.waits.register(WaitCondition.REMOVED)
+    making = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((making, removed), return_when=asyncio.FIRST_COMPLETED)
+        if making.done():
+            return making.result()
+        raise Conflict(f"You cannot commit container {container.id} which is being removed")
+    finally:
+        await cancel(making, removed)
 
 
 def image_part(config: ContainerConfig) -> dict[str, Any]:

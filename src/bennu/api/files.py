@@ -48,6 +48,7 @@ class Files:
             await response.write(piece)
         return response
 
+    @ends_with_client
     async def write(self, request: web.Request) -> web.Response:
         container = self._engine.find(request.match_info["id"])
         pieces, same_kind = body_of(request), flag(request, "noOverwriteDirNonDir")

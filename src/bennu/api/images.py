@@ -153,6 +153,7 @@ class ImageRoutes:
         await self.announce("import", image.id, image.id, image.labels)
         yield status(image.id)
 
+    @ends_with_client
     async def load(self, request: web.Request) -> web.StreamResponse:
         return await stream_progress(request, self._load(request), errors_in_stream=True)
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from bennu.confined.jail import clone_mount
-from bennu.errors import BennuError
+from bennu.confined.words import MAX_REQUEST
+from bennu.errors import BennuError, InvalidParameter
 
 SOURCES: Final = Path(__file__).parents[2]
 # Isolated and without site-packages: nothing but the standard library and these modules can be loaded.
 PROGRAM: Final = "import sys; sys.path.insert(0, sys.argv[1]); from bennu.confined.server import main; main()"
-LINE_LIMIT: Final = 16 << 20  # a name as long as a tar may have it, with every byte escaped
+LINE_LIMIT: Final = 1 << 17  # a name and the target of a link, as long as they may be, with every byte escaped
 AHEAD: Final = 1 << 20  # of a stream, what is kept here until it is read
 LONG_ANSWER: Final = 1 << 16  # from there on reading it would hold up the event loop
 QUICK_S: Final = 60.0  # far more than a task takes that looks at a few small files
@@ -106,17 +107,12 @@ class Session:
             if last and hear is not None:
                 hear(_read(last))
             last = line
-        if not last:
-            raise Failure(DIED)
-        return _read(last)["done"]
+        return _read_end(last)
 
     async def answer(self) -> Any:
         """What a task answers that tells nothing before, however long it is. Raises: Failure."""
         line = await self._answers.read()
-        if not line:
-            raise Failure(DIED)
-        message = await asyncio.to_thread(_read, line) if len(line) > LONG_ANSWER else _read(line)
-        return message["done"]
+        return await asyncio.to_thread(_read_end, line) if len(line) > LONG_ANSWER else _read_end(line)
 
 
 class Confined:
@@ -194,7 +190,8 @@ class Confined:
         """A task that may read or write a stream. Leaving the block ends it, however far it is.
 
         `enter`: the one tree is the task's root; else the trees are its folders /0 and /1.
-        `input`: a descriptor to read from, or True for `Session.input` to write to. Raises: Failure, OSError.
+        `input`: a descriptor to read from, or True for `Session.input` to write to.
+        Raises: Failure, OSError; InvalidParameter for arguments that are longer than any path.
         """
         async with contextlib.AsyncExitStack() as stack:
             with contextlib.ExitStack() as theirs:
@@ -285,7 +282,10 @@ def _request(
         "output": output,
         "arguments": arguments,
     }
-    return json.dumps(request).encode()
+    message = json.dumps(request).encode()
+    if len(message) > MAX_REQUEST:
+        raise InvalidParameter("file name too long")
+    return message
 
 
 def _read(line: bytes) -> dict[str, Any]:
@@ -293,6 +293,17 @@ def _read(line: bytes) -> dict[str, Any]:
     if "error" in message:
         raise Failure(message["error"], message["kind"], message["errno"])
     return message
+
+
+def _read_end(line: bytes) -> Any:
+    """What the last line answers. One that is no whole answer was left by somebody who was ended. Raises: Failure."""
+    try:
+        message = _read(line)
+    except ValueError:
+        raise Failure(DIED) from None
+    if "done" not in message:
+        raise Failure(DIED)
+    return message["done"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from bennu.confined import calls, fill, jail, pack, tasks, unpack
-from bennu.confined.words import Refused, describe, say_to
+from bennu.confined.words import MAX_REQUEST, Refused, describe, say_to
 
-MAX_REQUEST: Final = 1 << 17
 MAX_DESCRIPTORS: Final = 8
 READ: Final = (jail.CAP_DAC_READ_SEARCH,)
 READ_LAYER: Final = (*READ, jail.CAP_SYS_ADMIN)

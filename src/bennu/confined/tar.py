@@ -18,7 +18,14 @@ from bennu.confined import zstd
 from bennu.confined.words import Refused
 
 CHUNK: Final = 1 << 20
-MAX_EXTENDED_HEADER: Final = 1 << 20  # as Go's archive/tar: a longer one is an attack, not a name
+MAX_NAME: Final = 4096  # bytes; Linux has no longer paths, nor longer targets of links
+MAX_RECORDS: Final = 256 << 10  # bytes of a pax header: names, times, and extended attributes of up to 64 KB
+MAX_LENGTH_DIGITS: Final = 7
+INVALID: Final = "archive/tar: invalid tar header"
+TOO_LONG: Final = "archive/tar: header field too long"
+GNU_FIELDS: Final = {tarfile.GNUTYPE_LONGNAME: "name", tarfile.GNUTYPE_LONGLINK: "linkname"}
+PAX_TYPES: Final = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE)
+NAMES: Final = ("path", "linkpath", "uname", "gname", "GNU.sparse.name")
 REPORT_EVERY: Final = 4 << 20
 Say = Callable[[Any], None]
 
@@ -68,31 +75,108 @@ class Digesting:
 
 
 class Member(tarfile.TarInfo):
-    """A header whose extensions are bounded, so that a forged length cannot eat the memory.
+    """A header and what extends it, read in bounded memory and in time that grows with its length, whoever wrote it.
 
-    A damaged header in the middle is an error; the library alone takes it for the end of the archive.
+    The library by itself takes a damaged header in the middle for the end of the archive, reads extensions of
+    extensions by recursion, and their text with regular expressions that take minutes for a row of digits.
     """
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "Member":
         try:
-            return super().fromtarfile(tarfile_)
+            return cls._read_member(tarfile_)
         except cast(Any, tarfile).TruncatedHeaderError:
             raise Refused("unexpected EOF") from None
         except cast(Any, tarfile).InvalidHeaderError:
-            raise Refused("archive/tar: invalid tar header") from None
+            raise Refused(INVALID) from None
 
-    def _bound(self) -> None:
-        if self.size > MAX_EXTENDED_HEADER:
-            raise Refused("archive/tar: header field too long")
+    @classmethod
+    def _read_member(cls, archive: tarfile.TarFile) -> "Member":
+        stream = cast(Any, archive).fileobj
+        fields: dict[str, str] = {}
+        records: list[tuple[str, str]] = []
+        member = cls._read_header(stream)  # the end of the archive is the library's to see
+        try:
+            while member.type in GNU_FIELDS or member.type in PAX_TYPES:
+                text = member._read_extension(stream)
+                if member.type in GNU_FIELDS:
+                    fields[GNU_FIELDS[member.type]] = decode(text.partition(b"\0")[0])
+                elif member.type != tarfile.XGLTYPE:  # a global one (git writes them) is ignored, as Docker does
+                    records = parse_records(text)
+                member = cls._read_header(stream)
+        except cast(Any, tarfile).EmptyHeaderError:
+            raise Refused("unexpected EOF") from None
+        except cast(Any, tarfile).EOFHeaderError:
+            raise Refused(INVALID) from None
+        return member._extended(archive, fields, records)
 
-    def _proc_gnulong(self, archive: tarfile.TarFile) -> Any:
-        self._bound()
-        return super()._proc_gnulong(archive)  # type: ignore[misc]
+    @classmethod
+    def _read_header(cls, stream: Any) -> "Member":
+        member = cls.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+        if member.size < 0:
+            raise Refused(INVALID)
+        return member
 
-    def _proc_pax(self, archive: tarfile.TarFile) -> Any:
-        self._bound()
-        return super()._proc_pax(archive)  # type: ignore[misc]
+    def _read_extension(self, stream: Any) -> bytes:
+        if self.size > (MAX_NAME + 1 if self.type in GNU_FIELDS else MAX_RECORDS):
+            raise Refused(TOO_LONG)
+        text: bytes = stream.read(cast(Any, self)._block(self.size))
+        if len(text) < self.size:
+            raise Refused("unexpected EOF")
+        return text[: self.size]
+
+    def _extended(self, archive: tarfile.TarFile, fields: dict[str, str], records: list[tuple[str, str]]) -> "Member":
+        """What the extensions say put in place; `archive` knows then where the next header is."""
+        said = dict(records)
+        library = cast(Any, self)
+        if size := said.pop("size", ""):
+            self.size = whole_number(size)
+        member: Member = library._proc_member(archive)
+        for field, text in fields.items():
+            setattr(member, field, text)
+        if "GNU.sparse.map" in said:
+            library._proc_gnusparse_01(member, said)
+        elif "GNU.sparse.size" in said:
+            offsets, lengths = (
+                [whole_number(text) for key, text in records if key == f"GNU.sparse.{name}"]
+                for name in ("offset", "numbytes")
+            )
+            cast(Any, member).sparse = list(zip(offsets, lengths, strict=True))
+        elif (said.get("GNU.sparse.major"), said.get("GNU.sparse.minor")) == ("1", "0"):
+            library._proc_gnusparse_10(member, said, archive)
+        cast(Any, member)._apply_pax_info(said, "utf-8", "surrogateescape")
+        if any(len(name.encode("utf-8", "surrogateescape")) > MAX_NAME for name in (member.name, member.linkname)):
+            raise Refused(TOO_LONG)
+        return member
+
+
+def parse_records(text: bytes) -> list[tuple[str, str]]:
+    """A pax header: `LENGTH KEY=VALUE` and a newline each, where LENGTH counts all of it. Raises: Refused."""
+    records = []
+    start = 0
+    while start < len(text):
+        digits, space, _ = text[start : start + MAX_LENGTH_DIGITS + 1].partition(b" ")
+        if not space or not digits.isdigit():
+            raise Refused(INVALID)
+        end = start + int(digits)
+        key, equals, value = text[start + len(digits) + 1 : end].partition(b"=")
+        if end > len(text) or not key or not equals or not value.endswith(b"\n"):
+            raise Refused(INVALID)
+        records.append((decode(key), decode(value[:-1])))
+        if records[-1][0] in NAMES and b"\0" in value:
+            raise Refused(INVALID)
+        start = end
+    return records
+
+
+def whole_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise Refused(INVALID)
+    return int(text)
+
+
+def decode(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
 
 
 def decompress(source: io.BufferedReader) -> Any:
@@ -133,10 +217,8 @@ def read_members(tar: Digesting, take: Callable[[tarfile.TarFile, tarfile.TarInf
         raise Refused("unexpected EOF") from None
     except (lzma.LZMAError, zlib.error, zstd.Damaged) as error:
         raise Refused(f"the compressed layer is damaged: {error}") from None
-    except RecursionError:  # the library reads extensions of extensions so
-        raise Refused("archive/tar: invalid tar header") from None
-    except (tarfile.TarError, ValueError, OverflowError) as error:
-        raise Refused(str(error)) from None
+    except (tarfile.TarError, ValueError, OverflowError):  # a number, a name or a place that cannot be
+        raise Refused(INVALID) from None
 
 
 def next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
@@ -157,4 +239,4 @@ def words_of(error: tarfile.ReadError, count: int) -> str:
         return "EOF"
     if "unexpected end" in words or "truncated" in words or "empty" in words:
         return "unexpected EOF"
-    return "archive/tar: invalid tar header"
+    return INVALID

@@ -152,7 +152,7 @@ class Unpacker:
         if member.isreg():
             self._write(archive, member, path)
         elif member.islnk():
-            os.link(self._base + clean_name(member.linkname), path, follow_symlinks=False)
+            link(self._base + clean_name(member.linkname), path)
         elif member.issym():
             os.symlink(member.linkname, path)
         elif member.isfifo():
@@ -189,6 +189,15 @@ class Unpacker:
         if not member.isdir():
             ns = mtime_ns(member)
             os.utime(path, ns=(ns, ns), follow_symlinks=False)
+
+
+def link(target: str, path: str) -> None:
+    try:
+        os.link(target, path, follow_symlinks=False)
+    except PermissionError:
+        if os.path.isdir(target) and not os.path.islink(target):
+            raise Refused(f'"{path}" cannot be a hard link to the folder "{target}"') from None
+        raise
 
 
 def set_xattr(path: str, name: str, value: bytes) -> None:

@@ -1,9 +1,11 @@
-"""What the helper says to bennud: lines of JSON."""
+"""How bennud and the helper talk: a request in one message, answers in lines of JSON."""
 
 import json
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+MAX_REQUEST: Final = 1 << 17  # bytes of what bennud asks in one message
 
 from bennu.confined.tree import printable
 

@@ -20,6 +20,10 @@ from bennu.images.overlay import remove_tree
 from bennu.images.reference import Reference, parse_reference
 
 MAX_DOCUMENT: Final = 4 << 20  # manifests and configurations; docker and skopeo have the same limit
+MAX_DOCUMENTS: Final = 64 << 20  # all that an archive has them read, one after the other
+MAX_MEMBERS: Final = 100_000
+MAX_NAMES: Final = 16 << 20  # characters of all names and targets of links
+MAX_LINKS: Final = 40  # one leading to the next; as Linux
 MAX_INDEX_DEPTH: Final = 3
 CONTAINERD_NAME: Final = "io.containerd.image.name"
 OCI_NAME: Final = "org.opencontainers.image.ref.name"
@@ -65,25 +69,30 @@ class Archive:
     def __init__(self, folder: Path, parts: Mapping[str, Part]) -> None:
         self._folder = folder
         self._parts = parts
+        self._read = 0
 
     def find(self, name: str) -> Part | None:
         """Follows links, which stay inside."""
-        seen: set[str] = set()
-        while (part := self._parts.get(posixpath.normpath(name))) is not None and part.link and name not in seen:
-            seen.add(name)
-            name = part.link
+        part = self._parts.get(posixpath.normpath(name))
+        for _ in range(MAX_LINKS):
+            if part is None or not part.link:
+                break
+            part = self._parts.get(part.link)
         return part if part is not None and part.file else None
 
     def path(self, part: Part) -> Path:
         return self._folder / part.file
 
     def read(self, name: str) -> bytes:
-        """Blocking: a document of bounded size. Raises: InvalidParameter."""
+        """Blocking: a document of bounded size, as all of them together are. Raises: InvalidParameter."""
         part = self.find(name)
         if part is None:
             raise InvalidParameter(f"invalid archive: it has no {name}")
         if part.size > MAX_DOCUMENT:
             raise InvalidParameter(f"invalid archive: {name} is too large")
+        self._read += part.size
+        if self._read > MAX_DOCUMENTS:
+            raise InvalidParameter("invalid archive: its manifests and configurations are too large")
         return self.path(part).read_bytes()
 
     def read_json(self, name: str, shape: Any) -> Any:
@@ -122,17 +131,34 @@ async def take_apart(images: Images, data: AsyncIterable[bytes]) -> AsyncIterato
         await asyncio.shield(asyncio.to_thread(remove_tree, folder))
 
 
+class Gathering:
+    """The members of an archive as the helper tells them, so many as an image can have."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, Part] = {}
+        self._count = 0
+        self._names = 0
+
+    def hear(self, told: dict[str, Any]) -> None:
+        """Raises: InvalidParameter when it is too much."""
+        if "name" not in told:
+            return
+        part = Part(**told)
+        self._count += 1
+        self._names += len(part.name) + len(part.link)
+        if self._count > MAX_MEMBERS:
+            raise InvalidParameter(f"invalid archive: it has more than {MAX_MEMBERS} members")
+        if self._names > MAX_NAMES:
+            raise InvalidParameter("invalid archive: the names of its members are too long")
+        self.parts[part.name] = part
+
+
 async def _spread(folder: Path, data: AsyncIterable[bytes]) -> dict[str, Part]:
-    parts: dict[str, Part] = {}
-
-    def keep(told: dict[str, Any]) -> None:
-        if "name" in told:
-            parts[told["name"]] = Part(**told)
-
+    gathering = Gathering()
     with unpacking():
         async with HELPER.begin("take_apart", Folder(folder, writable=True), input=True) as session:
-            await session.feed(data, keep)
-    return parts
+            await session.feed(data, gathering.hear)
+    return gathering.parts
 
 
 async def _load_one(images: Images, archive: Archive, planned: Planned) -> AsyncGenerator[LayerProgress | Loaded, None]:
