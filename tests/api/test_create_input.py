@@ -5,11 +5,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from bennu.api.containers import check_endpoints
 from bennu.engine.defaults import fill_host_defaults, merge_image
 from bennu.engine.names import random_name
 from bennu.engine.validate import discard_unsupported, split_security_option, validate_create, validate_name
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
-from bennu.model import ContainerConfig, HostConfig, ImageConfig
+from bennu.model import ContainerConfig, EndpointSettings, HostConfig, ImageConfig, NetworkingConfig
 from bennu.network import parse_link
 
 MIB = 1024 * 1024
@@ -160,6 +161,12 @@ def test_nobody_writes_lines_of_choice_into_hosts_or_resolv_conf(
 ) -> None:
     with pytest.raises(InvalidParameter, match=f"invalid {what} .* control character"):
         validate_create(config(**config_fields), host(**host_fields))
+
+
+@pytest.mark.parametrize("alias", ["a\nb", "a\x1b[0m"])
+def test_no_name_on_a_network_has_a_control_character(alias: str) -> None:
+    with pytest.raises(InvalidParameter, match=r"invalid network alias .* control character"):
+        check_endpoints(NetworkingConfig(endpoints_config={"net1": EndpointSettings(aliases=["good", alias])}))
 
 
 @pytest.mark.parametrize("link", ["db:a\nb", "d\rb:a", "db:\x1b[0m"])

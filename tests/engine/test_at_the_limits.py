@@ -3,11 +3,16 @@
 import contextlib
 import os
 import secrets
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dns.message
 import pytest
 
+from bennu.network import netns
 from bennu.runtime.cgroups import Cgroups
 from support import images
 from support.cli import Cli
@@ -41,6 +46,50 @@ def test_containers_end_though_the_daemon_has_opened_all_files_it_may(make_daemo
         assert len(os.listdir(held)) > FILES // 2  # noqa: PTH208
         end_in_every_way(bennu, "fills0", "fills1", "fills2")
     bennu("run", "--rm", "--network=none", "busybox", "true")
+
+
+@pytest.mark.timeout(120)
+def test_a_container_that_asks_for_names_without_end_keeps_nothing_from_being_done(
+    make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = make_daemon(program=("prlimit", "--nofile=200:200", BENNUD))
+    bennu = daemon.bennu
+    images.import_base(bennu, "busybox")
+    bennu("network", "create", "net1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.80", 53))
+        for name in ("one", "two", "three"):
+            bennu("run", "-d", f"--name={name}", "--network=net1", "--dns=127.0.0.80", "busybox", "sleep", "600")
+        with asking_without_end(bennu, "one"), asking_without_end(bennu, "two"):
+            time.sleep(1)
+            bennu("run", "--rm", "--network=net1", "busybox", "nslookup", "three", "127.0.0.11")
+            bennu("exec", "three", "true")
+            bennu("cp", "three:/etc/passwd", tmp_path)
+            end_in_every_way(bennu, "one", "two", "three")
+
+
+@contextlib.contextmanager
+def asking_without_end(bennu: Cli, name: str) -> Iterator[None]:
+    """From within the container, for ever new names of elsewhere."""
+    pid = bennu("inspect", "--format={{.State.Pid}}", name).out.strip()
+    over = threading.Event()
+
+    def ask() -> None:
+        netns.enter(f"/proc/{pid}/ns/net")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            while not over.wait(0.02):
+                for _ in range(20):
+                    question = dns.message.make_query(f"{secrets.token_hex(8)}.example.test", "A")
+                    with contextlib.suppress(OSError):  # the container ends meanwhile
+                        sock.sendto(question.to_wire(), ("127.0.0.11", 53))
+
+    thread = threading.Thread(target=netns.run_in_own_thread, args=(ask,))
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextlib.contextmanager

@@ -117,6 +117,8 @@ def test_connect_and_disconnect_a_running_container(docker: Cli, busybox: str) -
     docker("run", "-d", "--name", "web", "--network", "front", busybox, "sleep", "600")
     get = ("exec", "web", "wget", "-qO-", "http://db/")
     assert docker(*get, ok=False).code != 0
+    refused = docker("network", "connect", "--alias", "shop\x07", "back", "web", ok=False)
+    assert refused.code == 1 and "invalid network alias" in refused.err
     docker("network", "connect", "--alias", "shop", "back", "web")
     assert docker(*get).line
     assert set(inspect(docker, "web", "container")["NetworkSettings"]["Networks"]) == {"front", "back"}

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +33,9 @@ from network_helpers import (
 )
 
 from bennu.errors import InvalidParameter
-from bennu.network import Sandbox, dns_server
+from bennu.network import Sandbox, dns_server, turns
 from bennu.network.dns_server import TALKS_A_SANDBOX
+from bennu.network.turns import AT_ONCE_A_SANDBOX
 
 pytestmark = needs_network
 
@@ -291,3 +294,100 @@ async def test_all_containers_together_hold_no_more_connections_than_there_is_ro
         ]
         assert await still_open(talks) == [False] * 10 + [True] * 20
         assert values(await ask(sandboxes[0], "b", tcp=True)) == {sandboxes[1].endpoints[0].ip_address}
+
+
+# --- questions that others have to answer ---
+
+
+@contextlib.contextmanager
+def silent_server(address: str) -> Iterator[None]:
+    """A name server that answers nobody."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((address, 53))
+        yield
+
+
+def flood(sandbox: Sandbox, count: int) -> socket.socket:
+    """Ask for so many names of elsewhere at once; on the socket come the answers."""
+
+    def send() -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        sock.connect(("127.0.0.11", 53))
+        for number in range(count):
+            sock.send(dns.message.make_query(f"n{number}.example.test", "A").to_wire())
+            if number % 50 == 49:
+                time.sleep(0.02)  # as many as the sockets' buffers hold
+        return sock
+
+    return inside(sandbox.netns, send)
+
+
+def count_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+@contextlib.asynccontextmanager
+async def server_that_takes(seconds: float, address: str) -> AsyncIterator[None]:
+    class Slow(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            response = dns.message.make_response(query := dns.message.from_wire(data))
+            response.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "A", "203.0.113.7"))
+            asyncio.get_running_loop().call_later(seconds, self.transport.sendto, response.to_wire(), addr)
+
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Slow, local_addr=(address, 53))
+    try:
+        yield
+    finally:
+        transport.close()
+
+
+async def test_whatever_a_container_asks_for_it_takes_few_descriptors_and_others_are_answered(host: Host) -> None:
+    await make(host, "net1")
+    with silent_server("127.0.0.80"):
+        async with server_that_takes(0, "127.0.0.81"):
+            hostile = await host.networks.open_sandbox(cid("bad"), [on("net1", "bad")], [], dns=["127.0.0.80"])
+            good = await host.networks.open_sandbox(cid("good"), [on("net1", "good")], [], dns=["127.0.0.81"])
+            before = count_descriptors()
+            with closing(await asyncio.to_thread(flood, hostile, 1000)) as answers:
+                await asyncio.sleep(0.2)
+                assert AT_ONCE_A_SANDBOX <= count_descriptors() - before <= AT_ONCE_A_SANDBOX + 10
+                assert values(await ask(good, "www.example.test", timeout_s=1)) == {"203.0.113.7"}
+                assert values(await ask(hostile, "good", timeout_s=1)), "what needs nobody else is known"
+                answers.settimeout(1)
+                assert dns.message.from_wire(answers.recv(4096)).rcode() == dns.rcode.SERVFAIL, "told at once"
+
+
+async def test_however_many_containers_ask_without_end_another_is_answered(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "AT_ONCE", 100)
+    await make(host, "net1")
+    with silent_server("127.0.0.80"), contextlib.ExitStack() as held:
+        async with server_that_takes(0.2, "127.0.0.81"):
+            good = await host.networks.open_sandbox(cid("good"), [on("net1", "good")], [], dns=["127.0.0.81"])
+            hostile = [
+                await host.networks.open_sandbox(cid(name), [on("net1", name)], [], dns=["127.0.0.80"])
+                for name in ("a", "b", "c")
+            ]
+            before = count_descriptors()
+            for one in hostile:
+                held.enter_context(closing(await asyncio.to_thread(flood, one, 200)))
+            await asyncio.sleep(0.2)
+            assert 100 <= count_descriptors() - before <= 120
+            assert values(await ask(good, "www.example.test", timeout_s=1)) == {"203.0.113.7"}
+
+
+async def test_many_questions_at_once_are_all_answered_where_somebody_answers(host: Host) -> None:
+    await make(host, "net1")
+    async with server_that_takes(0.1, "127.0.0.82"):
+        web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=["127.0.0.82"])
+        count = 3 * AT_ONCE_A_SANDBOX
+        with closing(await asyncio.to_thread(flood, web, count)) as answers:
+            await asyncio.sleep(1)
+            answers.setblocking(False)
+            told = [dns.message.from_wire(answers.recv(4096)) for _ in range(count)]
+        assert all(values(one) == {"203.0.113.7"} for one in told)

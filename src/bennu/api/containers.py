@@ -21,7 +21,7 @@ from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.top import read_processes
 from bennu.engine.update import update_container
-from bennu.engine.validate import check_mac_address, discard_unsupported
+from bennu.engine.validate import check_endpoint, discard_unsupported
 from bennu.engine.waits import WaitCondition
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotImplementedHere
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicy, Shape
@@ -127,7 +127,7 @@ class Containers:
             raise InvalidParameter(f"Container cannot be created with multiple network endpoints: {names}")
         warnings = self._check_platform(body.image, text(request, "platform"))
         take_mac_address(body)
-        check_mac_addresses(body.networking_config)
+        check_endpoints(body.networking_config)
         host = body.host_config or HostConfig()
         facts = self._engine.services.runtime.host
         warnings += discard_unsupported(host, swap_limit=facts.swap_limit, blkio_weight=facts.blkio_weight)
@@ -303,8 +303,8 @@ def drop_newer_fields(body: CreateBody, minor: int) -> None:
         body.host_config.console_size = [0, 0]
 
 
-def check_mac_addresses(networking: NetworkingConfig | None) -> None:
+def check_endpoints(networking: NetworkingConfig | None) -> None:
     """Raises: InvalidParameter."""
     for endpoint in ((networking.endpoints_config if networking else None) or {}).values():
-        if endpoint and endpoint.mac_address:
-            check_mac_address(endpoint.mac_address)
+        if endpoint:
+            check_endpoint(endpoint)

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from bennu.api.answer import answer, answer_each, empty, no_content
 from bennu.api.body import read_body
-from bennu.api.containers import check_mac_addresses
+from bennu.api.containers import check_endpoints
 from bennu.api.patterns import name_pattern
 from bennu.api.query import Filters, filters
 from bennu.api.times import parse_moment, rfc3339
@@ -75,7 +75,7 @@ class NetworksApi:
         body = await read_body(request, ConnectBody)
         container = self._engine.find(body.container)
         settings = body.endpoint_config or EndpointSettings()
-        check_mac_addresses(NetworkingConfig(endpoints_config={request.match_info["id"]: settings}))
+        check_endpoints(NetworkingConfig(endpoints_config={request.match_info["id"]: settings}))
         await connect_container(self._engine.services, container, request.match_info["id"], settings)
         return empty()
 

@@ -41,6 +41,9 @@ def check_spec(wire: ServiceSpecWire) -> None:
             if wire.mode and (wire.mode.replicated_job or wire.mode.global_job is not None):
                 raise invalid(f"Jobs may not have {'an update' if prefix == 'update' else 'a rollback'} config")
     _check_endpoint(wire)
+    for alias in (alias for one in wire.task_template.networks or wire.networks or () for alias in one.aliases or ()):
+        if CONTROL.search(alias):
+            raise invalid(f"TaskSpec: network alias {alias!r} has a control character")
 
 
 def _check_unsigned(wire: ServiceSpecWire) -> None:

@@ -111,7 +111,8 @@ class Killable(Supervisor):
         errand = changed.errand if changed.errand and changed.errand.outlasts_end else None
         ended = msgspec.structs.replace(changed, state=State.EXITED, restart_due_ns=0, sandbox=None, errand=errand)
         await self.commit(ended, farewell(self.services, changed))
-        await self._let_go(changed, keep_sandbox=False)
+        with reserve():
+            await self._let_go(changed, keep_sandbox=False)
         self._back_off_over.set()
         self.waits.process_ended(self.wait_result())
 
@@ -171,10 +172,12 @@ class Killable(Supervisor):
         """SIGKILL was sent: return when it has ended. Raises: BennuError that names what keeps it from ending."""
         if await self._wait_ended(KILL_WAIT_S):
             return
-        await self.services.runtime.kill(self.id, signal.SIGKILL, everyone=True)
+        with reserve():
+            await self.services.runtime.kill(self.id, signal.SIGKILL, everyone=True)
         if await self._wait_ended(LAST_WAIT_S):
             return
-        blocker = await self.services.runtime.describe_stuck(self.id)
+        with reserve():
+            blocker = await self.services.runtime.describe_stuck(self.id)
         async with self.lock:  # whoever asked is told that it failed, so nobody goes on with it
             await self.commit(msgspec.structs.replace(self.record, errand=None), [])
         raise BennuError(f"tried to kill container, but did not receive an exit event: {blocker}")
@@ -210,7 +213,8 @@ class Killable(Supervisor):
         """
         async with self.lock:
             if self.record.unsent and self.record.pid:
-                await self._deliver()
+                with reserve():
+                    await self._deliver()
         errand, signals = self.record.errand, self.record.signals
         if errand is None or (errand.unbegun and not is_held):
             return

@@ -9,7 +9,7 @@ from bennu.engine.container import Container
 from bennu.engine.record import Record
 from bennu.engine.sandbox import JOIN, endpoint_request, make_files
 from bennu.engine.services import Services
-from bennu.engine.validate import check_mac_address
+from bennu.engine.validate import check_endpoint
 from bennu.errors import BennuError, Forbidden
 from bennu.model import EndpointSettings
 from bennu.network import Network
@@ -29,8 +29,7 @@ async def connect_container(services: Services, container: Container, ref: str, 
         record = container.record
         network = services.networks.find(ref)
         _check_may_change(record, network)
-        if settings.mac_address:
-            check_mac_address(settings.mac_address)
+        check_endpoint(settings)
         endpoints = record.endpoints | {network.name: settings}
         changed = msgspec.structs.replace(record, endpoints=endpoints)
         if record.sandbox is None:

@@ -8,7 +8,7 @@ import ipaddress
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ import msgspec
 from bennu.engine.unhonoured import refuse_unhonoured
 from bennu.errors import BennuError, InvalidParameter
 from bennu.lifecycle.signals import parse_signal
-from bennu.model import ContainerConfig, Healthcheck, HostConfig, RestartPolicy
+from bennu.model import ContainerConfig, EndpointSettings, Healthcheck, HostConfig, RestartPolicy
 from bennu.network.ports import exposed_names, parse_port_bindings
 from bennu.runtime import parse_security_options
 
@@ -289,6 +289,13 @@ def _check_network_conflicts(config: ContainerConfig, host: HostConfig) -> None:
             raise InvalidParameter(f"conflicting options: {what}")
 
 
+def check_endpoint(settings: EndpointSettings) -> None:
+    """What a container wants to be on a network, whatever network that is. Raises: InvalidParameter."""
+    if settings.mac_address:
+        check_mac_address(settings.mac_address)
+    _refuse_control("network alias", settings.aliases)
+
+
 def check_mac_address(text: str) -> None:
     """Whether an interface can have it: no group of receivers, and not none at all. Raises: InvalidParameter."""
     if not MAC_ADDRESS.match(text):
@@ -335,9 +342,7 @@ def _check_names(config: ContainerConfig, host: HostConfig) -> None:
         ("DNS search domain", host.dns_search),
         ("DNS option", host.dns_options),
     ):
-        for word in words or ():
-            if CONTROL.search(word):
-                raise InvalidParameter(f"invalid {what} {word!r}: it has a control character")
+        _refuse_control(what, words)
     for entry in host.extra_hosts or ():
         _check_extra_host(entry)
     for server in host.dns or ():
@@ -345,6 +350,12 @@ def _check_names(config: ContainerConfig, host: HostConfig) -> None:
             ipaddress.ip_address(server)
         except ValueError:
             raise InvalidParameter(f"bad nameserver address {server}") from None
+
+
+def _refuse_control(what: str, words: Sequence[str] | None) -> None:
+    for word in words or ():
+        if CONTROL.search(word):
+            raise InvalidParameter(f"invalid {what} {word!r}: it has a control character")
 
 
 def _check_extra_host(entry: str) -> None:

@@ -29,11 +29,11 @@ from bennu.network.dns_sockets import Sockets, open_inside
 from bennu.network.model import Sandbox
 from bennu.network.names import REVERSE_ZONES, NameIndex
 from bennu.network.netns import in_own_thread
+from bennu.network.turns import Asker, Turns
 from bennu.network.upstream import MAX_MESSAGE, Upstream
 
 TTL_S: Final = 5  # containers come and go; a client that keeps answers must not keep them long
 DATAGRAMS_A_TURN: Final = 64
-FORWARDS_AT_ONCE: Final = 1024
 TCP_IDLE_S: Final = 10.0
 TALKS_A_SANDBOX: Final = 16  # connections by TCP, each a descriptor of the daemon
 TALKS: Final = 256
@@ -50,6 +50,7 @@ class Client:
     tcp: socket.socket
     acceptor: Acceptor | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)  # questions by UDP that others have to answer
+    asker: Asker = field(default_factory=Asker)
 
 
 class NameServer:
@@ -65,7 +66,7 @@ class NameServer:
         self._default_servers = default_servers
         self._upstream = upstream or Upstream()
         self._clients: dict[str, Client] = {}
-        self._forwarding = 0
+        self._turns = Turns()
         self._talks: dict[asyncio.Task[None], Client] = {}  # oldest first
 
     def serves(self, container_id: str) -> bool:
@@ -119,7 +120,7 @@ class NameServer:
             task.add_done_callback(client.tasks.discard)
 
     async def _forward_datagram(self, client: Client, wire: bytes, peer: Peer) -> None:
-        answer = await self._forward(client.sandbox, wire, tcp=False)
+        answer = await self._forward(client, wire, tcp=False)
         if client.udp.fileno() >= 0:
             _send(client.udp, answer, peer)
 
@@ -162,7 +163,7 @@ class NameServer:
             (size,) = struct.unpack("!H", await reader.readexactly(2))
             wire = await reader.readexactly(size)
         answer = self.answer_now(client.sandbox, wire, tcp=True)
-        return await self._forward(client.sandbox, wire, tcp=True) if answer is None else answer
+        return await self._forward(client, wire, tcp=True) if answer is None else answer
 
     def answer_now(self, sandbox: Sandbox, wire: bytes, *, tcp: bool) -> bytes | None:
         """The answer where it needs nobody else; None = has to be forwarded; b"" = deserves none."""
@@ -207,16 +208,19 @@ class NameServer:
                     _add(response, question.name, kind, addresses)
         return True
 
-    async def _forward(self, sandbox: Sandbox, wire: bytes, *, tcp: bool) -> bytes:
-        outside = any(endpoint.gateway or endpoint.ipv6_gateway for endpoint in sandbox.endpoints)
-        if not outside or self._forwarding >= FORWARDS_AT_ONCE:
+    async def _forward(self, client: Client, wire: bytes, *, tcp: bool) -> bytes:
+        sandbox = client.sandbox
+        if not any(endpoint.gateway or endpoint.ipv6_gateway for endpoint in sandbox.endpoints):
             return _failed(wire)
-        self._forwarding += 1
+        servers = sandbox.resolver.servers or self._default_servers()
+        known = self._upstream.recall(servers, wire, tcp=tcp)
+        if known is not None:
+            return known
         try:
-            servers = sandbox.resolver.servers or self._default_servers()
-            return await self._upstream.ask(servers, wire, tcp=tcp) or _failed(wire)
-        finally:
-            self._forwarding -= 1
+            async with self._turns.take(client.asker):
+                return await self._upstream.ask(servers, wire, tcp=tcp) or _failed(wire)
+        except TimeoutError:
+            return _failed(wire)
 
 
 def _add(

@@ -5,11 +5,12 @@ import contextlib
 import errno
 import os
 import secrets
+import socket
 import struct
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import dns.exception
 import dns.flags
@@ -34,16 +35,20 @@ class Upstream:
         self._port = port  # of all servers; tests have one of their own
         self._cache: OrderedDict[tuple[tuple[str, ...], bool, bytes], tuple[float, bytes]] = OrderedDict()
 
-    async def ask(self, servers: Sequence[str], wire: bytes, *, tcp: bool) -> bytes | None:
-        """The first good answer to the question `wire`, under its id; None when nobody answers."""
+    def recall(self, servers: Sequence[str], wire: bytes, *, tcp: bool) -> bytes | None:
+        """What was answered to the question `wire` before, under its id, as long as it holds."""
         key = (tuple(servers), tcp, wire[2:])
         kept = self._cache.get(key)
-        if kept is not None and kept[0] > time.monotonic():
-            self._cache.move_to_end(key)
-            return wire[:2] + kept[1][2:]
-        answer = await self._ask_all(servers, wire, tcp)
-        if answer is not None:
-            self._keep(key, answer)
+        if kept is None or kept[0] <= time.monotonic():
+            return None
+        self._cache.move_to_end(key)
+        return wire[:2] + kept[1][2:]
+
+    async def ask(self, servers: Sequence[str], wire: bytes, *, tcp: bool) -> bytes | None:
+        """The first good answer to the question `wire`, under its id; None when nobody answers."""
+        answer = self.recall(servers, wire, tcp=tcp)  # somebody may have asked the same meanwhile
+        if answer is None and (answer := await self._ask_all(servers, wire, tcp)) is not None:
+            self._keep((tuple(servers), tcp, wire[2:]), answer)
         return answer
 
     def _keep(self, key: tuple[tuple[str, ...], bool, bytes], answer: bytes) -> None:
@@ -87,36 +92,46 @@ async def ask_udp(server: str, port: int, wire: bytes) -> bytes:
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[bytes] = loop.create_future()
     sent = secrets.token_bytes(2) + wire[2:]
-    transport, _ = await loop.create_datagram_endpoint(lambda: _Question(sent, answer), remote_addr=(server, port))
-    try:
-        _check_spare(transport)
-        transport.sendto(sent)
-        return wire[:2] + (await answer)[2:]
-    finally:
-        transport.close()
+    sock, address = _open(server, port, socket.SOCK_DGRAM)
+    with contextlib.closing(sock):
+        sock.connect(address)  # from a port of the kernel's choice, a random one
+        transport, _ = await loop.create_datagram_endpoint(lambda: _Question(sent, answer), sock=sock)
+        try:
+            transport.sendto(sent)
+            return wire[:2] + (await answer)[2:]
+        finally:
+            transport.abort()
 
 
 async def ask_tcp(server: str, port: int, wire: bytes) -> bytes:
     """Raises: OSError, EOFError."""
-    reader, writer = await asyncio.open_connection(server, port)
-    try:
-        _check_spare(writer.transport)
-        writer.write(struct.pack("!H", len(wire)) + wire)
-        (size,) = struct.unpack("!H", await reader.readexactly(2))
-        answer = await reader.readexactly(size)
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+    sock, address = _open(server, port, socket.SOCK_STREAM)
+    with contextlib.closing(sock):
+        await asyncio.get_running_loop().sock_connect(sock, address)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        try:
+            writer.write(struct.pack("!H", len(wire)) + wire)
+            (size,) = struct.unpack("!H", await reader.readexactly(2))
+            answer = await reader.readexactly(size)
+        finally:
+            writer.transport.abort()
     if not is_answer_to(wire, answer):
         raise OSError("an answer to another question")
     return answer
 
 
-def _check_spare(transport: asyncio.BaseTransport) -> None:
-    """Containers ask as often as they like: not with the last descriptors. Raises: OSError."""
-    if not is_spare(transport.get_extra_info("socket").fileno()):
+def _open(server: str, port: int, kind: socket.SocketKind) -> tuple[socket.socket, Any]:
+    """A socket to ask `server` with, and its address. Containers ask as often as they like: not with the last ones.
+
+    Raises: OSError.
+    """
+    family, _, _, _, address = socket.getaddrinfo(server, port, type=kind, flags=socket.AI_NUMERICHOST)[0]
+    sock = socket.socket(family, kind)
+    if not is_spare(sock.fileno()):
+        sock.close()
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    sock.setblocking(False)
+    return sock, address
 
 
 def is_answer_to(question: bytes, answer: bytes) -> bool:

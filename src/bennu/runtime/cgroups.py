@@ -230,10 +230,10 @@ def own_groups() -> list[tuple[tuple[str, ...], str]]:
 
 
 def is_in_group(pid: int, group: str) -> bool:
-    """Whether a process is in a control group or below it."""
+    """Whether a process is in a control group or below it. Raises: OSError when it cannot be known."""
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return any(path == group or path.startswith(group + "/") for path in (line.split(":", 2)[2] for line in lines))
 

@@ -124,27 +124,30 @@ class DescriptorWriter:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs under this number; a zombie does not."""
-    with contextlib.suppress(OSError, IndexError):
+    """Whether a process runs under this number; a zombie does not. Raises: OSError when it cannot be known."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, IndexError):
         stat = Path(f"/proc/{pid}/stat").read_bytes()
         return stat[stat.rindex(b")") + 2 :].split(None, 1)[0] not in (b"Z", b"X")
     return False
 
 
 def parent_of(pid: int) -> int:
-    """0: there is no such process."""
+    """0: there is no such process. Raises: OSError when it cannot be known."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return 0
     return int(stat[stat.rindex(b")") + 2 :].split()[1])
 
 
 def words_of(pid: int) -> set[str]:
-    """The arguments a process was started with; none if there is no such process."""
+    """The arguments a process was started with; none if there is no such process.
+
+    Raises: OSError when it cannot be known, for want of descriptors: it may well live.
+    """
     try:
         return set(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0"))
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return set()
 
 

@@ -6,8 +6,9 @@ import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+from bennu.descriptors import reserve
 from bennu.runtime.failures import NotAlive
-from bennu.runtime.paths import Bundle
+from bennu.runtime.paths import Bundle, Facts
 from bennu.runtime.places import Places, living_pid
 from bennu.runtime.records import ExitRecord, Recovered
 from bennu.runtime.stats import Stats, read_stats
@@ -26,18 +27,29 @@ class Watching(Places):
 
         Of a container that shares other PID namespaces, what its first process left behind is killed.
         """
-        place, facts = self._facts(container_id)
+        with reserve():
+            place, facts = self._facts(container_id)
         if facts.shared_pids:
-            with contextlib.suppress(NotAlive):
-                pidfd = self._open_process(place, facts)
-                try:
-                    await wait_readable(pidfd)
-                finally:
-                    os.close(pidfd)
-            await self.kill_all(facts.cgroup)
-        with self._held_conmon(container_id) as conmon:
+            await self._wait_process(place, facts)
+            with reserve():
+                await self.kill_all(facts.cgroup)
+        with contextlib.ExitStack() as held:
+            with reserve():
+                conmon = held.enter_context(self._held_conmon(container_id))
             if conmon >= 0:
                 await wait_readable(conmon)
+
+    async def _wait_process(self, place: Bundle, facts: Facts) -> None:
+        """Return when the container's first process has ended."""
+        try:
+            with reserve():
+                pidfd = self._open_process(place, facts)
+        except NotAlive:
+            return
+        try:
+            await wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
 
     def read_exit(self, container_id: str) -> ExitRecord | None:
         """None: no end is on record (it lives, or its conmon was killed)."""
