@@ -5,9 +5,9 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-MAX_REQUEST: Final = 1 << 17  # bytes of what bennud asks in one message
-
 from bennu.confined.tree import printable
+
+MAX_REQUEST: Final = 1 << 17  # bytes of what bennud asks in one message
 
 
 class Refused(Exception):
