@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from bennu.cluster import codec
 from bennu.cluster.connections import LISTEN, parse_sockets
-from bennu.cluster.durations import parse_duration
 from bennu.cluster.ports import allocate_ports
 from bennu.cluster.records import ServiceRow, TaskRow
 from bennu.cluster.translate import spec_json, to_core
@@ -80,17 +79,6 @@ def msgspec_free_replace(made: Service, **changes: object) -> Service:
     from dataclasses import replace
 
     return replace(made, **changes)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("text", "ns"), [("0", 0), ("500ms", 5 * 10**8), ("1m30s", 90 * 10**9), ("1.5s", 15 * 10**8)])
-def test_durations(text: str, ns: int) -> None:
-    assert parse_duration(text) == ns
-
-
-@pytest.mark.parametrize("text", ["", "10", "s", "-1s", "1 s", "1d"])
-def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="not a duration"):
-        parse_duration(text)
 
 
 def test_a_port_is_published_once_and_an_automatic_one_stays() -> None:
