@@ -33,9 +33,9 @@ def test_docker_runs_our_words_on_its_own_daemon(daemon: Daemon, plugged: Cli, d
     assert plugged("-H", daemon.host, "bennu", "why", dead).code == 0
     missing = plugged("bennu", "why", "nobody", env=named, ok=False)
     assert (missing.code, missing.err) == (1, "Error response from daemon: No such container: nobody\n")
-    plugged("context", "create", "ashes", "--docker", f"host={daemon.host}")
-    assert plugged("--context", "ashes", "bennu", "why", dead).code == 0
-    plugged("context", "use", "ashes")
+    plugged("context", "create", "bennu", "--docker", f"host={daemon.host}")
+    assert plugged("-D", "--context", "bennu", "bennu", "why", dead).code == 0
+    plugged("context", "use", "bennu")
     assert plugged("bennu", "why", dead).code == 0
 
 

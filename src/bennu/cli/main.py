@@ -26,13 +26,19 @@ def main() -> None:
 
 def is_own(args: list[str]) -> bool:
     """Pure. Also a line without a word (`bennu --version`), and `restart --now`, which docker does not know."""
-    at = 0
-    while at < len(args) and args[at].startswith("-"):
-        at += 2 if args[at] in WITH_VALUE else 1
+    at = find_word(args)
     word, more = (args[at], args[at + 1 :]) if at < len(args) else ("help", [])
     if word == "help":
         return not more or more[0] in OWN
     return word in OWN or (word == "restart" and "--now" in more)
+
+
+def find_word(args: list[str]) -> int:
+    """Pure: where the global options end."""
+    at = 0
+    while at < len(args) and args[at].startswith("-"):
+        at += 2 if args[at] in WITH_VALUE else 1
+    return at
 
 
 if __name__ == "__main__":

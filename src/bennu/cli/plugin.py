@@ -9,6 +9,7 @@ import sys
 from typing import Final
 
 from bennu import __version__
+from bennu.cli.main import find_word
 from bennu.cli.words import run_words
 
 METADATA_WORD: Final = "docker-cli-plugin-metadata"
@@ -25,6 +26,7 @@ def main() -> None:
     if args == [METADATA_WORD]:
         print(json.dumps(METADATA))
         return
-    if "bennu" in args:  # the plugin's own name, which docker leaves among the words
-        args.remove("bennu")
+    at = find_word(args)
+    if args[at : at + 1] == ["bennu"]:  # the plugin's own name, which docker leaves among the words
+        del args[at]
     sys.exit(run_words(args, "docker bennu"))

@@ -48,6 +48,8 @@ class Words(click.Group):
 @click.option("-H", "--host", metavar="string", help="Daemon socket to connect to (BENNU_HOST, DOCKER_HOST)")
 @click.option("-c", "--context", metavar="string", help="Context of the docker command to connect to")
 @click.option("--config", metavar="string", help="Where the docker command keeps its contexts (~/.docker)")
+@click.option("-D", "--debug", is_flag=True, hidden=True, expose_value=False)  # docker's, which it leaves in the line
+@click.option("-l", "--log-level", hidden=True, expose_value=False)
 @click.option("--tls", is_flag=True, help="Use TLS; implied by --tlsverify")
 @click.option("--tlscacert", metavar="string", help="Trust certs signed only by this CA (~/.docker/ca.pem)")
 @click.option("--tlscert", metavar="string", help="Path to TLS certificate file (~/.docker/cert.pem)")
