@@ -18,15 +18,15 @@ def recover(engines: Sequence[Engine], rounds: int) -> list[Row]:
     daemon = Daemon()
     try:
         daemon.start()
-        images.import_base(daemon.bennu, "busybox")
+        images.import_base(daemon.docker, "busybox")
         for _ in range(CROWD):
-            daemon.bennu("run", "-d", *SLEEP)
+            daemon.docker("run", "-d", *SLEEP)
         daemon.kill()
         began = time.perf_counter()
         daemon.start()
-        wait_for(lambda: len(daemon.bennu("ps", "-q").lines) == CROWD, timeout_s=60, what="all containers")
+        wait_for(lambda: len(daemon.docker("ps", "-q").lines) == CROWD, timeout_s=60, what="all containers")
         taken = time.perf_counter() - began
-        daemon.bennu("rm", "-f", *daemon.bennu("ps", "-aq").lines, timeout_s=300)
+        daemon.docker("rm", "-f", *daemon.docker("ps", "-aq").lines, timeout_s=300)
     finally:
         traces.discard(daemon)
     return [Row(f"kill -9 → answering, {CROWD} containers re-adopted", "s", {engines[0].name: taken})]

@@ -7,11 +7,11 @@ import pytest
 
 from support import images, traces
 from support import oracle as oracle_support
-from support.cli import Cli, docker_version, find_docker
+from support.cli import Cli, docker_version
 from support.daemon import Daemon, why_not
 
 LOG_LINES = 60
-RECENT_DOCKER = (23, 0)
+RECENT_DOCKER = (25, 0)
 
 
 @pytest.fixture(scope="session")
@@ -63,22 +63,13 @@ def make_daemon(able: None, request: pytest.FixtureRequest) -> Iterator[Callable
 @pytest.fixture
 def docker(daemon: Daemon) -> Cli:
     """The real docker command, pointed at the session's bennud."""
-    if find_docker() is None:
-        pytest.skip("no docker command (./dev setup)")
     return daemon.docker
 
 
 @pytest.fixture
 def bennu(daemon: Daemon) -> Cli:
-    """Our own command, pointed at the session's bennud."""
+    """Our own command, pointed at the session's bennud, for the words that only it knows."""
     return daemon.bennu
-
-
-@pytest.fixture(params=["docker", "bennu"])
-def cli(request: pytest.FixtureRequest) -> Cli:
-    """Each of both: a test that uses it proves that they say the same."""
-    found: Cli = request.getfixturevalue(request.param)
-    return found
 
 
 @pytest.fixture
@@ -92,19 +83,19 @@ def client(daemon: Daemon) -> Iterator[docker_py.DockerClient]:
 @pytest.fixture
 def busybox(daemon: Daemon) -> str:
     """An image with a shell and every small tool."""
-    return images.import_base(daemon.bennu, "busybox")
+    return images.import_base(daemon.docker, "busybox")
 
 
 @pytest.fixture
 def python(daemon: Daemon) -> str:
     """An image with python3, sh and curl."""
-    return images.import_base(daemon.bennu, "python")
+    return images.import_base(daemon.docker, "python")
 
 
 @pytest.fixture
 def signaltest(daemon: Daemon, python: str) -> str:
     """The program that says which signal it got and exits with its number."""
-    return images.build_example(daemon.bennu, "signaltest", "signaltest:v1")
+    return images.build_example(daemon.docker, "signaltest", "signaltest:v1")
 
 
 @pytest.fixture(scope="session")
@@ -118,16 +109,16 @@ def oracle() -> Iterator[Cli]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what expects a recent docker client where the client is an old one; rows for bennu run all the same."""
-    if item.get_closest_marker("recent_docker") and "[bennu" not in item.name:
+    """Skip what expects a recent docker client where the client is an old one."""
+    if item.get_closest_marker("recent_docker"):
         version = docker_version()
         if version < RECENT_DOCKER:
             pytest.skip(f"the docker command here is version {version[0]}; this expects the words of a newer one")
 
 
 def remove_containers(daemon: Daemon) -> None:
-    if ids := daemon.bennu("ps", "-aq").lines:
-        daemon.bennu("rm", "-fv", *ids)
+    if ids := daemon.docker("ps", "-aq").lines:
+        daemon.docker("rm", "-fv", *ids)
 
 
 # --- the daemon's log, beside a failed test's own output -----------------------------------------------------------

@@ -37,7 +37,6 @@ INET4_CONNECT: Final = 10  # where they are attached
 INET4_GETPEERNAME: Final = 29
 ALLOW_MULTI: Final = 2
 MAX_ATTACHED: Final = 64  # programs of one kind at one control group
-NAME_LENGTH: Final = 15
 MAX_MAPS: Final = 8  # of one program
 
 MAP_LOOKUP_ELEM, KTIME_GET_NS, GET_SOCKET_COOKIE, BIND, GET_NETNS_COOKIE = 1, 5, 46, 64, 122  # helpers

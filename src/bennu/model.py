@@ -5,11 +5,9 @@ drift less. Field names on the wire are Docker's (pascal case); unknown fields f
 are integer nanoseconds. Defaults are those of dockerd 28 for a field that is absent.
 """
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
-
-EMPTY_ID: Final = ""
 
 
 class Shape(msgspec.Struct, rename="pascal", kw_only=True):

@@ -16,19 +16,14 @@ LAST_WORDS_S: Final = 1.0  # for what the peer had under way when our side ended
 
 
 class Session:
-    """One TLS session over a connected, non-blocking socket. Reading and writing may go on at the same time."""
+    """The server's side of a session over a connected, non-blocking socket; reading and writing may overlap."""
 
-    def __init__(
-        self, context: ssl.SSLContext, connection: socket.socket, *, server_side: bool, server_name: str | None = None
-    ) -> None:
+    def __init__(self, context: ssl.SSLContext, connection: socket.socket) -> None:
         self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(
-            self._received, self._to_send, server_side=server_side, server_hostname=server_name
-        )
+        self._tls = context.wrap_bio(self._received, self._to_send, server_side=True)
         self._connection = connection
         self._sending = asyncio.Lock()
         self._read_ahead = bytearray()
-        self.problem: ssl.SSLError | None = None  # what the session ended of, when it was not the peer's wish
 
     async def shake_hands(self) -> None:
         """Raises: ssl.SSLError (its alert has been sent), OSError."""
@@ -63,9 +58,6 @@ class Session:
             except ssl.SSLWantReadError:
                 await self._flush()
                 await self._fill()
-            except ssl.SSLError as error:  # with TLS 1.3 also a refusal of our certificate
-                self.problem = error
-                raise
 
     async def write(self, data: bytes) -> None:
         """Raises: OSError when the peer is gone."""

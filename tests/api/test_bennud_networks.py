@@ -17,7 +17,7 @@ MTU = ("cat", "/sys/class/net/eth0/mtu")
 def test_options_hold_for_the_default_bridge_and_new_networks(make_daemon: Callable[..., Daemon]) -> None:
     options = ["--bip=10.215.7.1/24", "--mtu=1400", "--ip=127.0.0.1", "--icc=false", "--ip-masq=false"]
     daemon = make_daemon(options=[*options, "--default-address-pool", "base=10.215.64.0/20,size=24"])
-    cli, busybox = daemon.bennu, images.import_base(daemon.bennu, "busybox")
+    cli, busybox = daemon.docker, images.import_base(daemon.docker, "busybox")
     cli("run", "-d", "--name=web", "-p", "80", busybox, *HTTPD)
     assert cli("exec", "web", *MTU).line == "1400"
     (binding,) = json.loads(cli("inspect", "web").out)[0]["NetworkSettings"]["Ports"]["80/tcp"]
@@ -41,7 +41,7 @@ def test_options_hold_for_the_default_bridge_and_new_networks(make_daemon: Calla
 @pytest.mark.slow
 def test_name_servers_are_for_containers_that_name_none(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon(options=["--dns=192.0.2.53", "--dns-search=here.example", "--dns-opt=timeout:1"])
-    cli, busybox = daemon.bennu, images.import_base(daemon.bennu, "busybox")
+    cli, busybox = daemon.docker, images.import_base(daemon.docker, "busybox")
 
     def resolv_conf(*options: str) -> list[str]:
         return cli("run", "--rm", *options, busybox, "cat", "/etc/resolv.conf").lines
@@ -67,7 +67,7 @@ def test_a_configuration_file_says_the_same(make_daemon: Callable[..., Daemon], 
     pools = [{"base": "10.215.80.0/20", "size": 25}]
     file.write_text(json.dumps({"mtu": 1300, "dns": ["192.0.2.55"], "default-address-pools": pools}))
     daemon = make_daemon(options=["--config-file", file])
-    cli, busybox = daemon.bennu, images.import_base(daemon.bennu, "busybox")
+    cli, busybox = daemon.docker, images.import_base(daemon.docker, "busybox")
     said = cli("run", "--rm", busybox, "sh", "-c", "cat /sys/class/net/eth0/mtu /etc/resolv.conf; hostname -i").lines
     assert said[:2] == ["1300", "nameserver 192.0.2.55"]
     assert said[-1].startswith("10.215.80.")

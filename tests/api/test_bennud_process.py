@@ -79,7 +79,7 @@ def test_the_pid_file_lives_as_long_as_the_process(make_daemon: MakeDaemon, tmp_
 @pytest.mark.parametrize("ending", ["SIGTERM", "SIGINT", "kill -9"])
 def test_containers_outlive_it_and_the_next_one_takes_them_up(make_daemon: MakeDaemon, ending: str) -> None:
     daemon = make_daemon()
-    images.import_base(daemon.bennu, "busybox")
+    images.import_base(daemon.docker, "busybox")
     daemon.docker("run", "-d", "--name", "lasting", "--network", "none", "busybox", "sleep", "1000")
     pid = int(daemon.docker("inspect", "-f", "{{.State.Pid}}", "lasting").line)
     if ending == "kill -9":
@@ -97,7 +97,7 @@ def test_containers_outlive_it_and_the_next_one_takes_them_up(make_daemon: MakeD
 
 def test_open_streams_do_not_hold_up_its_end(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon()
-    images.import_base(daemon.bennu, "busybox")
+    images.import_base(daemon.docker, "busybox")
     daemon.docker(
         "run", "-d", "--name", "talking", "--network", "none", "busybox", "sh", "-c", "while true; do echo; done"
     )
@@ -124,7 +124,7 @@ def test_a_hang_up_changes_nothing(make_daemon: MakeDaemon) -> None:
 
 def test_a_shells_limit_on_open_files_is_that_of_containers_and_not_of_bennud(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(program=("prlimit", "--nofile=64:4096", BENNUD))
-    images.import_base(daemon.bennu, "busybox")
+    images.import_base(daemon.docker, "busybox")
     for _ in range(30):  # each takes two descriptors and more
         daemon.docker("run", "-d", "--network=none", "busybox", "sleep", "1000")
     shown = ("sh", "-c", "echo $(ulimit -Sn) $(ulimit -Hn)")

@@ -332,9 +332,9 @@ def test_version_and_info_are_readable(docker: Cli) -> None:
     assert info["NCPU"] >= 1
 
 
-def test_system_prune_tells_what_went_and_one_total(cli: Cli, busybox: str) -> None:
-    gone = cli("create", "-l", "prune=me", busybox).out.strip()
-    cli("network", "create", "--label", "prune=me", "unused")
-    said = cli("system", "prune", "-f", "--filter", "label=prune=me")
+def test_system_prune_tells_what_went_and_one_total(docker: Cli, busybox: str) -> None:
+    gone = docker("create", "-l", "prune=me", busybox).out.strip()
+    docker("network", "create", "--label", "prune=me", "unused")
+    said = docker("system", "prune", "-f", "--filter", "label=prune=me")
     assert said.lines[:5] == ["Deleted Containers:", gone, "", "Deleted Networks:", "unused"]
     assert [line for line in said.lines if line.startswith("Total")] == said.lines[-1:]

@@ -1,4 +1,4 @@
-"""Signals and exit codes as a person meets them, word for word, with the docker command and with bennu."""
+"""Signals and exit codes as a person meets them, word for word."""
 
 import time
 from collections.abc import Callable
@@ -13,31 +13,31 @@ Start = Callable[..., str]
 
 
 @pytest.fixture
-def start(cli: Cli, signaltest: str) -> Start:
+def start(docker: Cli, signaltest: str) -> Start:
     """Start the program and return when it has set its handlers: before that PID 1 ignores every signal."""
 
     def run(*options: str, image: str = signaltest) -> str:
-        cli("run", "-d", "--name", "signaltest", *options, image)
-        await_alive(cli, 1)
+        docker("run", "-d", "--name", "signaltest", *options, image)
+        await_alive(docker, 1)
         return "signaltest"
 
     return run
 
 
-def await_alive(cli: Cli, lives: int) -> None:
+def await_alive(docker: Cli, lives: int) -> None:
     """Each life ends in its own way, so its lines are counted from the last ending on."""
     wait_for(
-        lambda: cli("logs", "signaltest").out.rpartition("Handling")[2].count("I am alive"),
+        lambda: docker("logs", "signaltest").out.rpartition("Handling")[2].count("I am alive"),
         what=f"life {lives} of signaltest to speak",
     )
 
 
-def status(cli: Cli, name: str = "signaltest") -> str:
-    return cli("ps", "-a", "--filter", f"name={name}", "--format", "{{.Status}}").line
+def status(docker: Cli, name: str = "signaltest") -> str:
+    return docker("ps", "-a", "--filter", f"name={name}", "--format", "{{.Status}}").line
 
 
-def exit_code(cli: Cli, name: str = "signaltest") -> str:
-    return cli("inspect", "-f", "{{.State.ExitCode}}", name).line
+def exit_code(docker: Cli, name: str = "signaltest") -> str:
+    return docker("inspect", "-f", "{{.State.ExitCode}}", name).line
 
 
 @pytest.mark.parametrize(
@@ -51,83 +51,83 @@ def exit_code(cli: Cli, name: str = "signaltest") -> str:
     ],
 )
 def test_a_handled_signal_lets_the_program_choose_its_exit_code(
-    cli: Cli, start: Start, signal: str, line: str, code: int
+    docker: Cli, start: Start, signal: str, line: str, code: int
 ) -> None:
     name = start()
-    assert cli("kill", f"--signal={signal}", name).line == name
-    assert cli("wait", name).line == str(code)
-    assert cli("logs", name).lines[-1] == line
-    assert status(cli).startswith(f"Exited ({code}) ")
-    assert status(cli).endswith(" ago")
+    assert docker("kill", f"--signal={signal}", name).line == name
+    assert docker("wait", name).line == str(code)
+    assert docker("logs", name).lines[-1] == line
+    assert status(docker).startswith(f"Exited ({code}) ")
+    assert status(docker).endswith(" ago")
 
 
-def test_kill_without_a_signal_ends_it_with_137(cli: Cli, start: Start) -> None:
+def test_kill_without_a_signal_ends_it_with_137(docker: Cli, start: Start) -> None:
     name = start()
-    cli("kill", name)
-    assert cli("wait", name).line == "137"
-    assert status(cli).startswith("Exited (137) ")
+    docker("kill", name)
+    assert docker("wait", name).line == "137"
+    assert status(docker).startswith("Exited (137) ")
 
 
-def test_logs_follow_until_the_program_ends_and_not_longer(cli: Cli, start: Start) -> None:
+def test_logs_follow_until_the_program_ends_and_not_longer(docker: Cli, start: Start) -> None:
     name = start()
-    with cli.running("logs", "-f", name) as following:
+    with docker.running("logs", "-f", name) as following:
         assert following.stdout is not None
         assert following.stdout.readline() == b"I am alive\n"
-        cli("kill", "--signal=SIGINT", name)
+        docker("kill", "--signal=SIGINT", name)
         rest = following.stdout.read()
         assert following.wait(10) == 0
     assert rest.endswith(b"signal 2 , Handling Ctrl+C/SIGINT!\n")
 
 
-def test_stop_is_sigterm_and_does_not_wait_for_a_program_that_obeys(cli: Cli, start: Start) -> None:
+def test_stop_is_sigterm_and_does_not_wait_for_a_program_that_obeys(docker: Cli, start: Start) -> None:
     name = start()
     began = time.monotonic()
-    assert cli("stop", name).line == name
+    assert docker("stop", name).line == name
     assert time.monotonic() - began < 5
-    assert exit_code(cli) == "15"
+    assert exit_code(docker) == "15"
 
 
-def test_the_shell_form_never_hears_sigterm_and_is_killed_after_the_grace_period(cli: Cli, start: Start) -> None:
+def test_the_shell_form_never_hears_sigterm_and_is_killed_after_the_grace_period(docker: Cli, start: Start) -> None:
     file = str(EXAMPLES / "signaltest/Dockerfile.shell")
-    name = start(image=build_example(cli, "signaltest", "signaltest:shell", "-f", file))
+    name = start(image=build_example(docker, "signaltest", "signaltest:shell", "-f", file))
     began = time.monotonic()
-    cli("stop", "-t", "1", name)
+    docker("stop", "-t", "1", name)
     assert 1 <= time.monotonic() - began < 5
-    assert "Handling" not in cli("logs", name).out
-    assert exit_code(cli) == "137"
+    assert "Handling" not in docker("logs", name).out
+    assert exit_code(docker) == "137"
 
 
-def test_init_lets_the_shell_form_die_of_sigterm(cli: Cli, start: Start) -> None:
+def test_init_lets_the_shell_form_die_of_sigterm(docker: Cli, start: Start) -> None:
     file = str(EXAMPLES / "signaltest/Dockerfile.shell")
-    name = start("--init", image=build_example(cli, "signaltest", "signaltest:shell", "-f", file))
-    cli("stop", "-t", "5", name)
-    assert exit_code(cli) == "143"
+    name = start("--init", image=build_example(docker, "signaltest", "signaltest:shell", "-f", file))
+    docker("stop", "-t", "5", name)
+    assert exit_code(docker) == "143"
 
 
-def test_a_killed_container_keeps_its_files_and_starts_again(cli: Cli, start: Start) -> None:
+def test_a_killed_container_keeps_its_files_and_starts_again(docker: Cli, start: Start) -> None:
     name = start()
-    cli("exec", name, "sh", "-c", "echo kept > /file")
-    cli("kill", name)
-    cli("start", name)
-    assert cli("exec", name, "cat", "/file").line == "kept"
+    docker("exec", name, "sh", "-c", "echo kept > /file")
+    docker("kill", name)
+    docker("start", name)
+    assert docker("exec", name, "cat", "/file").line == "kept"
 
 
-def test_rm_refuses_a_running_container_and_rm_f_kills_it(cli: Cli, start: Start) -> None:
+def test_rm_refuses_a_running_container_and_rm_f_kills_it(docker: Cli, start: Start) -> None:
     name = start()
-    refused = cli("rm", name, ok=False)
+    refused = docker("rm", name, ok=False)
     assert refused.code == 1
     assert "container is running: stop the container before removing or force remove" in refused.err
-    assert cli("rm", "-f", name).line == name
-    assert cli("ps", "-aq").out == ""
+    assert docker("rm", "-f", name).line == name
+    assert docker("ps", "-aq").out == ""
 
 
-def test_every_death_is_in_the_events_with_its_exit_code(cli: Cli, start: Start) -> None:
+def test_every_death_is_in_the_events_with_its_exit_code(docker: Cli, start: Start) -> None:
     since = str(int(time.time()) - 1)
     name = start()
-    cli("kill", "--signal=SIGINT", name)
-    cli("wait", name)
+    docker("kill", "--signal=SIGINT", name)
+    docker("wait", name)
     until = str(int(time.time()) + 1)
-    said = cli("events", "--since", since, "--until", until, "--filter", f"container={name}").lines
+    said = docker("events", "--since", since, "--until", until, "--filter", f"container={name}").lines
     assert any("container die" in line and "exitCode=2" in line for line in said), said
     assert any("container kill" in line and "signal=2" in line for line in said), said
 
@@ -147,7 +147,7 @@ def test_every_death_is_in_the_events_with_its_exit_code(cli: Cli, start: Start)
     ],
 )
 def test_run_ends_with_the_exit_code_that_tells_what_happened(
-    cli: Cli, busybox: str, words: list[str], code: int
+    docker: Cli, busybox: str, words: list[str], code: int
 ) -> None:
-    assert cli("run", "--rm", *words, ok=False).code == code
-    assert cli("ps", "-aq").out == ""
+    assert docker("run", "--rm", *words, ok=False).code == code
+    assert docker("ps", "-aq").out == ""

@@ -25,7 +25,7 @@ def _node(able: None) -> Iterator[SwarmNode]:
     daemon = Daemon()
     try:
         daemon.start()
-        images.import_base(daemon.bennu, "busybox")
+        images.import_base(daemon.docker, "busybox")
         daemon.request("POST", "/swarm/init", json.dumps({"ListenAddr": "0.0.0.0:2377"}), JSON)
         yield SwarmNode(daemon)
     finally:
@@ -230,13 +230,13 @@ def test_what_no_node_has_leaves_the_task_pending_with_the_reason(
     post(node, "/services/create", {"Name": "s", "TaskTemplate": {"ContainerSpec": full} | template})
     wait_for(lambda: node.wait_task("s", "pending")["Status"].get("Err") == why, timeout_s=10, what=why)
     assert why in node.daemon.bennu("why", "s").out
-    assert why in node.daemon.bennu("service", "ps", "s").out
+    assert why in node.daemon.docker("service", "ps", "--no-trunc", "s").out
 
 
 def test_labels_and_resources_of_the_engine_decide_about_placement(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon(options=["--label", "disk=ssd", "--node-generic-resource", "gpu=1"])
-    images.import_base(daemon.bennu, "busybox")
-    daemon.bennu("swarm", "init", "--advertise-addr", "127.0.0.1")
+    images.import_base(daemon.docker, "busybox")
+    daemon.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
     node = SwarmNode(daemon)
     shown = node.ask("/nodes/self")["Description"]
     assert shown["Engine"]["Labels"] == {"disk": "ssd"}

@@ -19,7 +19,7 @@ def _daemon(able: None) -> Iterator[Daemon]:
     daemon = Daemon()
     try:
         daemon.start()
-        images.import_base(daemon.bennu, "busybox")
+        images.import_base(daemon.docker, "busybox")
         yield daemon
     finally:
         traces.discard(daemon)

@@ -70,15 +70,14 @@ def remote(make_daemon: MakeDaemon, authority: Authority) -> Iterator[Remote]:
     port = free_port()
     options = [*tls_options(authority.folder / "server"), "-H", f"tcp://127.0.0.1:{port}"]
     daemon = make_daemon(options=options)
-    images.import_base(daemon.bennu, "busybox")
+    images.import_base(daemon.docker, "busybox")
     yield Remote(daemon, port, authority)
     for container in daemon.docker("ps", "-aq").lines:
         daemon.docker("rm", "-f", container)
 
 
-@pytest.mark.parametrize("program", ["docker", "bennu"])
-def test_a_client_with_a_certificate_does_what_it_does_at_home(remote: Remote, program: str) -> None:
-    client = remote.alice(getattr(remote.daemon, program))
+def test_a_client_with_a_certificate_does_what_it_does_at_home(remote: Remote) -> None:
+    client = remote.alice(remote.daemon.docker)
     assert client("run", "--rm", "--network=none", "busybox", "sh", "-c", "echo hello; exit 3", ok=False).code == 3
     # The client closes its sending side and still reads what comes after it.
     said = client("run", "-i", "--rm", "--network=none", "busybox", "sh", "-c", "cat; sleep 1.5; wc -c", stdin="abc\n")
@@ -95,15 +94,14 @@ def test_a_client_with_a_certificate_does_what_it_does_at_home(remote: Remote, p
     assert client("wait", "web").out == "137\n"
 
 
-@pytest.mark.parametrize("program", ["docker", "bennu"])
-def test_the_certificate_of_a_death_names_the_certificate_of_who_asked(remote: Remote, program: str) -> None:
+def test_the_certificate_of_a_death_names_the_certificate_of_who_asked(remote: Remote) -> None:
     remote.daemon.docker("run", "-d", "--name", "web", "--network=none", "busybox", "sleep", "1000")
-    remote.alice(getattr(remote.daemon, program))("kill", "web")
+    remote.alice(remote.daemon.docker)("kill", "web")
     remote.daemon.docker("wait", "web")
     asked = json.loads(remote.daemon.bennu("why", "--json", "web").out)[0]["AskedBy"]
     subject = "O=Operations, CN=alice"
     assert asked == {"Kind": "client", "Uid": None, "Pid": None, "Command": "", "Subject": subject}
-    told = remote.daemon.bennu("why", "web").out
+    told = remote.alice(remote.daemon.bennu)("why", "web").out
     assert f"{subject} over TLS" in told
     assert re.search(rf"^Asked by: +{subject} over TLS$", told, re.MULTILINE)
 
@@ -131,7 +129,7 @@ def test_who_has_no_certificate_of_ours_is_not_let_in(remote: Remote, tmp_path: 
     refused = remote.client(docker, stranger)("ps", ok=False)
     assert refused.code == 1
     assert "unknown certificate authority" in refused.err
-    assert "remote error: tls: unknown ca" in remote.client(remote.daemon.bennu, stranger)("ps", ok=False).err
+    assert "remote error: tls: unknown ca" in remote.client(remote.daemon.bennu, stranger)("why", "web", ok=False).err
     plain = Cli(docker.program, {**docker.environment, "DOCKER_HOST": remote.host})("ps", ok=False)
     assert "Client sent an HTTP request to an HTTPS server." in plain.err
     anonymous = ssl.create_default_context(cafile=str(stranger / "ca.pem"))
@@ -148,10 +146,11 @@ def test_who_has_no_certificate_of_ours_is_not_let_in(remote: Remote, tmp_path: 
 def test_our_client_says_what_is_wrong_with_certificates(remote: Remote, tmp_path: Path) -> None:
     bennu = remote.daemon.bennu
     elsewhere = Authority(tmp_path / "theirs").client("mallory", "/CN=mallory")
-    assert "failed to verify certificate" in remote.client(bennu, elsewhere)("ps", ok=False).err
-    missing = remote.client(bennu, tmp_path / "nothing")("ps", ok=False)
+    assert "failed to verify certificate" in remote.client(bennu, elsewhere)("why", "web", ok=False).err
+    missing = remote.client(bennu, tmp_path / "nothing")("why", "web", ok=False)
     assert f"open {tmp_path}/nothing/ca.pem: no such file or directory" in missing.err
     words = ["-H", remote.host, *tls_options(remote.authority.folder / "alice")]
+    assert "No such container: web" in bennu(*words, "why", "web", ok=False).err
     assert bennu(*words, "ps", "-q").out == ""
 
 

@@ -21,21 +21,21 @@ from support.daemon import BENNUD, Daemon, UnixConnection
 FILES = 120
 
 
-def end_in_every_way(bennu: Cli, stopped: str, killed: str, removed: str) -> None:
-    bennu("stop", "-t", "1", stopped)
-    bennu("kill", killed)
-    bennu("rm", "-f", removed, stopped, killed)
-    assert not {stopped, killed, removed} & set(bennu("ps", "-a", "--format={{.Names}}").lines)
+def end_in_every_way(docker: Cli, stopped: str, killed: str, removed: str) -> None:
+    docker("stop", "-t", "1", stopped)
+    docker("kill", killed)
+    docker("rm", "-f", removed, stopped, killed)
+    assert not {stopped, killed, removed} & set(docker("ps", "-a", "--format={{.Names}}").lines)
 
 
 @pytest.mark.timeout(300)
 def test_containers_end_though_the_daemon_has_opened_all_files_it_may(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon(program=("prlimit", f"--nofile={FILES}:{FILES}", BENNUD))
-    bennu, held = daemon.bennu, Path(f"/proc/{daemon.pid}/fd")
-    images.import_base(bennu, "busybox")
+    docker, held = daemon.docker, Path(f"/proc/{daemon.pid}/fd")
+    images.import_base(docker, "busybox")
     for number in range(FILES):
         words = ("-d", "--network=none", f"--name=fills{number}", "busybox", "sleep", "600")
-        if bennu("run", *words, ok=False).code:
+        if docker("run", *words, ok=False).code:
             break
     else:
         raise AssertionError(f"{FILES} containers fit into {FILES} open files")
@@ -44,8 +44,8 @@ def test_containers_end_though_the_daemon_has_opened_all_files_it_may(make_daemo
         for _ in range(10):
             stack.enter_context(follow(daemon))
         assert len(os.listdir(held)) > FILES // 2  # noqa: PTH208
-        end_in_every_way(bennu, "fills0", "fills1", "fills2")
-    bennu("run", "--rm", "--network=none", "busybox", "true")
+        end_in_every_way(docker, "fills0", "fills1", "fills2")
+    docker("run", "--rm", "--network=none", "busybox", "true")
 
 
 @pytest.mark.timeout(120)
@@ -121,16 +121,17 @@ def test_containers_end_though_the_daemon_may_start_no_process(
     make_daemon: Callable[..., Daemon], pids_group: Path
 ) -> None:
     daemon = make_daemon()
-    bennu = daemon.bennu
-    images.import_base(bennu, "busybox")
+    docker = daemon.docker
+    docker = daemon.docker
+    images.import_base(docker, "busybox")
     for name in ("one", "two", "three"):
-        bennu("run", "-d", f"--name={name}", "-v", "/data", "busybox", "sleep", "600")
+        docker("run", "-d", f"--name={name}", "-v", "/data", "busybox", "sleep", "600")
     (pids_group / "cgroup.procs").write_text(str(daemon.pid))
     (pids_group / "pids.max").write_text((pids_group / "pids.current").read_text())
-    assert bennu("run", "--rm", "busybox", "true", ok=False).code == 125
-    end_in_every_way(bennu, "one", "two", "three")
+    assert docker("run", "--rm", "busybox", "true", ok=False).code == 125
+    end_in_every_way(docker, "one", "two", "three")
     (pids_group / "pids.max").write_text("max")
-    bennu("run", "--rm", "busybox", "true")
+    docker("run", "--rm", "busybox", "true")
     daemon.stop()
 
 

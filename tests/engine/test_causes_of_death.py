@@ -43,24 +43,24 @@ def sh(script: str, *options: str) -> tuple[str, ...]:
 def host_kill(number: int) -> Callable[[Cli, str], object]:
     """A signal from outside of the engine."""
 
-    def kill(bennu: Cli, name: str) -> None:
-        os.kill(int(bennu("inspect", "-f", "{{.State.Pid}}", name).line), number)
+    def kill(docker: Cli, name: str) -> None:
+        os.kill(int(docker("inspect", "-f", "{{.State.Pid}}", name).line), number)
 
     return kill
 
 
 def say(*words: str) -> Callable[[Cli, str], object]:
-    return lambda bennu, name: bennu(*words, name)
+    return lambda docker, name: docker(*words, name)
 
 
-def kill_monitor(bennu: Cli, name: str) -> None:
+def kill_monitor(docker: Cli, name: str) -> None:
     """conmon, which alone hears how the first process ends."""
-    pid = bennu("inspect", "-f", "{{.State.Pid}}", name).line
+    pid = docker("inspect", "-f", "{{.State.Pid}}", name).line
     os.kill(int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]), signal.SIGKILL)
 
 
-def exec_kill(bennu: Cli, name: str) -> None:
-    bennu("exec", name, "sh", "-c", "kill -USR1 1")
+def exec_kill(docker: Cli, name: str) -> None:
+    docker("exec", name, "sh", "-c", "kill -USR1 1")
 
 
 DEATHS = {
@@ -137,13 +137,13 @@ DEATHS = {
 
 
 @pytest.mark.parametrize("death", [pytest.param(death, id=name) for name, death in DEATHS.items()])
-def test_why_names_the_cause(bennu: Cli, busybox: str, death: Death) -> None:
+def test_why_names_the_cause(docker: Cli, bennu: Cli, busybox: str, death: Death) -> None:
     name = f"dies{time.monotonic_ns()}"
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
         taken.listen()
         words = [word.format(port=taken.getsockname()[1]) if word.startswith("{") else word for word in death.run]
-        bennu("run", "--name", name, *words, ok=death.cause != "start failed")
+        docker("run", "--name", name, *words, ok=death.cause != "start failed")
     death.then(bennu, name)
     found = wait_for(lambda: matching(bennu, name, death), what="the certificate", timeout_s=20)
     assert found["ExitCode"] == death.exit_code
@@ -171,7 +171,7 @@ def all_of(bennu: Cli, name: str) -> list[dict[str, Any]]:
 
 def test_what_is_killed_for_memory_is_told_at_once_and_once(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
-    images.import_base(daemon.bennu, "busybox")
+    images.import_base(daemon.docker, "busybox")
     docker = daemon.docker
 
     def told() -> list[str]:

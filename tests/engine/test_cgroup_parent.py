@@ -21,30 +21,30 @@ def no_parent_is_left(tmp_path: Path) -> Iterator[None]:
 
 
 def test_a_parent_with_dots_is_cleaned_and_touches_no_folder_of_the_host(
-    bennu: Cli, busybox: str, tmp_path: Path
+    docker: Cli, busybox: str, tmp_path: Path
 ) -> None:
     name = f"{tmp_path.name}-life"
     parent = f"../../../../../..{tmp_path}/{name}"
-    bennu("run", "-d", "--name=climbs", f"--cgroup-parent={parent}", "--memory=64m", busybox, "sleep", "600")
-    identity = bennu("inspect", "-f", "{{.Id}}", "climbs").line
-    pid = bennu("inspect", "-f", "{{.State.Pid}}", "climbs").line
+    docker("run", "-d", "--name=climbs", f"--cgroup-parent={parent}", "--memory=64m", busybox, "sleep", "600")
+    identity = docker("inspect", "-f", "{{.Id}}", "climbs").line
+    pid = docker("inspect", "-f", "{{.State.Pid}}", "climbs").line
     assert f":{tmp_path}/{name}/{identity}" in Path(f"/proc/{pid}/cgroup").read_text()
     assert list(tmp_path.iterdir()) == []
-    bennu("rm", "-f", "climbs")
+    docker("rm", "-f", "climbs")
     assert not Path(f"/proc/{pid}").exists()
 
 
 def test_a_process_whose_number_stands_in_a_plain_file_lives_on_when_a_container_is_removed(
-    bennu: Cli, busybox: str, tmp_path: Path
+    docker: Cli, busybox: str, tmp_path: Path
 ) -> None:
-    bennu("create", "--name=plain", f"--cgroup-parent=../../../..{tmp_path}", busybox, "sleep", "600")
-    folder = tmp_path / bennu("inspect", "-f", "{{.Id}}", "plain").line
+    docker("create", "--name=plain", f"--cgroup-parent=../../../..{tmp_path}", busybox, "sleep", "600")
+    folder = tmp_path / docker("inspect", "-f", "{{.Id}}", "plain").line
     folder.mkdir()
     with subprocess.Popen(["sleep", "60"]) as bystander:
         try:
             (folder / "cgroup.procs").write_text(f"{bystander.pid}\n")
-            bennu("start", "plain")
-            bennu("rm", "-f", "plain")
+            docker("start", "plain")
+            docker("rm", "-f", "plain")
             assert bystander.poll() is None
             assert (folder / "cgroup.procs").exists()
         finally:
@@ -59,6 +59,6 @@ def test_a_parent_that_no_folder_can_be_called_is_refused(daemon: Daemon, busybo
 
 
 @pytest.mark.parametrize("parent", ["/life-test", "life-test", "life-test.slice"])
-def test_parents_of_every_form_are_honoured(bennu: Cli, busybox: str, parent: str) -> None:
-    said = bennu("run", "--rm", f"--cgroup-parent={parent}", "--cgroupns=host", busybox, "cat", "/proc/self/cgroup")
+def test_parents_of_every_form_are_honoured(docker: Cli, busybox: str, parent: str) -> None:
+    said = docker("run", "--rm", f"--cgroup-parent={parent}", "--cgroupns=host", busybox, "cat", "/proc/self/cgroup")
     assert f":/{parent.strip('/')}/" in said.out

@@ -78,8 +78,8 @@ class Client(Driver):
 
 def warm(daemon: Daemon) -> census.Census:
     """What is there once everything that is opened once and kept has been opened."""
-    images.import_base(daemon.bennu, "busybox")
-    daemon.bennu("run", "--rm", "-p", "80", "busybox", "true")
+    images.import_base(daemon.docker, "busybox")
+    daemon.docker("run", "--rm", "-p", "80", "busybox", "true")
     time.sleep(1)
     return census.take(daemon)
 

@@ -37,22 +37,22 @@ NODES = {"mem": "c 1 1", "port": "c 1 4", "kmsg": "c 1 11", "sda": "b 8 0", "loo
          "fuse": "c 10 229", "kvm": "c 10 232", "tty1": "c 4 1", "null": "c 1 3"}  # fmt: skip
 
 
-def test_the_hosts_knobs_cannot_be_written(bennu: Cli, busybox: str) -> None:
-    assert bennu(*RUN, "sh", "-c", WRITABLE, ok=False).lines == []
-    held = bennu("run", "--rm", "--privileged", "--network=none", busybox, "sh", "-c", WRITABLE, ok=False).lines
+def test_the_hosts_knobs_cannot_be_written(docker: Cli, busybox: str) -> None:
+    assert docker(*RUN, "sh", "-c", WRITABLE, ok=False).lines == []
+    held = docker("run", "--rm", "--privileged", "--network=none", busybox, "sh", "-c", WRITABLE, ok=False).lines
     assert "/proc/sys/kernel/core_pattern" in held and any(path.endswith("/cgroup.procs") for path in held)
 
 
-def test_what_tells_of_the_host_is_empty(bennu: Cli, busybox: str) -> None:
-    assert bennu(*RUN, "sh", "-c", READABLE, ok=False).lines == []
-    told = bennu("run", "--rm", "--privileged", "--network=none", busybox, "sh", "-c", READABLE, ok=False).lines
+def test_what_tells_of_the_host_is_empty(docker: Cli, busybox: str) -> None:
+    assert docker(*RUN, "sh", "-c", READABLE, ok=False).lines == []
+    told = docker("run", "--rm", "--privileged", "--network=none", busybox, "sh", "-c", READABLE, ok=False).lines
     assert "/proc/timer_list" in told or "/proc/keys" in told
 
 
-def test_a_device_can_be_made_and_not_be_opened(bennu: Cli, busybox: str) -> None:
+def test_a_device_can_be_made_and_not_be_opened(docker: Cli, busybox: str) -> None:
     makes = "; ".join(f"mknod /tmp/{name} {numbers} && echo made {name}" for name, numbers in NODES.items())
     opens = "for node in /tmp/*; do dd if=$node of=/dev/null count=0 2>&1 | grep -q 'not permitted' || echo $node; done"
-    said = bennu(*RUN, "sh", "-c", f"{makes}; {opens}").lines
+    said = docker(*RUN, "sh", "-c", f"{makes}; {opens}").lines
     assert said == [*(f"made {name}" for name in NODES), "/tmp/null"]
 
 
@@ -69,14 +69,14 @@ def test_a_device_can_be_made_and_not_be_opened(bennu: Cli, busybox: str) -> Non
 )
 @pytest.mark.parametrize("by", ["run", "exec"])
 def test_rights_are_no_more_than_those_given(
-    bennu: Cli, busybox: str, by: str, options: tuple[str, ...], effective: str, bounding: str, no_new: str
+    docker: Cli, busybox: str, by: str, options: tuple[str, ...], effective: str, bounding: str, no_new: str
 ) -> None:
     look = ("cat", "/proc/self/status")
     if by == "run":
-        said = bennu("run", "--rm", "--network=none", *options, busybox, *look)
+        said = docker("run", "--rm", "--network=none", *options, busybox, *look)
     else:
-        made = bennu("run", "-d", "--network=none", *options, busybox, "sleep", "600").line
-        said = bennu("exec", made, *look)
+        made = docker("run", "-d", "--network=none", *options, busybox, "sleep", "600").line
+        said = docker("exec", made, *look)
     found = dict(line.split(":\t", 1) for line in said.lines if ":\t" in line)
     assert (found["CapEff"], found["CapBnd"], found["NoNewPrivs"]) == (effective, bounding, no_new)
     assert found["CapInh"] == found["CapAmb"] == NOTHING
@@ -127,16 +127,16 @@ def marker(tmp_path: Path) -> Iterator[Path]:
     yield path
 
 
-def test_a_working_directory_is_not_one_that_the_runtime_holds_open(bennu: Cli, busybox: str, marker: Path) -> None:
+def test_a_working_directory_is_not_one_that_the_runtime_holds_open(docker: Cli, busybox: str, marker: Path) -> None:
     """Neither by its number, nor by way of `..` from there."""
     up = "../" * 12
     script = f"cat {up.rstrip('/')}{marker} 2>/dev/null; cat .{marker} 2>/dev/null; true"
-    made = bennu("run", "-d", "--network=none", busybox, "sleep", "600").line
+    made = docker("run", "-d", "--network=none", busybox, "sleep", "600").line
     for number in range(3, 12):
         where = f"--workdir=/proc/self/fd/{number}"
         for words in (("run", "--rm", "--network=none", where, busybox), ("exec", where, made)):
-            assert "of the host" not in bennu(*words, "sh", "-c", script, ok=False).out, (number, words)
-    seen = bennu("run", "--rm", "-v", f"{marker.parent}:/up", "-w", "/up", busybox, "sh", "-c", "cat marker")
+            assert "of the host" not in docker(*words, "sh", "-c", script, ok=False).out, (number, words)
+    seen = docker("run", "--rm", "-v", f"{marker.parent}:/up", "-w", "/up", busybox, "sh", "-c", "cat marker")
     assert seen.out == "of the host"
 
 
@@ -152,15 +152,15 @@ USERS = {
 }
 
 
-def test_users_are_looked_up_in_the_container_and_nowhere_else(bennu: Cli, busybox: str, tmp_path: Path) -> None:
+def test_users_are_looked_up_in_the_container_and_nowhere_else(docker: Cli, busybox: str, tmp_path: Path) -> None:
     intruder = "intruder:x:0:0::/:/bin/sh"
     (tmp_path / "passwd").write_text(f"{intruder}\n")
-    made = bennu("run", "-d", "--network=none", busybox, "sleep", "600").line
-    bennu("exec", made, "sh", "-c", f"mkdir -p /etc; echo {intruder} >/etc/passwd")
-    bennu("exec", "-u", "intruder", made, "rm", "/etc/passwd")  # one who is in the container's own file
+    made = docker("run", "-d", "--network=none", busybox, "sleep", "600").line
+    docker("exec", made, "sh", "-c", f"mkdir -p /etc; echo {intruder} >/etc/passwd")
+    docker("exec", "-u", "intruder", made, "rm", "/etc/passwd")  # one who is in the container's own file
     for name, script in USERS.items():
-        bennu("exec", "-u", "0", made, "sh", "-c", script.format(folder=tmp_path))
-        said = bennu("exec", "-u", "intruder", made, "true", ok=False, timeout_s=10)
+        docker("exec", "-u", "0", made, "sh", "-c", script.format(folder=tmp_path))
+        said = docker("exec", "-u", "intruder", made, "true", ok=False, timeout_s=10)
         assert said.code != 0 and "intruder" in said.err, name
 
 
@@ -174,13 +174,13 @@ TARGETS = {
 
 
 @pytest.fixture
-def linked(bennu: Cli, busybox: str, tmp_path: Path) -> str:
+def linked(docker: Cli, busybox: str, tmp_path: Path) -> str:
     """An image whose links lead to the host's folder `outside`."""
     (tmp_path / "outside").mkdir()
     scripts = "; ".join(script for script, _ in TARGETS.values()).format(folder=tmp_path / "outside")
-    made = bennu("create", "--network=none", busybox, "sh", "-c", scripts).line
-    bennu("start", "-a", made)
-    return bennu("commit", made).line
+    made = docker("create", "--network=none", busybox, "sh", "-c", scripts).line
+    docker("start", "-a", made)
+    return docker("commit", made).line
 
 
 @pytest.mark.parametrize("kind", ["volume", "bind", "tmpfs", "workdir"])

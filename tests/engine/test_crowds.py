@@ -150,7 +150,7 @@ def open_and_never_read(daemon: Daemon, method: str, path: str) -> socket.socket
     return link
 
 
-def test_floods_and_clients_that_never_read_hold_up_nobody(daemon: Daemon, bennu: Cli, busybox: str) -> None:
+def test_floods_and_clients_that_never_read_hold_up_nobody(daemon: Daemon, docker: Cli, busybox: str) -> None:
     made = [run(daemon, script, LogConfig=SMALL_LOG) for script in FLOODS.values()]
     beside = run(daemon, "i=0; while :; do i=$((i+1)); echo $i >/tick; sleep 0.1; done")
     before = memory(daemon)
@@ -173,7 +173,7 @@ def test_floods_and_clients_that_never_read_hold_up_nobody(daemon: Daemon, bennu
             "no container waits for who does not read"
         )
         assert memory(daemon) < before + 128 * MIB
-    one, two = (bennu("exec", beside, "cat", "/tick").line for _ in range(2))
+    one, two = (docker("exec", beside, "cat", "/tick").line for _ in range(2))
     assert int(one) > 10 and int(two) >= int(one)
     for container in made:
         ask(daemon, "DELETE", f"/containers/{container}?force=1")

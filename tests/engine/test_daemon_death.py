@@ -145,7 +145,7 @@ class Driver:
 @pytest.fixture
 def roots(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
     daemon = make_daemon()
-    images.import_base(daemon.bennu, "busybox")
+    images.import_base(daemon.docker, "busybox")
     daemon.stop()
     yield daemon
 
@@ -215,15 +215,15 @@ def test_a_running_container_keeps_its_process_and_a_death_meanwhile_its_exit_co
     make_daemon: Callable[..., Daemon],
 ) -> None:
     daemon = make_daemon()
-    busybox = images.import_base(daemon.bennu, "busybox")
-    daemon.bennu("run", "-d", "--name", "lives", busybox, "sleep", "600")
-    daemon.bennu("run", "-d", "--name", "dies", busybox, "sh", "-c", "sleep 0.5; exit 42")
-    daemon.bennu("run", "-d", "--name", "back", "--restart=always", busybox, "sh", "-c", "sleep 0.5; exit 3")
-    pid = daemon.bennu("inspect", "-f", "{{.State.Pid}}", "lives").line
+    busybox = images.import_base(daemon.docker, "busybox")
+    daemon.docker("run", "-d", "--name", "lives", busybox, "sleep", "600")
+    daemon.docker("run", "-d", "--name", "dies", busybox, "sh", "-c", "sleep 0.5; exit 42")
+    daemon.docker("run", "-d", "--name", "back", "--restart=always", busybox, "sh", "-c", "sleep 0.5; exit 3")
+    pid = daemon.docker("inspect", "-f", "{{.State.Pid}}", "lives").line
     daemon.kill()
     time.sleep(1)
     daemon.start()
-    assert daemon.bennu("inspect", "-f", "{{.State.Pid}}", "lives").line == pid
+    assert daemon.docker("inspect", "-f", "{{.State.Pid}}", "lives").line == pid
     state = "{{.State.Status}} {{.State.ExitCode}}"
-    wait_for(lambda: daemon.bennu("inspect", "-f", state, "dies").line == "exited 42", what="the exit code")
-    wait_for(lambda: daemon.bennu("inspect", "-f", "{{.RestartCount}}", "back").line != "0", what="the restart")
+    wait_for(lambda: daemon.docker("inspect", "-f", state, "dies").line == "exited 42", what="the exit code")
+    wait_for(lambda: daemon.docker("inspect", "-f", "{{.RestartCount}}", "back").line != "0", what="the restart")

@@ -48,7 +48,7 @@ def _node(able: None) -> Iterator[SwarmNode]:
 @contextlib.contextmanager
 def serving_swarm() -> Iterator[SwarmNode]:
     with open_swarm("python") as node:
-        images.build_example(node.daemon.bennu, "webserver", "webserver:v1")
+        images.build_example(node.daemon.docker, "webserver", "webserver:v1")
         yield node
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from support import images, traces
-from support.cli import find_docker
 from support.daemon import Daemon
 from support.failing_bennud import KINDS
 from support.waiting import wait_for
@@ -30,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def failing(able: None, folder: Path) -> Iterator[Daemon]:
     daemon = Daemon(program=(sys.executable, FAILING, folder))
     try:
-        images.import_base(daemon.start().bennu, "busybox")
+        images.import_base(daemon.start().docker, "busybox")
         yield daemon
     finally:
         traces.discard(daemon)
@@ -38,9 +37,8 @@ def failing(able: None, folder: Path) -> Iterator[Daemon]:
 
 def run(daemon: Daemon) -> tuple[int, str]:
     """A container that takes something of every kind."""
-    cli = daemon.docker if find_docker() else daemon.bennu
     asked = ("-v", "kept:/kept", "-p", "8080", "--ipc=shareable", "-w", "/made")
-    done = cli("run", "--rm", *asked, "busybox", "echo", "it ran", ok=False, timeout_s=LIMIT_S)
+    done = daemon.docker("run", "--rm", *asked, "busybox", "echo", "it ran", ok=False, timeout_s=LIMIT_S)
     return done.code, done.out
 
 
@@ -88,8 +86,9 @@ def test_whatever_is_awaited_fails_the_start_ends_and_leaves_nothing(failing: Da
 
 
 def test_a_restart_for_which_the_host_has_too_little_is_tried_again(failing: Daemon, folder: Path) -> None:
+    docker = failing.docker
     bennu = failing.bennu
-    bennu("run", "-d", "--name=again", "--restart=always", "busybox", "sleep", "600")
+    docker("run", "-d", "--name=again", "--restart=always", "busybox", "sleep", "600")
     (folder / "fail").write_text("bennu.runtime.conmon:run_conmon EMFILE")
     kill_first_process(failing, "again")
     wait_for(lambda: not (folder / "fail").exists(), what="the restart to fail")
@@ -99,41 +98,41 @@ def test_a_restart_for_which_the_host_has_too_little_is_tried_again(failing: Dae
         ("signal", "restart"),
         ("start failed", "restart"),
     ]
-    assert bennu("inspect", "-f", "{{.RestartCount}}", "again").line == "1"
-    bennu("rm", "-f", "again")
+    assert docker("inspect", "-f", "{{.RestartCount}}", "again").line == "1"
+    docker("rm", "-f", "again")
 
 
 def test_a_start_along_with_the_daemon_for_which_the_host_has_too_little_is_tried_again(
     failing: Daemon, folder: Path
 ) -> None:
-    bennu = failing.bennu
-    bennu("run", "-d", "--name=along", "--restart=always", "busybox", "sleep", "600")
-    bennu("stop", "-t", "0", "along")
+    docker = failing.docker
+    docker("run", "-d", "--name=along", "--restart=always", "busybox", "sleep", "600")
+    docker("stop", "-t", "0", "along")
     failing.stop()
     (folder / "fail").write_text("bennu.runtime.conmon:run_conmon EMFILE")
     failing.start()
     wait_for(lambda: not (folder / "fail").exists(), what="the start to fail")
     wait_for(lambda: state(failing, "along") == "running", what="the next try")
-    bennu("rm", "-f", "along")
+    docker("rm", "-f", "along")
 
 
 def test_a_restart_that_fails_for_good_is_given_up_and_told_to_who_waits(failing: Daemon, folder: Path) -> None:
-    bennu = failing.bennu
-    bennu("run", "-d", "--name=never", "--restart=always", "busybox", "sleep", "600")
+    docker = failing.docker
+    docker("run", "-d", "--name=never", "--restart=always", "busybox", "sleep", "600")
     (folder / "fail").write_text("bennu.engine.launch:_make_spec ValueError")
     kill_first_process(failing, "never")
     wait_for(lambda: state(failing, "never") == "exited", what="the restart to be given up")
-    assert bennu("wait", "never").line == "137"
-    assert "ValueError" in bennu("inspect", "-f", "{{.State.Error}}", "never").line
-    bennu("rm", "never")
+    assert docker("wait", "never").line == "137"
+    assert "ValueError" in docker("inspect", "-f", "{{.State.Error}}", "never").line
+    docker("rm", "never")
 
 
 def kill_first_process(daemon: Daemon, name: str) -> None:
-    os.kill(int(daemon.bennu("inspect", "-f", "{{.State.Pid}}", name).line), signal.SIGKILL)
+    os.kill(int(daemon.docker("inspect", "-f", "{{.State.Pid}}", name).line), signal.SIGKILL)
 
 
 def state(daemon: Daemon, name: str) -> str:
-    return daemon.bennu("inspect", "-f", "{{.State.Status}}", name).line
+    return daemon.docker("inspect", "-f", "{{.State.Status}}", name).line
 
 
 @pytest.mark.soak

@@ -43,6 +43,7 @@ def test_the_log_keeps_five_results_of_4096_bytes(docker: Cli, busybox: str) -> 
     assert log[-1]["Output"] == "x" * 4096 + "..."
 
 
+@pytest.mark.recent_docker
 def test_a_probe_in_the_start_period_does_not_count(docker: Cli, busybox: str) -> None:
     options = ("--health-start-period=1500ms", "--health-start-interval=100ms", *FAST)
     docker("run", "-d", "--name", "hs", "--health-cmd=false", *options, busybox, "sleep", "600")
@@ -190,15 +191,15 @@ def test_both_streams_are_told_in_their_order(docker: Cli, busybox: str) -> None
 
 def test_probing_goes_on_after_the_daemon_died_without_a_false_alarm(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
-    busybox = images.import_base(daemon.bennu, "busybox")
-    daemon.bennu("run", "-d", "--name", "hd", "--health-cmd=true", "--health-interval=200ms", busybox, "sleep", "600")
-    wait_status(daemon.bennu, "hd", "healthy")
+    busybox = images.import_base(daemon.docker, "busybox")
+    daemon.docker("run", "-d", "--name", "hd", "--health-cmd=true", "--health-interval=200ms", busybox, "sleep", "600")
+    wait_status(daemon.docker, "hd", "healthy")
     began = time.time()
     daemon.kill()
     daemon.start()
-    assert health(daemon.bennu, "hd")["Status"] in ("starting", "healthy")
-    wait_status(daemon.bennu, "hd", "healthy")
-    said = actions(daemon.bennu, "hd", began)
+    assert health(daemon.docker, "hd")["Status"] in ("starting", "healthy")
+    wait_status(daemon.docker, "hd", "healthy")
+    said = actions(daemon.docker, "hd", began)
     assert "health_status: unhealthy" not in said
-    daemon.bennu("rm", "-f", "hd")
+    daemon.docker("rm", "-f", "hd")
     traces.assert_nothing_left(daemon)

@@ -38,6 +38,7 @@ def test_a_thousand_timeouts_leave_no_process(docker: Cli, busybox: str) -> None
     leave_no_process(docker, busybox, 1000)
 
 
+@pytest.mark.recent_docker
 def test_processes_of_a_hung_probe_end_with_it_while_the_container_runs(docker: Cli, busybox: str) -> None:
     options = ("--health-interval=30s", "--health-start-period=30s", "--health-start-interval=50ms")
     docker("run", "-d", "--name", "hung", f"--health-cmd={STUBBORN}", "--health-timeout=300ms", *options, busybox,
@@ -76,15 +77,15 @@ def test_a_hung_probe_delays_no_other_container(docker: Cli, busybox: str) -> No
 
 def test_a_probe_that_a_killed_daemon_left_ends_with_the_next_one(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
-    busybox = images.import_base(daemon.bennu, "busybox")
+    busybox = images.import_base(daemon.docker, "busybox")
     options = (f"--health-cmd={STUBBORN}", "--health-interval=300ms", "--health-timeout=60s")
-    daemon.bennu("run", "-d", "--name", "left", *options, busybox, "sleep", "600")
+    daemon.docker("run", "-d", "--name", "left", *options, busybox, "sleep", "600")
     before = set(wait_for(sleepers, what="a probe"))
     daemon.kill()
     assert before <= set(sleepers())
     daemon.start()
     wait_for(lambda: not before & set(sleepers()), what="the probe of the former daemon to be gone")
-    daemon.bennu("rm", "-f", "left")
+    daemon.docker("rm", "-f", "left")
     traces.assert_nothing_left(daemon)
 
 
@@ -131,27 +132,22 @@ def test_a_senseless_label_is_refused(docker: Cli, busybox: str, label: str) -> 
 # --- readiness ------------------------------------------------------------------------------------------------------
 
 
-def test_readiness_is_shown_apart_from_health(bennu: Cli, busybox: str) -> None:
+def test_readiness_is_shown_apart_from_health(docker: Cli, busybox: str) -> None:
     label = "bennu.ready.cmd=test -e /ready"
-    bennu("run", "-d", "--name", "rd", "-l", label, busybox, "sleep", "600")
-    wait_for(lambda: bennu("inspect", "-f", "{{json .Bennu.Ready}}", "rd").line == "false", what="an answer")
-    assert "(not ready)" in bennu("ps", "--filter", "name=rd").out
-    bennu("exec", "rd", "touch", "/ready")
-    wait_for(lambda: bennu("inspect", "-f", "{{json .Bennu.Ready}}", "rd").line == "true", what="readiness")
-    assert "(ready)" in bennu("ps", "--filter", "name=rd").out
-    assert bennu("inspect", "-f", "{{.State.Status}} {{json .State.Health}}", "rd", ok=False).out.startswith("running")
-    bennu("stop", "-t", "0", "rd")
-    assert bennu("inspect", "-f", "{{json .Bennu.Ready}}", "rd").line == "null"
+    docker("run", "-d", "--name", "rd", "-l", label, busybox, "sleep", "600")
+    wait_for(lambda: docker("inspect", "-f", "{{json .Bennu.Ready}}", "rd").line == "false", what="an answer")
+    docker("exec", "rd", "touch", "/ready")
+    wait_for(lambda: docker("inspect", "-f", "{{json .Bennu.Ready}}", "rd").line == "true", what="readiness")
+    assert docker("inspect", "-f", "{{.State.Status}} {{json .State.Health}}", "rd", ok=False).out.startswith("running")
+    docker("stop", "-t", "0", "rd")
+    assert docker("inspect", "-f", "{{json .Bennu.Ready}}", "rd").line == "null"
 
 
 @pytest.mark.parametrize("label", ["bennu.ready.http=:8080/in", "bennu.ready.tcp=:8080"])
-def test_readiness_needs_no_process(bennu: Cli, docker: Cli, busybox: str, label: str) -> None:
+def test_readiness_needs_no_process(docker: Cli, busybox: str, label: str) -> None:
     script = "mkdir /w; echo > /w/in; while [ ! -e /go ]; do sleep 0.05; done; httpd -f -p 8080 -h /w"
-    bennu("run", "-d", "--name", "rdy", "-l", label, busybox, "sh", "-c", script)
-    wait_for(lambda: bennu("inspect", "-f", "{{json .Bennu.Ready}}", "rdy").line == "false", what="an answer")
-    assert "(not ready)" in bennu("ps", "--filter", "name=rdy").out
-    assert "(not ready)" not in docker("ps", "--filter", "name=rdy").out
-    bennu("exec", "rdy", "touch", "/go")
-    wait_for(lambda: bennu("inspect", "-f", "{{json .Bennu.Ready}}", "rdy").line == "true", what="readiness")
-    assert "(ready)" in bennu("ps", "--filter", "name=rdy").out
-    assert "Health" not in json.loads(bennu("inspect", "-f", "{{json .State}}", "rdy").line)
+    docker("run", "-d", "--name", "rdy", "-l", label, busybox, "sh", "-c", script)
+    wait_for(lambda: docker("inspect", "-f", "{{json .Bennu.Ready}}", "rdy").line == "false", what="an answer")
+    docker("exec", "rdy", "touch", "/go")
+    wait_for(lambda: docker("inspect", "-f", "{{json .Bennu.Ready}}", "rdy").line == "true", what="readiness")
+    assert "Health" not in json.loads(docker("inspect", "-f", "{{json .State}}", "rdy").line)

@@ -321,7 +321,7 @@ def test_a_container_on_anothers_network_shares_its_addresses(docker: Cli, busyb
 
 def test_networks_and_names_outlive_the_daemon(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
-    busybox = images.import_base(daemon.bennu, "busybox")
+    busybox = images.import_base(daemon.docker, "busybox")
     docker = daemon.docker
     docker("network", "create", "front")
     docker("run", "-d", "--name", "web", "--network", "front", "-p", "80", busybox, *HTTPD)
@@ -340,7 +340,7 @@ def test_networks_and_names_outlive_the_daemon(make_daemon: Callable[..., Daemon
 @pytest.mark.slow
 def test_a_daemon_killed_in_the_middle_of_connect_leaves_what_inspect_says(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
-    busybox = images.import_base(daemon.bennu, "busybox")
+    busybox = images.import_base(daemon.docker, "busybox")
     docker = daemon.docker
     docker("network", "create", "front")
     docker("network", "create", "back")

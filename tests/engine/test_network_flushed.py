@@ -26,7 +26,7 @@ def at(daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_published_ports_and_isolation_are_back_after_nft_flush_ruleset(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon(program=IN_OWN_NETWORK)
-    cli, busybox = daemon.bennu, images.import_base(daemon.bennu, "busybox")
+    cli, busybox = daemon.docker, images.import_base(daemon.docker, "busybox")
     for name in ("front", "back"):
         cli("network", "create", name)
         cli("run", "-d", f"--name={name}", f"--network={name}", "-p", "80", busybox, *HTTPD)

@@ -40,9 +40,9 @@ def is_router(world: World, family: str) -> bool:
 
 
 def serve(daemon: Daemon, *options: str) -> None:
-    busybox = images.import_base(daemon.bennu, "busybox")
+    busybox = images.import_base(daemon.docker, "busybox")
     echo = ("nc", "-ll", "-p", "7", "-e", "hostname")
-    daemon.bennu("run", "-d", "--name=one", "-p", "7000:7", *options, busybox, *echo)
+    daemon.docker("run", "-d", "--name=one", "-p", "7000:7", *options, busybox, *echo)
 
 
 def is_reached(world: World, family: str) -> bool:
@@ -65,14 +65,14 @@ def test_a_host_that_forwards_because_of_us_is_no_router_between_its_networks(
     make_daemon: Callable[..., Daemon], world: World
 ) -> None:
     daemon = make_daemon(program=world.program)
-    daemon.bennu("network", "create", *SIX, "six")
+    daemon.docker("network", "create", *SIX, "six")
     serve(daemon, "--network=six")
     assert world.forwards() == ("1", "1")
     for family in RIGHT:
         wait_for(lambda family=family: is_reached(world, family), what="the published port")  # type: ignore[misc]
         assert not is_router(world, family), family
         with echo_server(world.right, RIGHT[family], 9):
-            assert daemon.bennu("exec", "one", "nc", RIGHT[family], "9").out, "a container reaches other hosts"
+            assert daemon.docker("exec", "one", "nc", RIGHT[family], "9").out, "a container reaches other hosts"
     finding = ask_doctor(world, daemon)
     assert "because of bennud (ipv4, ipv6)" in finding["text"]
     assert "ipv4.ip_forward was off and is switched on" in daemon.log()
@@ -82,9 +82,9 @@ def test_a_host_that_forwards_because_of_us_is_no_router_between_its_networks(
 def test_a_host_that_was_a_router_stays_one(make_daemon: Callable[..., Daemon], world: World, family: str) -> None:
     world.at("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
     daemon = make_daemon(program=world.program)
-    daemon.bennu("network", "create", *SIX, "six")
+    daemon.docker("network", "create", *SIX, "six")
     assert is_router(world, family)
-    daemon.bennu("network", "rm", "six")
+    daemon.docker("network", "rm", "six")
     daemon.stop()
     assert is_router(world, family) and world.forwards() == ("1", "1")
 
@@ -103,7 +103,7 @@ def test_who_switched_it_on_is_known_to_every_daemon_and_over_its_death(
     assert not is_router(world, "IPv4") and is_reached(world, "IPv4")
     first.start()
     assert not is_router(world, "IPv4") and is_reached(world, "IPv4")
-    first.bennu("rm", "-f", "one")
+    first.docker("rm", "-f", "one")
     first.stop()
     assert world.forwards() == ("0", "0") and TABLE not in world.at("nft", "list", "ruleset")
 

@@ -43,7 +43,7 @@ def test_a_router_advertisement_from_a_container_gives_the_host_no_route_and_no_
     make_daemon: Callable[..., Daemon], world: World, options: tuple[str, ...]
 ) -> None:
     daemon = make_daemon(program=world.program)
-    cli, python = daemon.bennu, images.import_base(daemon.bennu, "python")
+    cli, python = daemon.docker, images.import_base(daemon.docker, "python")
     cli("network", "create", *options, "net")
     for network in ("bridge", "net"):
         cli("run", "--rm", f"--network={network}", python, "python3", "-c", ADVERTISE)
@@ -55,7 +55,7 @@ def test_what_we_make_listens_to_no_router_and_goes_without_ipv6_unless_it_was_a
     make_daemon: Callable[..., Daemon], world: World
 ) -> None:
     daemon = make_daemon(program=world.program)
-    cli, busybox = daemon.bennu, images.import_base(daemon.bennu, "busybox")
+    cli, busybox = daemon.docker, images.import_base(daemon.docker, "busybox")
     names = {
         "bridge": f"bennu-{traces.tag_of(daemon)}",
         **{net: f"br-{cli('network', 'create', *words, net).line[:12]}" for net, words in (("v4", ()), ("v6", SIX))},
@@ -86,7 +86,7 @@ def test_of_the_hosts_own_knobs_only_forwarding_is_touched_and_all_are_as_before
     world.at("sysctl", "-qw", "net.ipv4.conf.right.forwarding=1", "net.ipv6.conf.right.accept_ra=0")
     before = world.sysctls()
     daemon = make_daemon(program=world.program)
-    cli, busybox = daemon.bennu, images.import_base(daemon.bennu, "busybox")
+    cli, busybox = daemon.docker, images.import_base(daemon.docker, "busybox")
 
     hosts = ("all", "default", "left", "lo", "right")
 

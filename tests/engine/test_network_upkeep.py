@@ -34,7 +34,7 @@ class Place:
 
     @property
     def pid(self) -> int:
-        return int(self.daemon.bennu("inspect", "-f", "{{.State.Pid}}", "one").line)
+        return int(self.daemon.docker("inspect", "-f", "{{.State.Pid}}", "one").line)
 
     @property
     def lives_in(self) -> int:
@@ -74,7 +74,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with open_world(tmp_path_factory.mktemp("world")) as world, contextlib.ExitStack() as undo:
         daemon = Daemon(program=world.program)
         undo.callback(traces.discard, daemon)
-        cli, busybox = daemon.start().bennu, images.import_base(daemon.bennu, "busybox")
+        cli, busybox = daemon.start().docker, images.import_base(daemon.docker, "busybox")
         network = cli("network", "create", "net").line
         echo = ("nc", "-ll", "-p", "7", "-e", "hostname")
         cli("run", "-d", "--name=one", "--restart=always", "--network=net", busybox, *echo)
@@ -100,7 +100,7 @@ def test_a_container_is_reached_again_within_seconds_when(place: Place, wrong: s
         place.world.at(*WRONGS[wrong](place))
         assert not place.is_reached(), "it does no harm"
     wait_for(place.is_reached, timeout_s=BACK_S, what="the container to be reached again", describe=place.daemon.log)
-    assert place.daemon.bennu("exec", "one", "nslookup", "one").out
+    assert place.daemon.docker("exec", "one", "nslookup", "one").out
     assert place.pid == pid
 
 
@@ -128,7 +128,7 @@ def test_all_of_it_at_once_is_put_right(place: Place) -> None:
 
 def test_a_network_in_use_gives_no_cause_to_put_anything_right(place: Place) -> None:
     """Containers come and go, are connected and disconnected: what we do ourselves is no harm to be mended."""
-    cli = place.daemon.bennu
+    cli = place.daemon.docker
     before = len(place.daemon.log())
     cli("network", "create", "other")
     for number in range(4):

@@ -25,12 +25,12 @@ def test_one_that_counted_as_unhealthy_while_paused_is_acted_upon_when_it_is(doc
     wait_for(lambda: docker("inspect", "-f", "{{.RestartCount}}", "acted").line == "1", what="a restart")
 
 
-def test_restarts_for_bad_health_use_up_the_retries_of_the_policy(bennu: Cli, busybox: str) -> None:
+def test_restarts_for_bad_health_use_up_the_retries_of_the_policy(docker: Cli, bennu: Cli, busybox: str) -> None:
     words = ("--health-cmd=false", *FAST, "-l", "bennu.on-unhealthy=restart", "--restart=on-failure:1")
     loop = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
-    bennu("run", "-d", "--name", "twice", *words, busybox, "sh", "-c", loop)
-    wait_for(lambda: bennu("inspect", "-f", "{{.State.Status}}", "twice").line == "exited", what="it to give up")
-    assert bennu("inspect", "-f", "{{.RestartCount}} {{.State.ExitCode}}", "twice").line == "1 0"
+    docker("run", "-d", "--name", "twice", *words, busybox, "sh", "-c", loop)
+    wait_for(lambda: docker("inspect", "-f", "{{.State.Status}}", "twice").line == "exited", what="it to give up")
+    assert docker("inspect", "-f", "{{.RestartCount}} {{.State.ExitCode}}", "twice").line == "1 0"
     assert "all 1 retries are used" in bennu("why", "twice").out
 
 

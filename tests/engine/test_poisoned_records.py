@@ -43,13 +43,13 @@ class Records:
 def living(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
     """A stopped daemon with what there can be: two containers that run, a network, a volume, events, deaths."""
     daemon = make_daemon()
-    images.import_base(daemon.bennu, "busybox")
-    bennu = daemon.bennu
-    bennu("network", "create", "net")
-    bennu("volume", "create", "vol")
-    bennu("run", "--rm", "busybox", "true")
-    bennu("run", "-d", "--name=lives", "busybox", "sleep", "600")
-    bennu(
+    images.import_base(daemon.docker, "busybox")
+    docker = daemon.docker
+    docker("network", "create", "net")
+    docker("volume", "create", "vol")
+    docker("run", "--rm", "busybox", "true")
+    docker("run", "-d", "--name=lives", "busybox", "sleep", "600")
+    docker(
         "run", "-d", "--name=other", "--network=net", "-v", "vol:/v", "busybox", "sh", "-c", "echo 1 >/v/x; sleep 600"
     )
     daemon.stop()
@@ -59,8 +59,8 @@ def living(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
 def test_a_record_of_each_kind_is_set_aside_and_told_and_the_rest_works(living: Daemon) -> None:
     records = Records(living)
     living.start()
-    other = living.bennu("inspect", "-f", "{{.Id}}", "other").line
-    net = living.bennu("network", "inspect", "-f", "{{.Id}}", "net").line
+    other = living.docker("inspect", "-f", "{{.Id}}", "other").line
+    net = living.docker("network", "inspect", "-f", "{{.Id}}", "net").line
     living.stop()
     poisoned = [f"containers/{other}", f"networks/{net}", "volumes/vol", records.keys("events/")[0]]
     poisoned += [*records.keys("deaths/")[:1], *records.keys("images/records/")[:1]]
@@ -68,9 +68,9 @@ def test_a_record_of_each_kind_is_set_aside_and_told_and_the_rest_works(living: 
     for key in poisoned:
         records.write(key, GARBAGE)
     living.start()
-    assert living.bennu("ps", "--format", "{{.Names}}").lines == ["lives"]
-    living.bennu("exec", "lives", "true")
-    living.bennu("events", "--since=1h", "--until=0s")
+    assert living.docker("ps", "--format", "{{.Names}}").lines == ["lives"]
+    living.docker("exec", "lives", "true")
+    living.docker("events", "--since=1h", "--until=0s")
     told = living.bennu("doctor", ok=False).out + "\n".join(json.loads(living.request("GET", "/info")[1])["Warnings"])
     for key in poisoned:
         if not key.startswith("deaths/"):
@@ -81,11 +81,11 @@ def test_a_record_of_each_kind_is_set_aside_and_told_and_the_rest_works(living: 
             assert records.read(f"set-aside/{key}") == GARBAGE
             records.write(f"set-aside/{key}", before[key])
     living.start()
-    assert sorted(living.bennu("ps", "--format", "{{.Names}}").lines) == ["lives", "other"]
-    assert living.bennu("exec", "other", "cat", "/v/x").line == "1"
-    living.bennu("exec", "other", "ping", "-c1", "-W2", "lives", ok=False)
+    assert sorted(living.docker("ps", "--format", "{{.Names}}").lines) == ["lives", "other"]
+    assert living.docker("exec", "other", "cat", "/v/x").line == "1"
+    living.docker("exec", "other", "ping", "-c1", "-W2", "lives", ok=False)
     assert json.loads(living.request("GET", "/info")[1])["Warnings"] is None
-    living.bennu("run", "--rm", "busybox", "true")
+    living.docker("run", "--rm", "busybox", "true")
 
 
 def test_what_a_container_has_is_its_own_while_its_record_is_set_aside(living: Daemon) -> None:

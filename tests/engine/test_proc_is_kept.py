@@ -21,8 +21,8 @@ AT_FDCWD: Final = -100
 RENAME_EXCHANGE: Final = 2
 
 
-def refused(bennu: Cli, *words: str | Path) -> str:
-    said = bennu("run", "--rm", *words, "ls", "/proc", ok=False)
+def refused(docker: Cli, *words: str | Path) -> str:
+    said = docker("run", "--rm", *words, "ls", "/proc", ok=False)
     assert (said.code, said.out) == (125, "")
     return said.err
 
@@ -31,38 +31,38 @@ def refused(bennu: Cli, *words: str | Path) -> str:
     ("target", "why"),
     [("/proc", NOT_PROC), ("/proc/self", INSIDE), ("/proc/sys/kernel", INSIDE), ("/x/../proc/.", NOT_PROC)],
 )
-def test_no_volume_folder_or_tmpfs_goes_there(bennu: Cli, busybox: str, tmp_path: Path, target: str, why: str) -> None:
+def test_no_volume_folder_or_tmpfs_goes_there(docker: Cli, busybox: str, tmp_path: Path, target: str, why: str) -> None:
     for words in (("-v", f"{tmp_path}:{target}"), ("-v", f"named:{target}"), ("--tmpfs", target)):
-        assert why in refused(bennu, *words, busybox)
+        assert why in refused(docker, *words, busybox)
 
 
-def test_a_volume_that_an_image_declares_does_not_go_there(bennu: Cli, busybox: str) -> None:
-    bennu("import", "-c", "VOLUME /proc", images.base_image("busybox"), "greedy")
-    assert NOT_PROC in refused(bennu, "greedy")
+def test_a_volume_that_an_image_declares_does_not_go_there(docker: Cli, docker: Cli, busybox: str) -> None:
+    docker("import", "-c", "VOLUME /proc", images.base_image("busybox"), "greedy")
+    assert NOT_PROC in refused(docker, "greedy")
 
 
-def test_no_link_of_an_image_or_of_a_volume_leads_there(bennu: Cli, busybox: str, tmp_path: Path) -> None:
-    bennu("run", "--name=links", busybox, "sh", "-c", "mkdir /a && ln -s ../proc /a/b && ln -s /a/b/self /c")
-    bennu("commit", "links", "linked")
-    assert NOT_PROC in refused(bennu, "-v", f"{tmp_path}:/a/b", "linked")
-    assert INSIDE in refused(bennu, "-v", f"{tmp_path}:/c", "linked")
+def test_no_link_of_an_image_or_of_a_volume_leads_there(docker: Cli, docker: Cli, busybox: str, tmp_path: Path) -> None:
+    docker("run", "--name=links", busybox, "sh", "-c", "mkdir /a && ln -s ../proc /a/b && ln -s /a/b/self /c")
+    docker("commit", "links", "linked")
+    assert NOT_PROC in refused(docker, "-v", f"{tmp_path}:/a/b", "linked")
+    assert INSIDE in refused(docker, "-v", f"{tmp_path}:/c", "linked")
     outer = tmp_path / "outer"
     outer.mkdir()
     (outer / "b").symlink_to("/proc")
-    assert NOT_PROC in refused(bennu, "-v", f"{outer}:/data", "-v", f"{tmp_path}:/data/b", busybox)
+    assert NOT_PROC in refused(docker, "-v", f"{outer}:/data", "-v", f"{tmp_path}:/data/b", busybox)
 
 
-def test_what_others_put_there_still_may(bennu: Cli, busybox: str, tmp_path: Path) -> None:
+def test_what_others_put_there_still_may(docker: Cli, busybox: str, tmp_path: Path) -> None:
     (tmp_path / "uptime").write_text("1.00 1.00\n")
-    own = bennu("run", "--rm", "-v", f"{tmp_path}/uptime:/proc/uptime", busybox, "cat", "/proc/uptime")
+    own = docker("run", "--rm", "-v", f"{tmp_path}/uptime:/proc/uptime", busybox, "cat", "/proc/uptime")
     assert own.line == "1.00 1.00"
-    bennu("run", "--rm", "-v", "/proc:/proc", "-v", "/sys:/sys:ro", "-v", "/proc:/host/proc:ro", busybox, "true")
+    docker("run", "--rm", "-v", "/proc:/proc", "-v", "/sys:/sys:ro", "-v", "/proc:/host/proc:ro", busybox, "true")
 
 
-def test_who_is_given_the_hosts_proc_gets_what_lies_in_it(bennu: Cli, busybox: str) -> None:
+def test_who_is_given_the_hosts_proc_gets_what_lies_in_it(docker: Cli, busybox: str) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "lies", "/proc/fs"], check=True)
     try:
-        shown = bennu("run", "--rm", "-v", "/proc:/proc", busybox, "grep", "-c", "^lies /proc/fs ", "/proc/mounts")
+        shown = docker("run", "--rm", "-v", "/proc:/proc", busybox, "grep", "-c", "^lies /proc/fs ", "/proc/mounts")
     finally:
         subprocess.run(["umount", "/proc/fs"], check=True)
     assert int(shown.line) > 0
@@ -89,7 +89,7 @@ def swapping(one: Path, other: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize(("link", "why"), [("/proc", NOT_PROC), ("/proc/sys", INSIDE)])
 def test_a_folder_that_becomes_a_link_at_the_last_moment_leads_nowhere(
-    bennu: Cli, busybox: str, tmp_path: Path, link: str, why: str
+    docker: Cli, busybox: str, tmp_path: Path, link: str, why: str
 ) -> None:
     shared, forged = tmp_path / "shared", tmp_path / "forged"
     (shared / "p").mkdir(parents=True)
@@ -103,9 +103,9 @@ def test_a_folder_that_becomes_a_link_at_the_last_moment_leads_nowhere(
     with swapping(shared / "p", shared / "l"):
         while too_late not in seen and time.monotonic() < deadline:
             words = ("-v", f"{shared}:/data", "-v", f"{forged}:/data/p", busybox)
-            said = bennu("run", "--rm", *words, "cat", "/proc/uptime", "/proc/sys/kernel/ostype", ok=False)
+            said = docker("run", "--rm", *words, "cat", "/proc/uptime", "/proc/sys/kernel/ostype", ok=False)
             assert "forged" not in said.out
             seen = said.err
     assert too_late in seen
     assert why in seen
-    assert not bennu("ps", "-aq").lines
+    assert not docker("ps", "-aq").lines

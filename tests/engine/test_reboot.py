@@ -37,20 +37,20 @@ def reboot(daemon: Daemon, boot_id: Path) -> None:
 
 def test_containers_come_up_by_policy_after_a_reboot(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
     daemon = make_daemon()
-    bennu = daemon.bennu
-    busybox = images.import_base(bennu, "busybox")
+    docker = daemon.docker
+    busybox = images.import_base(docker, "busybox")
 
     def state(name: str) -> str:
-        return bennu("inspect", "-f", STATE, name).line
+        return docker("inspect", "-f", STATE, name).line
 
     for policy in ("no", "always", "unless-stopped", "on-failure"):
-        bennu("run", "-d", "--name", policy, f"--restart={policy}", "-p", "0:80", busybox, "sleep", "600")
-    bennu("run", "-d", "--name", "person", "--restart=unless-stopped", busybox, "sleep", "600")
-    bennu("stop", "-t", "0", "person")
+        docker("run", "-d", "--name", policy, f"--restart={policy}", "-p", "0:80", busybox, "sleep", "600")
+    docker("run", "-d", "--name", "person", "--restart=unless-stopped", busybox, "sleep", "600")
+    docker("stop", "-t", "0", "person")
     joined = ("--network=container:always", "--restart=always")
-    bennu("create", "--name", "joins-first", *joined, busybox, "sleep", "600")
-    bennu("start", "joins-first")
-    bennu("run", "-d", "--rm", "--name", "vanishes", busybox, "sleep", "600")
+    docker("create", "--name", "joins-first", *joined, busybox, "sleep", "600")
+    docker("start", "joins-first")
+    docker("run", "-d", "--rm", "--name", "vanishes", busybox, "sleep", "600")
 
     reboot(daemon, tmp_path / "boot_id")
 
@@ -58,18 +58,18 @@ def test_containers_come_up_by_policy_after_a_reboot(make_daemon: Callable[..., 
         wait_for(lambda: state(name) == "running 0", what=f"{name} to run", describe=daemon.log)  # noqa: B023
     assert state("no") == "exited 255"
     assert state("person") == "exited 137"
-    wait_for(lambda: "vanishes" not in bennu("ps", "-a").out, what="the --rm container to go")
-    lost = json.loads(bennu("why", "--json", "no").out)[0]
+    wait_for(lambda: "vanishes" not in docker("ps", "-a").out, what="the --rm container to go")
+    lost = json.loads(daemon.bennu("why", "--json", "no").out)[0]
     assert lost["Cause"] == "lost at reboot"
     assert lost["ExitCode"] is None
-    one, other = (bennu("exec", name, "readlink", "/proc/1/ns/net").line for name in ("always", "joins-first"))
+    one, other = (docker("exec", name, "readlink", "/proc/1/ns/net").line for name in ("always", "joins-first"))
     assert one == other
-    assert bennu("port", "always").out.strip(), "published ports are back"
+    assert docker("port", "always").out.strip(), "published ports are back"
 
 
 def test_services_are_right_again_after_a_reboot(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
     daemon = make_daemon()
-    images.import_base(daemon.bennu, "busybox")
+    images.import_base(daemon.docker, "busybox")
     node = SwarmNode(daemon)
     node.docker("swarm", "init")
     node.docker("secret", "create", "word", "-", stdin="open sesame")

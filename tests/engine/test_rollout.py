@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from support.cli import Cli
 from support.daemon import BENNU, Daemon
 from support.swarm import open_swarm
 from support.waiting import wait_for
@@ -241,78 +240,71 @@ def test_an_update_goes_on_where_the_daemons_death_cut_it_off(make: Any) -> None
     assert sum(1 for task in web.tasks() if mark_of(task) == "2") == 3
 
 
-@pytest.fixture(params=["docker", "bennu"])
-def command(request: pytest.FixtureRequest, swarm: Daemon) -> Cli:
-    """Each of both in turn."""
-    found: Cli = getattr(swarm, request.param)
-    return found
-
-
 STAY = ("service", "update", "--no-resolve-image")
 
 
-def test_the_command_stays_until_the_service_has_converged(make: Any, command: Cli) -> None:
+def test_the_command_stays_until_the_service_has_converged(make: Any, swarm: Daemon) -> None:
     web = make("--replicas=2")
-    said = command(*STAY, "--env-add=V=2", web.name)
+    said = swarm.docker(*STAY, "--env-add=V=2", web.name)
     assert "overall progress: 2 out of 2 tasks" in said.out
     assert said.lines[-1].strip() == f"verify: Service {web.name} converged"
     assert len(web.running("2")) == 2
 
 
-def test_the_command_fails_when_the_update_is_paused(make: Any, command: Cli) -> None:
+def test_the_command_fails_when_the_update_is_paused(make: Any, swarm: Daemon) -> None:
     web = make("--replicas=2")
-    said = command(*STAY, "--args=false", web.name, ok=False)
+    said = swarm.docker(*STAY, "--args=false", web.name, ok=False)
     assert said.code == 1
     assert "service update paused: update paused due to failure or early termination of task" in said.err + said.out
 
 
-def test_the_command_ends_well_after_a_rollback_by_itself(make: Any, command: Cli) -> None:
+def test_the_command_ends_well_after_a_rollback_by_itself(make: Any, swarm: Daemon) -> None:
     web = make("--replicas=2", "--update-failure-action=rollback")
-    said = command(*STAY, "--args=false", web.name)
+    said = swarm.docker(*STAY, "--args=false", web.name)
     assert "rollback: update rolled back due to failure or early termination of task" in said.out
     assert len(web.running()) == 2
 
 
-def test_the_command_says_that_a_rollback_is_paused(make: Any, command: Cli) -> None:
+def test_the_command_says_that_a_rollback_is_paused(make: Any, swarm: Daemon) -> None:
     web = make("--replicas=1", "--update-failure-action=continue")
     web.update("--args=false")
     web.wait_state("completed")
     web.update("--args=sleep 1000000")
     web.wait_state("completed")
-    said = command("service", "rollback", web.name, ok=False)  # to what dies at once
+    said = swarm.docker("service", "rollback", web.name, ok=False)  # to what dies at once
     assert said.code == 1
     assert "service rollback paused: update paused due to failure or early termination of task" in said.err + said.out
 
 
-def test_what_cannot_be_rolled_back_is_refused(make: Any, command: Cli) -> None:
+def test_what_cannot_be_rolled_back_is_refused(make: Any, swarm: Daemon) -> None:
     web = make("--replicas=1")
-    said = command("service", "rollback", web.name, ok=False)
+    said = swarm.docker("service", "rollback", web.name, ok=False)
     assert said.code == 1
     assert "does not have a previous spec" in said.err
-    said = command("service", "update", "--rollback", "--env-add=V=2", web.name, ok=False)
+    said = swarm.docker("service", "update", "--rollback", "--env-add=V=2", web.name, ok=False)
     assert said.code == 1
     assert "other flags may not be combined with --rollback" in said.err
 
 
-def test_force_replaces_every_task_and_a_label_none(make: Any, command: Cli) -> None:
+def test_force_replaces_every_task_and_a_label_none(make: Any, swarm: Daemon) -> None:
     web = make("--replicas=2")
     before = {task["ID"] for task in web.running()}
-    command(*STAY, "-d", "--force", web.name)
+    swarm.docker(*STAY, "-d", "--force", web.name)
     web.wait_state("completed")
     forced = {task["ID"] for task in web.running()}
     assert len(forced) == 2
     assert not forced & before
-    command(*STAY, "-d", "--label-add=a=b", web.name)
+    swarm.docker(*STAY, "-d", "--label-add=a=b", web.name)
     assert web.status == {}
     assert {task["ID"] for task in web.running()} == forced
 
 
 @pytest.mark.parametrize("kind", ["update", "rollback"])
-def test_every_flag_of_updates_and_rollbacks_is_kept(make: Any, command: Cli, kind: str) -> None:
+def test_every_flag_of_updates_and_rollbacks_is_kept(make: Any, swarm: Daemon, kind: str) -> None:
     web = make("--replicas=1")
     words = {"parallelism": "3", "delay": "2s", "monitor": "7s", "max-failure-ratio": "0.25"}
     words |= {"failure-action": "continue", "order": "start-first"}
-    command(*STAY, "-d", *(f"--{kind}-{name}={value}" for name, value in words.items()), web.name)
+    swarm.docker(*STAY, "-d", *(f"--{kind}-{name}={value}" for name, value in words.items()), web.name)
     assert web.inspect()["Spec"][f"{kind.capitalize()}Config"] == {
         "Parallelism": 3, "Delay": 2 * 10**9, "Monitor": 7 * 10**9, "MaxFailureRatio": 0.25,
         "FailureAction": "continue", "Order": "start-first",
@@ -362,7 +354,7 @@ def test_a_canary_watches_each_step_and_then_lets_the_rest_follow(make: Any) -> 
 
 def test_a_canary_is_promoted_by_a_person(make: Any) -> None:
     web = make("--replicas=3")
-    web.daemon.bennu("service", "update", "-d", "--strategy=canary", "--env-add=V=2", web.name)
+    web.daemon.docker("service", "update", "-d", "--label-add=bennu.rollout.strategy=canary", "--env-add=V=2", web.name)
     web.wait(lambda: web.running("2"), "the canary")
     web.wait(lambda: "slots are watched" in web.bennu("rollout", "status").out, "the canary to be watched")
     assert len(web.running("2")) == 1
@@ -446,12 +438,12 @@ def test_any_revision_can_be_gone_back_to(make: Any) -> None:
         web.update(f"--env-add=V={version}")
         web.wait_state("completed")
         web.wait(lambda version=version: len(web.running(version)) == 1, "the new version")
-    lines = web.bennu("service", "history").lines
+    lines = web.bennu("rollout", "history").lines
     assert [line.split()[0] for line in lines] == ["REVISION", "3", "2", "1"]
-    web.bennu("service", "rollback", "-d", "--to", "1")
+    web.bennu("rollout", "rollback", "--to", "1")
     web.wait_state("rollback_completed")
     assert len(web.running("1")) == 1
-    assert "has no revision 9" in web.bennu("service", "rollback", "-d", "--to", "9", ok=False).err
+    assert "has no revision 9" in web.bennu("rollout", "rollback", "--to", "9", ok=False).err
 
 
 def test_watching_tells_each_change_and_ends_with_the_rollout(make: Any) -> None:

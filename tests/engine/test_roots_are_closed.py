@@ -23,13 +23,13 @@ def open_daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
     daemon.stop()
     for folder in (daemon.root, daemon.data_root, daemon.exec_root):
         folder.chmod(0o755)
-    images.import_base(daemon.start().bennu, "busybox")
+    images.import_base(daemon.start().docker, "busybox")
     return daemon
 
 
 def test_no_other_user_runs_a_setuid_program_that_a_container_left_in_a_volume(open_daemon: Daemon) -> None:
     plant = "cp /bin/busybox /kept/rise && chmod 4755 /kept/rise"
-    open_daemon.bennu("run", "--name=plants", "-v", "kept:/kept", "busybox", "sh", "-c", plant)
+    open_daemon.docker("run", "--name=plants", "-v", "kept:/kept", "busybox", "sh", "-c", plant)
     planted = open_daemon.data_root / "volumes/kept/_data/rise"
     assert planted.stat().st_mode & 0o7777 == 0o4755
     for folder in (open_daemon.data_root, open_daemon.exec_root):
@@ -56,7 +56,7 @@ def can_connect(path: Path, group: int) -> bool:
 
 def test_containers_of_other_users_have_all_that_is_theirs(open_daemon: Daemon) -> None:
     look = "id -u && cat /etc/hosts /etc/resolv.conf >/dev/null && touch /kept/mine && ls /bin/sh"
-    bennu = open_daemon.bennu
-    bennu("run", "--rm", "-v", "kept:/kept", "busybox", "chmod", "777", "/kept")
-    said = bennu("run", "--rm", f"--user={NOBODY}", "-v", "kept:/kept", "busybox", "sh", "-c", look)
+    docker = open_daemon.docker
+    docker("run", "--rm", "-v", "kept:/kept", "busybox", "chmod", "777", "/kept")
+    said = docker("run", "--rm", f"--user={NOBODY}", "-v", "kept:/kept", "busybox", "sh", "-c", look)
     assert said.lines == [str(NOBODY), "/bin/sh"]

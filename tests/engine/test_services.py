@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from support import images
-from support.cli import Cli
 from support.swarm import SwarmNode, container_of, open_swarm
 from support.waiting import wait_for
 
@@ -34,7 +33,7 @@ http.server.ThreadingHTTPServer(("", 8000), Answer).serve_forever()
 @pytest.fixture(scope="module")
 def _node(able: None) -> Iterator[SwarmNode]:
     with open_swarm("busybox", "python") as node:
-        images.build_example(node.daemon.bennu, "signaltest", "signaltest:v1")
+        images.build_example(node.daemon.docker, "signaltest", "signaltest:v1")
         yield node
 
 
@@ -135,19 +134,6 @@ def test_a_killed_daemon_finishes_a_removal(node: SwarmNode) -> None:
     assert node.ask("/tasks") == []
 
 
-@pytest.mark.parametrize("options", [(), ("-t",), ("--no-task-ids",), ("--no-resolve",), ("--no-trunc",), ("--raw",)])
-def test_bennu_shows_the_logs_of_a_service_as_docker_does(node: SwarmNode, options: tuple[str, ...]) -> None:
-    node.create("s", "--replicas", "2", "busybox", "sh", "-c", "echo said; echo complained >&2; exec sleep 1000")
-    node.wait_running("s", 2)
-    wait_for(lambda: len(node.docker("service", "logs", "s").out.splitlines()) >= 2, what="what they say")
-
-    def shown(cli: Cli) -> list[str]:
-        said = cli("service", "logs", *options, "s")
-        return sorted(said.out.splitlines()) + sorted(said.err.splitlines())
-
-    assert shown(node.daemon.bennu) == shown(node.docker)
-
-
 def test_a_port_that_a_container_publishes_is_told_and_the_other_way_round_refused(node: SwarmNode) -> None:
     port = free_port()
     node.docker("run", "-d", "--name", "plain", "-p", f"{port}:80", "busybox", "sleep", "1000")
@@ -164,7 +150,7 @@ def test_a_port_that_a_container_publishes_is_told_and_the_other_way_round_refus
         "sleep",
         "9",
     )
-    told = node.daemon.bennu(*words).err
+    told = node.docker(*words).err
     assert f"port {port}/tcp is published by container plain too; from now on it leads to the service" in told
     assert node.docker("service", "update", "-d", "--label-add", "a=b", "s").err.count("plain") <= 1
     node.docker("rm", "-f", "plain")
@@ -374,45 +360,42 @@ secrets:
 """
 
 
-@pytest.mark.parametrize("command", ["docker", "bennu"])
-def test_a_stack_is_deployed_listed_and_removed(node: SwarmNode, tmp_path: Path, command: str) -> None:
-    stack = node.docker if command == "docker" else node.daemon.bennu
+def test_a_stack_is_deployed_listed_and_removed(node: SwarmNode, tmp_path: Path) -> None:
     compose = tmp_path / "stack.yml"
     compose.write_text(STACK)
     (tmp_path / "greeting").write_text("hello")
     deploy = ("stack", "deploy", "--resolve-image", "never", "-c", compose, "st")
-    said = stack(*deploy).lines
+    said = node.docker(*deploy).lines
     assert {"Creating network st_inner", "Creating network st_default", "Creating secret st_word"} < set(said)
     assert {"Creating config st_greeting", "Creating service st_web", "Creating service st_extra"} < set(said)
     tasks = node.wait_running("st_web", 2)
     inside = container_of(tasks[0])
     assert node.docker("exec", inside, "cat", "/greeting", "/run/secrets/key", "/bound").out == "hello" * 3
-    assert stack("stack", "ls").lines[1].split() == ["st", "2"]
-    assert len(stack("stack", "ps", "-q", "st").lines) == 3
-    assert "st_web" in stack("stack", "services", "st").out
+    assert node.docker("stack", "ls").lines[1].split() == ["st", "2"]
+    assert len(node.docker("stack", "ps", "-q", "st").lines) == 3
+    assert "st_web" in node.docker("stack", "services", "st").out
 
-    # The other command finds nothing to change, and neither replaces a task.
-    for again in (stack, node.docker, node.daemon.bennu):
-        assert "Updating service st_web" in again(*deploy).out
+    # What has not changed replaces no task.
+    assert "Updating service st_web" in node.docker(*deploy).out
     time.sleep(1)
     assert {task["ID"] for task in node.wait_running("st_web", 2)} == {task["ID"] for task in tasks}
 
     (tmp_path / "greeting").write_text("changed")
-    refused = stack(*deploy, ok=False)
+    refused = node.docker(*deploy, ok=False)
     assert refused.code == 1
     assert "failed to update secret st_word" in refused.err
     assert "only updates to Labels are allowed" in refused.err
 
     (tmp_path / "greeting").write_text("hello")
     compose.write_text(STACK.replace("  extra:", "  other:"))
-    said = stack(*deploy[:-1], "--prune", "st").lines
+    said = node.docker(*deploy[:-1], "--prune", "st").lines
     assert "Removing service st_extra" in said
     assert "Creating service st_other" in said
-    stack("stack", "rm", "st")
+    node.docker("stack", "rm", "st")
     assert node.docker("stack", "ls", "--format", "{{.Name}}").lines == []
     assert "st_" not in node.docker("network", "ls", "--format", "{{.Name}}").out
     assert node.docker("secret", "ls", "-q").lines == node.docker("config", "ls", "-q").lines == []
-    assert "Nothing found in stack: st" in stack("stack", "rm", "st").err
+    assert "Nothing found in stack: st" in node.docker("stack", "rm", "st").err
 
 
 def free_port() -> int:
@@ -422,21 +405,19 @@ def free_port() -> int:
         return port
 
 
-@pytest.mark.parametrize("program", ["docker", "bennu"])
-def test_a_job_is_waited_for_and_run_again_by_an_update(node: SwarmNode, program: str) -> None:
-    cli = getattr(node.daemon, program)
+def test_a_job_is_waited_for_and_run_again_by_an_update(node: SwarmNode) -> None:
     options = ("--no-resolve-image", "--name=job", "--mode=replicated-job", "--replicas=3", "--max-concurrent=2")
-    said = cli("service", "create", *options, "busybox", "sh", "-c", "sleep 0.3")
+    said = node.docker("service", "create", *options, "busybox", "sh", "-c", "sleep 0.3")
     assert "job complete" in said.out
-    assert cli("service", "ls", "--filter=name=job", "--format={{.Replicas}}").line == "0/2 (3/3 completed)"
-    states = cli("service", "ps", "--format={{.DesiredState}} {{.CurrentState}}", "job").lines
+    assert node.docker("service", "ls", "--filter=name=job", "--format={{.Replicas}}").line == "0/2 (3/3 completed)"
+    states = node.docker("service", "ps", "--format={{.DesiredState}} {{.CurrentState}}", "job").lines
     assert [line.split()[:2] for line in states] == [["Complete", "Complete"]] * 3
-    assert "job complete" in cli("service", "update", "--no-resolve-image", "--force", "job").out
+    assert "job complete" in node.docker("service", "update", "--no-resolve-image", "--force", "job").out
     assert node.ask("/services/job")["JobStatus"]["JobIteration"] == {"Index": 1}
     wait_for(lambda: len(node.tasks("job")) == 3, what="the tasks of the first round to go")
     assert {task["JobIteration"]["Index"] for task in node.tasks("job")} == {1}
     everywhere = ("--no-resolve-image", "--name=everywhere", "--mode=global-job")
-    assert "job complete" in cli("service", "create", *everywhere, "busybox", "true").out
+    assert "job complete" in node.docker("service", "create", *everywhere, "busybox", "true").out
 
 
 def test_a_job_that_fails_is_tried_again_until_it_completes(node: SwarmNode) -> None:

@@ -86,8 +86,8 @@ class Person:
 @pytest.fixture
 def node(make_daemon: Callable[..., Daemon]) -> Iterator[SwarmNode]:
     daemon = make_daemon()
-    images.import_base(daemon.bennu, "busybox")
-    daemon.bennu("swarm", "init")
+    images.import_base(daemon.docker, "busybox")
+    daemon.docker("swarm", "init")
     yield SwarmNode(daemon)
 
 

@@ -11,33 +11,33 @@ STATE = "{{.State.Status}} {{.State.ExitCode}}"
 
 def test_all_containers_are_stopped_together_and_return_by_their_policy(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon(options=["--shutdown-containers"])
-    busybox = images.import_base(daemon.bennu, "busybox")
+    busybox = images.import_base(daemon.docker, "busybox")
     # Each ends with 0 only once all four have been asked to end: stopped one by one, the first would have to be killed.
     meet = "touch /asked/$0; until [ $(ls /asked | wc -l) = 4 ]; do sleep 0.1; done"
     handler = f"trap '{meet}; exit 0' TERM; while :; do sleep 0.1; done"
     options = ("-d", "-v", "asked:/asked", "-p", "0:80")
     for policy in ("no", "unless-stopped", "always", "on-failure"):
-        daemon.bennu("run", *options, "--name", policy, f"--restart={policy}", busybox, "sh", "-c", handler, policy)
-    daemon.bennu("run", "-d", "--name", "person", "--restart=unless-stopped", busybox, "sleep", "600")
-    daemon.bennu("stop", "-t", "0", "person")
+        daemon.docker("run", *options, "--name", policy, f"--restart={policy}", busybox, "sh", "-c", handler, policy)
+    daemon.docker("run", "-d", "--name", "person", "--restart=unless-stopped", busybox, "sleep", "600")
+    daemon.docker("stop", "-t", "0", "person")
     assert daemon.stop() == 0
     assert not traces.tables(daemon), "rules outlive the containers"
     assert not traces.processes(daemon)
     daemon.start()
     for name in ("unless-stopped", "always"):
         wait_for(
-            lambda name=name: daemon.bennu("inspect", "-f", STATE, name).line == "running 0", what=f"{name} to run"
+            lambda name=name: daemon.docker("inspect", "-f", STATE, name).line == "running 0", what=f"{name} to run"
         )
-    assert daemon.bennu("inspect", "-f", STATE, "no").line == "exited 0"
-    assert daemon.bennu("inspect", "-f", STATE, "on-failure").line == "exited 0"
-    assert daemon.bennu("inspect", "-f", STATE, "person").line == "exited 137"
+    assert daemon.docker("inspect", "-f", STATE, "no").line == "exited 0"
+    assert daemon.docker("inspect", "-f", STATE, "on-failure").line == "exited 0"
+    assert daemon.docker("inspect", "-f", STATE, "person").line == "exited 137"
 
 
 def test_without_it_containers_live_on(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
-    busybox = images.import_base(daemon.bennu, "busybox")
-    daemon.bennu("run", "-d", "--name", "lives", busybox, "sleep", "600")
-    pid = daemon.bennu("inspect", "-f", "{{.State.Pid}}", "lives").line
+    busybox = images.import_base(daemon.docker, "busybox")
+    daemon.docker("run", "-d", "--name", "lives", busybox, "sleep", "600")
+    pid = daemon.docker("inspect", "-f", "{{.State.Pid}}", "lives").line
     assert daemon.stop() == 0
     daemon.start()
-    assert daemon.bennu("inspect", "-f", "{{.State.Pid}}", "lives").line == pid
+    assert daemon.docker("inspect", "-f", "{{.State.Pid}}", "lives").line == pid

@@ -29,8 +29,8 @@ def refusal(daemon: Daemon) -> str:
 def living(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
     """A daemon with a container `lives`; it is stopped, the container runs."""
     daemon = make_daemon()
-    images.import_base(daemon.bennu, "busybox")
-    daemon.bennu("run", "-d", "--name=lives", "busybox", "sleep", "600")
+    images.import_base(daemon.docker, "busybox")
+    daemon.docker("run", "-d", "--name=lives", "busybox", "sleep", "600")
     daemon.stop()
     yield daemon
 
@@ -45,12 +45,12 @@ def test_a_damaged_file_is_named_with_what_to_do_and_a_backup_brings_all_back(li
     assert "bennu doctor --repair" in said and "backup" in said
     path.write_bytes(good)
     living.start()
-    living.bennu("exec", "lives", "true")
+    living.docker("exec", "lives", "true")
 
 
 def test_a_record_that_cannot_be_read_is_named_and_its_container_left_alone(living: Daemon) -> None:
     living.start()
-    pid = int(living.bennu("inspect", "-f", "{{.State.Pid}}", "lives").line)
+    pid = int(living.docker("inspect", "-f", "{{.State.Pid}}", "lives").line)
     living.stop()
     query = "UPDATE kv SET value = CAST(replace(CAST(value AS TEXT), ?, ?) AS BLOB) WHERE key LIKE ?"
     with closing(sqlite3.connect(living.data_root / "state.db")) as db:
@@ -58,15 +58,15 @@ def test_a_record_that_cannot_be_read_is_named_and_its_container_left_alone(livi
         db.commit()
     living.start()
     assert "the record containers/" in living.log() and "dreaming" in living.log()
-    assert living.bennu("ps", "-aq").lines == []
+    assert living.docker("ps", "-aq").lines == []
     os.kill(pid, 0)
     living.stop()
     with closing(sqlite3.connect(living.data_root / "state.db")) as db:
         db.execute(query, ('"state":"dreaming"', '"state":"running"', "set-aside/containers/%"))
         db.commit()
     living.start()
-    assert int(living.bennu("inspect", "-f", "{{.State.Pid}}", "lives").line) == pid
-    living.bennu("exec", "lives", "true")
+    assert int(living.docker("inspect", "-f", "{{.State.Pid}}", "lives").line) == pid
+    living.docker("exec", "lives", "true")
 
 
 @pytest.fixture
@@ -75,64 +75,65 @@ def full(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
     daemon = make_daemon()
     daemon.stop()
     mount_small(daemon.data_root, daemon.root / "disk")
-    images.import_base(daemon.start().bennu, "busybox")
-    bennu = daemon.bennu
-    bennu("tag", "busybox", "other")
+    images.import_base(daemon.start().docker, "busybox")
+    docker = daemon.docker
+    docker("tag", "busybox", "other")
     for name in ("stops", "killed", "removed", "stays"):
-        bennu("run", "-d", f"--name={name}", "busybox", "sleep", "600")
-    bennu("run", "-d", "--name=dies", "--restart=on-failure:1", "busybox", "sh", "-c", "sleep 4; exit 7")
-    bennu("create", "--name=idle", "busybox")
+        docker("run", "-d", f"--name={name}", "busybox", "sleep", "600")
+    docker("run", "-d", "--name=dies", "--restart=on-failure:1", "busybox", "sh", "-c", "sleep 4; exit 7")
+    docker("create", "--name=idle", "busybox")
     fill_up(daemon.data_root / "fill")
     yield daemon
 
 
 def test_a_full_disk_keeps_nobody_from_stopping_removing_and_restarting_what_there_is(full: Daemon) -> None:
+    docker = full.docker
     bennu = full.bennu
-    bennu("stop", "-t", "0", "stops")
-    bennu("kill", "killed")
-    bennu("rm", "-f", "removed")
-    refused = bennu("create", "busybox", ok=False)
+    docker("stop", "-t", "0", "stops")
+    docker("kill", "killed")
+    docker("rm", "-f", "removed")
+    refused = docker("create", "busybox", ok=False)
     assert refused.code == 1 and "full" in refused.err
-    bennu("rmi", "other")
-    bennu("container", "prune", "-f")
+    docker("rmi", "other")
+    docker("container", "prune", "-f")
     wait_for(lambda: state(full, "dies") == "exited 7", what="both deaths")
     full.kill()
     full.start()
-    assert [line for line in bennu("ps", "-a", "--format", "{{.Names}}").lines if line in ("stays", "dies")]
+    assert [line for line in docker("ps", "-a", "--format", "{{.Names}}").lines if line in ("stays", "dies")]
     assert state(full, "stays") == "running 0" and len(bennu("why", "--all", "dies").lines) == 3
-    bennu("exec", "stays", "true")
-    bennu("rm", "-f", "stays", "dies")
-    bennu("image", "prune", "-af")
-    assert bennu("images", "-q").out == ""
+    docker("exec", "stays", "true")
+    docker("rm", "-f", "stays", "dies")
+    docker("image", "prune", "-af")
+    assert docker("images", "-q").out == ""
 
 
 def test_once_there_is_room_again_new_things_are_made_again_and_the_ballast_too(full: Daemon) -> None:
     ballast = full.data_root / "ballast"
     whole = ballast.stat().st_blocks
-    full.bennu("stop", "-t", "0", "stops")
+    full.docker("stop", "-t", "0", "stops")
     assert ballast.stat().st_blocks < whole
     (full.data_root / "fill").unlink()
     wait_for(lambda: ballast.stat().st_blocks == whole, what="the ballast to be made again")
-    full.bennu("run", "--rm", "busybox", "true")
+    full.docker("run", "--rm", "busybox", "true")
 
 
 def test_a_stop_needs_no_word_on_record_and_its_end_is_written_once_there_is_room(full: Daemon) -> None:
-    bennu, fill = full.bennu, full.data_root / "fill"
+    docker, fill = full.docker, full.data_root / "fill"
     os.truncate(full.data_root / "ballast", 0)
     fill_up(fill)
-    pid = bennu("inspect", "-f", "{{.State.Pid}}", "stops").line
-    stopping = threading.Thread(target=lambda: bennu("stop", "-t", "0", "stops", ok=False))
+    pid = docker("inspect", "-f", "{{.State.Pid}}", "stops").line
+    stopping = threading.Thread(target=lambda: docker("stop", "-t", "0", "stops", ok=False))
     stopping.start()
     wait_for(lambda: not is_alive(int(pid)), what="the process to end")
     wait_for(lambda: "trying again" in full.log(), what="the end to be tried")
     fill.unlink()
     wait_for(lambda: state(full, "stops") == "exited 137", what="the end on record")
     stopping.join()
-    assert "was stopped" in bennu("why", "stops").out
+    assert "was stopped" in full.bennu("why", "stops").out
 
 
 def state(daemon: Daemon, name: str) -> str:
-    return daemon.bennu("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", name).line
+    return daemon.docker("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", name).line
 
 
 def mount_small(place: Path, disk: Path) -> None:

@@ -44,18 +44,20 @@ def repair(daemon: Daemon) -> str:
 @pytest.fixture
 def host(make_daemon: Callable[..., Daemon]) -> Iterator[Host]:
     daemon = make_daemon()
-    images.import_base(daemon.bennu, "busybox")
+    images.import_base(daemon.docker, "busybox")
     daemon.stop()
     backup = (daemon.data_root / "state.db").read_bytes()
-    bennu = daemon.start().bennu
-    bennu("tag", "busybox", "registry.test:5000/team/tool:2")
-    bennu("network", "create", "lan")
-    bennu("volume", "create", "--label=a=b", "files")
-    bennu("run", "-d", "--name=lives", "--network=lan", "-v", "files:/v", "busybox", "sh", "-c", "echo said; sleep 600")
-    bennu("run", "--name=ended", "busybox", "sh", "-c", "echo kept >/file; exit 7", ok=False)
-    bennu("create", "--name=fresh", "--label=is=new", "busybox", "sleep", "600")
-    pid = bennu("inspect", "-f", "{{.State.Pid}}", "lives").line
-    address = bennu("exec", "lives", "hostname", "-i").line
+    docker = daemon.start().docker
+    docker("tag", "busybox", "registry.test:5000/team/tool:2")
+    docker("network", "create", "lan")
+    docker("volume", "create", "--label=a=b", "files")
+    docker(
+        "run", "-d", "--name=lives", "--network=lan", "-v", "files:/v", "busybox", "sh", "-c", "echo said; sleep 600"
+    )
+    docker("run", "--name=ended", "busybox", "sh", "-c", "echo kept >/file; exit 7", ok=False)
+    docker("create", "--name=fresh", "--label=is=new", "busybox", "sleep", "600")
+    pid = docker("inspect", "-f", "{{.State.Pid}}", "lives").line
+    address = docker("exec", "lives", "hostname", "-i").line
     wait_for(lambda: '"exited"' in record_of(daemon, "ended"), what="the copies to follow")
     daemon.kill()
     yield Host(daemon, pid, address, backup)
@@ -124,7 +126,7 @@ def test_every_kind_of_damage_is_refused_in_words_and_nothing_is_touched(host: H
             path.write_bytes(data)
     assert folders == sorted(daemon.data_root.glob("containers/*/*")) + sorted(daemon.data_root.glob("images/*/*"))
     daemon.start()
-    daemon.bennu("exec", "lives", "true")
+    daemon.docker("exec", "lives", "true")
 
 
 @pytest.mark.parametrize(
@@ -143,19 +145,19 @@ def test_after_any_damage_repair_brings_back_all_that_was_acknowledged(host: Hos
 
 
 def check_all_is_there(host: Host) -> None:
-    bennu = host.daemon.bennu
-    assert bennu("inspect", "-f", "{{.State.Pid}} {{.State.Status}}", "lives").line == f"{host.pid} running"
-    assert bennu("exec", "lives", "hostname", "-i").line == host.address
-    assert bennu("logs", "lives").line == "said"
-    assert bennu("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "ended").line == "exited 7"
-    bennu("start", "ended")
-    assert bennu("cp", "ended:/file", "-").out.find("kept") > 0
-    bennu("start", "fresh")
-    assert bennu("inspect", "-f", "{{.Config.Labels.is}}", "fresh").line == "new"
-    assert bennu("volume", "inspect", "-f", "{{.Labels.a}}", "files").line == "b"
-    bennu("run", "--rm", "--network=lan", "registry.test:5000/team/tool:2", "true")
-    bennu("stop", "-t", "0", "lives")
-    bennu("start", "lives")
+    docker = host.daemon.docker
+    assert docker("inspect", "-f", "{{.State.Pid}} {{.State.Status}}", "lives").line == f"{host.pid} running"
+    assert docker("exec", "lives", "hostname", "-i").line == host.address
+    assert docker("logs", "lives").line == "said"
+    assert docker("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "ended").line == "exited 7"
+    docker("start", "ended")
+    assert docker("cp", "ended:/file", "-").out.find("kept") > 0
+    docker("start", "fresh")
+    assert docker("inspect", "-f", "{{.Config.Labels.is}}", "fresh").line == "new"
+    assert docker("volume", "inspect", "-f", "{{.Labels.a}}", "files").line == "b"
+    docker("run", "--rm", "--network=lan", "registry.test:5000/team/tool:2", "true")
+    docker("stop", "-t", "0", "lives")
+    docker("start", "lives")
 
 
 def test_a_data_root_whose_disk_is_not_mounted_costs_no_container(host: Host) -> None:
@@ -171,16 +173,16 @@ def test_a_data_root_whose_disk_is_not_mounted_costs_no_container(host: Host) ->
 
 
 def test_a_backup_that_is_wanted_is_taken_and_what_it_does_not_know_is_put_aside(host: Host) -> None:
-    daemon, bennu = host.daemon, host.daemon.bennu
+    daemon, docker = host.daemon, host.daemon.docker
     host.log.unlink()
     host.database.write_bytes(host.backup)
     assert "backup" in refusal(daemon)
     host.database.with_suffix(".mark").unlink()
     daemon.start()
-    assert bennu("ps", "-aq").out == ""
+    assert docker("ps", "-aq").out == ""
     assert Path(f"/proc/{host.pid}").exists() and "left as it is" in daemon.log()
     assert len(list((daemon.data_root / "lost/containers").iterdir())) == 2
-    assert "lost/containers" in bennu("doctor", "--data-root", daemon.data_root, ok=False).out
+    assert "lost/containers" in daemon.bennu("doctor", "--data-root", daemon.data_root, ok=False).out
     daemon.stop()
     told = repair(daemon)
     assert "lives, which runs" in told and "Brought back container fresh" in told

@@ -15,57 +15,59 @@ from support.waiting import wait_for
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_process_that_cannot_be_killed_is_named_with_where_it_hangs(bennu: Cli, busybox: str, tmp_path: Path) -> None:
+def test_a_process_that_cannot_be_killed_is_named_with_where_it_hangs(
+    docker: Cli, bennu: Cli, busybox: str, tmp_path: Path
+) -> None:
     with filesystem_that_can_be_frozen(tmp_path) as place:
         writer = "while :; do echo x >/data/file; done"
-        bennu("run", "-d", "--name=hangs", "-v", f"{place}:/data", busybox, "sh", "-c", writer)
-        pid = int(bennu("inspect", "-f", "{{.State.Pid}}", "hangs").line)
+        docker("run", "-d", "--name=hangs", "-v", f"{place}:/data", busybox, "sh", "-c", writer)
+        pid = int(docker("inspect", "-f", "{{.State.Pid}}", "hangs").line)
         subprocess.run(["fsfreeze", "-f", place], check=True)
         try:
             wait_for(lambda: in_state_d(pid), what="the writer to hang")
-            said = bennu("rm", "-f", "hangs", ok=False)
+            said = docker("rm", "-f", "hangs", ok=False)
             assert said.code == 1
             assert f"process {pid} (sh) is in state D in " in said.err
-            assert bennu("inspect", "-f", "{{.State.Status}}", "hangs").line == "running"
+            assert docker("inspect", "-f", "{{.State.Status}}", "hangs").line == "running"
         finally:
             subprocess.run(["fsfreeze", "-u", place], check=True)
-        assert bennu("wait", "hangs").line == "137"
+        assert docker("wait", "hangs").line == "137"
         found = json.loads(bennu("why", "--json", "hangs").out)[0]
         assert (found["Cause"], found["Decision"]["Action"]) == ("killed", "stay"), "the removal had failed"
-        bennu("rm", "hangs")
+        docker("rm", "hangs")
 
 
-def test_a_pipe_that_somebody_outside_holds_open_delays_nothing(bennu: Cli, busybox: str) -> None:
+def test_a_pipe_that_somebody_outside_holds_open_delays_nothing(docker: Cli, busybox: str) -> None:
     obeys = "trap 'echo bye; exit 4' TERM; while :; do sleep 0.05; done"
-    bennu("run", "-d", "--name=piped", busybox, "sh", "-c", obeys)
-    pid = bennu("inspect", "-f", "{{.State.Pid}}", "piped").line
+    docker("run", "-d", "--name=piped", busybox, "sh", "-c", obeys)
+    pid = docker("inspect", "-f", "{{.State.Pid}}", "piped").line
     pipe = os.open(f"/proc/{pid}/fd/1", os.O_WRONLY)
     try:
         began = time.monotonic()
-        bennu("stop", "piped")
+        docker("stop", "piped")
         assert time.monotonic() - began < 5
-        assert bennu("wait", "piped").line == "4"
-        assert bennu("logs", "piped").line == "bye"
-        bennu("rm", "piped")
+        assert docker("wait", "piped").line == "4"
+        assert docker("logs", "piped").line == "bye"
+        docker("rm", "piped")
     finally:
         os.close(pipe)
 
 
-def test_a_child_that_holds_the_output_ends_with_the_first_process(bennu: Cli, busybox: str) -> None:
-    bennu("run", "-d", "--name=leaves", "--pid=host", busybox, "sh", "-c", "sleep 600 & exit 5")
-    assert bennu("wait", "leaves").line == "5"
-    assert not bennu("top", "leaves", ok=False).out
+def test_a_child_that_holds_the_output_ends_with_the_first_process(docker: Cli, busybox: str) -> None:
+    docker("run", "-d", "--name=leaves", "--pid=host", busybox, "sh", "-c", "sleep 600 & exit 5")
+    assert docker("wait", "leaves").line == "5"
+    assert not docker("top", "leaves", ok=False).out
 
 
-def test_who_waits_through_a_back_off_is_told_when_it_is_called_off(bennu: Cli, busybox: str) -> None:
-    bennu("run", "-d", "--name=crashes", "--restart=always", busybox, "sh", "-c", "exit 3")
-    wait_for(lambda: int(bennu("inspect", "-f", "{{.RestartCount}}", "crashes").line) >= 4, what="a long back-off")
+def test_who_waits_through_a_back_off_is_told_when_it_is_called_off(docker: Cli, bennu: Cli, busybox: str) -> None:
+    docker("run", "-d", "--name=crashes", "--restart=always", busybox, "sh", "-c", "exit 3")
+    wait_for(lambda: int(docker("inspect", "-f", "{{.RestartCount}}", "crashes").line) >= 4, what="a long back-off")
     with subprocess.Popen(
         [bennu.program, "wait", "crashes"], env=dict(bennu.environment), stdout=subprocess.PIPE
     ) as waiting:
         try:
             time.sleep(0.5)  # it is there: the back-off takes longer
-            bennu("stop", "crashes")
+            docker("stop", "crashes")
             assert waiting.communicate(timeout=10)[0] == b"3\n"
         finally:
             waiting.kill()

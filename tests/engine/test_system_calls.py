@@ -130,7 +130,7 @@ def test_a_broken_profile_makes_no_container(daemon: Daemon, busybox: str, profi
     )
     assert status == 400
     assert json.loads(answer)["message"].startswith("Decoding seccomp profile failed: ")
-    assert not daemon.bennu("ps", "-aq").lines
+    assert not daemon.docker("ps", "-aq").lines
 
 
 def test_profiles_in_both_forms_are_in_force(docker: Cli, busybox: str, tmp_path: Path) -> None:

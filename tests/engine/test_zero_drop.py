@@ -31,7 +31,7 @@ def swarm(able: None) -> Iterator[Daemon]:
     with open_swarm("python") as node:
         for version in ("1", "2"):
             images.build_example(
-                node.daemon.bennu, "webserver", f"webserver:v{version}", f"--build-arg=VERSION={version}", "--no-cache"
+                node.daemon.docker, "webserver", f"webserver:v{version}", f"--build-arg=VERSION={version}", "--no-cache"
             )
         yield node.daemon
 

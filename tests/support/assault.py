@@ -49,7 +49,7 @@ class Assault:
         self._random = random.Random(self.seed)
 
     def begin(self) -> None:
-        images.import_base(self.daemon.bennu, "busybox")
+        images.import_base(self.daemon.docker, "busybox")
         self._read = len(self.daemon.log())
         self._restore()
 
@@ -187,7 +187,7 @@ class Assault:
             for tag in [tag for tag in one["RepoTags"] or [one["Id"]] if tag != "busybox:latest"]:
                 self.ask("DELETE", f"/images/{tag}?force=1")
         if not self._list("/images/json"):
-            images.import_base(self.daemon.bennu, "busybox")
+            images.import_base(self.daemon.docker, "busybox")
         for one in self._list("/networks"):
             if one["Name"] not in ("bridge", "host", "none", "subject", "ingress", "docker_gwbridge"):
                 self.ask("DELETE", f"/networks/{one['Id']}")

@@ -29,6 +29,8 @@ def why_not() -> str:
     tools = [name for name in ("conmon", "nft", "ip", "busybox") if shutil.which(name) is None]
     if not (shutil.which("crun") or shutil.which("runc")):
         tools.append("crun")
+    if find_docker() is None:
+        tools.append("docker")
     if tools:
         return f"not installed: {', '.join(tools)} (./dev setup)"
     return "" if BENNUD.exists() else f"{BENNUD} is missing (./dev setup)"

@@ -6,10 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
-
 from support import images, traces
-from support.cli import Cli, find_docker
+from support.cli import Cli
 from support.daemon import Daemon
 from support.waiting import wait_for
 
@@ -19,13 +17,11 @@ TASKS_TIMEOUT_S = 30.0
 @contextmanager
 def open_swarm(*bases: str) -> Iterator["SwarmNode"]:
     """A daemon of its own with these base images, in a swarm of one, as long as the block lasts."""
-    if find_docker() is None:
-        pytest.skip("no docker command (./dev setup)")
     daemon = Daemon()
     try:
         daemon.start()
         for base in bases:
-            images.import_base(daemon.bennu, base)
+            images.import_base(daemon.docker, base)
         daemon.docker("swarm", "init", "--advertise-addr=127.0.0.1")
         yield SwarmNode(daemon)
     finally:

@@ -184,10 +184,10 @@ def remove_control_groups(ids: set[str]) -> None:
 
 def remove_networks(daemon: Daemon) -> None:
     """Bridges of networks that tests made bear no tag of the daemon, so it has to remove them itself."""
-    if ids := daemon.bennu("ps", "-aq").lines:
-        daemon.bennu("rm", "-fv", *ids)
-    if names := daemon.bennu("network", "ls", "-q", "--filter", "type=custom").lines:
-        daemon.bennu("network", "rm", *names)
+    if ids := daemon.docker("ps", "-aq").lines:
+        daemon.docker("rm", "-fv", *ids)
+    if names := daemon.docker("network", "ls", "-q", "--filter", "type=custom").lines:
+        daemon.docker("network", "rm", *names)
 
 
 def children_of(pid: int) -> list[int]:

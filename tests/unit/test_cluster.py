@@ -1,6 +1,4 @@
-"""The cluster's pure parts: what is stored comes back, what clients send is shown again, secrets stay shut."""
-
-from pathlib import Path
+"""The cluster's pure parts: what is stored comes back, what clients send is shown again."""
 
 import msgspec
 import pytest
@@ -9,14 +7,12 @@ from hypothesis import strategies as st
 
 from bennu.cluster import codec
 from bennu.cluster.connections import LISTEN, parse_sockets
-from bennu.cluster.durations import parse_duration
 from bennu.cluster.ports import allocate_ports
 from bennu.cluster.records import ServiceRow, TaskRow
 from bennu.cluster.translate import spec_json, to_core
-from bennu.cluster.vault import Vault
 from bennu.cluster.wakes import Wakes
 from bennu.cluster.wire import ServiceSpecWire
-from bennu.errors import BennuError, InvalidParameter
+from bennu.errors import InvalidParameter
 from bennu.orchestration.actions import CreateTask
 from bennu.orchestration.apply import new_task
 from bennu.orchestration.model import Rollout, Service, ServiceId, SlotKey, TaskId, UpdateStatus
@@ -83,30 +79,6 @@ def msgspec_free_replace(made: Service, **changes: object) -> Service:
     from dataclasses import replace
 
     return replace(made, **changes)  # type: ignore[arg-type]
-
-
-def test_a_secret_is_sealed_and_opened_and_any_change_is_noticed(tmp_path: Path) -> None:
-    vault = Vault(tmp_path / "key")
-    sealed = vault.seal(b"open sesame")
-    assert Vault(tmp_path / "key").open(sealed) == b"open sesame"
-    assert vault.seal(b"open sesame") != sealed
-    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
-    broken = ("B" if sealed[0] == "A" else "A") + sealed[1:]
-    with pytest.raises(BennuError, match="cannot be opened"):
-        vault.open(broken)
-    with pytest.raises(BennuError, match="cannot be opened"):
-        Vault(tmp_path / "other").open(sealed)
-
-
-@pytest.mark.parametrize(("text", "ns"), [("0", 0), ("500ms", 5 * 10**8), ("1m30s", 90 * 10**9), ("1.5s", 15 * 10**8)])
-def test_durations(text: str, ns: int) -> None:
-    assert parse_duration(text) == ns
-
-
-@pytest.mark.parametrize("text", ["", "10", "s", "-1s", "1 s", "1d"])
-def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="not a duration"):
-        parse_duration(text)
 
 
 def test_a_port_is_published_once_and_an_automatic_one_stays() -> None:

@@ -11,7 +11,6 @@ from bennu.api.asker import asker
 from bennu.api.body import check_content_type, decode_beside, read_body, read_bounded
 from bennu.api.inspect import inspect_container
 from bennu.api.listing import choose, list_entry
-from bennu.api.machine import own_machine
 from bennu.api.query import api_minor, filters, flag, integer, is_version_at_least, text
 from bennu.api.streams import ends_with_client, open_chunks
 from bennu.api.terminal import read_size
@@ -24,6 +23,7 @@ from bennu.engine.update import update_container
 from bennu.engine.validate import check_endpoint, discard_unsupported
 from bennu.engine.waits import WaitCondition
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotImplementedHere
+from bennu.images.machine import host_architecture
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicy, Shape
 
 CONFIG_KEYS: Final = frozenset(ContainerConfig.__struct_encode_fields__)
@@ -143,7 +143,7 @@ class Containers:
             image = self._engine.services.images.find(reference)
         except BennuError:
             return []  # told by the creation, in its order
-        own, present = f"linux/{own_machine()}", f"{image.os}/{image.architecture or own_machine()}"
+        own, present = f"linux/{host_architecture()}", f"{image.os}/{image.architecture or host_architecture()}"
         if asked:
             system, slash, rest = asked.partition("/")
             if not slash or not rest:

@@ -14,6 +14,7 @@ from bennu.cluster.records import ServiceRow
 from bennu.cluster.translate import mode_json
 from bennu.cluster.wire import ServiceSpecWire
 from bennu.errors import InvalidParameter
+from bennu.go import parse_bool
 
 FILTERS: Final = frozenset({"id", "name", "label", "mode", "runtime"})
 MODES: Final = {
@@ -22,7 +23,6 @@ MODES: Final = {
     "ReplicatedJob": "replicated-job",
     "GlobalJob": "global-job",
 }
-STATUS_WORDS: Final = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False, "": False}
 
 
 def routes(cluster: Cluster) -> list[web.RouteDef]:
@@ -45,12 +45,13 @@ class Services:
         asked = filters(request)
         asked.check(FILTERS)
         wanted = text(request, "status")
-        if wanted.lower() not in STATUS_WORDS:
-            why = f'strconv.ParseBool: parsing "{wanted[:100]}": invalid syntax'
-            raise InvalidParameter(f"invalid value for status: {wanted[:100]}: {why}")
+        try:
+            with_status = parse_bool(wanted or "false")
+        except ValueError as error:
+            raise InvalidParameter(f"invalid value for status: {wanted[:100]}: {error}") from None
         state = self._cluster.state
         rows = sorted((row for row in state.services if _fits(row, asked)), key=lambda row: row.id)
-        with_status, insert_defaults = STATUS_WORDS[wanted.lower()], flag(request, "insertDefaults")
+        insert_defaults = flag(request, "insertDefaults")
 
         def shape(row: ServiceRow) -> Json:
             shown = service_json(row, insert_defaults=insert_defaults)

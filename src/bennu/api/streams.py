@@ -20,7 +20,6 @@ RAW: Final = "application/vnd.docker.raw-stream"
 MULTIPLEXED: Final = "application/vnd.docker.multiplexed-stream"
 STDOUT: Final = 1
 STDERR: Final = 2
-SYSTEM_ERROR: Final = 3
 READ_AHEAD: Final = 256 * 1024  # bytes of input held before the client has to wait
 HEADER: Final = struct.Struct(">BxxxL")
 

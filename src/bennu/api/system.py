@@ -19,7 +19,6 @@ from bennu.api.answer import answer
 from bennu.api.image_shapes import list_entry as image_entry
 from bennu.api.inspect import STORAGE_DRIVER
 from bennu.api.listing import list_entry
-from bennu.api.machine import own_machine
 from bennu.api.query import api_minor
 from bennu.api.service_shapes import generic_json
 from bennu.api.swarm import info_json
@@ -32,6 +31,7 @@ from bennu.engine.container import Container
 from bennu.engine.defaults import is_cgroup_v2
 from bennu.engine.engine import Engine
 from bennu.errors import NotImplementedHere
+from bennu.images.machine import host_architecture
 from bennu.lifecycle.status import State
 from bennu.store.aside import read_aside
 from bennu.volumes import Volume
@@ -77,7 +77,7 @@ async def version(request: web.Request) -> web.Response:
         "GitCommit": "",
         "GoVersion": "",
         "Os": "linux",
-        "Arch": own_machine(),
+        "Arch": host_architecture(),
         "KernelVersion": platform.release(),
         "BuildTime": "",
     }

@@ -1,16 +1,15 @@
 """Instants as the API writes and reads them. Inside they are integer ns since the epoch, 0 for "never"."""
 
+import contextlib
 import re
 import time
 from datetime import UTC, datetime
 from typing import Final
 
 from bennu.errors import InvalidParameter
+from bennu.go import parse_duration
 
 NEVER: Final = "0001-01-01T00:00:00Z"
-DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?(?:ns|us|µs|ms|s|m|h))+\Z", re.ASCII)
-PART: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?)(ns|us|µs|ms|s|m|h)")
-UNIT_NS: Final = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 
 def rfc3339(instant_ns: int) -> str:
@@ -27,8 +26,8 @@ def parse_moment(text: str, now_ns: int) -> int:
     if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text, re.ASCII):
         seconds, _, fraction = text.partition(".")
         return int(seconds) * 10**9 + int(fraction.ljust(9, "0"))
-    if DURATION.match(text) and len(text) < 64:
-        return now_ns - round(sum(float(number) * UNIT_NS[unit] for number, unit in PART.findall(text)))
+    with contextlib.suppress(ValueError):
+        return now_ns - parse_duration(text)
     try:
         moment = datetime.fromisoformat(text)
         return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 10**9)

@@ -76,7 +76,7 @@ class TlsFront:
     async def _admit(self, connection: socket.socket) -> Session | None:
         """None: no client of ours."""
         prepare(connection)
-        session = Session(self._context, connection, server_side=True)
+        session = Session(self._context, connection)
         try:
             async with asyncio.timeout(HANDSHAKE_S):
                 await session.shake_hands()

@@ -7,6 +7,7 @@ ordinary file: another terminal can look in while the demo runs.
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -33,10 +34,9 @@ BOLD, DIM, GREEN, RED, RESET = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x
 
 @dataclass(slots=True)
 class Stage:
-    """One daemon and one client on it. `program` is what is typed: docker or bennu."""
+    """One daemon, and the docker command on it."""
 
-    program: str
-    path: str
+    docker: str
     folder: Path
     daemon: "PrivateDaemon"
     pace_s: float
@@ -68,11 +68,11 @@ class Stage:
         time.sleep(self.pace_s)
 
     def type(self, *words: str, expect: str = "", code: int = 0) -> str:
-        """Type a command, show its real output. What was not as promised is marked and remembered."""
-        return self._run(self.program, [self.path, *words], words, expect, code)
+        """Type a docker command, show its real output. What was not as promised is marked and remembered."""
+        return self._run("docker", [self.docker, *words], words, expect, code)
 
     def type_bennu(self, *words: str, expect: str = "", code: int = 0) -> str:
-        """What only bennu can say, whatever is typed otherwise."""
+        """What only bennu can say."""
         return self._run("bennu", [str(PROGRAMS / "bennu"), *words], words, expect, code)
 
     def type_host(self, *words: str, expect: str = "", code: int = 0) -> str:
@@ -80,7 +80,7 @@ class Stage:
         return self._run(words[0], self.daemon.inside(*words), words[1:], expect, code)
 
     def _run(self, program: str, argv: Sequence[str], words: Sequence[str], expect: str, code: int) -> str:
-        self.show(words, program)
+        self._show(program, words)
         done = subprocess.run(
             argv,
             env=self.environment,
@@ -95,32 +95,30 @@ class Stage:
         if done.returncode:
             say(self.paint(DIM, f"(exit code {done.returncode})"), styled=True)
         if done.returncode != code:
-            self.surprise(f"exit code {done.returncode} instead of {code}", words)
+            self.surprise(f"exit code {done.returncode} instead of {code}", program, *words)
         if expect not in output:
-            self.surprise(f"expected to read: {expect}", words)
+            self.surprise(f"expected to read: {expect}", program, *words)
         time.sleep(self.pace_s)
         return output
 
     def follow(self, *words: str, seconds: float) -> None:
-        """Type a command that does not end, watch it for a while."""
-        self.show(words)
-        watched = subprocess.Popen([self.path, *words], env=self.environment, stdin=subprocess.DEVNULL)
+        """Type a docker command that does not end, watch it for a while."""
+        self._show("docker", words)
+        watched = subprocess.Popen([self.docker, *words], env=self.environment, stdin=subprocess.DEVNULL)
         time.sleep(seconds)
         if watched.poll() is not None:
-            self.surprise("ended by itself", words)
+            self.surprise("ended by itself", "docker", *words)
         watched.send_signal(signal.SIGINT)
         watched.wait()
         say("^C")
 
-    def show(self, words: Sequence[str], program: str = "") -> None:
-        import shlex
-
-        said = shlex.join([program or self.program, *words])
+    def _show(self, program: str, words: Sequence[str]) -> None:
+        said = shlex.join([program, *words])
         say(self.paint(GREEN, "$ ") + said, styled=True)
         sys.stdout.flush()
 
-    def surprise(self, text: str, words: Sequence[str]) -> None:
-        self.surprises.append(f"{self.program} {' '.join(words)}: {text}")
+    def surprise(self, text: str, *words: str) -> None:
+        self.surprises.append(f"{' '.join(words)}: {text}")
         say(self.paint(RED, f"!! {text}"), styled=True)
 
 
@@ -214,7 +212,7 @@ def wait_for_answer(host: str, daemon: subprocess.Popen[bytes], log: Path) -> No
         if daemon.poll() is not None or time.monotonic() > end:
             raise Failure(f"bennud did not start:\n{log.read_text(errors='replace')}")
         try:
-            Client(host).do("GET", "/_ping")
+            Client(host).call("GET", "/_ping")
         except Failure:
             time.sleep(0.05)
         else:
@@ -224,9 +222,9 @@ def wait_for_answer(host: str, daemon: subprocess.Popen[bytes], log: Path) -> No
 def remove_everything(client: Client) -> None:
     """The swarm first: it would replace its tasks' containers."""
     if client.json("GET", "/info")["Swarm"]["LocalNodeState"] != "inactive":
-        client.do("POST", "/swarm/leave", query={"force": True})
+        client.call("POST", "/swarm/leave", query={"force": True})
     for container in client.json("GET", "/containers/json", query={"all": True}):
-        client.do("DELETE", f"/containers/{container['Id']}", query={"force": True, "v": True})
+        client.call("DELETE", f"/containers/{container['Id']}", query={"force": True, "v": True})
 
 
 @contextlib.contextmanager

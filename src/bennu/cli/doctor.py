@@ -12,8 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+import click
+
 from bennu.cli.client import Client
-from bennu.cli.command import command, switch, text
 from bennu.cli.failure import ApiFailure, Failure
 from bennu.cli.output import say, visible
 from bennu.host import DEFAULT_BRIDGE, Bridge, Finding, Verdict, examine
@@ -26,19 +27,16 @@ EXEC_ROOT: Final = "/run/bennu"
 RESET: Final = "\x1b[0m"
 
 
-@command(
-    "",
-    text("--data-root", "Folder in which the daemon keeps, or would keep, its state", default=DATA_ROOT),
-    text("--exec-root", "Folder of what runs; only with --repair", default=EXEC_ROOT),
-    text("--bridge", "Bridge to let through, where no daemon says which", default=DEFAULT_BRIDGE),
-    switch("-q, --quiet", "Only what is not as it should be"),
-    switch("--json", "Findings as JSON, one an object"),
-    switch("--repair", "Make damaged or missing state anew from what lies beside it; bennud must not run"),
-    most=0,
-)
+@click.command()
+@click.option("--data-root", help="Folder in which the daemon keeps, or would keep, its state", default=DATA_ROOT)
+@click.option("--exec-root", help="Folder of what runs; only with --repair", default=EXEC_ROOT)
+@click.option("--bridge", help="Bridge to let through, where no daemon says which", default=DEFAULT_BRIDGE)
+@click.option("-q", "--quiet", is_flag=True, help="Only what is not as it should be")
+@click.option("--json", is_flag=True, help="Findings as JSON, one an object")
+@click.option("--repair", is_flag=True, help="Make damaged or missing state anew from its copies; bennud must not run")
+@click.pass_obj
 def doctor(
     client: Client,
-    words: list[str],
     *,
     data_root: str,
     exec_root: str,
@@ -47,6 +45,7 @@ def doctor(
     json: bool,
     repair: bool,
 ) -> int:
+    """Check what this machine offers, and say the cure for what is missing."""
     if repair:
         return run_repair(data_root, exec_root)
     findings = asyncio.run(examine(Path(data_root), bridges=read_bridges(client) or [Bridge(bridge)]))

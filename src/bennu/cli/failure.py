@@ -2,18 +2,11 @@
 
 
 class Failure(Exception):
-    """The command ends here. An empty message prints nothing (the reason is on the screen already)."""
+    """The command ends here."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-class UsageFailure(Failure):
-    """The command line itself is wrong; `main` adds where help is found."""
-
-    def __init__(self, message: str, exit_code: int = 125) -> None:
-        super().__init__(message, exit_code)
 
 
 class CannotConnect(Failure):

@@ -1,4 +1,4 @@
-"""Plain output: tables with docker's spacing, sizes, ages."""
+"""Plain output: tables with docker's spacing, and nothing that steers a terminal."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -6,11 +6,9 @@ from typing import Final, TextIO
 
 PADDING: Final = 3
 LEAST_WIDTH: Final = 10
-UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")
 # Controls of both sets but for line ends and tabs, and those by which text changes its direction.
 STEERING: Final = {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {0x09, 0x0A}
 SHOWN: Final = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in STEERING}
-BINARY_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def say(text: str, *, styled: bool = False) -> None:
@@ -46,34 +44,6 @@ def align(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def human_size(size: float, digits: int = 4) -> str:
-    """Decimal units, `digits` significant digits: `1.98MB`."""
-    return scale(size, 1000.0, UNITS, digits)
-
-
-def human_binary_size(size: float, digits: int = 4) -> str:
-    return scale(size, 1024.0, BINARY_UNITS, digits)
-
-
-def scale(size: float, base: float, units: Sequence[str], digits: int) -> str:
-    number, unit = float(size), 0
-    while number >= base and unit < len(units) - 1:
-        number, unit = number / base, unit + 1
-    return f"{number:.{digits}g}{units[unit]}"
-
-
-def human_age(created_s: float, now_s: float) -> str:
-    from bennu.lifecycle.status import human_duration
-
-    return human_duration(max(0, int((now_s - created_s) * 1_000_000_000))) + " ago"
-
-
-def created_at(seconds: int) -> str:
-    from datetime import datetime
-
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %z %Z")
-
-
 def shorten_id(identity: str) -> str:
     return identity.removeprefix("sha256:")[:12]
 
@@ -83,20 +53,3 @@ def ellipsis(text: str, width: int) -> str:
     if len(text) <= width:
         return text
     return text[: width - 1] + "…" if width > 1 else text[:width]
-
-
-def go_quote(text: str) -> str:
-    """A Go string literal."""
-    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r", "\a": "\\a", "\b": "\\b"}
-    escapes |= {"\f": "\\f", "\v": "\\v"}
-    quoted = ""
-    for character in text:
-        if character in escapes:
-            quoted += escapes[character]
-        elif character.isprintable():
-            quoted += character
-        elif ord(character) < 0x100:
-            quoted += f"\\x{ord(character):02x}"
-        else:
-            quoted += f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
-    return f'"{quoted}"'

@@ -3,7 +3,6 @@
 import os
 import socket
 import ssl
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -40,44 +39,17 @@ def find_tls(
     )
 
 
-def connect(address: str, port: int, files: TlsFiles, problems: list[Exception]) -> socket.socket:
-    """A plain socket that a thread keeps joined to the session, so that a half-close means what it means elsewhere.
-
-    `problems` hears why the session broke before the socket is closed. Raises: Failure (certificates), OSError;
-    ValueError for an address that no certificate can have.
-    """
-    import asyncio
-
-    from bennu.tls import Session, prepare, relay
-
+def connect(address: str, port: int, files: TlsFiles) -> socket.socket:
+    """Raises: Failure (certificates), OSError; ValueError for an address that no certificate can have."""
     context = open_context(files)
     remote = socket.create_connection((address, port), timeout=CONNECT_S)
-    prepare(remote)
-    session = Session(context, remote, server_side=False, server_name=address)
-    ours, inner = socket.socketpair()
-    inner.setblocking(False)
-    ready = threading.Event()
-
-    async def carry() -> None:
-        with remote, inner:
-            try:
-                async with asyncio.timeout(CONNECT_S):
-                    await session.shake_hands()
-            except (OSError, TimeoutError) as error:
-                problems.append(error)
-                return
-            finally:
-                ready.set()
-            await relay(session, inner)
-            if session.problem is not None:
-                problems.append(session.problem)
-
-    threading.Thread(target=asyncio.run, args=(carry(),), daemon=True).start()
-    ready.wait()
-    if problems:
-        ours.close()
-        raise Failure(explain(f"tcp://{address}:{port}", problems[-1]))
-    return ours
+    try:
+        session = context.wrap_socket(remote, server_hostname=address)
+    except (ssl.SSLError, TimeoutError) as error:
+        remote.close()
+        raise Failure(explain(f"tcp://{address}:{port}", error)) from None
+    session.settimeout(None)
+    return session
 
 
 def open_context(files: TlsFiles) -> ssl.SSLContext:

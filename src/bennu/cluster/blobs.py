@@ -58,7 +58,8 @@ class Blobs:
         async with self._state.lock:
             row = self.find(ref)
             check_version(row.index, version)
-            changed = replace(row, labels=labels)
+            data = self._vault.renew(row.data) if self.kind == "secret" else row.data
+            changed = replace(row, labels=labels, data=data)
             change = Change(events=[blob_event(self.kind, "update", changed)])
             change.put(self._table, changed)
             await self._state.commit(change)

@@ -118,7 +118,7 @@ class ClusterRow(Row):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobRow(Row):
-    """A secret (its data sealed) or a config (its data plain); base64 either way."""
+    """A secret, its data sealed, or a config, its data in base64."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from bennu.cluster.connections import Sockets, count_connecting, is_listening, look_at_sockets
-from bennu.cluster.durations import parse_duration
 from bennu.cluster.ports import is_ingress
 from bennu.cluster.records import ServiceRow
 from bennu.engine.container import Container
+from bennu.go import parse_duration
 from bennu.network import Endpoint
 from bennu.network.fronts import Address, Port
 from bennu.network.fronts import Backend as Target

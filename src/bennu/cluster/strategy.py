@@ -15,8 +15,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from bennu.cluster.durations import parse_duration
 from bennu.cluster.errors import invalid
+from bennu.go import parse_duration
 from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep, Rolling, Strategy
 
 PREFIX: Final = "bennu.rollout."

@@ -15,7 +15,6 @@ from bennu.cluster.wire import (
     ContainerSpec,
     Mode,
     PlacementWire,
-    PortWire,
     ServiceSpecWire,
     TaskTemplate,
     UpdateConfigWire,
@@ -254,16 +253,6 @@ def port_json(port: core.PortSpec) -> Json:
     if port.published:
         shown["PublishedPort"] = port.published
     return shown | {"PublishMode": port.mode.value}
-
-
-def to_wire_port(port: core.PortSpec) -> PortWire:
-    return PortWire(
-        name=port.name,
-        protocol=port.protocol,
-        target_port=port.target,
-        published_port=port.published,
-        publish_mode=port.mode.value,
-    )
 
 
 def fill_defaults(shown: Json) -> Json:

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Final
 
 from bennu.errors import InvalidParameter
+from bennu.go import parse_bool
 
 
 class Kind(Enum):
@@ -155,8 +156,6 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "userland-proxy-path": _value(),
 }
 SHORT: Final = {flag.short: name for name, flag in FLAGS.items() if flag.short}
-TRUE: Final = frozenset({"1", "t", "true"})
-FALSE: Final = frozenset({"0", "f", "false"})
 
 Settings = dict[str, str | bool | list[str]]  # by flag name
 
@@ -196,11 +195,10 @@ def _split(argument: str) -> tuple[str, str | None]:
 
 
 def parse_switch(name: str, value: str) -> bool:
-    if value.lower() in TRUE:
-        return True
-    if value.lower() in FALSE:
-        return False
-    raise InvalidParameter(f'invalid argument "{value}" for "--{name}" flag: not a boolean')
+    try:
+        return parse_bool(value)
+    except ValueError as error:
+        raise InvalidParameter(f'invalid argument "{value}" for "--{name}" flag: {error}') from None
 
 
 def help_lines() -> Iterator[str]:

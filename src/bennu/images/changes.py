@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from bennu.errors import InvalidParameter
-from bennu.images.dockerfile import Instruction, expand, parse_duration, parse_instructions, parse_pairs, split_words
+from bennu.go import parse_duration
+from bennu.images.dockerfile import Instruction, expand, parse_instructions, parse_pairs, split_words
 from bennu.lifecycle.signals import parse_signal
 
 Config = dict[str, Any]
@@ -143,7 +144,10 @@ def probe_times(flags: Mapping[str, str]) -> dict[str, int]:
     times: dict[str, int] = {}
     for flag, key in PROBE_FLAGS.items():
         if flags.get(flag):
-            times[key] = parse_duration(flags[flag])
+            try:
+                times[key] = parse_duration(flags[flag], signed=True)
+            except ValueError as error:
+                raise InvalidParameter(str(error)) from None
             if 0 != times[key] < MIN_PROBE_NS:
                 raise InvalidParameter(f'Interval "{flag}" is less than 1ms')
     if "retries" in flags:

@@ -12,10 +12,6 @@ from bennu.errors import InvalidParameter
 BLANKS: Final = re.compile(r"[\t\v\f\r ]+")
 CONTINUED: Final = re.compile(r"\\[ \t]*\n")
 VARIABLE: Final = re.compile(r"\\(.)|\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-+])([^}]*))?\})")
-DURATION: Final = re.compile(r"([0-9]*\.?[0-9]+|[0-9]+\.)(ns|us|µs|μs|ms|s|m|h)")
-UNIT_NS: Final = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9}
-HOUR_NS: Final = 3600 * 10**9
-MAX_NS: Final = 2**63  # some 292 years: what Go's durations hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,22 +144,6 @@ def parse_pairs(instruction: Instruction, env: Mapping[str, str]) -> dict[str, s
             raise InvalidParameter(f"{instruction.word} names can not be blank")
         pairs[expand(key, env)] = expand(value, env)
     return pairs
-
-
-def parse_duration(text: str) -> int:
-    """Go's durations ("1m30s") in ns. Raises: InvalidParameter with Go's words."""
-    body = text.removeprefix("-").removeprefix("+")
-    if body == "0":
-        return 0
-    total, position = 0.0, 0
-    for match in DURATION.finditer(body):
-        if match.start() != position:
-            break
-        position = match.end()
-        total += float(match[1]) * (UNIT_NS.get(match[2]) or HOUR_NS)
-    if not body or position != len(body) or total >= MAX_NS:
-        raise InvalidParameter(f"time: invalid duration {_quote(text)}")
-    return int(-total if text.startswith("-") else total)
 
 
 def _quote(text: str) -> str:

@@ -10,7 +10,6 @@ import msgspec
 from bennu.errors import InvalidParameter
 from bennu.model import ImageConfig
 
-ZERO_TIME: Final = "0001-01-01T00:00:00Z"
 ZERO_TIME_NS: Final = -62135596800 * 10**9
 RFC3339: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})\Z", re.ASCII

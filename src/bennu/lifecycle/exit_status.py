@@ -7,7 +7,6 @@ from bennu.lifecycle.signals import is_linux_signal, signal_name
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 START_FAILED: Final = 128
-UNKNOWN_AS: Final = 255  # what clients see of an unknown exit code
 
 _MEANINGS: Final = {0: "success", NOT_EXECUTABLE: "command cannot be invoked", NOT_FOUND: "command not found"}
 # Docker classifies by these phrases in the runtime's error, in any case.

@@ -11,16 +11,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bennu.errors import InvalidParameter
+from bennu.go import parse_duration
 from bennu.lifecycle.restart import BACK_OFF_FIRST_NS, BACK_OFF_MAX_NS, Restart, Start, Stay
 
 PREFIX: Final = "bennu.restart."
 HALF_LIFE_NS: Final = 600 * 10**9
 MAX_EXPONENT: Final = 64.0
-UNIT_NS: Final = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 MAX_DURATION_NS: Final = 365 * 24 * 3600 * 10**9
 MAX_BUDGET: Final = 1000  # as many restarts are remembered
 SMALL: Final = re.compile(r"[0-9]{1,6}", re.ASCII)
-DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +70,13 @@ def _refuse(name: str, text: str, wanted: str) -> InvalidParameter:
 
 
 def _duration(name: str, text: str) -> int:
-    parts = DURATION.findall(text)
-    total_ns = sum(float(number) * UNIT_NS[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != text or not 0 < total_ns <= MAX_DURATION_NS:
+    try:
+        total_ns = parse_duration(text)
+    except ValueError:
+        total_ns = 0
+    if not 0 < total_ns <= MAX_DURATION_NS:
         raise _refuse(name, text, "a duration such as 30s or 1m30s, of at most a year")
-    return round(total_ns)
+    return total_ns
 
 
 def _number(name: str, text: str, low: float, high: float) -> float:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from bennu.errors import InvalidParameter
+from bennu.go import format_duration
 from bennu.lifecycle.probe import HEALTH, OUTPUT_BYTES, Probe, command_probe, probe_from_labels
 
 SECOND_NS: Final = 10**9
@@ -146,20 +147,5 @@ def cut_output(output: bytes) -> str:
 
 def timeout_text(timeout_ns: int, output: str) -> str:
     """Docker's words for a probe that was not done in time."""
-    text = f"Health check exceeded timeout ({go_duration(timeout_ns)})"
+    text = f"Health check exceeded timeout ({format_duration(timeout_ns)})"
     return f"{text}: {output}" if output else text
-
-
-def go_duration(ns: int) -> str:
-    """As Go prints a duration: `1s`, `500ms`, `1m30s`."""
-    if ns < SECOND_NS:
-        for unit, word in ((10**6, "ms"), (10**3, "µs")):
-            if ns >= unit:
-                return f"{ns / unit:.6f}".rstrip("0").rstrip(".") + word
-        return f"{ns}ns" if ns else "0s"
-    minutes, rest = divmod(ns, 60 * SECOND_NS)
-    hours, minutes = divmod(minutes, 60)
-    seconds = f"{rest / SECOND_NS:.9f}".rstrip("0").rstrip(".") + "s"
-    if hours:
-        return f"{hours}h{minutes}m{seconds}"
-    return f"{minutes}m{seconds}" if minutes else seconds

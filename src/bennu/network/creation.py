@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from bennu.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere
+from bennu.go import parse_bool
 from bennu.model import Shape
 from bennu.network.addresses import (
     DEFAULT_POOLS,
@@ -27,10 +28,8 @@ from bennu.network.model import (
     PREDEFINED,
     Ipam,
     Network,
-    is_boolean,
 )
 
-IFNAMSIZ: Final = 15
 NUMBER: Final = re.compile(r"[0-9]{1,5}\Z", re.ASCII)
 INTERFACE_NAME: Final = re.compile(r"[^\s/:]{1,15}\Z")
 NOT_HONOURED: Final = (
@@ -185,8 +184,10 @@ def _check_options(network: Network, present: Iterable[Network], interfaces: Ite
         raise Forbidden(f"an interface named {network.bridge} already exists on this host")
     for option in (OPTION_ICC, OPTION_MASQUERADE):
         value = network.options.get(option, "true")
-        if not is_boolean(value):
-            raise InvalidParameter(f'failed to parse {option} value: "{value[:100]}" is neither true nor false')
+        try:
+            parse_bool(value)
+        except ValueError as error:
+            raise InvalidParameter(f"failed to parse {option} value: {error}") from None
     mtu = network.options.get(OPTION_MTU, "1500")
     if not NUMBER.match(mtu) or not 68 <= int(mtu) <= 65535:
         raise InvalidParameter(f"invalid MTU: {mtu[:100]}")

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from bennu.errors import BennuError
+from bennu.go import TRUE
 from bennu.model import EndpointIPAMConfig, EndpointSettings, PublishedPort
 
 OPTION_BRIDGE_NAME: Final = "com.docker.network.bridge.name"
@@ -15,8 +16,6 @@ OPTION_HOST_BINDING: Final = "com.docker.network.bridge.host_binding_ipv4"
 OPTION_DEFAULT_BRIDGE: Final = "com.docker.network.bridge.default_bridge"
 OPTION_MTU: Final = "com.docker.network.driver.mtu"
 DEFAULT_MTU: Final = 1500
-TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 PREDEFINED: Final = frozenset({"bridge", "host", "none"})
 
 
@@ -69,26 +68,17 @@ class Network(msgspec.Struct, kw_only=True):
 
     @property
     def icc(self) -> bool:
-        return is_true(self.options.get(OPTION_ICC, "true"))
+        return self.options.get(OPTION_ICC, "true") in TRUE
 
     @property
     def masquerade(self) -> bool:
-        return is_true(self.options.get(OPTION_MASQUERADE, "true"))
+        return self.options.get(OPTION_MASQUERADE, "true") in TRUE
 
     @property
     def host_binding(self) -> str:
         """The host address ports are published on when the client names none; "" = all."""
         address = self.options.get(OPTION_HOST_BINDING, "")
         return "" if address == "0.0.0.0" else address
-
-
-def is_true(text: str) -> bool:
-    """As Go's `strconv.ParseBool`, of what `is_boolean`."""
-    return text in TRUE
-
-
-def is_boolean(text: str) -> bool:
-    return text in TRUE or text in FALSE
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

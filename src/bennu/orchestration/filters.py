@@ -11,19 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from bennu.go import architecture as go_architecture
 from bennu.orchestration.constraints import unmet_constraint
 from bennu.orchestration.fleet import Tally
 from bennu.orchestration.model import ServiceId, Task
 from bennu.orchestration.spec import Platform
-
-_ARCHITECTURES: Final = {
-    "x86_64": "amd64",
-    "x64": "amd64",
-    "aarch64": "arm64",
-    "armhf": "arm",
-    "i386": "386",
-    "i686": "386",
-}
 
 
 @dataclass(slots=True)
@@ -162,9 +154,5 @@ def explain_refusals(refusals: Counter[Filter]) -> str:
 def _same_platform(wanted: Platform, os: str, architecture: str) -> bool:
     if wanted.os and wanted.os.lower() != os.lower():
         return False
-    return not wanted.architecture or _normal(wanted.architecture) == _normal(architecture)
-
-
-def _normal(architecture: str) -> str:
-    lowered = architecture.lower()
-    return _ARCHITECTURES.get(lowered, lowered)
+    asked = go_architecture(wanted.architecture.lower())
+    return asked in ("", go_architecture(architecture.lower()))

@@ -8,12 +8,10 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
+from bennu.go import architecture
 from bennu.runtime.capabilities import names_of_mask
 from bennu.runtime.cgroups import Cgroups
-
-_GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "armv6l": "arm"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +36,7 @@ def read_host_facts(cgroups: Cgroups) -> HostFacts:
     """Blocking; a few dozen small files."""
     available = names_of_mask(_status_mask("CapBnd") & _status_mask("CapPrm"))
     return HostFacts(
-        architecture=_GO_ARCHITECTURES.get(platform.machine(), platform.machine()),
+        architecture=architecture(platform.machine()),
         kernel=kernel_version(platform.release()),
         cgroup_v2=cgroups.unified,
         capabilities=available,

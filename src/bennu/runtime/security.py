@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from bennu.errors import BennuError
+from bennu.go import parse_bool
 from bennu.runtime.seccomp import Seccomp
 from bennu.runtime.seccomp_profile import SeccompProfile
-
-_TRUE: Final = {"1", "t", "T", "true", "TRUE", "True"}
-_FALSE: Final = {"0", "f", "F", "false", "FALSE", "False"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +51,10 @@ def _split(option: str) -> tuple[str, str]:
 
 
 def _boolean(option: str, value: str) -> bool:
-    if value in _TRUE:
-        return True
-    if value in _FALSE:
-        return False
-    raise BennuError(f'invalid --security-opt 2: "{option}"')
+    try:
+        return parse_bool(value)
+    except ValueError:
+        raise BennuError(f'invalid --security-opt 2: "{option}"') from None
 
 
 def _seccomp(value: str) -> Seccomp | SeccompProfile | None:

@@ -64,21 +64,6 @@ def _resolve(future: "asyncio.Future[None]") -> None:
         future.set_result(None)
 
 
-async def read_to_end(descriptor: int, limit: int = 1 << 20) -> bytes:
-    """Everything that comes out of a non-blocking pipe until its last writer is gone."""
-    got = bytearray()
-    while len(got) < limit:
-        try:
-            piece = os.read(descriptor, 65536)
-        except BlockingIOError:
-            await wait_readable(descriptor)
-            continue
-        if not piece:
-            break
-        got += piece
-    return bytes(got)
-
-
 class DescriptorWriter:
     """Writes to a non-blocking pipe or packet socket, in pieces of at most `piece_bytes`."""
 

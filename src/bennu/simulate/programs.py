@@ -30,10 +30,6 @@ class Program:
     recovers: tuple[float, float] = (1.0, 4.0)  # how long until it is ready again
     is_oom: bool = False  # the kernel kills it for lack of memory
 
-    @property
-    def is_good(self) -> bool:
-        return self.lives is None and self.errs is None and not self.is_rejected and not self.never_ready
-
 
 PROGRAMS: Final = {
     "good": Program(),

@@ -13,7 +13,6 @@ from bennu.lifecycle.health import (
     HealthStatus,
     OnUnhealthy,
     cut_output,
-    go_duration,
     judge,
     next_wait_ns,
     on_unhealthy,
@@ -198,26 +197,6 @@ def test_what_is_done_about_an_unhealthy_one_is_asked_for_by_label() -> None:
 
 
 # --- words ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("ns", "text"),
-    [
-        (0, "0s"),
-        (1, "1ns"),
-        (1500, "1.5µs"),
-        (10**6, "1ms"),
-        (500 * 10**6, "500ms"),
-        (SECOND, "1s"),
-        (1500 * 10**6, "1.5s"),
-        (90 * SECOND, "1m30s"),
-        (60 * SECOND, "1m0s"),
-        (3600 * SECOND, "1h0m0s"),
-        (3661 * SECOND + 10**6, "1h1m1.001s"),
-    ],
-)
-def test_durations_as_go_prints_them(ns: int, text: str) -> None:
-    assert go_duration(ns) == text
 
 
 def test_a_timeout_is_told_with_what_was_said_until_then() -> None:

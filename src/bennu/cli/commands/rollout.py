@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
+import click
+
 from bennu.cli.client import Client, segment
-from bennu.cli.command import command, switch
 from bennu.cli.commands.rollout_view import (
     HEADERS,
     UNDER_WAY,
@@ -40,9 +41,22 @@ def read(client: Client, service: str) -> Json:
 # --- verbs ------------------------------------------------------------------------------------------------------------
 
 
-@command("SERVICE", switch("--json", "Print it as JSON"), least=1, most=1)
-def status(client: Client, words: list[str], *, json: bool) -> None:
-    found = read(client, words[0])
+@click.group()
+def rollout() -> None:
+    """Watch and steer the rollout of a service."""
+
+
+SERVICE: Final = click.argument("service")
+JSON: Final = click.option("--json", is_flag=True, help="Print it as JSON")
+
+
+@rollout.command()
+@JSON
+@SERVICE
+@click.pass_obj
+def status(client: Client, service: str, json: bool) -> None:
+    """Tell how a rollout stands, and what it waits for."""
+    found = read(client, service)
     if json:
         say(json_module.dumps(found, indent=4, ensure_ascii=False))
         return
@@ -54,34 +68,59 @@ def status(client: Client, words: list[str], *, json: bool) -> None:
     say("\n".join(lines))
 
 
-def _do(client: Client, words: list[str], verb: str) -> None:
-    client.do("POST", path_of(words[0], f"rollout/{verb}"))
-    say(words[0])
+def _do(client: Client, service: str, path: str, **query: int) -> None:
+    client.call("POST", path_of(service, path), query=query)
+    say(service)
 
 
-@command("SERVICE", least=1, most=1)
-def pause(client: Client, words: list[str]) -> None:
-    _do(client, words, "pause")
+@rollout.command()
+@SERVICE
+@click.pass_obj
+def pause(client: Client, service: str) -> None:
+    """Hold a rollout where it is."""
+    _do(client, service, "rollout/pause")
 
 
-@command("SERVICE", least=1, most=1)
-def resume(client: Client, words: list[str]) -> None:
-    _do(client, words, "resume")
+@rollout.command()
+@SERVICE
+@click.pass_obj
+def resume(client: Client, service: str) -> None:
+    """Go on with a paused rollout."""
+    _do(client, service, "rollout/resume")
 
 
-@command("SERVICE", least=1, most=1)
-def promote(client: Client, words: list[str]) -> None:
-    _do(client, words, "promote")
+@rollout.command()
+@SERVICE
+@click.pass_obj
+def promote(client: Client, service: str) -> None:
+    """End the watching of a canary or blue/green rollout in its favour."""
+    _do(client, service, "rollout/promote")
 
 
-@command("SERVICE", least=1, most=1)
-def abort(client: Client, words: list[str]) -> None:
-    _do(client, words, "abort")
+@rollout.command()
+@SERVICE
+@click.pass_obj
+def abort(client: Client, service: str) -> None:
+    """Go back to the previous version."""
+    _do(client, service, "rollout/abort")
 
 
-@command("SERVICE", switch("--json", "Print it as JSON"), least=1, most=1)
-def history(client: Client, words: list[str], *, json: bool) -> None:
-    found = client.json("GET", path_of(words[0], "history"))
+@rollout.command()
+@click.option("--to", type=int, required=True, help="Number of the revision, see history")
+@SERVICE
+@click.pass_obj
+def rollback(client: Client, service: str, to: int) -> None:
+    """Go back to any revision that is remembered."""
+    _do(client, service, "rollback", to=to)
+
+
+@rollout.command()
+@JSON
+@SERVICE
+@click.pass_obj
+def history(client: Client, service: str, json: bool) -> None:
+    """List the revisions of a service."""
+    found = client.json("GET", path_of(service, "history"))
     if json:
         say(json_module.dumps(found, indent=4, ensure_ascii=False))
         return
@@ -106,14 +145,16 @@ def mode_words(mode: Json) -> str:
 # --- the live view ----------------------------------------------------------------------------------------------------
 
 
-@command("SERVICE", least=1, most=1)
-def watch(client: Client, words: list[str]) -> int:
-    """Until the rollout has ended or is paused; 1 when it did not end well."""
-    looks = looking(client, words[0])
+@rollout.command()
+@SERVICE
+@click.pass_obj
+def watch(client: Client, service: str) -> int:
+    """Show a rollout live, until it has ended or is paused; exit code 1 when it did not end well."""
+    looks = looking(client, service)
     try:
         last = draw_live(looks) if sys.stdout.isatty() else print_changes(looks)
     except KeyboardInterrupt:
-        say(f"Nobody watches any more; the rollout goes on. `bennu rollout watch {words[0]}` shows it again.")
+        say(f"Nobody watches any more; the rollout goes on. `bennu rollout watch {service}` shows it again.")
         return 0
     return 0 if last["State"] in ("completed", "rollback_completed", "") else 1
 

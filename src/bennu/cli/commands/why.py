@@ -3,31 +3,31 @@
 import json as json_module
 from typing import Any
 
+import click
+
 from bennu.cli.client import Client, segment
-from bennu.cli.command import command, switch
 from bennu.cli.commands.why_service import find_story, tell
 from bennu.cli.failure import ApiFailure, Failure
 from bennu.cli.output import align, say
 
 
-@command(
-    "CONTAINER|SERVICE|TASK",
-    switch("-a, --all", "Show all its lives in a table, newest first"),
-    switch("--json", "Print the certificates as JSON"),
-    least=1,
-    most=1,
-)
-def why(client: Client, words: list[str], *, all: bool, json: bool) -> None:
+@click.command()
+@click.option("-a", "--all", is_flag=True, help="Show all its lives in a table, newest first")
+@click.option("--json", is_flag=True, help="Print the certificates as JSON")
+@click.argument("name", metavar="CONTAINER|SERVICE|TASK")
+@click.pass_obj
+def why(client: Client, name: str, all: bool, json: bool) -> None:
+    """Tell why a container died, who asked for it, and what was decided then."""
     # What there is goes before what there was: a service may bear the name of a container that was removed.
-    if not is_container(client, words[0]) and (story := find_story(client, words[0])) is not None:
+    if not is_container(client, name) and (story := find_story(client, name)) is not None:
         print_json(story) if json else tell(story)
         return
-    deaths = client.json("GET", f"/bennu/v1/containers/{segment(words[0])}/deaths")
+    deaths = client.json("GET", f"/bennu/v1/containers/{segment(name)}/deaths")
     if json:
         print_json(deaths if all else deaths[:1])
         return
     if not deaths:
-        raise Failure(f"{words[0]} has not died yet")
+        raise Failure(f"{name} has not died yet")
     if all:
         say(align([HEADERS, *(row(death) for death in deaths)]))
     else:

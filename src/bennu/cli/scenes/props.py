@@ -25,7 +25,7 @@ def wait_alive(stage: Stage, name: str = "signaltest") -> None:
     since = datetime.fromisoformat(f"{started[:26].rstrip('Z')}+00:00").timestamp()
     query: dict[str, str | bool] = {"stdout": True, "since": f"{since:.6f}"}
     for _ in range(200):
-        if b"alive" in client.call("GET", f"/containers/{name}/logs", query=query).read():
+        if b"alive" in client.call("GET", f"/containers/{name}/logs", query=query):
             return
         time.sleep(0.05)
     raise Failure(f"{name} does not come alive")

@@ -1,5 +1,6 @@
 """Services keep their number, and replace what is unhealthy."""
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -8,7 +9,6 @@ from bennu.cli.client import Client
 from bennu.cli.demo_stage import Stage
 from bennu.cli.failure import Failure
 from bennu.cli.scenes.props import have_image
-from bennu.cli.values import encode_filters
 
 CHECK: Final = ("--health-interval=1s", "--health-timeout=3s", "--health-retries=2")
 CURL: Final = "curl -f http://localhost:8080/health || exit 1"
@@ -59,7 +59,7 @@ def replace_the_unhealthy(stage: Stage) -> None:
 
 
 def tasks_of(stage: Stage, service: str) -> list[dict[str, Any]]:
-    query = {"filters": encode_filters([f"service={service}"])}
+    query = {"filters": json.dumps({"service": [service]})}
     found: list[dict[str, Any]] = Client(stage.host).json("GET", "/tasks", query=query)
     return found
 

@@ -53,7 +53,7 @@ def roll(stage: Stage) -> None:
         say(f"{count:6d}  {line}")
     say(f"{said.total():6d}  requests, {said['FAILED']} failed")
     if said["FAILED"] or len(said) < 2:
-        stage.surprise("requests failed, or only one version answered", ("service", "update"))
+        stage.surprise("requests failed, or only one version answered", "docker service update")
     stage.type("service", "rm", "webserver")
     stage.type("swarm", "leave", "--force")
 

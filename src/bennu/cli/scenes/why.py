@@ -40,7 +40,7 @@ def outlive_the_daemon(stage: Stage) -> None:
     stage.daemon.start()
     stage.type("inspect", "-f", "{{.State.Pid}}", "outlives", expect=pid)
     stage.tell("What ended meanwhile has its true exit code.")
-    Client(stage.host).do("POST", "/containers/mortal/wait")
+    Client(stage.host).call("POST", "/containers/mortal/wait")
     stage.type("ps", "-a", expect="Exited (42)")
     stage.type("rm", "-f", "outlives", "mortal")
 

@@ -1,0 +1,24 @@
+"""restart --now: what has died and waits for its next life does not wait any longer."""
+
+import click
+
+from bennu.cli.client import Client, segment
+from bennu.cli.failure import ApiFailure, Failure
+from bennu.cli.output import say
+
+
+@click.command()
+@click.option("--now", is_flag=True, required=True, help="Skip the delay of a restart that is pending")
+@click.argument("containers", metavar="CONTAINER [CONTAINER...]", nargs=-1, required=True)
+@click.pass_obj
+def restart(client: Client, now: bool, containers: tuple[str, ...]) -> None:
+    """Start containers at once whose restart policy lets them wait."""
+    problems = []
+    for name in containers:
+        try:
+            client.call("POST", f"/bennu/v1/containers/{segment(name)}/restart-now")
+            say(name)
+        except ApiFailure as failure:
+            problems.append(str(failure))
+    if problems:
+        raise Failure("\n".join(problems))

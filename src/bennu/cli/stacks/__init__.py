@@ -1,1 +1,0 @@
-"""Compose files as stacks: read, filled in, merged, and turned into what the API is asked for."""
