@@ -7,6 +7,7 @@ do not ask, find some left. One event loop's thread only.
 """
 
 import contextlib
+import errno
 import resource
 from collections.abc import Iterator
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 KEPT: Final = 64
 FOR_ENDS: Final = KEPT // 2  # of these nobody who merely connects may take any
 FOR_REQUESTS: Final = 64
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})  # no more can be opened
 _in_use: list[int] = []  # how many each of those who have opened it leaves to others
 
 

@@ -36,12 +36,12 @@ def test_no_volume_folder_or_tmpfs_goes_there(docker: Cli, busybox: str, tmp_pat
         assert why in refused(docker, *words, busybox)
 
 
-def test_a_volume_that_an_image_declares_does_not_go_there(docker: Cli, docker: Cli, busybox: str) -> None:
+def test_a_volume_that_an_image_declares_does_not_go_there(docker: Cli, busybox: str) -> None:
     docker("import", "-c", "VOLUME /proc", images.base_image("busybox"), "greedy")
     assert NOT_PROC in refused(docker, "greedy")
 
 
-def test_no_link_of_an_image_or_of_a_volume_leads_there(docker: Cli, docker: Cli, busybox: str, tmp_path: Path) -> None:
+def test_no_link_of_an_image_or_of_a_volume_leads_there(docker: Cli, busybox: str, tmp_path: Path) -> None:
     docker("run", "--name=links", busybox, "sh", "-c", "mkdir /a && ln -s ../proc /a/b && ln -s /a/b/self /c")
     docker("commit", "links", "linked")
     assert NOT_PROC in refused(docker, "-v", f"{tmp_path}:/a/b", "linked")

@@ -60,10 +60,12 @@ def bomb() -> bytes:
     """A tar that a careless reader fails over, in a way it wants to print."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        tar.addfile(tarfile.TarInfo("/".join(["d"] * 1500)))
+        tar.addfile(tarfile.TarInfo("/".join(["b"] * 1500)))
         owned = tarfile.TarInfo("owned")
         owned.uid, owned.uname, owned.gname = 2**40, "nobody", "nogroup"
         tar.addfile(owned)
+        members = out.getvalue()
     make_header = tarfile.TarInfo._create_pax_generic_header  # type: ignore[attr-defined]
     chained = b"".join(make_header({"path": "x"}, tarfile.XHDTYPE, "utf-8") for _ in range(3000))
-    return chained + out.getvalue()
+    no_record = chained[: tarfile.BLOCKSIZE] + b"no record".ljust(tarfile.BLOCKSIZE, b"\0")
+    return chained + members + no_record

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bennu.daemon.hosts import split_tcp
-from bennu.descriptors import FOR_ENDS, reserve
+from bennu.descriptors import EXHAUSTED, FOR_ENDS, reserve
 from bennu.errors import BennuError, Conflict
 
 SOCKET_MODE: Final = 0o660
@@ -39,9 +39,22 @@ class Listener:
 class LocalListener(socket.socket):
     """A unix socket that hears a client even when the daemon has opened all it may: it may want to end something."""
 
+    _was_exhausted = False
+
     def accept(self) -> tuple[socket.socket, Any]:
-        with reserve(leave=FOR_ENDS):
-            return super().accept()
+        """When there is no descriptor it is said once, then that nobody waits.
+
+        asyncio pauses a second for the first, but goes on asking as often as clients may wait, and logs each time.
+        """
+        if self._was_exhausted:
+            self._was_exhausted = False
+            raise BlockingIOError
+        try:
+            with reserve(leave=FOR_ENDS):
+                return super().accept()
+        except OSError as error:
+            self._was_exhausted = error.errno in EXHAUSTED
+            raise
 
 
 def open_listeners(hosts: tuple[str, ...], group: str, *, exec_root: Path, has_tls: bool) -> list[Listener]:

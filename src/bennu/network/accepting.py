@@ -1,19 +1,17 @@
 """Accepts connections of strangers, who can make as many as they like: never more than there are descriptors for."""
 
 import asyncio
-import errno
 import logging
 import socket
 import time
 from collections.abc import Callable
 from typing import Final
 
-from bennu.descriptors import is_spare
+from bennu.descriptors import EXHAUSTED, is_spare
 
 A_TURN: Final = 16  # connections taken before others have their turn
 PAUSE_S: Final = 0.5  # when there are no descriptors: those who knock wait in the kernel's queue
 TELL_EVERY_S: Final = 60.0
-EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 log = logging.getLogger(__name__)
 
 
