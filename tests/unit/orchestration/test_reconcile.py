@@ -379,8 +379,11 @@ def test_placing_many_that_fit_nowhere_takes_time_in_proportion_to_their_number(
             allocate(new_task(replace(action, slot=slot), service, TaskId(f"t{slot}"), now_ns=1), now_ns=1)
             for slot in range(1, number + 1)
         ]
-        began = time.process_time()
-        place(service, tasks, Fleet(), now_ns=1)
-        return time.process_time() - began
+        took = []
+        for _ in range(3):  # whatever else this machine does, one of them is hardly held up
+            began = time.process_time()
+            place(service, tasks, Fleet(), now_ns=1)
+            took.append(time.process_time() - began)
+        return min(took)
 
     assert seconds(8_000) < 30 * max(seconds(1_000), 0.001)
