@@ -266,7 +266,8 @@ def namespace(pid: int | str, kind: str) -> str:
 def descendants(pid: int) -> list[int]:
     found = [pid]
     for one in found:
-        found += [int(word) for word in Path(f"/proc/{one}/task/{one}/children").read_text().split()]
+        with contextlib.suppress(FileNotFoundError):  # it ends as we look
+            found += [int(word) for word in Path(f"/proc/{one}/task/{one}/children").read_text().split()]
     return found[1:]
 
 

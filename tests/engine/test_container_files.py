@@ -132,3 +132,18 @@ def test_names_that_are_no_text_are_told_as_far_as_they_are(docker: Cli, daemon:
     assert "A /tmp/a\ufffd" in docker("diff", made).out
     for link in ("link", "long"):
         assert daemon.request("GET", f"/containers/{made}/archive?path=/tmp/{link}")[0] == 200
+
+
+def test_all_of_a_running_container_can_be_copied_without_the_kernels_files(
+    docker: Cli, daemon: Daemon, busybox: str
+) -> None:
+    made = docker(
+        "run", "-d", "--network=none", "-v", "/volume", busybox, "sh", "-c", "touch /volume/f; sleep 600"
+    ).line
+    while docker("exec", made, "test", "-e", "/volume/f", ok=False).code:
+        time.sleep(0.1)
+    status, packed = daemon.request("GET", f"/containers/{made}/archive?path=//")
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        names = tar.getnames()
+    assert status == 200 and "/volume/f" in names
+    assert not [name for name in names if name.startswith(("/proc/", "/sys/"))]

@@ -36,6 +36,13 @@ MNT_DETACH: Final = 2
 UMOUNT_NOFOLLOW: Final = 8
 FSCONFIG_CMD_CREATE: Final = 6
 FSMOUNT_CLOEXEC: Final = 1
+# File systems whose files are the kernel's, and no disk's.
+KERNEL_FILES: Final = frozenset(
+    (
+        *(b"proc", b"sysfs", b"cgroup", b"cgroup2", b"devpts", b"mqueue", b"debugfs", b"tracefs", b"securityfs"),
+        *(b"bpf", b"configfs", b"efivarfs", b"pstore", b"fusectl", b"binfmt_misc", b"nsfs", b"selinuxfs"),
+    )
+)
 OCTAL: Final = re.compile(rb"\\([0-7]{3})")  # how spaces and the like stand in mountinfo
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWUTS: Final = 0x04000000
@@ -131,9 +138,9 @@ def shut_in(trees: Sequence[tuple[int, bool]], *, enter: bool, proc: int) -> Non
     """Mount the trees (a detached mount's descriptor, and whether it may be written to) on /0, /1.
 
     With `enter` the first becomes the root; above it lies nothing but an empty folder, which is not unmounted, for that
-    waits some milliseconds for all processors. No procfs is left in the trees, for its links lead to the mounts of
-    processes themselves, which nothing has tamed; `proc`: see `open_proc`. Afterwards the descriptors are closed.
-    Raises: OSError.
+    waits some milliseconds for all processors. The kernel's own files are taken out of the trees: the links of a procfs
+    lead to the mounts of processes themselves, which nothing has tamed, and none of them is a container's to be copied,
+    as with dockerd. `proc`: see `open_proc`. Afterwards the descriptors are closed. Raises: OSError.
     """
     _checked(_libc.unshare(CLONE_NEWNS), "unshare")
     for place, (tree, writable) in enumerate(trees):
@@ -141,25 +148,25 @@ def shut_in(trees: Sequence[tuple[int, bool]], *, enter: bool, proc: int) -> Non
         target = f"/{place}".encode()
         _checked(_libc.syscall(MOVE_MOUNT, tree, b"", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH), "move_mount")
         os.close(tree)
-    _take_out_proc(proc)
+    _take_out_kernel_files(proc)
     if enter:
         os.chroot("/0")
         os.chdir("/")
 
 
-def _take_out_proc(proc: int) -> None:
-    """Unmount whatever lies where a procfs is, with all that is mounted in it, until none is left."""
-    while (place := _find_proc(proc)) is not None:
+def _take_out_kernel_files(proc: int) -> None:
+    """Unmount whatever lies where one of these is, with all that is mounted in it, until none is left."""
+    while (place := _find_kernel_files(proc)) is not None:
         _checked(_libc.umount2(place, MNT_DETACH | UMOUNT_NOFOLLOW), "umount")
     os.close(proc)
 
 
-def _find_proc(proc: int) -> bytes | None:
-    """Where the first procfs of this mount namespace is; the first of a tree has the others in it."""
+def _find_kernel_files(proc: int) -> bytes | None:
+    """Where the first of this mount namespace is; the first of a tree has the others in it."""
     with open(os.open("self/mountinfo", os.O_RDONLY, dir_fd=proc), "rb") as file:
         for line in file:
             fields, _, kind = line.partition(b" - ")
-            if kind.startswith(b"proc "):
+            if kind.partition(b" ")[0] in KERNEL_FILES:
                 return OCTAL.sub(lambda found: bytes([int(found[1], 8)]), fields.split()[4])
     return None
 
