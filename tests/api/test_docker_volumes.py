@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,12 @@ def test_a_single_file_can_be_bound_read_only(docker: Cli, busybox: str, tmp_pat
     assert docker("run", "--rm", "-v", bind, busybox, "cat", "/settings").out == "colour=red"
     said = docker("run", "--rm", "-v", bind, busybox, "sh", "-c", "echo x > /settings", ok=False)
     assert "Read-only file system" in said.err
+
+
+def test_two_containers_made_at_once_with_a_new_volume_both_find_it_filled(docker: Cli, busybox: str) -> None:
+    def live(_: int) -> str:
+        return run(docker, "-v", "shared:/bin", busybox, "ls", "/bin/busybox").out
+
+    with ThreadPoolExecutor(6) as pool:
+        assert set(pool.map(live, range(6))) == {"/bin/busybox\n"}
+    docker("volume", "rm", "shared")

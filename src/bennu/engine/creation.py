@@ -136,7 +136,9 @@ async def _fill_volumes(
     try:
         for point in wanted:
             await services.volumes.mount(point.name)
-            await copy_up(rootfs, point.destination, Path(point.source))
+            async with services.volumes.filling(point.name):
+                if needs_filling(Path(point.source)):
+                    await copy_up(rootfs, point.destination, Path(point.source))
     finally:
         await services.images.unmount(folder)
         for point in wanted:

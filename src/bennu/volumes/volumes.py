@@ -7,14 +7,16 @@ record, and is finished at `open`. A folder that holds data but has no record is
 
 import asyncio
 import builtins
+import contextlib
 import logging
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -70,6 +72,7 @@ class Volumes:
         self._store = store
         self._volumes: dict[str, Volume] = {}
         self._lock = asyncio.Lock()
+        self._fillings: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by name
 
     async def _commit(self, write: Put | Delete, action: str, volume: Volume) -> None:
         await self._store.commit(Transaction([write]))
@@ -165,6 +168,15 @@ class Volumes:
             labels=None if labels is None else dict(labels),
             options=None if options is None else dict(options),
         )
+
+    @contextlib.asynccontextmanager
+    async def filling(self, name: str) -> AsyncIterator[None]:
+        """Around the filling of a volume: two containers that are made with it at once do not both fill it."""
+        lock = self._fillings.get(name)
+        if lock is None:
+            lock = self._fillings[name] = asyncio.Lock()
+        async with lock:
+            yield
 
     # --- use ------------------------------------------------------------------------------------------------------
 
