@@ -282,6 +282,20 @@ def test_the_head_of_a_wait_comes_before_anything_has_ended(daemon: Daemon, busy
         assert b'{"StatusCode":7}' in waiting.recv(1000)
 
 
+def test_a_failed_start_is_not_the_next_exit(daemon: Daemon, busybox: str) -> None:
+    create(daemon, "unborn", Cmd=["nosuchcmd"])
+    head = "POST /v1.44/containers/unborn/wait?condition=next-exit HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connected(daemon, head) as waiting:
+        read_head(waiting)
+        assert ask(daemon, "POST", "/containers/unborn/start")[0] == 400
+        waiting.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            waiting.recv(1000)
+        waiting.settimeout(10)
+        assert ask(daemon, "DELETE", "/containers/unborn")[0] == 204
+        assert b'{"StatusCode":127}' in waiting.recv(1000)
+
+
 def test_a_wait_tells_why_a_start_failed(daemon: Daemon, busybox: str) -> None:
     create(daemon, "broken", Cmd=["nosuchcmd"])
     assert ask(daemon, "POST", "/containers/broken/start")[0] == 400

@@ -183,10 +183,11 @@ class Supervisor(ABC):
         """End the present run as a stop does, then start it again as after a crash."""
 
     async def _record_failed_start(self, error: BennuError, *, shortage: bool) -> None:
-        """A failed start leaves `created` (or `exited`) with its code and text, and no event. Who waits is told.
+        """A failed start leaves `created` (or `exited`) with its code and text, and no event.
 
         A failed restart by policy keeps the exit code of the run before; one that failed since the host had too little
-        of something is tried again.
+        of something is tried again. Only the end of a row of restarts releases those who wait: of a first start, the
+        client is told by its own answer, and who waits for the next exit goes on waiting, as with dockerd.
         """
         record, code, now_ns = self.record, start_failure_code(error), time.time_ns()
         decision = decide_after_failed_start(record, shortage=shortage)
@@ -205,7 +206,7 @@ class Supervisor(ABC):
         )
         ending = Ending(exit_code=code, finished_at_ns=now_ns, start_error=str(error))
         await self._commit_end(changed, [], ending, tell_decision(changed, decision, changed.restart_due_ns))
-        if not restarts:
+        if was_restart and not restarts:
             self.waits.process_ended(self.wait_result())
 
     async def _commit_end(self, changed: Record, events: Sequence[Event], ending: Ending, decision: Decision) -> None:
