@@ -119,15 +119,17 @@ def test_no_device_is_opened(helper: Confined, root: Path) -> None:
 
 
 def test_a_working_directory_is_made_inside(helper: Confined, root: Path) -> None:
-    def furnish(path: str) -> None:
-        ask(helper, "furnish", Folder(root, writable=True), working_dir=path)
+    def furnish(path: str) -> bool:
+        plain: bool = ask(helper, "furnish", Folder(root, writable=True), working_dir=path)["plain"]
+        return plain
 
-    furnish("/srv/app/x")
-    assert (root / "srv/app/x").is_dir() and (root / ".dockerenv").stat().st_size == 0
-    furnish("/srv/app/x")
-    furnish("/etc/to-dir/new")
+    assert not furnish("/srv/app/x")
+    assert (root / "srv/app/x").is_dir()
+    assert furnish("/srv/app/x")
+    assert not furnish("/etc/to-dir/new")
     assert (root / "etc/new").is_dir()
-    furnish("/")
+    assert not furnish("/etc/to-dir/new")
+    assert furnish("/")
     for path in ("/etc/real", "/etc/real/below", "/etc/absolute/x"):
         with pytest.raises(Failure, match=r"^Cannot mkdir: /etc/\S+ is not a directory$"):
             furnish(path)
@@ -263,6 +265,11 @@ def namespace(pid: int | str, kind: str) -> str:
     return str(Path(f"/proc/{pid}/ns/{kind}").readlink())
 
 
+IDLE = (
+    2  # descendants of a server that has nothing to do: the first of its process namespace, and who waits to be asked
+)
+
+
 def descendants(pid: int) -> list[int]:
     found = [pid]
     for one in found:
@@ -364,8 +371,8 @@ async def test_who_no_longer_waits_ends_it(helper: Confined, tmp_path: Path) -> 
         async with helper.begin("unpack_tree", Folder(tmp_path, writable=True), input=theirs.fileno()):
             server = helper._server
             assert server is not None
-            wait_for(lambda: len(descendants(server.pid)) == 2, what="the helper to begin")
-        wait_for(lambda: len(descendants(server.pid)) == 1, what="the helper to end")
+            wait_for(lambda: len(descendants(server.pid)) == IDLE + 1, what="the helper to begin")
+        wait_for(lambda: len(descendants(server.pid)) == IDLE, what="the helper to end")
 
 
 @pytest.mark.parametrize("so_far", [b"", b'{"read": 4194304}\n', b'{"read": 4194304}\n{"do', b'{"do'])
@@ -415,6 +422,21 @@ def test_a_server_that_died_is_started_again(helper: Confined, root: Path) -> No
     os.kill(helper._server.pid, signal.SIGKILL)
     helper._server.wait()
     assert read(helper, root, "/etc/real") == "inside"
+
+
+def test_one_that_dies_while_it_waits_to_be_asked_is_replaced(helper: Confined, root: Path) -> None:
+    assert read(helper, root, "/etc/real") == "inside"
+    assert helper._server is not None
+    server = helper._server.pid
+
+    def who_waits() -> list[int]:
+        others = descendants(server)[1:]
+        return [pid for pid in others if "NoNewPrivs:\t0" in Path(f"/proc/{pid}/status").read_text()]
+
+    waiting = wait_for(who_waits, what="the next to wait")[0]
+    os.kill(waiting, signal.SIGKILL)
+    assert read(helper, root, "/etc/real") == "inside"
+    assert helper._server.pid == server and not is_alive(waiting)
 
 
 def test_who_asks_at_the_moment_of_its_death_is_answered_all_the_same(helper: Confined, root: Path) -> None:
@@ -474,7 +496,7 @@ async def test_files_that_never_answer_hold_up_nobody_else(helper: Confined, roo
         path = f"{root}/silent/x"
         asked = [asyncio.ensure_future(helper.ask("stat", tree, path=path)) for _ in range(40)]
         async with asyncio.timeout(20):
-            while helper._server is None or len(descendants(helper._server.pid)) < 41:
+            while helper._server is None or len(descendants(helper._server.pid)) < IDLE + 40:
                 await asyncio.sleep(0.05)
         server = helper._server.pid
         async with asyncio.timeout(10):
@@ -483,7 +505,7 @@ async def test_files_that_never_answer_hold_up_nobody_else(helper: Confined, roo
             with pytest.raises(Failure, match="did not answer within"):
                 await helper.ask("stat", tree, path=path, limit_s=0.2)
         await client.cancel(*asked)
-        wait_for(lambda: len(descendants(server)) == 1, what="those who waited for it to end")
+        wait_for(lambda: len(descendants(server)) == IDLE, what="those who waited for it to end")
 
 
 async def test_who_leaves_at_once_gives_nobody_elses_files_away(helper: Confined, root: Path) -> None:

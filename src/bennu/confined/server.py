@@ -1,10 +1,13 @@
-"""The helper's server: bennud's child, which forks a child of its own, shut in, for every request.
+"""The helper's server: bennud's child, which forks a child of its own for every request, ahead of it.
 
     python -I -S -X utf8 -c '…' SOURCES CHANNEL
 
 Everything that a request may need is loaded before the first one comes; then the server leaves the host's namespaces
-and mounts. A request is one message on CHANNEL: JSON, and with it descriptors in this order: where answers go, what
-stays open as long as somebody waits, the trees, input if any, output if any.
+and mounts. One child always waits for a request, so that no request waits for a fork; as it gets one, it shuts itself
+in, and the server forks the next.
+
+A request is one message on CHANNEL: JSON, and with it descriptors in this order: where answers go, what stays open as
+long as somebody waits, the trees, input if any, output if any.
 
     {"task": "stat", "trees": ["folder"|"process", …], "write": [false, …], "enter": true, "input": false,
      "output": true, "arguments": {…}}
@@ -34,6 +37,9 @@ from bennu.confined import calls, fill, jail, pack, tasks, unpack
 from bennu.confined.words import MAX_REQUEST, Refused, describe, say_to
 
 MAX_DESCRIPTORS: Final = 8
+TAKEN: Final = b"+"  # said of the channel by the child that waits: it has a request
+GONE: Final = b"-"  # bennud is gone
+FORK_AFTER_MS: Final = 50  # leaves the processors to what was asked for, unless somebody asks again meanwhile
 READ: Final = (jail.CAP_DAC_READ_SEARCH,)
 READ_LAYER: Final = (*READ, jail.CAP_SYS_ADMIN)
 WRITE: Final = (
@@ -89,16 +95,32 @@ class Means(NamedTuple):
 
 
 def serve(channel: socket.socket, means: Means) -> None:
-    """Until bennud is gone."""
-    while True:
-        message, descriptors = receive(channel)
-        if not message:
-            os._exit(0)
+    """Until bennud is gone, have a child that waits for the next request."""
+    asked = select.poll()
+    asked.register(channel, select.POLLIN)
+    word = b""
+    while word != GONE:
+        heard, said = os.pipe2(os.O_CLOEXEC)
         if os.fork() == 0:
-            channel.close()
+            os.close(heard)
+            stand_by(channel, said, means)
+        os.close(said)
+        word = os.read(heard, 1)  # nothing: it died while it waited
+        os.close(heard)
+        asked.poll(FORK_AFTER_MS)
+
+
+def stand_by(channel: socket.socket, said: int, means: Means) -> None:
+    """Wait for a request, say that the next child has to, and answer. Never returns."""
+    try:
+        message, descriptors = receive(channel)
+        channel.close()
+        os.write(said, TAKEN if message else GONE)
+        os.close(said)
+        if message:
             answer(message, descriptors, means)
-        for descriptor in descriptors:
-            os.close(descriptor)
+    finally:
+        os._exit(0)
 
 
 def receive(channel: socket.socket) -> tuple[bytes, list[int]]:

@@ -1,6 +1,5 @@
-"""What bennud asks about single files and whole trees, and the two small things it writes into a root."""
+"""What bennud asks about single files and whole trees, and the folder it makes in a root."""
 
-import contextlib
 import errno
 import os
 import stat
@@ -79,27 +78,33 @@ def _read_text(path: str, limit: int) -> str:
         return ""
 
 
-def furnish(working_dir: str) -> dict[str, str]:
-    """What dockerd puts into each root before a start; answers `read_accounts`.
+def furnish(working_dir: str) -> dict[str, Any]:
+    """Make the working directory (root:root, 0755) with those above it, as dockerd does.
 
-    The working directory (root:root, 0755) with those above it, and the file by which programs know where they are.
-    Raises: Refused in dockerd's words if something else is in the way.
+    Answers `accounts` (see `read_accounts`) and `plain`: whether the directory was there, and no link leads to it or to
+    the two files. Raises: Refused in dockerd's words if something else is in the way.
     """
-    done = ""
+    done, plain = "", True
     for part in [part for part in working_dir.split("/") if part not in ("", ".")]:
         done += f"/{part}"
-        try:
-            os.mkdir(done, 0o755)
-        except FileExistsError:
-            if not os.path.isdir(done):
-                raise Refused(f"Cannot mkdir: {done} is not a directory") from None
-        except NotADirectoryError:
-            raise Refused(f"Cannot mkdir: {done} is not a directory") from None
-        except OSError as error:
-            raise Refused(f"mkdir {done}: {(error.strerror or '').lower()}", "system") from None
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open("/.dockerenv", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o755))
-    return read_accounts()
+        plain = not _make_folder(done) and plain
+    plain = plain and all(os.path.realpath(path) == path for path in ("/etc/passwd", "/etc/group", done or "/"))
+    return {"accounts": read_accounts(), "plain": plain}
+
+
+def _make_folder(path: str) -> bool:
+    """Whether it was not there. Raises: Refused."""
+    try:
+        os.mkdir(path, 0o755)
+        return True
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise Refused(f"Cannot mkdir: {path} is not a directory") from None
+        return False
+    except NotADirectoryError:
+        raise Refused(f"Cannot mkdir: {path} is not a directory") from None
+    except OSError as error:
+        raise Refused(f"mkdir {path}: {(error.strerror or '').lower()}", "system") from None
 
 
 def read_file(path: str, limit: int) -> dict[str, Any]:

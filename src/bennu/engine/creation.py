@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bennu.engine.container import Container
-from bennu.engine.copies import MAKING, write_copy
+from bennu.engine.copies import MAKING
 from bennu.engine.defaults import fill_host_defaults, merge_image
 from bennu.engine.health import check_of
 from bennu.engine.links import check_links
@@ -100,11 +100,7 @@ async def create_container(
         await _fill_volumes(services, image, folder, planned, mounts)
         container = Container(services, record)
         put = Put(f"containers/{container_id}", encode_record(record))
-        copied = asyncio.to_thread(write_copy, services.data_root, put.key, put.value)  # if it fails, it is tried again
-        committed = services.journal.commit([put], [container.event("create")], adds=True)
-        _, outcome = await asyncio.gather(copied, committed, return_exceptions=True)
-        if isinstance(outcome, BaseException):
-            raise outcome
+        await services.journal.commit([put], [container.event("create")], adds=True)
         (folder / MAKING).unlink()
     except BaseException:
         await asyncio.shield(_take_back(services, folder, container_id))

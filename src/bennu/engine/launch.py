@@ -23,6 +23,7 @@ from bennu.engine.links import check_links_run, link_variables
 from bennu.engine.record import Record
 from bennu.engine.sandbox import make_files, namespaces_of, network_event, open_sandbox
 from bennu.engine.services import Services
+from bennu.images.overlay import is_left_alone
 from bennu.lifecycle.status import State
 from bennu.model import MountPoint
 from bennu.network import Sandbox
@@ -79,8 +80,7 @@ async def _make_bundle(services: Services, record: Record) -> BundleRequest:
     for point in _volumes(record):
         await services.volumes.mount(point.name)
     rootfs = await services.images.mount(services.images.by_id(record.image_id), services.folder(record.id))
-    tree = Folder(rootfs, writable=True)
-    accounts = await HELPER.ask("furnish", tree, working_dir=record.config.working_dir)
+    accounts = await _furnish(services, record, rootfs)
     spec = await asyncio.to_thread(_make_spec, services, record, rootfs, accounts)
     log_driver = record.host_config.log_config.type
     return BundleRequest(
@@ -89,6 +89,22 @@ async def _make_bundle(services: Services, record: Record) -> BundleRequest:
         open_stdin=record.config.open_stdin,
         stdin_once=record.config.stdin_once,
     )
+
+
+async def _furnish(services: Services, record: Record, rootfs: Path) -> Mapping[str, str]:
+    """Have the working directory made; answers the texts of `passwd` and `group`. Raises: BennuError.
+
+    As long as a container has changed none of the three they are its image's, which is looked at once for all of them.
+    """
+    working_dir, upper = record.config.working_dir, services.folder(record.id) / "diff"
+    is_the_images = all(is_left_alone(upper, path) for path in ("/etc/passwd", "/etc/group", working_dir))
+    if is_the_images and (known := services.accounts.get(record.image_id, working_dir)) is not None:
+        return known
+    found = await HELPER.ask("furnish", Folder(rootfs, writable=True), working_dir=working_dir)
+    accounts: dict[str, str] = found["accounts"]
+    if is_the_images and found["plain"]:
+        services.accounts.put(record.image_id, working_dir, accounts)
+    return accounts
 
 
 def _make_spec(services: Services, record: Record, rootfs: Path, accounts: Mapping[str, str]) -> dict[str, Any]:

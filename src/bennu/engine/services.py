@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bennu.beneath import entry_of
+from bennu.engine.accounts import Accounts
 from bennu.engine.background import Background
 from bennu.engine.deaths import Deaths
 from bennu.engine.events import Journal
@@ -87,6 +88,7 @@ class Services:
         default_factory=dict
     )  # container → those that run and have a legacy link to it
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
+    accounts: Accounts = field(default_factory=Accounts)
     writes: Writes = field(default_factory=Writes)
     probe_places: ProbePlaces = field(init=False)
     index: "Index" = field(init=False)  # set by the engine as it is made

@@ -22,6 +22,7 @@ from bennu.store import Delete, Put, Store, Transaction, aside
 RECORDS: Final = "images/records/"
 TAGS: Final = "images/tags/"
 DIGESTS: Final = "images/digests/"
+CONTAINER_MARK: Final = ".dockerenv"  # dockerd puts it into each root: programs know by it where they are
 User = tuple[str, bool]  # a container's id, and whether it runs
 
 log = logging.getLogger(__name__)
@@ -297,6 +298,7 @@ class Images:
             (upper_root / name).mkdir(mode=mode, parents=True, exist_ok=True)
         if fresh:
             self._dress_root(image, upper_root / "diff")
+            (upper_root / "diff" / CONTAINER_MARK).touch(0o755)
         try:
             return mount_overlay(
                 self.layers.root, lowers or [os.path.relpath(self.layers.empty, self.layers.root)], upper_root

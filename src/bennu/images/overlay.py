@@ -17,6 +17,9 @@ MNT_DETACH: Final = 2
 # What the host may have set otherwise, and what a layer's difference could then not be read from.
 PARAMETERS: Final = (("index", "index=off"), ("redirect_dir", "redirect_dir=off"), ("metacopy", "metacopy=off"))
 
+OPAQUE: Final = "trusted.overlay.opaque"  # on a folder that hides those below it
+FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -64,6 +67,42 @@ def unmount(target: Path) -> None:
         number = ctypes.get_errno()
         if number not in (errno.EINVAL, errno.ENOENT):
             raise BennuError(f"cannot unmount {target}: {os.strerror(number)}")
+
+
+def is_left_alone(upper: Path, path: str) -> bool:
+    """Whether the writable layer says nothing of `path`, or no more than that it is a folder.
+
+    Then it is what the layers below say, as long as no link leads there. No file is opened and no link is followed.
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        return False
+    place = os.open(upper, FOLDER)
+    try:
+        for part in parts:
+            if _is_opaque(place):
+                return False
+            below = os.open(part, FOLDER, dir_fd=place)
+            os.close(place)
+            place = below
+        return not _is_opaque(place)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):  # a file, a link, or the mark of what was deleted
+            return False
+        raise
+    finally:
+        os.close(place)
+
+
+def _is_opaque(folder: int) -> bool:
+    try:
+        return bool(os.getxattr(folder, OPAQUE))
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+        return False
 
 
 def remove_tree(path: Path) -> None:
