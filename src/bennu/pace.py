@@ -1,14 +1,17 @@
-"""Long work on the event loop, in portions: whoever else waits has his turn in between.
+"""Work that would hold the event loop up: in portions, or in a thread of its own.
 
-One client's 10,000 tasks are a second of work; between two of its portions everybody else is answered.
+One client's 10,000 tasks are a second of work; between two of its portions everybody else is answered. What may never
+come to an end (a computation gone wrong, a folder on a server that is gone) has a thread that nobody else waits for.
 """
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final, TypeVar
 
 Item = TypeVar("Item")
+T = TypeVar("T")
 
 PORTION_S: Final = 0.02
 
@@ -31,3 +34,29 @@ async def paced(items: Iterable[Item]) -> AsyncIterator[Item]:
     for item in items:
         yield item
         await pace.rest()
+
+
+def in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":
+    """A thread for this alone, that dies with the process: those of a pool would be missed by others."""
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[T] = loop.create_future()
+
+    def answer(found: T | None, error: BaseException | None) -> None:
+        if answered.cancelled():
+            return
+        if error is not None:
+            answered.set_exception(error)
+        else:
+            answered.set_result(found)  # type: ignore[arg-type]
+
+    def run() -> None:
+        found, error = None, None
+        try:
+            found = work()
+        except BaseException as raised:
+            error = raised
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(answer, found, error)
+
+    threading.Thread(target=run, name="own work", daemon=True).start()
+    return answered

@@ -1,12 +1,14 @@
 """A daemon that may open no more files, or start no more processes, still ends containers."""
 
 import contextlib
+import ctypes
 import os
 import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dns.message
@@ -20,6 +22,8 @@ from support.daemon import BENNUD, Daemon, UnixConnection
 from support.waiting import wait_for
 
 FILES = 120
+HELD_UP = 40  # more than a daemon has threads for blocking work
+MNT_DETACH = 2
 
 
 def end_in_every_way(docker: Cli, stopped: str, killed: str, removed: str) -> None:
@@ -48,6 +52,43 @@ def test_containers_end_though_the_daemon_has_opened_all_files_it_may(make_daemo
         end_in_every_way(docker, "fills0", "fills1", "fills2")
     docker("rm", "-f", "fills3", "fills4")  # a start needs more for a moment than three containers hold
     docker("run", "--rm", "--network=none", "busybox", "true")
+
+
+@contextlib.contextmanager
+def silent_folder(folder: Path) -> Iterator[Path]:
+    """A file system at `folder` whose program never answers, as with a network file system whose server is gone."""
+    folder.mkdir()
+    fuse = os.open("/dev/fuse", os.O_RDWR)
+    libc = ctypes.CDLL(None, use_errno=True)
+    options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0".encode()
+    try:
+        assert libc.mount(b"silent", os.fsencode(folder), b"fuse", 0, options) == 0, os.strerror(ctypes.get_errno())
+        yield folder
+    finally:
+        os.close(fuse)
+        libc.umount2(os.fsencode(folder), MNT_DETACH)
+
+
+@pytest.mark.skipif(not os.access("/dev/fuse", os.W_OK), reason="no FUSE in this kernel")
+@pytest.mark.timeout(120)
+def test_bind_mounts_of_a_server_that_is_gone_hold_up_nobody_else(
+    make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = make_daemon()
+    images.import_base(daemon.docker, "busybox")
+    for number in range(HELD_UP):
+        daemon.docker("create", f"--name=old{number}", f"--volume={tmp_path}/silent/x:/x", "busybox", "true")
+    with silent_folder(tmp_path / "silent") as silent, ThreadPoolExecutor(2 * HELD_UP) as clients:
+        mount = f"--mount=type=bind,src={silent}/x,dst=/x"
+        held_up = [clients.submit(daemon.docker, "create", mount, "busybox", ok=False) for _ in range(HELD_UP)]
+        held_up += [clients.submit(daemon.docker, "start", f"old{number}", ok=False) for number in range(HELD_UP)]
+        time.sleep(1)
+        assert not any(one.done() for one in held_up)
+        assert daemon.docker("run", "--rm", "--volume=/data", "busybox", "echo", "served").line == "served"
+        daemon.docker("ps", "-a")
+        daemon.kill()
+        daemon.start()
+        assert daemon.docker("run", "--rm", "busybox", "echo", "served").line == "served"
 
 
 @pytest.mark.timeout(120)

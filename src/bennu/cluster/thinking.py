@@ -6,12 +6,12 @@ with its thread: nothing can stop it, and nobody waits for it any longer.
 """
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
 from bennu.errors import BennuError
+from bennu.pace import in_thread
 
 MANY_TASKS: Final = 300
 LONG_S: Final = 0.02
@@ -56,29 +56,3 @@ class Thinking:
         self._under_way[service_id] = answered  # type: ignore[assignment]
         answered.add_done_callback(lambda _: self._under_way.pop(service_id, None))
         raise TooLong(f"a decision about it takes more than {PATIENCE_S:g} s")
-
-
-def in_thread(look: Callable[[], T]) -> "asyncio.Future[T]":
-    """A thread for this alone, that dies with the process: those of a pool would be missed by others."""
-    loop = asyncio.get_running_loop()
-    answered: asyncio.Future[T] = loop.create_future()
-
-    def answer(found: T | None, error: BaseException | None) -> None:
-        if answered.cancelled():
-            return
-        if error is not None:
-            answered.set_exception(error)
-        else:
-            answered.set_result(found)  # type: ignore[arg-type]
-
-    def run() -> None:
-        found, error = None, None
-        try:
-            found = look()
-        except BaseException as raised:
-            error = raised
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(answer, found, error)
-
-    threading.Thread(target=run, name="a look", daemon=True).start()
-    return answered

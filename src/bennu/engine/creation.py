@@ -5,6 +5,7 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from bennu.engine.container import Container
@@ -24,6 +25,7 @@ from bennu.lifecycle.governor import parse_governor
 from bennu.lifecycle.health import OnUnhealthy, on_unhealthy
 from bennu.lifecycle.probe import HEALTH, READY, probe_from_labels
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, ImageConfig, MountPoint, NetworkingConfig
+from bennu.pace import in_thread
 from bennu.store import Put
 from bennu.volumes.copyup import copy_up, needs_filling
 
@@ -79,7 +81,8 @@ async def create_container(
     argv = [*_words(config.entrypoint), *_words(config.cmd)]
     check_links(services, host)
     check_joined(services, host)
-    planned = plan_mounts(config, host, inherited_mounts(services, host.volumes_from or []))
+    plan = partial(plan_mounts, config, host, inherited_mounts(services, host.volumes_from or []))
+    planned = await in_thread(plan) if host.mounts else plan()  # a source may be on a server that never answers
     folder = services.folder(container_id)
     try:
         await asyncio.to_thread(_make_folder, folder)
@@ -121,11 +124,12 @@ async def _fill_volumes(
     services: Services, image: Image, folder: Path, planned: Sequence[Planned], mounts: Sequence[MountPoint]
 ) -> None:
     """Copy what the image has at a new volume's target into the volume."""
-    wanted = [
-        point
-        for plan, point in zip(planned, mounts, strict=True)
-        if point.type == "volume" and not plan.no_copy and needs_filling(Path(point.source))
+    volumes = [
+        point for plan, point in zip(planned, mounts, strict=True) if point.type == "volume" and not plan.no_copy
     ]
+    if not volumes:
+        return
+    wanted = await in_thread(lambda: [point for point in volumes if needs_filling(Path(point.source))])
     if not wanted:
         return
     rootfs = await services.images.mount(image, folder)
@@ -133,7 +137,7 @@ async def _fill_volumes(
         for point in wanted:
             await services.volumes.mount(point.name)
             async with services.volumes.filling(point.name):
-                if needs_filling(Path(point.source)):
+                if await in_thread(partial(needs_filling, Path(point.source))):
                     await copy_up(rootfs, point.destination, Path(point.source))
     finally:
         await services.images.unmount(folder)

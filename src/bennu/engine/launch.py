@@ -27,6 +27,7 @@ from bennu.images.overlay import is_left_alone
 from bennu.lifecycle.status import State
 from bennu.model import MountPoint
 from bennu.network import Sandbox
+from bennu.pace import in_thread
 from bennu.runtime import BundleRequest, find_user
 from bennu.runtime.devices import read_all_devices, read_devices
 from bennu.runtime.proc_mounts import check_mounts
@@ -81,7 +82,7 @@ async def _make_bundle(services: Services, record: Record) -> BundleRequest:
         await services.volumes.mount(point.name)
     rootfs = await services.images.mount(services.images.by_id(record.image_id), services.folder(record.id))
     accounts = await _furnish(services, record, rootfs)
-    spec = await asyncio.to_thread(_make_spec, services, record, rootfs, accounts)
+    spec = await in_thread(lambda: _make_spec(services, record, rootfs, accounts))
     log_driver = record.host_config.log_config.type
     return BundleRequest(
         spec=spec,
@@ -108,7 +109,7 @@ async def _furnish(services: Services, record: Record, rootfs: Path) -> Mapping[
 
 
 def _make_spec(services: Services, record: Record, rootfs: Path, accounts: Mapping[str, str]) -> dict[str, Any]:
-    """The container's OCI configuration. Blocks. Raises: BennuError."""
+    """The container's OCI configuration. Blocks; for ever on a bind mount's dead source. Raises: BennuError."""
     config, host = record.config, record.host_config
     spaces = namespaces_of(services, record)
     check_links_run(services, record)
