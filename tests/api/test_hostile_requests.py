@@ -1,10 +1,12 @@
 """Requests made to break something: each is answered in words, and the daemon is none the worse for it.
 
 They are derived from the routes and shapes of this program (`support.hostile`), so that a new route or field is met
-without anybody thinking of it; a body that nobody told the generator of fails the first test here.
+without anybody thinking of it; a body that nobody told the generator of fails the first test here. A soak test takes
+them from a published description of the API instead, which knows what this program may lack.
 """
 
 import itertools
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,9 @@ from support import traces
 from support.assault import Assault
 from support.daemon import Daemon
 from support.hostile import BODIES, QUERIES, hostile_requests, read_routes
+from support.published import Description
 
+DESCRIPTION = os.environ.get("BENNU_API_DESCRIPTION", "")
 SAMPLE = 150
 SOAK = 15_000
 SOAK_INIT = 1_000  # outside a swarm, of how one begins
@@ -58,6 +62,23 @@ def test_thousands_of_hostile_requests_leave_no_trace(make_daemon: Callable[...,
     assert not findings, "\n".join(findings)
     assert after[0] <= before[0] + GROWTH_FILES
     assert after[1] <= before[1] + GROWTH_KB
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not DESCRIPTION, reason="BENNU_API_DESCRIPTION is to name a file of Moby's api/docs, as v1.51.yaml")
+def test_what_the_published_description_names_is_answered_in_words(make_daemon: Callable[..., Daemon]) -> None:
+    requests = list(Description(Path(DESCRIPTION)).requests(seed=4))
+    daemon = make_daemon()
+    assault = Assault(daemon, seed=4)
+    assault.begin()
+    before = traces.open_files(daemon)
+    assault.send(itertools.islice(requests, SOAK))
+    time.sleep(5)
+    print(f"{assault.statuses.total()} of {len(requests)} requests; slowest", assault.slowest)
+    print(dict(sorted(assault.statuses.items())))
+    print(*(f"{count:6} {words}" for words, count in assault.words.most_common()), sep="\n")
+    assert not assault.findings, "\n".join(assault.findings)
+    assert traces.open_files(daemon) <= before + GROWTH_FILES
 
 
 def resident_kb(daemon: Daemon) -> int:

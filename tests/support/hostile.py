@@ -13,7 +13,7 @@ import random
 import re
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from unittest.mock import MagicMock
@@ -306,11 +306,12 @@ def hostile_requests(seed: int) -> Iterator[Hostile]:
     return iter(found)
 
 
-def requests_for(route: Route) -> Iterator[Hostile]:
+def requests_for(route: Route, places: Mapping[Place, shapes.Type] | None = None) -> Iterator[Hostile]:
+    """`places`: of the body, and what belongs there; None: as our own shape of it says."""
     yield from _in_path(route)
     yield from _in_query(route)
     yield from _in_headers(route)
-    yield from _in_body(route)
+    yield from _in_body(route, places)
 
 
 def _url(route: Route, name: str = "", value: str = "", *, subject: str = "SUBJECT") -> str:
@@ -347,16 +348,18 @@ def _in_headers(route: Route) -> Iterator[Hostile]:
         yield Hostile(route, _url(route), f"{name}: {value[:40]!r}", _good_body(route), {name: value})
 
 
-def _in_body(route: Route) -> Iterator[Hostile]:
+def _in_body(route: Route, places: Mapping[Place, shapes.Type] | None) -> Iterator[Hostile]:
     if route.key in TAKES_TAR:
         for raw in NOT_TAR:
             yield Hostile(route, _url(route), f"body {raw[:40]!r}", raw)
-    if route.key not in BODIES:
+    shape, good = BODIES.get(route.key, (None, {}))
+    if places is None and shape is not None:
+        places = {**dict(places_of_value(good)), **dict(places_of_shape(shape))}
+    if not places:
         return
-    shape, good = BODIES[route.key]
     for raw in NOT_JSON:
         yield Hostile(route, _url(route), f"body {raw[:40]!r}", raw)
-    for place, kind in {**dict(places_of_value(good)), **dict(places_of_shape(shape))}.items():
+    for place, kind in places.items():
         for value in values_for(kind):
             raw = json.dumps(put(good, place, value)).encode()
             yield Hostile(route, _url(route), f"body {'.'.join(map(str, place))}={value!r:.40}", raw)
