@@ -152,7 +152,7 @@ PROBE = """
     if os.fork():
         sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
     os.close(home)
-    jail.shut_in([(tree, True)], enter=True, proc=jail.open_proc())
+    jail.shut_in([jail.Tree(tree, True)], enter=True, proc=jail.open_proc())
     jail.give_up([number for number in range(64) if int(sys.argv[3]) >> number & 1], system_calls)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p

@@ -60,17 +60,81 @@ def test_a_copy_replaces_a_node_and_does_not_write_through_it(
         ([], "/bin/busybox", 400, "extraction point is not a directory"),
     ],
 )
+@pytest.mark.parametrize("verb", [["run", "-d"], ["create"]])
 def test_a_copy_is_refused_in_words_where_the_container_could_not_write(
-    docker: Cli, daemon: Daemon, busybox: str, options: list[str], path: str, status: int, said: str
+    docker: Cli, daemon: Daemon, busybox: str, options: list[str], path: str, status: int, said: str, verb: list[str]
 ) -> None:
     mounts = ["-v", "kept:/kept", "-v", "kept:/shown:ro"]
-    made = docker("run", "-d", "--network=none", *options, *mounts, busybox, "sleep", "600").line
+    made = docker(*verb, "--network=none", *options, *mounts, busybox, "sleep", "600").line
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("settings"))
     answer = daemon.request("PUT", f"/containers/{made}/archive?path={path}", tar.getvalue())
     assert answer[0] == status and said in answer[1].decode()
     assert daemon.request("PUT", f"/containers/{made}/archive?path=/kept", b"")[0] == 200, "nothing is to be copied"
+
+
+def test_a_volume_is_filled_and_emptied_through_a_container_that_does_not_run(
+    docker: Cli, busybox: str, tmp_path: Path
+) -> None:
+    (tmp_path / "settings").write_text("of the host")
+    docker("create", "--name=fills", "-v", "kept:/kept/deep", "-v", f"{tmp_path}/made:/bound", busybox, "true")
+    docker("cp", tmp_path / "settings", "fills:/kept/deep/")
+    docker("cp", tmp_path / "settings", "fills:/bound")
+    assert (tmp_path / "made/settings").read_text() == "of the host"
+    reads = docker("run", "-v", "kept:/else", "--name=reads", busybox, "sh", "-c", "cat /else/*; echo more >/else/more")
+    assert reads.out == "of the host"
+    docker("cp", "reads:/else/more", tmp_path / "more")
+    assert (tmp_path / "more").read_text() == "more\n"
+    docker("cp", "fills:/kept", tmp_path / "all")
+    assert sorted(path.name for path in (tmp_path / "all/deep").iterdir()) == ["more", "settings"]
+    docker("start", "-a", "fills")
+    assert "/kept/deep/settings" not in docker("diff", "fills").out
+    docker("export", "-o", tmp_path / "exported", "fills")
+    with tarfile.open(tmp_path / "exported") as exported:
+        assert not [name for name in exported.getnames() if "settings" in name]
+
+
+def test_mounts_inside_mounts_and_on_files_are_seen_while_a_container_does_not_run(
+    docker: Cli, busybox: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("one file")
+    (tmp_path / "outer").mkdir()
+    mounts = (
+        f"{tmp_path}/file:/outer/inner/file",
+        "inner:/outer/inner",
+        f"{tmp_path}/outer:/outer",
+        "/proc:/outer/proc",
+    )
+    docker("create", "--name=nested", *(f"--volume={mount}" for mount in mounts), busybox, "true")
+    docker("cp", "nested:/outer", tmp_path / "all")
+    assert (tmp_path / "all/inner/file").read_text() == "one file"
+    assert list((tmp_path / "all/proc").iterdir()) == [], "the kernel's files are nobody's to be copied"
+    docker("cp", tmp_path / "file", "nested:/outer/inner/more")
+    assert docker("run", "--rm", "-v", "inner:/x", busybox, "ls", "/x").out.split() == ["file", "more"]
+
+
+def test_a_volume_behind_a_link_is_mounted_inside_the_root(docker: Cli, busybox: str, tmp_path: Path) -> None:
+    (tmp_path / "of-the-host").mkdir()
+    docker("run", "--name=links", busybox, "ln", "-s", f"../../../..{tmp_path}/of-the-host", "/link")
+    docker("commit", "links", "linked")
+    docker("create", "--name=led", "-v", "behind-link:/link/below", "linked", "true")
+    (tmp_path / "settings").write_text("x")
+    docker("cp", tmp_path / "settings", "led:/link/below/settings")
+    assert list((tmp_path / "of-the-host").iterdir()) == []
+    assert docker("run", "--rm", "-v", "behind-link:/x", busybox, "ls", "/x").line == "settings"
+
+
+def test_no_place_of_a_mount_is_looked_up_through_another_ones_kernel_files(
+    docker: Cli, busybox: str, tmp_path: Path
+) -> None:
+    (tmp_path / "settings").write_text("x")
+    for number, source in enumerate(("/proc", "/")):
+        inside = "/host" if source == "/proc" else "/host/proc"
+        volume = f"kept{number}:{inside}/self/root{tmp_path}/made"
+        docker("create", f"--name=led{number}", "-v", f"{source}:/host:ro", "-v", volume, busybox, "true")
+        docker("cp", tmp_path / "settings", f"led{number}:/tmp/", ok=False)
+        assert [path.name for path in tmp_path.iterdir()] == ["settings"]
 
 
 @pytest.mark.parametrize("running", [True, False])

@@ -9,14 +9,16 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from bennu.confined.jail import clone_mount
 from bennu.confined.words import MAX_REQUEST
 from bennu.errors import BennuError, InvalidParameter
+from bennu.pace import in_thread
 
 SOURCES: Final = Path(__file__).parents[2]
 # Isolated and without site-packages: nothing but the standard library and these modules can be loaded.
@@ -32,17 +34,21 @@ DIED: Final = "the helper ended without a word"
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A tree of this host: a folder whose path is ours, not a container's."""
+    """A tree of this host: a folder (or a single file) whose path is ours, not a container's.
+
+    `at`: where in the task's root it is mounted, with what is mounted in itself; what is missing there is made.
+    """
 
     path: Path
     writable: bool = False
+    at: str = ""
 
     @property
     def kind(self) -> str:
         return "folder"
 
     def open(self) -> int:
-        return clone_mount(os.fsencode(self.path))
+        return clone_mount(os.fsencode(self.path), recursive=bool(self.at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ class Process:
 
     pidfd: int
     writable: bool = False
+    at: str = ""
 
     @property
     def kind(self) -> str:
@@ -189,7 +196,7 @@ class Confined:
     ) -> AsyncIterator[Session]:
         """A task that may read or write a stream. Leaving the block ends it, however far it is.
 
-        `enter`: the one tree is the task's root; else the trees are its folders /0 and /1.
+        `enter`: the first tree is the task's root, the others are mounted in it; else they are its folders /0 and /1.
         `input`: a descriptor to read from, or True for `Session.input` to write to.
         Raises: Failure, OSError; InvalidParameter for arguments that are longer than any path.
         """
@@ -211,7 +218,9 @@ class Confined:
                     session.output = sink.reader
                     passed.append(sink.descriptor)
                 request = _request(task, trees, arguments, enter=enter, input=input is not False, output=output)
-                await finish(asyncio.to_thread(self._send, request, passed, trees))
+                # What is mounted in the root is of a client's choice, and may be on a server that never answers.
+                run = in_thread if any(tree.at for tree in trees) else asyncio.to_thread
+                await finish(run(partial(self._send, request, passed, trees)))
             yield session
 
     def _send(self, request: bytes, passed: Sequence[int], trees: Sequence[Tree]) -> None:
@@ -240,7 +249,7 @@ async def _write_all(sink: asyncio.StreamWriter, pieces: AsyncIterable[bytes]) -
     sink.close()
 
 
-async def finish(work: Coroutine[Any, Any, None]) -> None:
+async def finish(work: Awaitable[None]) -> None:
     """Wait for work in a thread to its end, also if this is cancelled: it uses descriptors that are then closed.
 
     A number that is closed too early may be somebody else's file a moment later. Raises: what the work raises.
@@ -275,8 +284,7 @@ def _request(
 ) -> bytes:
     request = {
         "task": task,
-        "trees": [tree.kind for tree in trees],
-        "write": [tree.writable for tree in trees],
+        "trees": [(tree.kind, tree.writable, tree.at) for tree in trees],
         "enter": enter,
         "input": input,
         "output": output,

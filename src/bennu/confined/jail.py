@@ -7,9 +7,10 @@ import ctypes
 import os
 import re
 import resource
+import stat
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 # Numbers that are the same on every architecture.
 OPEN_TREE: Final = 428
@@ -134,8 +135,16 @@ def mounts_of(pidfd: int, home: int) -> int:
         _checked(_libc.setns(home, CLONE_NEWNS), "setns")
 
 
-def shut_in(trees: Sequence[tuple[int, bool]], *, enter: bool, proc: int) -> None:
-    """Mount the trees (a detached mount's descriptor, and whether it may be written to) on /0, /1.
+class Tree(NamedTuple):
+    """A detached mount and whether it may be written to; `path`: where in the root it is mounted, "" for a root."""
+
+    descriptor: int
+    writable: bool
+    path: str = ""
+
+
+def shut_in(trees: Sequence[Tree], *, enter: bool, proc: int) -> None:
+    """Mount the trees that are roots on /0, /1, the others where they belong in the first.
 
     With `enter` the first becomes the root; above it lies nothing but an empty folder, which is not unmounted, for that
     waits some milliseconds for all processors. The kernel's own files are taken out of the trees: the links of a procfs
@@ -143,22 +152,58 @@ def shut_in(trees: Sequence[tuple[int, bool]], *, enter: bool, proc: int) -> Non
     as with dockerd. `proc`: see `open_proc`. Afterwards the descriptors are closed. Raises: OSError.
     """
     _checked(_libc.unshare(CLONE_NEWNS), "unshare")
-    for place, (tree, writable) in enumerate(trees):
-        _tame(tree, writable=writable)
-        target = f"/{place}".encode()
-        _checked(_libc.syscall(MOVE_MOUNT, tree, b"", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH), "move_mount")
-        os.close(tree)
-    _take_out_kernel_files(proc)
+    roots, mounts = [tree for tree in trees if not tree.path], [tree for tree in trees if tree.path]
+    for place, root in enumerate(roots):
+        _tame(root.descriptor, writable=root.writable)
+        _move(root.descriptor, f"/{place}")
     if enter:
         os.chroot("/0")
         os.chdir("/")
+    _take_out_kernel_files(proc)
+    if mounts:
+        _mount_inside(roots[0], mounts, proc)
+    for descriptor in (proc, *(tree.descriptor for tree in trees)):
+        os.close(descriptor)
+
+
+def _mount_inside(root: Tree, mounts: Sequence[Tree], proc: int) -> None:
+    """Mount them in their order, parents first; a tree is made read-only after the places of mounts in it are made.
+
+    Before the next place is looked up, the kernel's files are gone again: their links lead out of any root.
+    """
+    closed = [] if root.writable else [root.descriptor]
+    for descriptor in closed:
+        _set_attributes(descriptor, cleared=MOUNT_ATTR_RDONLY)
+    for mount in mounts:
+        _tame(mount.descriptor, writable=mount.writable)
+        if not mount.writable:
+            _set_attributes(mount.descriptor, cleared=MOUNT_ATTR_RDONLY)
+        place = os.path.realpath(mount.path)
+        _make_place(place, is_folder=stat.S_ISDIR(os.fstat(mount.descriptor).st_mode))
+        _move(mount.descriptor, place)
+        _take_out_kernel_files(proc)
+        if not mount.writable and os.path.samestat(os.stat(place), os.fstat(mount.descriptor)):  # it is still there
+            closed.append(mount.descriptor)
+    for descriptor in closed:
+        _set_attributes(descriptor, MOUNT_ATTR_RDONLY)
+
+
+def _move(tree: int, path: str) -> None:
+    moved = _libc.syscall(MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(path), MOVE_MOUNT_F_EMPTY_PATH)
+    _checked(moved, f"mount at {path}")
+
+
+def _make_place(path: str, *, is_folder: bool) -> None:
+    """What a runtime makes as well, where there is nothing to mount on. Raises: OSError."""
+    os.makedirs(path if is_folder else os.path.dirname(path), exist_ok=True)
+    if not is_folder and not os.path.exists(path):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
 def _take_out_kernel_files(proc: int) -> None:
     """Unmount whatever lies where one of these is, with all that is mounted in it, until none is left."""
     while (place := _find_kernel_files(proc)) is not None:
         _checked(_libc.umount2(place, MNT_DETACH | UMOUNT_NOFOLLOW), "umount")
-    os.close(proc)
 
 
 def _find_kernel_files(proc: int) -> bytes | None:
@@ -174,9 +219,13 @@ def _find_kernel_files(proc: int) -> bytes | None:
 def _tame(tree: int, *, writable: bool) -> None:
     """No programs, devices or set-user-id below it, and no news from where it was copied."""
     attributes = MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | (0 if writable else MOUNT_ATTR_RDONLY)
-    wanted = struct.pack("=4Q", attributes, 0, MS_PRIVATE, 0)
-    flags = AT_EMPTY_PATH | AT_RECURSIVE
-    _checked(_libc.syscall(MOUNT_SETATTR, tree, b"", flags, wanted, len(wanted)), "mount_setattr")
+    _set_attributes(tree, attributes, propagation=MS_PRIVATE, flags=AT_RECURSIVE)
+
+
+def _set_attributes(tree: int, given: int = 0, *, cleared: int = 0, propagation: int = 0, flags: int = 0) -> None:
+    wanted = struct.pack("=4Q", given, cleared, propagation, 0)
+    done = _libc.syscall(MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH | flags, wanted, len(wanted))
+    _checked(done, "mount_setattr")
 
 
 def give_up(capabilities: Iterable[int], system_calls: bytes) -> None:

@@ -9,8 +9,8 @@ in, and the server forks the next.
 A request is one message on CHANNEL: JSON, and with it descriptors in this order: where answers go, what stays open as
 long as somebody waits, the trees, input if any, output if any.
 
-    {"task": "stat", "trees": ["folder"|"process", …], "write": [false, …], "enter": true, "input": false,
-     "output": true, "arguments": {…}}
+    {"task": "stat", "trees": [["folder"|"process", writable, ""|path in the first tree], …], "enter": true,
+     "input": false, "output": true, "arguments": {…}}
 
 The child answers lines of JSON: whatever the task has to tell, at last {"done": …} or {"error", "errno", "kind"}. No
 last line: it was ended. When bennud is gone, CHANNEL ends, the server with it, and the kernel ends all its children.
@@ -36,7 +36,7 @@ from typing import Any, Final, NamedTuple
 from bennu.confined import calls, fill, jail, pack, tasks, unpack
 from bennu.confined.words import MAX_REQUEST, Refused, describe, say_to
 
-MAX_DESCRIPTORS: Final = 8
+MAX_DESCRIPTORS: Final = 253  # the kernel's own limit for a message
 TAKEN: Final = b"+"  # said of the channel by the child that waits: it has a request
 GONE: Final = b"-"  # bennud is gone
 FORK_AFTER_MS: Final = 50  # leaves the processors to what was asked for, unless somebody asks again meanwhile
@@ -151,9 +151,9 @@ def perform(request: Mapping[str, Any], descriptors: list[int], say: Callable[[A
     task, capabilities = TASKS[request["task"]]
     end_when_closed(descriptors.pop(0))
     trees = []
-    for kind, writable in zip(request["trees"], request["write"], strict=True):
+    for kind, writable, path in request["trees"]:
         tree = descriptors.pop(0)
-        trees.append((jail.mounts_of(tree, means.home) if kind == "process" else tree, writable))
+        trees.append(jail.Tree(jail.mounts_of(tree, means.home) if kind == "process" else tree, writable, path))
     os.close(means.home)
     streams = {name: descriptors.pop(0) for name in ("input", "output") if request[name]}
     arguments = {**request["arguments"], **streams}

@@ -6,13 +6,18 @@ import errno
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from bennu.beneath import clean
 from bennu.confined.client import HELPER, QUICK_S, Failure, Folder, Process, Session
 from bennu.engine.container import Container
+from bennu.engine.launch import make_bind_sources
+from bennu.engine.record import Record
 from bennu.engine.services import Services
 from bennu.errors import InvalidParameter, NotFound, Unavailable
+from bennu.pace import in_thread
 from bennu.runtime import NotAlive
 
 CHUNK: Final = 256 * 1024
@@ -34,9 +39,9 @@ class PathStat:
 async def _begun(
     services: Services, container: Container, task: str, *, writable: bool = False, stored: bool = False, **more: Any
 ) -> AsyncIterator[Session]:
-    """A task on the container's root as its processes see it, or on its root filesystem while it does not run.
+    """A task on the container's root as its processes see it, or as they would if it ran.
 
-    `stored`: on its root filesystem in any case, without what is mounted over it. The container is held up only until
+    `stored`: on its root filesystem alone, without what is mounted over it. The container is held up only until
     the task has begun: how long that lasts is up to the client, and to what is in the files.
     """
     async with contextlib.AsyncExitStack() as ends:
@@ -46,13 +51,26 @@ async def _begun(
             yield await ends.enter_async_context(HELPER.begin(task, Process(pidfd, writable), **more))
             return
         async with container.lock:
-            if writable and container.record.host_config.readonly_rootfs:
-                raise InvalidParameter(READ_ONLY)
-            image = services.images.by_id(container.record.image_id)
-            rootfs = await services.images.mount(image, services.folder(container.id))
             ends.push_async_callback(_unmount_unused, services, container)
-            session = await ends.enter_async_context(HELPER.begin(task, Folder(rootfs, writable), **more))
+            record = container.record
+            image = services.images.by_id(record.image_id)
+            rootfs = await services.images.mount(image, services.folder(container.id))
+            root = Folder(rootfs, writable and not record.host_config.readonly_rootfs)
+            mounts = [] if stored else await _mounts_of(services, record, writable)
+            session = await ends.enter_async_context(HELPER.begin(task, root, *mounts, **more))
         yield session
+
+
+async def _mounts_of(services: Services, record: Record, writable: bool) -> list[Folder]:
+    """The volumes and bind mounts of a container that does not run, parents first. Raises: BennuError, OSError."""
+    points = [point for point in record.mounts if point.type != "tmpfs"]
+    for point in points:
+        if point.type == "volume":
+            await services.volumes.mount(point.name)
+    if any(point.type == "bind" for point in points):
+        await in_thread(partial(make_bind_sources, record))
+    points.sort(key=lambda point: point.destination.rstrip("/").count("/"))
+    return [Folder(Path(point.source), writable and point.rw, point.destination) for point in points]
 
 
 def _open_process(services: Services, container: Container) -> int:
@@ -67,6 +85,9 @@ async def _unmount_unused(services: Services, container: Container) -> None:
     async with container.lock:
         if container.record.sandbox is None and not container.record.running:
             await services.images.unmount(services.folder(container.id))
+    for point in container.record.mounts:
+        if point.type == "volume":
+            await services.volumes.unmount_unused(point.name)
 
 
 def _inside(path: str) -> str:

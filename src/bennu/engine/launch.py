@@ -114,7 +114,7 @@ def _make_spec(services: Services, record: Record, rootfs: Path, accounts: Mappi
     spaces = namespaces_of(services, record)
     check_links_run(services, record)
     files = make_files(services, record)
-    _make_bind_sources(host.binds or (), record)
+    make_bind_sources(record)
     spec = build_spec(
         SpecRequest(
             container_id=record.id,
@@ -150,9 +150,9 @@ def _spare_files(spec: dict[str, Any]) -> None:
             entry["options"].remove("rro")
 
 
-def _make_bind_sources(binds: Sequence[str], record: Record) -> None:
-    """`-v /host/path:/x` makes the host's folder if there is none (`--mount` does not)."""
-    asked = {bind.partition(":")[0] for bind in binds}
+def make_bind_sources(record: Record) -> None:
+    """`-v /host/path:/x` makes the host's folder if there is none (`--mount` does not). Blocks. Raises: OSError."""
+    asked = {bind.partition(":")[0] for bind in record.host_config.binds or ()}
     for point in record.mounts:
         if point.type == "bind" and point.source in {os.path.normpath(source) for source in asked}:
             with contextlib.suppress(FileExistsError):
