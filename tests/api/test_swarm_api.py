@@ -233,6 +233,11 @@ def test_names_and_ports_are_taken_once(node: SwarmNode) -> None:
     assert f"port '28123' is already in use by service 'a' ({made}) as an ingress port" in answer["message"]
 
 
+def test_a_login_that_is_no_text_is_no_login(node: SwarmNode) -> None:
+    headers = {"Content-Type": "application/json", "X-Registry-Auth": "\xff"}
+    assert node.daemon.request("POST", "/services/create", json.dumps(spec("unknown")), headers)[0] == 201
+
+
 def test_a_dynamic_port_is_shown_and_kept(node: SwarmNode) -> None:
     made = call(node.daemon, "POST", "/services/create", spec(EndpointSpec={"Ports": [{"TargetPort": 80}]}))[1]["ID"]
     found = node.ask(f"/services/{made}")

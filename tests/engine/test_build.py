@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from images_fixtures import Server, image_server  # noqa: F401 - a fixture
 from images_helpers import entry, make_tar
 
 from support.cli import Said
+from support.daemon import Daemon
 from support.waiting import wait_for
 
 pytestmark = [
@@ -187,6 +189,12 @@ def test_a_context_from_a_folder_and_a_dockerfile_from_elsewhere(server: Server,
     words = ["build", "-t", "folder", "-f", "-", str(tmp_path)]
     server.docker(*words, stdin="FROM scratch\nCOPY . /\n", timeout_s=60)
     assert run_in(server, "folder", "f") == b"f" and run_in(server, "folder", "ignored") == b""
+
+
+def test_the_first_build_of_all_may_begin_from_nothing(make_daemon: Callable[..., Daemon]) -> None:
+    docker = make_daemon().docker
+    docker("build", "-t", "first", "-", stdin="FROM scratch\nLABEL begun=from-nothing\n")
+    assert docker("inspect", "-f={{.Config.Labels.begun}}", "first").line == "from-nothing"
 
 
 def test_builds_at_the_same_time_do_not_disturb_each_other(server: Server) -> None:

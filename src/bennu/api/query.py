@@ -26,6 +26,11 @@ def text(request: web.Request, name: str, default: str = "") -> str:
     return request.query.get(name, default)
 
 
+def header(request: web.Request, name: str) -> str:
+    """ "" when absent. Bytes that are no UTF-8 become U+FFFD, as when Go writes them as JSON."""
+    return request.headers.get(name, "").encode(errors="surrogateescape").decode(errors="replace")
+
+
 def integer(request: web.Request, name: str) -> int | None:
     """None when absent or empty. Raises: InvalidParameter with Go's words."""
     value = request.query.get(name, "")

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from bennu.api.answer import answer, answer_each, empty
 from bennu.api.body import read_body_or_none
-from bennu.api.query import Filters, filters, flag, text
+from bennu.api.query import Filters, filters, flag, header, text
 from bennu.api.service_shapes import Json, service_json, service_status_json
 from bennu.api.swarm import read_version
 from bennu.cluster import Cluster
@@ -68,7 +68,7 @@ class Services:
     async def create(self, request: web.Request) -> web.Response:
         self._cluster.state.require_cluster()
         wire = await _read_spec(request)
-        service_id = await self._cluster.services.create(wire, request.headers.get("X-Registry-Auth", ""))
+        service_id = await self._cluster.services.create(wire, header(request, "X-Registry-Auth"))
         return answer({"ID": service_id, "Warnings": self._warnings(service_id)}, 201)
 
     async def update(self, request: web.Request) -> web.Response:
@@ -79,7 +79,7 @@ class Services:
             request.match_info["id"],
             wire,
             version,
-            registry_auth=request.headers.get("X-Registry-Auth") or None,
+            registry_auth=header(request, "X-Registry-Auth") or None,
             auth_from=text(request, "registryAuthFrom"),
             rollback=text(request, "rollback"),
         )

@@ -62,7 +62,7 @@ class Buildah:
         """Blocking. Raises: Unavailable when there is no buildah."""
         if shutil.which("buildah") is None:
             raise Unavailable(MISSING)
-        for folder in (self.root, self.run_root):
+        for folder in (self.root, self.storage, self.run_root):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         storage = {"driver": "overlay", "graphroot": str(self.storage), "runroot": str(self.run_root)}
         lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in storage.items())
