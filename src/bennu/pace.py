@@ -5,6 +5,7 @@ come to an end (a computation gone wrong, a folder on a server that is gone) has
 """
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -37,8 +38,11 @@ async def paced(items: Iterable[Item]) -> AsyncIterator[Item]:
 
 
 def in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":
-    """A thread for this alone, that dies with the process: those of a pool would be missed by others."""
-    loop = asyncio.get_running_loop()
+    """A thread for this alone, that dies with the process: those of a pool would be missed by others.
+
+    It has the caller's context, as `asyncio.to_thread` gives it.
+    """
+    loop, context = asyncio.get_running_loop(), contextvars.copy_context()
     answered: asyncio.Future[T] = loop.create_future()
 
     def answer(found: T | None, error: BaseException | None) -> None:
@@ -52,7 +56,7 @@ def in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":
     def run() -> None:
         found, error = None, None
         try:
-            found = work()
+            found = context.run(work)
         except BaseException as raised:
             error = raised
         if not loop.is_closed():

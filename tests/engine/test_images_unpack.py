@@ -383,7 +383,8 @@ async def test_a_full_disk_is_a_clear_error_and_what_was_there_stays(tmp_path: P
         again.open()
         assert again.get(kept.diff_id) == kept
     finally:
-        subprocess.run(["umount", small], check=True)
+        # Lazily: the helper lets go of its mounts a moment after its answer.
+        subprocess.run(["umount", "--lazy", small], check=True)
 
 
 async def test_an_error_of_the_unpacker_names_the_file(layers: Layers) -> None:

@@ -12,6 +12,7 @@ import errno
 import inspect
 import os
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import thread as executor
 from pathlib import Path
@@ -91,6 +92,7 @@ def sabotage(saboteur: Saboteur) -> None:
 
     Supervisor.launch = watched_launch  # type: ignore[method-assign]
     executor._WorkItem.run = watched(executor._WorkItem.run)  # type: ignore[method-assign]
+    threading.Thread.run = watched(threading.Thread.run)  # type: ignore[method-assign]
     asyncio.Handle._run = watched(asyncio.Handle._run)  # type: ignore[method-assign]
 
 
