@@ -10,13 +10,13 @@ from pathlib import Path
 from bennu.engine.container import Container
 from bennu.engine.copies import MAKING, write_copy
 from bennu.engine.defaults import fill_host_defaults, merge_image
-from bennu.engine.health import check_of
 from bennu.engine.links import check_links
 from bennu.engine.mounts import Planned, inherited_mounts, plan_mounts, resolve_mounts
+from bennu.engine.policy import check_of
 from bennu.engine.record import Record
 from bennu.engine.sandbox import check_endpoints
 from bennu.engine.services import Services
-from bennu.engine.supervisor import encode_record
+from bennu.engine.stored_record import encode_record
 from bennu.engine.validate import validate_create
 from bennu.errors import InvalidParameter, NotFound, Unavailable
 from bennu.images import Image

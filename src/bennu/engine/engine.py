@@ -155,7 +155,7 @@ class Engine:
         self._aside = await read_remains(services)
         for record in records:
             self.add(Container(services, record))
-        valid = {r.id: r.sandbox for r in records if r.sandbox is not None and r.boot_id == services.boot_id}
+        valid = {r.id: r.sandbox for r in records if r.sandbox is not None and r.life.run.boot_id == services.boot_id}
         valid |= unknown_sandboxes(services, {*self._containers, *self._aside})
         valid |= {key: remains.sandbox for key, remains in self._aside.items() if remains.sandbox is not None}
         services.images.users = self._users_of_image

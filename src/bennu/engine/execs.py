@@ -15,8 +15,8 @@ from bennu.lifecycle.status import State
 from bennu.runtime import ExecProcess, ExecRequest, RuntimeFailure
 
 if TYPE_CHECKING:
+    from bennu.engine.container import Container
     from bennu.engine.services import Services
-    from bennu.engine.supervisor import Supervisor
 
 KEEP_ENDED_NS: Final = 10 * 60 * 10**9
 CANNOT_RUN: Final = 126  # exit code of a session whose start broke off
@@ -30,7 +30,7 @@ class ExecSession:
     """`exit_code` is None until it has ended; `pid` is the host's and stays after the end."""
 
     id: str
-    container: "Supervisor"
+    container: "Container"
     request: ExecRequest
     detach_keys: str = ""
     attach_stdin: bool = False
@@ -81,7 +81,7 @@ class Execs:
         finally:
             self._sessions.pop(session.id, None)
 
-    async def create(self, container: "Supervisor", session: ExecSession) -> str:
+    async def create(self, container: "Container", session: ExecSession) -> str:
         """Raises: InvalidParameter, Conflict with Docker's words."""
         if not session.request.args:
             raise InvalidParameter("No exec command specified")
@@ -154,5 +154,5 @@ class Execs:
             del self._sessions[exec_id]
 
 
-def new_session(container: "Supervisor", request: ExecRequest) -> ExecSession:
+def new_session(container: "Container", request: ExecRequest) -> ExecSession:
     return ExecSession(id=new_id(), container=container, request=request)

@@ -12,32 +12,25 @@ import time
 from signal import SIGKILL
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from bennu.engine.execs import ExecSession
+from bennu.engine.policy import check_of
 from bennu.engine.probes import Prober, ProbeResult
-from bennu.engine.record import Health, HealthProbe, Record, new_id
+from bennu.engine.record import HealthProbe, new_id
 from bennu.errors import Conflict, NotModified, Unavailable
 from bennu.lifecycle.death import Asker, Verb
 from bennu.lifecycle.health import (
     KEPT_RESULTS,
     Check,
-    HealthState,
-    HealthStatus,
-    Judged,
     OnUnhealthy,
-    judge,
     next_wait_ns,
-    on_unhealthy,
-    plan_check,
 )
+from bennu.lifecycle.life_events import ActOnUnhealthy, Probed, SignalAsked
 from bennu.lifecycle.probe import CommandProbe, Probe
 from bennu.lifecycle.status import State
-from bennu.model import ContainerConfig
 from bennu.runtime import ExecRequest
 
 if TYPE_CHECKING:
-    from bennu.engine.supervisor import Supervisor
+    from bennu.engine.container import Container
 
 log = logging.getLogger(__name__)
 
@@ -47,37 +40,10 @@ KILLED_AS: Final = 137  # and when the container ended, or was paused, under it
 PROBE_BEGINS: Final = ("exec_create", "exec_start")
 
 
-def check_of(config: ContainerConfig) -> Check | None:
-    """The health check in force; None: there is none, or it is switched off. Raises: InvalidParameter (its labels)."""
-    asked = config.healthcheck if isinstance(config.healthcheck, msgspec.Struct) else None
-    return plan_check(
-        asked.test if asked else None,
-        interval_ns=asked.interval if asked else 0,
-        timeout_ns=asked.timeout if asked else 0,
-        start_period_ns=asked.start_period if asked else 0,
-        start_interval_ns=asked.start_interval if asked else 0,
-        retries=asked.retries if asked else 0,
-        shell=config.shell if isinstance(config.shell, list) else None,
-        labels=config.labels,
-    )
-
-
-def starting(record: Record) -> Health | None:
-    """`State.Health` as a run begins: the log of earlier runs is kept."""
-    if check_of(record.config) is None:
-        return None
-    return Health(status=HealthStatus.STARTING, failing_streak=0, log=list(record.health.log) if record.health else [])
-
-
-def not_monitored(health: Health | None) -> Health | None:
-    """While nobody looks (paused, ended) a container counts as unhealthy: dockerd's rule, without an event."""
-    return msgspec.structs.replace(health, status=HealthStatus.UNHEALTHY) if health else None
-
-
 class Monitor:
     """Watches the health of one container's runs, one after the other."""
 
-    def __init__(self, container: "Supervisor") -> None:
+    def __init__(self, container: "Container") -> None:
         self._container = container
         self._task: asyncio.Task[None] | None = None
         self._former: asyncio.Task[None] | None = None  # was stopped; it may still be ending its last probe
@@ -109,8 +75,7 @@ class Monitor:
             services.runtime, record.id, record.pid, check.probe, timeout_ns=check.timeout_ns, purpose="health"
         )
         spread = 1 + random.random() * JITTER
-        while (health := container.record.health) is not None:
-            state = HealthState(HealthStatus(health.status), health.failing_streak)
+        while (state := container.record.life.run.health) is not None:
             running_for_ns = time.time_ns() - record.started_at_ns
             await asyncio.sleep(next_wait_ns(state, check, running_for_ns=running_for_ns) * spread / 1e9)
             spread = 1.0
@@ -119,50 +84,39 @@ class Monitor:
             async with services.probe_places.take():
                 result = await _probe(container, check.probe, prober)
             try:
-                await self._note(check, result)
+                await self._note(result)
             except Unavailable as error:  # the disk is full: this probe does not count, the next one may
                 log.warning("health of container %s: %s", container.id[:12], error)
 
-    async def _note(self, check: Check, result: ProbeResult) -> None:
-        """Take in a result: a change of status is written and told at once."""
+    async def _note(self, result: ProbeResult) -> None:
+        """Take in a result of the present run; what was probed before it says nothing."""
         container = self._container
         async with container.lock:
             record = container.record
             if record.state is not State.RUNNING or record.health is None or result.start_ns < record.started_at_ns:
                 return
-            health, judged = take_in(record, check, result)
-            # What was decided for its being unhealthy is void once it is healthy.
-            revive = record.revive and health.status != HealthStatus.HEALTHY
-            noted = msgspec.structs.replace(record, health=health, revive=revive)
-            if judged.changed:
-                await container.commit(noted, [container.event(f"health_status: {health.status}")])
-            else:
-                container.record = noted
-        if judged.failed:
-            self._act_on_unhealthy(judged.reason)
-
-    def _act_on_unhealthy(self, reason: str) -> None:
-        """Do in the background what the label `bennu.on-unhealthy` asks; Docker does nothing."""
-        container = self._container
-        action = on_unhealthy(container.record.config.labels or {})
-        if action is not OnUnhealthy.NONE:
-            name = f"unhealthy {container.id[:12]}"
-            container.services.tasks.create_task(_act(container, action, reason), name=name)
+            probed = Probed(exit_code=result.exit_code, started_after_ns=result.start_ns - record.started_at_ns)
+            await container.advance(probed, probes=[*record.probes, shown(result)][-KEPT_RESULTS:])
 
 
-async def _act(container: "Supervisor", action: OnUnhealthy, reason: str) -> None:
-    by = Asker("health", command=reason)
+def act_on_unhealthy(container: "Container", asked: ActOnUnhealthy) -> None:
+    """Do in the background what the label `bennu.on-unhealthy` asks; Docker does nothing."""
+    container.services.tasks.create_task(_act(container, asked), name=f"unhealthy {container.id[:12]}")
+
+
+async def _act(container: "Container", asked: ActOnUnhealthy) -> None:
+    by = Asker("health", command=asked.reason)
     with contextlib.suppress(Conflict, NotModified):  # it ended meanwhile
-        match action:
+        match asked.action:
             case OnUnhealthy.KILL:
-                await container.send(SIGKILL, by, Verb.KILL, for_good=False)
+                await container.send(SignalAsked(number=SIGKILL, by=by, verb=Verb.KILL, for_good=False))
             case OnUnhealthy.RESTART:
-                await container.revive(by)
+                await container.restart_unhealthy(by)
             case OnUnhealthy.STOP:
                 await container.stop(by)
 
 
-async def _probe(container: "Supervisor", probe: Probe, prober: Prober) -> ProbeResult:
+async def _probe(container: "Container", probe: Probe, prober: Prober) -> ProbeResult:
     """One probe; if it is an exec, with its events, and to be seen among the execs."""
     if not isinstance(probe, CommandProbe):
         return await prober.run()
@@ -178,19 +132,14 @@ async def _probe(container: "Supervisor", probe: Probe, prober: Prober) -> Probe
     return result
 
 
-def take_in(record: Record, check: Check, result: ProbeResult) -> tuple[Health, Judged]:
-    """The health after a probe, and what the probe means. The record must have a health."""
-    assert record.health is not None
-    state = HealthState(HealthStatus(record.health.status), record.health.failing_streak)
-    judged = judge(state, check, exit_code=result.exit_code, started_after_ns=result.start_ns - record.started_at_ns)
-    entry = HealthProbe(
+def shown(result: ProbeResult) -> HealthProbe:
+    """As `State.Health.Log` has it."""
+    return HealthProbe(
         start=local_time(result.start_ns),
         end=local_time(result.end_ns),
         exit_code=result.exit_code,
         output=result.output,
     )
-    log = [*record.health.log, entry][-KEPT_RESULTS:]
-    return Health(status=judged.state.status, failing_streak=judged.state.failing_streak, log=log), judged
 
 
 def local_time(instant_ns: int) -> str:

@@ -14,7 +14,7 @@ from bennu.engine.log_files import rotate, rotated
 from bennu.errors import BennuError, InvalidParameter
 
 if TYPE_CHECKING:
-    from bennu.engine.supervisor import Supervisor
+    from bennu.engine.container import Container
 
 FASTEST_BYTES_PER_S: Final = 500_000_000  # of conmon, twice what was seen
 SHORTEST_PAUSE_S: Final = 0.01
@@ -61,7 +61,7 @@ class LogKeeper:
     what is written in the hundredths of a second that one rotation takes, and no more.
     """
 
-    def __init__(self, container: "Supervisor") -> None:
+    def __init__(self, container: "Container") -> None:
         self._container = container
         self._task: asyncio.Task[None] | None = None
 

@@ -4,18 +4,17 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from bennu.errors import Unavailable
+from bennu.lifecycle.life_events import MemoryKilled
 
 if TYPE_CHECKING:
-    from bennu.engine.supervisor import Supervisor
+    from bennu.engine.container import Container
 
 
 class MemoryMonitor:
     """Of one container. What is killed with its end is told with its end."""
 
-    def __init__(self, container: "Supervisor") -> None:
+    def __init__(self, container: "Container") -> None:
         self._container = container
         self._task: asyncio.Task[None] | None = None
 
@@ -36,7 +35,7 @@ class MemoryMonitor:
         is_news = False  # what was counted at first may have been told by a former daemon
         async with contextlib.aclosing(container.services.runtime.watch_oom(container.id)) as counts:
             async for kills in counts:
-                if is_news or kills > container.record.oom_told:
+                if is_news or kills > container.record.life.run.oom_told:
                     await self._tell_once(kills)
                 is_news = True
 
@@ -45,7 +44,6 @@ class MemoryMonitor:
         async with container.lock:
             if not container.record.pid:
                 return
-            changed = msgspec.structs.replace(container.record, oom_told=kills)
             # With a full disk it is told with the next, or with the end.
             with contextlib.suppress(Unavailable):
-                await container.commit(changed, [container.event("oom")])
+                await container.advance(MemoryKilled(kills))

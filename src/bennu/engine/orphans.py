@@ -16,6 +16,7 @@ import msgspec
 from bennu.engine.copies import COPY, is_cut_short
 from bennu.engine.record import Record
 from bennu.engine.services import Services
+from bennu.engine.stored_record import decode_record
 from bennu.errors import BennuError, Unavailable
 from bennu.files import set_aside
 from bennu.network import Sandbox
@@ -48,8 +49,8 @@ def check_data_is_there(data_root: Path, exec_root: Path) -> None:
 def read_record(folder: Path) -> Record | None:
     """A container's record as its folder has it; None: none that could be read, or another's."""
     try:
-        record = msgspec.json.decode((folder / COPY).read_bytes(), type=Record)
-    except (OSError, msgspec.DecodeError):
+        record = decode_record((folder / COPY).read_bytes())
+    except (OSError, msgspec.DecodeError, ValueError):
         return None
     return record if folder.name.partition(".")[0] == record.id else None  # what is put aside may bear a number
 

@@ -11,7 +11,7 @@ from bennu.lifecycle.probe import READY, Probe, probe_from_labels
 from bennu.lifecycle.status import State
 
 if TYPE_CHECKING:
-    from bennu.engine.supervisor import Supervisor
+    from bennu.engine.container import Container
 
 INTERVAL_S: Final = 1.0
 TIMEOUT_NS: Final = 5 * 10**9
@@ -20,7 +20,7 @@ TIMEOUT_NS: Final = 5 * 10**9
 class Readiness:
     """Of one container's runs. `ready` is None when no label asks, or the first answer is not there yet."""
 
-    def __init__(self, container: "Supervisor") -> None:
+    def __init__(self, container: "Container") -> None:
         self.ready: bool | None = None
         self.changed = asyncio.Event()  # set, and replaced, whenever `ready` changes
         self._container = container

@@ -15,11 +15,13 @@ from bennu.descriptors import reserve
 from bennu.engine.container import Container
 from bennu.engine.copies import REMOVING
 from bennu.engine.launch import release
-from bennu.engine.record import Errand
 from bennu.engine.services import Services
+from bennu.engine.termination import wait_killed
 from bennu.engine.waits import WaitResult
 from bennu.errors import BennuError, Conflict, NotFound, Unavailable
 from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.life_events import SignalAsked
+from bennu.lifecycle.life_model import PendingOperation
 from bennu.lifecycle.status import State
 from bennu.store import Delete, Put
 
@@ -36,7 +38,7 @@ async def remove_container(
     container.removing = True
     try:
         if force:
-            await _kill(container, Errand(verb=Verb.REMOVE, by=by, volumes=volumes))
+            await _kill(container, PendingOperation(verb=Verb.REMOVE, by=by, volumes=volumes))
         async with container.lock:
             _check_stopped(container)
             with reserve():
@@ -46,13 +48,14 @@ async def remove_container(
         raise
 
 
-async def _kill(container: Container, errand: Errand) -> None:
+async def _kill(container: Container, removal: PendingOperation) -> None:
+    asked = SignalAsked(number=signal.SIGKILL, by=removal.by, verb=removal.verb, operation=removal)
     while container.record.running:
         try:
-            await container.send(signal.SIGKILL, errand.by, errand.verb, errand=errand)
+            await container.send(asked)
         except Conflict:
             return
-        await container.wait_killed()
+        await wait_killed(container)
 
 
 def _check_stopped(container: Container) -> None:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from bennu.engine.container import Container
     from bennu.engine.execs import Execs
     from bennu.engine.remains import Remains
-    from bennu.engine.supervisor import Supervisor
 
 
 class Index(Protocol):
@@ -94,7 +93,7 @@ class Services:
     builder: Builder = field(init=False)  # likewise
     # Entered before a container gets its stop signal, left when it has ended (or the stop has failed). The cluster
     # sets it, and lets the connections of a task end here; None: nobody holds it. A kill does not ask.
-    parting: Callable[["Supervisor"], AbstractAsyncContextManager[None] | None] = lambda container: None
+    parting: Callable[["Container"], AbstractAsyncContextManager[None] | None] = lambda container: None
 
     def __post_init__(self) -> None:
         self.probe_places = ProbePlaces(self.tally)
