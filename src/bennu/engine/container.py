@@ -21,26 +21,28 @@ from bennu.engine.attach import Attachment
 from bennu.engine.deaths import certify
 from bennu.engine.effects import perform
 from bennu.engine.events import Event, event
-from bennu.engine.health import Monitor
+from bennu.engine.execs import ExecSession
 from bennu.engine.launch import farewell
-from bennu.engine.log_bounds import LogKeeper
-from bennu.engine.memory import MemoryMonitor
+from bennu.engine.monitors import Monitors
 from bennu.engine.policy import policy_of
-from bennu.engine.readiness import Readiness
-from bennu.engine.record import Record
+from bennu.engine.probes import ProbeResult, as_shown
+from bennu.engine.record import Record, new_id
 from bennu.engine.services import Services
 from bennu.engine.stored_record import encode_record
 from bennu.engine.supervisor import Supervisor
 from bennu.engine.termination import EndRequest, end, left_of_grace, see_end, wait_killed
 from bennu.engine.waits import WaitCondition, WaitResult, Waits
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotModified, Unavailable
-from bennu.lifecycle.death import Asker, Certificate, Verb
+from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.health import KEPT_RESULTS
 from bennu.lifecycle.life import step
 from bennu.lifecycle.life_events import (
     Durability,
     Farewell,
     LifeEvent,
+    MemoryKilled,
     PauseAsked,
+    Probed,
     RestartNowAsked,
     SignalAsked,
     StartAsked,
@@ -52,6 +54,7 @@ from bennu.lifecycle.life_model import PendingOperation, Policy
 from bennu.lifecycle.life_runs import UNKNOWN_AS
 from bennu.lifecycle.signals import is_linux_signal, parse_signal
 from bennu.lifecycle.status import State
+from bennu.runtime import ExecRequest
 from bennu.store import Put
 
 log = logging.getLogger(__name__)
@@ -71,10 +74,8 @@ class Container:
         self.keep_after_exit = False  # an API restart is under way: no auto-removal
         self.attachments: list[Attachment] = []  # waiting for the next start
         self.supervisor = Supervisor(self)
-        self.monitor = Monitor(self)
-        self.readiness = Readiness(self)
-        self.memory = MemoryMonitor(self)
-        self.log_keeper = LogKeeper(self)
+        self.monitors = Monitors(services, self)
+        self.readiness = self.monitors.readiness
         if record.pid == 0:
             self.exited.set()
 
@@ -136,8 +137,8 @@ class Container:
         `told`: events that come before those of the step. `changes`: other fields of the record, written with it.
         Raises: IllegalTransition, Unavailable, NotFound, and then nothing has changed; what an effect raises.
         """
-        before, now_ns = self.record, time.time_ns()
-        change = step(before.life, happened, self.policy, now_ns=now_ns, draw=random.random())
+        before = self.record
+        change = step(before.life, happened, self.policy, now_ns=time.time_ns(), draw=random.random())
         if not change.keeps_sandbox:
             changes["sandbox"] = None
         await self._write(change, msgspec.structs.replace(before, life=change.life, **changes), told)
@@ -150,7 +151,8 @@ class Container:
         if change.durability is Durability.NOT_WRITTEN:
             self.record = changed
             return
-        certificate = await self._certify(change)
+        death, path = change.death, self.services.log_path(self.id)
+        certificate = await certify(self.record, death, path) if death is not None else None
         puts = self.services.deaths.puts(certificate) if certificate else ()
         try:
             await self.commit(changed, [*told, *self._events(change)], puts)
@@ -163,11 +165,6 @@ class Container:
         if certificate:
             self.services.tally[f"death {certificate.cause}"] += 1
 
-    async def _certify(self, change: Transition) -> Certificate | None:
-        if change.death is None:
-            return None
-        return await certify(self.record, change.death, self.services.log_path(self.id))
-
     def _events(self, change: Transition) -> list[Event]:
         events: list[Event] = []
         for notice in change.notices:
@@ -177,20 +174,30 @@ class Container:
                 events.append(self.event(notice.action, **notice.details))
         return events
 
-    def watch_run(self) -> None:
-        """Begin to probe the present run for health and readiness, as far as it has probes, and to watch its memory
-        and its log."""
-        self.monitor.watch()
-        self.readiness.watch()
-        self.memory.watch()
-        self.log_keeper.watch()
+    # --- what its monitors see (`RunView`) ---------------------------------------------------------------------------
 
-    def unwatch_run(self) -> None:
-        """Idempotent."""
-        self.monitor.stop()
-        self.readiness.stop()
-        self.memory.stop()
-        self.log_keeper.stop()
+    async def take_probe(self, result: ProbeResult) -> None:
+        """A health probe is done. One that began before the present run says nothing. Raises: Unavailable."""
+        async with self.lock:
+            record = self.record
+            after_ns = result.start_ns - record.started_at_ns
+            if record.state is State.RUNNING and record.health is not None and after_ns >= 0:
+                probes = [*record.probes, as_shown(result)][-KEPT_RESULTS:]
+                await self.advance(Probed(exit_code=result.exit_code, started_after_ns=after_ns), probes=probes)
+
+    async def take_memory_kills(self, kills: int) -> None:
+        """So many processes of the present run have been killed for memory. Raises: Unavailable."""
+        async with self.lock:
+            if self.record.pid:
+                await self.advance(MemoryKilled(kills))
+
+    def new_session(self, request: ExecRequest) -> ExecSession:
+        """An exec session in it, not yet shown to anybody."""
+        return ExecSession(id=new_id(), container=self, request=request)
+
+    def tell(self, action: str, **details: str) -> None:
+        """An event that is shown, and not written."""
+        self.services.journal.tell([self.event(action, **details)])
 
     # --- waiting and attaching --------------------------------------------------------------------------------------
 

@@ -1,18 +1,22 @@
 """The hands of `lifecycle.life`: how each effect is performed, and what it leads to.
 
 Each may be performed again, for who dies between two effects has lost nothing: the next daemon performs what is left.
-All are called with the container's lock held.
+All are called with the container's lock held; what has to wait for an end goes on in the background.
 """
 
 import asyncio
+import contextlib
 import logging
+from signal import SIGKILL
 from typing import TYPE_CHECKING, assert_never
 
-from bennu.engine.health import act_on_unhealthy
 from bennu.engine.launch import launch, release_quietly
 from bennu.engine.links import note_links
 from bennu.engine.sandbox import tell_linkers
 from bennu.engine.start_failure import ends_task, is_shortage, start_failure, start_failure_code
+from bennu.errors import Conflict, NotModified
+from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.health import OnUnhealthy
 from bennu.lifecycle.life_events import (
     ActOnUnhealthy,
     ClearLeftovers,
@@ -24,6 +28,7 @@ from bennu.lifecycle.life_events import (
     Paused,
     Release,
     SendSignal,
+    SignalAsked,
     SignalMissed,
     SignalSent,
     Started,
@@ -56,9 +61,9 @@ async def perform(container: "Container", effect: Effect) -> LifeEvent | None:
             await container.services.runtime.resume(container.id)
             return Thawed()
         case Watch():
-            container.watch_run()
+            container.monitors.watch()
         case Unwatch():
-            container.unwatch_run()
+            container.monitors.stop()
         case ForgetProcess():
             await _forget_process(container)
         case Release():
@@ -69,7 +74,8 @@ async def perform(container: "Container", effect: Effect) -> LifeEvent | None:
             container.exited.set()
             container.waits.process_ended(container.wait_result())
         case ActOnUnhealthy():
-            act_on_unhealthy(container, effect)
+            name = f"unhealthy {container.id[:12]}"
+            container.services.tasks.create_task(_act_on_unhealthy(container, effect), name=name)
         case _:
             assert_never(effect)
     return None
@@ -138,3 +144,16 @@ async def _clear_leftovers(container: "Container") -> None:
         await release_quietly(services, record)
     else:
         await _forget_process(container)
+
+
+async def _act_on_unhealthy(container: "Container", asked: ActOnUnhealthy) -> None:
+    """What the label `bennu.on-unhealthy` asks for; Docker does nothing."""
+    by = Asker("health", command=asked.reason)
+    with contextlib.suppress(Conflict, NotModified):  # it ended meanwhile
+        match asked.action:
+            case OnUnhealthy.KILL:
+                await container.send(SignalAsked(number=SIGKILL, by=by, verb=Verb.KILL, for_good=False))
+            case OnUnhealthy.RESTART:
+                await container.restart_unhealthy(by)
+            case OnUnhealthy.STOP:
+                await container.stop(by)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from bennu.engine.record import new_id
 from bennu.engine.start_failure import describe, ends_task
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, Unavailable
 from bennu.lifecycle.status import State
@@ -152,7 +151,3 @@ class Execs:
         old = [s.id for s in self._sessions.values() if s.ended_at_ns and now - s.ended_at_ns > KEEP_ENDED_NS]
         for exec_id in old:
             del self._sessions[exec_id]
-
-
-def new_session(container: "Container", request: ExecRequest) -> ExecSession:
-    return ExecSession(id=new_id(), container=container, request=request)

@@ -116,7 +116,7 @@ class Supervisor:
         """The process is gone: write down how, decide what follows, tell everyone. Holds the lock."""
         container = self._container
         services = container.services
-        container.unwatch_run()
+        container.monitors.stop()
         ended = look_at_end(services.runtime, container.record, daemon_ends=services.ending)
         # The exit code's only other home is the runtime's exit file: it is on disk here before that is deleted.
         await container.advance(ended)
