@@ -3,6 +3,9 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from bennu.engine import recovery
 from bennu.engine.recovery import finish_errands, finish_start
 from bennu.lifecycle.death import Asker, Verb
 from bennu.lifecycle.life_model import Life, PendingOperation, Policy
@@ -18,16 +21,17 @@ def a_container(name: str, *, auto_remove: bool) -> Any:
     return SimpleNamespace(id=name, record=record, policy=policy, finish_errand=lambda: None)
 
 
-async def test_a_restart_asked_for_while_it_tidies_up_is_not_done_twice() -> None:
+async def test_a_restart_asked_for_while_it_tidies_up_is_not_done_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     old, web = a_container("old", auto_remove=True), a_container("web", auto_remove=False)
     removed = []
 
-    async def auto_remove(container_id: str) -> None:
-        removed.append(container_id)
+    async def auto_remove(services: Any, container: Any) -> None:
+        removed.append(container.id)
         web.record.life = Life(state=State.EXITED, pending=RESTART)  # a client's, on record as it begins
 
     begun: list[str] = []
     tasks = SimpleNamespace(create_task=lambda coroutine, name: begun.append(name))
-    services: Any = SimpleNamespace(index=SimpleNamespace(auto_remove=auto_remove), tasks=tasks)
+    services: Any = SimpleNamespace(index=SimpleNamespace(find=lambda container_id: old), tasks=tasks)
+    monkeypatch.setattr(recovery, "auto_remove", auto_remove)
     await finish_start(services, finish_errands(services, [old, web]), [])
     assert (removed, begun) == (["old"], [])

@@ -18,6 +18,7 @@ import msgspec
 
 from bennu.descriptors import reserve
 from bennu.engine.attach import Attachment
+from bennu.engine.context import EngineContext
 from bennu.engine.deaths import certify
 from bennu.engine.effects import perform
 from bennu.engine.events import Event, event
@@ -27,7 +28,7 @@ from bennu.engine.monitors import Monitors
 from bennu.engine.policy import policy_of
 from bennu.engine.probes import ProbeResult, as_shown
 from bennu.engine.record import Record, new_id
-from bennu.engine.services import Services
+from bennu.engine.removal import remove_container
 from bennu.engine.stored_record import encode_record
 from bennu.engine.supervisor import Supervisor
 from bennu.engine.termination import EndRequest, end, left_of_grace, see_end, wait_killed
@@ -63,7 +64,7 @@ log = logging.getLogger(__name__)
 class Container:
     """One container, alive or not."""
 
-    def __init__(self, services: Services, record: Record) -> None:
+    def __init__(self, services: EngineContext, record: Record) -> None:
         self.record = record
         self.services = services
         self.lock = asyncio.Lock()
@@ -370,7 +371,7 @@ class Container:
         if not pending.outlasts_end:
             return
         if pending.verb is Verb.REMOVE:
-            await self.services.index.remove(self.id, pending.by, force=True, volumes=pending.volumes)
+            await remove_container(self.services, self, pending.by, force=True, volumes=pending.volumes)
         else:
             await self.restart(pending.by)
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from bennu.engine.background import Background
 from bennu.engine.start_failure import describe, ends_task
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, Unavailable
 from bennu.lifecycle.status import State
-from bennu.runtime import ExecProcess, ExecRequest, RuntimeFailure
+from bennu.runtime import ExecProcess, ExecRequest, Runtime, RuntimeFailure
 
 if TYPE_CHECKING:
     from bennu.engine.container import Container
-    from bennu.engine.services import Services
 
 KEEP_ENDED_NS: Final = 10 * 60 * 10**9
 CANNOT_RUN: Final = 126  # exit code of a session whose start broke off
@@ -53,8 +53,9 @@ class ExecSession:
 class Execs:
     """All exec sessions of this host."""
 
-    def __init__(self, services: "Services") -> None:
-        self._services = services
+    def __init__(self, runtime: Runtime, tasks: Background) -> None:
+        self._runtime = runtime
+        self._tasks = tasks
         self._sessions: dict[str, ExecSession] = {}
 
     def find(self, exec_id: str) -> ExecSession:
@@ -88,7 +89,7 @@ class Execs:
             raise Conflict(f"Container {container.record.name} is paused, unpause the container before exec")
         container.check_running()
         if session.request.user:
-            await self._services.runtime.check_exec_user(container.id, session.request.user)
+            await self._runtime.check_exec_user(container.id, session.request.user)
         self._drop_old()
         self._sessions[session.id] = session
         await container.publish(f"exec_create: {session.command}", execID=session.id)
@@ -105,7 +106,7 @@ class Execs:
         session.container.check_running()
         session.started = True
         try:
-            process = await self._services.runtime.exec(session.container.id, session.request)
+            process = await self._runtime.exec(session.container.id, session.request)
         except BaseException as error:
             session.exit_code = error.exit_code if isinstance(error, RuntimeFailure) else CANNOT_RUN
             session.ended.set()
@@ -121,7 +122,7 @@ class Execs:
             with contextlib.suppress(Unavailable):  # an event that cannot be written ends no process
                 await session.container.publish(f"exec_start: {session.command}", execID=session.id)
         finally:
-            self._services.tasks.create_task(self._watch(session, process), name=f"exec {session.id[:12]}")
+            self._tasks.create_task(self._watch(session, process), name=f"exec {session.id[:12]}")
         return process
 
     async def resize(self, session: ExecSession, height: int, width: int) -> None:

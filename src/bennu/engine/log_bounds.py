@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
+from bennu.engine.context import EngineContext
 from bennu.engine.log_files import rotate, rotated
 from bennu.engine.record import Record
-from bennu.engine.services import Services
 from bennu.errors import BennuError, InvalidParameter
 
 FASTEST_BYTES_PER_S: Final = 500_000_000  # of conmon, twice what was seen
@@ -67,7 +67,7 @@ class LogKeeper:
     what is written in the hundredths of a second that one rotation takes, and no more.
     """
 
-    def __init__(self, services: Services, container: Kept) -> None:
+    def __init__(self, services: EngineContext, container: Kept) -> None:
         self._services = services
         self._container = container
         self._task: asyncio.Task[None] | None = None

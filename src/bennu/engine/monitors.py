@@ -11,12 +11,12 @@ import random
 import time
 from typing import Final, Protocol
 
+from bennu.engine.context import EngineContext
 from bennu.engine.execs import ExecSession
 from bennu.engine.log_bounds import LogKeeper
 from bennu.engine.policy import check_of
 from bennu.engine.probes import Prober, ProbeResult
 from bennu.engine.record import Record
-from bennu.engine.services import Services
 from bennu.errors import Unavailable
 from bennu.lifecycle.health import Check, next_wait_ns
 from bennu.lifecycle.probe import READY, CommandProbe, Probe, probe_from_labels
@@ -61,7 +61,7 @@ class RunView(Protocol):
 class Monitors:
     """All monitors of one container, for one run after the other."""
 
-    def __init__(self, services: Services, container: RunView) -> None:
+    def __init__(self, services: EngineContext, container: RunView) -> None:
         self.health = HealthMonitor(services, container)
         self.readiness = Readiness(services, container)
         self.memory = MemoryMonitor(services, container)
@@ -85,7 +85,7 @@ class Monitors:
 class HealthMonitor:
     """Probes on schedule, as the container's health check says."""
 
-    def __init__(self, services: Services, container: RunView) -> None:
+    def __init__(self, services: EngineContext, container: RunView) -> None:
         self._services = services
         self._container = container
         self._task: asyncio.Task[None] | None = None
@@ -149,7 +149,7 @@ class Readiness:
     is None when no label asks, or the first answer is not there yet.
     """
 
-    def __init__(self, services: Services, container: RunView) -> None:
+    def __init__(self, services: EngineContext, container: RunView) -> None:
         self.ready: bool | None = None
         self.changed = asyncio.Event()  # set, and replaced, whenever `ready` changes
         self._services = services
@@ -201,7 +201,7 @@ class MemoryMonitor:
     What is killed as the container ends is told with its end.
     """
 
-    def __init__(self, services: Services, container: RunView) -> None:
+    def __init__(self, services: EngineContext, container: RunView) -> None:
         self._services = services
         self._container = container
         self._task: asyncio.Task[None] | None = None

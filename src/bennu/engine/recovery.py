@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Final
 
 from bennu.engine.container import Container
+from bennu.engine.context import EngineContext
 from bennu.engine.links import note_links
 from bennu.engine.record import Record
 from bennu.engine.remains import parse_remains
-from bennu.engine.services import Services
+from bennu.engine.removal import auto_remove
 from bennu.engine.start_failure import is_shortage
 from bennu.engine.stored_record import decode_record
 from bennu.engine.supervisor import TRY_AGAIN_MOST_S, TRY_AGAIN_S
@@ -45,12 +46,12 @@ def read_boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-async def read_records(services: Services) -> list[Record]:
+async def read_records(services: EngineContext) -> list[Record]:
     """Those that can be read; the others are set aside."""
     return await aside.load(services.store, PREFIX, decode_record)
 
 
-async def readopt(services: Services, containers: list[Container]) -> list[Container]:
+async def readopt(services: EngineContext, containers: list[Container]) -> list[Container]:
     """Cases 1 to 6 above; answers the containers that their policy now wants started."""
     wanted: list[Container] = []
     for container in containers:
@@ -65,7 +66,7 @@ async def readopt(services: Services, containers: list[Container]) -> list[Conta
     return [container for container in wanted if container in services.index.list()]
 
 
-async def _take_up(services: Services, container: Container) -> None:
+async def _take_up(services: EngineContext, container: Container) -> None:
     """Bring it to where it is now, and supervise what goes on. Raises: Unavailable if its loss cannot be written."""
     _ = container.policy  # without one nothing can be decided of it
     seen = Seen(services.boot_id, await _is_frozen(services, container.record))
@@ -83,7 +84,7 @@ async def _take_up(services: Services, container: Container) -> None:
         container.supervisor.begin()
 
 
-async def _is_frozen(services: Services, record: Record) -> bool | None:
+async def _is_frozen(services: EngineContext, record: Record) -> bool | None:
     """None: it has no process, or that cannot be told."""
     if not record.pid or record.life.run.boot_id != services.boot_id:
         return None
@@ -101,14 +102,14 @@ def wants_start(container: Container) -> bool:
     return isinstance(decide_start(container.record.life, container.policy), Start)
 
 
-async def _leave_aside(services: Services, container: Container, error: Exception) -> None:
+async def _leave_aside(services: EngineContext, container: Container, error: Exception) -> None:
     """With all that it has on this host; the next daemon tries again."""
     if entry := await services.store.read(PREFIX + container.id):
         await aside.set_aside(services.store, entry, error)
         services.index.leave_aside(container, parse_remains(entry.value, services.boot_id))
 
 
-def finish_errands(services: Services, containers: list[Container]) -> list[str]:
+def finish_errands(services: EngineContext, containers: list[Container]) -> list[str]:
     """Go on with what was asked for; answers the ids of those that `--rm` wants removed.
 
     Before any request is heard: a client of this daemon could begin an errand, or a container, of its own.
@@ -124,14 +125,18 @@ def finish_errands(services: Services, containers: list[Container]) -> list[str]
     return left
 
 
-async def finish_start(services: Services, left: list[str], wanted: list[Container]) -> None:
+async def finish_start(services: EngineContext, left: list[str], wanted: list[Container]) -> None:
     """In the background of the first requests: remove and start what `--rm` and policies say."""
     for container_id in left:
-        await _try(container_id, "removed", services.index.auto_remove(container_id))
+        await _try(container_id, "removed", _auto_remove(services, container_id))
     await start_by_policy(services, wanted)
 
 
-async def start_by_policy(services: Services, wanted: list[Container]) -> None:
+async def _auto_remove(services: EngineContext, container_id: str) -> None:
+    await auto_remove(services, services.index.find(container_id))
+
+
+async def start_by_policy(services: EngineContext, wanted: list[Container]) -> None:
     """Start them, several at a time, a container after those whose namespaces it joins; failures are only logged."""
     places = asyncio.Semaphore(STARTS_AT_ONCE)
 
@@ -147,7 +152,7 @@ async def start_by_policy(services: Services, wanted: list[Container]) -> None:
         left = [container for container in left if container not in wave]
 
 
-async def _start(services: Services, container: Container, pause_s: float = TRY_AGAIN_S) -> None:
+async def _start(services: EngineContext, container: Container, pause_s: float = TRY_AGAIN_S) -> None:
     """Start it by its policy; again, and later in the background, if the host had too little of something."""
     try:
         await container.start(Asker.daemon("daemon start"))
@@ -159,13 +164,13 @@ async def _start(services: Services, container: Container, pause_s: float = TRY_
         services.tasks.create_task(_try(container.id, "started", again), name=f"start {container.id[:12]} again")
 
 
-async def _start_later(services: Services, container: Container, pause_s: float) -> None:
+async def _start_later(services: EngineContext, container: Container, pause_s: float) -> None:
     await asyncio.sleep(pause_s)
     if not container.gone and wants_start(container):
         await _start(services, container, min(2 * pause_s, TRY_AGAIN_MOST_S))
 
 
-def _joined(services: Services, record: Record) -> set[str]:
+def _joined(services: EngineContext, record: Record) -> set[str]:
     """The ids of the containers that must run before it can, as far as they exist."""
     host = record.host_config
     modes = (host.network_mode, host.ipc_mode, host.pid_mode)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from bennu.descriptors import reserve
 from bennu.engine.deaths import look_at_end
+from bennu.engine.removal import auto_remove
 from bennu.engine.start_failure import ends_task
 from bennu.errors import BennuError, Conflict, NotFound, Unavailable
 from bennu.lifecycle.life import Alarm, Owed, find_owed, next_alarm
@@ -143,7 +144,7 @@ class Supervisor:
         container, pause_s = self._container, TRY_AGAIN_S
         while not container.gone:
             try:
-                await container.services.index.auto_remove(container.id)
+                await auto_remove(container.services, container)
             except (NotFound, Conflict):
                 return  # another does it, or wants it otherwise
             except Exception as error:

@@ -45,8 +45,8 @@ async def end(container: "Container", asked: EndRequest) -> None:
 
     Raises: BennuError that names the blocker if even SIGKILL does not end it.
     """
-    parting = container.services.parting(container)
-    if parting is None:
+    draining = container.services.pre_stop.of(container)
+    if draining is None:
         await _end_now(container, asked)
         return
     unbegun = PendingOperation(
@@ -56,7 +56,7 @@ async def end(container: "Container", asked: EndRequest) -> None:
         if not container.record.running:
             return
         await container.advance(DrainBegun(unbegun))
-    async with parting:
+    async with draining:
         await _end_now(container, asked)
 
 
