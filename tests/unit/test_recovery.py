@@ -31,7 +31,7 @@ async def test_a_restart_asked_for_while_it_tidies_up_is_not_done_twice(monkeypa
 
     begun: list[str] = []
     tasks = SimpleNamespace(create_task=lambda coroutine, name: begun.append(name))
-    services: Any = SimpleNamespace(index=SimpleNamespace(find=lambda container_id: old), tasks=tasks)
+    services: Any = SimpleNamespace(tasks=tasks)
     monkeypatch.setattr(recovery, "auto_remove", auto_remove)
     await finish_start(services, finish_errands(services, [old, web]), [])
     assert (removed, begun) == (["old"], [])

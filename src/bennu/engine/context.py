@@ -1,11 +1,12 @@
 """What every container of this host shares: the adapters, the journal, the folders, the owner of background tasks."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from bennu.beneath import entry_of
 from bennu.engine.background import Background
@@ -13,8 +14,8 @@ from bennu.engine.deaths import Deaths
 from bennu.engine.events import Journal
 from bennu.engine.execs import Execs
 from bennu.engine.file_watch import Writes
-from bennu.engine.index import ContainerIndex
 from bennu.engine.probes import ProbePlaces
+from bennu.engine.record import Record
 from bennu.images import Images
 from bennu.network import Networks
 from bennu.runtime import Runtime
@@ -22,11 +23,49 @@ from bennu.runtime.hostfacts import HostFacts
 from bennu.store import Store
 from bennu.volumes import Volumes
 
-if TYPE_CHECKING:
-    from bennu.engine.container import Container
-
-
 Draining = AbstractAsyncContextManager[None]
+
+
+class Neighbour(Protocol):
+    """What one container may know of another."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def record(self) -> Record: ...
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        """Held by whoever changes the record, or what hangs on it."""
+        ...
+
+
+class Neighbours(Protocol):
+    """What one container may ask about the others, and about its own leaving."""
+
+    def find(self, ref: str) -> Neighbour:
+        """Raises: NotFound, InvalidParameter."""
+        ...
+
+    def forget(self, container_id: str) -> None:
+        """It is gone from the disk: drop it."""
+        ...
+
+
+class Stoppable(Protocol):
+    """What a pre-stop hook may know of the container that is about to be stopped."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def record(self) -> Record: ...
+
+    @property
+    def exited(self) -> asyncio.Event:
+        """Set while it has no process."""
+        ...
 
 
 class PreStop:
@@ -36,13 +75,13 @@ class PreStop:
     """
 
     def __init__(self) -> None:
-        self._hook: Callable[[Container], Draining | None] = lambda container: None
+        self._hook: Callable[[Stoppable], Draining | None] = lambda container: None
 
-    def register(self, hook: Callable[["Container"], Draining | None]) -> None:
+    def register(self, hook: Callable[[Stoppable], Draining | None]) -> None:
         """`hook` answers None of a container that nobody holds."""
         self._hook = hook
 
-    def of(self, container: "Container") -> Draining | None:
+    def of(self, container: Stoppable) -> Draining | None:
         """None: nobody holds it."""
         return self._hook(container)
 
@@ -72,7 +111,7 @@ class EngineContext:
     runtime: Runtime
     tasks: Background
     host_facts: HostFacts
-    index: ContainerIndex
+    index: Neighbours
     execs: Execs
     tally: Counter[str]  # what metrics count since this daemon started
     probe_places: ProbePlaces

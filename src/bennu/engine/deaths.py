@@ -28,7 +28,7 @@ from bennu.lifecycle.death import (
     find_escalation,
 )
 from bennu.lifecycle.exit_status import decode_exit_code
-from bennu.lifecycle.life_events import Death, Exited
+from bennu.lifecycle.life_events import DeathFacts, Exited
 from bennu.runtime import Runtime
 from bennu.store import Delete, Entry, Put, Store, Transaction, aside
 
@@ -158,7 +158,7 @@ def close_log(path: Path, record: Record, ended_ns: int) -> list[str]:
     return said.decode(errors="replace").splitlines()[-TAIL_LINES:]
 
 
-async def certify(record: Record, death: Death, log_path: Path) -> Certificate:
+async def certify(record: Record, death: DeathFacts, log_path: Path) -> Certificate:
     """Put together what is known of an end. `record` is that of the life that ended."""
     ending = death.ending
     cause, asked_by = classify_death(ending)

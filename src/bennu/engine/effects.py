@@ -26,18 +26,18 @@ from bennu.lifecycle.life_events import (
     Launch,
     LifeEvent,
     Paused,
-    Release,
+    ReleaseAll,
+    RunStarted,
     SendSignal,
     SignalAsked,
     SignalMissed,
     SignalSent,
-    Started,
     StartFailed,
     TellWaiters,
     Thaw,
     Thawed,
-    Unwatch,
-    Watch,
+    UnwatchRun,
+    WatchRun,
 )
 from bennu.runtime import NotAlive
 
@@ -60,13 +60,13 @@ async def perform(container: "Container", effect: Effect) -> LifeEvent | None:
         case Thaw():
             await container.services.runtime.resume(container.id)
             return Thawed()
-        case Watch():
+        case WatchRun():
             container.monitors.watch()
-        case Unwatch():
+        case UnwatchRun():
             container.monitors.stop()
         case ForgetProcess():
             await _forget_process(container)
-        case Release():
+        case ReleaseAll():
             await release_quietly(container.services, container.record)
         case ClearLeftovers():
             await _clear_leftovers(container)
@@ -107,7 +107,7 @@ async def _make_run(container: "Container") -> None:
     services = container.services
     launched = await launch(services, container.record, container.attachments)
     container.attachments = []
-    started = Started(pid=launched.pid, boot_id=services.boot_id, at_ns=launched.started_at_ns)
+    started = RunStarted(pid=launched.pid, boot_id=services.boot_id, at_ns=launched.started_at_ns)
     try:
         await container.advance(started, told=launched.events, sandbox=launched.sandbox)
     except BaseException as error:

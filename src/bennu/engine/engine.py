@@ -48,22 +48,23 @@ log = logging.getLogger(__name__)
 class Engine:
     """One host's engine. Made by `open_engine`; not thread-safe, lives in one event loop."""
 
-    def __init__(self, services: EngineContext) -> None:
+    def __init__(self, services: EngineContext, index: ContainerIndex[Container]) -> None:
         self.services = services
+        self.index = index
         self.execs = services.execs
         self.builder = make_builder(services)
         self._wanted: builtins.list[Container] = []  # of those taken up: who is to be started by his policy
-        self._left: builtins.list[str] = []  # and who is to be removed
+        self._left: builtins.list[Container] = []  # and who is to be removed
 
     # --- finding ------------------------------------------------------------------------------------------------
 
     def find(self, ref: str) -> Container:
         """As `ContainerIndex.find`. Raises: NotFound, InvalidParameter."""
-        return self.services.index.find(ref)
+        return self.index.find(ref)
 
     def list(self) -> list[Container]:
         """All containers, newest first."""
-        return self.services.index.list()
+        return self.index.list()
 
     # --- birth and death ----------------------------------------------------------------------------------------
 
@@ -77,8 +78,8 @@ class Engine:
         container_id = new_id()
         image = services.images.find(config.image)
         warnings = complete(config, host, image.config, container_id, services.runtime.oci_name)
-        with services.index.reserved(name, container_id) as name, services.images.in_use(image):
-            services.index.add(await create_container(services, container_id, name, image, config, host, networking))
+        with self.index.reserved(name, container_id) as name, services.images.in_use(image):
+            self.index.add(await create_container(services, container_id, name, image, config, host, networking))
         return container_id, warnings
 
     async def open(self, *, whole: bool) -> None:
@@ -92,21 +93,20 @@ class Engine:
         await services.journal.open()
         records = await read_records(services)
         remains = await read_remains(services)
-        services.index.note_aside(remains)
+        self.index.note_aside(remains)
         for record in records:
-            services.index.add(Container(services, record))
+            self.index.add(Container(services, record))
         valid = {r.id: r.sandbox for r in records if r.sandbox is not None and r.life.run.boot_id == services.boot_id}
-        valid |= unknown_sandboxes(services, services.index.known)
+        valid |= unknown_sandboxes(services, self.index.known)
         valid |= {key: one.sandbox for key, one in remains.items() if one.sandbox is not None}
         await services.images.open(whole=whole)
         await services.volumes.open()
         await services.networks.open(valid)
-        await clear_orphans(services, services.index.known)
-        containers = self.list()[::-1]
-        self._wanted = await readopt(services, containers)
+        await clear_orphans(services, self.index.known)
+        self._wanted = await readopt(services, self.index)
         self._left = finish_errands(services, self.list()[::-1])
         services.tasks.create_task(self.builder.open(), name="clear what builds left")
-        services.tasks.create_task(services.deaths.keep_pruned(services.index.ids), name="prune certificates")
+        services.tasks.create_task(services.deaths.keep_pruned(self.index.ids), name="prune certificates")
 
     def begin(self) -> None:
         """Remove and start what the records say: of a daemon that is ready to answer."""
@@ -135,7 +135,7 @@ class Engine:
 
     async def rename(self, ref: str, new_name: str) -> None:
         """Raises: InvalidParameter, Conflict with Docker's words."""
-        container, index = self.find(ref), self.services.index
+        container, index = self.find(ref), self.index
         if not new_name:
             raise InvalidParameter("Neither old nor new names may be empty")
         new_name = new_name.removeprefix("/")
@@ -160,7 +160,7 @@ class Engine:
         except BaseException:
             networks.rename_sandbox(container.id, old_name)
             raise
-        self.services.index.rename(container, new_name)
+        self.index.rename(container, new_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +187,13 @@ class Foundations:
     tasks: Background
 
 
-async def make_context(options: EngineOptions, on: Foundations, oci_runtime: str) -> EngineContext:
+async def make_context(
+    options: EngineOptions, on: Foundations, index: ContainerIndex[Container], oci_runtime: str
+) -> EngineContext:
     """All that the containers of this host share, complete and not yet open."""
     runtime = Runtime(options.exec_root, oci=oci_runtime)
     host_facts = await asyncio.to_thread(read_host_facts, runtime.cgroups)
-    index, tally = ContainerIndex(), Counter[str]()
+    tally = Counter[str]()
 
     async def commit_volume(write: Put | Delete, action: str, volume: Volume) -> None:
         told = event("volume", action, volume.name, {"driver": volume.driver})
@@ -241,8 +243,9 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
         prepared = await prepare(options.data_root, options.oci_runtime, bridge=networks.bridge)
         for finding in prepared.findings:
             log.warning("%s: %s%s", finding.name, finding.text, f" (cure: {finding.cure})" if finding.cure else "")
-        services = await make_context(options, Foundations(store, journal, networks, tasks), prepared.oci_runtime)
-        engine = Engine(services)
+        foundations, index = Foundations(store, journal, networks, tasks), ContainerIndex[Container]()
+        services = await make_context(options, foundations, index, prepared.oci_runtime)
+        engine = Engine(services, index)
         copies = Copies(store, options.data_root)
         await copies.open(whole=store.whole)
         at_last.push_async_callback(copies.close)

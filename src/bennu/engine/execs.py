@@ -6,16 +6,14 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from bennu.engine.background import Background
+from bennu.engine.record import Record
 from bennu.engine.start_failure import describe, ends_task
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, Unavailable
 from bennu.lifecycle.status import State
 from bennu.runtime import ExecProcess, ExecRequest, Runtime, RuntimeFailure
-
-if TYPE_CHECKING:
-    from bennu.engine.container import Container
 
 KEEP_ENDED_NS: Final = 10 * 60 * 10**9
 CANNOT_RUN: Final = 126  # exit code of a session whose start broke off
@@ -24,12 +22,30 @@ UNKNOWN: Final = 255  # and of one whose end could not be watched
 log = logging.getLogger(__name__)
 
 
+class ExecHost(Protocol):
+    """The container that a session runs in."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def record(self) -> Record: ...
+
+    def check_running(self) -> None:
+        """Raises: Conflict with Docker's words unless a live process can be talked to."""
+        ...
+
+    async def publish(self, action: str, **details: str) -> None:
+        """An event of the container's."""
+        ...
+
+
 @dataclass(slots=True)
 class ExecSession:
     """`exit_code` is None until it has ended; `pid` is the host's and stays after the end."""
 
     id: str
-    container: "Container"
+    container: ExecHost
     request: ExecRequest
     detach_keys: str = ""
     attach_stdin: bool = False
@@ -81,7 +97,7 @@ class Execs:
         finally:
             self._sessions.pop(session.id, None)
 
-    async def create(self, container: "Container", session: ExecSession) -> str:
+    async def create(self, container: ExecHost, session: ExecSession) -> str:
         """Raises: InvalidParameter, Conflict with Docker's words."""
         if not session.request.args:
             raise InvalidParameter("No exec command specified")

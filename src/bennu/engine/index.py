@@ -5,28 +5,39 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from bennu.engine.names import random_name
+from bennu.engine.record import Record
+from bennu.engine.remains import Remains
 from bennu.errors import Conflict, InvalidParameter, NotFound
-
-if TYPE_CHECKING:
-    from bennu.engine.container import Container
-    from bennu.engine.remains import Remains
 
 NAME_TRIES: Final = 6
 
 
-class ContainerIndex:
+class Indexed(Protocol):
+    """What the index has to know of a container."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def record(self) -> Record: ...
+
+
+C = TypeVar("C", bound=Indexed)
+
+
+class ContainerIndex(Generic[C]):
     """The containers of one host, and what is set aside of those whose record cannot be read."""
 
     def __init__(self) -> None:
-        self._containers: dict[str, Container] = {}
-        self._names: dict[str, Container] = {}
+        self._containers: dict[str, C] = {}
+        self._names: dict[str, C] = {}
         self._reserved: set[str] = set()
         self._aside: dict[str, Remains] = {}  # by id
 
-    def find(self, ref: str) -> Container:
+    def find(self, ref: str) -> C:
         """By full id, name (with or without `/`), or unique prefix of the id, in this order.
 
         Raises: NotFound; InvalidParameter when empty or ambiguous.
@@ -43,7 +54,7 @@ class ContainerIndex:
             raise InvalidParameter(f"multiple IDs found with provided prefix: {ref}")
         return matches[0]
 
-    def list(self) -> list[Container]:
+    def list(self) -> list[C]:
         """All containers, newest first."""
         return sorted(self._containers.values(), key=lambda container: -container.record.created_ns)
 
@@ -59,18 +70,18 @@ class ContainerIndex:
 
     # --- coming and going -------------------------------------------------------------------------------------------
 
-    def add(self, container: Container) -> None:
+    def add(self, container: C) -> None:
         self._containers[container.id] = container
         self._names[container.record.name] = container
 
-    def forget(self, container: Container) -> None:
+    def forget(self, container_id: str) -> None:
         """It is gone from the disk: drop it."""
-        self._containers.pop(container.id, None)
-        self._names.pop(container.record.name, None)
+        if (container := self._containers.pop(container_id, None)) is not None:
+            self._names.pop(container.record.name, None)
 
-    def leave_aside(self, container: Container, remains: Remains) -> None:
+    def leave_aside(self, container: C, remains: Remains) -> None:
         """Its record is set aside: drop it, but keep for it what it has."""
-        self.forget(container)
+        self.forget(container.id)
         self.note_aside({container.id: remains})
 
     def note_aside(self, found: dict[str, Remains]) -> None:
@@ -110,7 +121,7 @@ class ContainerIndex:
             return self._names[name].id
         return next((container_id for container_id, remains in self._aside.items() if remains.name == name), "")
 
-    def rename(self, container: Container, name: str) -> None:
+    def rename(self, container: C, name: str) -> None:
         for former in [former for former, holder in self._names.items() if holder is container]:
             del self._names[former]  # more than one if two clients rename at the same time
         self._names[name] = container
@@ -134,7 +145,7 @@ class ContainerIndex:
         """Of these, who runs."""
         return self._users_of_volume(name, lambda container: bool(container.record.pid))
 
-    def _users_of_volume(self, name: str, fits: Callable[[Container], bool]) -> builtins.list[str]:
+    def _users_of_volume(self, name: str, fits: Callable[[C], bool]) -> builtins.list[str]:
         users = [
             container.id
             for container in self._containers.values()

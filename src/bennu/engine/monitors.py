@@ -63,7 +63,7 @@ class Monitors:
 
     def __init__(self, services: EngineContext, container: RunView) -> None:
         self.health = HealthMonitor(services, container)
-        self.readiness = Readiness(services, container)
+        self.readiness = ReadinessMonitor(services, container)
         self.memory = MemoryMonitor(services, container)
         self.log = LogKeeper(services, container)
 
@@ -142,7 +142,7 @@ class HealthMonitor:
         return result
 
 
-class Readiness:
+class ReadinessMonitor:
     """Whether traffic may be sent to a container, by its `bennu.ready.*` labels; it decides nothing else.
 
     Asked once a second while the container runs. Known to this daemon only: after its death it is asked anew. `ready`

@@ -20,6 +20,7 @@ from typing import Final
 
 from bennu.engine.container import Container
 from bennu.engine.context import EngineContext
+from bennu.engine.index import ContainerIndex
 from bennu.engine.links import note_links
 from bennu.engine.record import Record
 from bennu.engine.remains import parse_remains
@@ -51,10 +52,10 @@ async def read_records(services: EngineContext) -> list[Record]:
     return await aside.load(services.store, PREFIX, decode_record)
 
 
-async def readopt(services: EngineContext, containers: list[Container]) -> list[Container]:
+async def readopt(services: EngineContext, index: ContainerIndex[Container]) -> list[Container]:
     """Cases 1 to 6 above; answers the containers that their policy now wants started."""
     wanted: list[Container] = []
-    for container in containers:
+    for container in index.list()[::-1]:
         try:
             await _take_up(services, container)
             if wants_start(container):
@@ -62,8 +63,8 @@ async def readopt(services: EngineContext, containers: list[Container]) -> list[
         except Unavailable:
             raise
         except Exception as error:  # its record makes no sense: the others are taken up without it
-            await _leave_aside(services, container, error)
-    return [container for container in wanted if container in services.index.list()]
+            await _leave_aside(services, index, container, error)
+    return [container for container in wanted if container.id in index.ids]
 
 
 async def _take_up(services: EngineContext, container: Container) -> None:
@@ -102,15 +103,17 @@ def wants_start(container: Container) -> bool:
     return isinstance(decide_start(container.record.life, container.policy), Start)
 
 
-async def _leave_aside(services: EngineContext, container: Container, error: Exception) -> None:
+async def _leave_aside(
+    services: EngineContext, index: ContainerIndex[Container], container: Container, error: Exception
+) -> None:
     """With all that it has on this host; the next daemon tries again."""
     if entry := await services.store.read(PREFIX + container.id):
         await aside.set_aside(services.store, entry, error)
-        services.index.leave_aside(container, parse_remains(entry.value, services.boot_id))
+        index.leave_aside(container, parse_remains(entry.value, services.boot_id))
 
 
-def finish_errands(services: EngineContext, containers: list[Container]) -> list[str]:
-    """Go on with what was asked for; answers the ids of those that `--rm` wants removed.
+def finish_errands(services: EngineContext, containers: list[Container]) -> list[Container]:
+    """Go on with what was asked for; answers those that `--rm` wants removed.
 
     Before any request is heard: a client of this daemon could begin an errand, or a container, of its own.
     """
@@ -121,19 +124,15 @@ def finish_errands(services: EngineContext, containers: list[Container]) -> list
             name = f"finish errand {container.id[:12]}"
             services.tasks.create_task(_try(container.id, "dealt with", container.finish_errand()), name=name)
         elif find_owed(life, container.policy) is Owed.REMOVAL:
-            left.append(container.id)
+            left.append(container)
     return left
 
 
-async def finish_start(services: EngineContext, left: list[str], wanted: list[Container]) -> None:
+async def finish_start(services: EngineContext, left: list[Container], wanted: list[Container]) -> None:
     """In the background of the first requests: remove and start what `--rm` and policies say."""
-    for container_id in left:
-        await _try(container_id, "removed", _auto_remove(services, container_id))
+    for container in left:
+        await _try(container.id, "removed", auto_remove(services, container))
     await start_by_policy(services, wanted)
-
-
-async def _auto_remove(services: EngineContext, container_id: str) -> None:
-    await auto_remove(services, services.index.find(container_id))
 
 
 async def start_by_policy(services: EngineContext, wanted: list[Container]) -> None:

@@ -90,7 +90,7 @@ async def _take_apart(services: EngineContext, container: "Container", volumes: 
         container.waits.removed(WaitResult(container.exit_code, str(error)))
         raise
     container.gone = True
-    services.index.forget(container)
+    services.index.forget(container.id)
     services.execs.forget_container(container.id)
     container.end_attachments()
     container.waits.removed(WaitResult(container.exit_code, ""))

@@ -35,11 +35,11 @@ from bennu.lifecycle.life_events import (
     Probed,
     RestartDue,
     RestartNowAsked,
+    RunStarted,
     SignalAsked,
     SignalMissed,
     SignalSent,
     StartAsked,
-    Started,
     StartFailed,
     TakenUp,
     Thawed,
@@ -127,7 +127,7 @@ WHILE_A_PROCESS_LIVES: Final[Mapping[type[LifeEvent], Cell]] = {
 }
 WHILE_DOWN: Final[Mapping[type[LifeEvent], Cell]] = {
     StartAsked: ask_launch,
-    Started: begin_anew,
+    RunStarted: begin_anew,
     StartFailed: fail_start,
     OperationFailed: give_up_operation,
     TakenUp: clear_away,
@@ -151,7 +151,7 @@ TABLE: Final[Mapping[State, Mapping[type[LifeEvent], Cell]]] = {
     S.RESTARTING: {
         RestartDue: ask_launch,
         RestartNowAsked: skip_back_off,
-        Started: begin_again,
+        RunStarted: begin_again,
         StartFailed: fail_restart,
         SignalAsked: cancel_back_off,
         DrainBegun: begin_drain,

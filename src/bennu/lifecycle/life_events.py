@@ -31,7 +31,7 @@ class RestartDue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
+class RunStarted:
     """It has a process, and that runs."""
 
     pid: int
@@ -157,7 +157,7 @@ LifeEvent = (
     StartAsked
     | RestartNowAsked
     | RestartDue
-    | Started
+    | RunStarted
     | StartFailed
     | Exited
     | SignalAsked
@@ -184,7 +184,7 @@ LifeEvent = (
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Make a process of it. Leads to `Started` or `StartFailed`."""
+    """Make a process of it. Leads to `RunStarted` or `StartFailed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,12 +206,12 @@ class Thaw:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class WatchRun:
     """Begin to probe the run, and to watch its memory and its log."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unwatch:
+class UnwatchRun:
     """Nobody probes it any more."""
 
 
@@ -221,7 +221,7 @@ class ForgetProcess:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class ReleaseAll:
     """Give back all that it holds."""
 
 
@@ -248,10 +248,10 @@ Effect = (
     | SendSignal
     | Freeze
     | Thaw
-    | Watch
-    | Unwatch
+    | WatchRun
+    | UnwatchRun
     | ForgetProcess
-    | Release
+    | ReleaseAll
     | ClearLeftovers
     | TellWaiters
     | ActOnUnhealthy
@@ -280,7 +280,7 @@ class Farewell:
 
 
 @dataclass(frozen=True, slots=True)
-class Death:
+class DeathFacts:
     """What the certificate of an end is made of."""
 
     ending: Ending
@@ -297,7 +297,7 @@ class Transition:
 
     life: Life
     notices: tuple[Notice | Farewell, ...] = ()
-    death: Death | None = None
+    death: DeathFacts | None = None
     effects: tuple[Effect, ...] = ()
     durability: Durability = Durability.REQUIRED
     keeps_sandbox: bool = True

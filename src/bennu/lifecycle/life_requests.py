@@ -23,7 +23,7 @@ from bennu.lifecycle.life_events import (
     PauseAsked,
     Paused,
     Probed,
-    Release,
+    ReleaseAll,
     SendSignal,
     SignalAsked,
     SignalMissed,
@@ -35,8 +35,8 @@ from bennu.lifecycle.life_events import (
     Transition,
     UnhealthyRestartAsked,
     UnpauseAsked,
-    Unwatch,
-    Watch,
+    UnwatchRun,
+    WatchRun,
     unwritten,
 )
 from bennu.lifecycle.life_model import Life, PendingOperation, Policy
@@ -62,7 +62,7 @@ def cancel_back_off(moment: Moment, event: SignalAsked) -> Transition:
     if not life.restarts.cancelled:
         return Transition(life=life)
     ended = replace(life, state=State.EXITED, restarts=replace(life.restarts, due_ns=0), pending=life.lasting_operation)
-    effects = (Release(), TellWaiters())
+    effects = (ReleaseAll(), TellWaiters())
     return Transition(life=ended, notices=(Farewell(),), effects=effects, keeps_sandbox=False)
 
 
@@ -124,7 +124,7 @@ def note_sent(moment: Moment, event: SignalSent) -> Transition:
     if _ends_pause(life, moment.policy):
         sent = replace(sent, state=State.RUNNING, run=replace(sent.run, pause_is_brief=False))
         notices.append(Notice("unpause"))
-        effects = (Watch(),)
+        effects = (WatchRun(),)
     return Transition(life=sent, notices=tuple(notices), effects=effects, durability=Durability.IF_POSSIBLE)
 
 
@@ -169,13 +169,13 @@ def ask_thaw(moment: Moment, event: UnpauseAsked | BriefPauseOver) -> Transition
 def pause(moment: Moment, event: Paused) -> Transition:
     life, run = moment.life, moment.life.run
     paused = replace(life, state=State.PAUSED, run=replace(run, health=not_monitored(run.health)))
-    return Transition(life=paused, notices=(Notice("pause"),), effects=(Unwatch(),))
+    return Transition(life=paused, notices=(Notice("pause"),), effects=(UnwatchRun(),))
 
 
 def resume(moment: Moment, event: Thawed) -> Transition:
     run = replace(moment.life.run, pause_is_brief=False)
     resumed = replace(moment.life, state=State.RUNNING, run=run)
-    return Transition(life=resumed, notices=(Notice("unpause"),), effects=(Watch(),))
+    return Transition(life=resumed, notices=(Notice("unpause"),), effects=(WatchRun(),))
 
 
 def note_not_paused(moment: Moment, event: Thawed) -> Transition:
@@ -216,7 +216,7 @@ def take_up_running(moment: Moment, event: TakenUp) -> Transition:
     life = moment.life
     health = HealthState() if moment.policy.check else None
     life = replace(life, run=replace(life.run, health=health))
-    effects: tuple[Effect, ...] = (Watch(),)
+    effects: tuple[Effect, ...] = (WatchRun(),)
     if life.run.undelivered:
         effects = (_send(life, moment.policy), *effects)
     return unwritten(life, *effects)

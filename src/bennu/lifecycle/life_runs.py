@@ -7,7 +7,7 @@ from bennu.lifecycle.death import Decision, Ending, Verb
 from bennu.lifecycle.governor import govern, score_after_end
 from bennu.lifecycle.health import HealthState, not_monitored
 from bennu.lifecycle.life_events import (
-    Death,
+    DeathFacts,
     Effect,
     Exited,
     Farewell,
@@ -16,15 +16,15 @@ from bennu.lifecycle.life_events import (
     Launch,
     Moment,
     Notice,
-    Release,
+    ReleaseAll,
     RestartDue,
     RestartNowAsked,
+    RunStarted,
     StartAsked,
-    Started,
     StartFailed,
     TellWaiters,
     Transition,
-    Watch,
+    WatchRun,
     unwritten,
 )
 from bennu.lifecycle.life_model import LastEnd, Life, Policy, Restarts, Run
@@ -39,21 +39,21 @@ UNKNOWN_AS: Final = 255  # an exit code that nobody knows, to clients of Docker'
 
 
 def ask_launch(moment: Moment, event: StartAsked | RestartDue) -> Transition:
-    """Nothing is written: a start has not been until its one write (`Started`) is done."""
+    """Nothing is written: a start has not been until its one write (`RunStarted`) is done."""
     return unwritten(moment.life, Launch())
 
 
-def begin_anew(moment: Moment, event: Started) -> Transition:
+def begin_anew(moment: Moment, event: RunStarted) -> Transition:
     """By a person or the daemon as it starts: the restart counters begin anew."""
     return _begin(moment, event, Restarts())
 
 
-def begin_again(moment: Moment, event: Started) -> Transition:
+def begin_again(moment: Moment, event: RunStarted) -> Transition:
     """By its policy."""
     return _begin(moment, event, replace(moment.life.restarts, due_ns=0, gave_up=False))
 
 
-def _begin(moment: Moment, event: Started, restarts: Restarts) -> Transition:
+def _begin(moment: Moment, event: RunStarted, restarts: Restarts) -> Transition:
     life = moment.life
     health = HealthState() if moment.policy.check else None
     begun = Life(
@@ -63,7 +63,7 @@ def _begin(moment: Moment, event: Started, restarts: Restarts) -> Transition:
         last_end=LastEnd(finished_at_ns=life.last_end.finished_at_ns),
         restarts=restarts,
     )
-    return Transition(life=begun, notices=(Notice("start"),), effects=(Watch(),))
+    return Transition(life=begun, notices=(Notice("start"),), effects=(WatchRun(),))
 
 
 def fail_start(moment: Moment, event: StartFailed) -> Transition:
@@ -97,7 +97,7 @@ def _fail(moment: Moment, event: StartFailed, decision: Restart | Stay) -> Trans
         again = replace(restarts, delay_ns=decision.delay_ns, due_ns=due_ns)
         failed = replace(failed, state=State.RESTARTING, restarts=again)
     ending = Ending(exit_code=event.exit_code, finished_at_ns=moment.now_ns, start_error=event.error)
-    death = Death(ending, _tell(failed, moment.policy, decision))
+    death = DeathFacts(ending, _tell(failed, moment.policy, decision))
     effects: tuple[Effect, ...] = () if isinstance(decision, Restart) else (TellWaiters(),)
     return Transition(life=failed, death=death, effects=effects, keeps_sandbox=False)
 
@@ -129,7 +129,7 @@ def end(moment: Moment, event: Exited) -> Transition:
         pending=life.lasting_operation,
     )
     left: tuple[Notice | Farewell, ...] = (Farewell(),)
-    effects: tuple[Effect, ...] = (Release(), TellWaiters())
+    effects: tuple[Effect, ...] = (ReleaseAll(), TellWaiters())
     if isinstance(decision, Restart):
         ended, left = replace(ended, state=State.RESTARTING), ()
         effects = (ForgetProcess(), TellWaiters())
@@ -138,7 +138,7 @@ def end(moment: Moment, event: Exited) -> Transition:
     return Transition(
         life=ended,
         notices=((Notice("oom"),) if is_news else ()) + left + (_die(run, event.exit_code, event.finished_at_ns),),
-        death=Death(ending, _tell(ended, moment.policy, decision)),
+        death=DeathFacts(ending, _tell(ended, moment.policy, decision)),
         effects=effects,
         keeps_sandbox=isinstance(decision, Restart),
     )
@@ -219,7 +219,7 @@ def lose(moment: Moment, event: HostRebooted) -> Transition:
     return Transition(
         life=lost,
         notices=(Notice("die", {"exitCode": str(UNKNOWN_AS)}),),
-        death=Death(
+        death=DeathFacts(
             Ending(exit_code=None, finished_at_ns=moment.now_ns, lost=True),
             _tell(lost, moment.policy, Stay(0, reason)),
         ),

@@ -25,21 +25,21 @@ from bennu.lifecycle.life_events import (
     Launch,
     LifeEvent,
     Paused,
-    Release,
+    ReleaseAll,
+    RunStarted,
     SendSignal,
     SignalAsked,
     SignalMissed,
     SignalSent,
     StartAsked,
-    Started,
     StartFailed,
     TellWaiters,
     Thaw,
     Thawed,
     Transition,
     UnhealthyRestartAsked,
-    Unwatch,
-    Watch,
+    UnwatchRun,
+    WatchRun,
 )
 from bennu.lifecycle.life_model import Life, PendingOperation
 from bennu.lifecycle.restart import Start
@@ -128,11 +128,11 @@ class ContainerDaemon:
             case Thaw():
                 host.freeze(False)
                 return Thawed()
-            case Watch() | Unwatch():
-                self.is_watched = isinstance(effect, Watch)
+            case WatchRun() | UnwatchRun():
+                self.is_watched = isinstance(effect, WatchRun)
             case ForgetProcess():
                 host.delete()
-            case Release() | ClearLeftovers():
+            case ReleaseAll() | ClearLeftovers():
                 host.delete()
                 host.holds_sandbox = False
             case TellWaiters():
@@ -157,7 +157,7 @@ class ContainerDaemon:
             return failed
         process = host.create()
         self.tick()
-        return Started(pid=process.pid, boot_id=host.boot_id, at_ns=host.now_ns)
+        return RunStarted(pid=process.pid, boot_id=host.boot_id, at_ns=host.now_ns)
 
     def _send(self, effect: SendSignal) -> LifeEvent:
         if effect.number == SIGKILL:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from signal import SIGKILL
 
-from bennu.lifecycle.life_events import Death, Farewell, Notice
+from bennu.lifecycle.life_events import DeathFacts, Farewell, Notice
 from bennu.lifecycle.life_model import Life, Policy
 
 SECOND_NS = 10**9
@@ -22,7 +22,7 @@ class DaemonDied(Exception):
 
 
 @dataclass(slots=True)
-class Process:
+class SimulatedProcess:
     """The first process of one run. `answers_ns`: how long after a stop signal it ends; None: it is deaf to it."""
 
     pid: int
@@ -39,7 +39,7 @@ class Disk:
     """What the daemon has written. Each write is whole or not there."""
 
     life: Life = field(default_factory=Life)
-    deaths: list[Death] = field(default_factory=list)
+    deaths: list[DeathFacts] = field(default_factory=list)
     told: list[Notice | Farewell] = field(default_factory=list)
     is_removed: bool = False
     writes: int = 0
@@ -54,7 +54,7 @@ class Host:
         self.now_ns = 1_000 * SECOND_NS
         self.boots = 1
         self.disk = Disk()
-        self.process: Process | None = None
+        self.process: SimulatedProcess | None = None
         self.exit_file: tuple[int, int] | None = None  # how and when the process ended, until it is forgotten
         self.holds_sandbox = False
         self.stop_signal = policy.stop_signal or 15
@@ -72,13 +72,13 @@ class Host:
 
     # -- what a daemon can do to it
 
-    def create(self) -> Process:
+    def create(self) -> SimulatedProcess:
         """A new process, stopped before its program begins; leftovers are deleted, as by `Runtime.create`."""
         self.delete()
         self._pids += 1
         deaf = self.random.random() < 0.3
         answers_ns = None if deaf else int(self.random.choice([0, 0.2, 3]) * SECOND_NS)
-        self.process = Process(self._pids, answers_ns, self.random.choice([0, 143, 3]))
+        self.process = SimulatedProcess(self._pids, answers_ns, self.random.choice([0, 143, 3]))
         return self.process
 
     def delete(self) -> None:
@@ -98,7 +98,7 @@ class Host:
             self._take_signal(process, number)
         return True
 
-    def _take_signal(self, process: Process, number: int) -> None:
+    def _take_signal(self, process: SimulatedProcess, number: int) -> None:
         if number == self.stop_signal and process.answers_ns is not None and process.ends_at_ns is None:
             process.ends_at_ns, process.ends_with = self.now_ns + process.answers_ns, process.answer_code
 

@@ -15,7 +15,7 @@ from bennu.lifecycle.life_events import (
     LifeEvent,
     Notice,
     RestartNowAsked,
-    Started,
+    RunStarted,
     StartFailed,
     Transition,
 )
@@ -101,7 +101,7 @@ class ContainerLaws:
             if isinstance(notice, Notice):
                 self._show(notice.action)
         match happened:
-            case Started():
+            case RunStarted():
                 self._take_start(before, happened)
             case Exited() | HostRebooted() if before.run.pid:
                 code = happened.exit_code if isinstance(happened, Exited) else None
@@ -126,7 +126,7 @@ class ContainerLaws:
             raise self.broken(1, f"Docker's event {action} comes while the container is {self.shown}")
         self.shown = becomes
 
-    def _take_start(self, before: Life, started: Started) -> None:
+    def _take_start(self, before: Life, started: RunStarted) -> None:
         self.runs.append(started.pid)
         self.owed, self.is_paused = None, False
         self.kill_from_ns = self.dead_by_ns = None

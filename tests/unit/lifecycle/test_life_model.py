@@ -45,7 +45,13 @@ def test_histories_come_to_every_cell_of_the_table_and_die_after_each_write_and_
         if state not in UNDRAWN.get(event.__name__, ())
     }
     assert drawn - set(totals.cells) == set()
-    for event, instructions in (("Exited", 4), ("SignalAsked", 4), ("StartAsked", 4), ("Started", 3), ("TakenUp", 3)):
+    for event, instructions in (
+        ("Exited", 4),
+        ("SignalAsked", 4),
+        ("StartAsked", 4),
+        ("RunStarted", 3),
+        ("TakenUp", 3),
+    ):
         assert {(event, number) for number in range(1, instructions + 1)} <= set(totals.cuts)
 
 
