@@ -239,6 +239,8 @@ class ContainerLaws:
             raise self.broken(8, "it is paused, which no person has asked for")
         if self.owed in (Verb.RESTART, Verb.REMOVE) and not lives and not daemon.requests:
             raise self.broken(8, f"nobody goes on with the {self.owed} that was asked for")
+        if life.pending is not None and life.state in (State.CREATED, State.EXITED) and not daemon.requests:
+            raise self.broken(8, "something is on record that nobody goes on with")
         if daemon.requests and life.pending is None:
             raise self.broken(8, f"{daemon.requests} wait for what is not on record")
         self._check_deaths(lives)
