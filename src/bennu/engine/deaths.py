@@ -126,7 +126,7 @@ def look_at_end(runtime: Runtime, record: Record, *, daemon_ends: bool) -> Exite
     return Exited(
         exit_code=exit_code,
         # The exit file's time has the kernel's coarse clock: it can seem to lie before the start.
-        finished_at_ns=max(ended.finished_at_ns, record.started_at_ns) if ended else time.time_ns(),
+        finished_at_ns=max(ended.finished_at_ns, record.started_at_ns) if ended else None,
         oom=read_oom(runtime, record.id, main_process=exit_code == 137 and not record.life.is_killed),
         daemon_ends=daemon_ends,
     )

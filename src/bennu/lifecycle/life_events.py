@@ -53,7 +53,7 @@ class Exited:
     """The process is gone. `daemon_ends`: it was ended along with the daemon."""
 
     exit_code: int | None
-    finished_at_ns: int
+    finished_at_ns: int | None  # None: nobody knows when, so it counts as now
     oom: Oom | None = None
     daemon_ends: bool = False
 

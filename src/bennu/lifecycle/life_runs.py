@@ -117,14 +117,13 @@ def skip_back_off(moment: Moment, event: RestartNowAsked) -> Transition:
 def end(moment: Moment, event: Exited) -> Transition:
     """The process has ended: what is written of it, and whether and when the container is started again."""
     life, run = moment.life, moment.life.run
-    decision = _decide_after(moment, event)
+    finished_at_ns = moment.now_ns if event.finished_at_ns is None else event.finished_at_ns
+    decision = _decide_after(moment, event, ran_for_ns=max(0, finished_at_ns - run.started_at_ns))
     ended = replace(
         life,
         state=State.EXITED,
         run=_over(run),
-        last_end=LastEnd(
-            exit_code=event.exit_code, finished_at_ns=event.finished_at_ns, oom_killed=event.oom is not None
-        ),
+        last_end=LastEnd(exit_code=event.exit_code, finished_at_ns=finished_at_ns, oom_killed=event.oom is not None),
         restarts=_restarts_after(moment, decision),
         pending=life.lasting_operation,
     )
@@ -134,10 +133,10 @@ def end(moment: Moment, event: Exited) -> Transition:
         ended, left = replace(ended, state=State.RESTARTING), ()
         effects = (ForgetProcess(), TellWaiters())
     is_news = event.oom is not None and event.oom.kills > run.oom_told
-    ending = Ending(exit_code=event.exit_code, finished_at_ns=event.finished_at_ns, signals=run.signals, oom=event.oom)
+    ending = Ending(exit_code=event.exit_code, finished_at_ns=finished_at_ns, signals=run.signals, oom=event.oom)
     return Transition(
         life=ended,
-        notices=((Notice("oom"),) if is_news else ()) + left + (_die(run, event.exit_code, event.finished_at_ns),),
+        notices=((Notice("oom"),) if is_news else ()) + left + (_die(run, event.exit_code, finished_at_ns),),
         death=DeathFacts(ending, _tell(ended, moment.policy, decision)),
         effects=effects,
         keeps_sandbox=isinstance(decision, Restart),
@@ -154,13 +153,13 @@ def _die(run: Run, exit_code: int | None, finished_at_ns: int) -> Notice:
     return Notice("die", {"execDuration": str(seconds), "exitCode": str(code)})
 
 
-def _decide_after(moment: Moment, event: Exited) -> Restart | Stay:
+def _decide_after(moment: Moment, event: Exited, *, ran_for_ns: int) -> Restart | Stay:
     life, restarts = moment.life, moment.life.restarts
     if event.daemon_ends:
         return Stay(restarts.delay_ns, "the daemon is shutting its containers down")
     ended = Exit(
         code=event.exit_code,
-        ran_for_ns=max(0, event.finished_at_ns - life.run.started_at_ns),
+        ran_for_ns=ran_for_ns,
         stopped_by_user=restarts.stopped_by_user,
         unhealthy=life.run.restart_unhealthy,
     )

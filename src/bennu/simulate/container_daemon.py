@@ -230,7 +230,7 @@ class ContainerDaemon:
     def _settle_once(self) -> bool:
         host, life = self.host, self.life
         if life.run.pid and host.process is None:
-            code, at_ns = host.exit_file or (None, host.now_ns)
+            code, at_ns = host.exit_file or (None, None)
             self.advance(Exited(exit_code=code, finished_at_ns=at_ns))
             is_kept = any(request.verb is Verb.RESTART for request in self.requests)
             if host.policy.auto_remove and not is_kept and find_owed(self.life, host.policy) is Owed.REMOVAL:
