@@ -124,7 +124,7 @@ async def _send(container: "Container", effect: SendSignal) -> LifeEvent:
     try:
         await runtime.kill(container.id, effect.number)
     except NotAlive:
-        return SignalMissed()
+        return SignalMissed(effect.again)
     if effect.thaw:
         await runtime.resume(container.id)
     return SignalSent()

@@ -76,7 +76,9 @@ class SignalSent:
 
 @dataclass(frozen=True, slots=True)
 class SignalMissed:
-    """The process was faster: its end is about to be processed, and the signal had no part in it."""
+    """The process was faster, and its end is about to be processed. `again`: it may have had the signal before."""
+
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +191,14 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class SendSignal:
-    """`thaw`: then let its processes run. Leads to `SignalSent` or `SignalMissed`."""
+    """`thaw`: then let its processes run. `again`: a daemon that died may have sent it already.
+
+    Leads to `SignalSent` or `SignalMissed`.
+    """
 
     number: int
     thaw: bool
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

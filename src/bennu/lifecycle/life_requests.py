@@ -98,8 +98,8 @@ def _rank(operation: PendingOperation) -> int:
     return 2 if operation.verb is Verb.REMOVE else 1
 
 
-def _send(life: Life, policy: Policy) -> SendSignal:
-    return SendSignal(life.run.undelivered, _ends_pause(life, policy))
+def _send(life: Life, policy: Policy, *, again: bool = False) -> SendSignal:
+    return SendSignal(life.run.undelivered, _ends_pause(life, policy), again)
 
 
 def _ends_pause(life: Life, policy: Policy) -> bool:
@@ -129,8 +129,10 @@ def note_sent(moment: Moment, event: SignalSent) -> Transition:
 
 
 def note_missed(moment: Moment, event: SignalMissed) -> Transition:
+    """A signal that was surely too late had no part in the end."""
     run = moment.life.run
-    missed = replace(moment.life, run=replace(run, undelivered=0, signals=run.signals[:-1]))
+    signals = run.signals if event.again else run.signals[:-1]
+    missed = replace(moment.life, run=replace(run, undelivered=0, signals=signals))
     return Transition(life=missed, durability=Durability.IF_POSSIBLE)
 
 
@@ -218,13 +220,13 @@ def take_up_running(moment: Moment, event: TakenUp) -> Transition:
     life = replace(life, run=replace(life.run, health=health))
     effects: tuple[Effect, ...] = (WatchRun(),)
     if life.run.undelivered:
-        effects = (_send(life, moment.policy), *effects)
+        effects = (_send(life, moment.policy, again=True), *effects)
     return unwritten(life, *effects)
 
 
 def take_up_paused(moment: Moment, event: TakenUp) -> Transition:
     life = moment.life
-    return unwritten(life, _send(life, moment.policy)) if life.run.undelivered else unwritten(life)
+    return unwritten(life, _send(life, moment.policy, again=True)) if life.run.undelivered else unwritten(life)
 
 
 def take_up_waiting(moment: Moment, event: TakenUp) -> Transition:

@@ -163,7 +163,7 @@ class ContainerDaemon:
         if effect.number == SIGKILL:
             self.laws.on_sigkill()
         if not self.host.kill(effect.number):
-            return SignalMissed()
+            return SignalMissed(effect.again)
         self.tick()
         if effect.thaw:
             self.host.freeze(False)

@@ -31,6 +31,7 @@ class SimulatedProcess:
     is_frozen: bool = False
     ends_at_ns: int | None = None  # it has taken the stop signal
     ends_with: int = 0
+    ends_by: int = 0  # the signal that it has taken; 0: it ends by itself
     waiting: list[int] = field(default_factory=list)  # signals that reach it when it is thawed
 
 
@@ -59,6 +60,7 @@ class Host:
         self.holds_sandbox = False
         self.stop_signal = policy.stop_signal or 15
         self.ends: list[tuple[int, int]] = []  # pid and code of every process that ended, in truth
+        self.killed_by: dict[int, int] = {}  # the signal that ended it, by pid
         self.verbose = verbose
         self._pids = 0
 
@@ -91,6 +93,7 @@ class Host:
         if process is None:
             return False
         if number == SIGKILL:  # it reaches a frozen control group
+            process.ends_by = SIGKILL
             self.end_process(ENDED_BY_SIGNAL + SIGKILL)
         elif process.is_frozen:
             process.waiting.append(number)
@@ -101,6 +104,7 @@ class Host:
     def _take_signal(self, process: SimulatedProcess, number: int) -> None:
         if number == self.stop_signal and process.answers_ns is not None and process.ends_at_ns is None:
             process.ends_at_ns, process.ends_with = self.now_ns + process.answers_ns, process.answer_code
+            process.ends_by = number
 
     def freeze(self, is_frozen: bool) -> None:
         process = self.process
@@ -118,6 +122,8 @@ class Host:
         assert self.process is not None
         self.say(f"process {self.process.pid} ends with {code}")
         self.ends.append((self.process.pid, code))
+        if self.process.ends_by:
+            self.killed_by[self.process.pid] = self.process.ends_by
         self.process, self.exit_file = None, (code, self.now_ns)
 
     def next_end_ns(self) -> int | None:

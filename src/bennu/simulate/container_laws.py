@@ -144,6 +144,10 @@ class ContainerLaws:
             raise self.broken(1, f"process {pid} ended with {true_code} in this boot, and nothing is recorded")
         if change.death.ending.lost != (before.run.boot_id != host.boot_id):
             raise self.broken(1, f"process {pid} of {before.run.boot_id} is taken for lost in {host.boot_id}, or not")
+        killed_by = host.killed_by.get(pid, 0)
+        is_known = any(sent.number == killed_by for sent in change.death.ending.signals)
+        if code is not None and killed_by and not is_known:
+            raise self.broken(1, f"process {pid} ended by signal {killed_by}, and its certificate does not know of it")
         self.deaths.append((pid, code))
         ran_ns = change.life.last_end.finished_at_ns - before.run.started_at_ns
         self.quick_ends = 0 if ran_ns >= 10 * SECOND_NS else self.quick_ends

@@ -173,6 +173,8 @@ def test_a_signal_is_on_record_before_it_is_sent_and_a_full_disk_does_not_keep_i
 def test_a_signal_that_came_too_late_has_no_part_in_the_end() -> None:
     missed = take(run(), asked(Verb.STOP), SignalMissed())
     assert missed.life.run.signals == () and not missed.life.run.undelivered and missed.notices == ()
+    repeated = take(run(), asked(Verb.STOP), SignalMissed(again=True))
+    assert [sent.number for sent in repeated.life.run.signals] == [SIGTERM], "a daemon that died may have sent it"
 
 
 def test_what_a_signal_means_to_a_paused_container_is_sent_with_it() -> None:
@@ -302,7 +304,7 @@ def test_what_lived_in_another_boot_is_lost_with_it(life: Life) -> None:
 def test_a_signal_that_may_not_have_been_sent_is_sent_and_the_run_watched_again() -> None:
     life = take(run(CHECKED), asked(Verb.STOP), policy=CHECKED).life
     taken_up = take(life, TakenUp(), policy=CHECKED)
-    assert taken_up.effects == (SendSignal(SIGTERM, thaw=False), WatchRun())
+    assert taken_up.effects == (SendSignal(SIGTERM, thaw=False, again=True), WatchRun())
     assert taken_up.life.run.health == HealthState(), "what was seen last is old"
 
 
