@@ -14,7 +14,7 @@ from bennu.daemon.flags import FLAGS, Kind, Use, help_lines, parse_arguments
 from bennu.daemon.hosts import Tls
 from bennu.daemon.options import check_options, parse_file, read_options
 from bennu.daemon.sockets import hold_roots, listen_unix, remove_stale
-from bennu.engine.services import Resolving
+from bennu.engine.context import Resolving
 from bennu.errors import BennuError, Conflict, InvalidParameter
 from bennu.network import Settings as NetworkSettings
 

@@ -17,8 +17,8 @@ from bennu.api.assembly import assemble
 from bennu.api.events import Events
 from bennu.api.serve import ApiServer
 from bennu.engine.build_places import make_builder
+from bennu.engine.context import Resolving
 from bennu.engine.events import Journal
-from bennu.engine.services import Resolving
 from bennu.images import Images
 from bennu.network import Networks
 from bennu.network import Settings as NetworkSettings
@@ -41,12 +41,12 @@ async def serve_images(root: Path, path: Path) -> AsyncIterator[Images]:
             data_root=root,
             exec_root=root / "run",
         )
-        services.builder = make_builder(services)
+        builder = make_builder(services)
         await services.journal.open()
         await services.images.open()
         await services.networks.open({})
-        await services.builder.open()
-        engine: Any = SimpleNamespace(services=services)
+        await builder.open()
+        engine: Any = SimpleNamespace(services=services, builder=builder)
         routes = [web.route(method, "/_ping", ping) for method in ("GET", "HEAD")]
         routes.append(web.route("GET", "/events", Events(engine).events))
         routes += [*images.routes(engine), *build.routes(engine)]

@@ -30,13 +30,28 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
         yield opened
 
 
+class Users:
+    """Containers by the image that they were made from: their ids, and whether they run."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, list[tuple[str, bool]]] = {}
+
+    def users_of_image(self, image_id: str) -> list[tuple[str, bool]]:
+        return self.of.get(image_id, [])
+
+
 @pytest.fixture
-async def images(tmp_path: Path, store: SqliteStore) -> Images:
-    return await reopen(tmp_path, store)
+def users() -> Users:
+    return Users()
 
 
-async def reopen(tmp_path: Path, store: SqliteStore) -> Images:
-    images = Images(tmp_path / "images", store)
+@pytest.fixture
+async def images(tmp_path: Path, store: SqliteStore, users: Users) -> Images:
+    return await reopen(tmp_path, store, users)
+
+
+async def reopen(tmp_path: Path, store: SqliteStore, users: Users | None = None) -> Images:
+    images = Images(tmp_path / "images", store, users)
     await images.open()
     return images
 
@@ -129,11 +144,10 @@ async def test_a_tag_moves_and_its_former_image_stays_without_it(images: Images)
     assert images.find("app") is two and images.find(one.id) is one
 
 
-async def test_removal_conflicts_are_dockers(images: Images) -> None:
+async def test_removal_conflicts_are_dockers(images: Images, users: Users) -> None:
     image = await make_image(images, [BASE], "app", "other/app")
     short = image.id[7:19]
-    users: list[tuple[str, bool]] = []
-    images.users = lambda image_id: users if image_id == image.id else []
+    containers = users.of[image.id] = []
 
     async def refused(ref: str, *, force: bool = False) -> str:
         with pytest.raises(Conflict) as caught:
@@ -144,7 +158,7 @@ async def test_removal_conflicts_are_dockers(images: Images) -> None:
         f"conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
     )
     assert (await remove_image(images, "other/app")).records == [{"Untagged": "other/app:latest"}]
-    users.append(("c" * 64, False))
+    containers.append(("c" * 64, False))
     assert await refused("app") == (
         f'conflict: unable to remove repository reference "app" (must force) - container {"c" * 12} is using its '
         f"referenced image {short}"
@@ -152,7 +166,7 @@ async def test_removal_conflicts_are_dockers(images: Images) -> None:
     assert await refused(short) == (
         f"conflict: unable to delete {short} (must be forced) - image is being used by stopped container {'c' * 12}"
     )
-    users[0] = ("d" * 64, True)
+    containers[0] = ("d" * 64, True)
     assert await refused(short, force=True) == (
         f"conflict: unable to delete {short} (cannot be forced) - image is being used by running container {'d' * 12}"
     )
@@ -180,23 +194,20 @@ async def test_an_image_with_children_cannot_be_deleted(images: Images, tmp_path
 
 
 async def test_a_removed_images_layers_stay_until_its_last_container_is_gone(
-    tmp_path: Path, store: SqliteStore, images: Images
+    tmp_path: Path, store: SqliteStore, images: Images, users: Users
 ) -> None:
     image = await make_image(images, [BASE], "app")
-    users = [("c" * 64, False)]
-    images.users = lambda image_id: users
+    users.of[image.id] = [("c" * 64, False)]
     records = (await remove_image(images, image.id, force=True)).records
     assert records == [{"Untagged": "app:latest"}, {"Deleted": image.id}]
     with pytest.raises(NotFound):
         images.find(image.id)
-    again = Images(tmp_path / "images", store)
-    again.users = images.users
-    await again.open()
+    again = await reopen(tmp_path, store, users)
     assert again.list() == []
     merged = await again.mount(again.by_id(image.id), tmp_path / "c")
     assert (merged / "etc/base").read_text() == "base"
     await again.remove_upper(tmp_path / "c")
-    users.clear()
+    users.of.clear()
     await again.let_go(image.id)
     assert files_of(again) == []
 
@@ -211,11 +222,11 @@ async def test_an_image_cannot_lose_its_layers_while_a_container_is_being_made(i
     assert files_of(images) == []
 
 
-async def test_pruning_takes_what_nobody_uses(images: Images) -> None:
+async def test_pruning_takes_what_nobody_uses(images: Images, users: Users) -> None:
     old = await make_image(images, [BASE], "app")
     new = await make_image(images, [BASE], "app", Labels={"new": "1"})
     used = await make_image(images, [TOP])
-    images.users = lambda image_id: [("c" * 64, False)] if image_id == used.id else []
+    users.of[used.id] = [("c" * 64, False)]
     removal = await prune_images(images, dangling_only=True, accept=lambda image: True)
     assert removal.records == [{"Deleted": old.id}] and removal.reclaimed == 0
     removal = await prune_images(images, dangling_only=False, accept=lambda image: "new" not in image.labels)

@@ -20,8 +20,8 @@ from types import FrameType
 from typing import Any, Final
 
 from bennu.daemon import main
-from bennu.engine.record import Record
-from bennu.engine.supervisor import Supervisor
+from bennu.engine import effects
+from bennu.engine.container import Container
 
 KINDS: Final[dict[str, Callable[[], BaseException]]] = {
     "EMFILE": lambda: OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
@@ -74,12 +74,12 @@ def _is_callback(frame: FrameType) -> bool:
 
 def sabotage(saboteur: Saboteur) -> None:
     """Each step of the loop and of its threads is watched; of them, what belongs to a launch is told and can fail."""
-    launch = Supervisor.launch
+    begin_run = effects.begin_run
 
-    async def watched_launch(self: Supervisor, base: Record) -> None:
+    async def watched_begin_run(container: Container) -> None:
         token = IS_STARTING.set(True)
         try:
-            await launch(self, base)
+            await begin_run(container)
         finally:
             IS_STARTING.reset(token)
 
@@ -90,7 +90,7 @@ def sabotage(saboteur: Saboteur) -> None:
 
         return take_step
 
-    Supervisor.launch = watched_launch  # type: ignore[method-assign]
+    effects.begin_run = watched_begin_run
     executor._WorkItem.run = watched(executor._WorkItem.run)  # type: ignore[method-assign]
     threading.Thread.run = watched(threading.Thread.run)  # type: ignore[method-assign]
     asyncio.Handle._run = watched(asyncio.Handle._run)  # type: ignore[method-assign]

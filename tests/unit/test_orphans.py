@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from bennu.engine.copies import COPY
 from bennu.engine.orphans import read_record
 from bennu.engine.record import Record
+from bennu.engine.stored_record import encode_record
 from bennu.model import ContainerConfig, HostConfig
 
 
@@ -28,5 +28,5 @@ def test_only_its_own_record_makes_a_folder_a_container(tmp_path: Path, folder: 
         mounts=[],
     )
     (tmp_path / folder).mkdir()
-    (tmp_path / folder / COPY).write_bytes(msgspec.json.encode(record))
+    (tmp_path / folder / COPY).write_bytes(encode_record(record))
     assert (read_record(tmp_path / folder) is not None) == is_its_own

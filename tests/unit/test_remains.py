@@ -5,6 +5,8 @@ import pytest
 
 from bennu.engine.record import Record
 from bennu.engine.remains import Remains, parse_remains
+from bennu.engine.stored_record import encode_record
+from bennu.lifecycle.life_model import Life, Run
 from bennu.model import ContainerConfig, HostConfig, MountPoint
 from bennu.network import Sandbox
 
@@ -25,13 +27,13 @@ RECORD = Record(
     endpoints={},
     mounts=POINTS,
     sandbox=SANDBOX,
-    boot_id="this boot",
+    life=Life(run=Run(boot_id="this boot")),
 )
 WHOLE = Remains("n", "sha256:1", frozenset({"kept"}), SANDBOX)
 
 
 def spoiled(field: str) -> bytes:
-    record = msgspec.to_builtins(RECORD)
+    record = msgspec.json.decode(encode_record(RECORD))
     return msgspec.json.encode({**record, field: {"another": ["shape"]}})
 
 

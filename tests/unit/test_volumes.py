@@ -34,15 +34,32 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "volumes"
 
 
-async def opened(root: Path, store: SqliteStore) -> Volumes:
-    volumes = Volumes(root, store)
+class Users:
+    """Containers by the volume that they use; all of them run."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, list[str]] = {}
+
+    def users_of_volume(self, name: str) -> list[str]:
+        return self.of.get(name, [])
+
+    running_users_of_volume = users_of_volume
+
+
+@pytest.fixture
+def users() -> Users:
+    return Users()
+
+
+async def opened(root: Path, store: SqliteStore, users: Users | None = None) -> Volumes:
+    volumes = Volumes(root, store, users)
     await volumes.open()
     return volumes
 
 
 @pytest.fixture
-async def volumes(root: Path, store: SqliteStore) -> Volumes:
-    return await opened(root, store)
+async def volumes(root: Path, store: SqliteStore, users: Users) -> Volumes:
+    return await opened(root, store, users)
 
 
 def data(volume: Volume) -> Path:
@@ -94,13 +111,13 @@ async def test_an_unknown_driver_is_not_found(volumes: Volumes) -> None:
     assert str(caught.value) == 'create db: error looking up volume plugin bogus: plugin "bogus" not found'
 
 
-async def test_one_in_use_is_not_removed(volumes: Volumes) -> None:
+async def test_one_in_use_is_not_removed(volumes: Volumes, users: Users) -> None:
     await volumes.create("db")
-    volumes.users = lambda name: ["c1", "c2"]
+    users.of["db"] = ["c1", "c2"]
     with pytest.raises(Conflict) as caught:
         await volumes.remove("db")
     assert str(caught.value) == "remove db: volume is in use - [c1, c2]"
-    volumes.users = lambda name: ["c1"]
+    users.of["db"] = ["c1"]
     await volumes.remove("db", by_container="c1")
     with pytest.raises(NotFound, match="get db: no such volume"):
         volumes.find("db")
@@ -116,24 +133,24 @@ async def test_removal_takes_the_data_and_force_tolerates_absence(volumes: Volum
         await volumes.remove("db")
 
 
-async def test_prune_takes_unused_ones_that_are_wanted(volumes: Volumes) -> None:
+async def test_prune_takes_unused_ones_that_are_wanted(volumes: Volumes, users: Users) -> None:
     used, anonymous, named = await volumes.create(""), await volumes.create(""), await volumes.create("named")
     (data(anonymous) / "file").write_bytes(b"12345")
     (data(anonymous) / "link").hardlink_to(data(anonymous) / "file")
-    volumes.users = lambda name: ["c"] if name == used.name else []
+    users.of[used.name] = ["c"]
     assert await volumes.prune(lambda volume: volume.anonymous) == ([anonymous.name], 5)
     assert {volume.name for volume in volumes.list()} == {used.name, named.name}
 
 
 async def test_changes_are_announced_with_their_write(root: Path, store: SqliteStore) -> None:
-    volumes = await opened(root, store)
     told: list[tuple[str, str, str]] = []
 
     async def commit(write: Put | Delete, action: str, volume: Volume) -> None:
         told.append((type(write).__name__, action, volume.name))
         await store.commit(Transaction([write]))
 
-    volumes.commit = commit
+    volumes = Volumes(root, store, commit=commit)
+    await volumes.open()
     await volumes.create("db")
     await volumes.create("db")
     await volumes.remove("db")
@@ -188,18 +205,18 @@ def test_options_are_checked(options: dict[str, str], words: str) -> None:
 
 
 @needs_root
-async def test_options_are_mounted_while_used(volumes: Volumes, tmp_path: Path) -> None:
+async def test_options_are_mounted_while_used(volumes: Volumes, users: Users) -> None:
     options = {"type": "tmpfs", "device": "tmpfs", "o": "size=64k,uid=1000"}
     volume = await volumes.create("ram", options=options)
     await volumes.mount("ram")
     try:
         await volumes.mount("ram")
         assert is_mounted(volume.mountpoint) and data(volume).stat().st_uid == 1000
-        volumes.running_users = lambda name: ["other"]
+        users.of["ram"] = ["other"]
         await volumes.unmount_unused("ram")
         assert is_mounted(volume.mountpoint)
     finally:
-        volumes.running_users = lambda name: []
+        users.of["ram"] = []
         await volumes.unmount_unused("ram")
     assert not is_mounted(volume.mountpoint)
     await volumes.unmount_unused("ram")

@@ -39,7 +39,7 @@ class BuildRoutes:
         self._images = services.images
         self._journal = services.journal
         self._routes = ImageRoutes(engine)
-        self._builder = services.builder
+        self._builder = engine.builder
 
     @ends_with_client
     async def build(self, request: web.Request) -> web.StreamResponse:

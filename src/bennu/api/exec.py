@@ -15,7 +15,7 @@ from bennu.api.streams import STDOUT, Hijacked, ends_with_client, frame, stream_
 from bennu.api.terminal import Size, read_size, terminal_size
 from bennu.api.versions import API_VERSION, SERVER
 from bennu.engine.engine import Engine
-from bennu.engine.execs import ExecSession, new_session
+from bennu.engine.execs import ExecSession
 from bennu.errors import BennuError, InvalidParameter
 from bennu.model import Shape
 from bennu.runtime import ExecRequest
@@ -61,7 +61,7 @@ class Exec:
         container = self._engine.find(request.match_info["id"])
         body = await read_body(request, ExecBody)
         sized = is_version_at_least(request, 42)
-        session = new_session(container, exec_request(body, terminal_size(body.console_size) if sized else None))
+        session = container.new_session(exec_request(body, terminal_size(body.console_size) if sized else None))
         session.detach_keys = body.detach_keys
         session.attach_stdin = body.attach_stdin
         session.attach_stdout = body.attach_stdout

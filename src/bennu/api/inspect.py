@@ -35,7 +35,7 @@ def inspect_container(
         "HostsPath": str(folder / "hosts"),
         "LogPath": shown_log_path(engine, record),
         "Name": f"/{record.name}",
-        "RestartCount": record.restart_count,
+        "RestartCount": record.life.restarts.count,
         "Driver": STORAGE_DRIVER,
         "Platform": "linux",
         "MountLabel": "",
@@ -56,7 +56,7 @@ def inspect_container(
 
 def own_facts(container: Container) -> Json:
     """What Docker has no word for. `Ready` null: no `bennu.ready.*` label, or nobody has asked yet."""
-    return {"Lives": container.record.life, "Ready": container.readiness.ready}
+    return {"Lives": container.record.life.ordinal, "Ready": container.readiness.ready}
 
 
 def state_word(container: Container) -> str:

@@ -62,8 +62,8 @@ class Cluster:
         self._turn = asyncio.Lock()  # one init or leave at a time
         self.manager: Manager | None = None
         self.agent: Agent | None = None
-        services.parting = self._traffic.parting
-        services.networks.swarm = networks
+        services.pre_stop.register(self._traffic.parting)
+        services.networks.join_swarm(networks)
 
     async def open(self) -> None:
         if self.state.cluster is not None:

@@ -88,7 +88,7 @@ class Controller:
                 return
         container = self._container
         assert container is not None
-        if container.record.state is State.CREATED and not container.record.started_before:
+        if container.record.state is State.CREATED and not container.record.life.ordinal:
             self._report(TaskState.READY)
             if not await self._start(container):
                 return
@@ -146,8 +146,8 @@ class Controller:
 
     async def _watch(self, container: Container) -> None:
         traffic = self._agent.traffic.backend_of(self, container)
-        errand = container.record.errand
-        if errand is not None and errand.unbegun and errand.by.kind == "client" and not self.is_to_end:
+        pending = container.record.life.pending
+        if pending is not None and pending.unbegun and pending.by.kind == "client" and not self.is_to_end:
             # The former daemon died while a person's stop waited for connections. What a service asks is decided anew.
             self._agent.go_on_stopping(container)
         while True:

@@ -19,7 +19,7 @@ from bennu.cluster.serving import Serving
 from bennu.cluster.state import State
 from bennu.cluster.translate import read_template
 from bennu.engine.container import Container
-from bennu.engine.supervisor import Supervisor
+from bennu.engine.context import Stoppable
 from bennu.network import Networks
 from bennu.network.fronts import Backend as Target
 from bennu.network.fronts import Place
@@ -162,14 +162,14 @@ class Traffic:
         """How much longer its connections may last; None when it is not being drained."""
         return next((one.drain_left_ns for one in self._servings.values() if one.task_id == task_id), None)
 
-    def parting(self, container: Supervisor) -> AbstractAsyncContextManager[None] | None:
+    def parting(self, container: Stoppable) -> AbstractAsyncContextManager[None] | None:
         """Whoever stops it, and why ever: a task leaves the balancer first, and its connections end or their deadline
         passes. One that has not ended after all serves again. None: it has no connections from here."""
         serving = self._servings.get(container.id)
         return self._part(serving, container) if serving is not None else None
 
     @asynccontextmanager
-    async def _part(self, serving: Serving, container: Supervisor) -> AsyncIterator[None]:
+    async def _part(self, serving: Serving, container: Stoppable) -> AsyncIterator[None]:
         serving.partings += 1
         try:
             await _until_first(serving.drain(), container.exited.wait())

@@ -4,7 +4,7 @@ import ipaddress
 from typing import Final
 
 from bennu.daemon.flags import Settings
-from bennu.engine.services import Resolving
+from bennu.engine.context import Resolving
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.network import Settings as NetworkSettings
 

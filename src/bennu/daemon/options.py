@@ -10,7 +10,7 @@ from bennu.cluster import HostNode
 from bennu.daemon.flags import FLAGS, Kind, Settings, Use, parse_arguments, parse_switch
 from bennu.daemon.hosts import DEFAULT_HOST, Tls, check_host, read_tls
 from bennu.daemon.network_options import read_network_settings, read_resolving
-from bennu.engine.services import Resolving
+from bennu.engine.context import Resolving
 from bennu.errors import BennuError, InvalidParameter
 from bennu.network import Settings as NetworkSettings
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 from bennu.beneath import clean
 from bennu.confined.client import HELPER, QUICK_S, Failure, Folder, Process, Session
 from bennu.engine.container import Container
+from bennu.engine.context import EngineContext
 from bennu.engine.launch import make_bind_sources
 from bennu.engine.record import Record
-from bennu.engine.services import Services
 from bennu.errors import InvalidParameter, NotFound, Unavailable
 from bennu.pace import in_thread
 from bennu.runtime import NotAlive
@@ -37,7 +37,13 @@ class PathStat:
 
 @contextlib.asynccontextmanager
 async def _begun(
-    services: Services, container: Container, task: str, *, writable: bool = False, stored: bool = False, **more: Any
+    services: EngineContext,
+    container: Container,
+    task: str,
+    *,
+    writable: bool = False,
+    stored: bool = False,
+    **more: Any,
 ) -> AsyncIterator[Session]:
     """A task on the container's root as its processes see it, or as they would if it ran.
 
@@ -61,7 +67,7 @@ async def _begun(
         yield session
 
 
-async def _mounts_of(services: Services, record: Record, writable: bool) -> list[Folder]:
+async def _mounts_of(services: EngineContext, record: Record, writable: bool) -> list[Folder]:
     """The volumes and bind mounts of a container that does not run, parents first. Raises: BennuError, OSError."""
     points = [point for point in record.mounts if point.type != "tmpfs"]
     for point in points:
@@ -73,7 +79,7 @@ async def _mounts_of(services: Services, record: Record, writable: bool) -> list
     return [Folder(Path(point.source), writable and point.rw, point.destination) for point in points]
 
 
-def _open_process(services: Services, container: Container) -> int:
+def _open_process(services: EngineContext, container: Container) -> int:
     """-1: it does not run, or has just ended."""
     try:
         return services.runtime.open_process(container.id) if container.record.pid else -1
@@ -81,7 +87,7 @@ def _open_process(services: Services, container: Container) -> int:
         return -1
 
 
-async def _unmount_unused(services: Services, container: Container) -> None:
+async def _unmount_unused(services: EngineContext, container: Container) -> None:
     async with container.lock:
         if container.record.sandbox is None and not container.record.running:
             await services.images.unmount(services.folder(container.id))
@@ -117,14 +123,14 @@ def _told_as_docker(container: Container, path: str) -> Iterator[None]:
         raise NotAlive(f"container {container.record.name} has just ended") from error
 
 
-async def stat_path(services: Services, container: Container, path: str) -> PathStat:
+async def stat_path(services: EngineContext, container: Container, path: str) -> PathStat:
     """Raises: NotFound."""
     with _told_as_docker(container, path):
         async with _begun(services, container, "stat", path=_inside(path)) as session, asyncio.timeout(QUICK_S):
             return PathStat(**await session.answer())
 
 
-async def read_archive(services: Services, container: Container, path: str) -> AsyncIterator[bytes]:
+async def read_archive(services: EngineContext, container: Container, path: str) -> AsyncIterator[bytes]:
     """A tar of the path, in pieces. Raises: NotFound before the first piece, BennuError when it breaks off."""
     with _told_as_docker(container, path):
         async with _begun(services, container, "pack", output=True, path=_inside(path)) as session:
@@ -132,7 +138,7 @@ async def read_archive(services: Services, container: Container, path: str) -> A
                 yield piece
 
 
-async def export_rootfs(services: Services, container: Container) -> AsyncIterator[bytes]:
+async def export_rootfs(services: EngineContext, container: Container) -> AsyncIterator[bytes]:
     """A tar of the root filesystem, without volumes and other mounts. Raises: BennuError when it breaks off."""
     async with _begun(services, container, "pack_root", stored=True, output=True) as session:
         async for piece in _pieces(session):
@@ -147,7 +153,7 @@ async def _pieces(session: Session) -> AsyncIterator[bytes]:
 
 
 async def write_archive(
-    services: Services, container: Container, path: str, pieces: AsyncIterator[bytes], *, same_kind: bool = False
+    services: EngineContext, container: Container, path: str, pieces: AsyncIterator[bytes], *, same_kind: bool = False
 ) -> None:
     """Unpack a tar at a folder of the container; `same_kind`: no folder is replaced by a file, nor the reverse.
 
@@ -161,7 +167,7 @@ async def write_archive(
             await session.feed(pieces)
 
 
-async def find_changes(services: Services, container: Container) -> list[tuple[str, int]]:
+async def find_changes(services: EngineContext, container: Container) -> list[tuple[str, int]]:
     """`docker diff`: paths and kinds (0 modified, 1 added, 2 deleted) in order of the paths."""
     layers = services.images.layers
     image = services.images.by_id(container.record.image_id)

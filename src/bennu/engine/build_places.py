@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from bennu.engine.context import EngineContext
 from bennu.engine.record import new_id
 from bennu.engine.sandbox import JOIN, joined_namespace
-from bennu.engine.services import Services
 from bennu.errors import BennuError
 from bennu.images.build_place import BuildPlace
 from bennu.images.buildah import Buildah
@@ -29,7 +29,7 @@ DEFAULT_NETWORK: Final = "bridge"
 class Places:
     """See `BuildPlaces`. The names of its control groups begin with a mark of this daemon."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: EngineContext) -> None:
         self._services = services
         tag = hashlib.sha256(str(services.data_root.absolute()).encode()).hexdigest()[:8]
         self._mark = f"bennu-build-{tag}-"
@@ -113,7 +113,7 @@ class Places:
         return BuildPlace(network, connected, address, hosts, resolv_conf, group, confinement)
 
 
-def make_builder(services: Services) -> Builder:
+def make_builder(services: EngineContext) -> Builder:
     buildah = Buildah(services.data_root / "buildah", services.exec_root / "buildah")
     return Builder(services.images, buildah, Places(services))
 

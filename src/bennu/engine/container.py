@@ -1,24 +1,206 @@
-"""A container as clients use it: start, stop, kill, restart, pause, attach, wait. The words are dockerd's."""
+"""One container of this host: its record, what changes it, and the words of its clients. The words are dockerd's.
+
+`Container` is the only writer of its record. Whoever changes it holds the container's lock, for a short and bounded
+time; nobody holds it while waiting for a process to end. What becomes of the container `lifecycle.life` decides:
+`advance` feeds it an event, writes what it answers, and performs the effects (`effects`). A change is written first
+and becomes visible after (`commit`).
+"""
 
 import asyncio
 import contextlib
+import logging
+import random
 import signal
+import time
+from collections.abc import Sequence
 
 import msgspec
 
+from bennu.descriptors import reserve
 from bennu.engine.attach import Attachment
-from bennu.engine.health import not_monitored
-from bennu.engine.killing import Killable
-from bennu.engine.record import Errand
-from bennu.engine.waits import WaitCondition, WaitResult
-from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotModified
+from bennu.engine.context import EngineContext
+from bennu.engine.deaths import certify
+from bennu.engine.effects import perform
+from bennu.engine.events import Event, event
+from bennu.engine.execs import ExecSession
+from bennu.engine.launch import farewell
+from bennu.engine.monitors import Monitors
+from bennu.engine.policy import policy_of
+from bennu.engine.probes import ProbeResult, as_shown
+from bennu.engine.record import Record, new_id
+from bennu.engine.removal import remove_container
+from bennu.engine.stored_record import encode_record
+from bennu.engine.supervisor import Supervisor
+from bennu.engine.termination import EndRequest, end, left_of_grace, see_end, wait_killed
+from bennu.engine.waits import WaitCondition, WaitResult, Waits
+from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotModified, Unavailable
 from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.health import KEPT_RESULTS
+from bennu.lifecycle.life import step
+from bennu.lifecycle.life_events import (
+    Durability,
+    Farewell,
+    LifeEvent,
+    MemoryKilled,
+    PauseAsked,
+    Probed,
+    RestartNowAsked,
+    SignalAsked,
+    StartAsked,
+    Transition,
+    UnhealthyRestartAsked,
+    UnpauseAsked,
+)
+from bennu.lifecycle.life_model import PendingOperation, Policy
+from bennu.lifecycle.life_runs import UNKNOWN_AS
 from bennu.lifecycle.signals import is_linux_signal, parse_signal
 from bennu.lifecycle.status import State
+from bennu.runtime import ExecRequest
+from bennu.store import Put
+
+log = logging.getLogger(__name__)
 
 
-class Container(Killable):
-    """One container, alive or not, as clients use it."""
+class Container:
+    """One container, alive or not."""
+
+    def __init__(self, services: EngineContext, record: Record) -> None:
+        self.record = record
+        self.services = services
+        self.lock = asyncio.Lock()
+        self.waits = Waits()
+        self.exited = asyncio.Event()  # set while no process exists: followers of the log stop, stops are done
+        self.removing = False
+        self.gone = False  # its record is deleted: nothing may write it again
+        self.keep_after_exit = False  # an API restart is under way: no auto-removal
+        self.attachments: list[Attachment] = []  # waiting for the next start
+        self.supervisor = Supervisor(self)
+        self.monitors = Monitors(services, self)
+        self.readiness = self.monitors.readiness
+        if record.pid == 0:
+            self.exited.set()
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def policy(self) -> Policy:
+        """As its configuration has it now: `docker update` changes it."""
+        return policy_of(self.record)
+
+    @property
+    def exit_code(self) -> int:
+        """As clients see it: an unknown exit code is 255 (dockerd since 25)."""
+        return UNKNOWN_AS if self.record.exit_code is None else self.record.exit_code
+
+    def check_running(self) -> None:
+        """Raises: Conflict with Docker's words unless a live process can be talked to."""
+        if self.record.state is State.RESTARTING:
+            raise Conflict(f"Container {self.id} is restarting, wait until the container is running")
+        if not self.record.running:
+            raise Conflict(f"container {self.id} is not running")
+
+    # --- its record -------------------------------------------------------------------------------------------------
+
+    def event(self, action: str, **details: str) -> Event:
+        """A container event with Docker's attributes: labels win over details, image and name over labels."""
+        config = self.record.config
+        attributes = {**details, **(config.labels or {})}
+        if config.image:
+            attributes["image"] = config.image
+        attributes["name"] = self.record.name
+        return event("container", action, self.id, attributes)
+
+    async def publish(self, action: str, **details: str) -> None:
+        await self.services.journal.commit((), (self.event(action, **details),))
+
+    async def commit(self, changed: Record, events: Sequence[Event], more: Sequence[Put] = ()) -> None:
+        """Write the record with its events, then let it be seen. Holds the lock.
+
+        Raises: Unavailable; NotFound when it was removed meanwhile. Then nothing has changed.
+        """
+        if self.gone:
+            raise NotFound(f"No such container: {self.id}")
+        await self.services.journal.commit([Put(f"containers/{self.id}", encode_record(changed)), *more], events)
+        self.record = changed
+
+    async def change(self, action: str, details: dict[str, str], **changes: object) -> None:
+        """Write other fields of the record with one event (rename, update)."""
+        async with self.lock:
+            await self.commit(msgspec.structs.replace(self.record, **changes), [self.event(action, **details)])
+
+    # --- its life ---------------------------------------------------------------------------------------------------
+
+    async def advance(self, happened: LifeEvent, *, told: Sequence[Event] = (), **changes: object) -> None:
+        """Feed an event to the machine, write what it makes of the life, do what is to be done. Holds the lock.
+
+        `told`: events that come before those of the step. `changes`: other fields of the record, written with it.
+        Raises: IllegalTransition, Unavailable, NotFound, and then nothing has changed; what an effect raises.
+        """
+        before = self.record
+        change = step(before.life, happened, self.policy, now_ns=time.time_ns(), draw=random.random())
+        if not change.keeps_sandbox:
+            changes["sandbox"] = None
+        await self._write(change, msgspec.structs.replace(before, life=change.life, **changes), told)
+        self.supervisor.look_again()
+        for effect in change.effects:
+            if (led_to := await perform(self, effect)) is not None:
+                await self.advance(led_to)
+
+    async def _write(self, change: Transition, changed: Record, told: Sequence[Event]) -> None:
+        if change.durability is Durability.NOT_WRITTEN:
+            self.record = changed
+            return
+        death, path = change.death, self.services.log_path(self.id)
+        certificate = await certify(self.record, death, path) if death is not None else None
+        puts = self.services.deaths.puts(certificate) if certificate else ()
+        try:
+            await self.commit(changed, [*told, *self._events(change)], puts)
+        except Unavailable as error:
+            if change.durability is Durability.REQUIRED:
+                raise
+            # The next write has it all.
+            log.warning("container %s: %s; it is sent its signal all the same", self.id[:12], error)
+            self.record = changed
+        if certificate:
+            self.services.tally[f"death {certificate.cause}"] += 1
+
+    def _events(self, change: Transition) -> list[Event]:
+        events: list[Event] = []
+        for notice in change.notices:
+            if isinstance(notice, Farewell):
+                events += farewell(self.services, self.record)
+            else:
+                events.append(self.event(notice.action, **notice.details))
+        return events
+
+    # --- what its monitors see (`RunView`) ---------------------------------------------------------------------------
+
+    async def take_probe(self, result: ProbeResult) -> None:
+        """A health probe is done. One that began before the present run says nothing. Raises: Unavailable."""
+        async with self.lock:
+            record = self.record
+            after_ns = result.start_ns - record.started_at_ns
+            if record.state is State.RUNNING and record.health is not None and after_ns >= 0:
+                probes = [*record.probes, as_shown(result)][-KEPT_RESULTS:]
+                await self.advance(Probed(exit_code=result.exit_code, started_after_ns=after_ns), probes=probes)
+
+    async def take_memory_kills(self, kills: int) -> None:
+        """So many processes of the present run have been killed for memory. Raises: Unavailable."""
+        async with self.lock:
+            if self.record.pid:
+                await self.advance(MemoryKilled(kills))
+
+    def new_session(self, request: ExecRequest) -> ExecSession:
+        """An exec session in it, not yet shown to anybody."""
+        return ExecSession(id=new_id(), container=self, request=request)
+
+    def tell(self, action: str, **details: str) -> None:
+        """An event that is shown, and not written."""
+        self.services.journal.tell([self.event(action, **details)])
+
+    # --- waiting and attaching --------------------------------------------------------------------------------------
 
     def wait(self, condition: WaitCondition) -> "asyncio.Future[WaitResult]":
         """Registered when this returns; see `Waits`."""
@@ -50,6 +232,15 @@ class Container(Killable):
         if attachment in self.attachments:
             self.attachments.remove(attachment)
 
+    def end_attachments(self) -> None:
+        """There will be no next run: let go those who wait for it."""
+        for attachment in self.attachments:
+            attachment.connect(None)
+        self.attachments = []
+
+    def wait_result(self) -> WaitResult:
+        return WaitResult(self.exit_code, self.record.error)
+
     # --- start --------------------------------------------------------------------------------------------------
 
     async def start(self, by: Asker) -> None:
@@ -59,23 +250,14 @@ class Container(Killable):
         """
         async with self.lock:
             self._check_startable()
-            fresh = msgspec.structs.replace(
-                self.record,
-                restart_count=0,
-                restart_delay_ns=0,
-                restart_due_ns=0,
-                restart_cancelled=False,
-                restarts_ns=[],
-                crash_score=0.0,
-                manually_stopped=False,
-            )
             try:
-                await self.launch(fresh)
+                await self.advance(StartAsked())
             except BaseException:
                 if self.record.host_config.auto_remove:
-                    self.services.tasks.create_task(self.auto_remove(), name=f"auto-remove {self.id[:12]}")
+                    removal = self.supervisor.auto_remove()
+                    self.services.tasks.create_task(removal, name=f"auto-remove {self.id[:12]}")
                 raise
-            self.adopt()
+            self.supervisor.begin()
 
     def _check_startable(self) -> None:
         if self.removing or self.record.state in (State.REMOVING, State.DEAD):
@@ -85,7 +267,26 @@ class Container(Killable):
         if self.record.state in (State.RUNNING, State.RESTARTING):
             raise NotModified(f"container {self.id} is already running")
 
+    async def restart_now(self) -> None:
+        """Skip what is left of the back-off. Raises: Conflict when no restart is pending."""
+        async with self.lock:
+            if self.record.state is not State.RESTARTING:
+                raise Conflict(f"container {self.record.name} has no restart pending: it is {self.record.state}")
+            await self.advance(RestartNowAsked())
+
     # --- stop, kill, restart ------------------------------------------------------------------------------------
+
+    async def send(self, asked: SignalAsked, *, called: str = "") -> None:
+        """Send a signal, or call off a pending restart.
+
+        Raises: Conflict if it does not run. A process that has ended, but whose end is not written down, is no error.
+        """
+        async with self.lock:
+            if not self.record.running:
+                name = called or self.record.name
+                raise Conflict(f"cannot kill container: {name}: container {self.id} is not running")
+            with reserve():
+                await self.advance(asked)
 
     async def kill(self, signal_text: str, by: Asker, called: str = "") -> None:
         """Send a signal for a client; SIGKILL also waits for the end.
@@ -101,9 +302,9 @@ class Container(Killable):
             raise InvalidParameter(
                 f"cannot kill container: {called}: the linux daemon does not support signal {number}"
             )
-        await self.send(number, by, Verb.KILL, called=called)
+        await self.send(SignalAsked(number=number, by=by, verb=Verb.KILL), called=called)
         if number == signal.SIGKILL:
-            await self.wait_killed()
+            await wait_killed(self)
 
     async def stop(self, by: Asker, timeout_s: int | None = None, signal_text: str = "") -> None:
         """Stop signal, grace period, SIGKILL. A negative timeout never escalates.
@@ -116,23 +317,24 @@ class Container(Killable):
 
     async def _stop(self, by: Asker, verb: Verb, timeout_s: int | None, signal_text: str) -> None:
         if self.record.state is State.RESTARTING:
-            await self.send(self._stop_signal(""), by, verb, errand=Errand(verb=verb, by=by))
+            operation = PendingOperation(verb=verb, by=by)
+            await self.send(SignalAsked(number=self._stop_signal(""), by=by, verb=verb, operation=operation))
         else:
-            await self.end(self._stop_signal(signal_text), self.grace_s(timeout_s), by, verb)
+            await end(self, EndRequest(self._stop_signal(signal_text), self.grace_s(timeout_s), by, verb))
         await self.publish("stop")
 
-    async def revive(self, by: Asker) -> None:
+    async def restart_unhealthy(self, by: Asker) -> None:
         """End the present run as a stop does, then start it again as after a crash: same back-off, same budget."""
         async with self.lock:
             self.check_running()
-            await self.commit(msgspec.structs.replace(self.record, revive=True), [])
-        await self.end(self._stop_signal(""), self.grace_s(None), by, Verb.RESTART, for_good=False)
+            await self.advance(UnhealthyRestartAsked())
+        await end(self, EndRequest(self._stop_signal(""), self.grace_s(), by, Verb.RESTART, for_good=False))
 
     async def shut_down(self, by: Asker) -> None:
         """Stop it with the daemon: not a person's wish, so its policy counts again when the daemon starts."""
         with contextlib.suppress(Conflict):
             if self.record.state is State.RUNNING or self.record.state is State.PAUSED:
-                await self.end(self._stop_signal(""), self.grace_s(None), by, Verb.STOP, for_good=False)
+                await end(self, EndRequest(self._stop_signal(""), self.grace_s(), by, Verb.STOP, for_good=False))
 
     async def restart(
         self, by: Asker, timeout_s: int | None = None, signal_text: str = "", *, called: str = ""
@@ -151,11 +353,27 @@ class Container(Killable):
             self.keep_after_exit = False
         await self.publish("restart")
 
-    async def _complete(self, errand: Errand) -> None:
-        if errand.verb is Verb.REMOVE:
-            await self.services.index.remove(self.id, errand.by, force=True, volumes=errand.volumes)
+    async def finish_errand(self, *, is_held: bool = False) -> None:
+        """Go on with what a former daemon was asked for and had begun.
+
+        `is_held`: those who let connections end hold it again. Until then what waited for that has to wait.
+        """
+        pending = self.record.life.pending
+        if pending is None or (pending.unbegun and not is_held):
+            return
+        if self.record.running:
+            if pending.unbegun:
+                await end(self, EndRequest.of(pending))
+            else:
+                await see_end(self, left_of_grace(self))
+            if pending.verb is not Verb.REMOVE:
+                await self.publish("stop")
+        if not pending.outlasts_end:
+            return
+        if pending.verb is Verb.REMOVE:
+            await remove_container(self.services, self, pending.by, force=True, volumes=pending.volumes)
         else:
-            await self.restart(errand.by)
+            await self.restart(pending.by)
 
     def _stop_signal(self, asked: str) -> int:
         if asked:
@@ -163,16 +381,17 @@ class Container(Killable):
                 return parse_signal(asked)
             except InvalidParameter as error:
                 raise BennuError(f"cannot stop container: {self.record.name}: {error}") from None
-        return self.declared_stop_signal() or signal.SIGTERM
+        return self.policy.stop_signal or signal.SIGTERM
 
     def grace_s(self, asked: int | None = None) -> float | None:
+        """Between the stop signal and SIGKILL; None: SIGKILL never follows."""
         configured = self.record.config.stop_timeout
         grace = asked if asked is not None else configured if isinstance(configured, int) else None
         if grace is None:
             grace = self.services.default_stop_timeout_s
         return None if grace < 0 else grace
 
-    # --- pause, rename, removal ---------------------------------------------------------------------------------
+    # --- pause --------------------------------------------------------------------------------------------------
 
     async def pause(self, *, briefly: bool = False) -> None:
         """`briefly`: for the length of a request, so not across a death of the daemon."""
@@ -180,23 +399,10 @@ class Container(Killable):
             if self.record.state is State.PAUSED:
                 raise Conflict(f"container {self.id} is already paused")
             self.check_running()
-            if briefly:
-                await self.commit(msgspec.structs.replace(self.record, pause_is_brief=True), [])
-            await self.services.runtime.pause(self.id)
-            self.unwatch_run()
-            paused = msgspec.structs.replace(self.record, state=State.PAUSED, health=not_monitored(self.record.health))
-            await self.commit(paused, [self.event("pause")])
+            await self.advance(PauseAsked(briefly))
 
     async def unpause(self) -> None:
         async with self.lock:
             if self.record.state is not State.PAUSED:
                 raise BennuError(f"Container {self.id} is not paused")
-            await self.services.runtime.resume(self.id)
-            running = msgspec.structs.replace(self.record, state=State.RUNNING, pause_is_brief=False)
-            await self.commit(running, [self.event("unpause")])
-            self.watch_run()
-
-    async def change(self, action: str, details: dict[str, str], **changes: object) -> None:
-        """Write other fields of the record with one event (rename, update)."""
-        async with self.lock:
-            await self.commit(msgspec.structs.replace(self.record, **changes), [self.event(action, **details)])
+            await self.advance(UnpauseAsked())

@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 
 from bennu.engine.container import Container
+from bennu.engine.context import EngineContext
 from bennu.engine.copies import MAKING
 from bennu.engine.defaults import fill_host_defaults, merge_image
-from bennu.engine.health import check_of
 from bennu.engine.links import check_links
 from bennu.engine.mounts import Planned, inherited_mounts, plan_mounts, resolve_mounts
+from bennu.engine.policy import check_of
 from bennu.engine.record import Record
 from bennu.engine.sandbox import check_endpoints
-from bennu.engine.services import Services
-from bennu.engine.supervisor import encode_record
+from bennu.engine.stored_record import encode_record
 from bennu.engine.validate import validate_create
 from bennu.errors import InvalidParameter, NotFound, Unavailable
 from bennu.images import Image
@@ -57,7 +57,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
     parse_governor(labels)
 
 
-def check_joined(services: Services, host: HostConfig) -> None:
+def check_joined(services: EngineContext, host: HostConfig) -> None:
     """Whether the containers whose IPC and PID namespaces are to be shared exist. Raises: InvalidParameter."""
     for mode in (host.ipc_mode, host.pid_mode):
         kind, _, target = mode.partition(":")
@@ -69,7 +69,7 @@ def check_joined(services: Services, host: HostConfig) -> None:
 
 
 async def create_container(
-    services: Services,
+    services: EngineContext,
     container_id: str,
     name: str,
     image: Image,
@@ -121,7 +121,7 @@ def _make_folder(folder: Path) -> None:
 
 
 async def _fill_volumes(
-    services: Services, image: Image, folder: Path, planned: Sequence[Planned], mounts: Sequence[MountPoint]
+    services: EngineContext, image: Image, folder: Path, planned: Sequence[Planned], mounts: Sequence[MountPoint]
 ) -> None:
     """Copy what the image has at a new volume's target into the volume."""
     volumes = [
@@ -145,7 +145,7 @@ async def _fill_volumes(
             await services.volumes.unmount_unused(point.name)
 
 
-async def _take_back(services: Services, folder: Path, container_id: str) -> None:
+async def _take_back(services: EngineContext, folder: Path, container_id: str) -> None:
     """Named volumes stay, as with dockerd: another client may use them already."""
     for volume in services.volumes.list():
         if volume.born_with == container_id:

@@ -8,7 +8,6 @@ time holds nothing but names, so that looking back and pruning read no certifica
 import asyncio
 import logging
 import os
-import signal
 import time
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
@@ -16,14 +15,12 @@ from typing import Final
 
 import msgspec
 
-from bennu.engine.health import check_of
 from bennu.engine.log_files import mark_end_of_run
 from bennu.engine.log_records import Assembler
+from bennu.engine.policy import check_of
 from bennu.engine.record import Record
 from bennu.lifecycle.death import (
     Certificate,
-    Decision,
-    Ending,
     Oom,
     Probe,
     SentSignal,
@@ -31,6 +28,7 @@ from bennu.lifecycle.death import (
     find_escalation,
 )
 from bennu.lifecycle.exit_status import decode_exit_code
+from bennu.lifecycle.life_events import DeathFacts, Exited
 from bennu.runtime import Runtime
 from bennu.store import Delete, Entry, Put, Store, Transaction, aside
 
@@ -121,17 +119,16 @@ def _parse(entry: Entry) -> tuple[str, str]:
     return instant, id_
 
 
-def look_at_end(runtime: Runtime, record: Record) -> Ending:
+def look_at_end(runtime: Runtime, record: Record, *, daemon_ends: bool) -> Exited:
     """What can be seen of the end of a container's process, before the runtime forgets it."""
     ended = runtime.read_exit(record.id)
     exit_code = ended.exit_code if ended else None
-    killed_elsewhere = exit_code == 137 and all(sent.number != signal.SIGKILL for sent in record.signals)
-    return Ending(
+    return Exited(
         exit_code=exit_code,
         # The exit file's time has the kernel's coarse clock: it can seem to lie before the start.
-        finished_at_ns=max(ended.finished_at_ns, record.started_at_ns) if ended else time.time_ns(),
-        signals=record.signals,
-        oom=read_oom(runtime, record.id, main_process=killed_elsewhere),
+        finished_at_ns=max(ended.finished_at_ns, record.started_at_ns) if ended else None,
+        oom=read_oom(runtime, record.id, main_process=exit_code == 137 and not record.life.is_killed),
+        daemon_ends=daemon_ends,
     )
 
 
@@ -161,17 +158,18 @@ def close_log(path: Path, record: Record, ended_ns: int) -> list[str]:
     return said.decode(errors="replace").splitlines()[-TAIL_LINES:]
 
 
-async def certify(record: Record, ending: Ending, decision: Decision, log_path: Path) -> Certificate:
+async def certify(record: Record, death: DeathFacts, log_path: Path) -> Certificate:
     """Put together what is known of an end. `record` is that of the life that ended."""
+    ending = death.ending
     cause, asked_by = classify_death(ending)
     signals: list[SentSignal] = list(ending.signals)
     tail = [] if ending.start_error else await asyncio.to_thread(close_log, log_path, record, ending.finished_at_ns)
-    probes, check = record.health.log if record.health else [], check_of(record.config)
+    check = check_of(record.config)
     return Certificate(
         container_id=record.id,
         name=record.name,
         image=record.config.image,
-        life=record.life,
+        life=record.life.ordinal,
         started_at_ns=0 if ending.start_error else record.started_at_ns,
         finished_at_ns=ending.finished_at_ns,
         cause=cause,
@@ -184,8 +182,8 @@ async def certify(record: Record, ending: Ending, decision: Decision, log_path: 
         oom=ending.oom,
         log_tail=tail,
         health_check=str(check.probe) if check else "",
-        probes=[Probe(probe.end, probe.exit_code, probe.output) for probe in probes],
-        decision=decision,
+        probes=[Probe(probe.end, probe.exit_code, probe.output) for probe in (record.probes if record.health else ())],
+        decision=death.decision,
         restart_policy=record.host_config.restart_policy.name,
         command=[record.path, *record.args],
     )

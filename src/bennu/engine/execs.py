@@ -6,17 +6,14 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-from bennu.engine.record import new_id
+from bennu.engine.background import Background
+from bennu.engine.record import Record
 from bennu.engine.start_failure import describe, ends_task
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, Unavailable
 from bennu.lifecycle.status import State
-from bennu.runtime import ExecProcess, ExecRequest, RuntimeFailure
-
-if TYPE_CHECKING:
-    from bennu.engine.services import Services
-    from bennu.engine.supervisor import Supervisor
+from bennu.runtime import ExecProcess, ExecRequest, Runtime, RuntimeFailure
 
 KEEP_ENDED_NS: Final = 10 * 60 * 10**9
 CANNOT_RUN: Final = 126  # exit code of a session whose start broke off
@@ -25,12 +22,30 @@ UNKNOWN: Final = 255  # and of one whose end could not be watched
 log = logging.getLogger(__name__)
 
 
+class ExecHost(Protocol):
+    """The container that a session runs in."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def record(self) -> Record: ...
+
+    def check_running(self) -> None:
+        """Raises: Conflict with Docker's words unless a live process can be talked to."""
+        ...
+
+    async def publish(self, action: str, **details: str) -> None:
+        """An event of the container's."""
+        ...
+
+
 @dataclass(slots=True)
 class ExecSession:
     """`exit_code` is None until it has ended; `pid` is the host's and stays after the end."""
 
     id: str
-    container: "Supervisor"
+    container: ExecHost
     request: ExecRequest
     detach_keys: str = ""
     attach_stdin: bool = False
@@ -54,8 +69,9 @@ class ExecSession:
 class Execs:
     """All exec sessions of this host."""
 
-    def __init__(self, services: "Services") -> None:
-        self._services = services
+    def __init__(self, runtime: Runtime, tasks: Background) -> None:
+        self._runtime = runtime
+        self._tasks = tasks
         self._sessions: dict[str, ExecSession] = {}
 
     def find(self, exec_id: str) -> ExecSession:
@@ -81,7 +97,7 @@ class Execs:
         finally:
             self._sessions.pop(session.id, None)
 
-    async def create(self, container: "Supervisor", session: ExecSession) -> str:
+    async def create(self, container: ExecHost, session: ExecSession) -> str:
         """Raises: InvalidParameter, Conflict with Docker's words."""
         if not session.request.args:
             raise InvalidParameter("No exec command specified")
@@ -89,7 +105,7 @@ class Execs:
             raise Conflict(f"Container {container.record.name} is paused, unpause the container before exec")
         container.check_running()
         if session.request.user:
-            await self._services.runtime.check_exec_user(container.id, session.request.user)
+            await self._runtime.check_exec_user(container.id, session.request.user)
         self._drop_old()
         self._sessions[session.id] = session
         await container.publish(f"exec_create: {session.command}", execID=session.id)
@@ -106,7 +122,7 @@ class Execs:
         session.container.check_running()
         session.started = True
         try:
-            process = await self._services.runtime.exec(session.container.id, session.request)
+            process = await self._runtime.exec(session.container.id, session.request)
         except BaseException as error:
             session.exit_code = error.exit_code if isinstance(error, RuntimeFailure) else CANNOT_RUN
             session.ended.set()
@@ -122,7 +138,7 @@ class Execs:
             with contextlib.suppress(Unavailable):  # an event that cannot be written ends no process
                 await session.container.publish(f"exec_start: {session.command}", execID=session.id)
         finally:
-            self._services.tasks.create_task(self._watch(session, process), name=f"exec {session.id[:12]}")
+            self._tasks.create_task(self._watch(session, process), name=f"exec {session.id[:12]}")
         return process
 
     async def resize(self, session: ExecSession, height: int, width: int) -> None:
@@ -152,7 +168,3 @@ class Execs:
         old = [s.id for s in self._sessions.values() if s.ended_at_ns and now - s.ended_at_ns > KEEP_ENDED_NS]
         for exec_id in old:
             del self._sessions[exec_id]
-
-
-def new_session(container: "Supervisor", request: ExecRequest) -> ExecSession:
-    return ExecSession(id=new_id(), container=container, request=request)

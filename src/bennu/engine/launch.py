@@ -18,11 +18,11 @@ import msgspec
 
 from bennu.confined.client import HELPER, Folder
 from bennu.engine.attach import Attachment
+from bennu.engine.context import EngineContext
 from bennu.engine.events import Event, event
 from bennu.engine.links import check_links_run, link_variables
 from bennu.engine.record import Record
 from bennu.engine.sandbox import make_files, namespaces_of, network_event, open_sandbox
-from bennu.engine.services import Services
 from bennu.images.overlay import is_left_alone
 from bennu.lifecycle.status import State
 from bennu.model import MountPoint
@@ -44,7 +44,7 @@ class Launched:
     events: list[Event]  # what the network and the volumes have to say
 
 
-async def launch(services: Services, record: Record, attachments: Sequence[Attachment]) -> Launched:
+async def launch(services: EngineContext, record: Record, attachments: Sequence[Attachment]) -> Launched:
     """Start the container's process. Raises: whatever kept it from starting; then nothing of it is held any more."""
     held = record
     try:
@@ -76,7 +76,7 @@ def _volume_event(action: str, record: Record, point: MountPoint) -> Event:
     return event("volume", action, point.name, attributes)
 
 
-async def _make_bundle(services: Services, record: Record) -> BundleRequest:
+async def _make_bundle(services: EngineContext, record: Record) -> BundleRequest:
     """Mount root filesystem and volumes, write the files of the network, and say what the runtime is to make."""
     for point in _volumes(record):
         await services.volumes.mount(point.name)
@@ -92,7 +92,7 @@ async def _make_bundle(services: Services, record: Record) -> BundleRequest:
     )
 
 
-async def _furnish(services: Services, record: Record, rootfs: Path) -> Mapping[str, str]:
+async def _furnish(services: EngineContext, record: Record, rootfs: Path) -> Mapping[str, str]:
     """Have the working directory made; answers the texts of `passwd` and `group`. Raises: BennuError.
 
     As long as a container has changed none of the three they are its image's, which is looked at once for all of them.
@@ -108,7 +108,7 @@ async def _furnish(services: Services, record: Record, rootfs: Path) -> Mapping[
     return accounts
 
 
-def _make_spec(services: Services, record: Record, rootfs: Path, accounts: Mapping[str, str]) -> dict[str, Any]:
+def _make_spec(services: EngineContext, record: Record, rootfs: Path, accounts: Mapping[str, str]) -> dict[str, Any]:
     """The container's OCI configuration. Blocks; for ever on a bind mount's dead source. Raises: BennuError."""
     config, host = record.config, record.host_config
     spaces = namespaces_of(services, record)
@@ -159,14 +159,14 @@ def make_bind_sources(record: Record) -> None:
                 Path(point.source).mkdir(parents=True)
 
 
-def farewell(services: Services, record: Record) -> list[Event]:
+def farewell(services: EngineContext, record: Record) -> list[Event]:
     """What the network and the volumes say when a container's sandbox is given up."""
     endpoints = record.sandbox.endpoints if record.sandbox else []
     left = [network_event(services, "disconnect", record, endpoint) for endpoint in endpoints]
     return left + [_volume_event("unmount", record, point) for point in _volumes(record)]
 
 
-async def release(services: Services, record: Record) -> None:
+async def release(services: EngineContext, record: Record) -> None:
     """Give back process, sandbox and mounts. Idempotent. Raises: BennuError."""
     await services.runtime.delete(record.id)
     await services.networks.close_sandbox(record.id)
@@ -175,7 +175,7 @@ async def release(services: Services, record: Record) -> None:
         await services.volumes.unmount_unused(point.name, record.id)
 
 
-async def release_quietly(services: Services, record: Record) -> None:
+async def release_quietly(services: EngineContext, record: Record) -> None:
     """As `release`; what cannot be given back now is cleared by the next start or removal."""
     try:
         await release(services, record)

@@ -7,8 +7,8 @@ again. On user-defined networks a link is a name in the embedded DNS and none of
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from bennu.engine.context import EngineContext
 from bennu.engine.record import Record
-from bennu.engine.services import Services
 from bennu.errors import BennuError, InvalidParameter, NotFound
 from bennu.model import HostConfig
 from bennu.network import parse_link
@@ -24,7 +24,7 @@ def legacy_links(host: HostConfig) -> list[tuple[str, str]]:
     return [parse_link(text) for text in host.links or ()]
 
 
-def check_links(services: Services, host: HostConfig) -> None:
+def check_links(services: EngineContext, host: HostConfig) -> None:
     """Whether the containers to link to exist. Raises: InvalidParameter."""
     for target, _ in legacy_links(host):
         try:
@@ -33,14 +33,14 @@ def check_links(services: Services, host: HostConfig) -> None:
             raise InvalidParameter(f"could not get container for {target}: {error}") from None
 
 
-def check_links_run(services: Services, record: Record) -> None:
+def check_links_run(services: EngineContext, record: Record) -> None:
     """Whether the containers it is linked to run on the default bridge. Raises: BennuError."""
     for other, alias in _linked(services, record):
         if not address_of(other):
             raise BennuError(f"Cannot link to a non running container: /{other.name} AS /{record.name}/{alias}")
 
 
-def link_names(services: Services, record: Record) -> dict[str, list[str]]:
+def link_names(services: EngineContext, record: Record) -> dict[str, list[str]]:
     """Address → the names it has for this container, of those linked containers that run."""
     found: dict[str, list[str]] = {}
     for other, alias in _linked(services, record):
@@ -50,7 +50,7 @@ def link_names(services: Services, record: Record) -> dict[str, list[str]]:
     return found
 
 
-def link_variables(services: Services, record: Record) -> list[str]:
+def link_variables(services: EngineContext, record: Record) -> list[str]:
     """What the container's first process is told of all its links, as `NAME=value`."""
     return [
         variable
@@ -81,13 +81,13 @@ def address_of(record: Record) -> str:
     return next((endpoint.ip_address for endpoint in endpoints if endpoint.network_name == "bridge"), "")
 
 
-def note_links(services: Services, record: Record) -> None:
+def note_links(services: EngineContext, record: Record) -> None:
     """The container runs: from now on its hosts file follows those it is linked to (`sandbox.tell_linkers`)."""
     for other, _ in _linked(services, record):
         services.linkers.setdefault(other.id, set()).add(record.id)
 
 
-def _linked(services: Services, record: Record) -> Iterator[tuple[Record, str]]:
+def _linked(services: EngineContext, record: Record) -> Iterator[tuple[Record, str]]:
     """The containers it is linked to, with their aliases; those that are gone are passed over."""
     for target, alias in legacy_links(record.host_config):
         try:

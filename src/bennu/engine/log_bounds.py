@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
+from bennu.engine.context import EngineContext
 from bennu.engine.log_files import rotate, rotated
+from bennu.engine.record import Record
 from bennu.errors import BennuError, InvalidParameter
-
-if TYPE_CHECKING:
-    from bennu.engine.supervisor import Supervisor
 
 FASTEST_BYTES_PER_S: Final = 500_000_000  # of conmon, twice what was seen
 SHORTEST_PAUSE_S: Final = 0.01
@@ -53,6 +52,13 @@ def parse_bounds(driver: str, options: Mapping[str, str]) -> LogBounds | None:
     return LogBounds(max_bytes, int(files))
 
 
+class Kept(Protocol):
+    """The container whose log is kept."""
+
+    @property
+    def record(self) -> Record: ...
+
+
 class LogKeeper:
     """Of one container: puts its log aside in time, while it runs.
 
@@ -61,7 +67,8 @@ class LogKeeper:
     what is written in the hundredths of a second that one rotation takes, and no more.
     """
 
-    def __init__(self, container: "Supervisor") -> None:
+    def __init__(self, services: EngineContext, container: Kept) -> None:
+        self._services = services
         self._container = container
         self._task: asyncio.Task[None] | None = None
 
@@ -70,8 +77,8 @@ class LogKeeper:
         config = self._container.record.host_config.log_config
         bounds = parse_bounds(config.type, config.config or {}) if config.type != "none" else None
         if bounds is not None and (self._task is None or self._task.done()):
-            name = f"log of {self._container.id[:12]}"
-            self._task = self._container.services.tasks.create_task(self._keep(bounds), name=name)
+            name = f"log of {self._container.record.id[:12]}"
+            self._task = self._services.tasks.create_task(self._keep(bounds), name=name)
 
     def stop(self) -> None:
         """Idempotent."""
@@ -80,8 +87,8 @@ class LogKeeper:
             self._task = None
 
     async def _keep(self, bounds: LogBounds) -> None:
-        services = self._container.services
-        path = services.log_path(self._container.id)
+        services = self._services
+        path = services.log_path(self._container.record.id)
         size, looked_at = size_of(path), time.monotonic()
         while True:
             await asyncio.sleep(pause_before_full(size, bounds))
@@ -90,22 +97,22 @@ class LogKeeper:
             rate = max(0, size - before) / (looked_at - before_at)
             if is_due(size, rate, bounds) or (not size and rotated(path, 1).exists() and not path.exists()):
                 # To its end also if the container ends now: a log that conmon was not told of would be in two places.
-                name = f"rotate the log of {self._container.id[:12]}"
+                name = f"rotate the log of {self._container.record.id[:12]}"
                 await asyncio.shield(services.tasks.create_task(self._rotate(path, bounds), name=name))
                 size, looked_at = 0, time.monotonic()
             elif size == before:
                 await services.writes.wait_written(path, size)
 
     async def _rotate(self, path: Path, bounds: LogBounds) -> None:
-        container = self._container
-        reopen = partial(container.services.runtime.reopen_log, container.id)
+        container_id = self._container.record.id
+        reopen = partial(self._services.runtime.reopen_log, container_id)
         try:
             if path.exists():
                 await rotate(path, reopen, bounds.max_files)
             else:  # put aside by a daemon that died before it could tell conmon
                 await reopen()
         except (BennuError, OSError) as error:
-            log.warning("the log of container %s could not be rotated: %s", container.id[:12], error)
+            log.warning("the log of container %s could not be rotated: %s", container_id[:12], error)
             await asyncio.sleep(AGAIN_AFTER_S)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bennu.engine.services import Services
+from bennu.engine.context import EngineContext
 from bennu.errors import BennuError, InvalidParameter, NotFound
 from bennu.model import ContainerConfig, HostConfig, Mount, MountPoint
 
@@ -144,7 +144,7 @@ def _check_unique(targets: Iterable[str]) -> None:
         seen.add(target)
 
 
-def inherited_mounts(services: Services, volumes_from: Sequence[str]) -> list[Planned]:
+def inherited_mounts(services: EngineContext, volumes_from: Sequence[str]) -> list[Planned]:
     """The mounts of other containers (`--volumes-from X[:ro]`). Raises: InvalidParameter."""
     inherited: list[Planned] = []
     for spec in volumes_from:
@@ -173,12 +173,12 @@ def inherited_mounts(services: Services, volumes_from: Sequence[str]) -> list[Pl
     return inherited
 
 
-async def resolve_mounts(services: Services, planned: Sequence[Planned], container_id: str) -> list[MountPoint]:
+async def resolve_mounts(services: EngineContext, planned: Sequence[Planned], container_id: str) -> list[MountPoint]:
     """Make the volumes that do not exist yet and say where everything is. Raises: BennuError of the volumes."""
     return [await _resolve(services, mount, container_id) for mount in planned]
 
 
-async def _resolve(services: Services, mount: Planned, container_id: str) -> MountPoint:
+async def _resolve(services: EngineContext, mount: Planned, container_id: str) -> MountPoint:
     if mount.subpath:
         raise InvalidParameter("volume subpath is not supported")
     if mount.type == "volume":

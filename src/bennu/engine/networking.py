@@ -6,9 +6,9 @@ from typing import Final
 import msgspec
 
 from bennu.engine.container import Container
+from bennu.engine.context import EngineContext
 from bennu.engine.record import Record
 from bennu.engine.sandbox import JOIN, endpoint_request, make_files
-from bennu.engine.services import Services
 from bennu.engine.validate import check_endpoint
 from bennu.errors import BennuError, Forbidden
 from bennu.model import EndpointSettings
@@ -23,7 +23,9 @@ NONE_CONFLICT: Final = (
 )
 
 
-async def connect_container(services: Services, container: Container, ref: str, settings: EndpointSettings) -> None:
+async def connect_container(
+    services: EngineContext, container: Container, ref: str, settings: EndpointSettings
+) -> None:
     """Put it on a network, now if it runs and at its next start. Raises: BennuError; then nothing has changed."""
     async with container.lock:
         record = container.record
@@ -45,7 +47,7 @@ async def connect_container(services: Services, container: Container, ref: str, 
         await asyncio.to_thread(make_files, services, changed)
 
 
-async def disconnect_container(services: Services, container: Container, ref: str) -> None:
+async def disconnect_container(services: EngineContext, container: Container, ref: str) -> None:
     """Take it off a network. Raises: BennuError."""
     async with container.lock:
         record = container.record

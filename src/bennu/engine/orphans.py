@@ -13,9 +13,10 @@ from typing import Final
 
 import msgspec
 
+from bennu.engine.context import EngineContext
 from bennu.engine.copies import COPY, is_cut_short
 from bennu.engine.record import Record
-from bennu.engine.services import Services
+from bennu.engine.stored_record import decode_record
 from bennu.errors import BennuError, Unavailable
 from bennu.files import set_aside
 from bennu.network import Sandbox
@@ -48,13 +49,13 @@ def check_data_is_there(data_root: Path, exec_root: Path) -> None:
 def read_record(folder: Path) -> Record | None:
     """A container's record as its folder has it; None: none that could be read, or another's."""
     try:
-        record = msgspec.json.decode((folder / COPY).read_bytes(), type=Record)
-    except (OSError, msgspec.DecodeError):
+        record = decode_record((folder / COPY).read_bytes())
+    except (OSError, msgspec.DecodeError, ValueError):
         return None
     return record if folder.name.partition(".")[0] == record.id else None  # what is put aside may bear a number
 
 
-def unknown_sandboxes(services: Services, known: Iterable[str]) -> dict[str, Sandbox]:
+def unknown_sandboxes(services: EngineContext, known: Iterable[str]) -> dict[str, Sandbox]:
     """By id: what those hold that run and are on no record, so that it is neither lent to others nor taken away."""
     found = {}
     for container_id in set(services.runtime.containers()).difference(known):
@@ -64,7 +65,7 @@ def unknown_sandboxes(services: Services, known: Iterable[str]) -> dict[str, San
     return found
 
 
-async def clear_orphans(services: Services, known: set[str]) -> None:
+async def clear_orphans(services: EngineContext, known: set[str]) -> None:
     """Delete what was being made or removed; put aside what is whole; leave alone, and tell of, what runs."""
     parent = services.data_root / "containers"
     await asyncio.to_thread(parent.mkdir, 0o710, True, True)
@@ -83,13 +84,13 @@ async def clear_orphans(services: Services, known: set[str]) -> None:
             log.warning("container %s, which is on no record, was left where it is: %s", container_id[:12], error)
 
 
-async def _clear(services: Services, folder: Path) -> None:
+async def _clear(services: EngineContext, folder: Path) -> None:
     await services.runtime.delete(folder.name)
     await services.images.remove_upper(folder)
     await asyncio.to_thread(shutil.rmtree, folder, True)
 
 
-async def _put_aside(services: Services, folder: Path) -> None:
+async def _put_aside(services: EngineContext, folder: Path) -> None:
     await services.images.unmount(folder)
     place = await asyncio.to_thread(set_aside, folder, services.data_root / "lost/containers")
     log.warning("container %s is on no record and lies in %s now; %s", folder.name[:12], place, CURE)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
+from bennu.engine.record import HealthProbe
 from bennu.errors import BennuError
 from bennu.lifecycle.health import TIMED_OUT, cut_output, timeout_text
 from bennu.lifecycle.probe import (
@@ -80,6 +81,25 @@ class ProbeResult:
     end_ns: int
     exit_code: int
     output: str
+
+
+def as_shown(result: ProbeResult) -> HealthProbe:
+    """As `State.Health.Log` has it."""
+    return HealthProbe(
+        start=local_time(result.start_ns),
+        end=local_time(result.end_ns),
+        exit_code=result.exit_code,
+        output=result.output,
+    )
+
+
+def local_time(instant_ns: int) -> str:
+    """RFC 3339 with nine digits in the daemon's own zone, as dockerd writes probe times."""
+    seconds, nanos = divmod(instant_ns, 10**9)
+    local = time.localtime(seconds)
+    zone = time.strftime("%z", local)
+    zone = "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}"
+    return time.strftime("%Y-%m-%dT%H:%M:%S", local) + f".{nanos:09d}{zone}"
 
 
 class Prober:

@@ -4,7 +4,7 @@ import secrets
 
 import msgspec
 
-from bennu.lifecycle.death import Asker, SentSignal, Verb
+from bennu.lifecycle.life_model import Life
 from bennu.lifecycle.status import State
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, MountPoint, Shape
 from bennu.network import Sandbox
@@ -27,25 +27,8 @@ class Health(Shape):
     log: list[HealthProbe]
 
 
-class Errand(msgspec.Struct, kw_only=True, frozen=True):
-    """What was asked and takes several writes to do. A daemon that finds it on record goes on with it."""
-
-    verb: Verb  # stop, restart or remove
-    by: Asker
-    unbegun: int = 0  # the stop signal, while the connections of a task end before it is sent; 0 = it was sent
-    grace_s: float | None = None  # of what is unbegun: how long after the stop signal SIGKILL follows; None = never
-    kill_at_ns: int = 0  # when SIGKILL follows the stop signal; 0 = never
-    for_good: bool = True  # a person's wish; else its policy decides what follows
-    volumes: bool = False  # of a removal: its anonymous volumes go too
-
-    @property
-    def outlasts_end(self) -> bool:
-        """There is something left to do when the process has ended."""
-        return self.for_good and self.verb in (Verb.RESTART, Verb.REMOVE)
-
-
-class Record(msgspec.Struct, kw_only=True):
-    """Wall-clock instants in ns since the epoch; 0 = never."""
+class Record(msgspec.Struct, kw_only=True, frozen=True):
+    """Who it is and how it was asked for, and its life. `stored_record` says what is on disk of it."""
 
     id: str
     name: str  # without the leading slash
@@ -58,40 +41,49 @@ class Record(msgspec.Struct, kw_only=True):
     endpoints: dict[str, EndpointSettings]  # what was asked, by network name; insertion order = eth0, eth1, …
     mounts: list[MountPoint]
 
-    state: State = State.CREATED
-    exit_code: int | None = 0  # None: it ended and nobody knows how
-    error: str = ""
-    oom_killed: bool = False
-    oom_told: int = 0  # how many of the processes that were killed for memory the events have told of
-    started_at_ns: int = 0
-    finished_at_ns: int = 0
-    health: Health | None = None
     sandbox: Sandbox | None = None  # held from the first start of a row of lives until their end
+    probes: list[HealthProbe] = msgspec.field(default_factory=list)  # the last five, of earlier runs, too
+    life: Life = Life()
 
-    pid: int = 0  # host pid of the container's init; 0 when there is none
-    boot_id: str = ""  # of the boot in which pid and sandbox are valid
+    # What Docker shows of a life, in its terms: the last run's facts stay after its end.
 
-    life: int = 0  # how many times it was started, ever
-    restart_count: int = 0  # policy restarts since the last start by a person
-    restart_delay_ns: int = 0  # the last back-off delay
-    restart_due_ns: int = 0  # when the pending restart happens; 0 = none pending
-    restart_cancelled: bool = False  # sticky until the next start by a person (or at boot)
-    restarts_ns: list[int] = msgspec.field(default_factory=list)  # instants of policy restarts, for the governor
-    crash_score: float = 0.0
-    scored_at_ns: int = 0
-    gave_up: bool = False  # its budget of restarts is used up: only a person starts it again
-    revive: bool = False  # it is being ended for bad health, only to be started again
-    manually_stopped: bool = False
-    started_before: bool = False
-    signals: list[SentSignal] = msgspec.field(default_factory=list)  # of the present life
-    unsent: int = 0  # the last of them, while it may not have been sent yet
-    errand: Errand | None = None  # under way
-    pause_is_brief: bool = False  # it is, or is about to be, paused for the length of a request
+    @property
+    def state(self) -> State:
+        return self.life.state
 
     @property
     def running(self) -> bool:
-        """Docker's `State.Running`: paused and restarting containers count."""
-        return self.state in (State.RUNNING, State.PAUSED, State.RESTARTING)
+        return self.life.is_running
+
+    @property
+    def pid(self) -> int:
+        return self.life.run.pid
+
+    @property
+    def started_at_ns(self) -> int:
+        return self.life.run.started_at_ns
+
+    @property
+    def finished_at_ns(self) -> int:
+        return self.life.last_end.finished_at_ns
+
+    @property
+    def exit_code(self) -> int | None:
+        return self.life.last_end.exit_code
+
+    @property
+    def error(self) -> str:
+        return self.life.last_end.error
+
+    @property
+    def oom_killed(self) -> bool:
+        return self.life.last_end.oom_killed
+
+    @property
+    def health(self) -> Health | None:
+        """None: it has no health check, or was never started."""
+        state = self.life.run.health
+        return None if state is None else Health(state.status, state.failing_streak, self.probes)
 
 
 def new_id() -> str:

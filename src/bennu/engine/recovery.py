@@ -1,12 +1,13 @@
 """What a daemon does with the containers it finds: those its predecessor left, and those a reboot ended.
 
-1. Running, and its monitor is the one on record: adopted as it is.
+1. Running, and its monitor is the one on record: supervised again as it is.
 2. Running on record, but ended meanwhile: the end is processed as if just seen, with its true exit code.
 3. Of an earlier boot: lost with the host; how its process ended is unknown.
 4. Half started (a process, but no record of a start): the start was never acknowledged and is undone.
 5. Waiting for its restart: goes on waiting.
 6. Half paused: paused or not, as the kernel has it.
 7. Half stopped, restarted or removed: the request is gone on with.
+What each of them is to be told of, `lifecycle.life.recover` says.
 Then those whose policy says so are started, a container after those whose namespaces it joins.
 """
 
@@ -17,25 +18,28 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from bennu.engine.container import Container
-from bennu.engine.decisions import wants_start
-from bennu.engine.launch import release
+from bennu.engine.context import EngineContext
+from bennu.engine.index import ContainerIndex
+from bennu.engine.links import note_links
 from bennu.engine.record import Record
 from bennu.engine.remains import parse_remains
-from bennu.engine.services import Services
+from bennu.engine.removal import auto_remove
 from bennu.engine.start_failure import is_shortage
+from bennu.engine.stored_record import decode_record
 from bennu.engine.supervisor import TRY_AGAIN_MOST_S, TRY_AGAIN_S
-from bennu.errors import BennuError, InvalidParameter, NotFound
+from bennu.errors import BennuError, InvalidParameter, NotFound, Unavailable
 from bennu.lifecycle.death import Asker
+from bennu.lifecycle.life import Owed, Seen, decide_start, find_owed, recover
+from bennu.lifecycle.life_events import HostRebooted
+from bennu.lifecycle.restart import Start
 from bennu.lifecycle.status import State
+from bennu.runtime import NotAlive
 from bennu.store import aside
 
 PREFIX: Final = "containers/"
 STARTS_AT_ONCE: Final = 8
 log = logging.getLogger(__name__)
-_decode = msgspec.json.Decoder(Record).decode
 
 
 def read_boot_id() -> str:
@@ -43,76 +47,95 @@ def read_boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-async def read_records(services: Services) -> list[Record]:
+async def read_records(services: EngineContext) -> list[Record]:
     """Those that can be read; the others are set aside."""
-    return await aside.load(services.store, PREFIX, _decode)
+    return await aside.load(services.store, PREFIX, decode_record)
 
 
-async def readopt(services: Services, containers: list[Container]) -> list[Container]:
+async def readopt(services: EngineContext, index: ContainerIndex[Container]) -> list[Container]:
     """Cases 1 to 6 above; answers the containers that their policy now wants started."""
     wanted: list[Container] = []
-    for container in containers:
+    for container in index.list()[::-1]:
         try:
-            if container.record.boot_id != services.boot_id and (container.record.pid or container.record.sandbox):
-                await container.lost_at_reboot()
-            if wants_start(container.record):
-                wanted.append(container)
             await _take_up(services, container)
-        except BennuError:
+            if wants_start(container):
+                wanted.append(container)
+        except Unavailable:
             raise
         except Exception as error:  # its record makes no sense: the others are taken up without it
-            await _leave_aside(services, container, error)
-    return [container for container in wanted if container in services.index.list()]
+            await _leave_aside(services, index, container, error)
+    return [container for container in wanted if container.id in index.ids]
 
 
-async def _take_up(services: Services, container: Container) -> None:
+async def _take_up(services: EngineContext, container: Container) -> None:
+    """Bring it to where it is now, and supervise what goes on. Raises: Unavailable if its loss cannot be written."""
+    _ = container.policy  # without one nothing can be decided of it
+    seen = Seen(services.boot_id, await _is_frozen(services, container.record))
+    async with container.lock:
+        for happened in recover(container.record.life, seen):
+            try:
+                await container.advance(happened)
+            except BennuError as error:
+                if isinstance(happened, HostRebooted):
+                    raise
+                log.warning("container %s was not taken up in all respects: %s", container.id[:12], error)
     if container.record.pid:
-        await _try(container.id, "asked whether it is paused", container.match_freezer())
+        note_links(services, container.record)
     if container.record.pid or container.record.state is State.RESTARTING:
-        container.adopt()
-    else:
-        await _try(container.id, "cleared away", _give_back(services, container.record))
+        container.supervisor.begin()
 
 
-async def _leave_aside(services: Services, container: Container, error: Exception) -> None:
+async def _is_frozen(services: EngineContext, record: Record) -> bool | None:
+    """None: it has no process, or that cannot be told."""
+    if not record.pid or record.life.run.boot_id != services.boot_id:
+        return None
+    try:
+        return await services.runtime.is_frozen(record.id)
+    except NotAlive:
+        return None  # it ended meanwhile
+    except BennuError as error:
+        log.warning("whether container %s is paused cannot be told: %s", record.id[:12], error)
+        return None
+
+
+def wants_start(container: Container) -> bool:
+    """Whether its policy starts it along with the daemon."""
+    return isinstance(decide_start(container.record.life, container.policy), Start)
+
+
+async def _leave_aside(
+    services: EngineContext, index: ContainerIndex[Container], container: Container, error: Exception
+) -> None:
     """With all that it has on this host; the next daemon tries again."""
     if entry := await services.store.read(PREFIX + container.id):
         await aside.set_aside(services.store, entry, error)
-        services.index.leave_aside(container, parse_remains(entry.value, services.boot_id))
+        index.leave_aside(container, parse_remains(entry.value, services.boot_id))
 
 
-async def _give_back(services: Services, record: Record) -> None:
-    """It does not run, so it holds nothing; but the former daemon may have died before it had given all back."""
-    if services.images.is_mounted(services.folder(record.id)):
-        await release(services, record)
-    else:
-        await services.runtime.delete(record.id)
-
-
-def finish_errands(services: Services, containers: list[Container]) -> list[str]:
-    """Go on with what was asked for; answers the ids of those that `--rm` wants removed.
+def finish_errands(services: EngineContext, containers: list[Container]) -> list[Container]:
+    """Go on with what was asked for; answers those that `--rm` wants removed.
 
     Before any request is heard: a client of this daemon could begin an errand, or a container, of its own.
     """
     left = []
     for container in containers:
-        record = container.record
-        if record.errand is not None or record.unsent:
+        life = container.record.life
+        if life.pending is not None:
             name = f"finish errand {container.id[:12]}"
             services.tasks.create_task(_try(container.id, "dealt with", container.finish_errand()), name=name)
-        elif record.state in (State.CREATED, State.EXITED) and record.host_config.auto_remove:
-            left.append(container.id)
+        elif find_owed(life, container.policy) is Owed.REMOVAL:
+            left.append(container)
     return left
 
 
-async def finish_start(services: Services, left: list[str], wanted: list[Container]) -> None:
+async def finish_start(services: EngineContext, left: list[Container], wanted: list[Container]) -> None:
     """In the background of the first requests: remove and start what `--rm` and policies say."""
-    for container_id in left:
-        await _try(container_id, "removed", services.index.auto_remove(container_id))
+    for container in left:
+        await _try(container.id, "removed", auto_remove(services, container))
     await start_by_policy(services, wanted)
 
 
-async def start_by_policy(services: Services, wanted: list[Container]) -> None:
+async def start_by_policy(services: EngineContext, wanted: list[Container]) -> None:
     """Start them, several at a time, a container after those whose namespaces it joins; failures are only logged."""
     places = asyncio.Semaphore(STARTS_AT_ONCE)
 
@@ -128,7 +151,7 @@ async def start_by_policy(services: Services, wanted: list[Container]) -> None:
         left = [container for container in left if container not in wave]
 
 
-async def _start(services: Services, container: Container, pause_s: float = TRY_AGAIN_S) -> None:
+async def _start(services: EngineContext, container: Container, pause_s: float = TRY_AGAIN_S) -> None:
     """Start it by its policy; again, and later in the background, if the host had too little of something."""
     try:
         await container.start(Asker.daemon("daemon start"))
@@ -140,13 +163,13 @@ async def _start(services: Services, container: Container, pause_s: float = TRY_
         services.tasks.create_task(_try(container.id, "started", again), name=f"start {container.id[:12]} again")
 
 
-async def _start_later(services: Services, container: Container, pause_s: float) -> None:
+async def _start_later(services: EngineContext, container: Container, pause_s: float) -> None:
     await asyncio.sleep(pause_s)
-    if not container.gone and wants_start(container.record):
+    if not container.gone and wants_start(container):
         await _start(services, container, min(2 * pause_s, TRY_AGAIN_MOST_S))
 
 
-def _joined(services: Services, record: Record) -> set[str]:
+def _joined(services: EngineContext, record: Record) -> set[str]:
     """The ids of the containers that must run before it can, as far as they exist."""
     host = record.host_config
     modes = (host.network_mode, host.ipc_mode, host.pid_mode)

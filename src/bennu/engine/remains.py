@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from bennu.engine.services import Services
+from bennu.engine.context import EngineContext
 from bennu.model import MountPoint
 from bennu.network import Sandbox
 from bennu.store import aside
@@ -28,7 +28,7 @@ class Remains:
     sandbox: Sandbox | None = None
 
 
-async def read_remains(services: Services) -> dict[str, Remains]:
+async def read_remains(services: EngineContext) -> dict[str, Remains]:
     """Of all that are set aside, by id."""
     entries = await services.store.read_prefix(aside.PREFIX + CONTAINERS)
     return {entry.key.rpartition("/")[2]: parse_remains(entry.value, services.boot_id) for entry in entries}

@@ -10,22 +10,27 @@ import contextlib
 import shutil
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bennu.descriptors import reserve
-from bennu.engine.container import Container
+from bennu.engine.context import EngineContext
 from bennu.engine.copies import REMOVING
 from bennu.engine.launch import release
-from bennu.engine.record import Errand
-from bennu.engine.services import Services
+from bennu.engine.termination import wait_killed
 from bennu.engine.waits import WaitResult
 from bennu.errors import BennuError, Conflict, NotFound, Unavailable
 from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.life_events import SignalAsked
+from bennu.lifecycle.life_model import PendingOperation
 from bennu.lifecycle.status import State
 from bennu.store import Delete, Put
 
+if TYPE_CHECKING:
+    from bennu.engine.container import Container
+
 
 async def remove_container(
-    services: Services, container: Container, by: Asker, *, force: bool = False, volumes: bool = False
+    services: EngineContext, container: "Container", by: Asker, *, force: bool = False, volumes: bool = False
 ) -> None:
     """Remove it; `force` kills it first, `volumes` takes its anonymous volumes along.
 
@@ -36,7 +41,7 @@ async def remove_container(
     container.removing = True
     try:
         if force:
-            await _kill(container, Errand(verb=Verb.REMOVE, by=by, volumes=volumes))
+            await _kill(container, PendingOperation(verb=Verb.REMOVE, by=by, volumes=volumes))
         async with container.lock:
             _check_stopped(container)
             with reserve():
@@ -46,16 +51,22 @@ async def remove_container(
         raise
 
 
-async def _kill(container: Container, errand: Errand) -> None:
+async def auto_remove(services: EngineContext, container: "Container") -> None:
+    """As `--rm` asks: with its anonymous volumes. Raises: BennuError."""
+    await remove_container(services, container, Asker.daemon("auto-remove"), force=True, volumes=True)
+
+
+async def _kill(container: "Container", removal: PendingOperation) -> None:
+    asked = SignalAsked(number=signal.SIGKILL, by=removal.by, verb=removal.verb, operation=removal)
     while container.record.running:
         try:
-            await container.send(signal.SIGKILL, errand.by, errand.verb, errand=errand)
+            await container.send(asked)
         except Conflict:
             return
-        await container.wait_killed()
+        await wait_killed(container)
 
 
-def _check_stopped(container: Container) -> None:
+def _check_stopped(container: "Container") -> None:
     name = container.record.name
     match container.record.state:
         case State.RUNNING | State.RESTARTING as state:
@@ -67,7 +78,7 @@ def _check_stopped(container: Container) -> None:
             raise Conflict(f'cannot remove container "/{name}": container is paused and must be unpaused first')
 
 
-async def _take_apart(services: Services, container: Container, volumes: bool) -> None:
+async def _take_apart(services: EngineContext, container: "Container", volumes: bool) -> None:
     record = container.record
     folder = services.folder(record.id)
     try:
@@ -79,14 +90,15 @@ async def _take_apart(services: Services, container: Container, volumes: bool) -
         container.waits.removed(WaitResult(container.exit_code, str(error)))
         raise
     container.gone = True
-    services.index.forget(container)
+    services.index.forget(container.id)
+    services.execs.forget_container(container.id)
     container.end_attachments()
     container.waits.removed(WaitResult(container.exit_code, ""))
     await _remove_files(services, folder)
     await services.images.let_go(record.image_id)
 
 
-async def _forget(services: Services, container: Container) -> None:
+async def _forget(services: EngineContext, container: "Container") -> None:
     """Delete the record. Raises: Unavailable; then it is there as before, but on a full disk its files are gone."""
     record, folder = container.record, services.folder(container.id)
     freed = services.volumes.set_free(point.name for point in record.mounts)
@@ -105,12 +117,12 @@ async def _forget(services: Services, container: Container) -> None:
         raise
 
 
-async def _remove_files(services: Services, folder: Path) -> None:
+async def _remove_files(services: EngineContext, folder: Path) -> None:
     await services.images.remove_upper(folder)
     await asyncio.to_thread(shutil.rmtree, folder, True)
 
 
-async def _remove_anonymous_volumes(services: Services, container: Container) -> None:
+async def _remove_anonymous_volumes(services: EngineContext, container: "Container") -> None:
     for point in container.record.mounts:
         if point.type != "volume":
             continue

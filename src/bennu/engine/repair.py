@@ -4,16 +4,19 @@ Nothing is deleted: a database that cannot be used, and folders that nobody can 
 What was in `lost/` and can be used again comes back. Containers that run are taken up as they run.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from bennu.engine.copies import CONTAINERS, FAMILIES, is_cut_short, path_of, read_copies
 from bennu.engine.orphans import read_record
 from bennu.engine.record import Record
 from bennu.engine.recovery import read_boot_id
 from bennu.engine.remains import parse_remains
-from bennu.engine.supervisor import encode_record
+from bennu.engine.stored_record import encode_record
 from bennu.files import set_aside
 from bennu.images.salvage import find_images, put_back
 from bennu.lifecycle.status import State
@@ -104,14 +107,16 @@ def _find_containers(work: Repair) -> None:
             work.told.append(f"The folder of container {folder.name[:12]} has no record in it: it lies in {place}.")
             continue
         if record.name in names:
-            record.name = f"{record.name}-{record.id[:12]}"
+            record = replace(record, name=f"{record.name}-{record.id[:12]}")
         names.add(record.name)
         home = work.data_root / CONTAINERS / record.id
         if folder != home:
             folder.rename(home)
         pid = living.get(record.id, 0)
         if pid and not record.pid:  # its start was not copied any more
-            record.pid, record.boot_id, record.state = pid, read_boot_id(), State.RUNNING
+            life = record.life
+            run = dataclasses.replace(life.run, pid=pid, boot_id=read_boot_id())
+            record = replace(record, life=dataclasses.replace(life, state=State.RUNNING, run=run))
         work.records[f"{CONTAINERS}{record.id}"] = encode_record(record)
         work.told.append(f"Brought back container {record.name}{', which runs' if pid else ''}.")
 

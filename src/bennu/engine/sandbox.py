@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bennu.engine.context import EngineContext, Resolving
 from bennu.engine.events import Event, event
 from bennu.engine.links import link_names, note_links
 from bennu.engine.record import Record
-from bennu.engine.services import Resolving, Services
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
 from bennu.lifecycle.status import State
 from bennu.model import EndpointIPAMConfig, HostConfig
@@ -29,7 +29,7 @@ JOIN: Final = "container:"
 FILES: Final = ("hosts", "hostname", "resolv.conf")
 
 
-async def open_sandbox(services: Services, record: Record) -> tuple[Sandbox | None, list[Event]]:
+async def open_sandbox(services: EngineContext, record: Record) -> tuple[Sandbox | None, list[Event]]:
     """The sandbox the container holds already, or a new one; None for those that live in another's.
 
     Raises: BennuError, prefixed as dockerd does for a failure of the network.
@@ -51,7 +51,7 @@ async def open_sandbox(services: Services, record: Record) -> tuple[Sandbox | No
     return sandbox, [network_event(services, "connect", record, endpoint) for endpoint in sandbox.endpoints]
 
 
-def check_endpoints(services: Services, record: Record) -> None:
+def check_endpoints(services: EngineContext, record: Record) -> None:
     """Whether the networks can grant what is asked of them, as far as they exist yet. Raises: InvalidParameter."""
     for name in record.endpoints:
         try:
@@ -81,7 +81,7 @@ def endpoint_request(record: Record, network: str) -> EndpointRequest:
     )
 
 
-def network_event(services: Services, action: str, record: Record, endpoint: Endpoint) -> Event:
+def network_event(services: EngineContext, action: str, record: Record, endpoint: Endpoint) -> Event:
     kind = services.networks.type_of(endpoint.network_id)
     attributes = {"container": record.id, "name": endpoint.network_name, "type": kind}
     return event("network", action, endpoint.network_id, attributes)
@@ -98,7 +98,7 @@ class Namespaces:
     shm: str = ""  # a /dev/shm that is shared: where it is on the host
 
 
-def namespaces_of(services: Services, record: Record) -> Namespaces:
+def namespaces_of(services: EngineContext, record: Record) -> Namespaces:
     """Raises: Conflict when a container to join does not run; NotFound."""
     host = record.host_config
     network = record.sandbox.netns if record.sandbox else joined_namespace(services, "network", host.network_mode)
@@ -118,14 +118,14 @@ def namespaces_of(services: Services, record: Record) -> Namespaces:
     return Namespaces(network, joined_namespace(services, "pid", host.pid_mode), ipc, None if own_uts else "", shm)
 
 
-def joined_namespace(services: Services, kind: str, mode: str) -> str | None:
+def joined_namespace(services: EngineContext, kind: str, mode: str) -> str | None:
     """What a mode says: "" the host's, a path another container's, None neither. Raises: Conflict, NotFound."""
     if mode == "host":
         return ""
     return _namespace_of(services, kind, mode.removeprefix(JOIN)) if mode.startswith(JOIN) else None
 
 
-def _namespace_of(services: Services, kind: str, ref: str) -> str:
+def _namespace_of(services: EngineContext, kind: str, ref: str) -> str:
     other = services.index.find(ref).record
     if kind == "network" and other.sandbox is not None:
         return other.sandbox.netns  # outlives a restart of the other
@@ -139,7 +139,7 @@ def _namespace_of(services: Services, kind: str, ref: str) -> str:
     return f"/proc/{other.pid}/ns/{'net' if kind == 'network' else kind}"
 
 
-def make_files(services: Services, record: Record) -> Mapping[str, Path]:
+def make_files(services: EngineContext, record: Record) -> Mapping[str, Path]:
     """Write hosts, hostname and resolv.conf; name → path. Those of a joined container are shared. Blocks.
 
     Raises: BennuError.
@@ -159,13 +159,13 @@ def make_files(services: Services, record: Record) -> Mapping[str, Path]:
     return {name: folder / name for name in FILES}
 
 
-def tell_linkers(services: Services, record: Record) -> None:
+def tell_linkers(services: EngineContext, record: Record) -> None:
     """The container has started: those linked to it get its address into their hosts files, in the background."""
     for linker in services.linkers.pop(record.id, ()):
         services.tasks.create_task(_renew_hosts(services, linker), name=f"renew the links of {linker[:12]}")
 
 
-async def _renew_hosts(services: Services, container_id: str) -> None:
+async def _renew_hosts(services: EngineContext, container_id: str) -> None:
     with contextlib.suppress(NotFound):  # removed meanwhile
         container = services.index.find(container_id)
         async with container.lock:
@@ -174,7 +174,7 @@ async def _renew_hosts(services: Services, container_id: str) -> None:
                 note_links(services, container.record)
 
 
-def _hosts(services: Services, record: Record) -> str:
+def _hosts(services: EngineContext, record: Record) -> str:
     host = record.host_config
     if host.network_mode == "host":
         return Path("/etc/hosts").read_text() + "".join(

@@ -6,8 +6,8 @@ from typing import Any, Final
 import msgspec
 
 from bennu.engine.container import Container
+from bennu.engine.context import EngineContext
 from bennu.engine.record import Record
-from bennu.engine.services import Services
 from bennu.engine.validate import check_resources, check_restart_policy
 from bennu.errors import BennuError, Conflict
 from bennu.lifecycle.status import State
@@ -21,7 +21,7 @@ CHANGEABLE: Final = (
 
 
 async def update_container(
-    services: Services, container: Container, asked: HostConfig, policy: RestartPolicy | None
+    services: EngineContext, container: Container, asked: HostConfig, policy: RestartPolicy | None
 ) -> None:
     """In force at once where a process lives; on disk before this returns. Raises: BennuError with dockerd's words."""
     changed = plan_update(container.record, asked, policy, removing=container.removing)

@@ -6,9 +6,9 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -28,24 +28,36 @@ User = tuple[str, bool]  # a container's id, and whether it runs
 log = logging.getLogger(__name__)
 
 
+class ImageUsers(Protocol):
+    """Who knows the containers."""
+
+    def users_of_image(self, image_id: str) -> list[User]:
+        """Those that were made from it."""
+        ...
+
+
 class Images:
     """All images; not thread-safe, lives in one event loop.
 
-    `users` is set by the engine: the containers made from an image id. What an image was told to be called and that
-    it is here is on the disk before a call returns.
+    What an image was told to be called and that it is here is on the disk before a call returns.
     """
 
-    def __init__(self, root: Path, store: Store) -> None:
+    def __init__(self, root: Path, store: Store, users: ImageUsers | None = None) -> None:
+        """`users` None: nobody uses any."""
         self.root = root
         self.layers = Layers(root)
         self.store = store
-        self.users: Callable[[str], list[User]] = lambda image_id: []
+        self._users = users
         self._images: dict[str, Image] = {}
         self._tags: dict[str, str] = {}  # familiar name:tag → id
         self._digests: dict[str, str] = {}  # familiar name@digest → id
         self._unread: dict[str, Sequence[str]] = {}  # images whose record is set aside, and their layers
         self._borrowed: Counter[str] = Counter()
         self._writing = asyncio.Lock()
+
+    def users(self, image_id: str) -> list[User]:
+        """The containers that were made from it."""
+        return self._users.users_of_image(image_id) if self._users is not None else []
 
     async def open(self, *, whole: bool = True) -> None:
         """Load what is there; half-done work of a former daemon is removed.

@@ -6,7 +6,7 @@ been healthy; `retries` failures in a row make it unhealthy, one success makes i
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -69,6 +69,11 @@ class Judged:
     changed: bool
     failed: bool
     reason: str
+
+
+def not_monitored(state: HealthState | None) -> HealthState | None:
+    """While nobody looks (paused, ended) a container counts as unhealthy: dockerd's rule, without an event."""
+    return replace(state, status=HealthStatus.UNHEALTHY) if state else None
 
 
 def judge(state: HealthState, check: Check, *, exit_code: int, started_after_ns: int) -> Judged:

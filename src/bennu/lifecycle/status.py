@@ -1,14 +1,11 @@
-"""The states of a container, what leads from one to the next, and the words a person reads. Pure.
+"""The states of a container, and the words in which a person reads them. Pure.
 
-What `TRANSITIONS` does not list is illegal. Docker's booleans (Running, Paused, Restarting …) are computed from the
-one state at the wire.
+What leads from one to the next is the table in `life`. Docker's booleans (Running, Paused, Restarting …) are computed
+from the one state at the wire.
 """
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
-
-from bennu.errors import Conflict
 
 SECOND_NS: Final = 10**9
 HOUR_NS: Final = 3600 * SECOND_NS
@@ -24,56 +21,6 @@ class State(StrEnum):
     REMOVING = "removing"
     EXITED = "exited"
     DEAD = "dead"
-
-
-class Event(StrEnum):
-    """What can happen to a container."""
-
-    START = "start"
-    FAIL_TO_START = "fail to start"
-    PAUSE = "pause"
-    UNPAUSE = "unpause"
-    EXIT = "exit"
-    BACK_OFF = "back off"
-    REMOVE = "remove"
-    FAIL_TO_REMOVE = "fail to remove"
-
-
-class IllegalTransition(Conflict):
-    """An event that cannot happen in that state."""
-
-    def __init__(self, state: State, wanted: Event | State) -> None:
-        what = f"become {wanted}" if isinstance(wanted, State) else str(wanted)
-        super().__init__(f"cannot {what}: the container is {state}")
-        self.state = state
-        self.wanted = wanted
-
-
-S, E = State, Event
-TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
-    S.CREATED: {E.START: S.RUNNING, E.FAIL_TO_START: S.CREATED, E.REMOVE: S.REMOVING},
-    S.RUNNING: {E.PAUSE: S.PAUSED, E.EXIT: S.EXITED, E.BACK_OFF: S.RESTARTING},
-    # SIGKILL reaches a frozen cgroup, so a paused container can end.
-    S.PAUSED: {E.UNPAUSE: S.RUNNING, E.EXIT: S.EXITED, E.BACK_OFF: S.RESTARTING},
-    S.RESTARTING: {E.START: S.RUNNING, E.FAIL_TO_START: S.EXITED, E.EXIT: S.EXITED},
-    S.EXITED: {E.START: S.RUNNING, E.FAIL_TO_START: S.EXITED, E.REMOVE: S.REMOVING},
-    S.REMOVING: {E.FAIL_TO_REMOVE: S.DEAD},
-    S.DEAD: {E.REMOVE: S.REMOVING},
-}
-
-
-def next_state(state: State, event: Event) -> State:
-    """Raises: IllegalTransition, which names both."""
-    try:
-        return TRANSITIONS[state][event]
-    except KeyError:
-        raise IllegalTransition(state, event) from None
-
-
-def check_transition(before: State, after: State) -> None:
-    """Raises: IllegalTransition when no event leads from one to the other."""
-    if after is not before and after not in TRANSITIONS[before].values():
-        raise IllegalTransition(before, after)
 
 
 def human_duration(ns: int) -> str:

@@ -45,15 +45,18 @@ log = logging.getLogger(__name__)
 class Networks:
     """All networks and sandboxes of one daemon. `open` before anything else."""
 
-    def __init__(self, store: Store, data_root: Path, exec_root: Path, settings: Settings) -> None:
+    def __init__(
+        self, store: Store, data_root: Path, exec_root: Path, settings: Settings, on_event: EventSink | None = None
+    ) -> None:
+        """`on_event` is told what Docker's events tell; None: nobody is."""
         digest = hashlib.sha256(str(data_root.absolute()).encode()).digest()
         tag = digest.hex()[:8]
         is_default = data_root.absolute() == DEFAULT_ROOT
         self._settings = settings
         self.bridge = self._settings.bridge or ("bennu0" if is_default else f"bennu-{tag}")
         self.table = "bennu" if is_default else f"bennu_{tag}"
-        self.on_event: EventSink | None = None  # set by the engine
-        self.swarm: SwarmSide = NoSwarm()  # set by the cluster
+        self._on_event = on_event
+        self._swarm: SwarmSide = NoSwarm()
         self._global_id = digest[8:13]  # of our IPv6 networks
         self._namer = Namer(tag, exec_root / "netns")
         self._catalogue = Catalogue(store)
@@ -225,6 +228,10 @@ class Networks:
             if endpoint.network_id == network.id
         }
 
+    def join_swarm(self, side: SwarmSide) -> None:
+        """From here on `side` is asked about the networks of the swarm. There are networks before there is a swarm."""
+        self._swarm = side
+
     async def create(self, request: NetworkRequest, *, swarm_pools: Sequence[tuple[str, int]] | None = None) -> Network:
         """A user-defined network, durable and up. `swarm_pools`: those of a swarm that is about to begin.
 
@@ -240,7 +247,7 @@ class Networks:
                 interfaces=await in_own_thread(links.list_links),
                 routes=await host.used_subnets(but_of=ours),
                 global_id=self._global_id,
-                swarm_pools=self.swarm.pools() if swarm_pools is None else swarm_pools,
+                swarm_pools=self._swarm.pools() if swarm_pools is None else swarm_pools,
                 pools=self._settings.pools or DEFAULT_POOLS,
             )
             # On disk first: a bridge nobody remembers would stay for ever, a network without bridge gets it at open.
@@ -258,7 +265,7 @@ class Networks:
 
     async def remove(self, ref: str) -> Network:
         """Raises: NotFound; Forbidden when predefined or in use."""
-        await self.swarm.before_removal(self.find(ref))
+        await self._swarm.before_removal(self.find(ref))
         async with self._changing:
             network = self.find(ref)
             if network.is_predefined:
@@ -288,8 +295,8 @@ class Networks:
                 log.info("network %s was not pruned: %s", network.name, error)
                 continue
             removed.append(network.name)
-        if self.on_event is not None:
-            await self.on_event("network", "prune", "", {"reclaimed": "0"}, "local")
+        if self._on_event is not None:
+            await self._on_event("network", "prune", "", {"reclaimed": "0"}, "local")
         return removed
 
     async def _forget(self, network: Network) -> None:
@@ -315,14 +322,14 @@ class Networks:
         )
 
     async def _tell(self, action: str, network: Network, **more: str) -> None:
-        if self.on_event is None:
+        if self._on_event is None:
             return
         attributes, scope = {**more, "name": network.name, "type": self.type_of(network.id)}, "local"
         if network.scope == "swarm" and action in SWARM_ACTIONS:
             # A matter of the whole swarm; who is on it is one of this node.
             action, scope = SWARM_ACTIONS[action], "swarm"
             del attributes["type"]
-        await self.on_event("network", action, network.id, attributes, scope)
+        await self._on_event("network", action, network.id, attributes, scope)
 
     # --- sandboxes ----------------------------------------------------------------------------------------------
 
@@ -368,7 +375,7 @@ class Networks:
         return endpoint
 
     def _check_attachable(self, container_id: str, network: Network) -> None:
-        if network.scope == "swarm" and not network.attachable and not self.swarm.may_attach(container_id, network):
+        if network.scope == "swarm" and not network.attachable and not self._swarm.may_attach(container_id, network):
             raise Forbidden(
                 f"Could not attach to network {network.name}: rpc error: code = PermissionDenied desc = network "
                 f"{network.name} not manually attachable"

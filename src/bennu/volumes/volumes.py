@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping, Set
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -57,25 +57,43 @@ class Volume(msgspec.Struct, kw_only=True):
 Commit = Callable[[Put | Delete, str, Volume], Awaitable[None]]
 
 
+class VolumeUsers(Protocol):
+    """Who knows the containers."""
+
+    def users_of_volume(self, name: str) -> list[str]:
+        """The ids of those that use it."""
+        ...
+
+    def running_users_of_volume(self, name: str) -> list[str]:
+        """Of these, who runs."""
+        ...
+
+
 class Volumes:
-    """All volumes of one host.
+    """All volumes of one host."""
 
-    Set by the engine: `users`, which containers use a volume, by id; `running_users`, which of them run; `commit`,
-    which writes a change together with the event (`create`, `destroy`) that announces it.
-    """
-
-    def __init__(self, root: Path, store: Store) -> None:
-        self.users: Callable[[str], builtins.list[str]] = lambda name: []
-        self.running_users: Callable[[str], builtins.list[str]] = lambda name: self.users(name)
-        self.commit: Commit = self._commit
+    def __init__(
+        self, root: Path, store: Store, users: VolumeUsers | None = None, commit: Commit | None = None
+    ) -> None:
+        """`users` None: nobody uses any. `commit` writes a change together with the event (`create`, `destroy`) that
+        announces it; None: without."""
+        self._users = users
+        self._commit = commit or self._commit_alone
         self._root = root
         self._store = store
         self._volumes: dict[str, Volume] = {}
         self._lock = asyncio.Lock()
         self._fillings: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by name
 
-    async def _commit(self, write: Put | Delete, action: str, volume: Volume) -> None:
+    async def _commit_alone(self, write: Put | Delete, action: str, volume: Volume) -> None:
         await self._store.commit(Transaction([write]))
+
+    def users(self, name: str) -> builtins.list[str]:
+        """The ids of the containers that use it."""
+        return self._users.users_of_volume(name) if self._users is not None else []
+
+    def running_users(self, name: str) -> builtins.list[str]:
+        return self._users.running_users_of_volume(name) if self._users is not None else []
 
     # --- what there is --------------------------------------------------------------------------------------------
 
@@ -156,7 +174,7 @@ class Volumes:
             volume = self._new(name, options, labels)
             volume.born_with = born_with
             await asyncio.to_thread(Path(volume.mountpoint).mkdir, 0o755, True, True)
-            await self.commit(Put(PREFIX + name, msgspec.json.encode(volume)), "create", volume)
+            await self._commit(Put(PREFIX + name, msgspec.json.encode(volume)), "create", volume)
             self._volumes[name] = volume
             return volume
 
@@ -231,7 +249,7 @@ class Volumes:
         await self._store.commit(Transaction([Put(PREFIX + volume.name, msgspec.json.encode(marked))]))
         self._volumes.pop(volume.name, None)
         await _delete_tree(Path(volume.mountpoint).parent)
-        await self.commit(Delete(PREFIX + volume.name), "destroy", volume)
+        await self._commit(Delete(PREFIX + volume.name), "destroy", volume)
 
     def set_free(self, names: Iterable[str]) -> builtins.list[Put]:
         """Writes that make volumes outlive the container they were born with, to go with the deletion of its record."""

@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bennu.engine.decisions import KEPT_RESTARTS
 from bennu.errors import InvalidParameter
 from bennu.lifecycle.governor import (
     HALF_LIFE_NS,
@@ -16,6 +15,7 @@ from bennu.lifecycle.governor import (
     parse_governor,
     score_after_end,
 )
+from bennu.lifecycle.life_runs import KEPT_RESTARTS
 from bennu.lifecycle.restart import MS, Restart, Start, Stay
 
 SECOND = 10**9

@@ -1,0 +1,132 @@
+"""What every container of this host shares: the adapters, the journal, the folders, the owner of background tasks."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from bennu.beneath import entry_of
+from bennu.engine.accounts import Accounts
+from bennu.engine.background import Background
+from bennu.engine.deaths import Deaths
+from bennu.engine.events import Journal
+from bennu.engine.execs import Execs
+from bennu.engine.file_watch import Writes
+from bennu.engine.probes import ProbePlaces
+from bennu.engine.record import Record
+from bennu.images import Images
+from bennu.network import Networks
+from bennu.runtime import Runtime
+from bennu.runtime.hostfacts import HostFacts
+from bennu.store import Store
+from bennu.volumes import Volumes
+
+Draining = AbstractAsyncContextManager[None]
+
+
+class Neighbour(Protocol):
+    """What one container may know of another."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def record(self) -> Record: ...
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        """Held by whoever changes the record, or what hangs on it."""
+        ...
+
+
+class Neighbours(Protocol):
+    """What one container may ask about the others, and about its own leaving."""
+
+    def find(self, ref: str) -> Neighbour:
+        """Raises: NotFound, InvalidParameter."""
+        ...
+
+    def forget(self, container_id: str) -> None:
+        """It is gone from the disk: drop it."""
+        ...
+
+
+class Stoppable(Protocol):
+    """What a pre-stop hook may know of the container that is about to be stopped."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def record(self) -> Record: ...
+
+    @property
+    def exited(self) -> asyncio.Event:
+        """Set while it has no process."""
+        ...
+
+
+class PreStop:
+    """What is entered before a container gets its stop signal, and left when it has ended, or the stop has failed.
+
+    Whoever lets connections end registers here: the engine is open before there is a cluster. A kill does not ask.
+    """
+
+    def __init__(self) -> None:
+        self._hook: Callable[[Stoppable], Draining | None] = lambda container: None
+
+    def register(self, hook: Callable[[Stoppable], Draining | None]) -> None:
+        """`hook` answers None of a container that nobody holds."""
+        self._hook = hook
+
+    def of(self, container: Stoppable) -> Draining | None:
+        """None: nobody holds it."""
+        return self._hook(container)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolving:
+    """How names are resolved in containers that do not say it themselves. Empty: as the host does."""
+
+    servers: Sequence[str] = ()
+    search: Sequence[str] = ()
+    options: Sequence[str] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class EngineContext:
+    """Complete as it is made; only counters change."""
+
+    data_root: Path
+    exec_root: Path
+    boot_id: str
+    store: Store
+    journal: Journal
+    deaths: Deaths
+    images: Images
+    networks: Networks
+    volumes: Volumes
+    runtime: Runtime
+    tasks: Background
+    host_facts: HostFacts
+    index: Neighbours
+    execs: Execs
+    tally: Counter[str]  # what metrics count since this daemon started
+    probe_places: ProbePlaces
+    default_stop_timeout_s: int = 10
+    resolving: Resolving = field(default_factory=Resolving)
+    linkers: dict[str, set[str]] = field(default_factory=dict)  # container → who runs and has a legacy link to it
+    ending: bool = False  # the daemon shuts its containers down: no policy restarts any
+    accounts: Accounts = field(default_factory=Accounts)
+    writes: Writes = field(default_factory=Writes)
+    pre_stop: PreStop = field(default_factory=PreStop)
+
+    def folder(self, container_id: str) -> Path:
+        """The durable folder of one container: writable layer, log, hosts files."""
+        return entry_of(self.data_root / "containers", container_id)
+
+    def log_path(self, container_id: str) -> Path:
+        return self.folder(container_id) / f"{container_id}-json.log"

@@ -1,0 +1,159 @@
+"""The hands of `lifecycle.life`: how each effect is performed, and what it leads to.
+
+Each may be performed again, for who dies between two effects has lost nothing: the next daemon performs what is left.
+All are called with the container's lock held; what has to wait for an end goes on in the background.
+"""
+
+import asyncio
+import contextlib
+import logging
+from signal import SIGKILL
+from typing import TYPE_CHECKING, assert_never
+
+from bennu.engine.launch import launch, release_quietly
+from bennu.engine.links import note_links
+from bennu.engine.sandbox import tell_linkers
+from bennu.engine.start_failure import ends_task, is_shortage, start_failure, start_failure_code
+from bennu.errors import Conflict, NotModified
+from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.health import OnUnhealthy
+from bennu.lifecycle.life_events import (
+    ActOnUnhealthy,
+    ClearLeftovers,
+    Effect,
+    ForgetProcess,
+    Freeze,
+    Launch,
+    LifeEvent,
+    Paused,
+    ReleaseAll,
+    RunStarted,
+    SendSignal,
+    SignalAsked,
+    SignalMissed,
+    SignalSent,
+    StartFailed,
+    TellWaiters,
+    Thaw,
+    Thawed,
+    UnwatchRun,
+    WatchRun,
+)
+from bennu.runtime import NotAlive
+
+if TYPE_CHECKING:
+    from bennu.engine.container import Container
+
+log = logging.getLogger(__name__)
+
+
+async def perform(container: "Container", effect: Effect) -> LifeEvent | None:
+    """Answers the event it leads to, to be fed to the machine at once. Raises: BennuError."""
+    match effect:
+        case Launch():
+            await begin_run(container)
+        case SendSignal():
+            return await _send(container, effect)
+        case Freeze():
+            await container.services.runtime.pause(container.id)
+            return Paused()
+        case Thaw():
+            await container.services.runtime.resume(container.id)
+            return Thawed()
+        case WatchRun():
+            container.monitors.watch()
+        case UnwatchRun():
+            container.monitors.stop()
+        case ForgetProcess():
+            await _forget_process(container)
+        case ReleaseAll():
+            await release_quietly(container.services, container.record)
+        case ClearLeftovers():
+            await _clear_leftovers(container)
+        case TellWaiters():
+            container.exited.set()
+            container.waits.process_ended(container.wait_result())
+        case ActOnUnhealthy():
+            name = f"unhealthy {container.id[:12]}"
+            container.services.tasks.create_task(_act_on_unhealthy(container, effect), name=name)
+        case _:
+            assert_never(effect)
+    return None
+
+
+async def begin_run(container: "Container") -> None:
+    """Make a process of it. Raises: BennuError, whatever went wrong, and then it is written down; what is to end the
+    task itself."""
+    try:
+        await _make_run(container)
+    except BaseException as error:
+        failure = start_failure(error)
+        code, shortage = start_failure_code(failure), is_shortage(error)
+        await container.advance(StartFailed(exit_code=code, error=str(failure), shortage=shortage))
+        if failure is error:
+            raise
+        raise failure from error
+    container.exited.clear()
+    try:
+        note_links(container.services, container.record)
+        tell_linkers(container.services, container.record)
+    except BaseException as error:  # it runs all the same, and has to be supervised
+        if ends_task(error):
+            raise
+        log.exception("not everybody could be told that container %s runs", container.id)
+
+
+async def _make_run(container: "Container") -> None:
+    services = container.services
+    launched = await launch(services, container.record, container.attachments)
+    container.attachments = []
+    started = RunStarted(pid=launched.pid, boot_id=services.boot_id, at_ns=launched.started_at_ns)
+    try:
+        await container.advance(started, told=launched.events, sandbox=launched.sandbox)
+    except BaseException as error:
+        if not container.record.pid:  # not on disk, so it never happened
+            await asyncio.shield(release_quietly(services, container.record))
+            raise
+        if ends_task(error):
+            raise
+        log.exception("container %s runs, and is not watched in all respects", container.id)
+
+
+async def _send(container: "Container", effect: SendSignal) -> LifeEvent:
+    runtime = container.services.runtime
+    try:
+        await runtime.kill(container.id, effect.number)
+    except NotAlive:
+        return SignalMissed(effect.again)
+    if effect.thaw:
+        await runtime.resume(container.id)
+    return SignalSent()
+
+
+async def _forget_process(container: "Container") -> None:
+    """What cannot be given back now is cleared by the next start or removal."""
+    try:
+        await container.services.runtime.delete(container.id)
+    except Exception:
+        log.exception("what is left of the process of container %s could not be cleared away", container.id)
+
+
+async def _clear_leftovers(container: "Container") -> None:
+    services, record = container.services, container.record
+    if services.images.is_mounted(services.folder(record.id)):
+        await release_quietly(services, record)
+    else:
+        await _forget_process(container)
+
+
+async def _act_on_unhealthy(container: "Container", asked: ActOnUnhealthy) -> None:
+    """What the label `bennu.on-unhealthy` asks for; Docker does nothing."""
+    by = Asker("health", command=asked.reason)
+    with contextlib.suppress(Conflict, NotModified):  # it ended meanwhile
+        match asked.action:
+            case OnUnhealthy.KILL:
+                await container.send(SignalAsked(number=SIGKILL, by=by, verb=Verb.KILL, for_good=False))
+            case OnUnhealthy.RESTART:
+                await container.restart_unhealthy(by)
+            case OnUnhealthy.STOP:
+                await container.stop(by)

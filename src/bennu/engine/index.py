@@ -1,0 +1,155 @@
+"""All containers of one host, by id and by name, and who uses what of theirs. It begins nothing and writes nothing."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Final, Generic, Protocol, TypeVar
+
+from bennu.engine.names import random_name
+from bennu.engine.record import Record
+from bennu.engine.remains import Remains
+from bennu.errors import Conflict, InvalidParameter, NotFound
+
+NAME_TRIES: Final = 6
+
+
+class Indexed(Protocol):
+    """What the index has to know of a container."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def record(self) -> Record: ...
+
+
+C = TypeVar("C", bound=Indexed)
+
+
+class ContainerIndex(Generic[C]):
+    """The containers of one host, and what is set aside of those whose record cannot be read."""
+
+    def __init__(self) -> None:
+        self._containers: dict[str, C] = {}
+        self._names: dict[str, C] = {}
+        self._reserved: set[str] = set()
+        self._aside: dict[str, Remains] = {}  # by id
+
+    def find(self, ref: str) -> C:
+        """By full id, name (with or without `/`), or unique prefix of the id, in this order.
+
+        Raises: NotFound; InvalidParameter when empty or ambiguous.
+        """
+        if not ref:
+            raise InvalidParameter('invalid name or ID supplied: ""')
+        found = self._containers.get(ref) or self._names.get(ref.removeprefix("/"))
+        if found:
+            return found
+        matches = [container for key, container in self._containers.items() if key.startswith(ref)]
+        if not matches:
+            raise NotFound(f"No such container: {ref}")
+        if len(matches) > 1:
+            raise InvalidParameter(f"multiple IDs found with provided prefix: {ref}")
+        return matches[0]
+
+    def list(self) -> list[C]:
+        """All containers, newest first."""
+        return sorted(self._containers.values(), key=lambda container: -container.record.created_ns)
+
+    @property
+    def ids(self) -> Collection[str]:
+        """Of all that can be found, as they come and go."""
+        return self._containers.keys()
+
+    @property
+    def known(self) -> set[str]:
+        """The ids of all, also of those that are set aside."""
+        return {*self._containers, *self._aside}
+
+    # --- coming and going -------------------------------------------------------------------------------------------
+
+    def add(self, container: C) -> None:
+        self._containers[container.id] = container
+        self._names[container.record.name] = container
+
+    def forget(self, container_id: str) -> None:
+        """It is gone from the disk: drop it."""
+        if (container := self._containers.pop(container_id, None)) is not None:
+            self._names.pop(container.record.name, None)
+
+    def leave_aside(self, container: C, remains: Remains) -> None:
+        """Its record is set aside: drop it, but keep for it what it has."""
+        self.forget(container.id)
+        self.note_aside({container.id: remains})
+
+    def note_aside(self, found: dict[str, Remains]) -> None:
+        """What is set aside already, by id."""
+        self._aside |= found
+
+    # --- names ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def reserved(self, name: str | None, container_id: str) -> Iterator[str]:
+        """This name, or a free one, kept from others while the container is made. Raises: Conflict."""
+        if name is not None:
+            self.check_name_free(name)
+        else:
+            tries = (random_name() for _ in range(NAME_TRIES))
+            name = next((draw for draw in tries if not self._is_taken(draw)), container_id[:12])
+        self._reserved.add(name)
+        try:
+            yield name
+        finally:
+            self._reserved.discard(name)
+
+    def check_name_free(self, name: str) -> None:
+        """Raises: Conflict with Docker's words."""
+        if self._is_taken(name):
+            raise Conflict(
+                f'Conflict. The container name "/{name}" is already in use by container "{self._holder(name)}". '
+                "You have to remove (or rename) that container to be able to reuse that name."
+            )
+
+    def _is_taken(self, name: str) -> bool:
+        return name in self._reserved or bool(self._holder(name))
+
+    def _holder(self, name: str) -> str:
+        """The id of the container that has this name; "" if none has."""
+        if name in self._names:
+            return self._names[name].id
+        return next((container_id for container_id, remains in self._aside.items() if remains.name == name), "")
+
+    def rename(self, container: C, name: str) -> None:
+        for former in [former for former, holder in self._names.items() if holder is container]:
+            del self._names[former]  # more than one if two clients rename at the same time
+        self._names[name] = container
+
+    # --- who uses what; one whose record is set aside may run -------------------------------------------------------
+
+    def users_of_image(self, image_id: str) -> builtins.list[tuple[str, bool]]:
+        """Id, and whether it runs, of each container that was made from this image."""
+        users = [
+            (container.id, container.record.running)
+            for container in self._containers.values()
+            if container.record.image_id == image_id
+        ]
+        return users + [(key, True) for key, remains in self._aside.items() if remains.image_id == image_id]
+
+    def users_of_volume(self, name: str) -> builtins.list[str]:
+        """The ids of the containers that use this volume."""
+        return self._users_of_volume(name, lambda container: True)
+
+    def running_users_of_volume(self, name: str) -> builtins.list[str]:
+        """Of these, who runs."""
+        return self._users_of_volume(name, lambda container: bool(container.record.pid))
+
+    def _users_of_volume(self, name: str, fits: Callable[[C], bool]) -> builtins.list[str]:
+        users = [
+            container.id
+            for container in self._containers.values()
+            if fits(container)
+            and any(point.type == "volume" and point.name == name for point in container.record.mounts)
+        ]
+        return users + [key for key, remains in self._aside.items() if name in remains.volumes]

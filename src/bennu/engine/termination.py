@@ -1,0 +1,117 @@
+"""How a container is ended on request: drain, stop signal, grace period, SIGKILL; and again after a daemon's death.
+
+What takes several writes leaves word of itself on the record before it begins (`Life.pending`). A daemon that finds
+such a word goes on from there (`Container.finish_errand`). SIGKILL after the grace period is due by the clock, and the
+supervisor sends it: who waits here only waits.
+"""
+
+import asyncio
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from bennu.descriptors import reserve
+from bennu.errors import BennuError, Conflict
+from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.life_events import DrainBegun, OperationFailed, SignalAsked
+from bennu.lifecycle.life_model import PendingOperation
+
+if TYPE_CHECKING:
+    from bennu.engine.container import Container
+
+KILL_WAIT_S: Final = 10  # dockerd: then kill(2) on the host pid, 2 s more, then an error
+LAST_WAIT_S: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class EndRequest:
+    """`grace_s` None: never escalate. `for_good`: a person's wish; else its policy decides what follows."""
+
+    stop_signal: int
+    grace_s: float | None
+    by: Asker
+    verb: Verb
+    for_good: bool = True
+
+    @classmethod
+    def of(cls, unbegun: PendingOperation) -> "EndRequest":
+        """What a former daemon had not begun with."""
+        return cls(unbegun.unbegun, unbegun.grace_s, unbegun.by, unbegun.verb, unbegun.for_good)
+
+
+async def end(container: "Container", asked: EndRequest) -> None:
+    """Let go of it, then stop signal, grace period, SIGKILL; returns when it has ended.
+
+    Raises: BennuError that names the blocker if even SIGKILL does not end it.
+    """
+    draining = container.services.pre_stop.of(container)
+    if draining is None:
+        await _end_now(container, asked)
+        return
+    unbegun = PendingOperation(
+        verb=asked.verb, by=asked.by, unbegun=asked.stop_signal, grace_s=asked.grace_s, for_good=asked.for_good
+    )
+    async with container.lock:
+        if not container.record.running:
+            return
+        await container.advance(DrainBegun(unbegun))
+    async with draining:
+        await _end_now(container, asked)
+
+
+async def _end_now(container: "Container", asked: EndRequest) -> None:
+    kill_at_ns = 0 if asked.grace_s is None else time.time_ns() + round(asked.grace_s * 1e9)
+    begun = PendingOperation(verb=asked.verb, by=asked.by, kill_at_ns=kill_at_ns, for_good=asked.for_good)
+    try:
+        await container.send(
+            SignalAsked(
+                number=asked.stop_signal, by=asked.by, verb=asked.verb, for_good=asked.for_good, operation=begun
+            )
+        )
+    except Conflict:
+        return  # it ended by itself meanwhile: that is what was wanted
+    await see_end(container, asked.grace_s)
+
+
+async def see_end(container: "Container", grace_s: float | None) -> None:
+    """The stop signal was sent; SIGKILL follows after so many seconds, None: never. Return when it has ended."""
+    if grace_s is None:
+        await container.exited.wait()
+    else:
+        await wait_killed(container, after_s=grace_s)
+
+
+async def wait_killed(container: "Container", *, after_s: float = 0) -> None:
+    """SIGKILL was sent, or is in so many seconds: return when it has ended.
+
+    Raises: BennuError that names what keeps it from ending.
+    """
+    if await _wait_ended(container, after_s + KILL_WAIT_S):
+        return
+    with reserve():
+        await container.services.runtime.kill(container.id, signal.SIGKILL, everyone=True)
+    if await _wait_ended(container, LAST_WAIT_S):
+        return
+    with reserve():
+        blocker = await container.services.runtime.describe_stuck(container.id)
+    async with container.lock:
+        await container.advance(OperationFailed())
+    raise BennuError(f"tried to kill container, but did not receive an exit event: {blocker}")
+
+
+async def _wait_ended(container: "Container", seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await container.exited.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def left_of_grace(container: "Container") -> float | None:
+    """Seconds until SIGKILL follows, as the record has it; None: it does not."""
+    life = container.record.life
+    if life.pending is not None and life.pending.kill_at_ns:
+        return max(0, life.pending.kill_at_ns - time.time_ns()) / 1e9
+    return 0 if life.is_killed else None
