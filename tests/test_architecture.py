@@ -84,3 +84,11 @@ def test_helper_programs_are_started_in_one_place_without_a_shell() -> None:
     for path in modules():
         text = path.read_text()
         assert "shell=True" not in text and "create_subprocess_shell" not in text and "os.system(" not in text, path
+
+
+def test_the_tests_that_need_python_only_skip_nothing() -> None:
+    """What needs root, a program or an image belongs to tests/engine: a claim that is skipped here is held nowhere."""
+    for folder in ("unit", "simulation"):
+        for path in sorted((ROOT / "tests" / folder).rglob("*.py")):
+            found = re.search(r"skip\(|skipif|geteuid|getuid|shutil\.which", path.read_text())
+            assert not found, f"{path.relative_to(ROOT)}: {found and found[0]}"
