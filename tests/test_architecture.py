@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names.add(node.module)
     return names
+
+
+def top_level_names() -> set[str]:
+    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    return there - {"__init__"}
 
 
 def is_pure(module: str) -> bool:
@@ -67,12 +73,18 @@ def test_every_layer_imports_downwards_only() -> None:
     assert done.returncode == 0, done.stdout[-3000:]
 
 
+def test_the_command_line_is_kept_from_every_package_but_its_own() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    contract = next(one for one in contracts if one.get("source_modules") == ["bennu.cli"])
+    kept_from = {name.removeprefix("bennu.") for name in contract["forbidden_modules"]}
+    assert kept_from == top_level_names() - {"cli"}
+
+
 def test_every_top_level_name_of_the_package_has_its_place_on_the_map() -> None:
     """docs/architecture.md draws the house; a room that is not on the map, or is drawn and not there, is an error."""
     text = (ROOT / "docs/architecture.md").read_text()
     drawn = set(re.findall(r"^  ([a-z_]+)(?:/|\.py) ", text, re.MULTILINE))
-    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-    assert there - {"__init__"} == drawn
+    assert top_level_names() == drawn
 
 
 def test_no_module_outgrows_a_reader() -> None:
@@ -84,3 +96,11 @@ def test_helper_programs_are_started_in_one_place_without_a_shell() -> None:
     for path in modules():
         text = path.read_text()
         assert "shell=True" not in text and "create_subprocess_shell" not in text and "os.system(" not in text, path
+
+
+def test_the_tests_that_need_python_only_skip_nothing() -> None:
+    """What needs root, a program or an image belongs to tests/engine: a claim that is skipped here is held nowhere."""
+    for folder in ("unit", "simulation"):
+        for path in sorted((ROOT / "tests" / folder).rglob("*.py")):
+            found = re.search(r"skip\(|skipif|geteuid|getuid|shutil\.which", path.read_text())
+            assert not found, f"{path.relative_to(ROOT)}: {found and found[0]}"

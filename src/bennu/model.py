@@ -5,7 +5,7 @@ drift less. Field names on the wire are Docker's (pascal case); unknown fields f
 are integer nanoseconds. Defaults are those of dockerd 28 for a field that is absent.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
@@ -122,9 +122,6 @@ class Mount(Shape, omit_defaults=True):
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
-
-
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
 class HostConfig(Shape):

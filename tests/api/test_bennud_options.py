@@ -39,6 +39,11 @@ def test_values_come_after_a_blank_an_equals_sign_or_a_short_name() -> None:
     assert (got.log_level, got.pidfile) == ("debug", Path("/p"))
 
 
+def test_how_many_certificates_are_kept_is_read() -> None:
+    assert check_options({}).keep_deaths == 100
+    assert check_options(parse_arguments(["--keep-deaths=7"])).keep_deaths == 7
+
+
 def test_debug_is_a_log_level() -> None:
     assert check_options(parse_arguments(["-D"])).log_level == "debug"
     assert check_options(parse_arguments(["--debug=false"])).log_level == "info"
@@ -135,6 +140,8 @@ def test_networks_and_names_are_the_administrators_choice() -> None:
         (["--default-runtime", "kata"], "unknown or invalid runtime name: kata"),
         (["--default-stop-timeout", "soon"], "not a number of seconds"),
         (["--data-root", "/"], "a root cannot be /"),
+        (["--keep-deaths=0"], "not a number from 1 to 1000000"),
+        (["--keep-deaths", "some"], "not a number from 1 to 1000000"),
         (["--mtu=big"], "not a number from 0 to 65535"),
         (["--ip", "here"], "here is not an ip address"),
         (["--dns", "8.8.8"], "8.8.8 is not an ip address"),

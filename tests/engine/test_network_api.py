@@ -104,7 +104,10 @@ def test_a_taken_port_fails_the_start_with_dockers_words(docker: Cli, busybox: s
     port = docker("port", "first", "80/tcp").lines[0].rpartition(":")[2]
     said = docker("run", "--name", "second", "-p", f"{port}:80", busybox, "true", ok=False)
     assert said.code == 125
-    assert "driver failed programming external connectivity on endpoint second (" in said.err
+    words = (
+        "failed to set up container networking: driver failed programming external connectivity on endpoint second ("
+    )
+    assert words in said.err
     assert f"Bind for 0.0.0.0:{port} failed: port is already allocated" in said.err
     docker("rm", "-f", "first")
     docker("start", "second")

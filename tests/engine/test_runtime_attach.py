@@ -12,7 +12,7 @@ import pytest
 
 from bennu.model import ContainerConfig
 from bennu.runtime import NotAlive, Runtime, attach
-from bennu.runtime.waiting import is_alive
+from bennu.runtime.waiting import is_alive, wait_gone
 from support.containers import Workshop, needs_containers, open_workshop, read_all, wait_until
 
 pytestmark = needs_containers
@@ -186,7 +186,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_the_container_goes_on(
     await shop.runtime.start(container_id)
     stdout, stderr = await read_all(other)
     assert (stdout.splitlines()[-1], stderr) == ("300000", "done\n")
-    await shop.runtime.wait_conmon(created.conmon_pid)
+    await wait_gone(created.conmon_pid)
     assert stuck.cut
     kept, _ = await read_all(stuck)
     assert kept.startswith("1\n2\n")
@@ -216,12 +216,12 @@ async def test_conmon_waits_for_a_client_that_does_not_take_its_share(shop: Work
     raw.shutdown(socket.SHUT_RDWR)
     raw.close()
     async with asyncio.timeout(5):
-        await shop.runtime.wait_conmon(created.conmon_pid)
+        await wait_gone(created.conmon_pid)
 
 
 async def test_there_is_nothing_to_attach_to_after_the_end(shop: Workshop) -> None:
     container_id, created = await shop.start("true")
-    await shop.runtime.wait_conmon(created.conmon_pid)
+    await wait_gone(created.conmon_pid)
     with pytest.raises(NotAlive):
         await shop.runtime.attach(container_id)
 

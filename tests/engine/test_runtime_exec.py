@@ -10,7 +10,7 @@ import pytest
 
 from bennu.model import ContainerConfig, HostConfig, Ulimit
 from bennu.runtime import ExecRequest, NotAlive, RuntimeFailure
-from bennu.runtime.waiting import is_alive
+from bennu.runtime.waiting import is_alive, wait_gone
 from support.containers import Workshop, needs_containers, open_workshop, read_all, wait_until
 
 pytestmark = needs_containers
@@ -159,7 +159,7 @@ async def test_it_dies_with_its_container(shop: Workshop) -> None:
 
 async def test_there_is_no_exec_in_a_dead_container(shop: Workshop) -> None:
     container_id, created = await shop.start("true")
-    await shop.runtime.wait_conmon(created.conmon_pid)
+    await wait_gone(created.conmon_pid)
     with pytest.raises((NotAlive, RuntimeFailure)):
         await shop.runtime.exec(container_id, ExecRequest(args=["true"]))
 

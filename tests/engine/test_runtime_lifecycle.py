@@ -11,7 +11,7 @@ import pytest
 
 from bennu.model import ContainerConfig, HostConfig
 from bennu.runtime import BundleRequest, NotAlive, Runtime, RuntimeFailure
-from bennu.runtime.waiting import find_by_word, is_alive
+from bennu.runtime.waiting import find_by_word, is_alive, wait_gone
 from support.containers import Workshop, needs_containers, open_workshop, read_all, wait_until
 
 pytestmark = needs_containers
@@ -38,14 +38,14 @@ async def test_nothing_runs_before_start(shop: Workshop) -> None:
     assert is_alive(created.pid)
     assert shop.log_of(container_id).read_text() == ""
     await shop.runtime.start(container_id)
-    await shop.runtime.wait_conmon(created.conmon_pid)
+    await wait_gone(created.conmon_pid)
     assert " stdout F ran\n" in shop.log_of(container_id).read_text()
 
 
 async def test_a_signal_that_kills_shows_in_the_exit_code(shop: Workshop) -> None:
     container_id, created = await shop.start("sleep", "60")
     await shop.runtime.kill(container_id, signal.SIGKILL)
-    await shop.runtime.wait_conmon(created.conmon_pid)
+    await wait_gone(created.conmon_pid)
     end = shop.runtime.read_exit(container_id)
     assert end is not None
     assert end.exit_code == 128 + 9
@@ -57,7 +57,7 @@ async def test_the_first_process_gets_the_signal_it_handles(shop: Workshop) -> N
     )
     await wait_until(lambda: "ready" in shop.log_of(container_id).read_text())
     await shop.runtime.kill(container_id, signal.SIGTERM)
-    await shop.runtime.wait_conmon(created.conmon_pid)
+    await wait_gone(created.conmon_pid)
     end = shop.runtime.read_exit(container_id)
     assert end is not None
     assert end.exit_code == 15
@@ -65,7 +65,7 @@ async def test_the_first_process_gets_the_signal_it_handles(shop: Workshop) -> N
 
 async def test_a_dead_container_cannot_be_signalled(shop: Workshop) -> None:
     container_id, created = await shop.start("true")
-    await shop.runtime.wait_conmon(created.conmon_pid)
+    await wait_gone(created.conmon_pid)
     with pytest.raises(NotAlive):
         await shop.runtime.kill(container_id, signal.SIGTERM)
 
@@ -82,14 +82,14 @@ async def test_delete_kills_everything_and_may_be_repeated(shop: Workshop) -> No
 
 async def test_the_same_id_can_live_again(shop: Workshop) -> None:
     container_id, first = await shop.start("true")
-    await shop.runtime.wait_conmon(first.conmon_pid)
+    await wait_gone(first.conmon_pid)
     place = shop.runtime._bundle(container_id)
     assert place.exit_file.exists()
     spec = await shop.spec(container_id, "false", config=ContainerConfig(), host=HostConfig())
     second = await shop.runtime.create(container_id, BundleRequest(spec=spec, log_path=None))
     assert shop.runtime.read_exit(container_id) is None
     await shop.runtime.start(container_id)
-    await shop.runtime.wait_conmon(second.conmon_pid)
+    await wait_gone(second.conmon_pid)
     end = shop.runtime.read_exit(container_id)
     assert end is not None
     assert end.exit_code == 1
@@ -134,7 +134,7 @@ def pipes_of(pid: int | str) -> set[str]:
 async def test_a_killed_conmon_leaves_the_end_unknown(shop: Workshop) -> None:
     container_id, created = await shop.start("sleep", "60")
     os.kill(created.conmon_pid, signal.SIGKILL)
-    await shop.runtime.wait_conmon(created.conmon_pid)
+    await wait_gone(created.conmon_pid)
     assert shop.runtime.read_exit(container_id) is None
     recovered = shop.runtime.recover(container_id)
     assert (recovered.conmon_pid, recovered.pid) == (0, created.pid)
@@ -145,7 +145,7 @@ async def test_a_killed_conmon_leaves_the_end_unknown(shop: Workshop) -> None:
 async def test_another_runtime_finds_what_lives_and_what_ended(shop: Workshop) -> None:
     living, created = await shop.start("sleep", "60")
     ended, other = await shop.start("sh", "-c", "exit 9")
-    await shop.runtime.wait_conmon(other.conmon_pid)
+    await wait_gone(other.conmon_pid)
     successor = Runtime(shop.folder / "x")
     found = successor.recover(living)
     assert (found.conmon_pid, found.pid, found.exit) == (created.conmon_pid, created.pid, None)

@@ -13,6 +13,7 @@ import pytest
 
 from bennu.model import ContainerConfig, Device, HostConfig, MountPoint, Ulimit
 from bennu.runtime import RuntimeFailure, SpecRequest
+from bennu.runtime.waiting import wait_gone
 from support.containers import Workshop, needs_containers, open_workshop, wait_until
 
 pytestmark = needs_containers
@@ -32,7 +33,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Workshop]:
 
 async def test_who_eats_too_much_memory_is_killed_and_that_stays_known(shop: Workshop) -> None:
     container_id, created = await shop.start("sh", "-c", EAT, host=HostConfig(memory=16 * MIB, memory_swap=16 * MIB))
-    await shop.runtime.wait_conmon(created.conmon_pid)
+    await wait_gone(created.conmon_pid)
     end = shop.runtime.read_exit(container_id)
     assert end is not None
     assert end.exit_code == 137
@@ -174,7 +175,7 @@ async def test_a_signal_waits_for_the_thaw(shop: Workshop) -> None:
     await shop.runtime.kill(container_id, signal.SIGKILL)
     await shop.runtime.resume(container_id)
     async with asyncio.timeout(5):
-        await shop.runtime.wait_conmon(created.conmon_pid)
+        await wait_gone(created.conmon_pid)
 
 
 # --- rights -------------------------------------------------------------------------------------------------------
@@ -380,7 +381,7 @@ async def test_an_init_reaps_and_forwards(shop: Workshop) -> None:
     await wait_until(lambda: len(shop.runtime.pids(container_id)) == 2)
     await shop.runtime.kill(container_id, signal.SIGTERM)
     async with asyncio.timeout(5):
-        await shop.runtime.wait_conmon(created.conmon_pid)
+        await wait_gone(created.conmon_pid)
     end = shop.runtime.read_exit(container_id)
     assert end is not None
     assert end.exit_code == 143

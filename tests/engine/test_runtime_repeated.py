@@ -13,7 +13,7 @@ import pytest
 from bennu.model import ContainerConfig, HostConfig
 from bennu.runtime import NotAlive, Ran, RepeatedExec, RuntimeFailure
 from bennu.runtime.crun import sealed_copy
-from bennu.runtime.waiting import is_alive, words_of
+from bennu.runtime.waiting import is_alive, wait_gone, words_of
 from support.containers import Workshop, needs_containers, open_workshop, wait_until
 
 pytestmark = needs_containers
@@ -128,7 +128,7 @@ async def test_the_end_of_the_container_ends_it(shop: Workshop) -> None:
     running = asyncio.ensure_future(run(command))
     await wait_until(lambda: len(shop.runtime.pids(container_id)) >= 5)
     await shop.runtime.kill(container_id, signal.SIGKILL)
-    await shop.runtime.wait_conmon(created.conmon_pid)
+    await wait_gone(created.conmon_pid)
     await shop.runtime.delete(container_id)
     assert await running == Ran(137, b"up\n")
     assert descriptors() == before
@@ -153,7 +153,7 @@ async def test_there_is_none_in_a_dead_container(shop: Workshop) -> None:
     container_id, created = await shop.start("sleep", "600")
     command = sh(shop, container_id, "true")
     await shop.runtime.kill(container_id, signal.SIGKILL)
-    await shop.runtime.wait_conmon(created.conmon_pid)
+    await wait_gone(created.conmon_pid)
     with pytest.raises((NotAlive, RuntimeFailure)):
         await run(command)
 

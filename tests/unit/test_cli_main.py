@@ -14,6 +14,8 @@ from bennu.cli.main import is_own
 from bennu.cli.words import WORDS, run_words
 
 PROGRAMS = Path(sys.executable).parent
+# Signals 32 and 33 are ignored in what posix_spawn of glibc starts, as Python does from 3.13 on.
+OF_THE_C_LIBRARY = 1 << 31 | 1 << 32
 # Says how it was called, as a docker command cannot, and ends as its last word wants it.
 STAND_IN = """#!/bin/sh
 grep SigIgn /proc/self/status
@@ -78,7 +80,7 @@ def test_dockers_words_become_the_docker_command_untouched(
     ignored, *said = done.stdout.splitlines()
     assert said == [host, *words]
     assert done.returncode == 42
-    assert ignored.split() == ["SigIgn:", "0000000000000000"]
+    assert int(ignored.removeprefix("SigIgn:"), 16) & ~OF_THE_C_LIBRARY == 0
 
 
 def test_a_signal_that_ends_docker_ends_bennu(docker: Path) -> None:
@@ -105,7 +107,10 @@ def test_handing_over_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("program", ["bennu", "docker bennu"])
 @pytest.mark.parametrize("word", ["", *WORDS, "rollout status"])
-def test_every_word_has_help(capsys: pytest.CaptureFixture[str], program: str, word: str) -> None:
+def test_every_word_has_help(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, program: str, word: str
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/s")  # else the plugin asks the docker command for it
     assert run_words([*word.split(), "--help"], program) == 0
     assert capsys.readouterr().out.startswith(f"Usage: {program} {word}".rstrip())
 

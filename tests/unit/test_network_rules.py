@@ -1,35 +1,9 @@
-"""The nftables table as text; and, where nft is, that the kernel's own parser takes it."""
+"""The nftables table as text. That the kernel's own parser takes it: tests/engine/test_network_rules.py."""
 
-import itertools
-import os
-import shutil
-import subprocess
-
-import pytest
-
-from bennu.network.fronts import (
-    Address,
-    Backend,
-    Front,
-    Place,
-    Port,
-    entrances,
-    render_front_changes,
-    without_contradictions,
-)
-from bennu.network.nft import count_listing, count_plan, parse_generation
-from bennu.network.rules import BridgeRules, Forward, Plan, render_change, render_removal, render_table
-
-WEB = Forward("tcp", "0.0.0.0", 8080, "172.17.0.2", 80)
-LOCAL = Forward("udp", "127.0.0.1", 53, "172.17.0.2", 53)
-SIX = Forward("tcp", "::", 8080, "fd00::2", 80)
-SIX_ONE = Forward("tcp", "fd00::1", 8080, "fd00::2", 80)
-BRIDGES = (
-    BridgeRules("bennu0", ("172.17.0.0/16",)),
-    BridgeRules("br-six", ("172.18.0.0/16", "fd00::/64")),
-    BridgeRules("br-inner", ("172.19.0.0/16",), internal=True),
-    BridgeRules("br-quiet", ("172.20.0.0/16",), icc=False, masquerade=False),
-)
+from bennu.network.fronts import Front, entrances, render_front_changes, without_contradictions
+from bennu.network.nft import parse_generation
+from bennu.network.rules import Forward, Plan, render_change, render_table
+from support.rules import BRIDGES, LOCAL, SIX, SIX_ONE, WEB, front
 
 
 def test_each_port_is_one_element_of_the_map_for_its_kind() -> None:
@@ -61,23 +35,6 @@ def test_what_goes_nowhere_near_our_bridges_meets_no_verdict() -> None:
     for line in map(str.strip, chain.splitlines()):
         if line.endswith(("drop", "accept")):
             assert line.startswith(("iifname", "oifname")), line
-
-
-def front(service: str, port: int, *tasks: str) -> Front:
-    return Front(
-        service_id=service,
-        places=(Place(network_id="n", bridge="br-n", vip="10.0.1.2", names=("web",)),),
-        ports=(("tcp", port),),
-        backends=tuple(
-            Backend(
-                owner=ip,
-                ip=ip.replace("10.0.1", "10.0.0"),
-                addresses=(Address(network_id="n", ip=ip), Address(network_id="i", ip=ip.replace("10.0.1", "10.0.0"))),
-                ports=(Port(proto="tcp", published=port, target=80),),
-            )
-            for ip in tasks
-        ),
-    )
 
 
 def test_new_connections_go_to_each_task_in_turn() -> None:
@@ -127,46 +84,6 @@ def test_a_change_names_only_what_changed() -> None:
 def test_a_port_that_moves_is_deleted_before_it_is_added() -> None:
     moved = Forward("tcp", "0.0.0.0", 8080, "172.17.0.3", 80)
     assert [line.split()[0] for line in render_change("t", {WEB}, {moved}).splitlines()] == ["delete", "add"]
-
-
-@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
-def test_the_kernels_parser_accepts_the_ways_into_services() -> None:
-    for shown in (front("s", 8000), front("s", 8000, "10.0.1.3"), front("s", 8000, "10.0.1.3", "10.0.1.4")):
-        check(render_table("bennu_parse_only", Plan(BRIDGES), [shown]))
-
-
-@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
-@pytest.mark.parametrize("bridges", [pytest.param(part, id=str(len(part))) for n in range(5) for part in [BRIDGES[:n]]])
-def test_the_kernels_parser_accepts_every_table_and_lists_what_we_count(bridges: tuple[BridgeRules, ...]) -> None:
-    forwards = [WEB, LOCAL, SIX, SIX_ONE]
-    for size in range(len(forwards) + 1):
-        for chosen in itertools.combinations(forwards, size):
-            plan = Plan(bridges, frozenset(chosen))
-            check(render_table("bennu_parse_only", plan))
-    check(render_removal("bennu_parse_only"))
-
-
-def check(script: str) -> None:
-    done = subprocess.run(["nft", "--check", "-f", "-"], input=script, capture_output=True, text=True)
-    if "Operation not permitted" in done.stderr:
-        pytest.skip("nft --check needs root")
-    assert done.returncode == 0, f"{done.stderr}\n{script}"
-
-
-@pytest.mark.parametrize("size", range(len(BRIDGES) + 1))
-def test_a_plans_rules_are_counted_as_the_kernel_counts_them(size: int) -> None:
-    many = tuple(BridgeRules(f"br-{n:012}", (f"10.{n}.0.0/16",)) for n in range(60)) if size == len(BRIDGES) else ()
-    plan = Plan((*BRIDGES[:size], *many), frozenset({WEB, LOCAL, SIX, SIX_ONE}))
-    fronts = [front("s", 8000, "10.0.1.3", "10.0.1.4"), Front(service_id="t", ports=(("udp", 53),))]
-    name = f"bennu_count_{os.getpid()}"
-    if os.geteuid() != 0 or shutil.which("nft") is None:
-        pytest.skip("needs root and nft")
-    try:
-        subprocess.run(["nft", "-f", "-"], input=render_table(name, plan, fronts), text=True, check=True)
-        listed = subprocess.run(["nft", "-j", "list", "table", "inet", name], capture_output=True, check=True)
-        assert count_listing(listed.stdout) == count_plan(plan, fronts)
-    finally:
-        subprocess.run(["nft", "-f", "-"], input=render_removal(name), text=True, check=True)
 
 
 def test_a_generation_is_read_from_the_kernels_answer() -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from bennu.errors import Unavailable
 from bennu.store import (
     Changes,
     Compacted,
@@ -375,24 +374,6 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         last = store._select("WHERE key = ?", ("last",))
         assert int(last[0].value) >= acknowledged
         store.close()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-async def test_a_full_disk_refuses_with_the_reason_and_keeps_the_earlier_state(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", disk], check=True)
-    try:
-        async with open_sqlite(disk / "state.db") as store:
-            await store.commit(Transaction([Put("a", b"kept")]))
-            with pytest.raises(Unavailable, match=r"cannot write state: .*full"):
-                await store.commit(Transaction([Put("b", b"x" * 2_000_000)]))
-            entry = await store.read("a")
-            assert entry and entry.value == b"kept"
-            assert await store.read("b") is None
-            await store.commit(Transaction([Put("c", b"small")]))
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 async def test_it_is_read_while_every_thread_of_the_daemon_waits_for_something_else(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ async def open_sandbox(services: EngineContext, record: Record) -> tuple[Sandbox
             record.id, requests, ports if requests else [], dns=record.host_config.dns or services.resolving.servers
         )
     except BennuError as error:
-        raise type(error)(f"failed to set up container networking: {error}") from error
+        error.args = (f"failed to set up container networking: {error}",)  # the kind, and what else it tells, stay
+        raise
     return sandbox, [network_event(services, "connect", record, endpoint) for endpoint in sandbox.endpoints]
 
 

@@ -12,15 +12,11 @@ from bennu.runtime.paths import Bundle, Facts
 from bennu.runtime.places import Places, living_pid
 from bennu.runtime.records import ExitRecord, Recovered
 from bennu.runtime.stats import Stats, read_stats
-from bennu.runtime.waiting import wait_gone, wait_readable
+from bennu.runtime.waiting import wait_readable
 
 
 class Watching(Places):
     """The part of `Runtime` that changes nothing (`wait_end` cleans up after an end)."""
-
-    async def wait_conmon(self, conmon_pid: int) -> None:
-        """Return when this process is gone: the container's end is then on record. Cancel-safe."""
-        await wait_gone(conmon_pid)
 
     async def wait_end(self, container_id: str) -> None:
         """Return when the container has ended and its end is on record. Cancel-safe.

@@ -42,7 +42,6 @@ class Outcome:
     message: str
     most_new: int  # the most of the new version at one time
     fewest: int  # the fewest of both at one time
-    new_at_the_end: int
 
 
 def play_release(release: Release, seed: int) -> Outcome:
@@ -81,7 +80,7 @@ def _pass(world: World, seconds: float) -> None:
 
 
 def _follow(world: World, service_id: ServiceId, release: Release) -> Outcome:
-    most_new, fewest, new = 0, release.replicas, 0
+    most_new, fewest = 0, release.replicas
     for _ in range(int(GIVEN_UP_S / LOOK_S)):
         if world.manager.is_alive and world.random.random() < 0.02:
             world.manager.dies_after = world.random.randrange(4)
@@ -94,4 +93,4 @@ def _follow(world: World, service_id: ServiceId, release: Release) -> Outcome:
             break
     status = world.services[service_id].update_status
     assert status is not None, "the update never began"
-    return Outcome(status.state, status.message, most_new, fewest, new)
+    return Outcome(status.state, status.message, most_new, fewest)
