@@ -24,11 +24,11 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from enum import Enum
 
-from bennu.orchestration.actions import SetDesired
 from bennu.orchestration.config import config_in_force
 from bennu.orchestration.model import Rollout, SlotKey, Task, TaskId
 from bennu.orchestration.slots import Scene, Slot, SlotKind
 from bennu.orchestration.states import Origin, TaskState
+from bennu.orchestration.upkeep import SlotChanges
 
 
 class Phase(Enum):
@@ -104,16 +104,11 @@ class Seat:
         return done_at(self.made) is not None
 
 
-def survey(scene: Scene, slots: Iterable[Slot], touched: Set[SlotKey] = frozenset()) -> list[Seat]:
-    """The live and stopped slots as the updater sees them; `touched` are those this look already changes."""
+def survey(scene: Scene, slots: Iterable[Slot], changes: SlotChanges) -> list[Seat]:
+    """The live and stopped slots as the updater sees them, with what this look already does to them."""
     rollout = scene.service.rollout
-    leaving = {
-        action.task_id
-        for action in scene.draft.actions
-        if isinstance(action, SetDesired) and action.desired > TaskState.RUNNING
-    }
     failed = frozenset(rollout.failed) if rollout is not None else frozenset()
-    return [_seat(scene, slot, failed, slot.key in touched, leaving) for slot in slots]
+    return [_seat(scene, slot, failed, slot.key in changes.touched, changes.leaving) for slot in slots]
 
 
 def is_serving(task: Task) -> bool:

@@ -212,11 +212,11 @@ def _condemn(scene: Scene, reason: str) -> None:
     assert service.update_status is not None and service.rollout is not None
     if service.previous is None:
         told = replace(service.update_status, state=UpdateState.PAUSED, message=f"update paused: {reason}")
-        scene.draft.actions.insert(0, SetRollout(told, replace(service.rollout, verdict=reason), reason))
+        scene.draft.lead(SetRollout(told, replace(service.rollout, verdict=reason), reason))
         return
     told = replace(service.update_status, state=UpdateState.ROLLBACK_STARTED, message=f"update rolled back: {reason}")
-    scene.draft.actions.insert(0, RollBack(told, reason))
+    scene.draft.lead(RollBack(told, reason))
 
 
 def _store(scene: Scene, rollout: Rollout, reason: str) -> None:
-    scene.draft.actions.insert(0, SetRollout(scene.service.update_status, rollout, reason))
+    scene.draft.lead(SetRollout(scene.service.update_status, rollout, reason))
