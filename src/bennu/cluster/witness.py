@@ -130,7 +130,7 @@ class Witness:
             return None
         notebook = self._notebooks.get(service.id)
         ledgers = notebook.ledgers if notebook and notebook.began_at_ns == rollout.began_at_ns else {}
-        return testify(service, tasks, ledgers, now_ns=now_ns)
+        return testify(service, rollout, tasks, ledgers, now_ns=now_ns)
 
 
 def as_probe(probe: HealthProbe) -> Probe:

@@ -28,13 +28,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from bennu.orchestration.actions import RollBack, SetRollout
-from bennu.orchestration.config import config_in_force, final_watch_ns, is_watched, strategy_in_force
+from bennu.orchestration.config import config_in_force, final_watch_ns, is_under_watch, is_watched, strategy_in_force
 from bennu.orchestration.evidence import Evidence
-from bennu.orchestration.model import Rollout, Service, Task, UpdateStatus
+from bennu.orchestration.model import BlueGreenRun, CanaryRun, RollingRun, Rollout, Service, SlotKey, Task, UpdateStatus
 from bennu.orchestration.rollout_steps import finish, take
 from bennu.orchestration.seats import Phase, Seat, survey
 from bennu.orchestration.slots import Scene, Slot
-from bennu.orchestration.spec import BlueGreen, Canary, UpdateConfig
+from bennu.orchestration.spec import BlueGreen, Canary, Rolling, UpdateConfig
 from bennu.orchestration.states import FailureAction, TaskState, UpdateState
 from bennu.orchestration.upkeep import SlotChanges
 from bennu.orchestration.watched import advance_blue_green, advance_canary
@@ -141,8 +141,8 @@ def roll_out(
         return
     if changes.filled & rollout.slots:
         return  # a slot that counts, stopped for good under the version that is left, is coming just now
-    if is_watched(service) and status is not None and status.state.is_under_way:
-        _advance_watched(scene, seats, beside, untouched, evidence)
+    if is_under_watch(service):
+        _advance_watched(scene, rollout, seats, beside, untouched, evidence)
         return
     if outdated:
         finish(scene, counted, untouched, paused=False)
@@ -157,32 +157,42 @@ def _is_current(service: Service, slots: list[Slot]) -> bool:
 
 
 def _advance_watched(
-    scene: Scene, seats: list[Seat], beside: list[Seat], untouched: list[Seat], evidence: Evidence | None
+    scene: Scene,
+    run: Rollout,
+    seats: list[Seat],
+    beside: list[Seat],
+    untouched: list[Seat],
+    evidence: Evidence | None,
 ) -> None:
-    strategy = strategy_in_force(scene.service)
-    if isinstance(strategy, Canary):
-        limit = advance_canary(scene, strategy, seats, beside, evidence)
+    strategy = scene.service.spec.strategy
+    if isinstance(strategy, Canary) and isinstance(run, CanaryRun):
+        limit = advance_canary(scene, strategy, run, seats, beside, evidence)
         if limit is not None:
             counted = [*seats, *(seat for seat in beside if seat.is_down)]
             finish(scene, counted, untouched, paused=False)
             up = sum(1 for seat in beside if seat.phase is not Phase.OUTDATED and not seat.is_down)
             take(scene, counted, untouched, limit=limit - up)
-    elif isinstance(strategy, BlueGreen):
-        advance_blue_green(scene, strategy, seats, untouched)
+    elif isinstance(strategy, BlueGreen) and isinstance(run, BlueGreenRun):
+        advance_blue_green(scene, strategy, run, seats, untouched)
 
 
 def _begin(scene: Scene, seats: list[Seat], total: int) -> None:
     status = scene.service.update_status
     if status is None:
         status = UpdateStatus(UpdateState.UPDATING, "update in progress", started_at_ns=scene.now_ns)
-    rollout = Rollout(
-        began_at_ns=scene.now_ns,
-        total=total,
-        slots=frozenset(seat.key for seat in seats),
-        step_began_at_ns=scene.now_ns,
-    )
+    rollout = _new_run(scene, total, frozenset(seat.key for seat in seats))
     why = next((seat.why for seat in seats if seat.why), "more than one live task in a slot")
     scene.draft.lead(SetRollout(status, rollout, f"{total} of {len(seats)} slots are outdated: {why}"))
+
+
+def _new_run(scene: Scene, total: int, slots: frozenset[SlotKey]) -> Rollout:
+    match strategy_in_force(scene.service):
+        case Canary():
+            return CanaryRun(scene.now_ns, total, slots, step_began_at_ns=scene.now_ns)
+        case BlueGreen():
+            return BlueGreenRun(scene.now_ns, total, slots)
+        case Rolling():
+            return RollingRun(scene.now_ns, total, slots)
 
 
 def _settle(scene: Scene, seats: list[Seat], *, is_quiet: bool) -> None:

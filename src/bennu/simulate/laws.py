@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from bennu.orchestration.actions import CreateTask, Plan, RollBack, SetDesired, SetRollout
 from bennu.orchestration.config import config_in_force, is_under_watch, starts_beside, strategy_in_force
 from bennu.orchestration.constraints import satisfies
-from bennu.orchestration.model import Service, ServiceId, SlotKey, Task, TaskId, slot_key
+from bennu.orchestration.model import CanaryRun, Service, ServiceId, SlotKey, Task, TaskId, slot_key
 from bennu.orchestration.restart import STOP_TIMEOUT_NS
 from bennu.orchestration.spec import Canary, Replicated
 from bennu.orchestration.states import NS_PER_SECOND, Availability, NodeState, Origin, RestartCondition, TaskState
@@ -102,7 +102,9 @@ class Laws:
     def _canary_bounded(self, service: Service, made: Task) -> None:
         """Law 4, of canaries: whatever fails or is added, no more slots are of the new version than the step says."""
         canary, rollout = strategy_in_force(service), service.rollout
-        if not isinstance(canary, Canary) or rollout is None or made.spec_version != service.spec_version:
+        if not isinstance(canary, Canary) or not isinstance(rollout, CanaryRun):
+            return
+        if made.spec_version != service.spec_version:
             return
         if not is_under_watch(service) or rollout.step >= len(canary.steps):
             return

@@ -59,4 +59,10 @@ class Witness:
         if service.rollout is None or not is_under_watch(service):
             return None
         ledgers = self._ledgers_of(service, service.rollout)
-        return testify(service, self.world.tasks_of(service.id), ledgers, now_ns=self.world.manager.now_ns)
+        return testify(
+            service,
+            service.rollout,
+            self.world.tasks_of(service.id),
+            ledgers,
+            now_ns=self.world.manager.now_ns,
+        )
