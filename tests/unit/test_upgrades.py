@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bennu.cluster import codec
-from bennu.cluster.records import ServiceRow
+from bennu.cluster.records import Reason, ServiceRow
 from bennu.orchestration.model import BlueGreenRun, CanaryRun, RollingRun, Rollout, SlotKey
 
 SLOTS = frozenset({SlotKey(1), SlotKey(2)})
@@ -20,7 +20,8 @@ def a_row(run: dict[str, Any], strategy: str, state: str) -> bytes:
         "spec": {"$": "ServiceSpec", "name": "web", **({"strategy": {"$": strategy}} if strategy else {})},
         "update_status": {"$": "UpdateStatus", "message": "m", "started_at_ns": 3, "state": state},
     }
-    return json.dumps({"$": "ServiceRow", "id": "s", "service": service}).encode()
+    reasons = ["5 2 of 2 slots are outdated: an update was forced", "7 back"]
+    return json.dumps({"$": "ServiceRow", "id": "s", "service": service, "reasons": reasons}).encode()
 
 
 @pytest.mark.parametrize(
@@ -68,4 +69,10 @@ def test_a_rollout_of_one_shape_for_all_strategies(
 ) -> None:
     row = codec.decode(ServiceRow, a_row(run, strategy, state))
     assert row.service.rollout == expected
+    assert codec.decode(ServiceRow, codec.encode(row)) == row
+
+
+def test_a_reason_with_its_instant_in_front() -> None:
+    row = codec.decode(ServiceRow, a_row({}, "", "updating"))
+    assert row.reasons == (Reason(5, "2 of 2 slots are outdated: an update was forced"), Reason(7, "back"))
     assert codec.decode(ServiceRow, codec.encode(row)) == row

@@ -87,7 +87,7 @@ def rollout_json(row: ServiceRow, sights: list[Sight], waits: list[Waiting]) -> 
         "Verdict": watched.verdict if watched else "",
         "Tasks": [sight_json(sight) for sight in sights],
         "Waits": [{"Subject": wait.subject, "Reason": wait.reason, "Left": wait.left_ns} for wait in waits],
-        "Reasons": [_reason_json(text) for text in row.reasons],
+        "Reasons": [{"At": rfc3339(one.at_ns), "Reason": one.text} for one in row.reasons],
     }
 
 
@@ -119,8 +119,3 @@ def revision_json(revision: Revision, *, is_current: bool) -> Json:
         "Mode": mode_json(revision.spec.mode),
         "Strategy": name_of(revision.spec.strategy),
     }
-
-
-def _reason_json(text: str) -> Json:
-    instant, _, reason = text.partition(" ")
-    return {"At": rfc3339(int(instant)), "Reason": reason}

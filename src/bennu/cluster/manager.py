@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Final
 
 from bennu.cluster.ids import new_id
-from bennu.cluster.records import AliveRow, Attachment, BoundPort, NodeRow, Row, ServiceRow, TaskRow
+from bennu.cluster.records import AliveRow, Attachment, BoundPort, NodeRow, Reason, Row, ServiceRow, TaskRow
 from bennu.cluster.round import Round
 from bennu.cluster.state import Changed, State
 from bennu.cluster.telling import service_event
@@ -377,7 +377,7 @@ class Manager:
 
     def _put_service(self, work: Round, service_id: str, action: SetRollout | RollBack, now_ns: int) -> None:
         row = work.services.get(service_id) or self._state.services.rows[service_id]
-        reasons = (*row.reasons, f"{now_ns} {action.reason}")[-KEPT_REASONS:]
+        reasons = (*row.reasons, Reason(now_ns, action.reason))[-KEPT_REASONS:]
         changed = replace(row, service=apply_to_service(row.service, action, now_ns=now_ns), reasons=reasons)
         work.services[service_id] = changed
         work.change.put(self._state.services, changed)

@@ -6,6 +6,7 @@ A kind stays here for as long as somebody may start this version over state of o
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from bennu.cluster.records import ServiceRow
 from bennu.orchestration.model import Service
 
 Plain = Mapping[str, Any]
@@ -28,4 +29,15 @@ def upgrade_service(data: Plain) -> Plain:
     return {**data, "rollout": run}
 
 
-UPGRADES: Final[Mapping[type, Callable[[Plain], Plain]]] = {Service: upgrade_service}
+def upgrade_service_row(data: Plain) -> Plain:
+    """A reason used to be one text: its instant, a space, and the words."""
+    if not any(isinstance(one, str) for one in data.get("reasons", ())):
+        return data
+    split = (one.partition(" ") for one in data["reasons"])
+    return {**data, "reasons": [[int(instant), text] for instant, _, text in split]}
+
+
+UPGRADES: Final[Mapping[type, Callable[[Plain], Plain]]] = {
+    Service: upgrade_service,
+    ServiceRow: upgrade_service_row,
+}
