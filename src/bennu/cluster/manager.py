@@ -45,6 +45,7 @@ from bennu.orchestration.apply import allocate, apply_to_service, apply_to_task,
 from bennu.orchestration.clock import SteadyClock
 from bennu.orchestration.config import is_watched
 from bennu.orchestration.evidence import Evidence
+from bennu.orchestration.failures import FailureLog
 from bennu.orchestration.fleet import Fleet
 from bennu.orchestration.model import Node, NodeId, Service, ServiceId, Task, TaskId
 from bennu.orchestration.nodes import apply_to_node, decide_node, enforce, orphan_tasks
@@ -96,6 +97,7 @@ class Manager:
             newest_stored_ns=self._state.newest_instant_ns(),
         )
         self._rebuild_fleet()
+        self._failures = FailureLog(row.task for row in self._state.tasks)
         for service_id in self._state.service_ids():
             self._dirty[service_id] = None
         for node_id in self._state.nodes.rows:
@@ -327,7 +329,9 @@ class Manager:
             self._put_task(work, replace(rows[task.id], task=allocate(task, now_ns=now_ns)))
         if plan.actions or work.is_full:
             return plan
-        placed = await think(lambda: place(service, [row.task for row in rows.values()], self._fleet, now_ns=now_ns))
+        placed = await think(
+            lambda: place(service, [row.task for row in rows.values()], self._fleet, self._failures, now_ns=now_ns)
+        )
         if placed.actions:
             return placed
         if placed.waits:
@@ -388,6 +392,7 @@ class Manager:
     def _put_task(self, work: Round, row: TaskRow) -> None:
         work.put_task(self._state, row)
         self._fleet.put_task(row.task)
+        self._failures.note(row.task)
 
 
 def as_reported(row: TaskRow, report: Report, facts: Facts, *, now_ns: int) -> TaskRow:

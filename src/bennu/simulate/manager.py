@@ -25,6 +25,7 @@ from bennu.orchestration.actions import (
 )
 from bennu.orchestration.apply import allocate, apply_to_service, apply_to_task, new_task
 from bennu.orchestration.clock import SteadyClock
+from bennu.orchestration.failures import FailureLog
 from bennu.orchestration.fleet import Fleet
 from bennu.orchestration.model import NodeId, Service, ServiceId, Task, TaskId
 from bennu.orchestration.nodes import apply_to_node, decide_node, enforce, orphan_tasks
@@ -70,6 +71,7 @@ class Manager:
             newest_stored_ns=world.newest_stored_ns,
         )
         self.fleet = Fleet(world.nodes.values(), world.tasks.values())
+        self.failures = FailureLog(world.tasks.values())
         self.dirty: dict[ServiceId, None] = {}
         self.wakes: dict[ServiceId, int] = {}
         self.unplaced: dict[ServiceId, None] = {}  # services with a task that no node has room for
@@ -173,7 +175,7 @@ class Manager:
         for task in tasks:
             if task.state is TaskState.NEW and task.desired <= TaskState.COMPLETE:
                 self._store(allocate(task, now_ns=self.now_ns))
-        placed = place(service, world.tasks_of(service_id), self.fleet, now_ns=self.now_ns)
+        placed = place(service, world.tasks_of(service_id), self.fleet, self.failures, now_ns=self.now_ns)
         if placed.actions:
             return placed
         if placed.waits:
@@ -230,6 +232,7 @@ class Manager:
             return
         world.put_task(task)
         self.fleet.put_task(task)
+        self.failures.note(task)
         if task.node_id is not None and task.node_id in world.agents:
             world.agents[task.node_id].tell()
 

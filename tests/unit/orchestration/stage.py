@@ -23,6 +23,7 @@ from bennu.orchestration.actions import (
 )
 from bennu.orchestration.apply import allocate, apply_to_service, apply_to_task, new_task
 from bennu.orchestration.evidence import Evidence
+from bennu.orchestration.failures import FailureLog
 from bennu.orchestration.fleet import Fleet
 from bennu.orchestration.model import Node, NodeId, NodeResources, Service, ServiceId, Task, TaskId
 from bennu.orchestration.observe import Report, observe
@@ -109,7 +110,9 @@ class Stage:
                 for task in list(self.tasks.values()):
                     self.tasks[task.id] = allocate(task, now_ns=self.now_ns)
                 fleet = Fleet(self.nodes.values(), self.tasks.values())
-                placed = place(self.service, self.tasks.values(), fleet, now_ns=self.now_ns)
+                placed = place(
+                    self.service, self.tasks.values(), fleet, FailureLog(self.tasks.values()), now_ns=self.now_ns
+                )
                 if not placed.actions:
                     if not self._obey():
                         return
