@@ -13,7 +13,6 @@ from bennu.cluster import thinking
 from bennu.cluster.limits import check_size
 from bennu.cluster.manager import Manager
 from bennu.cluster.records import NodeRow, ServiceRow
-from bennu.cluster.round import FULL
 from bennu.cluster.state import Change, Changed, State, open_state
 from bennu.cluster.thinking import Thinking, TooLong
 from bennu.cluster.troubles import FIRST_NS, MOST_NS, Troubles
@@ -21,6 +20,7 @@ from bennu.engine.events import Journal
 from bennu.errors import BennuError, InvalidParameter
 from bennu.orchestration.model import Node, NodeId, NodeResources, ServiceId
 from bennu.orchestration.revisions import create_service
+from bennu.orchestration.round import FULL
 from bennu.orchestration.spec import Placement, Replicated, ServiceSpec, TaskSpec
 from bennu.orchestration.states import NodeState, TaskState
 from bennu.store import open_sqlite

@@ -14,9 +14,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from bennu.cluster.images import provide_image
-from bennu.cluster.manager import Facts
 from bennu.cluster.ports import needs_ingress
 from bennu.cluster.records import Attachment, BoundPort, TaskRow
+from bennu.cluster.round_rows import Facts
 from bennu.cluster.serving import Serving
 from bennu.cluster.task_container import container_request
 from bennu.cluster.translate import read_template

@@ -127,3 +127,9 @@ def _holds(task: Task) -> bool:
 def _is_meant(task: Task) -> bool:
     """Whether it counts as one of its service on its node."""
     return task.node_id is not None and task.desired <= TaskState.COMPLETE and not task.has_ended
+
+
+def frees_room(before: Task | None, after: Task | None) -> bool:
+    """Whether a change of a task gives back what it held on its node, so that others may fit there now."""
+    held = before is not None and before.node_id is not None and not before.has_ended
+    return held and (after is None or after.has_ended)

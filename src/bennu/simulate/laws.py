@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bennu.orchestration.actions import CreateTask, Plan, RollBack, SetDesired, SetRollout
+from bennu.orchestration.actions import Action, CreateTask, Plan, RollBack, SetDesired, SetRollout
 from bennu.orchestration.config import config_in_force, is_under_watch, starts_beside, strategy_in_force
 from bennu.orchestration.constraints import satisfies
 from bennu.orchestration.model import CanaryRun, Service, ServiceId, SlotKey, Task, TaskId, slot_key
@@ -73,10 +73,9 @@ class Laws:
         if old.has_ended and new.status.exit_code != old.status.exit_code:
             raise LawBroken(1, f"the exit code of {new.id} changed after its end")
 
-    def on_plan(self, service_id: ServiceId, plan: Plan, now_ns: int) -> None:
-        for action in plan.actions:
-            if not action.reason:
-                raise LawBroken(7, f"{action} has no reason")
+    def on_action(self, action: Action) -> None:
+        if not action.reason:
+            raise LawBroken(7, f"{action} has no reason")
 
     def on_rollout(self, service: Service, action: SetRollout | RollBack) -> None:
         status = service.update_status
