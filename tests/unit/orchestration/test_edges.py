@@ -36,7 +36,7 @@ from bennu.orchestration.validate import validate_spec
         (137, False, False, TaskState.FAILED, "task: non-zero exit (137)"),
         (None, False, False, TaskState.FAILED, "task: non-zero exit (unknown)"),
         (143, False, True, TaskState.FAILED, "task: non-zero exit (143): dockerexec: unhealthy container"),
-        (0, False, True, TaskState.FAILED, "task: exit (0): dockerexec: unhealthy container"),
+        (0, False, True, TaskState.FAILED, "dockerexec: unhealthy container"),
         (137, True, False, TaskState.SHUTDOWN, ""),
         (0, True, True, TaskState.SHUTDOWN, ""),
     ],
@@ -44,6 +44,11 @@ from bennu.orchestration.validate import validate_spec
 def test_how_an_end_is_reported(code: int | None, ordered: bool, unhealthy: bool, state: TaskState, err: str) -> None:
     report = classify_end(exit_code=code, was_ordered=ordered, was_unhealthy=unhealthy)
     assert (report.state, report.err, report.exit_code) == (state, err, code)
+
+
+def test_an_exit_with_0_that_the_engine_has_an_error_for_is_a_failure() -> None:
+    report = classify_end(exit_code=0, was_ordered=False, error="the container could not be watched")
+    assert (report.state, report.err) == (TaskState.FAILED, "task: non-zero exit (0)")
 
 
 def test_running_counts_tasks_on_lost_nodes_too() -> None:
