@@ -30,7 +30,7 @@ class ManagerDied(Exception):
 
 
 class Manager:
-    """One manager after another. Of its fields only `deaths` outlives a death."""
+    """One manager after another. Of its fields only the counters and `plans` outlive a death."""
 
     def __init__(self, world: World, *, history_limit: int = 5) -> None:
         self.world = world
