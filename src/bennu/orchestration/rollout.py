@@ -32,7 +32,7 @@ from bennu.orchestration.config import config_in_force, final_watch_ns, is_under
 from bennu.orchestration.evidence import Evidence
 from bennu.orchestration.model import BlueGreenRun, CanaryRun, RollingRun, Rollout, Service, SlotKey, Task, UpdateStatus
 from bennu.orchestration.rollout_steps import finish, take
-from bennu.orchestration.seats import Phase, Seat, survey
+from bennu.orchestration.seats import Phase, Seat, Survey, survey
 from bennu.orchestration.slots import Scene, Slot
 from bennu.orchestration.spec import BlueGreen, Canary, Rolling, UpdateConfig
 from bennu.orchestration.states import FailureAction, TaskState, UpdateState
@@ -121,33 +121,26 @@ def roll_out(
     status, rollout = service.update_status, service.rollout
     if (status is None or not (status.state.is_paused or status.state.is_under_way)) and _is_current(service, slots):
         return
-    seats = survey(scene, slots, changes)
-    untouched = [seat for seat in seats if not seat.is_touched]
-    beside = survey(scene, aside, changes)
-    counted = [*seats, *(seat for seat in beside if seat.is_down)]
+    view = survey(scene, slots, aside, changes)
     if status is not None and status.state.is_paused:
-        finish(scene, counted, untouched, paused=True)
+        finish(scene, view, paused=True)
         scene.draft.wait("rollout", status.message)
         return
-    # A slot whose outdated task just ended is outdated too: its successor is watched like the others.
-    outdated = [
-        seat for seat in seats if seat.phase is Phase.OUTDATED or (seat.phase is Phase.IN_WORK and not seat.is_touched)
-    ]
     if rollout is None:
-        if outdated:
-            _begin(scene, seats, len(outdated))
+        if view.outdated:
+            _begin(scene, view)
         elif status is not None and status.state.is_under_way:
             _complete(scene, status, rollout)
         return
     if changes.filled & rollout.slots:
         return  # a slot that counts, stopped for good under the version that is left, is coming just now
     if is_under_watch(service):
-        _advance_watched(scene, rollout, seats, beside, untouched, evidence)
+        _advance_watched(scene, rollout, view, evidence)
         return
-    if outdated:
-        finish(scene, counted, untouched, paused=False)
-        take(scene, counted, untouched, limit=None)
-    _settle(scene, seats, is_quiet=not changes.touched)
+    if view.outdated:
+        finish(scene, view, paused=False)
+        take(scene, view, limit=None)
+    _settle(scene, view.seats, is_quiet=not changes.touched)
 
 
 def _is_current(service: Service, slots: list[Slot]) -> bool:
@@ -156,27 +149,20 @@ def _is_current(service: Service, slots: list[Slot]) -> bool:
     return all(len(slot.live) < 2 and (slot.live or slot.tasks)[-1].spec_version == version for slot in slots)
 
 
-def _advance_watched(
-    scene: Scene,
-    run: Rollout,
-    seats: list[Seat],
-    beside: list[Seat],
-    untouched: list[Seat],
-    evidence: Evidence | None,
-) -> None:
+def _advance_watched(scene: Scene, run: Rollout, view: Survey, evidence: Evidence | None) -> None:
     strategy = scene.service.spec.strategy
     if isinstance(strategy, Canary) and isinstance(run, CanaryRun):
-        limit = advance_canary(scene, strategy, run, seats, beside, evidence)
+        limit = advance_canary(scene, strategy, run, view, evidence)
         if limit is not None:
-            counted = [*seats, *(seat for seat in beside if seat.is_down)]
-            finish(scene, counted, untouched, paused=False)
-            up = sum(1 for seat in beside if seat.phase is not Phase.OUTDATED and not seat.is_down)
-            take(scene, counted, untouched, limit=limit - up)
+            finish(scene, view, paused=False)
+            up = sum(1 for seat in view.aside if seat.phase is not Phase.OUTDATED and not seat.is_down)
+            take(scene, view, limit=limit - up)
     elif isinstance(strategy, BlueGreen) and isinstance(run, BlueGreenRun):
-        advance_blue_green(scene, strategy, run, seats, untouched)
+        advance_blue_green(scene, strategy, run, view)
 
 
-def _begin(scene: Scene, seats: list[Seat], total: int) -> None:
+def _begin(scene: Scene, view: Survey) -> None:
+    seats, total = view.seats, len(view.outdated)
     status = scene.service.update_status
     if status is None:
         status = UpdateStatus(UpdateState.UPDATING, "update in progress", started_at_ns=scene.now_ns)

@@ -20,7 +20,7 @@ from bennu.orchestration.config import is_under_watch
 from bennu.orchestration.evidence import Cohort, Evidence, Ruling, Verdict, judge_cohorts
 from bennu.orchestration.model import BlueGreenRun, CanaryRun, Rollout, Service, SlotKey, Task, WatchedRun
 from bennu.orchestration.rollout_steps import begin_slot
-from bennu.orchestration.seats import Phase, Seat, is_serving
+from bennu.orchestration.seats import Phase, Survey, is_serving
 from bennu.orchestration.slots import Scene
 from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep
 from bennu.orchestration.states import NS_PER_SECOND, TaskState, UpdateState
@@ -45,20 +45,18 @@ def may_serve(service: Service, task: Task) -> bool:
     return is_of_rollout(service, run, task) is (run.switched_at_ns is not None)
 
 
-def advance_canary(
-    scene: Scene, canary: Canary, run: CanaryRun, seats: list[Seat], beside: list[Seat], evidence: Evidence | None
-) -> int | None:
+def advance_canary(scene: Scene, canary: Canary, run: CanaryRun, view: Survey, evidence: Evidence | None) -> int | None:
     """How many slots may be of the new version now; None if the rollout's record was written instead.
 
-    `beside` are slots that cannot be touched now. A step counts them all the same, for what it brought there is still
-    on trial; but it does not ask for more than can be reached without them.
+    A step counts slots that cannot be touched now as well, for what it brought there is still on trial; but it does not
+    ask for more than can be reached without them.
     """
     if run.step >= len(canary.steps):
         _store(scene, replace(run, promoted=True), "all canary steps passed: the rest follows")
         return None
     step = canary.steps[run.step]
-    every = [*seats, *beside]
-    reach = len(seats) + sum(1 for seat in beside if seat.phase is not Phase.OUTDATED)
+    every = [*view.seats, *view.aside]
+    reach = len(view.seats) + sum(1 for seat in view.aside if seat.phase is not Phase.OUTDATED)
     target = max(1, min(reach, step_target(step, len(every))))
     serving = sum(1 for seat in every if seat.phase is Phase.SERVING)
     tasks = (task for seat in every for task in seat.slot.tasks)
@@ -147,10 +145,9 @@ def is_on_trial(service: Service, task: Task) -> bool:
     return rollout is not None and is_under_watch(service) and is_of_rollout(service, rollout, task)
 
 
-def advance_blue_green(
-    scene: Scene, strategy: BlueGreen, run: BlueGreenRun, seats: list[Seat], untouched: list[Seat]
-) -> None:
+def advance_blue_green(scene: Scene, strategy: BlueGreen, run: BlueGreenRun, view: Survey) -> None:
     """Green beside blue, then the switch, then the warm time; each stage entered by a stored record."""
+    seats = view.seats
     dead = next((task for seat in seats for task in seat.slot.tasks if _is_dead_green(scene, run, task)), None)
     if dead is not None:
         when = "before the switch" if run.switched_at_ns is None else "after the switch"
@@ -159,7 +156,7 @@ def advance_blue_green(
     if run.switched_at_ns is not None:
         _keep_warm(scene, strategy, run, run.switched_at_ns)
         return
-    for seat in untouched:
+    for seat in view.untouched:
         if seat.phase is Phase.OUTDATED:
             begin_slot(scene, seat)
     missing = [seat.key for seat in seats if seat.keep is None or not is_serving(seat.keep)]
