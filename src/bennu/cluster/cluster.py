@@ -97,7 +97,8 @@ class Cluster:
     async def _prepare(self) -> None:
         """All parts are there, and nothing is done yet."""
         cluster = self.state.require_cluster()
-        self.manager = Manager(self.state)
+        self._witness = Witness(self.engine, self.state)
+        self.manager = Manager(self.state, self._witness.testify)
         self.agent = Agent(self.engine, self.state, self.manager.report, self.balancer, self._files, cluster.node_id)
         self._pulse = Pulse(self.state, cluster.node_id)
         await self._pulse.begin()
@@ -107,9 +108,8 @@ class Cluster:
         self._runners = Background()
         self._runners.create_task(self._pulse.run(), name="heartbeat")
         self._runners.create_task(self.nodes.keep_described(), name="description of this node")
-        witness = Witness(self.engine, self.state, self.manager)
         self._runners.create_task(self.manager.run(), name="manager")
-        self._runners.create_task(witness.run(), name="witness")
+        self._runners.create_task(self._witness.run(self.manager), name="witness")
         self._runners.create_task(self.agent.run(), name="agent")
         self._runners.create_task(self.networks.keep_allotted(), name="give services their addresses")
 

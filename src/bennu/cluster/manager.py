@@ -39,8 +39,9 @@ log = logging.getLogger(__name__)
 class Manager:
     """`run` it beside the agent. Everything it knows besides the state can be lost at any time."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, testify: Testify = lambda service, tasks, now_ns: None) -> None:
         self._state = state
+        self._testify = testify
         self._reports: list[tuple[str, Report, Facts]] = []
         self._dirty: dict[str, None] = {}
         self._dirty_nodes: dict[str, None] = {}
@@ -51,7 +52,6 @@ class Manager:
         self._thinking = Thinking()
         self._judged: dict[str, int] = {}  # the index of each node's row when it was last compared with its tasks
         self.waits: dict[str, tuple[Wait, ...]] = {}  # by service: what stands in the way, from the last quiet look
-        self.testify: Testify = lambda service, tasks, now_ns: None
         self._take_over()
         state.watchers.append(self._on_change)
 
@@ -186,7 +186,7 @@ class Manager:
             self._failures,
             new_task_id=new_id,
             history_limit=cluster.history_limit if cluster else DEFAULT_HISTORY_LIMIT,
-            testify=self.testify,
+            testify=self._testify,
         )
 
     def _take_in(self, work: Round, reports: list[tuple[str, Report, Facts]]) -> dict[str, TaskRow]:
