@@ -61,16 +61,16 @@ class Manager:
             monotonic_ns=time.monotonic_ns(),
             newest_stored_ns=self._state.newest_instant_ns(),
         )
-        self._rebuild_fleet()
         self._failures = FailureLog(row.task for row in self._state.tasks)
-        for service_id in self._state.service_ids():
-            self._dirty[service_id] = None
-        for node_id in self._state.nodes.rows:
-            self._dirty_nodes[node_id] = None
-        self._changed.set()
+        self._look_at_all()
 
-    def _rebuild_fleet(self) -> None:
+    def _look_at_all(self) -> None:
+        """As if nothing were known but what is stored."""
         self._fleet = Fleet((row.node for row in self._state.nodes), (row.task for row in self._state.tasks))
+        self._judged.clear()
+        self._dirty |= dict.fromkeys(self._state.service_ids())
+        self._dirty_nodes |= dict.fromkeys(self._state.nodes.rows)
+        self._changed.set()
 
     def close(self) -> None:
         self._state.watchers.remove(self._on_change)
@@ -131,9 +131,7 @@ class Manager:
                 log.error("the state of the cluster could not be written: %s", error)
             except Exception:  # a bug; but a swarm that nobody manages any more is worse
                 log.exception("the manager failed")
-            self._rebuild_fleet()
-            self._dirty |= dict.fromkeys(self._state.service_ids())
-            self._changed.set()
+            self._look_at_all()
             await asyncio.sleep(RETRY_S)
 
     async def _wait(self) -> None:
