@@ -11,7 +11,6 @@ from bennu.orchestration.revisions import create_service
 from bennu.orchestration.spec import RestartPolicy, ServiceSpec, TaskSpec
 from bennu.orchestration.states import NS_PER_SECOND, Origin, TaskState
 from bennu.simulate.laws import LawBroken
-from bennu.simulate.manager import Manager
 from bennu.simulate.run import SeedFailed, run_cluster, run_seed, run_seeds
 from bennu.simulate.scenario import Scenario
 from bennu.simulate.world import World
@@ -84,7 +83,7 @@ def a_world() -> World:
 
 def make(world: World, **fields: object) -> Task:
     action = CreateTask(1, "by hand", **fields)  # type: ignore[arg-type]
-    Manager._act(world.manager, action, ServiceId("web"))
+    world.manager.do(action, ServiceId("web"))
     task = list(world.tasks.values())[-1]
     node_id = next(iter(world.nodes))
     world.put_task(replace(task, node_id=node_id, status=replace(task.status, state=TaskState.RUNNING)))

@@ -15,7 +15,7 @@ from bennu.cluster.wire import ServiceSpecWire
 from bennu.errors import InvalidParameter
 from bennu.orchestration.actions import CreateTask
 from bennu.orchestration.apply import new_task
-from bennu.orchestration.model import Rollout, Service, ServiceId, SlotKey, TaskId, UpdateStatus
+from bennu.orchestration.model import RollingRun, Service, ServiceId, SlotKey, TaskId, UpdateStatus
 from bennu.orchestration.revisions import accept_update, create_service
 from bennu.orchestration.spec import EndpointSpec, PortSpec
 from bennu.orchestration.states import UpdateState
@@ -66,7 +66,7 @@ def test_an_explicit_default_is_another_wish_than_an_absent_one() -> None:
 
 
 def test_rows_come_back_from_the_store_as_they_went_in() -> None:
-    rollout = Rollout(3, 2, slots=frozenset({SlotKey(1), SlotKey(0, "n")}), failed=(SlotKey(1),))
+    rollout = RollingRun(3, 2, slots=frozenset({SlotKey(1), SlotKey(0, "n")}), failed=(SlotKey(1),))
     status = UpdateStatus(UpdateState.UPDATING, "update in progress", started_at_ns=3)
     stored = ServiceRow(id="s", service=msgspec_free_replace(service(), update_status=status, rollout=rollout))
     assert codec.decode(ServiceRow, codec.encode(stored)) == stored

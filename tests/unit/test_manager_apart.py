@@ -13,14 +13,14 @@ from bennu.cluster import thinking
 from bennu.cluster.limits import check_size
 from bennu.cluster.manager import Manager
 from bennu.cluster.records import NodeRow, ServiceRow
-from bennu.cluster.round import FULL
 from bennu.cluster.state import Change, Changed, State, open_state
 from bennu.cluster.thinking import Thinking, TooLong
 from bennu.cluster.troubles import FIRST_NS, MOST_NS, Troubles
 from bennu.engine.events import Journal
-from bennu.errors import BennuError, InvalidParameter
+from bennu.errors import BennuError, InvalidParameter, Unavailable
 from bennu.orchestration.model import Node, NodeId, NodeResources, ServiceId
 from bennu.orchestration.revisions import create_service
+from bennu.orchestration.round import FULL
 from bennu.orchestration.spec import Placement, Replicated, ServiceSpec, TaskSpec
 from bennu.orchestration.states import NodeState, TaskState
 from bennu.store import open_sqlite
@@ -90,6 +90,32 @@ async def test_a_service_on_which_the_core_fails_is_let_alone_and_says_so_while_
         await put(state, "bad", 2, "node.id==n")
         await until(lambda: assigned(state, "bad") == 2)
         assert not [wait for wait in manager.waits["bad"] if wait.subject == "service"]
+
+
+async def test_what_could_not_be_written_about_a_node_is_decided_again(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bennu.cluster.manager.RETRY_S", 0.01)
+    change = Change()
+    change.put(state.nodes, NodeRow(id="n", node=Node(id=NodeId("n"), state=NodeState.DOWN)))
+    await state.commit(change)
+    await state.hold_alive("n", 10**12)
+    commit, refusals = state.commit, [Unavailable("the disk is full")]
+
+    async def full_once(change: Change) -> int:
+        if refusals:
+            raise refusals.pop()
+        return await commit(change)
+
+    monkeypatch.setattr(state, "commit", full_once)
+    manager = Manager(state)
+    managing = asyncio.create_task(manager.run())
+    try:
+        await until(lambda: state.nodes.rows["n"].node.state is NodeState.READY, 10)
+    finally:
+        managing.cancel()
+        manager.close()
+    assert not refusals
 
 
 async def test_a_great_number_of_tasks_is_made_in_portions_between_which_others_have_their_turn(state: State) -> None:

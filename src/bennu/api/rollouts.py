@@ -13,8 +13,8 @@ from bennu.cluster.rollouts import VERBS, Rollouts, Sight, Waiting
 from bennu.cluster.strategy import name_of
 from bennu.cluster.translate import container_spec, mode_json
 from bennu.errors import InvalidParameter
-from bennu.orchestration.config import config_in_force
-from bennu.orchestration.model import Revision
+from bennu.orchestration.config import config_in_force, strategy_in_force
+from bennu.orchestration.model import BlueGreenRun, CanaryRun, Revision
 from bennu.orchestration.spec import Canary
 
 Json = dict[str, Any]
@@ -65,11 +65,12 @@ def rollout_json(row: ServiceRow, sights: list[Sight], waits: list[Waiting]) -> 
     `DrainLeft` of a task is in ns; null: it is not being drained.
     """
     service = row.service
-    status, rollout, strategy = service.update_status, service.rollout, service.spec.strategy
+    status, rollout, strategy = service.update_status, service.rollout, strategy_in_force(service)
+    watched = rollout if isinstance(rollout, CanaryRun | BlueGreenRun) else None
     return {
         "ServiceID": row.id,
         "Name": row.name,
-        "Strategy": name_of(strategy),
+        "Strategy": name_of(service.spec.strategy),
         "Order": config_in_force(service).order.value,
         "Revision": service.revisions[-1].number if service.revisions else 1,
         "PreviousRevision": service.previous.number if service.previous else None,
@@ -77,16 +78,16 @@ def rollout_json(row: ServiceRow, sights: list[Sight], waits: list[Waiting]) -> 
         "Message": status.message if status else "",
         "StartedAt": rfc3339(status.started_at_ns) if status and status.started_at_ns else "",
         "CompletedAt": rfc3339(status.completed_at_ns) if status and status.completed_at_ns else "",
-        "Step": rollout.step + 1 if rollout and isinstance(strategy, Canary) else 0,
+        "Step": rollout.step + 1 if isinstance(rollout, CanaryRun) else 0,
         "Steps": len(strategy.steps) if isinstance(strategy, Canary) else 0,
-        "Switched": bool(rollout and rollout.switched_at_ns is not None),
-        "Promoted": bool(rollout and rollout.promoted),
+        "Switched": isinstance(rollout, BlueGreenRun) and rollout.switched_at_ns is not None,
+        "Promoted": watched is not None and watched.promoted,
         "Outdated": rollout.total if rollout else 0,
         "Failed": len(rollout.failed) if rollout else 0,
-        "Verdict": rollout.verdict if rollout else "",
+        "Verdict": watched.verdict if watched else "",
         "Tasks": [sight_json(sight) for sight in sights],
         "Waits": [{"Subject": wait.subject, "Reason": wait.reason, "Left": wait.left_ns} for wait in waits],
-        "Reasons": [_reason_json(text) for text in row.reasons],
+        "Reasons": [{"At": rfc3339(one.at_ns), "Reason": one.text} for one in row.reasons],
     }
 
 
@@ -118,8 +119,3 @@ def revision_json(revision: Revision, *, is_current: bool) -> Json:
         "Mode": mode_json(revision.spec.mode),
         "Strategy": name_of(revision.spec.strategy),
     }
-
-
-def _reason_json(text: str) -> Json:
-    instant, _, reason = text.partition(" ")
-    return {"At": rfc3339(int(instant)), "Reason": reason}

@@ -1,6 +1,6 @@
 """Services, tasks and nodes as clients see them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bennu.api.times import rfc3339
@@ -8,9 +8,9 @@ from bennu.cluster.records import BlobRow, NodeRow, Row, ServiceRow, TaskRow
 from bennu.cluster.translate import endpoint_json, fill_defaults, port_json, spec_json, template_json
 from bennu.model import Shape
 from bennu.network import Network
+from bennu.orchestration.counts import count_tasks
 from bennu.orchestration.model import UpdateStatus
-from bennu.orchestration.spec import GlobalJob, Replicated, ReplicatedJob
-from bennu.orchestration.states import NodeState, Role, TaskState
+from bennu.orchestration.states import NodeState, Role
 
 Json = dict[str, Any]
 
@@ -68,21 +68,10 @@ def update_status_json(status: UpdateStatus) -> Json:
     return shown | {"Message": status.message}
 
 
-def service_status_json(row: ServiceRow, tasks: list[TaskRow], nodes: dict[str, NodeRow]) -> Json:
+def service_status_json(row: ServiceRow, tasks: Iterable[TaskRow]) -> Json:
     """`ServiceStatus` of a list: counts of tasks."""
-    iteration = row.service.iteration
-    running = sum(1 for item in tasks if item.task.state is TaskState.RUNNING)
-    completed = sum(1 for item in tasks if item.task.state is TaskState.COMPLETE and item.task.iteration == iteration)
-    mode = row.service.spec.mode
-    if isinstance(mode, Replicated):
-        return {"RunningTasks": running, "DesiredTasks": mode.replicas, "CompletedTasks": 0}
-    if isinstance(mode, ReplicatedJob):
-        return {"RunningTasks": running, "DesiredTasks": mode.max_concurrent, "CompletedTasks": completed}
-    if isinstance(mode, GlobalJob):
-        wanted = sum(1 for item in tasks if item.task.desired is TaskState.COMPLETE and not item.task.has_ended)
-        return {"RunningTasks": running, "DesiredTasks": wanted, "CompletedTasks": completed}
-    wanted = sum(1 for item in tasks if item.task.desired is TaskState.RUNNING)
-    return {"RunningTasks": running, "DesiredTasks": wanted, "CompletedTasks": 0}
+    counts = count_tasks(row.service, (item.task for item in tasks))
+    return {"RunningTasks": counts.running, "DesiredTasks": counts.desired, "CompletedTasks": counts.completed}
 
 
 def task_json(row: TaskRow, networks: dict[str, Network], *, is_job: bool) -> Json:

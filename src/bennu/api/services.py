@@ -56,7 +56,7 @@ class Services:
         def shape(row: ServiceRow) -> Json:
             shown = service_json(row, insert_defaults=insert_defaults)
             if with_status:
-                shown["ServiceStatus"] = service_status_json(row, state.tasks_of(row.id), state.nodes.rows)
+                shown["ServiceStatus"] = service_status_json(row, state.tasks_of(row.id))
             return shown
 
         return await answer_each(rows, shape)

@@ -95,7 +95,7 @@ class Stories:
                 async for name, rows in paced(ordered)
             ],
             waits=waits.get("service", []),
-            decisions=[decision_of(text) for text in reversed(service.reasons)],
+            decisions=[Decision(time=rfc3339(one.at_ns), reason=one.text) for one in reversed(service.reasons)],
         )
 
     def _waits(self, service_id: str) -> Waits:
@@ -135,8 +135,3 @@ class Stories:
 def slot_name(row: TaskRow) -> str:
     """`web.1`, or of a global service the node's place: `web.NODE`."""
     return f"{row.service_name}.{row.task.slot or row.task.node_id or '?'}"
-
-
-def decision_of(text: str) -> Decision:
-    instant, _, reason = text.partition(" ")
-    return Decision(time=rfc3339(int(instant)), reason=reason)

@@ -1,27 +1,25 @@
 """What is wrong with a service's specification, in the words of the original's control layer."""
 
 import base64
-import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from bennu.cluster.check_files import CONTROL, check_files
 from bennu.cluster.errors import invalid, unknown
 from bennu.cluster.limits import check_numbers
 from bennu.cluster.task_container import expand_mount
+from bennu.cluster.translate import to_core
 from bennu.cluster.wire import ContainerSpec, Mode, Resources, ServiceSpecWire, TaskTemplate, UpdateConfigWire
-from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
+from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.go import parse_duration
 from bennu.images.reference import parse_reference
 from bennu.model import Healthcheck
-from bennu.orchestration.constraints import parse_constraints
+from bennu.orchestration.constraints import BadConstraint
 from bennu.orchestration.templates import BadTemplate, TemplateContext, expand, expand_env
+from bennu.orchestration.validate import validate_amounts, validate_name, validate_spec
 from bennu.runtime import SeccompProfile
 
-NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?\Z", re.ASCII)
-MAX_NAME: Final = 63
-MIN_CPU: Final = 10**6
-MIN_MEMORY: Final = 4 * 1024 * 1024
 MILLISECOND: Final = 10**6
 DURATION_LABELS: Final = ("bennu.drain.deadline", "bennu.ready.within")
 VOLUME_KINDS: Final = ("bind", "volume", "tmpfs")
@@ -29,17 +27,35 @@ VOLUME_KINDS: Final = ("bind", "volume", "tmpfs")
 
 def check_spec(wire: ServiceSpecWire) -> None:
     """Raises: BennuError with the status and words clients know; NotImplementedHere naming a field."""
-    check_name(wire.name)
+    with _in_words_of_control_layer():
+        validate_name(wire.name)
+    _check_wire(wire)
+    spec = to_core(wire)
+    with _in_words_of_control_layer():
+        validate_spec(spec)
+
+
+@contextmanager
+def _in_words_of_control_layer() -> Iterator[None]:
+    """A broken constraint is a 500 there."""
+    try:
+        yield
+    except BadConstraint as error:
+        raise unknown(str(error)) from None
+    except InvalidParameter as error:
+        raise invalid(str(error)) from None
+
+
+def _check_wire(wire: ServiceSpecWire) -> None:
+    """What is wrong with words, numbers and the container's part; of what is right the core's spec can be made."""
     _check_unsigned(wire)
     spec = wire.task_template.container_spec
     _check_labels(dict(wire.labels or {}) | dict((spec.labels if spec else None) or {}))
     _check_mode(wire.mode)
     _check_template(wire.task_template)
-    for prefix, config in (("update", wire.update_config), ("rollback", wire.rollback_config)):
+    for config in (wire.update_config, wire.rollback_config):
         if config is not None:
-            _check_update(prefix, config)
-            if wire.mode and (wire.mode.replicated_job or wire.mode.global_job is not None):
-                raise invalid(f"Jobs may not have {'an update' if prefix == 'update' else 'a rollback'} config")
+            _check_update(config)
     _check_endpoint(wire)
     for alias in (alias for one in wire.task_template.networks or wire.networks or () for alias in one.aliases or ()):
         if CONTROL.search(alias):
@@ -69,13 +85,6 @@ def _check_labels(labels: Mapping[str, str]) -> None:
                 parse_duration(labels[name])
             except ValueError:
                 raise invalid(f"label {name}={labels[name][:40]} is not a duration such as 10s or 1m30s") from None
-
-
-def check_name(name: str) -> None:
-    if not NAME.match(name):
-        raise invalid("name must be valid as a DNS name component")
-    if len(name) > MAX_NAME:
-        raise invalid("name must be 63 characters or fewer")
 
 
 def _check_mode(mode: Mode | None) -> None:
@@ -109,45 +118,22 @@ def _check_template(template: TaskTemplate) -> None:
         raise NotImplementedHere("TaskTemplate.PluginSpec is not implemented")
     if template.network_attachment_spec is not None or template.container_spec is None:
         raise InvalidParameter("mismatched Runtime and *Spec fields")
-    _check_restart(template)
-    _check_resources(template.resources)
-    placement = template.placement
-    if placement and placement.constraints:
-        try:
-            parse_constraints(tuple(placement.constraints))
-        except BennuError as error:
-            raise unknown(str(error)) from None  # a broken constraint is a 500 there
-    _check_container(template.container_spec)
-
-
-def _check_restart(template: TaskTemplate) -> None:
     policy = template.restart_policy
-    if policy is None:
-        return
-    if policy.condition not in ("", "none", "on-failure", "any"):
+    if policy is not None and policy.condition not in ("", "none", "on-failure", "any"):
         raise InvalidParameter(f'invalid RestartCondition: "{policy.condition}"')
-    for name, value in (("delay", policy.delay), ("window", policy.window)):
-        if value is not None and value < 0:
-            raise invalid(f"TaskSpec: restart-{name} cannot be negative")
+    _check_resources(template.resources)
+    _check_container(template.container_spec)
 
 
 def _check_resources(resources: Resources | None) -> None:
     if resources is None:
         return
-    for part in (resources.limits, resources.reservations):
-        if part is None:
-            continue
-        if part.nano_cpus and part.nano_cpus < MIN_CPU:
-            raise invalid(f"invalid cpu value {part.nano_cpus / 1e9:g}: Must be at least 0.001")
-        if part.memory_bytes and part.memory_bytes < MIN_MEMORY:
-            raise invalid(f"invalid memory value {part.memory_bytes}: Must be at least 4MiB")
+    if resources.limits is not None:
+        with _in_words_of_control_layer():
+            validate_amounts(resources.limits.nano_cpus, resources.limits.memory_bytes)
     reserved = resources.reservations
     if reserved and any(item.named_resource_spec for item in reserved.generic_resources or ()):
         raise invalid("cannot use generic resources with a name in a reservation")
-    for item in (reserved.generic_resources if reserved else None) or ():
-        counted = item.discrete_resource_spec
-        if counted is not None and (counted.value < 1 or not counted.kind):
-            raise invalid(f"invalid argument for resource {counted.kind}")
 
 
 def _check_container(spec: ContainerSpec) -> None:
@@ -244,17 +230,11 @@ def check_templates(spec: ContainerSpec) -> None:
         raise invalid(f"ContainerSpec: hostname {hostname!r} has a control character")
 
 
-def _check_update(prefix: str, config: UpdateConfigWire) -> None:
+def _check_update(config: UpdateConfigWire) -> None:
     if config.failure_action not in ("", "pause", "continue", "rollback"):
         raise InvalidParameter(f"unrecognized update failure action {config.failure_action}")
     if config.order not in ("", "stop-first", "start-first"):
         raise InvalidParameter(f"unrecognized update order {config.order}")
-    if config.delay < 0:
-        raise invalid(f"TaskSpec: {prefix}-delay cannot be negative")
-    if config.monitor < 0:
-        raise invalid(f"TaskSpec: {prefix}-monitor cannot be negative")
-    if not 0 <= config.max_failure_ratio <= 1:
-        raise invalid(f"TaskSpec: {prefix}-maxfailureratio cannot be less than 0 or bigger than 1")
 
 
 def _check_endpoint(wire: ServiceSpecWire) -> None:
@@ -263,16 +243,8 @@ def _check_endpoint(wire: ServiceSpecWire) -> None:
         return
     if endpoint.mode not in ("", "vip", "dnsrr"):
         raise InvalidParameter(f'invalid resolution mode: "{endpoint.mode}"')
-    taken: set[tuple[str, int, str]] = set()
     for port in endpoint.ports or ():
         if not 0 < port.target_port <= 65535 or not 0 <= port.published_port <= 65535:
             raise invalid("EndpointSpec: port numbers must be between 1 and 65535")
-        ingress = port.publish_mode != "host"
-        if ingress and endpoint.mode == "dnsrr":
-            raise invalid("EndpointSpec: port published with ingress mode can't be used with dnsrr mode")
         if port.protocol == "sctp":
             raise NotImplementedHere("publishing SCTP ports is not implemented")
-        key = (port.protocol or "tcp", port.published_port, "ingress" if ingress else "host")
-        if port.published_port and key in taken:
-            raise invalid("EndpointSpec: duplicate published ports provided")
-        taken.add(key)

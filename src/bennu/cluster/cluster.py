@@ -15,11 +15,12 @@ from typing import Any
 import msgspec
 
 from bennu import __version__
-from bennu.cluster.agent import Agent, remove_all_tasks
+from bennu.cluster.agent import Agent
 from bennu.cluster.blobs import Blobs
 from bennu.cluster.errors import ALREADY_PART, LEAVE_LAST, NOT_PART, check_version
 from bennu.cluster.ids import base36, new_id
 from bennu.cluster.liveness import Pulse
+from bennu.cluster.load_balancer import LoadBalancer
 from bennu.cluster.manager import Manager
 from bennu.cluster.nodes import HostNode, Nodes, read_address, read_availability
 from bennu.cluster.pools import read_data_port, read_pools
@@ -28,9 +29,9 @@ from bennu.cluster.service_networks import ServiceNetworks
 from bennu.cluster.services import Services
 from bennu.cluster.state import Change, State, open_state
 from bennu.cluster.swarm_spec import complete_swarm_spec
+from bennu.cluster.task_containers import remove_all_tasks
 from bennu.cluster.task_files import TaskFiles
 from bennu.cluster.telling import node_event
-from bennu.cluster.traffic import Traffic
 from bennu.cluster.vault import Vault
 from bennu.cluster.witness import Witness
 from bennu.engine.background import Background
@@ -51,8 +52,8 @@ class Cluster:
         self.engine = engine
         self.state = state
         self._vault = Vault(services.data_root / "swarm.key")
-        self._traffic = Traffic(services.networks, self.state)
-        self.networks = networks = ServiceNetworks(engine, self.state, self._traffic)
+        self.balancer = LoadBalancer(services.networks, self.state)
+        self.networks = networks = ServiceNetworks(engine, self.state, self.balancer)
         self.nodes = Nodes(self.state, host)
         self.services = Services(self.state, networks, self._now_ns)
         self.secrets = Blobs("secret", self.state, self._vault)
@@ -62,7 +63,7 @@ class Cluster:
         self._turn = asyncio.Lock()  # one init or leave at a time
         self.manager: Manager | None = None
         self.agent: Agent | None = None
-        services.pre_stop.register(self._traffic.parting)
+        services.pre_stop.register(self.balancer.hold)
         services.networks.join_swarm(networks)
 
     async def open(self) -> None:
@@ -96,8 +97,9 @@ class Cluster:
     async def _prepare(self) -> None:
         """All parts are there, and nothing is done yet."""
         cluster = self.state.require_cluster()
-        self.manager = Manager(self.state)
-        self.agent = Agent(self.engine, self.state, self.manager, self._traffic, self._files, cluster.node_id)
+        self._witness = Witness(self.engine, self.state)
+        self.manager = Manager(self.state, self._witness.testify)
+        self.agent = Agent(self.engine, self.state, self.manager.report, self.balancer, self._files, cluster.node_id)
         self._pulse = Pulse(self.state, cluster.node_id)
         await self._pulse.begin()
 
@@ -106,15 +108,10 @@ class Cluster:
         self._runners = Background()
         self._runners.create_task(self._pulse.run(), name="heartbeat")
         self._runners.create_task(self.nodes.keep_described(), name="description of this node")
-        witness = Witness(self.engine, self.state, self.manager)
         self._runners.create_task(self.manager.run(), name="manager")
-        self._runners.create_task(witness.run(), name="witness")
+        self._runners.create_task(self._witness.run(self.manager), name="witness")
         self._runners.create_task(self.agent.run(), name="agent")
         self._runners.create_task(self.networks.keep_allotted(), name="give services their addresses")
-
-    @property
-    def traffic(self) -> Traffic:
-        return self._traffic
 
     @property
     def is_active(self) -> bool:
@@ -207,7 +204,7 @@ class Cluster:
             await self._clear_leftovers()
 
     async def _clear_leftovers(self) -> None:
-        await self._traffic.clear()
+        await self.balancer.clear()
         await remove_all_tasks(self.engine, self._files)
         await self._files.close()
         self._vault.destroy()

@@ -2,7 +2,8 @@
 
 Law: `load(kind, dump(value)) == value` for every value of a kind made of dataclasses, named tuples, enums, tuples,
 frozen sets, mappings, `bytes` that are text, numbers, text and None. A union of dataclasses is told apart by the
-class's name under "$". Fields that have their default are left out, so a new field with a default reads old state.
+class's name under "$". Fields that have their default are left out, so a new field with a default reads old state;
+what became of other shapes of earlier versions is in `upgrades.py`.
 """
 
 import functools
@@ -13,6 +14,8 @@ from enum import Enum
 from typing import Any, Final, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+
+from bennu.cluster.upgrades import UPGRADES
 
 T = TypeVar("T")
 Loader = Callable[[Any], Any]
@@ -103,10 +106,13 @@ def _plain(kinds: tuple[type, ...], data: Any) -> Any:
 
 def _dataclass(kind: Any) -> Loader:
     loaders: dict[str, Loader] = {}
+    upgrade = UPGRADES.get(kind)
 
     def load(data: Mapping[str, Any]) -> Any:
         if not loaders:  # not earlier: a dataclass may hold its own kind
             loaders.update((name, _loader(hint)) for name, hint in get_type_hints(kind).items())
+        if upgrade is not None:
+            data = upgrade(data)
         return kind(**{name: loaders[name](part) for name, part in data.items() if name in loaders})
 
     return load

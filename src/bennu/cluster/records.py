@@ -6,6 +6,7 @@ store; `created_ns` and `updated_ns` are for people. Only `State.commit` sets `i
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bennu.orchestration.ledger import Ledger
 from bennu.orchestration.model import Node, Service, Task
@@ -28,12 +29,19 @@ class Attachment:
     address: str  # with its prefix length
 
 
+class Reason(NamedTuple):
+    """Why something was decided, and when (by the cluster's steady clock)."""
+
+    at_ns: int
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRow(Row):
     service: Service
     ports: tuple[PortSpec, ...] = ()  # with the numbers really used
     vips: tuple[Attachment, ...] = ()  # its virtual addresses, one on each of its networks
-    reasons: tuple[str, ...] = ()  # the last decisions about it, oldest first, each with its instant in front
+    reasons: tuple[Reason, ...] = ()  # of the last decisions about it as a whole, oldest first
 
     @property
     def name(self) -> str:

@@ -108,12 +108,12 @@ class Rollouts:
         return found
 
     async def _look_at(self, service: ServiceRow, row: TaskRow) -> Sight:
-        container, traffic = self._container(row), self._cluster.traffic
+        container, balancer = self._container(row), self._cluster.balancer
         record = container.record if container and not row.task.has_ended else None
         connections: int | None = None
         ports = row.task.endpoint.ports if row.task.endpoint else ()
         targets = [port.target for port in ports if port.protocol == "tcp"]
-        in_balancer, drain_left_ns = traffic.serves(row.id), traffic.drain_left_ns(row.id)
+        in_balancer, drain_left_ns = balancer.serves(row.id), balancer.drain_left_ns(row.id)
         if record is not None and record.running and (targets or in_balancer or drain_left_ns is not None):
             seen = await look_at_sockets(record.pid, targets)
             connections = seen.connections if seen else None

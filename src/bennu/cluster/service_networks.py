@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from bennu.cluster.agent import task_of
 from bennu.cluster.errors import invalid, precondition
+from bennu.cluster.load_balancer import LoadBalancer
 from bennu.cluster.ports import allocate_ports, are_numbers_of, is_ingress, needs_ingress
 from bennu.cluster.records import Attachment, ServiceRow
 from bennu.cluster.state import Change, Changed, State
-from bennu.cluster.traffic import Traffic
+from bennu.cluster.task_containers import task_of
 from bennu.cluster.translate import read_template
 from bennu.cluster.wire import ServiceSpecWire
 from bennu.engine.engine import Engine
@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 
 
 class ServiceNetworks:
-    def __init__(self, engine: Engine, state: State, traffic: Traffic) -> None:
+    def __init__(self, engine: Engine, state: State, balancer: LoadBalancer) -> None:
         self._engine = engine
         self._networks = engine.services.networks
         self._state = state
-        self._traffic = traffic
+        self._balancer = balancer
 
     def resolve(self, wire: ServiceSpecWire) -> None:
         """Targets become ids. Raises: BennuError (500) for what is not there, Forbidden for a network of one host,
@@ -69,9 +69,9 @@ class ServiceNetworks:
         try:
             yield replace(row, service=service, ports=ports, vips=vips)
         except BaseException:
-            self._traffic.present(row.id)
+            self._balancer.present(row.id)
             with contextlib.suppress(BennuError):
-                await asyncio.shield(self._traffic.write(row.id))
+                await asyncio.shield(self._balancer.write(row.id))
             raise
 
     def _with_vip(self, spec: ServiceSpec) -> list[Network]:

@@ -80,16 +80,6 @@ class Change:
         self.puts.pop((table.name, row_id), None)
         self.deletes[table.name, row_id] = None
 
-    def merge(self, later: "Change") -> None:
-        """What comes after this, in the same transaction."""
-        for key, row in later.puts.items():
-            self.deletes.pop(key, None)
-            self.puts[key] = row
-        for key in later.deletes:
-            self.puts.pop(key, None)
-            self.deletes[key] = None
-        self.events += later.events
-
 
 @dataclass(frozen=True, slots=True)
 class Changed:

@@ -55,29 +55,27 @@ class Notebook:
 class Witness:
     """`run` it beside the manager, which asks for what was seen."""
 
-    def __init__(self, engine: Engine, state: State, manager: Manager) -> None:
+    def __init__(self, engine: Engine, state: State) -> None:
         self._engine = engine
         self._state = state
-        self._manager = manager
         self._notebooks = {
             row.id: Notebook(row.began_at_ns, dict(row.ledgers), dict(row.ledgers)) for row in state.sightings
         }
-        manager.testify = self.testify
 
-    async def run(self) -> None:
-        """Until cancelled."""
+    async def run(self, manager: Manager) -> None:
+        """Until cancelled. The manager is told when there is something new to judge by."""
         while True:
             watched = [row.service for row in self._state.services if is_under_watch(row.service)]
             for service in watched:
-                await self._look_at(service)
-                self._manager.look_again(service.id)
+                await self._look_at(service, now_ns=manager.now_ns)
+                manager.look_again(service.id)
             try:
                 await self._write({service.id for service in watched})
             except BennuError as error:
                 log.warning("what was seen of a rollout could not be written: %s", error)
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _look_at(self, service: Service) -> None:
+    async def _look_at(self, service: Service, *, now_ns: int) -> None:
         rollout = service.rollout
         assert rollout is not None
         notebook = self._notebooks.get(service.id)
@@ -85,16 +83,16 @@ class Witness:
             notebook = self._notebooks[service.id] = Notebook(rollout.began_at_ns)
         for row in self._state.tasks_of(service.id):
             with suppress(BennuError):  # it has no container yet, or none any more
-                seen = await self._glance(rollout, row, self._engine.find(row.container_id))
+                seen = await self._glance(rollout, row, self._engine.find(row.container_id), now_ns)
                 new = Ledger(is_new=is_of_rollout(service, rollout, row.task))
                 notebook.ledgers[row.id] = note(notebook.ledgers.get(row.id, new), seen)
 
-    async def _glance(self, rollout: Rollout, row: TaskRow, container: Container) -> Glance:
+    async def _glance(self, rollout: Rollout, row: TaskRow, container: Container, now_ns: int) -> Glance:
         record = container.record
         runs = record.running and not row.task.has_ended
         return Glance(
             died=died_by_itself(rollout, row.task),
-            watched_ns=watched_ns(rollout, row.task, now_ns=self._manager.now_ns),
+            watched_ns=watched_ns(rollout, row.task, now_ns=now_ns),
             was_oom_killed=record.oom_killed,
             health=record.health.status if record.health else "",
             is_ready=container.readiness.ready,
@@ -130,7 +128,7 @@ class Witness:
             return None
         notebook = self._notebooks.get(service.id)
         ledgers = notebook.ledgers if notebook and notebook.began_at_ns == rollout.began_at_ns else {}
-        return testify(service, tasks, ledgers, now_ns=now_ns)
+        return testify(service, rollout, tasks, ledgers, now_ns=now_ns)
 
 
 def as_probe(probe: HealthProbe) -> Probe:

@@ -13,8 +13,9 @@ exactly what each action does to the stored values.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final, TypeAlias
 
 from bennu.orchestration.model import NodeId, Rollout, TaskId, UpdateStatus
@@ -141,14 +142,31 @@ class Plan:
 
 @dataclass(slots=True)
 class Draft:
-    """A plan being written. Never leaves the core."""
+    """A plan being written. Never leaves the core; what one part has to know of another it is told by values."""
 
     actions: list[Action] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
     wake_at_ns: int | None = None
+    _first: SetRollout | RollBack | None = None
+    _deleted: set[TaskId] = field(default_factory=set)
+
+    @property
+    def is_empty(self) -> bool:
+        return self._first is None and not self.actions
 
     def do(self, action: Action) -> None:
         self.actions.append(action)
+
+    def lead(self, record: SetRollout | RollBack) -> None:
+        """Put the rollout's record before every action, at most once in a plan."""
+        assert self._first is None, "a look writes one record of a rollout"
+        self._first = record
+
+    def delete(self, task_id: TaskId, reason: str) -> None:
+        """Delete a task, once: the first reason stands."""
+        if task_id not in self._deleted:
+            self._deleted.add(task_id)
+            self.do(DeleteTask(task_id, reason))
 
     def wait(self, subject: object, reason: str, until_ns: int | None = None) -> None:
         self.waits.append(Wait(str(subject), reason, until_ns))
@@ -161,8 +179,16 @@ class Draft:
             self.wake_at_ns = at_ns
 
     def finish(self) -> Plan:
-        return Plan(tuple(self.actions), tuple(self.waits), self.wake_at_ns)
+        """All of it; a spec that is being left is left before anything else is done for it."""
+        if isinstance(self._first, RollBack):
+            ordered: Iterable[Action] = (self._first,)
+        elif self._first is not None:
+            ordered = chain((self._first,), self.actions)
+        else:
+            ordered = self.actions
+        return Plan(tuple(ordered), tuple(self.waits), self.wake_at_ns)
 
     def finish_portion(self) -> Plan:
         """Only the first `PORTION` actions: for whoever looks again as long as there are any."""
-        return Plan(tuple(islice(self.actions, PORTION)), tuple(self.waits), self.wake_at_ns)
+        whole = self.finish()
+        return replace(whole, actions=whole.actions[:PORTION])

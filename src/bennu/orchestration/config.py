@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bennu.orchestration.model import Service, Task
+from bennu.orchestration.model import BlueGreenRun, CanaryRun, RollingRun, Service, Task
 from bennu.orchestration.spec import BlueGreen, Canary, Rolling, Strategy, UpdateConfig
 from bennu.orchestration.states import NS_PER_SECOND, UpdateOrder, UpdateState
 
@@ -40,8 +40,13 @@ def starts_beside(service: Service) -> bool:
 
 def is_watched(service: Service) -> bool:
     """Whether a canary or blue/green judge rules, instead of the failure ratio."""
-    rollout = service.rollout
-    return isinstance(strategy_in_force(service), Canary | BlueGreen) and not (rollout and rollout.promoted)
+    match service.rollout:
+        case None:
+            return isinstance(strategy_in_force(service), Canary | BlueGreen)
+        case RollingRun():
+            return False
+        case CanaryRun(promoted=promoted) | BlueGreenRun(promoted=promoted):
+            return not promoted
 
 
 def fills_with_previous(service: Service, last: Task | None = None) -> bool:

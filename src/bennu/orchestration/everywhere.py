@@ -7,7 +7,9 @@ host ports and the limit per node are the scheduler's to judge afterwards; the t
 
 from __future__ import annotations
 
-from bennu.orchestration.actions import CreateTask, DeleteTask, SetDesired
+from dataclasses import replace
+
+from bennu.orchestration.actions import CreateTask, SetDesired
 from bennu.orchestration.config import fills_with_previous
 from bennu.orchestration.constraints import unmet_constraint
 from bennu.orchestration.evidence import Evidence
@@ -21,15 +23,16 @@ from bennu.orchestration.upkeep import first_desired, keep_up, kept_record
 def reconcile_global(scene: Scene, slots: list[Slot], evidence: Evidence | None) -> None:
     """Bring a global service to its nodes."""
     by_node = {slot.key.node_id: slot for slot in slots}
-    touched = {slot.key for slot in slots if keep_up(scene, slot)}
+    changes = keep_up(scene, slots)
     updatable: list[Slot] = []
     aside: list[Slot] = []
+    filled: set[SlotKey] = set()
     for node_id in sorted(scene.nodes):
         node = scene.nodes[node_id]
         slot = by_node.pop(node_id, None)
         if not node.is_usable:
             continue
-        if slot is not None and slot.key in touched:
+        if slot is not None and slot.key in changes.touched:
             if slot.kind is not SlotKind.DEAD:
                 updatable.append(slot)
             continue
@@ -41,12 +44,12 @@ def reconcile_global(scene: Scene, slots: list[Slot], evidence: Evidence | None)
             else:
                 aside.append(slot)
         elif slot is None or slot.kind is SlotKind.DEAD:
-            _fill_node(scene, node, slot)
+            filled.add(_fill_node(scene, node, slot))
         else:
             updatable.append(slot)
     for slot in by_node.values():  # their nodes are gone for good
         _forget_node(scene, slot)
-    roll_out(scene, updatable, touched, evidence, aside)
+    roll_out(scene, updatable, replace(changes, filled=filled), evidence, aside)
 
 
 def _belongs(scene: Scene, node: Node, slot: Slot | None) -> bool:
@@ -59,7 +62,8 @@ def _belongs(scene: Scene, node: Node, slot: Slot | None) -> bool:
     return False
 
 
-def _fill_node(scene: Scene, node: Node, slot: Slot | None) -> None:
+def _fill_node(scene: Scene, node: Node, slot: Slot | None) -> SlotKey:
+    key = SlotKey(0, node.id)
     scene.draft.do(
         CreateTask(
             slot=0,
@@ -67,13 +71,14 @@ def _fill_node(scene: Scene, node: Node, slot: Slot | None) -> None:
             desired=first_desired(scene, slot),
             restarts=kept_record(scene, slot),
             of_previous=fills_with_previous(scene.service),
-            reason=f"{SlotKey(0, node.id)} has no task of this global service",
+            reason=f"{key} has no task of this global service",
         )
     )
+    return key
 
 
 def _forget_node(scene: Scene, slot: Slot) -> None:
     if slot.key.node_id in scene.nodes:
         return
     for task in slot.tasks:
-        scene.draft.do(DeleteTask(task.id, "its node was removed"))
+        scene.draft.delete(task.id, "its node was removed")

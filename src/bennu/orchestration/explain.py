@@ -5,6 +5,7 @@ Law: when a plan has no actions, every slot that does not serve has a wait that 
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Final
 
 from bennu.orchestration.model import Task
@@ -22,9 +23,8 @@ _UNDER_WAY: Final = {
 }
 
 
-def explain(scene: Scene, slots: list[Slot]) -> None:
-    """Add a wait for every slot that is neither serving nor spoken of yet."""
-    spoken = {wait.subject for wait in scene.draft.waits}
+def explain(scene: Scene, slots: list[Slot], spoken: Set[str]) -> None:
+    """Add a wait for every slot that is neither serving nor spoken of yet (`spoken`: subjects of waits)."""
     for slot in slots:
         if slot.is_running or str(slot.key) in spoken:
             continue

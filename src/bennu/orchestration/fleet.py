@@ -4,11 +4,10 @@ Law: the tallies of a node are a function of the tasks put here; putting and dro
 
 The shell keeps one `Fleet` for its life as a manager and tells it every change of a node or task, so that placing one
 task costs a walk over nodes and never over tasks. It is a cache of stored state, not state: building it anew from all
-nodes and tasks gives the same answers, but for the recent failures, which are remembered for five minutes.
+nodes and tasks gives the same answers.
 
     holds       reservations, host ports and generic resources: tasks placed there and not observed beyond running
     counts      tasks meant to run there (desired at most complete), in all and by service
-    failures    tasks of a service version that failed or were rejected there within the last five minutes
 """
 
 from __future__ import annotations
@@ -16,16 +15,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from bennu.orchestration.model import Node, NodeId, ServiceId, Task, TaskId
-from bennu.orchestration.states import NS_PER_SECOND, TaskState
-
-FAILURE_MEMORY_NS: Final = 300 * NS_PER_SECOND
-MANY_FAILURES: Final = 5  # fewer than these do not count against a node at all
+from bennu.orchestration.states import TaskState
 
 K = TypeVar("K")
-VersionKey = tuple[ServiceId, int]
 
 
 @dataclass(slots=True)
@@ -40,13 +35,6 @@ class Tally:
     generic: Counter[str] = field(default_factory=Counter)
     names: set[tuple[str, str]] = field(default_factory=set)
     host_ports: Counter[tuple[str, int]] = field(default_factory=Counter)
-    failures: dict[VersionKey, list[int]] = field(default_factory=dict)
-
-    def recent_failures(self, version: VersionKey, now_ns: int) -> int:
-        """How often the version failed here within the last five minutes; 0 while that is not often."""
-        since = now_ns - FAILURE_MEMORY_NS
-        recent = sum(1 for at in self.failures.get(version, ()) if at > since)
-        return recent if recent >= MANY_FAILURES else 0
 
 
 class Fleet:
@@ -88,8 +76,6 @@ class Fleet:
             self._count(task, 1)
         elif old is not None:
             del self._tasks[task.id]
-        if old is None or old.state < task.state:
-            self._remember_failure(task)
 
     def drop_task(self, task_id: TaskId) -> None:
         """Forget a deleted task."""
@@ -126,17 +112,6 @@ class Fleet:
         for port in task.host_ports:
             _add(tally.host_ports, port, sign)
 
-    def _remember_failure(self, task: Task) -> None:
-        if task.state not in (TaskState.FAILED, TaskState.REJECTED) or task.node_id is None:
-            return
-        tally = self.tallies.get(task.node_id)
-        if tally is None:
-            return
-        now_ns = task.status.applied_at_ns
-        times = tally.failures.setdefault((task.service_id, task.spec_version), [])
-        times[:] = [at for at in times if at > now_ns - FAILURE_MEMORY_NS]
-        times.append(now_ns)
-
 
 def _add(counter: Counter[K], key: K, by: int) -> None:
     counter[key] += by
@@ -152,3 +127,9 @@ def _holds(task: Task) -> bool:
 def _is_meant(task: Task) -> bool:
     """Whether it counts as one of its service on its node."""
     return task.node_id is not None and task.desired <= TaskState.COMPLETE and not task.has_ended
+
+
+def frees_room(before: Task | None, after: Task | None) -> bool:
+    """Whether a change of a task gives back what it held on its node, so that others may fit there now."""
+    held = before is not None and before.node_id is not None and not before.has_ended
+    return held and (after is None or after.has_ended)

@@ -9,7 +9,6 @@ people see). A negative limit keeps everything; 0 keeps nothing but the newest. 
 
 from __future__ import annotations
 
-from bennu.orchestration.actions import DeleteTask
 from bennu.orchestration.slots import Scene, Slot
 from bennu.orchestration.states import TaskState
 
@@ -29,7 +28,7 @@ def trim_history(scene: Scene, slot: Slot, limit: int) -> None:
     over = [task for task in slot.tasks[:-1] if _is_over(task.state, task.desired)]
     over.sort(key=lambda task: (task.status.applied_at_ns, task.created_at_ns, task.id))
     for task in over[:surplus]:
-        scene.draft.do(DeleteTask(task.id, f"{slot.key} keeps {max(limit, 1)} tasks of its history"))
+        scene.draft.delete(task.id, f"{slot.key} keeps {max(limit, 1)} tasks of its history")
 
 
 def _is_over(state: TaskState, desired: TaskState) -> bool:

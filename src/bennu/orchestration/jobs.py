@@ -26,8 +26,7 @@ def reconcile_replicated_job(scene: Scene, slots: list[Slot], mode: ReplicatedJo
     """Keep `max_concurrent` slots under way until all have completed."""
     _retire_old_iterations(scene, slots)
     by_number = {slot.key.number: slot for slot in slots}
-    for slot in slots:
-        keep_up(scene, slot)
+    keep_up(scene, slots)
     used = {slot.key.number for slot in slots if slot.kind is not SlotKind.DEAD}
     under_way = sum(1 for slot in slots if slot.kind is SlotKind.LIVE)
     total = bounded(scene, mode.total_completions)
@@ -47,8 +46,7 @@ def reconcile_global_job(scene: Scene, slots: list[Slot]) -> None:
     """Run the job once on every active, ready node that satisfies the constraints."""
     _retire_old_iterations(scene, slots)
     by_node = {slot.key.node_id: slot for slot in slots}
-    for slot in slots:
-        keep_up(scene, slot)
+    keep_up(scene, slots)
     for node_id in sorted(scene.nodes):
         node = scene.nodes[node_id]
         known = by_node.get(node_id)

@@ -16,7 +16,7 @@ from math import log2
 from typing import Final, NamedTuple
 
 from bennu.orchestration.evidence import Cohort, Evidence, binomial_tail
-from bennu.orchestration.model import Service, Task
+from bennu.orchestration.model import Rollout, Service, Task
 from bennu.orchestration.watched import evidence_from_tasks
 
 STEPS_AN_OCTAVE: Final = 8
@@ -101,10 +101,12 @@ def _since(before: tuple[int, int] | None, now: tuple[int, int] | None) -> tuple
     return now[0] - before[0], now[1] - before[1]
 
 
-def testify(service: Service, tasks: Iterable[Task], ledgers: Mapping[str, Ledger], *, now_ns: int) -> Evidence:
-    """What is known of both versions, stored and seen. The service has a rollout; ledgers are by task."""
+def testify(
+    service: Service, rollout: Rollout, tasks: Iterable[Task], ledgers: Mapping[str, Ledger], *, now_ns: int
+) -> Evidence:
+    """What is known of both versions, stored and seen. Ledgers are by task."""
     tasks = list(tasks)
-    stored = evidence_from_tasks(service, tasks, now_ns=now_ns)
+    stored = evidence_from_tasks(service, rollout, tasks, now_ns=now_ns)
     present = {str(task.id) for task in tasks}
     canary, stable = (
         sum_up(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, NewType
+from typing import NamedTuple, NewType, TypeAlias
 
 from bennu.orchestration.spec import EndpointSpec, Global, GlobalJob, ReplicatedJob, ServiceSpec, TaskSpec
 from bennu.orchestration.states import Availability, NodeState, Origin, Role, TaskState, UpdateState
@@ -104,11 +104,12 @@ class UpdateStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
-    """What the updater must remember of the run it is in. One run is: one accepted update, resume or rollback.
+class _Run:
+    """One run of the updater: one accepted update, resume or rollback, and what has to be remembered of it.
 
     `slots` are all slots there were when it began: those are judged, later ones (scale-up) are not. `total` of them
-    were outdated; it is the denominator of the failure ratio. `failed` grows as failures happen, each slot once.
+    were outdated; it is the denominator of the failure ratio. `failed` grows as failures happen, each slot once; it
+    stays empty while a run is watched.
     """
 
     began_at_ns: int
@@ -116,12 +117,36 @@ class Rollout:
     slots: frozenset[SlotKey] = frozenset()
     failed: tuple[SlotKey, ...] = ()
     settled_at_ns: int | None = None  # when the last slot was done; the final watch counts from here
-    step: int = 0  # canary: which step; equal to the number of steps once promoted
-    step_ready_at_ns: int | None = None  # canary: when this step's tasks all ran; blue/green: when all green ones did
-    step_began_at_ns: int | None = None
-    switched_at_ns: int | None = None  # blue/green: when the traffic went over
+
+
+@dataclass(frozen=True, slots=True)
+class RollingRun(_Run):
+    """Slot by slot, judged by early deaths; a rollback is always one of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryRun(_Run):
+    """Watched step by step. Promoted, by its judge or by a person, the rest follows as in a rolling run."""
+
+    step: int = 0  # equal to the number of steps once all of them passed
+    step_began_at_ns: int = 0
+    step_ready_at_ns: int | None = None  # when the tasks of this step all ran
     verdict: str = ""  # the last judgement, in words
-    promoted: bool = False  # a person's (or the judge's) word to go on without watching
+    promoted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BlueGreenRun(_Run):
+    """All green tasks beside the blue ones, then the switch; promoted once the blue ones may go."""
+
+    ready_at_ns: int | None = None  # when all green tasks ran
+    switched_at_ns: int | None = None  # when the traffic went over; always before it is promoted
+    verdict: str = ""
+    promoted: bool = False
+
+
+WatchedRun: TypeAlias = CanaryRun | BlueGreenRun
+Rollout: TypeAlias = RollingRun | CanaryRun | BlueGreenRun
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ highest state that arrived.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from bennu.orchestration.model import Task, TaskStatus
 from bennu.orchestration.states import TaskState
@@ -45,28 +46,23 @@ def observe(task: Task, report: Report, *, now_ns: int) -> Task:
     return replace(task, status=status, running_since_ns=since, waits_for_room=False)
 
 
-def classify_end(
-    *,
-    exit_code: int | None,
-    was_ordered: bool,
-    was_unhealthy: bool = False,
-    timestamp_ns: int = 0,
-) -> Report:
+UNHEALTHY: Final = "dockerexec: unhealthy container"
+
+
+def classify_end(*, exit_code: int | None, was_ordered: bool, was_unhealthy: bool = False, error: str = "") -> Report:
     """What an agent reports of a task whose process ended after it was started.
 
     1. ordered (the desired state said so): `shutdown`, whatever the exit code.
     2. stopped for bad health: `failed`, also with exit code 0. Docker calls that `complete`, and then `on-failure`
        never brings it back; here a task that had to be stopped has failed.
-    3. exit code 0: `complete`. Anything else, unknown included: `failed`.
+    3. exit code 0 and no error of the engine's: `complete`. Anything else, unknown included: `failed`.
     """
-    said = "unknown" if exit_code is None else str(exit_code)
     if was_ordered:
-        return Report(TaskState.SHUTDOWN, "shutdown", "", exit_code, timestamp_ns)
+        return Report(TaskState.SHUTDOWN, "shutdown", exit_code=exit_code)
+    err = f"task: non-zero exit ({'unknown' if exit_code is None else exit_code})"
     if was_unhealthy:
-        err = f"task: non-zero exit ({said}): dockerexec: unhealthy container"
-        if exit_code == 0:
-            err = "task: exit (0): dockerexec: unhealthy container"
-        return Report(TaskState.FAILED, "", err, exit_code, timestamp_ns)
-    if exit_code == 0:
-        return Report(TaskState.COMPLETE, "finished", "", 0, timestamp_ns)
-    return Report(TaskState.FAILED, "", f"task: non-zero exit ({said})", exit_code, timestamp_ns)
+        err = UNHEALTHY if exit_code == 0 else f"{err}: {UNHEALTHY}"
+        return Report(TaskState.FAILED, err=err, exit_code=exit_code)
+    if exit_code == 0 and not error:
+        return Report(TaskState.COMPLETE, "finished", exit_code=0)
+    return Report(TaskState.FAILED, err=err, exit_code=exit_code)

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from bennu.orchestration.actions import AssignTask, Draft, Plan, RefuseTask
 from bennu.orchestration.config import starts_beside
 from bennu.orchestration.constraints import node_attribute
+from bennu.orchestration.failures import FailureLog
 from bennu.orchestration.filters import Filter, Room, explain_refusals, first_refusal
 from bennu.orchestration.fleet import Fleet, Tally
 from bennu.orchestration.model import NodeId, Service, SlotKey, Task, slot_key
@@ -34,17 +35,18 @@ from bennu.orchestration.states import TaskState
 Rank = tuple[int, int, int, str]
 
 
-def place(service: Service, tasks: Iterable[Task], fleet: Fleet, *, now_ns: int) -> Plan:
+def place(service: Service, tasks: Iterable[Task], fleet: Fleet, failures: FailureLog, *, now_ns: int) -> Plan:
     """Place the pending tasks of one service.
 
     Args:
         service: as stored.
         tasks: all tasks of the service; those with addresses (state pending) that are wanted are placed.
         fleet: all nodes, with what they hold; not written, so put the placed tasks after applying the plan.
+        failures: what failed where of late; not written.
         now_ns: decides which failures are recent.
     """
     known = list(tasks)
-    group = _Placing(Draft(), service, fleet, _holders(service, known), _superseded(service, known), now_ns)
+    group = _Placing(Draft(), service, fleet, failures, _holders(service, known), _superseded(service, known), now_ns)
     by_version: dict[int, list[Task]] = {}
     for task in known:
         if task.state is not TaskState.PENDING or task.desired > TaskState.COMPLETE:
@@ -94,6 +96,7 @@ class _Placing:
     draft: Draft
     service: Service
     fleet: Fleet
+    failures: FailureLog
     holders: Mapping[SlotKey, Sequence[Task]]
     superseded: Counter[NodeId]
     now_ns: int
@@ -156,8 +159,9 @@ class _Placing:
         return root
 
     def _rank(self, task: Task, room: Room) -> Rank:
-        failures = room.tally.recent_failures((task.service_id, task.spec_version), self.now_ns)
-        return failures, room.of_service, room.tasks, room.tally.node.id
+        node_id = room.tally.node.id
+        failures = self.failures.count(node_id, task.service_id, task.spec_version, now_ns=self.now_ns)
+        return failures, room.of_service, room.tasks, node_id
 
     def _descend(self, branch: _Branch, task: Task, refusals: Counter[Filter]) -> NodeId | None:
         """The node for one more task under this branch; branches and nodes that are full drop out."""

@@ -17,26 +17,18 @@ The scheduler (`placement.py`) and the keeper of nodes (`nodes.py`) are separate
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import replace
 from itertools import count, islice
 
-from bennu.orchestration.actions import (
-    PORTION,
-    Action,
-    CreateTask,
-    DeleteTask,
-    Draft,
-    Plan,
-    RollBack,
-    SetDesired,
-)
+from bennu.orchestration.actions import PORTION, CreateTask, Draft, Plan, SetDesired
 from bennu.orchestration.config import fills_with_previous
 from bennu.orchestration.everywhere import reconcile_global
 from bennu.orchestration.evidence import Evidence
 from bennu.orchestration.explain import explain
 from bennu.orchestration.history import trim_history
 from bennu.orchestration.jobs import reconcile_global_job, reconcile_replicated_job
-from bennu.orchestration.model import Node, NodeId, Service, SlotKey, Task, TaskId
+from bennu.orchestration.model import Node, NodeId, Service, SlotKey, Task
 from bennu.orchestration.rollout import judge, roll_out
 from bennu.orchestration.scale import bounded, choose_victims
 from bennu.orchestration.slots import Scene, Slot, SlotKind, sort_into_slots
@@ -81,9 +73,9 @@ def reconcile(
             reconcile_global_job(scene, slots)
     for slot in slots:
         trim_history(scene, slot, history_limit)
-    if not scene.draft.actions:
-        explain(scene, slots)
-    return _tidy(scene.draft)
+    if scene.draft.is_empty:
+        explain(scene, slots, spoken={wait.subject for wait in scene.draft.waits})
+    return scene.draft.finish_portion()
 
 
 def reconcile_removed(tasks: Iterable[Task], nodes: Mapping[NodeId, Node], *, now_ns: int) -> Plan:
@@ -93,14 +85,14 @@ def reconcile_removed(tasks: Iterable[Task], nodes: Mapping[NodeId, Node], *, no
         if task.desired is not TaskState.REMOVE:
             draft.do(SetDesired(task.id, TaskState.REMOVE, "its service was removed"))
         elif task.state < TaskState.ASSIGNED or task.state >= TaskState.COMPLETE:
-            draft.do(DeleteTask(task.id, "its service was removed and the task is over"))
+            draft.delete(task.id, "its service was removed and the task is over")
         else:
             draft.wait(f"task {task.id}", "its service was removed; its node has not reported its end")
     return draft.finish_portion()
 
 
 def _reconcile_replicated(scene: Scene, slots: list[Slot], replicas: int, evidence: Evidence | None) -> None:
-    touched = {slot.key for slot in slots if keep_up(scene, slot)}
+    changes = keep_up(scene, slots)
     counted = [slot for slot in slots if slot.kind is not SlotKind.DEAD]
     if len(counted) > replicas:
         victims = choose_victims(counted, len(counted) - replicas)
@@ -111,17 +103,18 @@ def _reconcile_replicated(scene: Scene, slots: list[Slot], replicas: int, eviden
         gone = {slot.key for slot in victims}
         counted = [slot for slot in counted if slot.key not in gone]
     elif len(counted) < replicas:
-        _fill(scene, slots, counted, replicas)
-    roll_out(scene, counted, touched, evidence)
-    _forget_dead(scene, slots, touched)
+        changes = replace(changes, filled=_fill(scene, slots, counted, replicas))
+    roll_out(scene, counted, changes, evidence)
+    _forget_dead(scene, slots, changes.touched)
 
 
-def _fill(scene: Scene, slots: list[Slot], counted: list[Slot], replicas: int) -> None:
-    """A portion at a time, as if the service were scaled up in steps."""
+def _fill(scene: Scene, slots: list[Slot], counted: list[Slot], replicas: int) -> frozenset[SlotKey]:
+    """Fill a portion at a time, as if the service were scaled up in steps; answers which slots."""
     by_number = {slot.key.number: slot for slot in slots}
     taken = {slot.key.number for slot in counted}
     free = (number for number in count(1) if number not in taken)
-    for number in islice(free, min(replicas - len(counted), PORTION)):
+    numbers = list(islice(free, min(replicas - len(counted), PORTION)))
+    for number in numbers:
         old = by_number.get(number)
         scene.draft.do(
             CreateTask(
@@ -132,29 +125,13 @@ def _fill(scene: Scene, slots: list[Slot], counted: list[Slot], replicas: int) -
                 reason=f"{replicas} replicas are wanted and {SlotKey(number)} is empty",
             )
         )
+    return frozenset(map(SlotKey, numbers))
 
 
-def _forget_dead(scene: Scene, slots: list[Slot], touched: set[SlotKey]) -> None:
+def _forget_dead(scene: Scene, slots: list[Slot], touched: Set[SlotKey]) -> None:
     for slot in slots:
         if slot.kind is not SlotKind.DEAD or slot.key in touched:
             continue
         for task in slot.tasks:
             if task.desired is not TaskState.REMOVE and (task.has_ended or task.state < TaskState.ASSIGNED):
-                scene.draft.do(DeleteTask(task.id, "nothing of its slot is left to keep"))
-
-
-def _tidy(draft: Draft) -> Plan:
-    """Nothing decided for a spec that is being left is carried out; and each task is deleted once, whoever asked."""
-    back = next((action for action in draft.actions if isinstance(action, RollBack)), None)
-    if back is not None:
-        return Plan((back,), tuple(draft.waits), draft.wake_at_ns)
-    seen: set[TaskId] = set()
-    kept: list[Action] = []
-    for action in draft.actions:
-        if isinstance(action, DeleteTask):
-            if action.task_id in seen:
-                continue
-            seen.add(action.task_id)
-        kept.append(action)
-    draft.actions = kept
-    return draft.finish_portion()
+                scene.draft.delete(task.id, "nothing of its slot is left to keep")

@@ -27,15 +27,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from bennu.orchestration.actions import Action, CreateTask, RollBack, SetRollout
-from bennu.orchestration.config import config_in_force, final_watch_ns, is_watched, strategy_in_force
+from bennu.orchestration.actions import RollBack, SetRollout
+from bennu.orchestration.config import config_in_force, final_watch_ns, is_under_watch, is_watched, strategy_in_force
 from bennu.orchestration.evidence import Evidence
-from bennu.orchestration.model import Rollout, Service, SlotKey, Task, UpdateStatus
+from bennu.orchestration.model import BlueGreenRun, CanaryRun, RollingRun, Rollout, Service, SlotKey, Task, UpdateStatus
 from bennu.orchestration.rollout_steps import finish, take
-from bennu.orchestration.seats import Phase, Seat, survey
+from bennu.orchestration.seats import Phase, Seat, Survey, survey
 from bennu.orchestration.slots import Scene, Slot
-from bennu.orchestration.spec import BlueGreen, Canary, UpdateConfig
-from bennu.orchestration.states import FailureAction, Origin, TaskState, UpdateState
+from bennu.orchestration.spec import BlueGreen, Canary, Rolling, UpdateConfig
+from bennu.orchestration.states import FailureAction, TaskState, UpdateState
+from bennu.orchestration.upkeep import SlotChanges
 from bennu.orchestration.watched import advance_blue_green, advance_canary
 
 
@@ -61,7 +62,7 @@ def judge(scene: Scene, slots: list[Slot]) -> bool:
     if culprit is None:
         return False
     rollout = replace(rollout, failed=tuple(failed))
-    scene.draft.do(_sentence(scene, status, rollout, config, culprit))
+    scene.draft.lead(_sentence(scene, status, rollout, config, culprit))
     return True
 
 
@@ -104,7 +105,7 @@ def _sentence(
 def roll_out(
     scene: Scene,
     slots: list[Slot],
-    touched: set[SlotKey],
+    changes: SlotChanges,
     evidence: Evidence | None,
     aside: Iterable[Slot] = (),
 ) -> None:
@@ -112,7 +113,7 @@ def roll_out(
 
     Args:
         slots: the live and stopped slots that stay.
-        touched: slots that this look already changed; they are counted and left alone.
+        changes: what this look already did; slots it touched are counted and left alone.
         aside: slots that no rollout may touch now (their node is paused); they count while they are down, and for a
             canary's step.
     """
@@ -120,44 +121,26 @@ def roll_out(
     status, rollout = service.update_status, service.rollout
     if (status is None or not (status.state.is_paused or status.state.is_under_way)) and _is_current(service, slots):
         return
-    seats = survey(scene, slots, touched)
-    untouched = [seat for seat in seats if seat.key not in touched]
-    beside = survey(scene, aside, touched)
-    counted = [*seats, *(seat for seat in beside if seat.is_down)]
+    view = survey(scene, slots, aside, changes)
     if status is not None and status.state.is_paused:
-        finish(scene, counted, untouched, paused=True)
+        finish(scene, view, paused=True)
         scene.draft.wait("rollout", status.message)
         return
-    # A slot whose outdated task just ended is outdated too: its successor is watched like the others.
-    outdated = [
-        seat
-        for seat in seats
-        if seat.phase is Phase.OUTDATED or (seat.phase is Phase.IN_WORK and seat.key not in touched)
-    ]
     if rollout is None:
-        if outdated:
-            _begin(scene, seats, len(outdated))
+        if view.outdated:
+            _begin(scene, view)
         elif status is not None and status.state.is_under_way:
             _complete(scene, status, rollout)
         return
-    if _refills(scene, rollout):
-        return  # a slot that counts is coming just now; the next look sees it
-    if is_watched(service) and status is not None and status.state.is_under_way:
-        _advance_watched(scene, seats, beside, untouched, evidence)
-    else:
-        if outdated:
-            finish(scene, counted, untouched, paused=False)
-            take(scene, counted, untouched, limit=None)
-    if not any(touches_rollout(action) for action in scene.draft.actions):
-        _settle(scene, seats, touched)
-
-
-def _refills(scene: Scene, rollout: Rollout) -> bool:
-    """Whether this look fills anew a slot of the rollout that had stopped for good under the version that is left."""
-    made = (
-        action for action in scene.draft.actions if isinstance(action, CreateTask) and action.origin is Origin.CREATE
-    )
-    return any(SlotKey(action.slot, action.node_id or "") in rollout.slots for action in made)
+    if changes.filled & rollout.slots:
+        return  # a slot that counts, stopped for good under the version that is left, is coming just now
+    if is_under_watch(service):
+        _advance_watched(scene, rollout, view, evidence)
+        return
+    if view.outdated:
+        finish(scene, view, paused=False)
+        take(scene, view, limit=None)
+    _settle(scene, view.seats, is_quiet=not changes.touched)
 
 
 def _is_current(service: Service, slots: list[Slot]) -> bool:
@@ -166,40 +149,39 @@ def _is_current(service: Service, slots: list[Slot]) -> bool:
     return all(len(slot.live) < 2 and (slot.live or slot.tasks)[-1].spec_version == version for slot in slots)
 
 
-def touches_rollout(action: Action) -> bool:
-    return isinstance(action, SetRollout | RollBack)
-
-
-def _advance_watched(
-    scene: Scene, seats: list[Seat], beside: list[Seat], untouched: list[Seat], evidence: Evidence | None
-) -> None:
-    strategy = strategy_in_force(scene.service)
-    if isinstance(strategy, Canary):
-        limit = advance_canary(scene, strategy, seats, beside, evidence)
+def _advance_watched(scene: Scene, run: Rollout, view: Survey, evidence: Evidence | None) -> None:
+    strategy = scene.service.spec.strategy
+    if isinstance(strategy, Canary) and isinstance(run, CanaryRun):
+        limit = advance_canary(scene, strategy, run, view, evidence)
         if limit is not None:
-            counted = [*seats, *(seat for seat in beside if seat.is_down)]
-            finish(scene, counted, untouched, paused=False)
-            up = sum(1 for seat in beside if seat.phase is not Phase.OUTDATED and not seat.is_down)
-            take(scene, counted, untouched, limit=limit - up)
-    elif isinstance(strategy, BlueGreen):
-        advance_blue_green(scene, strategy, seats, untouched)
+            finish(scene, view, paused=False)
+            up = sum(1 for seat in view.aside if seat.phase is not Phase.OUTDATED and not seat.is_down)
+            take(scene, view, limit=limit - up)
+    elif isinstance(strategy, BlueGreen) and isinstance(run, BlueGreenRun):
+        advance_blue_green(scene, strategy, run, view)
 
 
-def _begin(scene: Scene, seats: list[Seat], total: int) -> None:
+def _begin(scene: Scene, view: Survey) -> None:
+    seats, total = view.seats, len(view.outdated)
     status = scene.service.update_status
     if status is None:
         status = UpdateStatus(UpdateState.UPDATING, "update in progress", started_at_ns=scene.now_ns)
-    rollout = Rollout(
-        began_at_ns=scene.now_ns,
-        total=total,
-        slots=frozenset(seat.key for seat in seats),
-        step_began_at_ns=scene.now_ns,
-    )
+    rollout = _new_run(scene, total, frozenset(seat.key for seat in seats))
     why = next((seat.why for seat in seats if seat.why), "more than one live task in a slot")
-    scene.draft.actions.insert(0, SetRollout(status, rollout, f"{total} of {len(seats)} slots are outdated: {why}"))
+    scene.draft.lead(SetRollout(status, rollout, f"{total} of {len(seats)} slots are outdated: {why}"))
 
 
-def _settle(scene: Scene, seats: list[Seat], touched: set[SlotKey]) -> None:
+def _new_run(scene: Scene, total: int, slots: frozenset[SlotKey]) -> Rollout:
+    match strategy_in_force(scene.service):
+        case Canary():
+            return CanaryRun(scene.now_ns, total, slots, step_began_at_ns=scene.now_ns)
+        case BlueGreen():
+            return BlueGreenRun(scene.now_ns, total, slots)
+        case Rolling():
+            return RollingRun(scene.now_ns, total, slots)
+
+
+def _settle(scene: Scene, seats: list[Seat], *, is_quiet: bool) -> None:
     """Notice the end of the last slot, watch once more, and complete."""
     status, rollout = scene.service.update_status, scene.service.rollout
     if status is None or rollout is None or not status.state.is_under_way or is_watched(scene.service):
@@ -213,14 +195,14 @@ def _settle(scene: Scene, seats: list[Seat], touched: set[SlotKey]) -> None:
                 scene.draft.wait("rollout", f"the delay after {seat.key} is not over", seat.delay_ends_ns)
         if rollout.settled_at_ns is not None:
             reason = f"{busy[0].key} needs the updater again"
-            scene.draft.actions.insert(0, SetRollout(status, replace(rollout, settled_at_ns=None), reason))
+            scene.draft.lead(SetRollout(status, replace(rollout, settled_at_ns=None), reason))
         return
-    if touched and rollout.settled_at_ns is None:
+    if not is_quiet and rollout.settled_at_ns is None:
         return
     watch_ns = final_watch_ns(config_in_force(scene.service))
     if rollout.settled_at_ns is None:
         settled = replace(rollout, settled_at_ns=scene.now_ns)
-        scene.draft.actions.insert(0, SetRollout(status, settled, "the last slot is done; watching it once more"))
+        scene.draft.lead(SetRollout(status, settled, "the last slot is done; watching it once more"))
     elif scene.now_ns < rollout.settled_at_ns + watch_ns:
         scene.draft.wait("rollout", "all slots are done and are being watched", rollout.settled_at_ns + watch_ns)
     else:
@@ -235,4 +217,4 @@ def _complete(scene: Scene, status: UpdateStatus, rollout: Rollout | None) -> No
         message="rollback completed" if back else "update completed",
         completed_at_ns=scene.now_ns,
     )
-    scene.draft.actions.insert(0, SetRollout(told, rollout, "all slots are up to date"))
+    scene.draft.lead(SetRollout(told, rollout, "all slots are up to date"))

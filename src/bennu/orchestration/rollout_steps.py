@@ -9,7 +9,7 @@ from __future__ import annotations
 from bennu.orchestration.actions import CreateTask, SetDesired
 from bennu.orchestration.config import config_in_force, starts_beside
 from bennu.orchestration.model import NodeId, Task
-from bennu.orchestration.seats import Phase, Seat, is_serving
+from bennu.orchestration.seats import Phase, Seat, Survey, is_serving
 from bennu.orchestration.slots import Scene
 from bennu.orchestration.states import Origin, TaskState
 
@@ -19,10 +19,11 @@ def places(scene: Scene, seats: list[Seat]) -> int:
     return config_in_force(scene.service).parallelism or len(seats)
 
 
-def finish(scene: Scene, seats: list[Seat], untouched: list[Seat], *, paused: bool) -> None:
+def finish(scene: Scene, view: Survey, *, paused: bool) -> None:
     """Stop what the slots in work no longer need. While paused, slots that still serve the old way go back to it."""
+    seats = view.counted
     down = sum(1 for seat in seats if seat.is_down and not seat.failed)
-    for seat in untouched:
+    for seat in view.untouched:
         if seat.phase is not Phase.IN_WORK or seat.keep is None:
             continue
         if paused and seat.old_serves and not starts_beside(scene.service):
@@ -70,18 +71,19 @@ def _why_stop(scene: Scene, seat: Seat, keep: Task, old: Task) -> str | None:
     return None
 
 
-def take(scene: Scene, seats: list[Seat], untouched: list[Seat], *, limit: int | None) -> None:
+def take(scene: Scene, view: Survey, *, limit: int | None) -> None:
     """Take outdated slots into work while there are places free; those that are down first.
 
     `limit` bounds how many slots may be of the new version, or on the way to it, in all (canary).
     """
+    seats = view.counted
     holding = [seat for seat in seats if seat.holds(scene.now_ns)]
     free = places(scene, seats) - len(holding)
     for_down = free + sum(1 for seat in holding if seat.is_prepared_beside)
     if limit is not None:
         left = limit - sum(1 for seat in seats if seat.phase is not Phase.OUTDATED)
         free, for_down = min(free, left), min(for_down, left)
-    waiting = [seat for seat in untouched if seat.phase is Phase.OUTDATED and not seat.failed]
+    waiting = [seat for seat in view.untouched if seat.phase is Phase.OUTDATED and not seat.failed]
     waiting.sort(key=lambda seat: (seat.slot.is_running, seat.key))
     for taken, seat in enumerate(waiting):
         if taken < (free if seat.old_serves else for_down):

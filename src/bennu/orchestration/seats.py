@@ -24,11 +24,11 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from enum import Enum
 
-from bennu.orchestration.actions import SetDesired
 from bennu.orchestration.config import config_in_force
 from bennu.orchestration.model import Rollout, SlotKey, Task, TaskId
 from bennu.orchestration.slots import Scene, Slot, SlotKind
 from bennu.orchestration.states import Origin, TaskState
+from bennu.orchestration.upkeep import SlotChanges
 
 
 class Phase(Enum):
@@ -104,16 +104,42 @@ class Seat:
         return done_at(self.made) is not None
 
 
-def survey(scene: Scene, slots: Iterable[Slot], touched: Set[SlotKey] = frozenset()) -> list[Seat]:
-    """The live and stopped slots as the updater sees them; `touched` are those this look already changes."""
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All slots of a service as the updater sees them in one look."""
+
+    seats: list[Seat]
+    aside: list[Seat]  # that it may not touch now (their node is paused); a canary's step counts them all the same
+
+    @property
+    def untouched(self) -> list[Seat]:
+        """Those that this look does nothing to yet."""
+        return [seat for seat in self.seats if not seat.is_touched]
+
+    @property
+    def counted(self) -> list[Seat]:
+        """Those that may occupy one of the `parallelism` places."""
+        return [*self.seats, *(seat for seat in self.aside if seat.is_down)]
+
+    @property
+    def outdated(self) -> list[Seat]:
+        """Also a slot whose outdated task just ended: its successor is watched like the others."""
+        return [
+            seat
+            for seat in self.seats
+            if seat.phase is Phase.OUTDATED or (seat.phase is Phase.IN_WORK and not seat.is_touched)
+        ]
+
+
+def survey(scene: Scene, slots: Iterable[Slot], aside: Iterable[Slot], changes: SlotChanges) -> Survey:
+    """Look at the live and stopped slots, with what this look already does to them."""
     rollout = scene.service.rollout
-    leaving = {
-        action.task_id
-        for action in scene.draft.actions
-        if isinstance(action, SetDesired) and action.desired > TaskState.RUNNING
-    }
     failed = frozenset(rollout.failed) if rollout is not None else frozenset()
-    return [_seat(scene, slot, failed, slot.key in touched, leaving) for slot in slots]
+
+    def seat(slot: Slot) -> Seat:
+        return _seat(scene, slot, failed, slot.key in changes.touched, changes.leaving)
+
+    return Survey([seat(slot) for slot in slots], [seat(slot) for slot in aside])
 
 
 def is_serving(task: Task) -> bool:

@@ -12,34 +12,52 @@ Laws.
 
 from __future__ import annotations
 
-from bennu.orchestration.actions import CreateTask, DeleteTask, SetDesired
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+
+from bennu.orchestration.actions import CreateTask, SetDesired
 from bennu.orchestration.config import fills_with_previous, starts_beside
-from bennu.orchestration.model import NodeId, Task
+from bennu.orchestration.model import NodeId, SlotKey, Task, TaskId
 from bennu.orchestration.restart import STOP_TIMEOUT_NS, Stay, decide_restart
 from bennu.orchestration.revisions import as_before
 from bennu.orchestration.slots import Scene, Slot
 from bennu.orchestration.states import Availability, Origin, TaskState, UpdateState
 
 
-def keep_up(scene: Scene, slot: Slot) -> bool:
-    """Do for one slot what needs no view of the others. True if it changed something: then leave the slot for now."""
-    before = len(scene.draft.actions)
-    reap_removed(scene, slot)
-    _supervise(scene, slot)
-    if len(scene.draft.actions) == before:
-        _promote(scene, slot)
-    return len(scene.draft.actions) > before
+@dataclass(frozen=True, slots=True)
+class SlotChanges:
+    """What one look has done to slots before the rollout is asked, which leaves these alone and reckons with it."""
+
+    touched: Set[SlotKey] = frozenset()  # changed by upkeep
+    leaving: Set[TaskId] = frozenset()  # tasks that it told to end
+    filled: Set[SlotKey] = frozenset()  # empty slots that got a task
 
 
-def reap_removed(scene: Scene, slot: Slot) -> None:
-    """Forget tasks that are to be removed, once they are over or never got to a node."""
+def keep_up(scene: Scene, slots: Iterable[Slot]) -> SlotChanges:
+    """Do for each slot what needs no view of the others."""
+    touched: set[SlotKey] = set()
+    leaving: set[TaskId] = set()
+    for slot in slots:
+        reaped = _reap_removed(scene, slot)
+        ended = _supervise(scene, slot)
+        leaving |= ended
+        if reaped or ended or _promote(scene, slot):
+            touched.add(slot.key)
+    return SlotChanges(touched, leaving)
+
+
+def _reap_removed(scene: Scene, slot: Slot) -> bool:
+    """Forget tasks that are to be removed, once they are over or never got to a node. True if there were any."""
+    reaped = False
     for task in slot.tasks:
         if task.desired is not TaskState.REMOVE:
             continue
         if task.state < TaskState.ASSIGNED or task.state >= TaskState.COMPLETE:
-            scene.draft.do(DeleteTask(task.id, "its slot is gone and the task is over"))
+            scene.draft.delete(task.id, "its slot is gone and the task is over")
+            reaped = True
         else:
             scene.draft.wait(f"task {task.id}", _why_not_over(scene, task))
+    return reaped
 
 
 def _why_not_over(scene: Scene, task: Task) -> str:
@@ -49,12 +67,13 @@ def _why_not_over(scene: Scene, task: Task) -> str:
     return "it is to be removed and its node has not reported its end"
 
 
-def _supervise(scene: Scene, slot: Slot) -> None:
-    """What follows for wanted tasks that ended, or whose node can no longer hold them.
+def _supervise(scene: Scene, slot: Slot) -> set[TaskId]:
+    """What follows for wanted tasks that ended, or whose node can no longer hold them; answers which are told to end.
 
     The newest of them speaks for the slot: it gets the successor, or is refused one. Two tasks of a slot lost with one
     node (a start-first update) are one loss.
     """
+    ended: set[TaskId] = set()
     spoken_for = False
     for task in reversed(slot.live):
         lost = scene.lost_because(task)
@@ -62,20 +81,28 @@ def _supervise(scene: Scene, slot: Slot) -> None:
             continue
         what = lost if lost and not task.has_ended else _how_it_ended(task)
         if spoken_for or has_heir(scene, slot, task) or _has_successor(scene, slot, task):
-            scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; its slot has a newer task"))
-            continue
-        spoken_for = True
-        if _keeps_old(scene, slot, task):
-            reason = f"{what}; the rollout is paused and the old task still serves"
-            scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, reason))
-        elif task.desired is TaskState.READY and task.has_ended and scene.now_ns < task.start_at_ns:
-            scene.draft.wait(slot.key, f"{what} before its restart delay was over", task.start_at_ns)
-        elif scene.service.is_global and lost:
-            scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{lost}; a global task stays with its node"))
-        elif scene.service.is_global and _is_paused(scene, task):
-            scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; its node is paused"))
+            why: str | None = f"{what}; its slot has a newer task"
         else:
-            _succeed(scene, slot, task, what, at_once=_is_drained(scene, task))
+            spoken_for = True
+            why = _follow_up(scene, slot, task, what, lost)
+        if why is not None:
+            scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, why))
+            ended.add(task.id)
+    return ended
+
+
+def _follow_up(scene: Scene, slot: Slot, task: Task, what: str, lost: str | None) -> str | None:
+    """Decide what the end of a task means for its slot; answers why the task is put away, None: it is not yet."""
+    if _keeps_old(scene, slot, task):
+        return f"{what}; the rollout is paused and the old task still serves"
+    if task.desired is TaskState.READY and task.has_ended and scene.now_ns < task.start_at_ns:
+        scene.draft.wait(slot.key, f"{what} before its restart delay was over", task.start_at_ns)
+        return None
+    if scene.service.is_global and lost:
+        return f"{lost}; a global task stays with its node"
+    if scene.service.is_global and _is_paused(scene, task):
+        return f"{what}; its node is paused"
+    return _succeed(scene, slot, task, what, at_once=_is_drained(scene, task))
 
 
 def has_heir(scene: Scene, slot: Slot, task: Task) -> bool:
@@ -111,13 +138,13 @@ def _keeps_old(scene: Scene, slot: Slot, task: Task) -> bool:
     return any(other.is_running and scene.lost_because(other) is None for other in slot.live if other is not task)
 
 
-def _succeed(scene: Scene, slot: Slot, task: Task, what: str, *, at_once: bool) -> None:
+def _succeed(scene: Scene, slot: Slot, task: Task, what: str, *, at_once: bool) -> str:
+    """Make the successor of a task, if its policy grants one; answers why the task itself is put away."""
     of_previous = fills_with_previous(scene.service, task)
     service = as_before(scene.service) if of_previous else scene.service
     decision = decide_restart(task, service, of_slot=slot.tasks, at_once=at_once, now_ns=scene.now_ns)
     if isinstance(decision, Stay):
-        scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; not restarted: {decision.reason}"))
-        return
+        return f"{what}; not restarted: {decision.reason}"
     scene.draft.do(
         CreateTask(
             slot=slot.key.number,
@@ -130,11 +157,11 @@ def _succeed(scene: Scene, slot: Slot, task: Task, what: str, *, at_once: bool) 
             reason=f"{what}; {decision.reason}",
         )
     )
-    scene.draft.do(SetDesired(task.id, TaskState.SHUTDOWN, f"{what}; it has a successor"))
+    return f"{what}; it has a successor"
 
 
-def _promote(scene: Scene, slot: Slot) -> None:
-    """Start the task that is being held ready, if everything it waits for has come."""
+def _promote(scene: Scene, slot: Slot) -> bool:
+    """Start the task that is being held ready, if everything it waits for has come. True if it has."""
     for task in reversed(slot.live):
         if task.desired is not TaskState.READY or task.has_ended:
             continue
@@ -147,8 +174,9 @@ def _promote(scene: Scene, slot: Slot) -> None:
         if blocked is None:
             goal = TaskState.COMPLETE if scene.service.is_job else TaskState.RUNNING
             scene.draft.do(SetDesired(task.id, goal, "nothing it has to wait for is left"))
-            return
+            return True
         scene.draft.wait(slot.key, *blocked)
+    return False
 
 
 def why_not_start(scene: Scene, slot: Slot, task: Task) -> tuple[str, int | None] | None:

@@ -1,7 +1,8 @@
 """Is a service's spec acceptable? The control layer's checks, in Docker's words.
 
 Law: what passes here can be reconciled and placed without an error. Messages are bare; the API puts the prefix of the
-control layer in front of them. What needs other objects (a taken name, secrets, networks) is asked where those are.
+control layer in front of them. What only the shell can read (the container's part, words and numbers of the wire) is
+checked there (`cluster/check.py`), and what needs other objects (a taken name, secrets, networks) where those are.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bennu.orchestration.spec import (
 )
 from bennu.orchestration.states import EndpointMode, PublishMode
 
-_NAME: Final = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9])*")
+_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?", re.ASCII)
 MAX_NAME: Final = 63
 MIN_NANO_CPUS: Final = 1_000_000
 MIN_MEMORY_BYTES: Final = 4 << 20
@@ -31,18 +32,16 @@ MIN_MEMORY_BYTES: Final = 4 << 20
 def validate_spec(spec: ServiceSpec) -> None:
     """Raises InvalidParameter for the first thing that is wrong; BadConstraint (a plain error, 500) for constraints."""
     validate_name(spec.name)
-    if isinstance(spec.mode, ReplicatedJob | GlobalJob):
-        if spec.update is not None:
-            raise InvalidParameter("Jobs may not have an update config")
-        if spec.rollback is not None:
-            raise InvalidParameter("Jobs may not have a rollback config")
-    _validate_reservation(spec.task.reservation)
     if spec.task.restart is not None:
         _validate_restart(spec.task.restart)
+    _validate_reservation(spec.task.reservation)
     parse_constraints(spec.task.placement.constraints)
-    for config in (spec.update, spec.rollback):
+    is_job = isinstance(spec.mode, ReplicatedJob | GlobalJob)
+    for word, config in (("update", spec.update), ("rollback", spec.rollback)):
         if config is not None:
-            _validate_config(config)
+            _validate_config(word, config)
+            if is_job:
+                raise InvalidParameter(f"Jobs may not have {'an' if word == 'update' else 'a'} {word} config")
     if spec.endpoint is not None:
         _validate_endpoint(spec.endpoint)
 
@@ -55,29 +54,34 @@ def validate_name(name: str) -> None:
         raise InvalidParameter("name must be 63 characters or fewer")
 
 
+def validate_amounts(nano_cpus: int, memory_bytes: int) -> None:
+    """What a task may use at most, or keeps for itself; 0 says nothing."""
+    if 0 != nano_cpus < MIN_NANO_CPUS:
+        raise InvalidParameter(f"invalid cpu value {nano_cpus / 1e9:g}: Must be at least {MIN_NANO_CPUS / 1e9:g}")
+    if 0 != memory_bytes < MIN_MEMORY_BYTES:
+        raise InvalidParameter(f"invalid memory value {memory_bytes}: Must be at least 4MiB")
+
+
 def _validate_reservation(wanted: Reservation) -> None:
-    if 0 != wanted.nano_cpus < MIN_NANO_CPUS:
-        raise InvalidParameter(
-            f"invalid cpu value {wanted.nano_cpus / 1e9:g}: Must be at least {MIN_NANO_CPUS / 1e9:g}"
-        )
-    if 0 != wanted.memory_bytes < MIN_MEMORY_BYTES:
-        raise InvalidParameter(f"invalid memory value {wanted.memory_bytes}: Must be at least 4MiB")
+    validate_amounts(wanted.nano_cpus, wanted.memory_bytes)
+    for kind, number in wanted.generic:
+        if number < 1 or not kind:
+            raise InvalidParameter(f"invalid argument for resource {kind}")
 
 
 def _validate_restart(policy: RestartPolicy) -> None:
-    if policy.delay_ns < 0:
-        raise InvalidParameter("TaskSpec: restart-delay cannot be negative")
-    if policy.window_ns < 0:
-        raise InvalidParameter("TaskSpec: restart-window cannot be negative")
+    for word, duration_ns in (("delay", policy.delay_ns), ("window", policy.window_ns)):
+        if duration_ns < 0:
+            raise InvalidParameter(f"TaskSpec: restart-{word} cannot be negative")
 
 
-def _validate_config(config: UpdateConfig) -> None:
+def _validate_config(word: str, config: UpdateConfig) -> None:
     if config.delay_ns < 0:
-        raise InvalidParameter("TaskSpec: update-delay cannot be negative")
+        raise InvalidParameter(f"TaskSpec: {word}-delay cannot be negative")
     if config.monitor_ns < 0:
-        raise InvalidParameter("TaskSpec: update-monitor cannot be negative")
+        raise InvalidParameter(f"TaskSpec: {word}-monitor cannot be negative")
     if not 0 <= config.max_failure_ratio <= 1:
-        raise InvalidParameter("TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1")
+        raise InvalidParameter(f"TaskSpec: {word}-maxfailureratio cannot be less than 0 or bigger than 1")
 
 
 def _validate_endpoint(endpoint: EndpointSpec) -> None:

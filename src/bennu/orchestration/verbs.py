@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bennu.errors import Conflict
-from bennu.orchestration.config import strategy_in_force
-from bennu.orchestration.model import Rollout, Service, UpdateStatus
+from bennu.orchestration.model import BlueGreenRun, CanaryRun, RollingRun, Rollout, Service, UpdateStatus
 from bennu.orchestration.revisions import accept_rollback
-from bennu.orchestration.spec import BlueGreen, Rolling
+from bennu.orchestration.spec import BlueGreen
 from bennu.orchestration.states import UpdateState
 
 
@@ -37,26 +36,27 @@ def resume_rollout(service: Service, *, now_ns: int) -> Service:
         message="rollback in progress" if rolling_back else "update in progress",
     )
     resumed = replace(service, update_status=told, updated_at_ns=now_ns)
-    if service.rollout is None or isinstance(strategy_in_force(resumed), Rolling) or service.rollout.promoted:
-        return replace(resumed, rollout=None)
     # A watched rollout keeps its step; its tasks must be ready, and be watched, anew.
-    rollout = replace(service.rollout, failed=(), step_ready_at_ns=None, step_began_at_ns=now_ns)
-    return replace(resumed, rollout=rollout)
+    match service.rollout:
+        case CanaryRun(promoted=False) as run:
+            return replace(resumed, rollout=replace(run, failed=(), step_ready_at_ns=None, step_began_at_ns=now_ns))
+        case BlueGreenRun(promoted=False) as run:
+            return replace(resumed, rollout=replace(run, failed=(), ready_at_ns=None))
+    return replace(resumed, rollout=None)
 
 
 def promote_rollout(service: Service, *, now_ns: int) -> Service:
     """End the watching of a canary or blue/green rollout in its favour. Raises Conflict if there is none."""
-    _, rollout = _under_way(service)
-    if isinstance(strategy_in_force(service), Rolling) or rollout.promoted:
+    _, run = _under_way(service)
+    if isinstance(run, RollingRun) or run.promoted:
         raise Conflict(f"service {service.id} has no watched rollout")
-    promoted = replace(rollout, promoted=True, verdict="promoted by request")
-    if isinstance(service.spec.strategy, BlueGreen) and rollout.switched_at_ns is None:
+    run = replace(run, verdict="promoted by request")
+    strategy = service.spec.strategy
+    if isinstance(run, BlueGreenRun) and isinstance(strategy, BlueGreen) and run.switched_at_ns is None:
         # First the traffic, then the old tasks: the switch is stored, the warm time is cut short at the next look.
-        strategy = replace(service.spec.strategy, keep_warm_ns=0)
-        spec = replace(service.spec, strategy=strategy)
-        switched = replace(rollout, switched_at_ns=now_ns, verdict="promoted by request")
-        return replace(service, spec=spec, rollout=switched, updated_at_ns=now_ns)
-    return replace(service, rollout=promoted, updated_at_ns=now_ns)
+        spec = replace(service.spec, strategy=replace(strategy, keep_warm_ns=0))
+        return replace(service, spec=spec, rollout=replace(run, switched_at_ns=now_ns), updated_at_ns=now_ns)
+    return replace(service, rollout=replace(run, promoted=True), updated_at_ns=now_ns)
 
 
 def abort_rollout(service: Service, *, now_ns: int) -> Service:

@@ -18,9 +18,9 @@ from dataclasses import replace
 from bennu.orchestration.actions import RollBack, SetRollout
 from bennu.orchestration.config import is_under_watch
 from bennu.orchestration.evidence import Cohort, Evidence, Ruling, Verdict, judge_cohorts
-from bennu.orchestration.model import Rollout, Service, SlotKey, Task
+from bennu.orchestration.model import BlueGreenRun, CanaryRun, Rollout, Service, SlotKey, Task, WatchedRun
 from bennu.orchestration.rollout_steps import begin_slot
-from bennu.orchestration.seats import Phase, Seat, is_serving
+from bennu.orchestration.seats import Phase, Survey, is_serving
 from bennu.orchestration.slots import Scene
 from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep
 from bennu.orchestration.states import NS_PER_SECOND, TaskState, UpdateState
@@ -37,85 +37,76 @@ def may_serve(service: Service, task: Task) -> bool:
 
     Always, except under blue/green: before the switch the new version gets nothing, after it the old one gets nothing.
     """
-    status, rollout = service.update_status, service.rollout
-    if not isinstance(service.spec.strategy, BlueGreen) or rollout is None or status is None:
+    status, run = service.update_status, service.rollout
+    if not isinstance(run, BlueGreenRun) or status is None:
         return True
     if status.state not in (UpdateState.UPDATING, UpdateState.PAUSED):
         return True
-    if rollout.promoted and rollout.switched_at_ns is None:
-        return True
-    return is_of_rollout(service, rollout, task) is (rollout.switched_at_ns is not None)
+    return is_of_rollout(service, run, task) is (run.switched_at_ns is not None)
 
 
-def advance_canary(
-    scene: Scene, canary: Canary, seats: list[Seat], beside: list[Seat], evidence: Evidence | None
-) -> int | None:
+def advance_canary(scene: Scene, canary: Canary, run: CanaryRun, view: Survey, evidence: Evidence | None) -> int | None:
     """How many slots may be of the new version now; None if the rollout's record was written instead.
 
-    `beside` are slots that cannot be touched now. A step counts them all the same, for what it brought there is still
-    on trial; but it does not ask for more than can be reached without them.
+    A step counts slots that cannot be touched now as well, for what it brought there is still on trial; but it does not
+    ask for more than can be reached without them.
     """
-    rollout = scene.service.rollout
-    assert rollout is not None
-    if rollout.step >= len(canary.steps):
-        _store(scene, replace(rollout, promoted=True), "all canary steps passed: the rest follows")
+    if run.step >= len(canary.steps):
+        _store(scene, replace(run, promoted=True), "all canary steps passed: the rest follows")
         return None
-    step = canary.steps[rollout.step]
-    every = [*seats, *beside]
-    reach = len(seats) + sum(1 for seat in beside if seat.phase is not Phase.OUTDATED)
+    step = canary.steps[run.step]
+    every = [*view.seats, *view.aside]
+    reach = len(view.seats) + sum(1 for seat in view.aside if seat.phase is not Phase.OUTDATED)
     target = max(1, min(reach, step_target(step, len(every))))
     serving = sum(1 for seat in every if seat.phase is Phase.SERVING)
     tasks = (task for seat in every for task in seat.slot.tasks)
-    seen = evidence or evidence_from_tasks(scene.service, tasks, now_ns=scene.now_ns)
+    seen = evidence or evidence_from_tasks(scene.service, run, tasks, now_ns=scene.now_ns)
     verdict = judge_cohorts(seen, confidence=canary.confidence, slower_by=canary.slower_by)
     if verdict.ruling is Ruling.BAD:
-        _condemn(scene, f"canary: {verdict.reason}")
+        _condemn(scene, run, f"canary: {verdict.reason}")
         return None
-    began = rollout.step_began_at_ns if rollout.step_began_at_ns is not None else rollout.began_at_ns
-    if rollout.step_ready_at_ns is None:
-        return _await_step(scene, canary, rollout, serving, target, began)
-    watched_until = rollout.step_ready_at_ns + step.watch_ns
+    if run.step_ready_at_ns is None:
+        return _await_step(scene, canary, run, serving, target, run.step_began_at_ns)
+    watched_until = run.step_ready_at_ns + step.watch_ns
     if scene.now_ns < watched_until:
-        scene.draft.wait("rollout", f"canary step {rollout.step + 1}: {target} slots are watched", watched_until)
+        scene.draft.wait("rollout", f"canary step {run.step + 1}: {target} slots are watched", watched_until)
         return target
     if serving < target:
-        return _await_step(scene, canary, rollout, serving, target, watched_until)
-    _pass_step(scene, rollout, verdict)
+        return _await_step(scene, canary, run, serving, target, watched_until)
+    _pass_step(scene, run, verdict)
     return None
 
 
-def _await_step(scene: Scene, canary: Canary, rollout: Rollout, serving: int, target: int, since_ns: int) -> int | None:
+def _await_step(scene: Scene, canary: Canary, run: CanaryRun, serving: int, target: int, since_ns: int) -> int | None:
     if serving >= target:
-        ready = replace(rollout, step_ready_at_ns=scene.now_ns)
-        _store(scene, ready, f"canary step {rollout.step + 1}: all {target} slots serve; watching them")
+        ready = replace(run, step_ready_at_ns=scene.now_ns)
+        _store(scene, ready, f"canary step {run.step + 1}: all {target} slots serve; watching them")
         return None
     deadline = since_ns + canary.ready_within_ns
     if scene.now_ns >= deadline:
         limit = canary.ready_within_ns / NS_PER_SECOND
-        _condemn(scene, f"canary: {serving} of {target} slots of the new version were ready within {limit:g} s")
+        _condemn(scene, run, f"canary: {serving} of {target} slots of the new version were ready within {limit:g} s")
         return None
-    scene.draft.wait("rollout", f"canary step {rollout.step + 1}: {serving} of {target} slots serve", deadline)
+    scene.draft.wait("rollout", f"canary step {run.step + 1}: {serving} of {target} slots serve", deadline)
     return target
 
 
-def _pass_step(scene: Scene, rollout: Rollout, verdict: Verdict) -> None:
+def _pass_step(scene: Scene, run: CanaryRun, verdict: Verdict) -> None:
     passed = replace(
-        rollout,
-        step=rollout.step + 1,
+        run,
+        step=run.step + 1,
         step_ready_at_ns=None,
         step_began_at_ns=scene.now_ns,
         verdict=verdict.reason,
     )
-    _store(scene, passed, f"canary step {rollout.step + 1} passed: {verdict.reason}")
+    _store(scene, passed, f"canary step {run.step + 1} passed: {verdict.reason}")
 
 
-def evidence_from_tasks(service: Service, tasks: Iterable[Task], *, now_ns: int) -> Evidence:
+def evidence_from_tasks(service: Service, rollout: Rollout, tasks: Iterable[Task], *, now_ns: int) -> Evidence:
     """What the stored tasks alone tell of both versions since the rollout began: who lived how long, who died.
 
     A task counts for the time after the rollout began. Its end counts if nobody ordered it: by itself, or unhealthy.
     """
-    rollout = service.rollout
-    assert rollout is not None
     cohorts = {True: Cohort(), False: Cohort()}
     for task in tasks:
         if task.node_id is None:
@@ -154,69 +145,68 @@ def is_on_trial(service: Service, task: Task) -> bool:
     return rollout is not None and is_under_watch(service) and is_of_rollout(service, rollout, task)
 
 
-def advance_blue_green(scene: Scene, strategy: BlueGreen, seats: list[Seat], untouched: list[Seat]) -> None:
+def advance_blue_green(scene: Scene, strategy: BlueGreen, run: BlueGreenRun, view: Survey) -> None:
     """Green beside blue, then the switch, then the warm time; each stage entered by a stored record."""
-    rollout = scene.service.rollout
-    assert rollout is not None
-    dead = next((task for seat in seats for task in seat.slot.tasks if _is_dead_green(scene, rollout, task)), None)
+    seats = view.seats
+    dead = next((task for seat in seats for task in seat.slot.tasks if _is_dead_green(scene, run, task)), None)
     if dead is not None:
-        when = "before the switch" if rollout.switched_at_ns is None else "after the switch"
-        _condemn(scene, f"blue/green: task {dead.id} of the new version ended {when}")
+        when = "before the switch" if run.switched_at_ns is None else "after the switch"
+        _condemn(scene, run, f"blue/green: task {dead.id} of the new version ended {when}")
         return
-    if rollout.switched_at_ns is not None:
-        _keep_warm(scene, strategy, rollout, rollout.switched_at_ns)
+    if run.switched_at_ns is not None:
+        _keep_warm(scene, strategy, run, run.switched_at_ns)
         return
-    for seat in untouched:
+    for seat in view.untouched:
         if seat.phase is Phase.OUTDATED:
             begin_slot(scene, seat)
     missing = [seat.key for seat in seats if seat.keep is None or not is_serving(seat.keep)]
     if missing:
-        _await_green(scene, strategy, rollout, missing)
-    elif rollout.step_ready_at_ns is None:
-        ready = replace(rollout, step_ready_at_ns=scene.now_ns)
+        _await_green(scene, strategy, run, missing)
+    elif run.ready_at_ns is None:
+        ready = replace(run, ready_at_ns=scene.now_ns)
         _store(scene, ready, f"all {len(seats)} new tasks run beside the old ones")
-    elif scene.now_ns < rollout.step_ready_at_ns + strategy.settle_ns:
-        scene.draft.wait("rollout", "the new version settles", rollout.step_ready_at_ns + strategy.settle_ns)
+    elif scene.now_ns < run.ready_at_ns + strategy.settle_ns:
+        scene.draft.wait("rollout", "the new version settles", run.ready_at_ns + strategy.settle_ns)
     else:
         reason = f"all {len(seats)} new tasks ran for {strategy.settle_ns / NS_PER_SECOND:g} s without an end"
-        _store(scene, replace(rollout, switched_at_ns=scene.now_ns, verdict=reason), f"traffic is switched: {reason}")
+        _store(scene, replace(run, switched_at_ns=scene.now_ns, verdict=reason), f"traffic is switched: {reason}")
 
 
-def _await_green(scene: Scene, strategy: BlueGreen, rollout: Rollout, missing: list[SlotKey]) -> None:
-    deadline = rollout.began_at_ns + strategy.ready_within_ns
-    if rollout.step_ready_at_ns is None and scene.now_ns >= deadline:
+def _await_green(scene: Scene, strategy: BlueGreen, run: BlueGreenRun, missing: list[SlotKey]) -> None:
+    deadline = run.began_at_ns + strategy.ready_within_ns
+    if run.ready_at_ns is None and scene.now_ns >= deadline:
         limit = strategy.ready_within_ns / NS_PER_SECOND
-        _condemn(scene, f"blue/green: the new task of {missing[0]} was not ready within {limit:g} s")
+        _condemn(scene, run, f"blue/green: the new task of {missing[0]} was not ready within {limit:g} s")
         return
     scene.draft.wait("rollout", f"the new tasks of {len(missing)} slots do not run yet", deadline)
 
 
-def _keep_warm(scene: Scene, strategy: BlueGreen, rollout: Rollout, switched_at_ns: int) -> None:
+def _keep_warm(scene: Scene, strategy: BlueGreen, run: BlueGreenRun, switched_at_ns: int) -> None:
     until = switched_at_ns + strategy.keep_warm_ns
     if scene.now_ns < until:
         scene.draft.wait("rollout", "the old version is kept warm for a switch back", until)
     else:
-        _store(scene, replace(rollout, promoted=True), "the warm time is over: the old version goes")
+        _store(scene, replace(run, promoted=True), "the warm time is over: the old version goes")
 
 
-def _is_dead_green(scene: Scene, rollout: Rollout, task: Task) -> bool:
-    if not is_of_rollout(scene.service, rollout, task) or not task.has_ended or task.desired is TaskState.REMOVE:
+def _is_dead_green(scene: Scene, run: BlueGreenRun, task: Task) -> bool:
+    if not is_of_rollout(scene.service, run, task) or not task.has_ended or task.desired is TaskState.REMOVE:
         return False
     lost = scene.lost_because(task)
     return lost is None and task.state is not TaskState.ORPHANED
 
 
-def _condemn(scene: Scene, reason: str) -> None:
+def _condemn(scene: Scene, run: WatchedRun, reason: str) -> None:
     """Go back, with the reason in words; if there is nothing to go back to, stop here."""
     service = scene.service
-    assert service.update_status is not None and service.rollout is not None
+    assert service.update_status is not None
     if service.previous is None:
         told = replace(service.update_status, state=UpdateState.PAUSED, message=f"update paused: {reason}")
-        scene.draft.actions.insert(0, SetRollout(told, replace(service.rollout, verdict=reason), reason))
+        scene.draft.lead(SetRollout(told, replace(run, verdict=reason), reason))
         return
     told = replace(service.update_status, state=UpdateState.ROLLBACK_STARTED, message=f"update rolled back: {reason}")
-    scene.draft.actions.insert(0, RollBack(told, reason))
+    scene.draft.lead(RollBack(told, reason))
 
 
-def _store(scene: Scene, rollout: Rollout, reason: str) -> None:
-    scene.draft.actions.insert(0, SetRollout(scene.service.update_status, rollout, reason))
+def _store(scene: Scene, run: WatchedRun, reason: str) -> None:
+    scene.draft.lead(SetRollout(scene.service.update_status, run, reason))

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from bennu.orchestration.model import NodeId, Task, TaskId
-from bennu.orchestration.observe import Report
+from bennu.orchestration.observe import Report, classify_end
 from bennu.orchestration.states import NS_PER_SECOND, TaskState
+from bennu.orchestration.task_step import MESSAGES, End, Prepare, Process, Seen, Start, Stop, next_task_step, refusal
 from bennu.orchestration.traffic import Backend, Signs, Step, decide_ready, plan_traffic
 from bennu.orchestration.watched import may_serve
 from bennu.simulate.programs import Program, draw, program_of
@@ -122,30 +123,43 @@ class Agent:
         if task.has_ended:
             life.state = task.state
             return
-        if task.desired > TaskState.COMPLETE:
-            life.state = TaskState.SHUTDOWN
-            self._report(life)
-            return
-        life.state = TaskState.PREPARING
-        self._report(life)
-        self.world.after(draw(self.world.random, life.program.prepare), partial(self._prepared, life))
+        self._follow(life)
+
+    def _seen(self, life: Life) -> Seen:
+        if life.state < TaskState.READY:
+            return Seen(Process.ABSENT)
+        if life.state is TaskState.READY:
+            return Seen(Process.MADE)
+        if life.has_process:
+            return Seen(Process.RUNS, is_up=life.state is TaskState.RUNNING)
+        return Seen(Process.ENDED, exit_code=life.exit_code)
+
+    def _follow(self, life: Life) -> None:
+        """Take the next step, if it is none that is being taken already."""
+        match next_task_step(life.task.desired, life.state, self._seen(life), name=life.task.id):
+            case Prepare() if life.state is TaskState.ACCEPTED:
+                life.state = TaskState.PREPARING
+                self._report(life)
+                self.world.after(draw(self.world.random, life.program.prepare), partial(self._prepared, life))
+            case Start():
+                self._start(life)
+            case Stop() if not life.is_stopping:
+                life.is_stopping = True
+                self._traffic(life)
+            case End(report) if life.state <= TaskState.RUNNING:
+                life.state = report.state
+                self._report(life)
 
     def _prepared(self, life: Life) -> None:
         if life.state is not TaskState.PREPARING:
             return
         if life.program.is_rejected:
-            life.state, life.err = TaskState.REJECTED, "No such image: missing:latest"
+            refused = refusal(life.state, "No such image: missing:latest")
+            life.state, life.err = refused.state, refused.err
         else:
             life.state = TaskState.READY
         self._report(life)
         self._follow(life)
-
-    def _follow(self, life: Life) -> None:
-        """Make the task what it should be."""
-        if life.task.desired > TaskState.COMPLETE:
-            self._stop(life)
-        elif life.task.desired >= TaskState.RUNNING and life.state is TaskState.READY:
-            self._start(life)
 
     def _start(self, life: Life) -> None:
         world = self.world
@@ -183,11 +197,8 @@ class Agent:
     def _end_by_itself(self, life: Life, code: int) -> None:
         if not life.has_process:
             return
-        if life.is_stopping:
-            self._end(life, TaskState.SHUTDOWN, code, "")
-            return
-        state = TaskState.COMPLETE if code == 0 else TaskState.FAILED
-        self._end(life, state, code, f"task: non-zero exit ({code})" if code else "")
+        report = classify_end(exit_code=code, was_ordered=life.is_stopping)
+        self._end(life, report.state, code, report.err)
 
     def _end(self, life: Life, state: TaskState, code: int | None, err: str) -> None:
         life.has_process = life.in_balancer = False
@@ -196,16 +207,6 @@ class Agent:
         self._report(life)
 
     # -- stopping and traffic
-
-    def _stop(self, life: Life) -> None:
-        if life.state > TaskState.RUNNING or life.is_stopping:
-            return
-        if not life.has_process:
-            life.state = TaskState.SHUTDOWN
-            self._report(life)
-            return
-        life.is_stopping = True
-        self._traffic(life)
 
     def _backend(self, life: Life) -> Backend:
         service = self.world.services.get(life.task.service_id)
@@ -244,7 +245,7 @@ class Agent:
         """The manager no longer knows the task: end it, then drop it."""
         life.task = replace(life.task, desired=TaskState.REMOVE)
         if life.has_process:
-            self._stop(life)
+            self._follow(life)
         else:
             life.state = max(life.state, TaskState.SHUTDOWN)
             del self.lives[life.task.id]
@@ -257,6 +258,7 @@ class Agent:
         life.changed_at_ns = self.world.now_ns
         report = Report(
             state=life.state,
+            message=MESSAGES.get(life.state, ""),
             err=life.err,
             exit_code=life.exit_code,
             timestamp_ns=self.world.now_ns,

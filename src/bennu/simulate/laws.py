@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bennu.orchestration.actions import CreateTask, Plan, RollBack, SetDesired, SetRollout
+from bennu.orchestration.actions import Action, CreateTask, Plan, RollBack, SetDesired, SetRollout
 from bennu.orchestration.config import config_in_force, is_under_watch, starts_beside, strategy_in_force
 from bennu.orchestration.constraints import satisfies
-from bennu.orchestration.model import Service, ServiceId, SlotKey, Task, TaskId, slot_key
+from bennu.orchestration.model import CanaryRun, Service, ServiceId, SlotKey, Task, TaskId, slot_key
 from bennu.orchestration.restart import STOP_TIMEOUT_NS
 from bennu.orchestration.spec import Canary, Replicated
 from bennu.orchestration.states import NS_PER_SECOND, Availability, NodeState, Origin, RestartCondition, TaskState
@@ -73,10 +73,9 @@ class Laws:
         if old.has_ended and new.status.exit_code != old.status.exit_code:
             raise LawBroken(1, f"the exit code of {new.id} changed after its end")
 
-    def on_plan(self, service_id: ServiceId, plan: Plan, now_ns: int) -> None:
-        for action in plan.actions:
-            if not action.reason:
-                raise LawBroken(7, f"{action} has no reason")
+    def on_action(self, action: Action) -> None:
+        if not action.reason:
+            raise LawBroken(7, f"{action} has no reason")
 
     def on_rollout(self, service: Service, action: SetRollout | RollBack) -> None:
         status = service.update_status
@@ -102,7 +101,9 @@ class Laws:
     def _canary_bounded(self, service: Service, made: Task) -> None:
         """Law 4, of canaries: whatever fails or is added, no more slots are of the new version than the step says."""
         canary, rollout = strategy_in_force(service), service.rollout
-        if not isinstance(canary, Canary) or rollout is None or made.spec_version != service.spec_version:
+        if not isinstance(canary, Canary) or not isinstance(rollout, CanaryRun):
+            return
+        if made.spec_version != service.spec_version:
             return
         if not is_under_watch(service) or rollout.step >= len(canary.steps):
             return

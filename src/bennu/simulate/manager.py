@@ -1,6 +1,6 @@
-"""A simulated manager: the thin shell around the shipped core, and a victim.
+"""A simulated manager: a shell around the shipped round, and a victim.
 
-It may die between any two actions of a plan. A new one takes over with nothing but the store, a fresh steady clock and
+It may die between any two writes of a round. A new one takes over with nothing but the store, a fresh steady clock and
 a wall clock that may have jumped.
 """
 
@@ -10,41 +10,27 @@ from collections.abc import Callable
 from dataclasses import replace
 from time import process_time
 
-from bennu.orchestration.actions import (
-    Action,
-    AssignTask,
-    CreateTask,
-    DeleteTask,
-    EndTask,
-    Plan,
-    RefuseTask,
-    RollBack,
-    SetDesired,
-    SetNodeState,
-    SetRollout,
-)
-from bennu.orchestration.apply import allocate, apply_to_service, apply_to_task, new_task
+from bennu.orchestration.actions import Action, CreateTask, Plan, SetDesired
 from bennu.orchestration.clock import SteadyClock
-from bennu.orchestration.fleet import Fleet
+from bennu.orchestration.evidence import Evidence
+from bennu.orchestration.failures import FailureLog
+from bennu.orchestration.fleet import Fleet, frees_room
 from bennu.orchestration.model import NodeId, Service, ServiceId, Task, TaskId
-from bennu.orchestration.nodes import apply_to_node, decide_node, enforce, orphan_tasks
-from bennu.orchestration.observe import Report, observe
-from bennu.orchestration.placement import place
-from bennu.orchestration.reconcile import reconcile, reconcile_removed
-from bennu.orchestration.states import NS_PER_SECOND, TaskState
+from bennu.orchestration.observe import Report
+from bennu.orchestration.round import NodeWrite, NotSettled, Round, ServiceWrite, TaskWrite, Write
+from bennu.orchestration.states import NS_PER_SECOND
 from bennu.simulate.laws import LawBroken
 from bennu.simulate.world import World
 
-LOOKS_UNTIL_SETTLED = 100
 WINDOW_NS = 100_000_000
 
 
 class ManagerDied(Exception):
-    """Thrown between two actions; nothing after it happens in this life."""
+    """Thrown between two writes; nothing after it happens in this life."""
 
 
 class Manager:
-    """One manager after another. Of its fields only `deaths` outlives a death."""
+    """One manager after another. Of its fields only the counters and `plans` outlive a death."""
 
     def __init__(self, world: World, *, history_limit: int = 5) -> None:
         self.world = world
@@ -54,7 +40,7 @@ class Manager:
         self.looks = 0
         self.decisions = 0  # actions that the core asked for
         self.core_s = 0.0  # CPU time spent in the core, in seconds
-        self.dies_after: int | None = None  # so many actions from now
+        self.dies_after: int | None = None  # so many writes from now
         self.plans: dict[ServiceId, Plan] = {}  # the last, quiet plan of each service
         self.take_over()
 
@@ -70,6 +56,7 @@ class Manager:
             newest_stored_ns=world.newest_stored_ns,
         )
         self.fleet = Fleet(world.nodes.values(), world.tasks.values())
+        self.failures = FailureLog(world.tasks.values())
         self.dirty: dict[ServiceId, None] = {}
         self.wakes: dict[ServiceId, int] = {}
         self.unplaced: dict[ServiceId, None] = {}  # services with a task that no node has room for
@@ -95,13 +82,24 @@ class Manager:
         self.world.newest_stored_ns = max(self.world.newest_stored_ns, now_ns)
         return now_ns
 
-    def _act(self, action: Action, service_id: ServiceId | None) -> None:
-        if self.dies_after is not None:
-            self.dies_after -= 1
-            if self.dies_after < 0:
-                raise ManagerDied
-        self.world.say(f"    {action}")
-        self._apply(action, service_id)
+    def do(self, action: Action, service_id: ServiceId | None = None) -> None:
+        """Decide one action by hand, and write it."""
+        work = self._new_round()
+        work.apply(action, service_id, now_ns=self.now_ns)
+        self._write_all(work.writes)
+
+    def _new_round(self) -> Round:
+        return Round(
+            self.world,
+            self.fleet,
+            self.failures,
+            new_task_id=self.world.new_task_id,
+            history_limit=self.history_limit,
+            testify=self._testify,
+        )
+
+    def _testify(self, service: Service, tasks: list[Task], now_ns: int) -> Evidence | None:
+        return self.world.witness.testify(service, tasks, now_ns=now_ns)
 
     # -- looking
 
@@ -143,44 +141,23 @@ class Manager:
             self._settle(service_id)
 
     def _settle(self, service_id: ServiceId) -> None:
-        for _ in range(LOOKS_UNTIL_SETTLED):
-            self.looks += 1
+        plan: Plan | None = None
+        while plan is None:
+            work = self._new_round()
             began = process_time()
-            plan = self._ask(service_id)
+            try:
+                plan = work.settle(service_id, now_ns=self.now_ns)
+            except NotSettled as error:
+                raise LawBroken(7, str(error)) from None
             self.core_s += process_time() - began
-            if not plan.actions:
-                self.plans[service_id] = plan
-                self._wake(service_id, plan.wake_at_ns)
-                return
-            self.world.laws.on_plan(service_id, plan, self.now_ns)
-            self.decisions += len(plan.actions)
-            for action in plan.actions:
-                self._act(action, service_id)
-        raise LawBroken(7, f"service {service_id} is not settled after {LOOKS_UNTIL_SETTLED} looks: {plan}")
-
-    def _ask(self, service_id: ServiceId) -> Plan:
-        world = self.world
-        service = world.services.get(service_id)
-        tasks = world.tasks_of(service_id)
-        if service is None:
-            return reconcile_removed(tasks, world.nodes, now_ns=self.now_ns)
-        evidence = world.witness.testify(service)
-        plan = reconcile(
-            service, tasks, world.nodes, now_ns=self.now_ns, history_limit=self.history_limit, evidence=evidence
-        )
-        if plan.actions:
-            return plan
-        for task in tasks:
-            if task.state is TaskState.NEW and task.desired <= TaskState.COMPLETE:
-                self._store(allocate(task, now_ns=self.now_ns))
-        placed = place(service, world.tasks_of(service_id), self.fleet, now_ns=self.now_ns)
-        if placed.actions:
-            return placed
-        if placed.waits:
+            self.looks += work.looks
+            self._write_mortally(work.writes)
+        self.plans[service_id] = plan
+        self._wake(service_id, plan.wake_at_ns)
+        if work.service(service_id) is not None and work.has_unplaced(service_id):
             self.unplaced[service_id] = None
         else:
             self.unplaced.pop(service_id, None)
-        return Plan((), (*plan.waits, *placed.waits), plan.wake_at_ns)
 
     def _wake(self, service_id: ServiceId, at_ns: int | None) -> None:
         """Look again no later than at this instant of the steady clock."""
@@ -195,43 +172,45 @@ class Manager:
 
         self._later(at_ns - self.now_ns, wake)
 
-    # -- carrying out
+    # -- writing
 
-    def _apply(self, action: Action, service_id: ServiceId | None) -> None:
-        world = self.world
-        match action:
-            case CreateTask():
-                assert service_id is not None
-                task = new_task(action, world.services[service_id], world.new_task_id(), now_ns=self.now_ns)
-                world.laws.on_create(action, task, self.now_ns)
-                self._store(task)
-            case DeleteTask():
-                deleted = world.tasks.get(action.task_id)
-                world.delete_task(action.task_id)
-                self.fleet.drop_task(action.task_id)
-                if deleted is not None and deleted.node_id in world.agents:
-                    world.agents[deleted.node_id].tell()
-            case SetDesired() | AssignTask() | RefuseTask() | EndTask():
-                old = world.tasks[action.task_id]
-                if isinstance(action, SetDesired):
-                    world.laws.on_desired(old, action, self.now_ns)
-                self._store(apply_to_task(old, action, now_ns=self.now_ns))
-            case SetRollout() | RollBack():
-                assert service_id is not None
-                world.laws.on_rollout(world.services[service_id], action)
-                world.put_service(apply_to_service(world.services[service_id], action, now_ns=self.now_ns))
-            case SetNodeState():
-                world.nodes[action.node_id] = apply_to_node(world.nodes[action.node_id], action, now_ns=self.now_ns)
-                self.fleet.put_node(world.nodes[action.node_id])
+    def _write_mortally(self, writes: list[Write]) -> None:
+        for write in writes:
+            if self.dies_after is not None:
+                self.dies_after -= 1
+                if self.dies_after < 0:
+                    raise ManagerDied
+            self.world.say(f"    {write.action}")
+            self.decisions += 1
+            self._write(write)
 
-    def _store(self, task: Task) -> None:
+    def _write_all(self, writes: list[Write]) -> None:
+        for write in writes:
+            self._write(write)
+
+    def _write(self, write: Write) -> None:
+        """Store it as if it were a transaction of its own, under the eyes of the laws, and tell the node concerned."""
         world = self.world
-        if world.tasks.get(task.id) is task:
-            return
-        world.put_task(task)
-        self.fleet.put_task(task)
-        if task.node_id is not None and task.node_id in world.agents:
-            world.agents[task.node_id].tell()
+        if write.action is not None:
+            world.laws.on_action(write.action)
+        match write:
+            case TaskWrite(before, after, action):
+                if isinstance(action, CreateTask) and after is not None:
+                    world.laws.on_create(action, after, self.now_ns)
+                if isinstance(action, SetDesired) and before is not None:
+                    world.laws.on_desired(before, action, self.now_ns)
+                if after is not None:
+                    world.put_task(after)
+                elif before is not None:
+                    world.delete_task(before.id)
+                task = after or before
+                if task is not None and task.node_id in world.agents:
+                    world.agents[task.node_id].tell()
+            case ServiceWrite(before, after, action):
+                world.laws.on_rollout(before, action)
+                world.put_service(after)
+            case NodeWrite(after=node):
+                world.nodes[node.id] = node
 
     # -- what agents and people say
 
@@ -241,22 +220,24 @@ class Manager:
             return False
         task = self.world.tasks.get(task_id)
         if task is not None:
-            seen = observe(task, report, now_ns=self.now_ns)
-            self._store(seen)
+            work = self._new_round()
+            work.take_in(task_id, report, now_ns=self.now_ns)
+            self._write_all(work.writes)
             self.note(task.service_id)
-            if seen.has_ended and not task.has_ended:  # what it held is free for others
+            if frees_room(task, self.world.tasks[task_id]):
                 for service_id in list(self.unplaced):
                     self.note(service_id)
         return True
 
     def judge_node(self, node_id: NodeId) -> None:
         """Its lease began or ended, or this manager has just taken over."""
-        node = self.world.nodes.get(node_id)
-        if node is None or not self.is_alive:
+        if node_id not in self.world.nodes or not self.is_alive:
             return
-        for action in decide_node(node, is_alive=node_id in self.world.leases).actions:
-            self.world.say(f"    {action}")
-            self._apply(action, None)
+        work = self._new_round()
+        work.judge_node(node_id, is_alive=node_id in self.world.leases, now_ns=self.now_ns)
+        for write in work.writes:
+            self.world.say(f"    {write.action}")
+            self._write(write)
             self.note_all()
 
     def change_node(self, node_id: NodeId, **changes: object) -> None:
@@ -266,8 +247,9 @@ class Manager:
         if not self.is_alive:
             return
         self.fleet.put_node(world.nodes[node_id])
-        for action in enforce(world.nodes[node_id], list(world.tasks_on(node_id)), world.services).actions:
-            self._apply(action, None)
+        work = self._new_round()
+        work.enforce_on(node_id, now_ns=self.now_ns)
+        self._write_all(work.writes)
         self.note_all()
 
     def remove_node(self, node_id: NodeId) -> None:
@@ -276,8 +258,9 @@ class Manager:
         del world.nodes[node_id]
         world.agents.pop(node_id).is_gone = True
         self.fleet.drop_node(node_id)
-        for action in orphan_tasks(None, list(world.tasks_on(node_id)), now_ns=self.now_ns).actions:
-            self._apply(action, None)
+        work = self._new_round()
+        work.forget_node(node_id, now_ns=self.now_ns)
+        self._write_all(work.writes)
         self.note_all()
 
     def change_service(self, service: Service | None, service_id: ServiceId) -> None:

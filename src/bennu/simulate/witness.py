@@ -55,8 +55,8 @@ class Witness:
             probes=(probe,) if probe else (),
         )
 
-    def testify(self, service: Service) -> Evidence | None:
+    def testify(self, service: Service, tasks: list[Task], *, now_ns: int) -> Evidence | None:
         if service.rollout is None or not is_under_watch(service):
             return None
         ledgers = self._ledgers_of(service, service.rollout)
-        return testify(service, self.world.tasks_of(service.id), ledgers, now_ns=self.world.manager.now_ns)
+        return testify(service, service.rollout, tasks, ledgers, now_ns=now_ns)

@@ -9,26 +9,14 @@ import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from bennu.orchestration.actions import (
-    Action,
-    AssignTask,
-    CreateTask,
-    DeleteTask,
-    EndTask,
-    Plan,
-    RefuseTask,
-    RollBack,
-    SetDesired,
-    SetRollout,
-)
-from bennu.orchestration.apply import allocate, apply_to_service, apply_to_task, new_task
+from bennu.orchestration.actions import Action, Plan
 from bennu.orchestration.evidence import Evidence
+from bennu.orchestration.failures import FailureLog
 from bennu.orchestration.fleet import Fleet
 from bennu.orchestration.model import Node, NodeId, NodeResources, Service, ServiceId, Task, TaskId
 from bennu.orchestration.observe import Report, observe
-from bennu.orchestration.placement import place
-from bennu.orchestration.reconcile import reconcile
 from bennu.orchestration.revisions import accept_rollback, accept_update, create_service
+from bennu.orchestration.round import Round, ServiceWrite, TaskWrite
 from bennu.orchestration.spec import Replicated, ServiceSpec, TaskSpec
 from bennu.orchestration.states import NS_PER_SECOND, NodeState, TaskState, UpdateState
 
@@ -92,47 +80,59 @@ class Stage:
 
     # -- the shell
 
-    def look(self) -> Plan:
-        return reconcile(
-            self.service,
-            self.tasks.values(),
-            self.nodes,
-            now_ns=self.now_ns,
+    @property
+    def services(self) -> dict[ServiceId, Service]:
+        return {self.service.id: self.service}
+
+    def tasks_of(self, service_id: ServiceId) -> Iterable[Task]:
+        return self.tasks.values()
+
+    def tasks_on(self, node_id: NodeId) -> Iterable[Task]:
+        return (task for task in self.tasks.values() if task.node_id == node_id)
+
+    def new_round(self, fleet: Fleet | None = None) -> Round:
+        return Round(
+            self,
+            fleet or Fleet(),
+            FailureLog(self.tasks.values()),
+            new_task_id=self._new_task_id,
             history_limit=self.history_limit,
-            evidence=self.evidence,
+            testify=lambda service, tasks, now_ns: self.evidence,
         )
+
+    def _new_task_id(self) -> str:
+        task_id = f"t{len(self._known) + 1}"
+        self._known[TaskId(task_id)] = TaskState.NEW
+        return task_id
+
+    def look(self) -> Plan:
+        fleet = Fleet(self.nodes.values(), self.tasks.values())
+        return self.new_round(fleet).look(self.service.id, now_ns=self.now_ns).decide()
 
     def settle(self) -> None:
         for _ in range(100):
             self.plan = self.look()
-            if not self.plan.actions:
-                for task in list(self.tasks.values()):
-                    self.tasks[task.id] = allocate(task, now_ns=self.now_ns)
-                fleet = Fleet(self.nodes.values(), self.tasks.values())
-                placed = place(self.service, self.tasks.values(), fleet, now_ns=self.now_ns)
-                if not placed.actions:
-                    if not self._obey():
-                        return
-                    continue
-                self.plan = placed
-            for action in self.plan.actions:
-                self.apply(action)
+            if not self.plan.actions and not self._obey():
+                return
+            self.carry_out(self.plan.actions)
         raise AssertionError(f"never settles: {self.plan}")
 
-    def apply(self, action: Action) -> None:
-        self.history.append(((self.now_ns - 1_000 * S) / S, action))
-        match action:
-            case CreateTask():
-                self._counter += 1
-                task = new_task(action, self.service, TaskId(f"t{len(self._known) + 1}"), now_ns=self.now_ns)
-                self._known[task.id] = TaskState.NEW
-                self.tasks[task.id] = task
-            case DeleteTask():
-                self.tasks.pop(action.task_id, None)
-            case SetDesired() | AssignTask() | RefuseTask() | EndTask():
-                self.tasks[action.task_id] = apply_to_task(self.tasks[action.task_id], action, now_ns=self.now_ns)
-            case SetRollout() | RollBack():
-                self.service = apply_to_service(self.service, action, now_ns=self.now_ns)
+    def carry_out(self, actions: Iterable[Action]) -> None:
+        """Decide the actions in one round, and store what it writes."""
+        work = self.new_round()
+        for action in actions:
+            self.history.append(((self.now_ns - 1_000 * S) / S, action))
+            work.apply(action, self.service.id, now_ns=self.now_ns)
+        for write in work.writes:
+            match write:
+                case TaskWrite(after=Task() as task):
+                    self.tasks[task.id] = task
+                case TaskWrite(before=Task() as task):
+                    self.tasks.pop(task.id, None)
+                case ServiceWrite(after=service):
+                    self.service = service
+                case _:
+                    raise AssertionError(f"nobody judges nodes here: {write}")
 
     def _obey(self) -> bool:
         """Nodes do what they are told; True if the manager heard anything new at once."""

@@ -15,6 +15,7 @@ from bennu.orchestration.observe import classify_end
 from bennu.orchestration.spec import (
     EndpointSpec,
     Global,
+    GlobalJob,
     Placement,
     PortSpec,
     ReplicatedJob,
@@ -35,7 +36,7 @@ from bennu.orchestration.validate import validate_spec
         (137, False, False, TaskState.FAILED, "task: non-zero exit (137)"),
         (None, False, False, TaskState.FAILED, "task: non-zero exit (unknown)"),
         (143, False, True, TaskState.FAILED, "task: non-zero exit (143): dockerexec: unhealthy container"),
-        (0, False, True, TaskState.FAILED, "task: exit (0): dockerexec: unhealthy container"),
+        (0, False, True, TaskState.FAILED, "dockerexec: unhealthy container"),
         (137, True, False, TaskState.SHUTDOWN, ""),
         (0, True, True, TaskState.SHUTDOWN, ""),
     ],
@@ -43,6 +44,11 @@ from bennu.orchestration.validate import validate_spec
 def test_how_an_end_is_reported(code: int | None, ordered: bool, unhealthy: bool, state: TaskState, err: str) -> None:
     report = classify_end(exit_code=code, was_ordered=ordered, was_unhealthy=unhealthy)
     assert (report.state, report.err, report.exit_code) == (state, err, code)
+
+
+def test_an_exit_with_0_that_the_engine_has_an_error_for_is_a_failure() -> None:
+    report = classify_end(exit_code=0, was_ordered=False, error="the container could not be watched")
+    assert (report.state, report.err) == (TaskState.FAILED, "task: non-zero exit (0)")
 
 
 def test_running_counts_tasks_on_lost_nodes_too() -> None:
@@ -61,7 +67,24 @@ def test_counts_of_a_global_service_and_of_a_job() -> None:
     job.advance(2)
     job.complete(next(iter(job.tasks)))
     job.settle()
-    assert count_tasks(job.service, job.tasks.values()) == ServiceCounts(1, 2, 1, 5)
+    assert count_tasks(job.service, job.tasks.values()) == ServiceCounts(1, 2, 1)
+
+
+def test_of_a_job_only_the_present_iteration_is_counted_and_a_failed_task_is_still_to_do() -> None:
+    job = Stage(a_spec(mode=GlobalJob()), [a_node("n1"), a_node("n2")], stop_s=60)
+    job.advance(2)
+    first, second = job.tasks
+    job.complete(first)
+    job.fail(second)
+    assert count_tasks(job.service, job.tasks.values()) == ServiceCounts(0, 1, 1)
+    job.settle()
+    job.advance(10)
+    assert count_tasks(job.service, job.tasks.values()) == ServiceCounts(1, 1, 1)
+    job.update_image(b"v2")
+    job.advance(2)
+    assert [task.iteration for task in job.tasks.values() if task.state is TaskState.RUNNING] == [0, 1]
+    held_back = 1  # until the old task on its node has ended
+    assert count_tasks(job.service, job.tasks.values()) == ServiceCounts(1, 2 - held_back)
 
 
 @given(st.lists(st.tuples(st.integers(-(10**6), 10**6), st.integers(0, 10**6)), min_size=1, max_size=8))
@@ -94,6 +117,11 @@ GOOD = ServiceSpec(name="web")
         ),
         (replace(GOOD, task=TaskSpec(restart=RestartPolicy(window_ns=-1))), "TaskSpec: restart-window cannot be neg"),
         (replace(GOOD, update=UpdateConfig(delay_ns=-1)), "TaskSpec: update-delay cannot be negative"),
+        (replace(GOOD, rollback=UpdateConfig(monitor_ns=-1)), "TaskSpec: rollback-monitor cannot be negative"),
+        (
+            replace(GOOD, task=TaskSpec(reservation=Reservation(generic=(("gpu", 0),)))),
+            "invalid argument for resource gpu",
+        ),
         (replace(GOOD, update=UpdateConfig(max_failure_ratio=1.5)), "update-maxfailureratio cannot be less than 0 or"),
         (
             replace(GOOD, endpoint=EndpointSpec(EndpointMode.DNSRR, (PortSpec(80, 80),))),
