@@ -16,7 +16,7 @@ from bennu.daemon.options import check_options, parse_file, read_options
 from bennu.daemon.sockets import hold_roots, listen_unix, remove_stale
 from bennu.engine.services import Resolving
 from bennu.errors import BennuError, Conflict, InvalidParameter
-from bennu.network import Settings as NetworkSettings
+from bennu.network import NetworkSettings
 
 
 def options(*arguments: str, file: Path | None = None):  # type: ignore[no-untyped-def]

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bennu.network.addresses import (
+    AddressPool,
     AddressTaken,
-    LeaseBook,
     NoFreeAddress,
     NoFreeSubnet,
     choose_ipv6_subnet,
@@ -62,18 +62,18 @@ def test_the_mac_address_is_dockers() -> None:
 
 
 def test_free_addresses_come_lowest_first_and_pass_over_what_is_reserved() -> None:
-    book = LeaseBook.of("10.0.0.0/29", "10.0.0.1", aux=["10.0.0.3"])
-    assert [book.lend() for _ in range(4)] == ["10.0.0.2", "10.0.0.4", "10.0.0.5", "10.0.0.6"]
+    pool = AddressPool.of("10.0.0.0/29", "10.0.0.1", aux=["10.0.0.3"])
+    assert [pool.allocate() for _ in range(4)] == ["10.0.0.2", "10.0.0.4", "10.0.0.5", "10.0.0.6"]
     with pytest.raises(NoFreeAddress):
-        book.lend()
-    book.give_back("10.0.0.5")
-    assert book.lend() == "10.0.0.5"
+        pool.allocate()
+    pool.release("10.0.0.5")
+    assert pool.allocate() == "10.0.0.5"
 
 
 def test_a_range_bounds_the_free_addresses_but_not_the_named_ones() -> None:
-    book = LeaseBook.of("10.0.0.0/24", "10.0.0.1", ip_range="10.0.0.64/30")
-    assert [book.lend() for _ in range(4)] == [f"10.0.0.{n}" for n in (64, 65, 66, 67)]
-    assert book.lend_exactly("10.0.0.200") == "10.0.0.200"
+    pool = AddressPool.of("10.0.0.0/24", "10.0.0.1", ip_range="10.0.0.64/30")
+    assert [pool.allocate() for _ in range(4)] == [f"10.0.0.{n}" for n in (64, 65, 66, 67)]
+    assert pool.allocate_exactly("10.0.0.200") == "10.0.0.200"
 
 
 @pytest.mark.parametrize(
@@ -86,15 +86,15 @@ def test_a_range_bounds_the_free_addresses_but_not_the_named_ones() -> None:
 )
 def test_an_address_that_is_set_aside_is_refused(wanted: str) -> None:
     with pytest.raises(AddressTaken):
-        LeaseBook.of("10.0.0.0/24", "10.0.0.1").lend_exactly(wanted)
+        AddressPool.of("10.0.0.0/24", "10.0.0.1").allocate_exactly(wanted)
 
 
 class LeaseBooks(RuleBasedStateMachine):
-    """Whatever is lent, named, given back and adopted, nobody ever shares an address."""
+    """Whatever is allocated, named, given back and adopted, nobody ever shares an address."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.book = LeaseBook.of("10.0.0.0/27", "10.0.0.1")
+        self.pool = AddressPool.of("10.0.0.0/27", "10.0.0.1")
         self.holders: dict[str, int] = {}
 
     def hold(self, address: str) -> None:
@@ -102,33 +102,33 @@ class LeaseBooks(RuleBasedStateMachine):
         self.holders[address] = 1
 
     @rule()
-    def lend(self) -> None:
+    def allocate(self) -> None:
         try:
-            self.hold(self.book.lend())
+            self.hold(self.pool.allocate())
         except NoFreeAddress:
             assert len(self.holders) == 29
 
     @rule(number=st.integers(0, 31))
-    def lend_exactly(self, number: int) -> None:
+    def allocate_exactly(self, number: int) -> None:
         wanted = f"10.0.0.{number}"
         try:
-            self.hold(self.book.lend_exactly(wanted))
+            self.hold(self.pool.allocate_exactly(wanted))
         except AddressTaken:
             assert wanted in self.holders or number in (0, 1, 31)
 
     @precondition(lambda self: self.holders)
     @rule(data=st.data())
-    def give_back(self, data: st.DataObject) -> None:
+    def release(self, data: st.DataObject) -> None:
         address = data.draw(st.sampled_from(sorted(self.holders)))
         del self.holders[address]
-        self.book.give_back(address)
+        self.pool.release(address)
 
     @rule()
     def crash(self) -> None:
-        """The book is filled again from what lives."""
-        self.book = LeaseBook.of("10.0.0.0/27", "10.0.0.1")
+        """The pool is filled again from what lives."""
+        self.pool = AddressPool.of("10.0.0.0/27", "10.0.0.1")
         for address in self.holders:
-            self.book.adopt(address)
+            self.pool.adopt(address)
 
     @invariant()
     def never_the_gateway(self) -> None:

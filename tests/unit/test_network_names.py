@@ -5,11 +5,11 @@ import dns.rcode
 import dns.rrset
 import pytest
 
+from bennu.network.dns_forwarder import is_answer_to, lifetime_s, question_end
 from bennu.network.dns_server import NameServer
-from bennu.network.fronts import Address, Backend, Front, Place
+from bennu.network.frontends import BackendAddress, Frontend, FrontendAddress, ServiceBackend
 from bennu.network.model import Endpoint, Sandbox
 from bennu.network.names import NameIndex, ServiceNames, address_of
-from bennu.network.upstream import is_answer_to, lifetime_s, question_end
 
 
 def endpoint(network: str, address: str, *names: str, **more: object) -> Endpoint:
@@ -57,12 +57,13 @@ def test_names_are_found_on_the_askers_networks(asker: Sandbox, name: str, expec
     assert (INDEX.find(asker, name) or []) == expected
 
 
-def front(service: str, vip: str, *tasks: str, names: tuple[str, ...] = ("web",)) -> Front:
-    return Front(
+def frontend(service: str, vip: str, *tasks: str, names: tuple[str, ...] = ("web",)) -> Frontend:
+    return Frontend(
         service_id=service,
-        places=(Place(network_id="x" * 64, bridge="br-x", vip=vip, names=names),),
+        addresses=(FrontendAddress(network_id="x" * 64, bridge="br-x", vip=vip, names=names),),
         backends=tuple(
-            Backend(owner=task, ip=task, addresses=(Address(network_id="x" * 64, ip=task),)) for task in tasks
+            ServiceBackend(owner=task, ip=task, addresses=(BackendAddress(network_id="x" * 64, ip=task),))
+            for task in tasks
         ),
     )
 
@@ -70,18 +71,18 @@ def front(service: str, vip: str, *tasks: str, names: tuple[str, ...] = ("web",)
 @pytest.mark.parametrize(
     ("shown", "name", "expected"),
     [
-        pytest.param(front("s", "10.0.0.9", "10.0.0.4"), "web", ["10.0.0.9"], id="vip"),
-        pytest.param(front("s", "10.0.0.9", "10.0.0.4"), "WEB.x", ["10.0.0.9"], id="vip-with-network"),
-        pytest.param(front("s", "10.0.0.9", "10.0.0.4"), "tasks.web", ["10.0.0.4"], id="tasks-behind-a-vip"),
-        pytest.param(front("s", "", "10.0.0.4", "10.0.0.5"), "web", ["10.0.0.4", "10.0.0.5"], id="dnsrr"),
-        pytest.param(front("s", "", "10.0.0.4"), "tasks.web", ["10.0.0.4"], id="tasks-of-dnsrr"),
-        pytest.param(front("s", "10.0.0.9"), "web", [], id="nobody-serves"),
-        pytest.param(front("s", "10.0.0.9"), "tasks.web", [], id="no-tasks-serve"),
-        pytest.param(front("s", "10.0.0.9", "10.0.0.4", names=("web", "Alias")), "alias", ["10.0.0.9"], id="alias"),
-        pytest.param(front("s", "10.0.0.9", "10.0.0.4"), "tasks.other", None, id="no-service"),
+        pytest.param(frontend("s", "10.0.0.9", "10.0.0.4"), "web", ["10.0.0.9"], id="vip"),
+        pytest.param(frontend("s", "10.0.0.9", "10.0.0.4"), "WEB.x", ["10.0.0.9"], id="vip-with-network"),
+        pytest.param(frontend("s", "10.0.0.9", "10.0.0.4"), "tasks.web", ["10.0.0.4"], id="tasks-behind-a-vip"),
+        pytest.param(frontend("s", "", "10.0.0.4", "10.0.0.5"), "web", ["10.0.0.4", "10.0.0.5"], id="dnsrr"),
+        pytest.param(frontend("s", "", "10.0.0.4"), "tasks.web", ["10.0.0.4"], id="tasks-of-dnsrr"),
+        pytest.param(frontend("s", "10.0.0.9"), "web", [], id="nobody-serves"),
+        pytest.param(frontend("s", "10.0.0.9"), "tasks.web", [], id="no-tasks-serve"),
+        pytest.param(frontend("s", "10.0.0.9", "10.0.0.4", names=("web", "Alias")), "alias", ["10.0.0.9"], id="alias"),
+        pytest.param(frontend("s", "10.0.0.9", "10.0.0.4"), "tasks.other", None, id="no-service"),
     ],
 )
-def test_services_answer_while_somebody_serves(shown: Front, name: str, expected: list[str] | None) -> None:
+def test_services_answer_while_somebody_serves(shown: Frontend, name: str, expected: list[str] | None) -> None:
     names = ServiceNames()
     index = NameIndex([A, B, C], names)
     names.put(shown)
@@ -93,17 +94,17 @@ def test_services_answer_while_somebody_serves(shown: Front, name: str, expected
 
 def test_services_of_one_name_all_answer_and_one_that_is_renamed_answers_to_its_new_name_alone() -> None:
     names = ServiceNames()
-    names.put(front("s", "10.0.0.9", "10.0.0.4"))
-    names.put(front("t", "10.0.0.8", "10.0.0.5"))
+    names.put(frontend("s", "10.0.0.9", "10.0.0.4"))
+    names.put(frontend("t", "10.0.0.8", "10.0.0.5"))
     assert names.find("x" * 64, "web") == ["10.0.0.9", "10.0.0.8"]
-    names.put(front("t", "10.0.0.8", "10.0.0.5", names=("shop",)))
+    names.put(frontend("t", "10.0.0.8", "10.0.0.5", names=("shop",)))
     assert names.find("x" * 64, "web") == ["10.0.0.9"]
     assert names.find("x" * 64, "tasks.shop") == ["10.0.0.5"]
 
 
 def test_the_name_of_a_service_without_tasks_is_denied_without_asking_others() -> None:
     names = ServiceNames()
-    names.put(front("s", "10.0.0.9"))
+    names.put(frontend("s", "10.0.0.9"))
     server = NameServer(lambda: NameIndex([A, B], names), list)
     for name in ("web", "tasks.web"):
         answer = server.answer_now(B, dns.message.make_query(name, "A").to_wire(), tcp=False)

@@ -7,23 +7,23 @@ import subprocess
 
 import pytest
 
-from bennu.network.fronts import (
-    Address,
-    Backend,
-    Front,
-    Place,
-    Port,
-    entrances,
-    render_front_changes,
-    without_contradictions,
+from bennu.network.frontends import (
+    BackendAddress,
+    BackendPort,
+    Frontend,
+    FrontendAddress,
+    ServiceBackend,
+    drop_conflicting_ports,
+    render_frontend_changes,
+    verdict_entries,
 )
-from bennu.network.nft import count_listing, count_plan, parse_generation
-from bennu.network.rules import BridgeRules, Forward, Plan, render_change, render_removal, render_table
+from bennu.network.nft import count_listing, count_ruleset, parse_generation
+from bennu.network.rules import BridgeRules, PortForward, Ruleset, render_change, render_removal, render_table
 
-WEB = Forward("tcp", "0.0.0.0", 8080, "172.17.0.2", 80)
-LOCAL = Forward("udp", "127.0.0.1", 53, "172.17.0.2", 53)
-SIX = Forward("tcp", "::", 8080, "fd00::2", 80)
-SIX_ONE = Forward("tcp", "fd00::1", 8080, "fd00::2", 80)
+WEB = PortForward("tcp", "0.0.0.0", 8080, "172.17.0.2", 80)
+LOCAL = PortForward("udp", "127.0.0.1", 53, "172.17.0.2", 53)
+SIX = PortForward("tcp", "::", 8080, "fd00::2", 80)
+SIX_ONE = PortForward("tcp", "fd00::1", 8080, "fd00::2", 80)
 BRIDGES = (
     BridgeRules("bennu0", ("172.17.0.0/16",)),
     BridgeRules("br-six", ("172.18.0.0/16", "fd00::/64")),
@@ -33,7 +33,7 @@ BRIDGES = (
 
 
 def test_each_port_is_one_element_of_the_map_for_its_kind() -> None:
-    text = render_table("t", Plan(BRIDGES, frozenset({WEB, LOCAL, SIX, SIX_ONE})))
+    text = render_table("t", Ruleset(BRIDGES, frozenset({WEB, LOCAL, SIX, SIX_ONE})))
     assert "map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; elements = { tcp . 8080 :" in text
     assert "elements = { tcp . 8080 : 172.17.0.2 . 80 }" in text
     assert "elements = { 127.0.0.1 . udp . 53 : 172.17.0.2 . 53 }" in text
@@ -42,14 +42,14 @@ def test_each_port_is_one_element_of_the_map_for_its_kind() -> None:
 
 
 def test_only_networks_that_ask_for_it_are_masqueraded() -> None:
-    text = render_table("t", Plan(BRIDGES))
+    text = render_table("t", Ruleset(BRIDGES))
     assert 'oifname != "bennu0" ip saddr 172.17.0.0/16 masquerade' in text
     assert 'oifname != "br-six" ip6 saddr fd00::/64 masquerade' in text
     assert 'oifname != "br-inner"' not in text and 'oifname != "br-quiet"' not in text
 
 
 def test_internal_networks_are_closed_and_quiet_ones_open_for_published_ports_only() -> None:
-    text = render_table("t", Plan(BRIDGES))
+    text = render_table("t", Ruleset(BRIDGES))
     assert 'iifname { "br-inner" } drop' in text and 'oifname { "br-inner" } drop' in text
     assert 'iifname "br-quiet" oifname "br-quiet" ct status dnat accept' in text
     assert 'iifname "bennu0" oifname "bennu0" accept' in text
@@ -57,23 +57,26 @@ def test_internal_networks_are_closed_and_quiet_ones_open_for_published_ports_on
 
 def test_what_goes_nowhere_near_our_bridges_meets_no_verdict() -> None:
     """A host's other traffic is nobody's business here: every rule that filters names one of our interfaces."""
-    chain = render_table("t", Plan(BRIDGES)).partition("chain forward {")[2].partition("}\n\t}")[0]
+    chain = render_table("t", Ruleset(BRIDGES)).partition("chain forward {")[2].partition("}\n\t}")[0]
     for line in map(str.strip, chain.splitlines()):
         if line.endswith(("drop", "accept")):
             assert line.startswith(("iifname", "oifname")), line
 
 
-def front(service: str, port: int, *tasks: str) -> Front:
-    return Front(
+def frontend(service: str, port: int, *tasks: str) -> Frontend:
+    return Frontend(
         service_id=service,
-        places=(Place(network_id="n", bridge="br-n", vip="10.0.1.2", names=("web",)),),
+        addresses=(FrontendAddress(network_id="n", bridge="br-n", vip="10.0.1.2", names=("web",)),),
         ports=(("tcp", port),),
         backends=tuple(
-            Backend(
+            ServiceBackend(
                 owner=ip,
                 ip=ip.replace("10.0.1", "10.0.0"),
-                addresses=(Address(network_id="n", ip=ip), Address(network_id="i", ip=ip.replace("10.0.1", "10.0.0"))),
-                ports=(Port(proto="tcp", published=port, target=80),),
+                addresses=(
+                    BackendAddress(network_id="n", ip=ip),
+                    BackendAddress(network_id="i", ip=ip.replace("10.0.1", "10.0.0")),
+                ),
+                ports=(BackendPort(proto="tcp", published=port, target=80),),
             )
             for ip in tasks
         ),
@@ -81,37 +84,37 @@ def front(service: str, port: int, *tasks: str) -> Front:
 
 
 def test_new_connections_go_to_each_task_in_turn() -> None:
-    ways = entrances(front("s", 8000, "10.0.1.3", "10.0.1.4"))
-    assert ways["port_tcp_8000_s"].rules == (
+    entries = verdict_entries(frontend("s", 8000, "10.0.1.3", "10.0.1.4"))
+    assert entries["port_tcp_8000_s"].rules == (
         "meta l4proto tcp dnat ip to numgen inc mod 2 map { 0 : 10.0.0.3 . 80, 1 : 10.0.0.4 . 80 }",
     )
-    assert ways["vip_10.0.1.2"].rules == ("dnat ip to numgen inc mod 2 map { 0 : 10.0.1.3, 1 : 10.0.1.4 }",)
-    assert ways["vip_10.0.1.2"].element == '"br-n" . 10.0.1.2 : goto vip_10.0.1.2'
+    assert entries["vip_10.0.1.2"].rules == ("dnat ip to numgen inc mod 2 map { 0 : 10.0.1.3, 1 : 10.0.1.4 }",)
+    assert entries["vip_10.0.1.2"].element == '"br-n" . 10.0.1.2 : goto vip_10.0.1.2'
 
 
 def test_what_nobody_serves_refuses() -> None:
-    for way in entrances(front("s", 8000)).values():
+    for way in verdict_entries(frontend("s", 8000)).values():
         assert way.rules[-1] == "reject"
 
 
 def test_a_change_of_a_services_tasks_is_about_its_chains_alone() -> None:
-    change = render_front_changes("t", [(front("s", 8000, "10.0.1.3"), front("s", 8000, "10.0.1.4"))])
+    change = render_frontend_changes("t", [(frontend("s", 8000, "10.0.1.3"), frontend("s", 8000, "10.0.1.4"))])
     assert [line.split()[0] for line in change.splitlines()] == ["flush", "add", "flush", "add"]
     assert "element" not in change
-    same = front("s", 8000, "10.0.1.3")
-    assert render_front_changes("t", [(same, same)]) == ""
+    same = frontend("s", 8000, "10.0.1.3")
+    assert render_frontend_changes("t", [(same, same)]) == ""
 
 
 def test_a_port_that_moves_to_another_service_is_taken_before_it_is_given() -> None:
-    before, after = Front(service_id="a", ports=(("tcp", 80),)), Front(service_id="b", ports=(("tcp", 80),))
-    change = render_front_changes("t", [(None, after), (before, None)]).splitlines()
+    before, after = Frontend(service_id="a", ports=(("tcp", 80),)), Frontend(service_id="b", ports=(("tcp", 80),))
+    change = render_frontend_changes("t", [(None, after), (before, None)]).splitlines()
     assert change[0] == "delete element inet t services { tcp . 80 }"
     assert change[-1] == "add element inet t services { tcp . 80 : goto port_tcp_80_b }"
 
 
 def test_two_services_that_were_stored_with_one_port_show_it_both_no_more() -> None:
-    first = Front(service_id="a", ports=(("tcp", 80), ("tcp", 81)))
-    found = without_contradictions([first, Front(service_id="b", ports=(("tcp", 80), ("udp", 80)))])
+    first = Frontend(service_id="a", ports=(("tcp", 80), ("tcp", 81)))
+    found = drop_conflicting_ports([first, Frontend(service_id="b", ports=(("tcp", 80), ("udp", 80)))])
     assert [one.ports for one in found] == [(("tcp", 81),), (("udp", 80),)]
 
 
@@ -125,14 +128,14 @@ def test_a_change_names_only_what_changed() -> None:
 
 
 def test_a_port_that_moves_is_deleted_before_it_is_added() -> None:
-    moved = Forward("tcp", "0.0.0.0", 8080, "172.17.0.3", 80)
+    moved = PortForward("tcp", "0.0.0.0", 8080, "172.17.0.3", 80)
     assert [line.split()[0] for line in render_change("t", {WEB}, {moved}).splitlines()] == ["delete", "add"]
 
 
 @pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
-def test_the_kernels_parser_accepts_the_ways_into_services() -> None:
-    for shown in (front("s", 8000), front("s", 8000, "10.0.1.3"), front("s", 8000, "10.0.1.3", "10.0.1.4")):
-        check(render_table("bennu_parse_only", Plan(BRIDGES), [shown]))
+def test_the_kernels_parser_accepts_the_entries_of_services() -> None:
+    for shown in (frontend("s", 8000), frontend("s", 8000, "10.0.1.3"), frontend("s", 8000, "10.0.1.3", "10.0.1.4")):
+        check(render_table("bennu_parse_only", Ruleset(BRIDGES), [shown]))
 
 
 @pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
@@ -141,8 +144,8 @@ def test_the_kernels_parser_accepts_every_table_and_lists_what_we_count(bridges:
     forwards = [WEB, LOCAL, SIX, SIX_ONE]
     for size in range(len(forwards) + 1):
         for chosen in itertools.combinations(forwards, size):
-            plan = Plan(bridges, frozenset(chosen))
-            check(render_table("bennu_parse_only", plan))
+            ruleset = Ruleset(bridges, frozenset(chosen))
+            check(render_table("bennu_parse_only", ruleset))
     check(render_removal("bennu_parse_only"))
 
 
@@ -156,15 +159,15 @@ def check(script: str) -> None:
 @pytest.mark.parametrize("size", range(len(BRIDGES) + 1))
 def test_a_plans_rules_are_counted_as_the_kernel_counts_them(size: int) -> None:
     many = tuple(BridgeRules(f"br-{n:012}", (f"10.{n}.0.0/16",)) for n in range(60)) if size == len(BRIDGES) else ()
-    plan = Plan((*BRIDGES[:size], *many), frozenset({WEB, LOCAL, SIX, SIX_ONE}))
-    fronts = [front("s", 8000, "10.0.1.3", "10.0.1.4"), Front(service_id="t", ports=(("udp", 53),))]
+    ruleset = Ruleset((*BRIDGES[:size], *many), frozenset({WEB, LOCAL, SIX, SIX_ONE}))
+    frontends = [frontend("s", 8000, "10.0.1.3", "10.0.1.4"), Frontend(service_id="t", ports=(("udp", 53),))]
     name = f"bennu_count_{os.getpid()}"
     if os.geteuid() != 0 or shutil.which("nft") is None:
         pytest.skip("needs root and nft")
     try:
-        subprocess.run(["nft", "-f", "-"], input=render_table(name, plan, fronts), text=True, check=True)
+        subprocess.run(["nft", "-f", "-"], input=render_table(name, ruleset, frontends), text=True, check=True)
         listed = subprocess.run(["nft", "-j", "list", "table", "inet", name], capture_output=True, check=True)
-        assert count_listing(listed.stdout) == count_plan(plan, fronts)
+        assert count_listing(listed.stdout) == count_ruleset(ruleset, frontends)
     finally:
         subprocess.run(["nft", "-f", "-"], input=render_removal(name), text=True, check=True)
 

@@ -63,7 +63,7 @@ class Cluster:
         self.manager: Manager | None = None
         self.agent: Agent | None = None
         services.parting = self._traffic.parting
-        services.networks.swarm = networks
+        services.networks.cluster_hooks = networks
 
     async def open(self) -> None:
         if self.state.cluster is not None:

@@ -21,8 +21,8 @@ from bennu.cluster.translate import read_template
 from bennu.engine.container import Container
 from bennu.engine.supervisor import Supervisor
 from bennu.network import Networks
-from bennu.network.fronts import Backend as Target
-from bennu.network.fronts import Place
+from bennu.network.frontends import FrontendAddress
+from bennu.network.frontends import ServiceBackend as Target
 
 if TYPE_CHECKING:
     from bennu.cluster.controller import Controller
@@ -70,15 +70,15 @@ class Traffic:
             vips = {vip.network_id: vip.address.partition("/")[0] for vip in row.vips}
             found = {key: self.networks.get(key) for key in dict.fromkeys((*vips, *names))}
             places = tuple(
-                Place(network_id=key, bridge=network.bridge, vip=vips.get(key, ""), names=names.get(key, ()))
+                FrontendAddress(network_id=key, bridge=network.bridge, vip=vips.get(key, ""), names=names.get(key, ()))
                 for key, network in found.items()
                 if network is not None and network.scope == "swarm"
             )
             ports = tuple((port.protocol, port.published) for port in row.ports if is_ingress(port) and port.published)
-            return self._balancer.put(replace(front, places=places, ports=ports))
+            return self._balancer.put(replace(front, addresses=places, ports=ports))
         if self.state.tasks_of(service_id):
-            places = tuple(replace(place, names=()) for place in front.places if place.vip)
-            return self._balancer.put(replace(front, places=places, ports=(), backends=()))
+            places = tuple(replace(place, names=()) for place in front.addresses if place.vip)
+            return self._balancer.put(replace(front, addresses=places, ports=(), backends=()))
         self._ready.pop(service_id, None)
         return self._balancer.drop(service_id)
 
@@ -130,17 +130,17 @@ class Traffic:
 
     async def take_up(self) -> None:
         """After the last daemon: what is no service or no task any more is gone, the others serve on."""
-        known = [*self._balancer.fronts, *self.state.services.rows]
+        known = [*self._balancer.frontends, *self.state.services.rows]
         for service_id in known:
             self.present(service_id)
-        for front in list(self._balancer.fronts.values()):
+        for front in list(self._balancer.frontends.values()):
             stay = tuple(backend for backend in front.backends if backend.owner in self.state.tasks.rows)
             self._balancer.put(replace(front, backends=stay))
         await self._balancer.write(*known)
 
     async def clear(self) -> None:
         """Nothing is shown any more."""
-        gone = list(self._balancer.fronts)
+        gone = list(self._balancer.frontends)
         for service_id in gone:
             self._balancer.drop(service_id)
         self._ready.clear()

@@ -6,7 +6,7 @@ from typing import Final
 from bennu.daemon.flags import Settings
 from bennu.engine.services import Resolving
 from bennu.errors import InvalidParameter, NotImplementedHere
-from bennu.network import Settings as NetworkSettings
+from bennu.network import NetworkSettings
 
 LARGEST_MTU: Final = 65535
 

@@ -1,20 +1,20 @@
 """Bridges, addresses, published ports and names: how a container meets the others and the world."""
 
 from bennu.network.creation import NetworkRequest
+from bennu.network.default_bridge import read_resolv_conf
 from bennu.network.files import parse_link, render_hosts, render_resolv_conf
-from bennu.network.host import read_resolv_conf
 from bennu.network.model import (
     Endpoint,
     EndpointRequest,
     Network,
     NetworkFailure,
+    NetworkSettings,
     PortRequest,
     Resolver,
     Sandbox,
-    Settings,
 )
 from bennu.network.networks import Networks
-from bennu.network.ports import parse_port_bindings
+from bennu.network.port_bindings import parse_port_bindings
 
 __all__ = [
     "Endpoint",
@@ -22,11 +22,11 @@ __all__ = [
     "Network",
     "NetworkFailure",
     "NetworkRequest",
+    "NetworkSettings",
     "Networks",
     "PortRequest",
     "Resolver",
     "Sandbox",
-    "Settings",
     "parse_link",
     "parse_port_bindings",
     "read_resolv_conf",

@@ -1,6 +1,6 @@
 """Address arithmetic, pure: which subnet a new network gets, which address a new endpoint.
 
-A `LeaseBook` never answers an address twice before it was given back. What is lent is not kept on disk: after a
+A `AddressPool` never answers an address twice before it was given back. What is allocated is not kept on disk: after a
 crash the book is filled again from the sandboxes that live, which is the truth.
 """
 
@@ -79,16 +79,16 @@ def mac_of(address: str) -> str:
 
 
 @dataclass(slots=True)
-class LeaseBook:
-    """The addresses of one subnet. `reserved` (gateway, auxiliary, network and broadcast) are never lent."""
+class AddressPool:
+    """The addresses of one subnet. `reserved` (gateway, auxiliary, network and broadcast) are never allocated."""
 
     subnet: Subnet
-    lendable: Subnet  # where free addresses are looked for; within `subnet`
+    range: Subnet  # where free addresses are looked for; within `subnet`
     reserved: set[Address] = field(default_factory=set)
-    lent: set[Address] = field(default_factory=set)
+    allocated: set[Address] = field(default_factory=set)
 
     @classmethod
-    def of(cls, subnet: str, gateway: str, ip_range: str = "", aux: Iterable[str] = ()) -> "LeaseBook":
+    def of(cls, subnet: str, gateway: str, ip_range: str = "", aux: Iterable[str] = ()) -> "AddressPool":
         net = ipaddress.ip_network(subnet, strict=False)
         reserved = {ipaddress.ip_address(text) for text in (gateway, *aux) if text}
         if net.num_addresses > 2:
@@ -97,27 +97,27 @@ class LeaseBook:
                 reserved.add(net.broadcast_address)
         return cls(net, ipaddress.ip_network(ip_range, strict=False) if ip_range else net, reserved)
 
-    def lend(self) -> str:
+    def allocate(self) -> str:
         """The lowest free address. Raises: NoFreeAddress (with no words: the caller knows the network)."""
-        first = int(self.lendable.network_address)
-        for number in range(first, first + self.lendable.num_addresses):
-            address = type(self.lendable.network_address)(number)
-            if address not in self.lent and address not in self.reserved:
-                self.lent.add(address)
+        first = int(self.range.network_address)
+        for number in range(first, first + self.range.num_addresses):
+            address = type(self.range.network_address)(number)
+            if address not in self.allocated and address not in self.reserved:
+                self.allocated.add(address)
                 return str(address)
         raise NoFreeAddress("no available addresses")
 
-    def lend_exactly(self, wanted: str) -> str:
+    def allocate_exactly(self, wanted: str) -> str:
         """The address asked for, which is one of this subnet. Raises: AddressTaken."""
         address = ipaddress.ip_address(wanted)
-        if address in self.lent or address in self.reserved:
+        if address in self.allocated or address in self.reserved:
             raise AddressTaken("Address already in use")
-        self.lent.add(address)
+        self.allocated.add(address)
         return str(address)
 
     def adopt(self, address: str) -> None:
-        """What a living sandbox holds is lent, whatever the rules say now."""
-        self.lent.add(ipaddress.ip_address(address))
+        """What a living sandbox holds is allocated, whatever the rules say now."""
+        self.allocated.add(ipaddress.ip_address(address))
 
-    def give_back(self, address: str) -> None:
-        self.lent.discard(ipaddress.ip_address(address))
+    def release(self, address: str) -> None:
+        self.allocated.discard(ipaddress.ip_address(address))

@@ -2,8 +2,8 @@
 
 What should hold is in memory, service by service, and on disk, so that a new daemon's rules begin with it. A change is
 put (at once, in memory) and then written: to disk, then to the kernel, where all that changed meanwhile is one
-transaction. Virtual addresses are on disk before anybody is told of them, and are lent again only when the kernel has
-nothing left that answers for them.
+transaction. Virtual addresses are on disk before anybody is told of them, and are allocated again only when the kernel
+has nothing left that answers for them.
 """
 
 import asyncio
@@ -14,15 +14,15 @@ from typing import Final
 import msgspec
 from pyroute2.netlink.exceptions import NetlinkError
 
-from bennu.network import links
+from bennu.network import netlink
 from bennu.network.catalogue import Catalogue
 from bennu.network.conntrack import forget_udp_flows, forget_udp_flows_to, forget_unanswered
-from bennu.network.fronts import Front, Place, without_contradictions
-from bennu.network.held import HeldPorts
+from bennu.network.frontends import Frontend, FrontendAddress, drop_conflicting_ports
 from bennu.network.model import Network
 from bennu.network.names import ServiceNames
 from bennu.network.netns import in_own_thread
 from bennu.network.nft import Firewall
+from bennu.network.port_allocator import PortAllocator
 from bennu.network.service_ports import ServicePorts
 from bennu.store import Delete, Put, Store, Transaction, aside
 
@@ -31,51 +31,59 @@ log = logging.getLogger(__name__)
 
 
 class Balancer:
-    """`load` first. `fronts` is what is shown, by service; only `put` and `drop` change it."""
+    """`load` first. `frontends` is what is shown, by service; only `put` and `drop` change it."""
 
     def __init__(
-        self, store: Store, catalogue: Catalogue, firewall: Firewall, held: HeldPorts, fronts: dict[str, Front]
+        self,
+        store: Store,
+        catalogue: Catalogue,
+        firewall: Firewall,
+        ports: PortAllocator,
+        frontends: dict[str, Frontend],
     ) -> None:
         self._store = store
         self._catalogue = catalogue
         self._firewall = firewall
-        self.fronts = fronts
+        self.frontends = frontends
         self.names = ServiceNames()
-        self._ports = ServicePorts(held)
+        self._ports = ServicePorts(ports)
         self._owners: dict[str, str] = {}  # task → service
         self._answering: set[tuple[str, str]] = set()  # bridge and virtual address
         self._unsaved: set[str] = set()
-        # Since the last write: places given up, addresses of tasks that left, ports by UDP that are new.
-        self._retired: list[Place] = []
+        # Since the last write: addresses given up, addresses of tasks that left, ports by UDP that are new.
+        self._retired: list[FrontendAddress] = []
         self._left: set[str] = set()
         self._opened: set[int] = set()
 
     async def load(self) -> None:
-        """What the last daemon showed; its virtual addresses are lent."""
-        fronts = await aside.load(self._store, PREFIX, msgspec.json.Decoder(Front).decode)
-        for front in without_contradictions(fronts):
-            held = tuple(place for place in front.places if self._holds(place))
-            self._enter(msgspec.structs.replace(front, places=held))
+        """What the last daemon showed; its virtual addresses are allocated."""
+        frontends = await aside.load(self._store, PREFIX, msgspec.json.Decoder(Frontend).decode)
+        for frontend in drop_conflicting_ports(frontends):
+            kept = tuple(
+                frontend_address for frontend_address in frontend.addresses if self._is_valid(frontend_address)
+            )
+            self._enter(msgspec.structs.replace(frontend, addresses=kept))
 
-    def hold_ports(self) -> None:
-        """Those of the fronts that were loaded; containers had theirs first."""
-        for front in self.fronts.values():
-            self._ports.set(front.service_id, front.ports)
+    def allocate_ports(self) -> None:
+        """Those of the frontends that were loaded; containers had theirs first."""
+        for frontend in self.frontends.values():
+            self._ports.set(frontend.service_id, frontend.ports)
 
     def close_sockets(self) -> None:
         """Carry nothing any more; what is in the kernel stays."""
         self._ports.close()
 
-    def _holds(self, place: Place) -> bool:
+    def _is_valid(self, frontend_address: FrontendAddress) -> bool:
         """Whether the network is still there, and still has that address."""
-        return self._catalogue.get(place.network_id) is not None and (
-            not place.vip or self._catalogue.hold_address(place.network_id, place.vip)
+        return self._catalogue.get(frontend_address.network_id) is not None and (
+            not frontend_address.vip
+            or self._catalogue.reserve_address(frontend_address.network_id, frontend_address.vip)
         )
 
     # --- asking -------------------------------------------------------------------------------------------------
 
-    def get(self, service_id: str) -> Front:
-        return self.fronts.get(service_id) or Front(service_id=service_id)
+    def get(self, service_id: str) -> Frontend:
+        return self.frontends.get(service_id) or Frontend(service_id=service_id)
 
     def service_of(self, owner: str) -> str:
         """The service a task takes connections of; "" for one that takes none."""
@@ -83,13 +91,13 @@ class Balancer:
 
     def vips_on(self, network: Network) -> list[str]:
         """The virtual addresses that the network's bridge has to answer for."""
-        found = [vip for front in self.fronts.values() if (vip := front.vip_on(network.id))]
+        found = [vip for frontend in self.frontends.values() if (vip := frontend.vip_on(network.id))]
         self._answering |= {(network.bridge, vip) for vip in found}
         return found
 
     def vips_answering(self, network: Network) -> list[str]:
         """Those of them that it answers for by now."""
-        found = [vip for front in self.fronts.values() if (vip := front.vip_on(network.id))]
+        found = [vip for frontend in self.frontends.values() if (vip := frontend.vip_on(network.id))]
         return [vip for vip in found if (network.bridge, vip) in self._answering]
 
     # --- virtual addresses --------------------------------------------------------------------------------------
@@ -99,60 +107,72 @@ class Balancer:
 
         Raises: BennuError (NoFreeAddress, Unavailable); then nothing has changed.
         """
-        front, wanted = self.get(service_id), list(network_ids)
-        found = {key: vip for key in wanted if (vip := front.vip_on(key))}
+        frontend, wanted = self.get(service_id), list(network_ids)
+        found = {key: vip for key in wanted if (vip := frontend.vip_on(key))}
         missing = [self._catalogue.find(key) for key in wanted if key not in found]
         if missing:
-            lent = dict(zip((network.id for network in missing), self._catalogue.lend_addresses(missing), strict=True))
-            others = tuple(place for place in front.places if place.network_id not in lent)
-            added = tuple(Place(network_id=net.id, bridge=net.bridge, vip=lent[net.id]) for net in missing)
-            self.put(msgspec.structs.replace(front, places=(*others, *added)))
+            allocated = dict(
+                zip((network.id for network in missing), self._catalogue.allocate_addresses(missing), strict=True)
+            )
+            others = tuple(
+                frontend_address
+                for frontend_address in frontend.addresses
+                if frontend_address.network_id not in allocated
+            )
+            added = tuple(
+                FrontendAddress(network_id=net.id, bridge=net.bridge, vip=allocated[net.id]) for net in missing
+            )
+            self.put(msgspec.structs.replace(frontend, addresses=(*others, *added)))
             try:
                 await self._save([service_id])
             except BaseException:
-                self.put(msgspec.structs.replace(self.get(service_id), places=front.places))
+                self.put(msgspec.structs.replace(self.get(service_id), addresses=frontend.addresses))
                 raise
-            found |= lent
+            found |= allocated
         return found
 
     # --- changing -----------------------------------------------------------------------------------------------
 
-    def put(self, front: Front) -> bool:
+    def put(self, frontend: Frontend) -> bool:
         """Show this from the next `write` on; False if it is nothing new."""
-        before = self.get(front.service_id)
-        if front == before:
+        before = self.get(frontend.service_id)
+        if frontend == before:
             return False
-        self._note_change(before, front)
-        self._enter(front)
-        self._touch(front.service_id)
+        self._note_change(before, frontend)
+        self._enter(frontend)
+        self._mark_changed(frontend.service_id)
         return True
 
     def drop(self, service_id: str) -> bool:
         """Show nothing of it from the next `write` on; False if nothing was shown."""
-        before = self.fronts.pop(service_id, None)
+        before = self.frontends.pop(service_id, None)
         if before is None:
             return False
-        self._note_change(before, Front(service_id=service_id))
+        self._note_change(before, Frontend(service_id=service_id))
         self.names.drop(service_id)
-        self._touch(service_id)
+        self._mark_changed(service_id)
         return True
 
-    def _touch(self, service_id: str) -> None:
+    def _mark_changed(self, service_id: str) -> None:
         self._unsaved.add(service_id)
-        self._firewall.touch(service_id)
+        self._firewall.mark_changed(service_id)
 
-    def _enter(self, front: Front) -> None:
-        self.fronts[front.service_id] = front
-        self._owners |= {backend.owner: front.service_id for backend in front.backends}
-        self.names.put(front)
+    def _enter(self, frontend: Frontend) -> None:
+        self.frontends[frontend.service_id] = frontend
+        self._owners |= {backend.owner: frontend.service_id for backend in frontend.backends}
+        self.names.put(frontend)
 
-    def _note_change(self, before: Front, after: Front) -> None:
+    def _note_change(self, before: Frontend, after: Frontend) -> None:
         stay = {backend.owner for backend in after.backends}
         for backend in before.backends:
             if backend.owner not in stay:
                 self._owners.pop(backend.owner, None)
                 self._left |= backend.ips()
-        self._retired += [place for place in before.places if place.vip and place.vip != after.vip_on(place.network_id)]
+        self._retired += [
+            frontend_address
+            for frontend_address in before.addresses
+            if frontend_address.vip and frontend_address.vip != after.vip_on(frontend_address.network_id)
+        ]
         self._ports.set(after.service_id, after.ports)
         self._opened |= {port for proto, port in set(after.ports) - set(before.ports) if proto == "udp"}
 
@@ -167,16 +187,16 @@ class Balancer:
         opened, self._opened = self._opened, set()
         try:
             # An address is answered for only while its rules are there, or the host itself would be called by it.
-            await self._set_answering(retired, links.remove_virtual_address)
+            await self._set_answering(retired, netlink.remove_virtual_address)
             await self._firewall.apply()
         except BaseException:
             self._retired += retired
             self._left |= left
             self._opened |= opened
             raise
-        await self._set_answering(self._silent(service_ids), links.add_virtual_address)
-        for place in retired:
-            self._catalogue.give_back_address(place.network_id, place.vip)
+        await self._set_answering(self._silent(service_ids), netlink.add_virtual_address)
+        for frontend_address in retired:
+            self._catalogue.release_address(frontend_address.network_id, frontend_address.vip)
         if left:
             await asyncio.to_thread(forget_unanswered, left)
         if opened:
@@ -189,9 +209,9 @@ class Balancer:
     async def _save(self, service_ids: Iterable[str]) -> None:
         writes: list[Put | Delete] = []
         for service_id in self._unsaved.intersection(service_ids):
-            front = self.fronts.get(service_id)
+            frontend = self.frontends.get(service_id)
             key = PREFIX + service_id
-            writes.append(Delete(key) if front is None else Put(key, msgspec.json.encode(front)))
+            writes.append(Delete(key) if frontend is None else Put(key, msgspec.json.encode(frontend)))
         if not writes:
             return
         self._unsaved.difference_update(service_ids)
@@ -201,13 +221,24 @@ class Balancer:
             self._unsaved.update(service_ids)
             raise
 
-    def _silent(self, service_ids: Iterable[str]) -> list[Place]:
+    def _silent(self, service_ids: Iterable[str]) -> list[FrontendAddress]:
         """Places whose virtual address nobody answers for yet."""
-        places = [place for key in service_ids for place in self.get(key).places if place.vip]
-        return [place for place in places if (place.bridge, place.vip) not in self._answering]
+        addresses = [
+            frontend_address
+            for key in service_ids
+            for frontend_address in self.get(key).addresses
+            if frontend_address.vip
+        ]
+        return [
+            frontend_address
+            for frontend_address in addresses
+            if (frontend_address.bridge, frontend_address.vip) not in self._answering
+        ]
 
-    async def _set_answering(self, places: Iterable[Place], change: Callable[[str, str], None]) -> None:
-        wanted = [(place.bridge, place.vip) for place in places if place.vip]
+    async def _set_answering(self, addresses: Iterable[FrontendAddress], change: Callable[[str, str], None]) -> None:
+        wanted = [
+            (frontend_address.bridge, frontend_address.vip) for frontend_address in addresses if frontend_address.vip
+        ]
         if not wanted:
             return
 
@@ -219,7 +250,7 @@ class Balancer:
             await in_own_thread(work)
         except (OSError, NetlinkError) as error:  # the bridge is gone; it gets them when it is made anew
             log.warning("virtual addresses of services cannot be changed: %s", error)
-        if change is links.add_virtual_address:
+        if change is netlink.add_virtual_address:
             self._answering |= set(wanted)
         else:
             self._answering -= set(wanted)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pyroute2 import IPRoute
 
-from bennu.network import knobs
-from bennu.network.links import IFF_UP, add_address, addresses_of, find_index, require_index
+from bennu.network import interface_sysctls
+from bennu.network.netlink import IFF_UP, add_address, find_index, list_addresses, require_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class BridgePlan:
     route_localnet: bool
 
     @property
-    def knobs(self) -> Mapping[str, str]:
+    def sysctls(self) -> Mapping[str, str]:
         ipv6 = any(":" in item.address for item in self.addresses)
-        return knobs.bridge_knobs(self.name, ipv6=ipv6, route_localnet=self.route_localnet)
+        return interface_sysctls.bridge_sysctls(self.name, ipv6=ipv6, route_localnet=self.route_localnet)
 
 
 def ensure_bridge(plan: BridgePlan) -> None:
@@ -46,9 +46,9 @@ def ensure_bridge(plan: BridgePlan) -> None:
         link = ipr.get_links(index)[0]
         if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "bridge":
             raise OSError(errno.EEXIST, "an interface of that name is there and is no bridge", plan.name)
-        knobs.forget_advertised(plan.name)
-        knobs.turn(plan.knobs)
-        present = addresses_of(ipr, index)
+        interface_sysctls.drop_advertised(plan.name)
+        interface_sysctls.apply(plan.sysctls)
+        present = list_addresses(ipr, index)
         wanted = {(item.address, item.prefix_len) for item in plan.addresses}
         for address, prefix_len in present - wanted:
             ipr.addr("del", index=index, address=address, prefixlen=prefix_len)
@@ -57,7 +57,7 @@ def ensure_bridge(plan: BridgePlan) -> None:
         ipr.link("set", index=index, state="up", mtu=plan.mtu, address=plan.mac_address)
 
 
-def faults(plan: BridgePlan) -> list[str]:
+def find_faults(plan: BridgePlan) -> list[str]:
     """What keeps the bridge from being as planned, in words; addresses that are not named do no harm.
 
     Raises: OSError, NetlinkError.
@@ -67,14 +67,14 @@ def faults(plan: BridgePlan) -> list[str]:
         if index is None:
             return ["it is gone"]
         link = ipr.get_links(index)[0]
-        present = addresses_of(ipr, index)
+        present = list_addresses(ipr, index)
     missing = [item.address for item in plan.addresses if (item.address, item.prefix_len) not in present]
     return [
         *([] if link["flags"] & IFF_UP else ["it is down"]),
         *(f"it has lost {address}" for address in missing),
         *([] if link.get_attr("IFLA_MTU") == plan.mtu else ["its MTU is another one"]),
         *([] if link.get_attr("IFLA_ADDRESS") == plan.mac_address else ["its MAC address is another one"]),
-        *(f"it is not {knob}" for knob in knobs.wrong(plan.knobs)),
+        *(f"it is not {sysctl}" for sysctl in interface_sysctls.find_deviations(plan.sysctls)),
     ]
 
 
@@ -84,10 +84,10 @@ def read_bridge_address(name: str) -> BridgeAddress | None:
         index = find_index(name)
         if index is None:
             return None
-        found = sorted(item for item in addresses_of(ipr, index) if ":" not in item[0])
+        found = sorted(item for item in list_addresses(ipr, index) if ":" not in item[0])
         return BridgeAddress(*found[0]) if found else None
 
 
 def allow_route_localnet(name: str) -> None:
-    """As `bridge_knobs`, of an administrator's bridge, which is left as it is otherwise."""
-    knobs.turn({f"ipv4/conf/{name}/route_localnet": "1"})
+    """As `bridge_sysctls`, of an administrator's bridge, which is left as it is otherwise."""
+    interface_sysctls.apply({f"ipv4/conf/{name}/route_localnet": "1"})

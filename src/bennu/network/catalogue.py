@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from bennu.errors import BennuError, Forbidden, InvalidParameter, NotFound
-from bennu.network.addresses import LeaseBook, NoFreeAddress, Subnet, mac_of
+from bennu.network.addresses import AddressPool, NoFreeAddress, Subnet, mac_of
 from bennu.network.model import Endpoint, EndpointRequest, Network
 from bennu.store import Delete, Put, Store, Transaction, aside
 
@@ -19,14 +19,14 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Network).decode
 
 
-def books_of(network: Network) -> list[LeaseBook]:
-    return [LeaseBook.of(pool.subnet, pool.gateway, pool.ip_range, pool.aux.values()) for pool in network.ipam]
+def pools_of(network: Network) -> list[AddressPool]:
+    return [AddressPool.of(pool.subnet, pool.gateway, pool.ip_range, pool.aux.values()) for pool in network.ipam]
 
 
-def _read(value: bytes) -> tuple[Network, list[LeaseBook]]:
+def _read(value: bytes) -> tuple[Network, list[AddressPool]]:
     """Raises: whatever is wrong with the record."""
     network = _decode(value)
-    return network, books_of(network)
+    return network, pools_of(network)
 
 
 def new_network_id(*, in_swarm: bool = False) -> str:
@@ -42,12 +42,12 @@ class Catalogue:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._networks: dict[str, Network] = {}
-        self._books: dict[str, list[LeaseBook]] = {}
+        self._pools: dict[str, list[AddressPool]] = {}
         self._leaving: set[str] = set()
 
     async def load(self) -> None:
-        for network, books in sorted(await aside.load(self._store, PREFIX, _read), key=lambda pair: pair[0].created_ns):
-            self._networks[network.id], self._books[network.id] = network, books
+        for network, pools in sorted(await aside.load(self._store, PREFIX, _read), key=lambda pair: pair[0].created_ns):
+            self._networks[network.id], self._pools[network.id] = network, pools
 
     async def add(self, network: Network, *, is_wish: bool = False) -> None:
         """Make it durable, then known. `is_wish`: a client's, who is refused on a full disk. Raises: Unavailable."""
@@ -58,7 +58,7 @@ class Catalogue:
         """Raises: Unavailable."""
         await self._store.commit(Transaction([Delete(PREFIX + network.id)]))
         self._networks.pop(network.id, None)
-        self._books.pop(network.id, None)
+        self._pools.pop(network.id, None)
 
     async def add_predefined(self) -> None:
         """`host` and `none` have no properties but their identity."""
@@ -67,7 +67,7 @@ class Catalogue:
                 await self.add(Network(id=new_network_id(), name=name, created_ns=time.time_ns(), driver=driver))
 
     def _enter(self, network: Network) -> None:
-        self._networks[network.id], self._books[network.id] = network, books_of(network)
+        self._networks[network.id], self._pools[network.id] = network, pools_of(network)
 
     def __iter__(self) -> Iterator[Network]:
         return iter(list(self._networks.values()))
@@ -104,73 +104,78 @@ class Catalogue:
             self._leaving.discard(network.id)
 
     def subnets(self) -> list[Subnet]:
-        return [book.subnet for books in self._books.values() for book in books]
+        return [pool.subnet for pools in self._pools.values() for pool in pools]
 
-    def lend(self, network: Network, request: EndpointRequest) -> dict[int, tuple[LeaseBook, str]]:
+    def allocate(self, network: Network, request: EndpointRequest) -> dict[int, tuple[AddressPool, str]]:
         """An address of each family the network has, by family (4, 6).
 
         Raises: NotFound (it went meanwhile), NoFreeAddress, AddressTaken, InvalidParameter (`check_request`); then
-        nothing is lent.
+        nothing is allocated.
         """
         self.find(network.id)
         check_request(network, request)
-        lent: dict[int, tuple[LeaseBook, str]] = {}
+        allocated: dict[int, tuple[AddressPool, str]] = {}
         try:
             for version, wanted in ((4, request.ipv4_address), (6, request.ipv6_address)):
-                books = [book for book in self._books[network.id] if book.subnet.version == version]
+                pools = [pool for pool in self._pools[network.id] if pool.subnet.version == version]
                 if wanted:
-                    book = next(book for book in books if ipaddress.ip_address(wanted) in book.subnet)
-                    lent[version] = (book, book.lend_exactly(wanted))
-                elif books:
-                    lent[version] = _lend_any(network, version, books)
+                    pool = next(pool for pool in pools if ipaddress.ip_address(wanted) in pool.subnet)
+                    allocated[version] = (pool, pool.allocate_exactly(wanted))
+                elif pools:
+                    allocated[version] = _allocate_any(network, version, pools)
         except BennuError:
-            for book, address in lent.values():
-                book.give_back(address)
+            for pool, address in allocated.values():
+                pool.release(address)
             raise
-        return lent
+        return allocated
 
     def adopt(self, endpoint: Endpoint) -> None:
-        """What a living sandbox holds is lent."""
+        """What a living sandbox holds is allocated."""
         for address in filter(None, (endpoint.ip_address, endpoint.ipv6_address)):
-            self.hold_address(endpoint.network_id, address)
+            self.reserve_address(endpoint.network_id, address)
 
-    def give_back(self, endpoint: Endpoint) -> None:
+    def release(self, endpoint: Endpoint) -> None:
         """Idempotent; the network may be gone meanwhile."""
         for address in filter(None, (endpoint.ip_address, endpoint.ipv6_address)):
-            self.give_back_address(endpoint.network_id, address)
+            self.release_address(endpoint.network_id, address)
 
-    def lend_addresses(self, networks: Sequence[Network]) -> list[str]:
-        """An IPv4 address of each for something that is no container. Raises: NoFreeAddress; then nothing is lent."""
-        lent: list[tuple[LeaseBook, str]] = []
+    def allocate_addresses(self, networks: Sequence[Network]) -> list[str]:
+        """An IPv4 address of each for something that is no container.
+
+        Raises: NoFreeAddress; then nothing is allocated.
+        """
+        allocated: list[tuple[AddressPool, str]] = []
         try:
             for network in networks:
-                lent.append(_lend_any(network, 4, [b for b in self._books[network.id] if b.subnet.version == 4]))
+                allocated.append(
+                    _allocate_any(network, 4, [b for b in self._pools[network.id] if b.subnet.version == 4])
+                )
         except BennuError:
-            for book, address in lent:
-                book.give_back(address)
+            for pool, address in allocated:
+                pool.release(address)
             raise
-        return [address for _, address in lent]
+        return [address for _, address in allocated]
 
-    def hold_address(self, network_id: str, address: str) -> bool:
-        """It is lent already; False where the network has no such address."""
-        book = self._book_of(network_id, address)
-        if book is not None:
-            book.adopt(address)
-        return book is not None
+    def reserve_address(self, network_id: str, address: str) -> bool:
+        """It is allocated already; False where the network has no such address."""
+        pool = self._pool_of(network_id, address)
+        if pool is not None:
+            pool.adopt(address)
+        return pool is not None
 
-    def give_back_address(self, network_id: str, address: str) -> None:
+    def release_address(self, network_id: str, address: str) -> None:
         """Idempotent; the network may be gone meanwhile."""
-        if (book := self._book_of(network_id, address)) is not None:
-            book.give_back(address)
+        if (pool := self._pool_of(network_id, address)) is not None:
+            pool.release(address)
 
     def gateways(self, network: Network) -> dict[int, str]:
         """By family."""
         return {ipaddress.ip_address(pool.gateway).version: pool.gateway for pool in network.ipam if pool.gateway}
 
-    def _book_of(self, network_id: str, address: str) -> LeaseBook | None:
+    def _pool_of(self, network_id: str, address: str) -> AddressPool | None:
         parsed = ipaddress.ip_address(address)
-        books = self._books.get(network_id, [])
-        return next((b for b in books if b.subnet.version == parsed.version and parsed in b.subnet), None)
+        pools = self._pools.get(network_id, [])
+        return next((b for b in pools if b.subnet.version == parsed.version and parsed in b.subnet), None)
 
 
 def check_request(network: Network, request: EndpointRequest) -> None:
@@ -205,10 +210,10 @@ def _address_problem(network: Network, version: int, wanted: str) -> str:
     return ""
 
 
-def _lend_any(network: Network, version: int, books: Iterable[LeaseBook]) -> tuple[LeaseBook, str]:
-    for book in books:
+def _allocate_any(network: Network, version: int, pools: Iterable[AddressPool]) -> tuple[AddressPool, str]:
+    for pool in pools:
         try:
-            return book, book.lend()
+            return pool, pool.allocate()
         except NoFreeAddress:
             continue
     raise NoFreeAddress(
@@ -219,7 +224,7 @@ def _lend_any(network: Network, version: int, books: Iterable[LeaseBook]) -> tup
 def new_endpoint(
     network: Network,
     request: EndpointRequest,
-    lent: dict[int, tuple[LeaseBook, str]],
+    allocated: dict[int, tuple[AddressPool, str]],
     gateways: dict[int, str],
     *,
     container_id: str,
@@ -244,14 +249,14 @@ def new_endpoint(
     )
     if network.has_names:
         endpoint.dns_names = dns_names(request, container_id)
-    if 4 in lent:
-        book, endpoint.ip_address = lent[4]
-        endpoint.ip_prefix_len = book.subnet.prefixlen
+    if 4 in allocated:
+        pool, endpoint.ip_address = allocated[4]
+        endpoint.ip_prefix_len = pool.subnet.prefixlen
         endpoint.gateway = "" if network.internal else gateways.get(4, "")
         endpoint.mac_address = endpoint.mac_address or mac_of(endpoint.ip_address)
-    if 6 in lent:
-        book, endpoint.ipv6_address = lent[6]
-        endpoint.ipv6_prefix_len = book.subnet.prefixlen
+    if 6 in allocated:
+        pool, endpoint.ipv6_address = allocated[6]
+        endpoint.ipv6_prefix_len = pool.subnet.prefixlen
         endpoint.ipv6_gateway = "" if network.internal else gateways.get(6, "")
     return endpoint
 

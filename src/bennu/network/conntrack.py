@@ -45,7 +45,7 @@ FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FlowFilter:
     """Which flows: of a protocol, and either to an untranslated port of the host, or answered by an address (IPv4)."""
 
     protocol: int
@@ -73,7 +73,7 @@ class Wanted:
         reply = _attribute(CTA_FILTER_REPLY_FLAGS, struct.pack("=I", flags[1]))
         return tuples + status + _nested(CTA_FILTER, original + reply)
 
-    def is_met_by(self, flow: Mapping[int, bytes]) -> bool:
+    def matches(self, flow: Mapping[int, bytes]) -> bool:
         """`flow`: the attributes of a listed one."""
         original, reply = parse_attributes(flow[CTA_TUPLE_ORIG]), parse_attributes(flow[CTA_TUPLE_REPLY])
         protocol = parse_attributes(original[CTA_TUPLE_PROTO])
@@ -89,7 +89,7 @@ class Wanted:
 
 def forget_udp_flows(ports: Iterable[int]) -> None:
     """Those that go, untranslated, to a host port. Best effort; blocks."""
-    _forget(Wanted(socket.IPPROTO_UDP, family, port=port) for port in set(ports) for family in FAMILIES)
+    _forget(FlowFilter(socket.IPPROTO_UDP, family, port=port) for port in set(ports) for family in FAMILIES)
 
 
 def forget_unanswered(ips: Iterable[str]) -> None:
@@ -98,16 +98,16 @@ def forget_unanswered(ips: Iterable[str]) -> None:
     A program whose queue is full lets first packets fall; the client repeats them after a second, and they would go
     where the first one went although the rules say otherwise by now. Best effort; blocks.
     """
-    _forget(Wanted(socket.IPPROTO_TCP, answered_by=ip, only_unanswered=True) for ip in ips)
+    _forget(FlowFilter(socket.IPPROTO_TCP, answered_by=ip, only_unanswered=True) for ip in ips)
 
 
 def forget_udp_flows_to(ips: Iterable[str]) -> None:
     """Flows by UDP that were translated to these addresses: who goes on sending meets the rules again. Best effort;
     blocks."""
-    _forget(Wanted(socket.IPPROTO_UDP, answered_by=ip) for ip in ips)
+    _forget(FlowFilter(socket.IPPROTO_UDP, answered_by=ip) for ip in ips)
 
 
-def _forget(wanted: Iterable[Wanted]) -> None:
+def _forget(wanted: Iterable[FlowFilter]) -> None:
     with (
         contextlib.suppress(OSError),
         socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as sock,
@@ -124,20 +124,20 @@ def delete_flows(sock: socket.socket, family: int, which: bytes) -> bool:
     return int(struct.unpack_from("=i", sock.recv(4096), 16)[0]) == 0
 
 
-def delete_listed(sock: socket.socket, wanted: Wanted) -> None:
+def delete_listed(sock: socket.socket, wanted: FlowFilter) -> None:
     """One by one, for kernels that refuse the filter. Blocks. Raises: OSError."""
     for flow in list_flows(sock, wanted):
         which = _nested(CTA_TUPLE_ORIG, flow[CTA_TUPLE_ORIG]) + _attribute(CTA_ID, flow[CTA_ID])
         sock.send(_message(IPCTNL_MSG_CT_GET, NLM_F_REQUEST_ACK, wanted.family, which))
         now = list(_listed(sock))
-        if now and wanted.is_met_by(now[0]):  # it may have had its answer meanwhile
+        if now and wanted.matches(now[0]):  # it may have had its answer meanwhile
             delete_flows(sock, wanted.family, which)
 
 
-def list_flows(sock: socket.socket, wanted: Wanted) -> list[dict[int, bytes]]:
+def list_flows(sock: socket.socket, wanted: FlowFilter) -> list[dict[int, bytes]]:
     """Their attributes by kind; `sock` is of netfilter. Blocks. Raises: OSError."""
     sock.send(_message(IPCTNL_MSG_CT_GET, NLM_F_REQUEST_DUMP, wanted.family, wanted.filter()))
-    return [flow for flow in _listed(sock) if wanted.is_met_by(flow)]
+    return [flow for flow in _listed(sock) if wanted.matches(flow)]
 
 
 def _listed(sock: socket.socket) -> Iterator[dict[int, bytes]]:

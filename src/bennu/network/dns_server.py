@@ -24,25 +24,25 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
-from bennu.network.accepting import Acceptor
+from bennu.network.acceptor import Acceptor
+from bennu.network.dns_forwarder import MAX_MESSAGE, DnsForwarder
 from bennu.network.dns_sockets import Sockets, open_inside
+from bennu.network.forward_limiter import ForwardLimiter, ForwardQuota
 from bennu.network.model import Sandbox
 from bennu.network.names import REVERSE_ZONES, NameIndex
 from bennu.network.netns import in_own_thread
-from bennu.network.turns import Asker, Turns
-from bennu.network.upstream import MAX_MESSAGE, Upstream
 
 TTL_S: Final = 5  # containers come and go; a client that keeps answers must not keep them long
-DATAGRAMS_A_TURN: Final = 64
+DATAGRAMS_PER_WAKEUP: Final = 64
 TCP_IDLE_S: Final = 10.0
-TALKS_A_SANDBOX: Final = 16  # connections by TCP, each a descriptor of the daemon
-TALKS: Final = 256
+MAX_CONNECTIONS_PER_SANDBOX: Final = 16  # connections by TCP, each a descriptor of the daemon
+MAX_CONNECTIONS: Final = 256
 Peer = tuple[Any, ...]
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Client:
+class DnsClient:
     """One sandbox that asks."""
 
     sandbox: Sandbox
@@ -50,7 +50,7 @@ class Client:
     tcp: socket.socket
     acceptor: Acceptor | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)  # questions by UDP that others have to answer
-    asker: Asker = field(default_factory=Asker)
+    quota: ForwardQuota = field(default_factory=ForwardQuota)
 
 
 class NameServer:
@@ -60,14 +60,14 @@ class NameServer:
         self,
         index: Callable[[], NameIndex],
         default_servers: Callable[[], Sequence[str]],
-        upstream: Upstream | None = None,
+        forwarder: DnsForwarder | None = None,
     ) -> None:
         self._index = index
         self._default_servers = default_servers
-        self._upstream = upstream or Upstream()
-        self._clients: dict[str, Client] = {}
-        self._turns = Turns()
-        self._talks: dict[asyncio.Task[None], Client] = {}  # oldest first
+        self._forwarder = forwarder or DnsForwarder()
+        self._clients: dict[str, DnsClient] = {}
+        self._limiter = ForwardLimiter()
+        self._connections: dict[asyncio.Task[None], DnsClient] = {}  # oldest first
 
     def serves(self, container_id: str) -> bool:
         return container_id in self._clients
@@ -82,9 +82,9 @@ class NameServer:
             sockets = await in_own_thread(lambda: open_inside(sandbox.netns, sandbox.resolver.port))
         udp, tcp = sockets
         sandbox.resolver.port = udp.getsockname()[1]
-        client = self._clients[container_id] = Client(sandbox, udp, tcp)
+        client = self._clients[container_id] = DnsClient(sandbox, udp, tcp)
         asyncio.get_running_loop().add_reader(udp, self._read_datagrams, client)
-        client.acceptor = Acceptor(tcp, lambda connection: self._take(client, connection))
+        client.acceptor = Acceptor(tcp, lambda connection: self._accept(client, connection))
 
     def stop(self, container_id: str) -> None:
         """Idempotent."""
@@ -98,15 +98,15 @@ class NameServer:
         client.tcp.close()
         for task in client.tasks:
             task.cancel()
-        for task in [task for task, owner in self._talks.items() if owner is client]:
-            self._end(task)
+        for task in [task for task, owner in self._connections.items() if owner is client]:
+            self._end_connection(task)
 
     def close(self) -> None:
         for container_id in list(self._clients):
             self.stop(container_id)
 
-    def _read_datagrams(self, client: Client) -> None:
-        for _ in range(DATAGRAMS_A_TURN):
+    def _read_datagrams(self, client: DnsClient) -> None:
+        for _ in range(DATAGRAMS_PER_WAKEUP):
             try:
                 wire, peer = client.udp.recvfrom(MAX_MESSAGE)
             except OSError:
@@ -119,32 +119,32 @@ class NameServer:
             client.tasks.add(task)
             task.add_done_callback(client.tasks.discard)
 
-    async def _forward_datagram(self, client: Client, wire: bytes, peer: Peer) -> None:
+    async def _forward_datagram(self, client: DnsClient, wire: bytes, peer: Peer) -> None:
         answer = await self._forward(client, wire, tcp=False)
         if client.udp.fileno() >= 0:
             _send(client.udp, answer, peer)
 
-    def _take(self, client: Client, connection: socket.socket) -> None:
+    def _accept(self, client: DnsClient, connection: socket.socket) -> None:
         """One more conversation by TCP. Where there are too many the oldest ends: who asks anew is served."""
-        its_own = [task for task, owner in self._talks.items() if owner is client]
-        if len(its_own) >= TALKS_A_SANDBOX:
-            self._end(its_own[0])
-        elif len(self._talks) >= TALKS:
-            self._end(next(iter(self._talks)))
-        task = asyncio.get_running_loop().create_task(self._talk(client, connection))
-        self._talks[task] = client
+        its_own = [task for task, owner in self._connections.items() if owner is client]
+        if len(its_own) >= MAX_CONNECTIONS_PER_SANDBOX:
+            self._end_connection(its_own[0])
+        elif len(self._connections) >= MAX_CONNECTIONS:
+            self._end_connection(next(iter(self._connections)))
+        task = asyncio.get_running_loop().create_task(self._serve_connection(client, connection))
+        self._connections[task] = client
         task.add_done_callback(lambda task: self._ended(task, connection))
 
-    def _end(self, task: "asyncio.Task[None]") -> None:
-        del self._talks[task]
+    def _end_connection(self, task: "asyncio.Task[None]") -> None:
+        del self._connections[task]
         task.cancel()
 
     def _ended(self, task: "asyncio.Task[None]", connection: socket.socket) -> None:
-        self._talks.pop(task, None)
+        self._connections.pop(task, None)
         if task.cancelled():
             connection.close()
 
-    async def _talk(self, client: Client, connection: socket.socket) -> None:
+    async def _serve_connection(self, client: DnsClient, connection: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=connection)
         try:
             with contextlib.suppress(EOFError, OSError, TimeoutError):
@@ -157,7 +157,7 @@ class NameServer:
         finally:
             writer.close()
 
-    async def _answer_next(self, client: Client, reader: asyncio.StreamReader) -> bytes:
+    async def _answer_next(self, client: DnsClient, reader: asyncio.StreamReader) -> bytes:
         """b"" = there is no more to say. Raises: EOFError, OSError, TimeoutError."""
         async with asyncio.timeout(TCP_IDLE_S):
             (size,) = struct.unpack("!H", await reader.readexactly(2))
@@ -208,17 +208,17 @@ class NameServer:
                     _add(response, question.name, kind, addresses)
         return True
 
-    async def _forward(self, client: Client, wire: bytes, *, tcp: bool) -> bytes:
+    async def _forward(self, client: DnsClient, wire: bytes, *, tcp: bool) -> bytes:
         sandbox = client.sandbox
         if not any(endpoint.gateway or endpoint.ipv6_gateway for endpoint in sandbox.endpoints):
             return _failed(wire)
         servers = sandbox.resolver.servers or self._default_servers()
-        known = self._upstream.recall(servers, wire, tcp=tcp)
+        known = self._forwarder.cached(servers, wire, tcp=tcp)
         if known is not None:
             return known
         try:
-            async with self._turns.take(client.asker):
-                return await self._upstream.ask(servers, wire, tcp=tcp) or _failed(wire)
+            async with self._limiter.slot(client.quota):
+                return await self._forwarder.ask(servers, wire, tcp=tcp) or _failed(wire)
         except TimeoutError:
             return _failed(wire)
 

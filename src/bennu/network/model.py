@@ -81,7 +81,7 @@ class Network(msgspec.Struct, kw_only=True):
         return "" if address == "0.0.0.0" else address
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the administrator says of this daemon's networks: the options of dockerd's command line."""
 
     bridge: str = ""  # the default bridge's interface; "" = one of our own

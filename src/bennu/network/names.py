@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
-from bennu.network.fronts import Front, answers
+from bennu.network.frontends import Frontend, dns_answers
 from bennu.network.model import Endpoint, Sandbox
 
 REVERSE_ZONES: Final = (".in-addr.arpa", ".ip6.arpa")
@@ -18,12 +18,12 @@ class ServiceNames:
         self._answers: dict[tuple[str, str], dict[str, tuple[str, ...]]] = defaultdict(dict)
         self._known: dict[str, Iterable[tuple[str, str]]] = {}  # by service: its keys
 
-    def put(self, front: Front) -> None:
-        self.drop(front.service_id)
-        found = answers(front)
+    def put(self, frontend: Frontend) -> None:
+        self.drop(frontend.service_id)
+        found = dns_answers(frontend)
         for key, addresses in found.items():
-            self._answers[key][front.service_id] = addresses
-        self._known[front.service_id] = found.keys()
+            self._answers[key][frontend.service_id] = addresses
+        self._known[frontend.service_id] = found.keys()
 
     def drop(self, service_id: str) -> None:
         """Idempotent."""

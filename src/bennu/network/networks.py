@@ -16,24 +16,32 @@ from typing import Any, Final
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.errors import BennuError, Forbidden
-from bennu.network import host, links
+from bennu.network import default_bridge, netlink
 from bennu.network.addresses import DEFAULT_POOLS
 from bennu.network.balancer import Balancer
 from bennu.network.catalogue import Catalogue, check_request, new_network_id
-from bennu.network.connects import Connects
+from bennu.network.cluster_hooks import ClusterHooks, NoCluster
 from bennu.network.creation import NetworkRequest, plan_network
-from bennu.network.forwarding import Forwarding, switch_off_unless_used
-from bennu.network.fronts import Front
-from bennu.network.held import HeldPorts
-from bennu.network.model import Endpoint, EndpointRequest, Network, NetworkFailure, PortRequest, Sandbox, Settings
+from bennu.network.frontends import Frontend
+from bennu.network.ip_forwarding import IpForwarding, switch_off_unless_used
+from bennu.network.model import (
+    Endpoint,
+    EndpointRequest,
+    Network,
+    NetworkFailure,
+    NetworkSettings,
+    PortRequest,
+    Sandbox,
+)
+from bennu.network.namespace_pool import InterfaceNamer, NamespacePool, NamespaceReaper, PreparedNamespace
 from bennu.network.netns import finish, in_own_thread
 from bennu.network.nft import Firewall
-from bennu.network.pool import Graveyard, Namer, Pool, Prepared
-from bennu.network.publishing import Publisher
-from bennu.network.rules import BridgeRules, Plan
+from bennu.network.port_allocator import PortAllocator
+from bennu.network.port_mapper import PortMapper
+from bennu.network.reconciler import NetworkReconciler
+from bennu.network.rules import BridgeRules, Ruleset
 from bennu.network.sandboxes import Sandboxes
-from bennu.network.swarm_side import NoSwarm, SwarmSide
-from bennu.network.upkeep import Upkeep
+from bennu.network.socket_lb_bpf import BpfSocketLb
 from bennu.store import Store
 
 DEFAULT_ROOT: Final = Path("/var/lib/bennu")
@@ -45,7 +53,7 @@ log = logging.getLogger(__name__)
 class Networks:
     """All networks and sandboxes of one daemon. `open` before anything else."""
 
-    def __init__(self, store: Store, data_root: Path, exec_root: Path, settings: Settings) -> None:
+    def __init__(self, store: Store, data_root: Path, exec_root: Path, settings: NetworkSettings) -> None:
         digest = hashlib.sha256(str(data_root.absolute()).encode()).digest()
         tag = digest.hex()[:8]
         is_default = data_root.absolute() == DEFAULT_ROOT
@@ -53,31 +61,31 @@ class Networks:
         self.bridge = self._settings.bridge or ("bennu0" if is_default else f"bennu-{tag}")
         self.table = "bennu" if is_default else f"bennu_{tag}"
         self.on_event: EventSink | None = None  # set by the engine
-        self.swarm: SwarmSide = NoSwarm()  # set by the cluster
+        self.cluster_hooks: ClusterHooks = NoCluster()  # set by the cluster
         self._global_id = digest[8:13]  # of our IPv6 networks
-        self._namer = Namer(tag, exec_root / "netns")
+        self._namer = InterfaceNamer(tag, exec_root / "netns")
         self._catalogue = Catalogue(store)
         self._bridged: dict[str, BridgeRules] = {}  # networks whose bridge is up, by id
-        fronts: dict[str, Front] = {}
-        held = HeldPorts()
-        self._firewall = Firewall(self.table, Connects(self.table, data_root), self._plan, fronts)
-        self.balancer = Balancer(store, self._catalogue, self._firewall, held, fronts)
-        self._graveyard = Graveyard()
-        self._pool = Pool(self._namer, self._graveyard, self._has_names)
-        self._publisher = Publisher(self._firewall, held)
+        frontends: dict[str, Frontend] = {}
+        ports_in_use = PortAllocator()
+        self._firewall = Firewall(self.table, BpfSocketLb(self.table, data_root), self._ruleset, frontends)
+        self.balancer = Balancer(store, self._catalogue, self._firewall, ports_in_use, frontends)
+        self._reaper = NamespaceReaper()
+        self._pool = NamespacePool(self._namer, self._reaper, self._has_names)
+        self._port_mapper = PortMapper(self._firewall, ports_in_use)
         self._sandboxes = Sandboxes(
-            self._catalogue, self._namer, self._pool, self._graveyard, self._publisher, self.balancer.names
+            self._catalogue, self._namer, self._pool, self._reaper, self._port_mapper, self.balancer.names
         )
         self._changing = asyncio.Lock()  # held while the set of networks changes
-        self._forwarding = Forwarding()
-        self._upkeep = Upkeep(
+        self._forwarding = IpForwarding()
+        self._reconciler = NetworkReconciler(
             self._catalogue,
             self.balancer,
             self._firewall,
             self._sandboxes,
             self._forwarding,
             self._changing,
-            self._raise_bridge,
+            self._set_up_bridge,
         )
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -95,35 +103,35 @@ class Networks:
                 await self._abandon()
             raise
         self._spawn(self._pool.keep_full(), "prepare network namespaces")
-        self._spawn(self._graveyard.keep_burying(), "delete network namespaces")
-        self._spawn(self._upkeep.keep(), "watch the network")
+        self._spawn(self._reaper.run(), "delete network namespaces")
+        self._spawn(self._reconciler.run(), "watch the network")
 
     async def _establish(self, known: Mapping[str, Sandbox]) -> None:
         self._namer.folder.mkdir(parents=True, exist_ok=True)
         await self._catalogue.load()
         await self._catalogue.add_predefined()
         busy = {endpoint.network_id for sandbox in known.values() for endpoint in sandbox.endpoints}
-        async with host.subnet_lock():  # until our routes are there for other daemons to see
-            await host.ensure_default_bridge(self._catalogue, self.bridge, self._settings)
-            await host.move_aside(self._catalogue, self._settings, busy)
+        async with default_bridge.subnet_lock():  # until our routes are there for other daemons to see
+            await default_bridge.ensure_default_bridge(self._catalogue, self.bridge, self._settings)
+            await default_bridge.renumber_conflicting(self._catalogue, self._settings, busy)
             await self.balancer.load()
             for network in self._catalogue:
-                await self._raise_bridge(network)
+                await self._set_up_bridge(network)
         for container_id, sandbox in known.items():
             self._sandboxes.adopt(container_id, sandbox)
-        self.balancer.hold_ports()
+        self.balancer.allocate_ports()
         await self._sandboxes.delete_leftovers()
         await self._sandboxes.restore()
-        await self._forwarding.look()
+        await self._forwarding.refresh()
         await self._firewall.rewrite()
-        async with host.subnet_lock():
-            await self._upkeep.forward()
+        async with default_bridge.subnet_lock():
+            await self._reconciler.enable_forwarding()
 
     async def _abandon(self) -> None:
         """After a start that failed: bridges that nobody is on would only hold subnets that others could have."""
         for network in self._catalogue:
             with contextlib.suppress(OSError, NetlinkError):
-                await _lower_bridge(network)
+                await _delete_bridge(network)
         with contextlib.suppress(OSError, BennuError):
             await self._firewall.remove()
             await self._stop_forwarding()
@@ -139,18 +147,18 @@ class Networks:
         if remove:
             for container_id, _ in self._sandboxes.items():
                 await self._sandboxes.close(container_id)
-        await self._graveyard.finish()
+        await self._reaper.finish()
         if remove:
             await self._firewall.remove()
             for network in self._catalogue:
-                await _lower_bridge(network)
+                await _delete_bridge(network)
             await self._stop_forwarding()
-        self._upkeep.close()
+        self._reconciler.close()
         self.balancer.close_sockets()
         self._sandboxes.close_sockets()
 
     async def _stop_forwarding(self) -> None:
-        async with host.subnet_lock():
+        async with default_bridge.subnet_lock():
             if await switch_off_unless_used(self._firewall.guarded_bridges):
                 await self._firewall.remove_guard()
 
@@ -160,11 +168,11 @@ class Networks:
 
     async def settle(self) -> None:
         """Wait until all that ended is out of the kernel and the pool is full."""
-        await self._graveyard.finish()
+        await self._reaper.finish()
         await self._pool.wait_full()
 
     @property
-    def prepared(self) -> Sequence[Prepared]:
+    def prepared(self) -> Sequence[PreparedNamespace]:
         """Namespaces kept ready for the next starts."""
         return self._pool.ready
 
@@ -230,25 +238,25 @@ class Networks:
 
         Raises: BennuError; then nothing of it is left.
         """
-        async with self._changing, host.subnet_lock():
+        async with self._changing, default_bridge.subnet_lock():
             ours = [network.bridge for network in self._catalogue if network.bridge]
             network = plan_network(
                 request,
                 network_id=new_network_id(in_swarm=request.driver == "overlay"),
                 created_ns=time.time_ns(),
                 present=self.all(),
-                interfaces=await in_own_thread(links.list_links),
-                routes=await host.used_subnets(but_of=ours),
+                interfaces=await in_own_thread(netlink.list_links),
+                routes=await default_bridge.used_subnets(but_of=ours),
                 global_id=self._global_id,
-                swarm_pools=self.swarm.pools() if swarm_pools is None else swarm_pools,
+                swarm_pools=self.cluster_hooks.pools() if swarm_pools is None else swarm_pools,
                 pools=self._settings.pools or DEFAULT_POOLS,
             )
             # On disk first: a bridge nobody remembers would stay for ever, a network without bridge gets it at open.
             await self._catalogue.add(network, is_wish=True)
             try:
-                await self._raise_bridge(network)
+                await self._set_up_bridge(network)
                 await self._firewall.apply()
-                await self._upkeep.forward()
+                await self._reconciler.enable_forwarding()
             except BaseException:
                 await finish(asyncio.ensure_future(self._forget(network)))
                 raise
@@ -258,7 +266,7 @@ class Networks:
 
     async def remove(self, ref: str) -> Network:
         """Raises: NotFound; Forbidden when predefined or in use."""
-        await self.swarm.before_removal(self.find(ref))
+        await self.cluster_hooks.before_removal(self.find(ref))
         async with self._changing:
             network = self.find(ref)
             if network.is_predefined:
@@ -294,16 +302,16 @@ class Networks:
 
     async def _forget(self, network: Network) -> None:
         self._bridged.pop(network.id, None)
-        await self._graveyard.finish()
-        await _lower_bridge(network)
+        await self._reaper.finish()
+        await _delete_bridge(network)
         await self._firewall.apply()
         await self._catalogue.remove(network)
 
-    async def _raise_bridge(self, network: Network) -> None:
+    async def _set_up_bridge(self, network: Network) -> None:
         if not network.bridge:
             return
         try:
-            await host.raise_bridge(network, self.balancer.vips_on(network))
+            await default_bridge.set_up_bridge(network, self.balancer.vips_on(network))
         except (OSError, NetlinkError) as error:
             raise NetworkFailure(f"cannot set up bridge {network.bridge} of network {network.name}: {error}") from error
         self._bridged[network.id] = BridgeRules(
@@ -368,7 +376,11 @@ class Networks:
         return endpoint
 
     def _check_attachable(self, container_id: str, network: Network) -> None:
-        if network.scope == "swarm" and not network.attachable and not self.swarm.may_attach(container_id, network):
+        if (
+            network.scope == "swarm"
+            and not network.attachable
+            and not self.cluster_hooks.may_attach(container_id, network)
+        ):
             raise Forbidden(
                 f"Could not attach to network {network.name}: rpc error: code = PermissionDenied desc = network "
                 f"{network.name} not manually attachable"
@@ -390,23 +402,23 @@ class Networks:
     async def shut_ports(self, container_id: str) -> None:
         """New connections to its published ports are refused from now on; those there are go on, and the ports stay
         its own. Not durable, idempotent. Raises: BennuError."""
-        await self._publisher.shut(container_id)
+        await self._port_mapper.shut(container_id)
 
     async def reopen_ports(self, container_id: str) -> None:
         """Undo `shut_ports`. Raises: BennuError."""
-        await self._publisher.reopen(container_id, self._sandboxes.get(container_id))
+        await self._port_mapper.reopen(container_id, self._sandboxes.get(container_id))
 
     # --- agreeing with the kernel -------------------------------------------------------------------------------
 
-    def _plan(self) -> Plan:
+    def _ruleset(self) -> Ruleset:
         bridges = tuple(self._bridged[key] for key in sorted(self._bridged))
-        return Plan(bridges, self._publisher.forwards(), self._forwarding.guard)
+        return Ruleset(bridges, self._port_mapper.port_forwards(), self._forwarding.guard)
 
     async def reconcile(self) -> None:
         """Put back what others took away. Raises: BennuError, OSError, NetlinkError."""
-        await self._upkeep.turn()
+        await self._reconciler.reconcile()
 
 
-async def _lower_bridge(network: Network) -> None:
+async def _delete_bridge(network: Network) -> None:
     if network.bridge and not network.foreign:
-        await in_own_thread(lambda: links.remove_link(network.bridge))
+        await in_own_thread(lambda: netlink.remove_link(network.bridge))

@@ -12,11 +12,11 @@ import msgspec
 
 from bennu.errors import BennuError
 from bennu.host.forwarding import TABLE
-from bennu.network.connects import Connects
-from bennu.network.fronts import Front, entrances, render_front_changes
-from bennu.network.guard import is_in_force, members, render_end
-from bennu.network.rules import Plan, chains_of, render_change, render_guard_change, render_removal, render_table
-from bennu.network.ways import Ways
+from bennu.network.forwarding_guard import guarded_bridges, is_in_force, render_guard_removal
+from bennu.network.frontends import Frontend, render_frontend_changes, verdict_entries
+from bennu.network.rules import Ruleset, chains_of, render_change, render_guard_change, render_removal, render_table
+from bennu.network.socket_lb import BackendTable
+from bennu.network.socket_lb_bpf import BpfSocketLb
 from bennu.process import run
 
 NFT_TIMEOUT_S: Final = 30
@@ -34,29 +34,33 @@ class FirewallFailure(BennuError):
 
 
 class Firewall:
-    """One table of ours. Callers change what `wanted()` answers, or `fronts`, and then wait for `apply`."""
+    """One table of ours. Callers change what `wanted()` answers, or `frontends`, and then wait for `apply`."""
 
     def __init__(
-        self, table: str, connects: Connects, wanted: Callable[[], Plan], fronts: Mapping[str, Front] | None = None
+        self,
+        table: str,
+        socket_lb: BpfSocketLb,
+        wanted: Callable[[], Ruleset],
+        frontends: Mapping[str, Frontend] | None = None,
     ) -> None:
-        """`fronts`: what services show, by service; whoever changes one of them calls `touch`."""
+        """`frontends`: what services show, by service; whoever changes one of them calls `mark_changed`."""
         self.table = table
         self._wanted = wanted
-        self._fronts = {} if fronts is None else fronts
-        self._touched: set[str] = set()
-        self._applied: Plan | None = None  # None: unknown, the table is written anew
-        self._shown: dict[str, Front] = {}  # fronts as the kernel has them
-        self._ways = Ways()
-        self._connects = connects
+        self._frontends = {} if frontends is None else frontends
+        self._changed: set[str] = set()
+        self._applied: Ruleset | None = None  # None: unknown, the table is written anew
+        self._shown: dict[str, Frontend] = {}  # frontends as the kernel has them
+        self._backends = BackendTable()
+        self._socket_lb = socket_lb
         self._turn = asyncio.Lock()
         self._waiting: asyncio.Task[None] | None = None
         self._runs: set[asyncio.Task[None]] = set()  # the one that runs and the one that waits
         self._generation = -1  # of the kernel's rule set after our last write
         self.runs = 0  # nft processes started so far
 
-    def touch(self, service_id: str) -> None:
-        """This service's front is another one now; the next turn writes it."""
-        self._touched.add(service_id)
+    def mark_changed(self, service_id: str) -> None:
+        """This service's frontend is another one now; the next turn writes it."""
+        self._changed.add(service_id)
 
     async def apply(self) -> None:
         """Return when the kernel holds what was wanted at the time of the call, or something newer.
@@ -78,25 +82,25 @@ class Firewall:
     async def remove(self) -> None:
         """Delete the table, and what else is ours."""
         async with self._turn:
-            await self._connects.remove()
+            await self._socket_lb.remove()
             await self._nft(render_removal(self.table, self._applied))
             self._applied = None
 
     async def guarded_bridges(self) -> list[str]:
         """Of all daemons: those for which forwarding is on. Raises: BennuError."""
-        return members(await self._list(TABLE))
+        return guarded_bridges(await self._list(TABLE))
 
     async def remove_guard(self) -> None:
         """When forwarding is off again. Raises: FirewallFailure."""
-        await self._nft(render_end())
+        await self._nft(render_guard_removal())
 
-    async def confirm_own_addresses(self) -> None:
+    async def refresh_local_addresses(self) -> None:
         """To be called every few seconds."""
-        await self._connects.confirm_own()
+        await self._socket_lb.refresh_local_addresses()
 
     def let_go(self) -> None:
         """Hold no descriptors any more, when nobody changes anything any longer; what is in the kernel stays."""
-        self._connects.close()
+        self._socket_lb.close()
 
     async def is_intact(self) -> bool:
         """False when somebody flushed or changed our table since we wrote it. Cheap unless rules changed anywhere."""
@@ -114,50 +118,52 @@ class Firewall:
     async def _run_next(self) -> None:
         async with self._turn:
             self._waiting = None  # from here on a change needs another turn
-            plan = self._wanted()
-            touched, self._touched = self._touched, set()
+            ruleset = self._wanted()
+            changed, self._changed = self._changed, set()
             try:
-                await self._write(plan, {key: self._fronts.get(key) for key in touched})
+                await self._write(ruleset, {key: self._frontends.get(key) for key in changed})
             except BaseException:
                 self._applied = None
                 raise
-            self._applied = plan
+            self._applied = ruleset
             self._generation = read_generation()
 
-    async def _write(self, plan: Plan, changed: Mapping[str, Front | None]) -> None:
+    async def _write(self, ruleset: Ruleset, changed: Mapping[str, Frontend | None]) -> None:
         before = self._applied
-        if before is not None and (before.bridges, before.guard) == (plan.bridges, plan.guard):
+        if before is not None and (before.bridges, before.guard) == (ruleset.bridges, ruleset.guard):
             try:
-                await self._write_change(before, plan, changed)
+                await self._write_change(before, ruleset, changed)
                 return
             except FirewallFailure as error:  # somebody flushed the table under us
                 log.warning("the table %s was not as we left it, writing it anew: %s", self.table, error)
-        shown = dict(self._fronts)
-        self._ways = Ways()
-        wanted = self._ways.change((), plan.forwards, ((None, front) for front in shown.values()))
-        await self._connects.open()
-        self._connects.take_back(self._connects.all(), wanted)
-        await self._nft(render_table(self.table, plan, shown.values()) + render_guard_change(before, plan))
-        self._connects.lead(wanted)
-        await self._connects.confirm_own()
+        shown = dict(self._frontends)
+        self._backends = BackendTable()
+        wanted = self._backends.apply((), ruleset.forwards, ((None, frontend) for frontend in shown.values()))
+        await self._socket_lb.open()
+        self._socket_lb.withdraw(self._socket_lb.published(), wanted)
+        await self._nft(render_table(self.table, ruleset, shown.values()) + render_guard_change(before, ruleset))
+        self._socket_lb.publish(wanted)
+        await self._socket_lb.refresh_local_addresses()
         self._shown = shown
 
-    async def _write_change(self, before: Plan, plan: Plan, changed: Mapping[str, Front | None]) -> None:
-        fronts = [(self._shown.get(key), front) for key, front in changed.items()]
-        change = render_change(self.table, before.forwards, plan.forwards) + render_front_changes(self.table, fronts)
-        wanted = self._ways.change(before.forwards - plan.forwards, plan.forwards - before.forwards, fronts)
-        self._connects.take_back(wanted, wanted)
+    async def _write_change(self, before: Ruleset, ruleset: Ruleset, changed: Mapping[str, Frontend | None]) -> None:
+        frontends = [(self._shown.get(key), frontend) for key, frontend in changed.items()]
+        change = render_change(self.table, before.forwards, ruleset.forwards) + render_frontend_changes(
+            self.table, frontends
+        )
+        wanted = self._backends.apply(before.forwards - ruleset.forwards, ruleset.forwards - before.forwards, frontends)
+        self._socket_lb.withdraw(wanted, wanted)
         if change:
             await self._nft(change)
-        self._connects.lead(wanted)
+        self._socket_lb.publish(wanted)
         self._note(changed)
 
-    def _note(self, changed: Mapping[str, Front | None]) -> None:
-        for key, front in changed.items():
-            if front is None:
+    def _note(self, changed: Mapping[str, Frontend | None]) -> None:
+        for key, frontend in changed.items():
+            if frontend is None:
                 self._shown.pop(key, None)
             else:
-                self._shown[key] = front
+                self._shown[key] = frontend
 
     async def _nft(self, script: str) -> None:
         self.runs += 1
@@ -165,11 +171,11 @@ class Firewall:
         if done.exit_code != 0:
             raise FirewallFailure(f"nftables refused a change: {done.stderr.decode(errors='replace').strip()[:500]}")
 
-    async def _is_all_there(self, plan: Plan) -> bool:
-        if count_listing(await self._list(self.table)) != count_plan(plan, self._shown.values()):
+    async def _is_all_there(self, ruleset: Ruleset) -> bool:
+        if count_listing(await self._list(self.table)) != count_ruleset(ruleset, self._shown.values()):
             return False
-        names = [bridge.name for bridge in plan.bridges]
-        return plan.guard is None or is_in_force(plan.guard, names, await self._list(TABLE))
+        names = [bridge.name for bridge in ruleset.bridges]
+        return ruleset.guard is None or is_in_force(ruleset.guard, names, await self._list(TABLE))
 
     async def _list(self, table: str) -> bytes:
         """As JSON; nothing where there is no such table."""
@@ -184,12 +190,12 @@ def count_listing(listing: bytes) -> tuple[int, int]:
     return rules, sum(len(item["map"].get("elem", ())) for item in items if "map" in item)
 
 
-def count_plan(plan: Plan, fronts: Iterable[Front] = ()) -> tuple[int, int]:
-    """The same of a plan and what services show."""
+def count_ruleset(ruleset: Ruleset, frontends: Iterable[Frontend] = ()) -> tuple[int, int]:
+    """The same of a ruleset and what services show."""
     hooks = ("type ", "policy ")  # a chain's first line is no rule where it says where the kernel hooks it
-    rules = sum(1 for lines in chains_of(plan).values() for line in lines if not line.startswith(hooks))
-    ways_in = [entrance for front in fronts for entrance in entrances(front).values()]
-    return rules + sum(len(one.rules) for one in ways_in), len(plan.forwards) + len(ways_in)
+    rules = sum(1 for lines in chains_of(ruleset).values() for line in lines if not line.startswith(hooks))
+    entries = [entrance for frontend in frontends for entrance in verdict_entries(frontend).values()]
+    return rules + sum(len(one.rules) for one in entries), len(ruleset.forwards) + len(entries)
 
 
 def read_generation() -> int:

@@ -1,4 +1,4 @@
-"""The nftables table as a pure function of a plan: what is to hold in, text for `nft -f -` out.
+"""The nftables table as a pure function of a ruleset: what is to hold in, text for `nft -f -` out.
 
 One table of the `inet` family holds all rules of one daemon, so that no rule of anybody else is ever touched and
 all of ours go with one `delete table`. Published ports are elements of maps: a packet costs one lookup however many
@@ -22,8 +22,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bennu.network.fronts import VERDICTS, Front, entrances
-from bennu.network.guard import Guard, render_end, render_guard, render_leaving
+from bennu.network.forwarding_guard import ForwardingGuard, render_bridge_removal, render_guard, render_guard_removal
+from bennu.network.frontends import VERDICTS, Frontend, verdict_entries
 
 MAPS: Final = {
     "port4": "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
@@ -46,7 +46,7 @@ class BridgeRules:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Forward:
+class PortForward:
     """A published port. Both addresses are of one family; a wildcard is the unspecified address."""
 
     proto: str
@@ -71,45 +71,45 @@ class Forward:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Ruleset:
     """All that is to hold. Two plans that are equal give the same table."""
 
     bridges: tuple[BridgeRules, ...] = ()
-    forwards: frozenset[Forward] = field(default=frozenset())
-    guard: Guard | None = None  # in a table of its own
+    forwards: frozenset[PortForward] = field(default=frozenset())
+    guard: ForwardingGuard | None = None  # in a table of its own
 
 
-def render_table(table: str, plan: Plan, fronts: Collection[Front] = ()) -> str:
-    """Replace the whole table by what the plan and the services say, in one transaction."""
-    ways_in = [entrance for front in fronts for entrance in entrances(front).values()]
+def render_table(table: str, ruleset: Ruleset, frontends: Collection[Frontend] = ()) -> str:
+    """Replace the whole table by what the ruleset and the services say, in one transaction."""
+    entries = [entrance for frontend in frontends for entrance in verdict_entries(frontend).values()]
     lines = [*_emptied(table), f"table inet {table} {{"]
     for name, kind in MAPS.items():
-        elements = sorted(forward.element for forward in plan.forwards if forward.map_name == name)
+        elements = sorted(forward.element for forward in ruleset.forwards if forward.map_name == name)
         inside = f" elements = {{ {', '.join(elements)} }}" if elements else ""
         lines.append(f"\tmap {name} {{ type {kind};{inside} }}")
     for name, kind in VERDICTS.items():
         lines.append(f"\tmap {name} {{ type {kind}; }}")
-    for name, chain in {**{one.chain: one.rules for one in ways_in}, **chains_of(plan)}.items():
+    for name, chain in {**{one.chain: one.rules for one in entries}, **chains_of(ruleset)}.items():
         lines += [f"\tchain {name} {{", *(f"\t\t{line}" for line in chain), "\t}"]
     lines.append("}")
     # Not within the block: there the parser wants to know a chain before the map that leads to it.
-    lines += [f"add element inet {table} {one.map_name} {{ {one.element} }}" for one in ways_in]
+    lines += [f"add element inet {table} {one.map_name} {{ {one.element} }}" for one in entries]
     return "\n".join(lines) + "\n"
 
 
-def chains_of(plan: Plan) -> dict[str, list[str]]:
+def chains_of(ruleset: Ruleset) -> dict[str, list[str]]:
     """The lines of each chain. All but `published`, which is jumped to, begin with a hook."""
     return {
         "published": _published(),
-        "guard": _guard(plan.bridges),
+        "guard": _guard(ruleset.bridges),
         "prerouting": _prerouting(),
         "output": _output(),
-        "postrouting": _postrouting(plan.bridges),
-        "forward": _forward(plan.bridges),
+        "postrouting": _postrouting(ruleset.bridges),
+        "forward": _forward(ruleset.bridges),
     }
 
 
-def render_change(table: str, before: Collection[Forward], after: Collection[Forward]) -> str:
+def render_change(table: str, before: Collection[PortForward], after: Collection[PortForward]) -> str:
     """From one set of published ports to another, in one transaction; "" when nothing changes."""
     old, new = set(before), set(after)
     lines = []
@@ -123,19 +123,19 @@ def render_change(table: str, before: Collection[Forward], after: Collection[For
     return "".join(f"{line}\n" for line in lines)
 
 
-def render_removal(table: str, before: Plan | None = None) -> str:
+def render_removal(table: str, before: Ruleset | None = None) -> str:
     """Nothing of it is left. `before`: as it was, where that is known."""
     names = [bridge.name for bridge in before.bridges] if before and before.guard else ()
-    return "\n".join(_emptied(table)) + "\n" + render_leaving(names)
+    return "\n".join(_emptied(table)) + "\n" + render_bridge_removal(names)
 
 
-def render_guard_change(before: Plan | None, plan: Plan) -> str:
+def render_guard_change(before: Ruleset | None, ruleset: Ruleset) -> str:
     """With the table: the part that is shared with other daemons. `before`: as it was, where that is known."""
-    if plan.guard is None:
-        return "" if before and before.guard is None else render_end()
-    was = before or Plan()
-    names = {bridge.name for bridge in plan.bridges}
-    return render_guard(plan.guard, names) + render_leaving({bridge.name for bridge in was.bridges} - names)
+    if ruleset.guard is None:
+        return "" if before and before.guard is None else render_guard_removal()
+    was = before or Ruleset()
+    names = {bridge.name for bridge in ruleset.bridges}
+    return render_guard(ruleset.guard, names) + render_bridge_removal({bridge.name for bridge in was.bridges} - names)
 
 
 def _emptied(table: str) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 Order of a start: addresses and ports are taken in memory, then the namespace is furnished while the rules are
 written; whatever fails, all of it is taken back. Order of an end: rules first, then ports, then the slow deletion in
-the kernel, and only after that the addresses may be lent again.
+the kernel, and only after that the addresses may be allocated again.
 """
 
 import asyncio
@@ -14,18 +14,24 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.errors import BennuError
-from bennu.network import host, knobs, links, netns
-from bennu.network.addresses import AddressTaken, LeaseBook, NoFreeAddress
+from bennu.network import default_bridge, interface_sysctls, netlink, netns
+from bennu.network.addresses import AddressPool, AddressTaken, NoFreeAddress
 from bennu.network.catalogue import Catalogue, check_not_connected, new_endpoint
 from bennu.network.dns_server import NameServer
 from bennu.network.dns_sockets import close_sockets
 from bennu.network.files import upstream_servers
-from bennu.network.forwarding import rules_see_bridged
+from bennu.network.ip_forwarding import rules_see_bridged
 from bennu.network.model import Endpoint, EndpointRequest, Network, NetworkFailure, PortRequest, Resolver, Sandbox
 from bennu.network.names import NameIndex, ServiceNames
+from bennu.network.namespace_pool import (
+    InterfaceNamer,
+    NamespacePool,
+    NamespaceReaper,
+    PendingTeardown,
+    PreparedNamespace,
+)
 from bennu.network.netns import finish, in_own_thread
-from bennu.network.pool import Graveyard, Namer, Pool, Prepared, Remains
-from bennu.network.publishing import Publisher
+from bennu.network.port_mapper import PortMapper
 
 log = logging.getLogger(__name__)
 
@@ -36,23 +42,23 @@ class Sandboxes:
     def __init__(
         self,
         catalogue: Catalogue,
-        namer: Namer,
-        pool: Pool,
-        graveyard: Graveyard,
-        publisher: Publisher,
+        namer: InterfaceNamer,
+        pool: NamespacePool,
+        reaper: NamespaceReaper,
+        port_mapper: PortMapper,
         services: ServiceNames,
     ) -> None:
         self._catalogue = catalogue
         self._namer = namer
         self._pool = pool
-        self._graveyard = graveyard
-        self._publisher = publisher
+        self._reaper = reaper
+        self._port_mapper = port_mapper
         self._open: dict[str, Sandbox] = {}
         self._changing: set[str] = set()  # containers whose sandbox is being made or connected: not to be mended
         self._broken: set[str] = set()  # that could not be mended at the last try
         self._services = services
         self._index: NameIndex | None = None
-        self.name_server = NameServer(self._names, lambda: upstream_servers(host.read_resolv_conf()))
+        self.name_server = NameServer(self._names, lambda: upstream_servers(default_bridge.read_resolv_conf()))
 
     def get(self, container_id: str) -> Sandbox | None:
         return self._open.get(container_id)
@@ -63,7 +69,7 @@ class Sandboxes:
     def close_sockets(self) -> None:
         """Stop answering questions and holding ports; what is in the kernel stays."""
         self.name_server.close()
-        self._publisher.close()
+        self._port_mapper.close()
 
     def rename(self, container_id: str, name: str) -> None:
         """The container is called differently from now on, in the DNS too."""
@@ -97,8 +103,8 @@ class Sandboxes:
         try:
             for network, request in wanted:
                 await self._add_endpoint(container_id, sandbox, network, request, prepared.host_interface)
-            self._publisher.take(container_id, sandbox, self._host_binding(sandbox))
-            await self._furnish(container_id, sandbox, prepared)
+            self._port_mapper.map(container_id, sandbox, self._host_binding(sandbox))
+            await self._attach(container_id, sandbox, prepared)
         except BaseException:
             close_sockets(prepared.dns)
             await finish(asyncio.ensure_future(self.close(container_id)))
@@ -116,21 +122,21 @@ class Sandboxes:
         self._broken.discard(container_id)
         self.name_server.stop(container_id)
         try:
-            await self._publisher.withdraw(container_id, sandbox)
+            await self._port_mapper.unmap(container_id, sandbox)
         finally:
-            self._bury(Path(sandbox.netns), sandbox.endpoints)
+            self._schedule_teardown(Path(sandbox.netns), sandbox.endpoints)
 
-    def _bury(self, path: Path | None, endpoints: Sequence[Endpoint]) -> None:
+    def _schedule_teardown(self, path: Path | None, endpoints: Sequence[Endpoint]) -> None:
         endpoints = list(endpoints)
         names = tuple(endpoint.host_interface for endpoint in endpoints)
         ips = tuple(endpoint.ip_address for endpoint in endpoints if endpoint.ip_address)
-        self._graveyard.bury(Remains(path, names, lambda: self._give_back(endpoints), ips))
+        self._reaper.schedule(PendingTeardown(path, names, lambda: self._release(endpoints), ips))
 
-    def _give_back(self, endpoints: Iterable[Endpoint]) -> None:
+    def _release(self, endpoints: Iterable[Endpoint]) -> None:
         for endpoint in endpoints:
-            self._catalogue.give_back(endpoint)
+            self._catalogue.release(endpoint)
 
-    async def _prepared(self, networks: Sequence[Network]) -> Prepared:
+    async def _prepared(self, networks: Sequence[Network]) -> PreparedNamespace:
         try:
             if any(network.bridge for network in networks):
                 return await self._pool.take(named=any(network.has_names for network in networks))
@@ -146,13 +152,13 @@ class Sandboxes:
         `ready_interface`: the host's end of the pair the namespace came with, for its first endpoint.
         """
         check_not_connected(sandbox.endpoints, network, request.container_name)
-        lent = await self._lend(network, request)
+        allocated = await self._allocate(network, request)
         interface = next_interface(sandbox.endpoints)
-        ready = ready_interface if interface == links.PREPARED_NAME else ""
+        ready = ready_interface if interface == netlink.PREPARED_NAME else ""
         endpoint = new_endpoint(
             network,
             request,
-            lent,
+            allocated,
             self._catalogue.gateways(network),
             container_id=container_id,
             interface=interface if network.bridge else "",
@@ -162,36 +168,40 @@ class Sandboxes:
         self._index = None
         return endpoint
 
-    async def _lend(self, network: Network, request: EndpointRequest) -> dict[int, tuple[LeaseBook, str]]:
-        """Addresses on a network. Raises: NoFreeAddress, AddressTaken, InvalidParameter; then nothing is lent."""
+    async def _allocate(self, network: Network, request: EndpointRequest) -> dict[int, tuple[AddressPool, str]]:
+        """Addresses on a network. Raises: NoFreeAddress, AddressTaken, InvalidParameter; then nothing is allocated."""
         try:
-            return self._catalogue.lend(network, request)
+            return self._catalogue.allocate(network, request)
         except (NoFreeAddress, AddressTaken):  # perhaps by someone who has ended, or the container's former life
-            await self._graveyard.finish()
-            return self._catalogue.lend(network, request)
+            await self._reaper.finish()
+            return self._catalogue.allocate(network, request)
 
-    async def _furnish(self, container_id: str, sandbox: Sandbox, prepared: Prepared) -> None:
+    async def _attach(self, container_id: str, sandbox: Sandbox, prepared: PreparedNamespace) -> None:
         """Links, rules and name service at the same time. Raises: NetworkFailure, FirewallFailure."""
-        plugs = self._plugs(sandbox, sandbox.endpoints, has_pair=True)
-        work = [in_own_thread(lambda: links.furnish(sandbox.netns, plugs))] if plugs else []
+        attachments = self._attachments(sandbox, sandbox.endpoints, has_pair=True)
+        work = [in_own_thread(lambda: netlink.attach(sandbox.netns, attachments))] if attachments else []
         if sandbox.ports:
-            work.append(self._publisher.enforce(container_id))
+            work.append(self._port_mapper.apply(container_id))
         if sandbox.has_embedded_dns:
             sockets, prepared.dns = prepared.dns, None  # the name server's from now on
             work.append(self.name_server.serve(container_id, sandbox, sockets))
         await all_of(work)
 
-    def _plugs(self, sandbox: Sandbox, endpoints: Iterable[Endpoint], *, has_pair: bool) -> list[links.Plug]:
+    def _attachments(
+        self, sandbox: Sandbox, endpoints: Iterable[Endpoint], *, has_pair: bool
+    ) -> list[netlink.VethAttachment]:
         """`has_pair`: eth0's pair came with the namespace. Raises: NetworkFailure."""
-        ways_out = [(version, sandbox.gateway_endpoint(version)) for version in (4, 6)]
+        gateway_endpoints = [(version, sandbox.gateway_endpoint(version)) for version in (4, 6)]
         return [
-            links.Plug(
+            netlink.VethAttachment(
                 endpoint=endpoint,
                 bridge=network.bridge,
                 mtu=network.mtu,
-                gateways=tuple(endpoint.gateway_of(version) for version, way in ways_out if way is endpoint),
+                gateways=tuple(
+                    endpoint.gateway_of(version) for version, other in gateway_endpoints if other is endpoint
+                ),
                 isolated=not network.icc and not rules_see_bridged(),
-                has_pair=has_pair and endpoint.interface == links.PREPARED_NAME,
+                has_pair=has_pair and endpoint.interface == netlink.PREPARED_NAME,
             )
             for endpoint in endpoints
             if endpoint.interface
@@ -206,8 +216,8 @@ class Sandboxes:
 
     def _host_binding(self, sandbox: Sandbox) -> str:
         """Where the way out's network publishes what names no address."""
-        way_out = sandbox.gateway_endpoint()
-        return self._network_of(way_out).host_binding if way_out else ""
+        gateway_endpoint = sandbox.gateway_endpoint()
+        return self._network_of(gateway_endpoint).host_binding if gateway_endpoint else ""
 
     # --- connect and disconnect while it runs -------------------------------------------------------------------
 
@@ -226,12 +236,12 @@ class Sandboxes:
         endpoint = await self._add_endpoint(container_id, sandbox, network, request)
         try:
             if endpoint.interface:
-                plugs = self._plugs(sandbox, [endpoint], has_pair=False)
-                work = [in_own_thread(lambda: links.furnish(sandbox.netns, plugs))]
+                attachments = self._attachments(sandbox, [endpoint], has_pair=False)
+                work = [in_own_thread(lambda: netlink.attach(sandbox.netns, attachments))]
                 if sandbox.has_embedded_dns and not self.name_server.serves(container_id):
                     work.append(self.name_server.serve(container_id, sandbox))
                 await all_of(work)
-            await self._publisher.move(container_id, sandbox, self._host_binding(sandbox))
+            await self._port_mapper.remap(container_id, sandbox, self._host_binding(sandbox))
         except BaseException:
             await finish(asyncio.ensure_future(self.disconnect(container_id, endpoint)))
             raise
@@ -242,20 +252,20 @@ class Sandboxes:
         sandbox = self._require(container_id)
         sandbox.endpoints.remove(endpoint)
         self._index = None
-        self._bury(None, [endpoint])
-        await self._graveyard.finish()
+        self._schedule_teardown(None, [endpoint])
+        await self._reaper.finish()
         if not sandbox.has_embedded_dns:
             self.name_server.stop(container_id)
-        await all_of([in_own_thread(lambda: self._set_way_out(sandbox))])
-        await self._publisher.move(container_id, sandbox, self._host_binding(sandbox))
+        await all_of([in_own_thread(lambda: self._set_default_routes(sandbox))])
+        await self._port_mapper.remap(container_id, sandbox, self._host_binding(sandbox))
 
-    def _set_way_out(self, sandbox: Sandbox) -> None:
+    def _set_default_routes(self, sandbox: Sandbox) -> None:
         """Blocking, in a thread of its own."""
         netns.enter(sandbox.netns)
         for version in (4, 6):
-            way_out = sandbox.gateway_endpoint(version)
-            if way_out is not None:
-                links.set_gateway(way_out.interface, way_out.gateway_of(version))
+            gateway_endpoint = sandbox.gateway_endpoint(version)
+            if gateway_endpoint is not None:
+                netlink.set_gateway(gateway_endpoint.interface, gateway_endpoint.gateway_of(version))
 
     def _require(self, container_id: str) -> Sandbox:
         sandbox = self._open.get(container_id)
@@ -276,28 +286,28 @@ class Sandboxes:
         self._index = None
         for endpoint in sandbox.endpoints:
             self._catalogue.adopt(endpoint)
-        self._publisher.adopt(container_id, sandbox)
+        self._port_mapper.adopt(container_id, sandbox)
 
     async def delete_leftovers(self) -> None:
         """Namespaces and interfaces that bear our mark and belong to no sandbox: a daemon died over them."""
         files = {Path(sandbox.netns) for sandbox in self._open.values()}
         pairs = {endpoint.host_interface for s in self._open.values() for endpoint in s.endpoints}
-        present = await in_own_thread(links.list_links)
+        present = await in_own_thread(netlink.list_links)
         orphans = [name for name in present if name.startswith(self._namer.prefix) and name not in pairs]
         for path in self._namer.folder.iterdir():
             if path not in files:
-                self._graveyard.bury(Remains(path, (), lambda: None))
-        self._graveyard.bury(Remains(None, tuple(orphans), lambda: None))
-        await self._graveyard.finish()
+                self._reaper.schedule(PendingTeardown(path, (), lambda: None))
+        self._reaper.schedule(PendingTeardown(None, tuple(orphans), lambda: None))
+        await self._reaper.finish()
 
     async def restore(self) -> None:
         """Put back what is missing of the sandboxes: namespace, pairs, the bridge they are on, their name service."""
-        present = await in_own_thread(links.list_links)
+        present = await in_own_thread(netlink.list_links)
         for container_id, sandbox in self.items():
             if container_id not in self._changing:
                 await self._restore(container_id, sandbox, present)
 
-    async def mend(self, suspects: Collection[str]) -> list[str]:
+    async def repair(self, suspects: Collection[str]) -> list[str]:
         """The same of those that lost their namespace's file, or one of these interfaces of the host.
 
         The answer: interfaces of sandboxes that are being changed just now or cannot be mended, to be looked at again.
@@ -309,12 +319,12 @@ class Sandboxes:
             if container_id in self._changing:
                 later += concerned
             elif concerned or not netns.is_pinned(sandbox.netns):
-                present = await asyncio.to_thread(links.read_links, names)
+                present = await asyncio.to_thread(netlink.read_links, names)
                 if not await self._restore(container_id, sandbox, present):
                     later += concerned
         return later
 
-    async def _restore(self, container_id: str, sandbox: Sandbox, present: Mapping[str, links.LinkState]) -> bool:
+    async def _restore(self, container_id: str, sandbox: Sandbox, present: Mapping[str, netlink.LinkState]) -> bool:
         """Whether all of it is as it should be."""
         try:
             await asyncio.to_thread(self._restore_links, container_id, sandbox, present)
@@ -330,7 +340,7 @@ class Sandboxes:
         self._broken.discard(container_id)
         return True
 
-    def _restore_links(self, container_id: str, sandbox: Sandbox, present: Mapping[str, links.LinkState]) -> None:
+    def _restore_links(self, container_id: str, sandbox: Sandbox, present: Mapping[str, netlink.LinkState]) -> None:
         """Blocking."""
         if not netns.is_pinned(sandbox.netns):
             _pin_again(container_id, sandbox)
@@ -340,13 +350,13 @@ class Sandboxes:
             network = self._network_of(endpoint)
             state = present.get(endpoint.host_interface)
             if state is None:
-                plugs = self._plugs(sandbox, [endpoint], has_pair=False)
-                netns.run_in_own_thread(lambda plugs=plugs: links.furnish(sandbox.netns, plugs))  # type: ignore[misc]
+                attachments = self._attachments(sandbox, [endpoint], has_pair=False)
+                netns.run_in_own_thread(lambda attachments=attachments: netlink.attach(sandbox.netns, attachments))  # type: ignore[misc]
                 log.warning("interface %s of a container was gone and is made anew", endpoint.host_interface)
                 continue
-            knobs.turn(knobs.host_end_knobs(endpoint.host_interface))
+            interface_sysctls.apply(interface_sysctls.host_veth_sysctls(endpoint.host_interface))
             if state.master != network.bridge or not state.is_up:
-                links.plug_in_again(*self._plugs(sandbox, [endpoint], has_pair=True))
+                netlink.reattach_host_end(*self._attachments(sandbox, [endpoint], has_pair=True))
                 log.warning("interface %s of a container was down or astray and is put right", endpoint.host_interface)
 
 
@@ -359,7 +369,7 @@ def _pin_again(container_id: str, sandbox: Sandbox) -> None:
     if living := netns.find_in_group(container_id):
         netns.pin(path, living)
         return
-    netns.run_in_own_thread(lambda: links.make_namespace(path, ""))
+    netns.run_in_own_thread(lambda: netlink.make_namespace(path, ""))
     sandbox.resolver.port = 0  # nothing leads to it any more
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from bennu.model import PublishedPort
-from bennu.network.held import HeldPorts, PortTaken
 from bennu.network.model import PortRequest
-from bennu.network.relay import Passage, Relays
+from bennu.network.port_allocator import PortAllocator, PortTaken
+from bennu.network.userland_proxy import ProxyRoute, UserlandProxy
 
 LOOPBACK: Final = "127.0.0.1"  # from there the rules lead to a task
 log = logging.getLogger(__name__)
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 class ServicePorts:
     """By service. Clients by IPv6 are passed on to the same port by IPv4."""
 
-    def __init__(self, held: HeldPorts) -> None:
-        self._held = held
-        self._relays = Relays()
+    def __init__(self, allocator: PortAllocator) -> None:
+        self._allocator = allocator
+        self._proxy = UserlandProxy()
         self._ports: dict[str, dict[tuple[str, int], list[PublishedPort]]] = {}
 
     def set(self, service_id: str, ports: Iterable[tuple[str, int]]) -> None:
@@ -30,29 +30,29 @@ class ServicePorts:
         wanted, mine = dict.fromkeys(ports), self._ports.get(service_id, {})
         if wanted.keys() == mine.keys():
             return
-        self._relays.stop(service_id)
+        self._proxy.stop(service_id)
         for key in mine.keys() - wanted.keys():
-            self._held.release(mine[key])
-        self._ports[service_id] = {key: mine[key] if key in mine else self._hold(*key) for key in wanted}
-        self._relays.set(service_id, [*self._passages(service_id)])
+            self._allocator.release(mine[key])
+        self._ports[service_id] = {key: mine[key] if key in mine else self._allocate(*key) for key in wanted}
+        self._proxy.set(service_id, [*self._routes(service_id)])
         if not wanted:
             del self._ports[service_id]
 
-    def _hold(self, proto: str, number: int) -> list[PublishedPort]:
+    def _allocate(self, proto: str, number: int) -> list[PublishedPort]:
         try:
-            return self._held.hold(
+            return self._allocator.allocate(
                 PortRequest(container_port=number, proto=proto, host_port_first=number, host_port_last=number)
             )
         except PortTaken as error:
             log.warning("a service publishes port %d/%s all the same: %s", number, proto, error)
             return []
 
-    def _passages(self, service_id: str) -> Iterable[Passage]:
+    def _routes(self, service_id: str) -> Iterable[ProxyRoute]:
         for held in (port for ports in self._ports[service_id].values() for port in ports):
-            sock = self._held.socket_of(held)
+            sock = self._allocator.socket_of(held)
             if ":" in held.host_ip and sock is not None:
-                yield Passage(sock, LOOPBACK, held.host_port)
+                yield ProxyRoute(sock, LOOPBACK, held.host_port)
 
     def close(self) -> None:
         """Carry nothing any more; what is held stays its holder's to close."""
-        self._relays.close()
+        self._proxy.close()

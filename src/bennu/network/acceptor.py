@@ -9,20 +9,20 @@ from typing import Final
 
 from bennu.descriptors import EXHAUSTED, is_spare
 
-A_TURN: Final = 16  # connections taken before others have their turn
+ACCEPTS_PER_WAKEUP: Final = 16  # connections taken before others have their turn
 PAUSE_S: Final = 0.5  # when there are no descriptors: those who knock wait in the kernel's queue
-TELL_EVERY_S: Final = 60.0
+LOG_EVERY_S: Final = 60.0
 log = logging.getLogger(__name__)
 
 
 class Acceptor:
     """Hands each connection of a listening, non-blocking socket to `take`, whose it is then."""
 
-    _told = -TELL_EVERY_S  # of all: when it was last logged
+    _warned_at = -LOG_EVERY_S  # of all: when it was last logged
 
-    def __init__(self, listener: socket.socket, take: Callable[[socket.socket], None]) -> None:
+    def __init__(self, listener: socket.socket, handle: Callable[[socket.socket], None]) -> None:
         self._listener = listener
-        self._take = take
+        self._handle = handle
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         self._loop.add_reader(listener, self._accept)
@@ -34,28 +34,28 @@ class Acceptor:
         self._loop.remove_reader(self._listener)
 
     def _accept(self) -> None:
-        for _ in range(A_TURN):
+        for _ in range(ACCEPTS_PER_WAKEUP):
             try:
                 connection, _ = self._listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in EXHAUSTED:
-                    self._tell(error.strerror or "")
+                    self._warn(error.strerror or "")
                     self._loop.remove_reader(self._listener)
                     self._pause = self._loop.call_later(PAUSE_S, self._loop.add_reader, self._listener, self._accept)
                     return
                 continue  # the other side thought better of it
             if is_spare(connection.fileno()):
                 connection.setblocking(False)
-                self._take(connection)
+                self._handle(connection)
             else:
                 connection.close()
-                self._tell("the last descriptors are kept back")
+                self._warn("the last descriptors are kept back")
 
     @classmethod
-    def _tell(cls, why: str) -> None:
+    def _warn(cls, why: str) -> None:
         now = time.monotonic()
-        if now - cls._told >= TELL_EVERY_S:
-            cls._told = now
+        if now - cls._warned_at >= LOG_EVERY_S:
+            cls._warned_at = now
             log.warning("connections of containers and of clients by IPv6 are refused: %s", why)

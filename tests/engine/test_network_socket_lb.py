@@ -15,11 +15,11 @@ from bennu import bpf
 from bennu.errors import BennuError
 from bennu.host import Verdict, forsaken
 from bennu.host.kernel import check_connects
-from bennu.network import EndpointRequest, PortRequest, Sandbox, connects
-from bennu.network.connects import HOOKS, Connects, mark_of, read_own_addresses
-from bennu.network.fronts import Backend, Front, Port
+from bennu.network import EndpointRequest, PortRequest, Sandbox, socket_lb_bpf
+from bennu.network.frontends import BackendPort, Frontend, ServiceBackend
 from bennu.network.nft import Firewall, FirewallFailure
-from bennu.network.rules import Forward, Plan
+from bennu.network.rules import PortForward, Ruleset
+from bennu.network.socket_lb_bpf import HOOKS, BpfSocketLb, program_mark, read_local_addresses
 from support.traces import attached_programs, open_cgroup_root, programs_of
 
 pytestmark = needs_network
@@ -148,13 +148,15 @@ async def test_a_way_is_gone_with_its_port_and_comes_back_with_another_container
 async def test_tasks_of_a_service_take_turns_and_one_that_left_gets_none(host: Host) -> None:
     port, sandboxes = host.free_port(), [(await publish(host, name))[0] for name in "abc"]
     ips = [sandbox.endpoints[0].ip_address for sandbox in sandboxes]
-    backends = [Backend(owner=ip, ip=ip, ports=(Port(proto="tcp", published=port, target=7),)) for ip in ips]
+    backends = [
+        ServiceBackend(owner=ip, ip=ip, ports=(BackendPort(proto="tcp", published=port, target=7),)) for ip in ips
+    ]
     with contextlib.ExitStack() as servers:
         for sandbox in sandboxes:
             servers.enter_context(echo_server(sandbox.netns, "0.0.0.0", 7))
         for serving in (backends, backends[:2], backends[1:], []):
-            front = Front(service_id="s", ports=(("tcp", port),), backends=tuple(serving))
-            host.networks.balancer.put(front)
+            frontend = Frontend(service_id="s", ports=(("tcp", port),), backends=tuple(serving))
+            host.networks.balancer.put(frontend)
             await host.networks.balancer.write("s")
             heard = []
             for _ in range(3 * len(serving)):
@@ -189,7 +191,7 @@ async def test_an_address_that_left_this_host_is_another_hosts_also_while_the_da
 async def test_addresses_that_nobody_confirmed_are_for_the_rules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connects, "BELIEVED_S", 0.0)
+    monkeypatch.setattr(socket_lb_bpf, "LOCAL_ADDRESS_TTL_S", 0.0)
     async with open_host(tmp_path) as host:
         sandbox, ip, port = await publish(host)
         with echo_server(sandbox.netns, "0.0.0.0", 7):
@@ -210,13 +212,13 @@ def test_own_addresses_are_all_of_ipv4() -> None:
         words = ["ip", "-json", "-4", "addr"]
         listed = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
         expected = {socket.inet_aton(one["local"]) for link in listed for one in link.get("addr_info", ())}
-        assert read_own_addresses() == expected
+        assert read_local_addresses() == expected
         assert socket.inet_aton(GUEST) in expected
     finally:
         own("del")
 
 
-async def test_ways_live_on_without_the_daemon_and_the_next_one_replaces_them(host: Host) -> None:
+async def test_the_socket_load_balancer_works_on_without_the_daemon_and_the_next_one_replaces_them(host: Host) -> None:
     sandbox, ip, port = await publish(host)
     await host.networks.close(remove=False)
     assert programs_of(host.root / "data") == len(HOOKS)
@@ -232,7 +234,7 @@ async def test_ways_live_on_without_the_daemon_and_the_next_one_replaces_them(ho
         exchange("", "127.0.0.1", port)
 
 
-async def test_two_daemons_do_not_touch_each_others_ways(host: Host, tmp_path: Path) -> None:
+async def test_two_daemons_do_not_touch_each_others_programs(host: Host, tmp_path: Path) -> None:
     sandbox, ip, port = await publish(host)
     async with open_host(tmp_path / "other") as other:
         theirs, their_ip, their_port = await publish(other)
@@ -254,7 +256,7 @@ async def test_when_the_kernel_refuses_the_rules_do_all(tmp_path: Path, monkeypa
     assert "a little slower (Function not implemented)" in check_connects().text
 
 
-async def test_a_failed_start_leaves_no_way(host: Host) -> None:
+async def test_a_failed_start_leaves_nothing_published(host: Host) -> None:
     _, _, port = await publish(host)
     with pytest.raises(BennuError):
         await publish(host, "b", host_port_first=port, host_port_last=port)
@@ -267,18 +269,18 @@ async def test_nothing_is_left_of_one_that_was_removed_or_could_not_begin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = open_files()
-    one = Connects("bennu_test", tmp_path)
+    one = BpfSocketLb("bennu_test", tmp_path)
     await one.open()
-    one.lead({ANY_1: (("10.0.0.2", 80),)})
-    await one.confirm_own()
-    assert (one.all(), programs_of(tmp_path)) == ([ANY_1], len(HOOKS))
+    one.publish({ANY_1: (("10.0.0.2", 80),)})
+    await one.refresh_local_addresses()
+    assert (one.published(), programs_of(tmp_path)) == ([ANY_1], len(HOOKS))
     await one.remove()
     assert (open_files(), programs_of(tmp_path)) == (before, 0)
-    monkeypatch.setattr(connects, "HOOKS", (bpf.INET4_CONNECT, 250))  # the kernel knows no such hook
-    other = Connects("bennu_test", tmp_path)
+    monkeypatch.setattr(socket_lb_bpf, "HOOKS", (bpf.INET4_CONNECT, 250))  # the kernel knows no such hook
+    other = BpfSocketLb("bennu_test", tmp_path)
     await other.open()
-    other.lead({ANY_1: (("10.0.0.2", 80),)})
-    assert (other.all(), other.is_open) == ([], False)
+    other.publish({ANY_1: (("10.0.0.2", 80),)})
+    assert (other.published(), other.is_open) == ([], False)
     monkeypatch.undo()
     assert (open_files(), programs_of(tmp_path)) == (before, 0)
 
@@ -291,9 +293,9 @@ async def test_programs_of_a_daemon_that_is_gone_with_its_root_are_taken_away_by
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "living").mkdir()
-    living = Connects("bennu_living", tmp_path / "living")
+    living = BpfSocketLb("bennu_living", tmp_path / "living")
     await living.open()
-    await living.confirm_own()
+    await living.refresh_local_addresses()
     files = open_files()
     try:
         gone = [await leave_programs(tmp_path, name, monkeypatch) for name in ("one", "other")]
@@ -305,7 +307,7 @@ async def test_programs_of_a_daemon_that_is_gone_with_its_root_are_taken_away_by
         assert not {*gone} & {*all_programs()}
         assert open_files() == files
         last = await leave_programs(tmp_path, "last", monkeypatch)
-        following = Connects("bennu_following", tmp_path)
+        following = BpfSocketLb("bennu_following", tmp_path)
         await following.open()
         await following.remove()
         assert last not in all_programs()
@@ -319,13 +321,13 @@ async def leave_programs(folder: Path, name: str, monkeypatch: pytest.MonkeyPatc
     """As a daemon does that was killed long ago; what they are called."""
     root = folder / name
     root.mkdir()
-    dead = Connects(f"bennu_{name}", root)
+    dead = BpfSocketLb(f"bennu_{name}", root)
     with monkeypatch.context() as believed_no_longer:
-        believed_no_longer.setattr(connects, "BELIEVED_S", 0.0)
+        believed_no_longer.setattr(socket_lb_bpf, "LOCAL_ADDRESS_TTL_S", 0.0)
         await dead.open()
-        await dead.confirm_own()
+        await dead.refresh_local_addresses()
     dead.close()
-    return mark_of(f"bennu_{name}", root).name
+    return program_mark(f"bennu_{name}", root).name
 
 
 def all_programs() -> list[str]:
@@ -333,72 +335,72 @@ def all_programs() -> list[str]:
 
 
 async def test_one_that_never_began_removes_what_its_predecessor_left(tmp_path: Path) -> None:
-    dead = Connects("bennu_test", tmp_path)
+    dead = BpfSocketLb("bennu_test", tmp_path)
     await dead.open()
     dead.close()
     assert programs_of(tmp_path) == len(HOOKS)
-    await Connects("bennu_test", tmp_path).remove()
+    await BpfSocketLb("bennu_test", tmp_path).remove()
     assert programs_of(tmp_path) == 0
 
 
 async def test_a_data_root_made_anew_and_a_network_of_ones_own_hide_no_predecessor(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
-    dead = Connects("bennu_test", root)
+    dead = BpfSocketLb("bennu_test", root)
     await dead.open()
     dead.close()
     for table, place in (("bennu_test", tmp_path), ("bennu_elsewhere", root)):  # as in another network: another table
-        assert mark_of(table, place).is_ours(mark_of("bennu_test", root).name)
-    assert not mark_of("bennu_elsewhere", tmp_path).is_ours(mark_of("bennu_test", root).name)
+        assert program_mark(table, place).is_ours(program_mark("bennu_test", root).name)
+    assert not program_mark("bennu_elsewhere", tmp_path).is_ours(program_mark("bennu_test", root).name)
     root.rmdir()
-    await Connects("bennu_test", tmp_path).remove()
+    await BpfSocketLb("bennu_test", tmp_path).remove()
     with open_cgroup_root() as cgroup:
         assert cgroup is not None
-        assert not any(mark_of("bennu_test", tmp_path).is_ours(name) for name in attached_programs(HOOKS[0]))
+        assert not any(program_mark("bennu_test", tmp_path).is_ours(name) for name in attached_programs(HOOKS[0]))
 
 
-class Watching(Connects):
-    """Notes what the kernel's table says when ways are taken back, and when they are given."""
+class Watching(BpfSocketLb):
+    """Notes what the kernel's table says when backends are withdrawn, and when they are published."""
 
     def __init__(self, table: str, root: Path) -> None:
         super().__init__(table, root)
         self.seen: list[tuple[str, bool, list[tuple[str, int]]]] = []
 
-    def take_back(self, *words: object) -> None:
-        super().take_back(*words)  # type: ignore[arg-type]
-        self.note("taken back")
+    def withdraw(self, *words: object) -> None:
+        super().withdraw(*words)  # type: ignore[arg-type]
+        self.note("withdrawn")
 
     def lead(self, *words: object) -> None:
-        self.note("before given")
-        super().lead(*words)  # type: ignore[arg-type]
+        self.note("before published")
+        super().publish(*words)  # type: ignore[arg-type]
 
     def note(self, when: str) -> None:
         words = ["nft", "list", "table", "inet", "bennu_watching"]
         listed = subprocess.run(words, capture_output=True, text=True, check=False).stdout
-        self.seen.append((when, "10.0.0.2 . 80" in listed, self.all()))
+        self.seen.append((when, "10.0.0.2 . 80" in listed, self.published()))
 
 
-async def test_a_way_is_taken_back_before_the_rules_change_and_given_after(tmp_path: Path) -> None:
-    ports: set[Forward] = set()
+async def test_backends_are_withdrawn_before_the_rules_change_and_published_after(tmp_path: Path) -> None:
+    ports: set[PortForward] = set()
     watching = Watching("bennu_watching", tmp_path)
-    firewall = Firewall("bennu_watching", watching, lambda: Plan((), frozenset(ports)))
+    firewall = Firewall("bennu_watching", watching, lambda: Ruleset((), frozenset(ports)))
     try:
         await firewall.apply()
         watching.seen.clear()
-        ports.add(Forward("tcp", "0.0.0.0", 1, "10.0.0.2", 80))
+        ports.add(PortForward("tcp", "0.0.0.0", 1, "10.0.0.2", 80))
         await firewall.apply()
-        assert watching.seen == [("taken back", False, []), ("before given", True, [])]
-        assert watching.all() == [ANY_1]
+        assert watching.seen == [("withdrawn", False, []), ("before published", True, [])]
+        assert watching.published() == [ANY_1]
         watching.seen.clear()
         ports.clear()
         await firewall.apply()
-        assert watching.seen == [("taken back", True, []), ("before given", False, [])]
-        ports.add(Forward("tcp", "0.0.0.0", 1, "10.0.0.2", 80))
+        assert watching.seen == [("withdrawn", True, []), ("before published", False, [])]
+        ports.add(PortForward("tcp", "0.0.0.0", 1, "10.0.0.2", 80))
         await firewall.apply()
-        ports.add(Forward("tcp", "0.0.0.0", 1, "not an address", 80))
+        ports.add(PortForward("tcp", "0.0.0.0", 1, "not an address", 80))
         with pytest.raises(FirewallFailure):
             await firewall.apply()
-        assert watching.all() == [], "what is not sure is for the rules"
+        assert watching.published() == [], "what is not sure is for the rules"
     finally:
         await firewall.remove()
 
@@ -409,9 +411,9 @@ async def test_a_service_that_takes_a_containers_port_has_its_local_clients_too(
     task, task_ip, _ = await publish(host, "b")
     with echo_server(sandbox.netns, "0.0.0.0", 7), echo_server(task.netns, "0.0.0.0", 7):
         assert exchange("", "127.0.0.1", port).startswith(ip)
-        backend = Backend(owner="b", ip=task_ip, ports=(Port(proto="tcp", published=port, target=7),))
+        backend = ServiceBackend(owner="b", ip=task_ip, ports=(BackendPort(proto="tcp", published=port, target=7),))
         for backends in ((backend,), ()):
-            host.networks.balancer.put(Front(service_id="s", ports=(("tcp", port),), backends=backends))
+            host.networks.balancer.put(Frontend(service_id="s", ports=(("tcp", port),), backends=backends))
             await host.networks.balancer.write("s")
             if backends:
                 assert exchange("", "127.0.0.1", port).startswith(task_ip)

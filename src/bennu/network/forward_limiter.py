@@ -11,61 +11,61 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Final
 
-AT_ONCE_A_SANDBOX: Final = 64
-AT_ONCE: Final = 256
-WAITING_A_SANDBOX: Final = 256
+MAX_FORWARDS_PER_SANDBOX: Final = 64
+MAX_FORWARDS: Final = 256
+MAX_WAITING_PER_SANDBOX: Final = 256
 WAIT_S: Final = 2.0
 
 
-class Asker:
+class ForwardQuota:
     """One sandbox."""
 
     def __init__(self) -> None:
-        self.free = asyncio.Semaphore(AT_ONCE_A_SANDBOX)
+        self.free = asyncio.Semaphore(MAX_FORWARDS_PER_SANDBOX)
         self.waiting = 0
 
 
-class Turns:
+class ForwardLimiter:
     """Those of all sandboxes of the daemon."""
 
     def __init__(self) -> None:
-        self._taken: dict[asyncio.Timeout, Asker] = {}  # oldest first
+        self._taken: dict[asyncio.Timeout, ForwardQuota] = {}  # oldest first
 
     @contextlib.asynccontextmanager
-    async def take(self, asker: Asker) -> AsyncIterator[None]:
+    async def slot(self, quota: ForwardQuota) -> AsyncIterator[None]:
         """Raises: TimeoutError where there is none, or when it had to be given up."""
-        await _wait(asker)
+        await _wait(quota)
         try:
-            self._make_room(asker)
-            async with asyncio.timeout(None) as turn:
-                self._taken[turn] = asker
+            self._make_room(quota)
+            async with asyncio.timeout(None) as timeout:
+                self._taken[timeout] = quota
                 try:
                     yield
                 finally:
-                    self._taken.pop(turn, None)
+                    self._taken.pop(timeout, None)
         finally:
-            asker.free.release()
+            quota.free.release()
 
-    def _make_room(self, asker: Asker) -> None:
+    def _make_room(self, quota: ForwardQuota) -> None:
         """Raises: TimeoutError."""
-        if len(self._taken) < AT_ONCE:
+        if len(self._taken) < MAX_FORWARDS:
             return
         held = Counter(self._taken.values())
         greediest, most = held.most_common(1)[0]
-        if held[asker] >= most:
+        if held[quota] >= most:
             raise TimeoutError
-        turn = next(turn for turn, owner in self._taken.items() if owner is greediest)
-        del self._taken[turn]
-        turn.reschedule(asyncio.get_running_loop().time())
+        timeout = next(timeout for timeout, owner in self._taken.items() if owner is greediest)
+        del self._taken[timeout]
+        timeout.reschedule(asyncio.get_running_loop().time())
 
 
-async def _wait(asker: Asker) -> None:
+async def _wait(quota: ForwardQuota) -> None:
     """Raises: TimeoutError."""
-    if asker.waiting >= WAITING_A_SANDBOX:
+    if quota.waiting >= MAX_WAITING_PER_SANDBOX:
         raise TimeoutError
-    asker.waiting += 1
+    quota.waiting += 1
     try:
         async with asyncio.timeout(WAIT_S):
-            await asker.free.acquire()
+            await quota.free.acquire()
     finally:
-        asker.waiting -= 1
+        quota.waiting -= 1

@@ -9,26 +9,26 @@ import logging
 from collections.abc import Iterable, Iterator
 
 from bennu.network.conntrack import forget_udp_flows
-from bennu.network.held import HeldPorts, PortTaken
 from bennu.network.model import NetworkFailure, Sandbox
 from bennu.network.nft import Firewall
-from bennu.network.relay import Passage, Relays
-from bennu.network.rules import Forward
+from bennu.network.port_allocator import PortAllocator, PortTaken
+from bennu.network.rules import PortForward
+from bennu.network.userland_proxy import ProxyRoute, UserlandProxy
 
 log = logging.getLogger(__name__)
 
 
-class Publisher:
+class PortMapper:
     """The ports of all sandboxes, by container id. What a sandbox has of them is also noted in it (`ports`)."""
 
-    def __init__(self, firewall: Firewall, held: HeldPorts) -> None:
+    def __init__(self, firewall: Firewall, allocator: PortAllocator) -> None:
         self._firewall = firewall
-        self._held = held
-        self._forwards: dict[str, list[Forward]] = {}
+        self._allocator = allocator
+        self._forwards: dict[str, list[PortForward]] = {}
         self._shut: set[str] = set()  # containers whose ports take no new connections
-        self._relays = Relays()
+        self._proxy = UserlandProxy()
 
-    def forwards(self) -> frozenset[Forward]:
+    def port_forwards(self) -> frozenset[PortForward]:
         """The published ports that take new connections, as rules."""
         return frozenset(
             forward
@@ -37,7 +37,7 @@ class Publisher:
             for forward in entries
         )
 
-    def take(self, container_id: str, sandbox: Sandbox, host_binding: str) -> None:
+    def map(self, container_id: str, sandbox: Sandbox, host_binding: str) -> None:
         """Hold the host ports that were asked for; `host_binding` is where those without an address go.
 
         Raises: NetworkFailure with dockerd's words; what was taken until then is in the sandbox, to be withdrawn.
@@ -47,7 +47,7 @@ class Publisher:
             return
         for request in sandbox.requested_ports:
             try:
-                sandbox.ports += self._held.hold(request, host_binding)
+                sandbox.ports += self._allocator.allocate(request, host_binding)
             except PortTaken as error:
                 raise NetworkFailure(
                     "driver failed programming external connectivity on endpoint "
@@ -56,41 +56,41 @@ class Publisher:
         if sandbox.ports:
             self._publish(container_id, sandbox)
 
-    async def enforce(self, container_id: str) -> None:
+    async def apply(self, container_id: str) -> None:
         """Return when what was taken is in force. Raises: FirewallFailure."""
         await self._write(self._forwards.get(container_id, ()))
 
-    async def move(self, container_id: str, sandbox: Sandbox, host_binding: str) -> None:
+    async def remap(self, container_id: str, sandbox: Sandbox, host_binding: str) -> None:
         """Publish through the way out, which may be another one now. Raises: NetworkFailure, FirewallFailure."""
         before = self._forwards.pop(container_id, [])
-        self._relays.stop(container_id)
+        self._proxy.stop(container_id)
         if sandbox.gateway_endpoint() is None:
-            self._held.release(sandbox.ports)
+            self._allocator.release(sandbox.ports)
             sandbox.ports = []
         elif sandbox.ports:
             self._publish(container_id, sandbox)
         else:
-            self.take(container_id, sandbox, host_binding)
+            self.map(container_id, sandbox, host_binding)
         after = self._forwards.get(container_id, [])
         if after != before:
             await self._write([*before, *after])
 
-    async def withdraw(self, container_id: str, sandbox: Sandbox) -> None:
+    async def unmap(self, container_id: str, sandbox: Sandbox) -> None:
         """Its rules are gone when this returns, and its ports free. Raises: FirewallFailure; they are free still."""
-        self._relays.stop(container_id)
+        self._proxy.stop(container_id)
         had_ports = self._forwards.pop(container_id, None)
         self._shut.discard(container_id)
         try:
             if had_ports:
                 await self._write(had_ports)
         finally:
-            self._held.release(sandbox.ports)
+            self._allocator.release(sandbox.ports)
 
     async def shut(self, container_id: str) -> None:
         """New connections to its ports are refused; those there are go on. Raises: FirewallFailure."""
         if container_id in self._forwards and container_id not in self._shut:
             self._shut.add(container_id)
-            self._relays.pause(container_id)
+            self._proxy.pause(container_id)
             await self._firewall.apply()
 
     async def reopen(self, container_id: str, sandbox: Sandbox | None) -> None:
@@ -104,7 +104,7 @@ class Publisher:
         """What a living container has published stays so."""
         for port in sandbox.ports:
             try:
-                self._held.adopt(port)
+                self._allocator.adopt(port)
             except PortTaken as error:
                 log.warning("a program of the host took a port of container %s: %s", container_id[:12], error)
         if sandbox.ports:
@@ -112,21 +112,21 @@ class Publisher:
 
     def close(self) -> None:
         """Hold and carry nothing any more; the rules stay."""
-        self._relays.close()
-        self._held.close()
+        self._proxy.close()
+        self._allocator.close()
 
     def _publish(self, container_id: str, sandbox: Sandbox) -> None:
         self._forwards[container_id] = forwards_of(sandbox)
-        self._relays.set(container_id, [*self._passages(sandbox)])
+        self._proxy.set(container_id, [*self._routes(sandbox)])
 
-    def _passages(self, sandbox: Sandbox) -> Iterator[Passage]:
+    def _routes(self, sandbox: Sandbox) -> Iterator[ProxyRoute]:
         target = target_of(sandbox, 6) or target_of(sandbox, 4)
         for port in sandbox.ports:
-            held = self._held.socket_of(port)
+            held = self._allocator.socket_of(port)
             if ":" in port.host_ip and held is not None:
-                yield Passage(held, target, port.container_port)
+                yield ProxyRoute(held, target, port.container_port)
 
-    async def _write(self, changed: Iterable[Forward]) -> None:
+    async def _write(self, changed: Iterable[PortForward]) -> None:
         await self._firewall.apply()
         flows = [forward.host_port for forward in changed if forward.proto == "udp"]
         if flows:
@@ -139,11 +139,11 @@ def target_of(sandbox: Sandbox, version: int) -> str:
     return endpoint.address_of(version) if endpoint else ""
 
 
-def forwards_of(sandbox: Sandbox) -> list[Forward]:
+def forwards_of(sandbox: Sandbox) -> list[PortForward]:
     """The rules that lead to a sandbox's published ports; a family it has no way out by has none."""
     found = []
     for port in sandbox.ports:
         address = target_of(sandbox, 6 if ":" in port.host_ip else 4)
         if address:
-            found.append(Forward(port.proto, port.host_ip, port.host_port, address, port.container_port))
+            found.append(PortForward(port.proto, port.host_ip, port.host_port, address, port.container_port))
     return found

@@ -17,7 +17,7 @@ _PLACE: Final = (f"add table inet {TABLE}", f"add set {BRIDGES} {{ type ifname; 
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class ForwardingGuard:
     """Drop what neither comes from nor goes to a bridge of ours."""
 
     families: tuple[str, ...]  # that forward because of us: ipv4, ipv6
@@ -25,7 +25,7 @@ class Guard:
     bridged: tuple[str, ...] = ()  # bridges whose own traffic the rules see although nobody forwards it
 
 
-def render_guard(guard: Guard, bridges: Iterable[str]) -> str:
+def render_guard(guard: ForwardingGuard, bridges: Iterable[str]) -> str:
     """Put it in force, or put it right; the bridges of other daemons stay in it."""
     lines = [
         *_PLACE,
@@ -38,7 +38,7 @@ def render_guard(guard: Guard, bridges: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _rules(guard: Guard) -> Sequence[str]:
+def _rules(guard: ForwardingGuard) -> Sequence[str]:
     pairs = ", ".join(f'"{name}" . "{name}"' for name in guard.bridged)
     return [
         "iifname @bridges accept",
@@ -49,7 +49,7 @@ def _rules(guard: Guard) -> Sequence[str]:
     ]
 
 
-def render_leaving(bridges: Iterable[str]) -> str:
+def render_bridge_removal(bridges: Iterable[str]) -> str:
     """These bridges are gone, or going; the rest of the table stays."""
     names = _quoted(bridges)
     # What is deleted is added first: to delete what is not there fails.
@@ -57,17 +57,17 @@ def render_leaving(bridges: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in _PLACE) + elements if names else ""
 
 
-def render_end() -> str:
+def render_guard_removal() -> str:
     return f"add table inet {TABLE}\ndelete table inet {TABLE}\n"
 
 
-def is_in_force(guard: Guard, bridges: Iterable[str], listing: bytes) -> bool:
+def is_in_force(guard: ForwardingGuard, bridges: Iterable[str], listing: bytes) -> bool:
     """Whether what `nft -j list table` prints is all of it."""
     rules = sum(1 for item in _items(listing) if "rule" in item)
-    return rules == len(_rules(guard)) and set(bridges) <= set(members(listing))
+    return rules == len(_rules(guard)) and set(bridges) <= set(guarded_bridges(listing))
 
 
-def members(listing: bytes) -> list[str]:
+def guarded_bridges(listing: bytes) -> list[str]:
     """The bridges of all daemons in such a listing."""
     return [name for item in _items(listing) if "set" in item for name in item["set"].get("elem", ())]
 

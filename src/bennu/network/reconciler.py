@@ -13,22 +13,22 @@ from typing import Final
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.errors import BennuError
-from bennu.network import bridges, host, knobs, links
+from bennu.network import bridges, default_bridge, interface_sysctls, netlink
 from bennu.network.balancer import Balancer
 from bennu.network.catalogue import Catalogue
-from bennu.network.forwarding import Forwarding
+from bennu.network.ip_forwarding import IpForwarding
+from bennu.network.link_monitor import LinkChanges, LinkEvent, LinkMonitor
 from bennu.network.model import Network
 from bennu.network.netns import in_own_thread
 from bennu.network.nft import Firewall
 from bennu.network.sandboxes import Sandboxes
-from bennu.network.watch import Changes, Told, Watch
 
-EVERY_S: Final = 2.0
+RECONCILE_EVERY_S: Final = 2.0
 log = logging.getLogger(__name__)
 
 
-class Upkeep:
-    """`forward` when the set of networks has changed; `keep` does the rest."""
+class NetworkReconciler:
+    """`enable_forwarding` when the set of networks has changed; `run` does the rest."""
 
     def __init__(
         self,
@@ -36,9 +36,9 @@ class Upkeep:
         balancer: Balancer,
         firewall: Firewall,
         sandboxes: Sandboxes,
-        forwarding: Forwarding,
+        forwarding: IpForwarding,
         changing: asyncio.Lock,
-        raise_bridge: Callable[[Network], Awaitable[None]],
+        set_up_bridge: Callable[[Network], Awaitable[None]],
     ) -> None:
         self._catalogue = catalogue
         self._balancer = balancer
@@ -46,47 +46,47 @@ class Upkeep:
         self._sandboxes = sandboxes
         self._forwarding = forwarding
         self._changing = changing  # held while the set of networks changes
-        self._raise_bridge = raise_bridge
-        self._watch = Watch()
+        self._set_up_bridge = set_up_bridge
+        self._monitor = LinkMonitor()
         self._is_unsure = False  # what was told before may not have been attended to
         self._later: list[str] = []  # interfaces that were being changed when something was told of them
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Run until cancelled."""
         try:
-            self._watch.open()
+            self._monitor.open()
         except OSError as error:
             log.warning("the kernel does not tell of interfaces, so all are looked at every time: %s", error)
         while True:
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(RECONCILE_EVERY_S)
             try:
-                await self.turn()
+                await self.reconcile()
             except Exception as error:  # whatever it is, nobody else looks after the network
                 foreseen = isinstance(error, BennuError | OSError | NetlinkError)
                 log.warning("cannot put the network right: %s", error, exc_info=not foreseen)
                 self._is_unsure = True
 
     def close(self) -> None:
-        self._watch.close()
+        self._monitor.close()
 
-    async def turn(self) -> None:
+    async def reconcile(self) -> None:
         """Look once. Raises: BennuError, OSError, NetlinkError."""
-        await self._firewall.confirm_own_addresses()
+        await self._firewall.refresh_local_addresses()
         await self._keep_forwarding()
         if not await self._firewall.is_intact():
             log.warning("the rules of table %s were changed by others; writing them anew", self._firewall.table)
             await self._firewall.rewrite()
-        changes, self._is_unsure = self._watch.changes(missed=self._is_unsure), False
+        changes, self._is_unsure = self._monitor.read_changes(missed=self._is_unsure), False
         async with self._changing:
             bridged = [network for network in self._catalogue if network.bridge]
-            found_gone = [await self._mend_bridge(network, changes) for network in bridged]
+            found_gone = [await self._repair_bridge(network, changes) for network in bridged]
             if changes.missed or any(found_gone):
                 await self._sandboxes.restore()
-        self._later = await self._sandboxes.mend({*self._suspects(changes.links), *self._later})
+        self._later = await self._sandboxes.repair({*self._suspects(changes.links), *self._later})
 
     # --- forwarding ---------------------------------------------------------------------------------------------
 
-    async def forward(self) -> None:
+    async def enable_forwarding(self) -> None:
         """Forwarding is on for all networks there are. The caller has the machine's lock.
 
         Raises: BennuError, OSError.
@@ -94,12 +94,12 @@ class Upkeep:
         await self._forwarding.switch_on(self._families(), self._firewall.apply)
 
     async def _keep_forwarding(self) -> None:
-        if await self._forwarding.look():
+        if await self._forwarding.refresh():
             await self._firewall.apply()
         if not self._forwarding.is_on(self._families()):
             log.warning("forwarding was switched off; switching it on again")
-            async with host.subnet_lock():
-                await self.forward()
+            async with default_bridge.subnet_lock():
+                await self.enable_forwarding()
 
     def _families(self) -> list[str]:
         outward = [network for network in self._catalogue if network.bridge and not network.internal]
@@ -107,24 +107,24 @@ class Upkeep:
 
     # --- interfaces ---------------------------------------------------------------------------------------------
 
-    async def _mend_bridge(self, network: Network, changes: Changes) -> bool:
+    async def _repair_bridge(self, network: Network, changes: LinkChanges) -> bool:
         """Whether it had to be made anew, so that nobody is on it any more."""
-        index = links.find_index(network.bridge)
+        index = netlink.find_index(network.bridge)
         if network.foreign:
             return False
-        plan = host.bridge_plan(network, self._balancer.vips_answering(network))
-        told = changes.links.get(network.bridge)
-        is_as_told = index is not None and (told is None or told.is_up) and index not in changes.lost_addresses
-        if is_as_told and not changes.missed and not knobs.wrong(plan.knobs):
+        plan = default_bridge.bridge_plan(network, self._balancer.vips_answering(network))
+        event = changes.links.get(network.bridge)
+        is_as_told = index is not None and (event is None or event.is_up) and index not in changes.lost_addresses
+        if is_as_told and not changes.missed and not interface_sysctls.find_deviations(plan.sysctls):
             return False
-        found = await in_own_thread(lambda: bridges.faults(plan))
+        found = await in_own_thread(lambda: bridges.find_faults(plan))
         if found:
             what = ", ".join(found)
             log.warning("bridge %s of network %s: %s; putting it right", network.bridge, network.name, what)
-            await self._raise_bridge(network)
+            await self._set_up_bridge(network)
         return index is None
 
-    def _suspects(self, told: Mapping[str, Told]) -> list[str]:
+    def _suspects(self, events: Mapping[str, LinkEvent]) -> list[str]:
         """Interfaces that are gone or down, or no port of a bridge of ours."""
-        ours = {links.find_index(network.bridge) for network in self._catalogue if network.bridge}
-        return [name for name, one in told.items() if not (one.is_there and one.is_up and one.master in ours)]
+        ours = {netlink.find_index(network.bridge) for network in self._catalogue if network.bridge}
+        return [name for name, one in events.items() if not (one.is_there and one.is_up and one.master in ours)]

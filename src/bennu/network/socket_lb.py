@@ -20,160 +20,163 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from bennu import bpf
-from bennu.network.fronts import Front, targets_of
-from bennu.network.rules import Forward
+from bennu.network.frontends import Frontend, backends_of
+from bennu.network.rules import PortForward
 
-Address = tuple[str, int]  # IPv4 and port
+SocketAddress = tuple[str, int]  # IPv4 and port
 ANY: Final = "0.0.0.0"
-MAX_TARGETS: Final = 128
+MAX_BACKENDS: Final = 128
 KEY_SIZE: Final = 8
-WAY_SIZE: Final = 8 + 8 * MAX_TARGETS
-ASKED_BITS: Final = 14
-ASKED_SLOTS: Final = 1 << ASKED_BITS  # a socket's number chooses one; whoever comes later has it
+BACKENDS_SIZE: Final = 8 + 8 * MAX_BACKENDS
+ORIGINAL_BITS: Final = 14
+ORIGINAL_SLOTS: Final = 1 << ORIGINAL_BITS  # a socket's number chooses one; whoever comes later has it
 SPREAD: Final = 0x9E3779B97F4A7C15  # processors take numbers by the thousand: their low bits are often the same
-ASKED_SIZE: Final = 24  # the socket's number, address and port that it asked for, and those that are there instead
+ORIGINAL_SIZE: Final = 24  # the socket's number, address and port that it asked for, and those that are there instead
 SOCKADDR_SIZE: Final = 16
 LOOPBACK_NET: Final = 127
 
 USER_IP4, USER_PORT, PROTOCOL, SOCKET = 4, 24, 36, 64  # in what programs are handed: struct bpf_sock_addr
 SOURCE_IP4: Final = 24  # in struct bpf_sock
 ALLOW: Final = 1
-ANSWER, A1, A2, A3, A4, CTX, IP, PORT, WAY = 0, 1, 2, 3, 4, 6, 7, 8, 9  # registers
+ANSWER, A1, A2, A3, A4, CTX, IP, PORT, BACKENDS = 0, 1, 2, 3, 4, 6, 7, 8, 9  # registers
 
 
-class Ways:
+class BackendTable:
     """What is published by TCP and IPv4, and who takes its connections; as in the rules, services come first."""
 
     def __init__(self) -> None:
-        self._containers: dict[int, dict[str, Address]] = {}  # by port of the host, by its address
-        self._services: dict[int, tuple[Address, ...]] = {}  # also those that nobody serves
+        self._containers: dict[int, dict[str, SocketAddress]] = {}  # by port of the host, by its address
+        self._services: dict[int, tuple[SocketAddress, ...]] = {}  # also those that nobody serves
 
-    def change(
-        self, gone: Collection[Forward], came: Collection[Forward], fronts: Iterable[tuple[Front | None, Front | None]]
-    ) -> dict[Address, tuple[Address, ...]]:
+    def apply(
+        self,
+        gone: Collection[PortForward],
+        came: Collection[PortForward],
+        frontends: Iterable[tuple[Frontend | None, Frontend | None]],
+    ) -> dict[SocketAddress, tuple[SocketAddress, ...]]:
         """What the host's ports that this touches lead to now, by address (0.0.0.0: any) and port; (): nowhere.
 
-        `fronts`: what services showed and what they show now, None for nothing. Left to the rules, as leading
+        `frontends`: what services showed and what they show now, None for nothing. Left to the rules, as leading
         nowhere: ports that nobody serves, which they refuse, and ports that more serve than fit into a way.
         """
-        changes = list(fronts)
+        changes = list(frontends)
         before, after = [one for one, _ in changes if one], [one for _, one in changes if one]
-        places = {(one.host_ip, one.host_port) for one in (*gone, *came) if _is_led(one)}
-        places |= {(ANY, number) for front in (*before, *after) for number in _tcp_ports(front)}
+        touched = {(one.host_ip, one.host_port) for one in (*gone, *came) if _is_eligible(one)}
+        touched |= {(ANY, number) for frontend in (*before, *after) for number in _tcp_ports(frontend)}
         self._forget(gone, before)
         self._note(came, after)
-        places |= {(host_ip, number) for _, number in places for host_ip in self._containers.get(number, ())}
-        return {place: self._lead(*place) for place in places}
+        touched |= {(host_ip, number) for _, number in touched for host_ip in self._containers.get(number, ())}
+        return {address: self._resolve(*address) for address in touched}
 
-    def _forget(self, forwards: Iterable[Forward], fronts: Iterable[Front]) -> None:
-        for one in filter(_is_led, forwards):
+    def _forget(self, forwards: Iterable[PortForward], frontends: Iterable[Frontend]) -> None:
+        for one in filter(_is_eligible, forwards):
             here = self._containers.get(one.host_port, {})
             here.pop(one.host_ip, None)
             if not here:
                 self._containers.pop(one.host_port, None)
-        for number in (number for front in fronts for number in _tcp_ports(front)):
+        for number in (number for frontend in frontends for number in _tcp_ports(frontend)):
             self._services.pop(number, None)
 
-    def _note(self, forwards: Iterable[Forward], fronts: Iterable[Front]) -> None:
-        for one in filter(_is_led, forwards):
+    def _note(self, forwards: Iterable[PortForward], frontends: Iterable[Frontend]) -> None:
+        for one in filter(_is_eligible, forwards):
             self._containers.setdefault(one.host_port, {})[one.host_ip] = (one.target_ip, one.target_port)
-        for front in fronts:
-            self._services |= {number: tuple(targets_of(front, "tcp", number)) for number in _tcp_ports(front)}
+        for frontend in frontends:
+            self._services |= {number: tuple(backends_of(frontend, "tcp", number)) for number in _tcp_ports(frontend)}
 
-    def _lead(self, host_ip: str, number: int) -> tuple[Address, ...]:
+    def _resolve(self, host_ip: str, number: int) -> tuple[SocketAddress, ...]:
         served = self._services.get(number)
         if served is not None:
-            return served if host_ip == ANY and len(served) <= MAX_TARGETS else ()
+            return served if host_ip == ANY and len(served) <= MAX_BACKENDS else ()
         target = self._containers.get(number, {}).get(host_ip)
         return (target,) if target else ()
 
 
-def _is_led(forward: Forward) -> bool:
+def _is_eligible(forward: PortForward) -> bool:
     return forward.proto == "tcp" and ":" not in forward.host_ip
 
 
-def _tcp_ports(front: Front) -> Iterator[int]:
-    return (number for proto, number in front.ports if proto == "tcp")
+def _tcp_ports(frontend: Frontend) -> Iterator[int]:
+    return (number for proto, number in frontend.ports if proto == "tcp")
 
 
-def encode_address(address: Address) -> bytes:
+def encode_address(address: SocketAddress) -> bytes:
     """As the kernel's programs see it: both in the order of the wire."""
     return socket.inet_aton(address[0]) + struct.pack(">H", address[1]) + bytes(2)
 
 
-def encode_way(targets: Sequence[Address]) -> bytes:
+def encode_backends(targets: Sequence[SocketAddress]) -> bytes:
     """How often it was gone so far, how many targets there are, and they."""
-    return struct.pack("=II", 0, len(targets)) + b"".join(map(encode_address, targets)).ljust(8 * MAX_TARGETS, b"\0")
+    return struct.pack("=II", 0, len(targets)) + b"".join(map(encode_address, targets)).ljust(8 * MAX_BACKENDS, b"\0")
 
 
-def connect_program(netns_cookie: int, ways_fd: int, own_fd: int, asked_fd: int) -> bytes:
+def connect_program(netns_cookie: int, backends_fd: int, local_addresses_fd: int, original_fd: int) -> bytes:
     """For the connects of one network namespace, of sockets that are bound to no address."""
     code = bpf.Program()
     code.copy(CTX, A1)
     code.load(A1, CTX, PROTOCOL)
-    code.jump_unless_equal(A1, socket.IPPROTO_TCP, "as it is")
+    code.jump_unless_equal(A1, socket.IPPROTO_TCP, "unchanged")
     code.copy(A1, CTX)
     code.call(bpf.GET_NETNS_COOKIE)
     code.set64(A2, netns_cookie)
-    code.jump_unless_same(ANSWER, A2, "as it is")
+    code.jump_unless_same(ANSWER, A2, "unchanged")
     code.load64(A1, CTX, SOCKET)
     code.load(A1, A1, SOURCE_IP4)
-    code.jump_unless_equal(A1, 0, "as it is")
+    code.jump_unless_equal(A1, 0, "unchanged")
 
     code.load(IP, CTX, USER_IP4)
     code.load(PORT, CTX, USER_PORT)
     key = -8
     code.store(bpf.STACK, key, IP)
     code.store(bpf.STACK, key + 4, PORT)
-    _look_up(code, ways_fd, key)
+    _look_up(code, backends_fd, key)
     code.jump_unless_equal(ANSWER, 0, "found")
     code.store_value(bpf.STACK, key, 0)  # any address
-    _look_up(code, ways_fd, key)
-    code.jump_if_equal(ANSWER, 0, "as it is")
+    _look_up(code, backends_fd, key)
+    code.jump_if_equal(ANSWER, 0, "unchanged")
     code.label("found")
-    code.copy(WAY, ANSWER)
-    _come_from(code, own_fd)
-    _go_to_next(code)
-    _note_asked(code, asked_fd)
+    code.copy(BACKENDS, ANSWER)
+    _bind_source(code, local_addresses_fd)
+    _choose_next_backend(code)
+    _store_original(code, original_fd)
     return _end(code)
 
 
-def _go_to_next(code: bpf.Program) -> None:
-    """To the next of the way's targets, in turn, as the rules choose; WAY points to it afterwards, less 8."""
+def _choose_next_backend(code: bpf.Program) -> None:
+    """To the next of the way's targets, in turn, as the rules choose; BACKENDS points to it afterwards, less 8."""
     code.set(A1, 1)
-    code.add_shared(WAY, 0, A1)
-    code.load(A1, WAY, 0)
-    code.load(A2, WAY, 4)
+    code.add_shared(BACKENDS, 0, A1)
+    code.load(A1, BACKENDS, 0)
+    code.load(A2, BACKENDS, 4)
     code.modulo(A1, A2)
-    code.jump_from(A1, MAX_TARGETS, "as it is")  # cannot be, but the verifier wants to see it
+    code.jump_from(A1, MAX_BACKENDS, "unchanged")  # cannot be, but the verifier wants to see it
     code.shift_left(A1, 3)
-    code.add(WAY, A1)
-    code.load(A1, WAY, 8)
-    code.load(A2, WAY, 12)
+    code.add(BACKENDS, A1)
+    code.load(A1, BACKENDS, 8)
+    code.load(A2, BACKENDS, 12)
     code.store(CTX, USER_IP4, A1)
     code.store(CTX, USER_PORT, A2)
 
 
-def _note_asked(code: bpf.Program, asked_fd: int) -> None:
-    _look_up_asked(code, asked_fd)
+def _store_original(code: bpf.Program, original_fd: int) -> None:
+    _look_up_original(code, original_fd)
     code.store64(ANSWER, 0, A1)
-    code.load(A1, WAY, 8)
-    code.load(A2, WAY, 12)
+    code.load(A1, BACKENDS, 8)
+    code.load(A2, BACKENDS, 12)
     for position, register in enumerate((IP, PORT, A1, A2)):
         code.store(ANSWER, 8 + 4 * position, register)
 
 
-def _come_from(code: bpf.Program, own_fd: int) -> None:
+def _bind_source(code: bpf.Program, local_addresses_fd: int) -> None:
     """Unless it asks for loopback: make sure that the address is the host's, and let the client come from there."""
-    otherwise = "as it is"
+    otherwise = "unchanged"
     code.copy(A1, IP)
     code.and_value(A1, 0xFF)  # the first of the four bytes
-    code.jump_if_equal(A1, LOOPBACK_NET, "has come from there")
+    code.jump_if_equal(A1, LOOPBACK_NET, "source is bound")
     key, now, address = -8, -16, -24
     code.call(bpf.KTIME_GET_NS)
     code.store64(bpf.STACK, now, ANSWER)
     code.store(bpf.STACK, key, IP)
-    _look_up(code, own_fd, key)
+    _look_up(code, local_addresses_fd, key)
     code.jump_if_equal(ANSWER, 0, otherwise)
     code.load64(A1, bpf.STACK, now)
     code.load64(A2, ANSWER, 0)
@@ -187,23 +190,23 @@ def _come_from(code: bpf.Program, own_fd: int) -> None:
     code.set(A3, SOCKADDR_SIZE)
     code.call(bpf.BIND)
     code.jump_unless_equal(ANSWER, 0, otherwise)  # it has a port already, or may not have this address
-    code.label("has come from there")
+    code.label("source is bound")
 
 
-def getpeername_program(asked_fd: int) -> bytes:
+def getpeername_program(original_fd: int) -> bytes:
     """A socket that was led elsewhere is told what it asked for."""
     code = bpf.Program()
     code.copy(CTX, A1)
-    _look_up_asked(code, asked_fd)
+    _look_up_original(code, original_fd)
     code.load64(A2, ANSWER, 0)
-    code.jump_unless_same(A1, A2, "as it is")
-    for place, there in ((USER_IP4, 16), (USER_PORT, 20)):  # unless it was connected anew meanwhile
+    code.jump_unless_same(A1, A2, "unchanged")
+    for field, there in ((USER_IP4, 16), (USER_PORT, 20)):  # unless it was connected anew meanwhile
         code.load(A1, ANSWER, there)
-        code.load(A2, CTX, place)
-        code.jump_unless_same(A1, A2, "as it is")
-    for place, asked in ((USER_IP4, 8), (USER_PORT, 12)):
+        code.load(A2, CTX, field)
+        code.jump_unless_same(A1, A2, "unchanged")
+    for field, asked in ((USER_IP4, 8), (USER_PORT, 12)):
         code.load(A1, ANSWER, asked)
-        code.store(CTX, place, A1)
+        code.store(CTX, field, A1)
     return _end(code)
 
 
@@ -219,7 +222,7 @@ def _look_up(code: bpf.Program, map_fd: int, key: int) -> None:
     code.call(bpf.MAP_LOOKUP_ELEM)
 
 
-def _look_up_asked(code: bpf.Program, asked_fd: int) -> None:
+def _look_up_original(code: bpf.Program, original_fd: int) -> None:
     """The answer: this socket's slot; and its number in A1."""
     number, slot = -8, -16
     code.copy(A1, CTX)
@@ -227,15 +230,15 @@ def _look_up_asked(code: bpf.Program, asked_fd: int) -> None:
     code.store64(bpf.STACK, number, ANSWER)
     code.set64(A2, SPREAD)
     code.multiply(ANSWER, A2)
-    code.shift_right(ANSWER, 64 - ASKED_BITS)
+    code.shift_right(ANSWER, 64 - ORIGINAL_BITS)
     code.store(bpf.STACK, slot, ANSWER)
-    _look_up(code, asked_fd, slot)
-    code.jump_if_equal(ANSWER, 0, "as it is")  # cannot be, but the verifier wants to see it
+    _look_up(code, original_fd, slot)
+    code.jump_if_equal(ANSWER, 0, "unchanged")  # cannot be, but the verifier wants to see it
     code.load64(A1, bpf.STACK, number)
 
 
 def _end(code: bpf.Program) -> bytes:
-    code.label("as it is")
+    code.label("unchanged")
     code.set(ANSWER, ALLOW)
     code.end()
     return code.assemble()

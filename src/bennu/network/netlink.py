@@ -20,7 +20,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.host import sysctl
-from bennu.network import knobs, netns
+from bennu.network import interface_sysctls, netns
 from bennu.network.addresses import Subnet
 from bennu.network.model import Endpoint
 
@@ -48,7 +48,7 @@ def make_namespace(path: Path, host_interface: str) -> None:
             raise_loopback()
             if host_interface:
                 netns.enter_own()
-                add_pair(host, str(path), host_interface, PREPARED_NAME)
+                add_veth_pair(host, str(path), host_interface, PREPARED_NAME)
                 netns.enter(path)
         except BaseException:
             netns.unpin(path)
@@ -56,7 +56,7 @@ def make_namespace(path: Path, host_interface: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Plug:
+class VethAttachment:
     """An endpoint to be connected."""
 
     endpoint: Endpoint
@@ -68,37 +68,37 @@ class Plug:
     has_pair: bool  # the namespace came with its pair
 
 
-def furnish(path: str, plugs: Sequence[Plug]) -> None:
+def attach(path: str, attachments: Sequence[VethAttachment]) -> None:
     """Connect a namespace; when it returns, packets flow.
 
     Blocking, in a thread of its own, which ends inside the namespace. Raises: OSError, NetlinkError.
     """
     with IPRoute() as ipr:  # stays in the host's namespace, where the thread was when it was made
         ports = set()
-        for plug in plugs:
-            if not plug.has_pair:
-                add_pair(ipr, path, plug.endpoint.host_interface, plug.endpoint.interface)
-            ports |= plug_in(ipr, plug)
+        for attachment in attachments:
+            if not attachment.has_pair:
+                add_veth_pair(ipr, path, attachment.endpoint.host_interface, attachment.endpoint.interface)
+            ports |= attach_host_end(ipr, attachment)
         netns.enter(path)
-        for plug in plugs:
-            configure(plug)
+        for attachment in attachments:
+            configure_container_end(attachment)
         wait_operational(ipr, ports)
 
 
-def plug_in(ipr: IPRoute, plug: Plug) -> set[int]:
+def attach_host_end(ipr: IPRoute, attachment: VethAttachment) -> set[int]:
     """Make the host's end a port of the bridge, and up; the indexes of both. Raises: OSError, NetlinkError."""
-    index, bridge_index = require_index(plug.endpoint.host_interface), require_index(plug.bridge)
-    ipr.link("set", index=index, master=bridge_index, mtu=plug.mtu)
+    index, bridge_index = require_index(attachment.endpoint.host_interface), require_index(attachment.bridge)
+    ipr.link("set", index=index, master=bridge_index, mtu=attachment.mtu)
     # A container that calls its own published port comes back through the port it left by (with br_netfilter).
-    ipr.brport("set", index=index, mode=1, isolated=int(plug.isolated))
+    ipr.brport("set", index=index, mode=1, isolated=int(attachment.isolated))
     ipr.link("set", index=index, state="up")
     return {index, bridge_index}
 
 
-def plug_in_again(plug: Plug) -> None:
+def reattach_host_end(attachment: VethAttachment) -> None:
     """After the bridge was made anew. Raises: OSError, NetlinkError."""
     with IPRoute() as ipr:
-        plug_in(ipr, plug)
+        attach_host_end(ipr, attachment)
 
 
 def wait_operational(ipr: IPRoute, indexes: Iterable[int]) -> None:
@@ -119,24 +119,24 @@ def raise_loopback() -> None:
         fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("=16sH22x", b"lo", IFF_UP))
 
 
-def add_pair(ipr: IPRoute, path: str, host_interface: str, interface: str) -> None:
+def add_veth_pair(ipr: IPRoute, path: str, host_interface: str, interface: str) -> None:
     """From the host's side: the container's end is born inside the namespace behind `path`. Both are down."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         ipr.link("add", ifname=host_interface, kind="veth", peer={"ifname": interface, "net_ns_fd": fd})
     finally:
         os.close(fd)
-    knobs.turn(knobs.host_end_knobs(host_interface))
+    interface_sysctls.apply(interface_sysctls.host_veth_sysctls(host_interface))
 
 
-def configure(plug: Plug) -> None:
+def configure_container_end(attachment: VethAttachment) -> None:
     """From inside a sandbox: give an interface its addresses and bring it up. Raises: OSError, NetlinkError."""
-    endpoint = plug.endpoint
+    endpoint = attachment.endpoint
     if endpoint.ipv6_address:
-        knobs.turn(knobs.container_knobs(endpoint.interface))
+        interface_sysctls.apply(interface_sysctls.container_sysctls(endpoint.interface))
     with IPRoute() as ipr:
         index = require_index(endpoint.interface)
-        ipr.link("set", index=index, address=endpoint.mac_address, mtu=plug.mtu)
+        ipr.link("set", index=index, address=endpoint.mac_address, mtu=attachment.mtu)
         for address, prefix_len in (
             (endpoint.ip_address, endpoint.ip_prefix_len),
             (endpoint.ipv6_address, endpoint.ipv6_prefix_len),
@@ -144,7 +144,7 @@ def configure(plug: Plug) -> None:
             if address:
                 add_address(ipr, index, address, prefix_len)
         ipr.link("set", index=index, state="up")
-        set_default_routes(ipr, index, plug.gateways)
+        set_default_routes(ipr, index, attachment.gateways)
 
 
 def add_address(ipr: IPRoute, index: int, address: str, prefix_len: int) -> None:
@@ -170,7 +170,7 @@ def remove_virtual_address(name: str, address: str) -> None:
     """Undo `add_virtual_address`. Idempotent. Raises: NetlinkError."""
     with IPRoute() as ipr:
         index = find_index(name)
-        if index is not None and (address, HOST_PREFIX) in addresses_of(ipr, index):
+        if index is not None and (address, HOST_PREFIX) in list_addresses(ipr, index):
             ipr.addr("del", index=index, address=address, prefixlen=HOST_PREFIX)
 
 
@@ -186,7 +186,7 @@ def set_gateway(interface: str, gateway: str) -> None:
         set_default_routes(ipr, require_index(interface), [gateway])
 
 
-def addresses_of(ipr: IPRoute, index: int) -> set[tuple[str, int]]:
+def list_addresses(ipr: IPRoute, index: int) -> set[tuple[str, int]]:
     """Link-local ones, which the kernel makes itself, apart."""
     found = {(item.get_attr("IFA_ADDRESS"), item["prefixlen"]) for item in ipr.get_addr(index=index)}
     return {(address, length) for address, length in found if not ipaddress.ip_address(address).is_link_local}

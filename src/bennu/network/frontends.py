@@ -18,7 +18,7 @@ VERDICTS: Final = {"services": "inet_proto . inet_service : verdict", "vips": "i
 REFUSAL: Final = ("meta l4proto tcp reject with tcp reset", "reject")
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+class FrontendAddress(msgspec.Struct, frozen=True, kw_only=True):
     """A service on one network of the swarm. `vip` "": its names answer with the addresses of its tasks."""
 
     network_id: str
@@ -27,7 +27,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
 
 
-class Address(msgspec.Struct, frozen=True, kw_only=True):
+class BackendAddress(msgspec.Struct, frozen=True, kw_only=True):
     """A task's on one network; `ip6` "" where the network has no IPv6."""
 
     network_id: str
@@ -35,7 +35,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     ip6: str = ""
 
 
-class Port(msgspec.Struct, frozen=True, kw_only=True):
+class BackendPort(msgspec.Struct, frozen=True, kw_only=True):
     """A published port as one task understands it."""
 
     proto: str
@@ -43,34 +43,37 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     target: int
 
 
-class Backend(msgspec.Struct, frozen=True, kw_only=True):
+class ServiceBackend(msgspec.Struct, frozen=True, kw_only=True):
     """A task that takes connections: `owner` is its id, `ip` where its published ports lead."""
 
     owner: str
     ip: str
-    addresses: tuple[Address, ...] = ()
-    ports: tuple[Port, ...] = ()
+    addresses: tuple[BackendAddress, ...] = ()
+    ports: tuple[BackendPort, ...] = ()
 
     def ips(self) -> set[str]:
         """All it has of IPv4."""
         return {self.ip, *(one.ip for one in self.addresses)} - {""}
 
 
-class Front(msgspec.Struct, frozen=True, kw_only=True):
+class Frontend(msgspec.Struct, frozen=True, kw_only=True):
     """One service. `ports`: (protocol, number) of all it publishes, also where no task is behind them."""
 
     service_id: str
-    places: tuple[Place, ...] = ()
+    addresses: tuple[FrontendAddress, ...] = msgspec.field(name="places", default=())  # the name on disk
     ports: tuple[tuple[str, int], ...] = ()
-    backends: tuple[Backend, ...] = ()
+    backends: tuple[ServiceBackend, ...] = ()
 
     def vip_on(self, network_id: str) -> str:
         """ "" where it has none."""
-        return next((place.vip for place in self.places if place.network_id == network_id), "")
+        return next(
+            (frontend_address.vip for frontend_address in self.addresses if frontend_address.network_id == network_id),
+            "",
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Entrance:
+class VerdictEntry:
     """An element of a verdict map and the chain it leads to."""
 
     map_name: str
@@ -83,16 +86,16 @@ class Entrance:
         return f"{self.key} : goto {self.chain}"
 
 
-def entrances(front: Front | None) -> dict[str, Entrance]:
+def verdict_entries(frontend: Frontend | None) -> dict[str, VerdictEntry]:
     """All ways into a service, by the name of the chain."""
-    if front is None:
+    if frontend is None:
         return {}
-    found = [_port_entrance(front, proto, number) for proto, number in front.ports]
-    found += [_vip_entrance(front, place) for place in front.places if place.vip]
+    found = [_port_entry(frontend, proto, number) for proto, number in frontend.ports]
+    found += [_vip_entry(frontend, frontend_address) for frontend_address in frontend.addresses if frontend_address.vip]
     return {one.chain: one for one in found}
 
 
-def render_front_changes(table: str, changes: Iterable[tuple[Front | None, Front | None]]) -> str:
+def render_frontend_changes(table: str, changes: Iterable[tuple[Frontend | None, Frontend | None]]) -> str:
     """From what services showed to what they show now (None: nothing); "" when nothing changes.
 
     What goes, goes first: a port may move from one service to another in one transaction.
@@ -100,77 +103,84 @@ def render_front_changes(table: str, changes: Iterable[tuple[Front | None, Front
     gone: list[str] = []
     came: list[str] = []
     for before, after in changes:
-        old, new = entrances(before), entrances(after)
-        for chain, entrance in old.items():
+        old, new = verdict_entries(before), verdict_entries(after)
+        for chain, entry in old.items():
             if chain not in new:
-                gone.append(f"delete element inet {table} {entrance.map_name} {{ {entrance.key} }}")
+                gone.append(f"delete element inet {table} {entry.map_name} {{ {entry.key} }}")
                 gone.append(f"delete chain inet {table} {chain}")
-        for chain, entrance in new.items():
+        for chain, entry in new.items():
             known = old.get(chain)
-            if known == entrance:
+            if known == entry:
                 continue
             came.append(f"flush chain inet {table} {chain}" if known else f"add chain inet {table} {chain}")
-            came += [f"add rule inet {table} {chain} {rule}" for rule in entrance.rules]
+            came += [f"add rule inet {table} {chain} {rule}" for rule in entry.rules]
             if known is None:
-                came.append(f"add element inet {table} {entrance.map_name} {{ {entrance.element} }}")
+                came.append(f"add element inet {table} {entry.map_name} {{ {entry.element} }}")
     return "".join(f"{line}\n" for line in (*gone, *came))
 
 
-def answers(front: Front) -> dict[tuple[str, str], tuple[str, ...]]:
+def dns_answers(frontend: Frontend) -> dict[tuple[str, str], tuple[str, ...]]:
     """What the names of a service answer with, by (network, name); () while nobody serves there.
 
     `NAME` is the virtual address, or all tasks if it has none; `tasks.NAME` is always all tasks.
     """
     found: dict[tuple[str, str], tuple[str, ...]] = {}
-    for place in front.places:
+    for frontend_address in frontend.addresses:
         tasks = tuple(
             address
-            for backend in front.backends
+            for backend in frontend.backends
             for one in backend.addresses
-            if one.network_id == place.network_id
+            if one.network_id == frontend_address.network_id
             for address in (one.ip, one.ip6)
             if address
         )
-        for name in place.names:
-            found[place.network_id, name.lower()] = (place.vip,) if place.vip and tasks else tasks
-            found[place.network_id, f"tasks.{name.lower()}"] = tasks
+        for name in frontend_address.names:
+            found[frontend_address.network_id, name.lower()] = (
+                (frontend_address.vip,) if frontend_address.vip and tasks else tasks
+            )
+            found[frontend_address.network_id, f"tasks.{name.lower()}"] = tasks
     return found
 
 
-def without_contradictions(fronts: Iterable[Front]) -> list[Front]:
+def drop_conflicting_ports(frontends: Iterable[Frontend]) -> list[Frontend]:
     """What is read after a daemon's death may be of two moments: of two services with one port neither keeps it."""
-    found = list(fronts)
+    found = list(frontends)
     claims: dict[tuple[str, int], int] = {}
-    for front in found:
-        for port in front.ports:
+    for frontend in found:
+        for port in frontend.ports:
             claims[port] = claims.get(port, 0) + 1
     return [
-        msgspec.structs.replace(front, ports=tuple(port for port in front.ports if claims[port] == 1))
-        for front in found
+        msgspec.structs.replace(frontend, ports=tuple(port for port in frontend.ports if claims[port] == 1))
+        for frontend in found
     ]
 
 
-def targets_of(front: Front, proto: str, number: int) -> list[tuple[str, int]]:
+def backends_of(frontend: Frontend, proto: str, number: int) -> list[tuple[str, int]]:
     """Address and port of each task behind a published port."""
     return [
         (backend.ip, port.target)
-        for backend in front.backends
+        for backend in frontend.backends
         for port in backend.ports
         if (port.proto, port.published) == (proto, number) and backend.ip
     ]
 
 
-def _port_entrance(front: Front, proto: str, number: int) -> Entrance:
-    targets = [(ip, str(port)) for ip, port in targets_of(front, proto, number)]
-    chain = f"port_{proto}_{number}_{front.service_id}"
-    return Entrance("services", f"{proto} . {number}", chain, _rules(targets, match=f"meta l4proto {proto} "))
+def _port_entry(frontend: Frontend, proto: str, number: int) -> VerdictEntry:
+    targets = [(ip, str(port)) for ip, port in backends_of(frontend, proto, number)]
+    chain = f"port_{proto}_{number}_{frontend.service_id}"
+    return VerdictEntry("services", f"{proto} . {number}", chain, _rules(targets, match=f"meta l4proto {proto} "))
 
 
-def _vip_entrance(front: Front, place: Place) -> Entrance:
+def _vip_entry(frontend: Frontend, frontend_address: FrontendAddress) -> VerdictEntry:
     targets = [
-        (one.ip,) for backend in front.backends for one in backend.addresses if one.network_id == place.network_id
+        (one.ip,)
+        for backend in frontend.backends
+        for one in backend.addresses
+        if one.network_id == frontend_address.network_id
     ]
-    return Entrance("vips", f'"{place.bridge}" . {place.vip}', f"vip_{place.vip}", _rules(targets))
+    return VerdictEntry(
+        "vips", f'"{frontend_address.bridge}" . {frontend_address.vip}', f"vip_{frontend_address.vip}", _rules(targets)
+    )
 
 
 def _rules(targets: Sequence[tuple[str, ...]], match: str = "") -> tuple[str, ...]:

@@ -18,22 +18,22 @@ from bennu.network.model import PortRequest
 
 WILDCARDS: Final = ("0.0.0.0", "::")
 EPHEMERAL: Final = (32768, 60999)
-Key = tuple[str, str, int]  # protocol, host address, host port
+PortKey = tuple[str, str, int]  # protocol, host address, host port
 
 
 class PortTaken(BennuError):
     """In use by one of our containers, or by a program of the host."""
 
 
-class HeldPorts:
+class PortAllocator:
     """Who holds which host port. Not durable: filled again from the living sandboxes."""
 
     def __init__(self, *, ipv6: bool | None = None) -> None:
-        self._held: dict[Key, socket.socket | None] = {}
+        self._sockets: dict[PortKey, socket.socket | None] = {}
         self._ipv6 = Path("/proc/sys/net/ipv6").exists() if ipv6 is None else ipv6
         self._last_free = EPHEMERAL[0] - 1
 
-    def hold(self, request: PortRequest, default_host: str = "") -> list[PublishedPort]:
+    def allocate(self, request: PortRequest, default_host: str = "") -> list[PublishedPort]:
         """Take host ports for a request: one entry for an address, one for each family for all addresses.
 
         Raises: PortTaken with dockerd's words; then nothing is held.
@@ -42,7 +42,7 @@ class HeldPorts:
         refusal: PortTaken | None = None
         for port in self._candidates(request):
             try:
-                self._hold_all(request.proto, hosts, port)
+                self._bind_all(request.proto, hosts, port)
             except PortTaken as error:
                 refusal = error
                 continue
@@ -59,29 +59,29 @@ class HeldPorts:
     def adopt(self, port: PublishedPort) -> None:
         """What a living sandbox has stays its own. Raises: PortTaken when another program has it meanwhile."""
         key = (port.proto, port.host_ip, port.host_port)
-        self._held.setdefault(key, None)
-        if self._held[key] is None:
-            self._held[key] = _bind(*key)
+        self._sockets.setdefault(key, None)
+        if self._sockets[key] is None:
+            self._sockets[key] = _bind(*key)
 
     def socket_of(self, port: PublishedPort) -> socket.socket | None:
         """What holds it; still this object's to close."""
-        return self._held.get((port.proto, port.host_ip, port.host_port))
+        return self._sockets.get((port.proto, port.host_ip, port.host_port))
 
     def release(self, ports: Sequence[PublishedPort]) -> None:
         """Idempotent."""
         for port in ports:
-            held = self._held.pop((port.proto, port.host_ip, port.host_port), None)
-            if held is not None:
-                held.close()
+            sock = self._sockets.pop((port.proto, port.host_ip, port.host_port), None)
+            if sock is not None:
+                sock.close()
 
     def close(self) -> None:
-        for held in self._held.values():
-            if held is not None:
-                held.close()
-        self._held.clear()
+        for sock in self._sockets.values():
+            if sock is not None:
+                sock.close()
+        self._sockets.clear()
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._sockets)
 
     def _hosts(self, host_ip: str) -> list[str]:
         if host_ip:
@@ -99,29 +99,29 @@ class HeldPorts:
         for step in range(size):
             yield first + (start + step) % size
 
-    def _hold_all(self, proto: str, hosts: Sequence[str], port: int) -> None:
-        taken: list[Key] = []
+    def _bind_all(self, proto: str, hosts: Sequence[str], port: int) -> None:
+        taken: list[PortKey] = []
         try:
             for host in hosts:
                 key = (proto, host, port)
                 self._check_ours(key)
-                self._held[key] = _bind(*key)
+                self._sockets[key] = _bind(*key)
                 taken.append(key)
         except PortTaken:
             for key in taken:
-                held = self._held.pop(key)
-                if held is not None:
-                    held.close()
+                sock = self._sockets.pop(key)
+                if sock is not None:
+                    sock.close()
             raise
 
-    def _check_ours(self, key: Key) -> None:
+    def _check_ours(self, key: PortKey) -> None:
         proto, host, port = key
         address = ipaddress.ip_address(host)
         wildcard = WILDCARDS[address.version == 6]
         if address.is_unspecified:
-            clash = any(p == proto and n == port and (":" in h) == (":" in host) for p, h, n in self._held)
+            clash = any(p == proto and n == port and (":" in h) == (":" in host) for p, h, n in self._sockets)
         else:
-            clash = key in self._held or (proto, wildcard, port) in self._held
+            clash = key in self._sockets or (proto, wildcard, port) in self._sockets
         if clash:
             raise PortTaken(f"Bind for {shown(host)}:{port} failed: port is already allocated")
 
@@ -143,35 +143,35 @@ def _bind(proto: str, host: str, port: int) -> socket.socket | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
     try:
-        held = socket.socket(family, kind | socket.SOCK_CLOEXEC)
+        sock = socket.socket(family, kind | socket.SOCK_CLOEXEC)
     except OSError as error:
         if error.errno == errno.EAFNOSUPPORT:
             return None
         raise
     try:
         if family == socket.AF_INET6:
-            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        _bind_exclusively(held, host, port)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _bind_exclusively(sock, host, port)
     except OSError as error:
-        held.close()
+        sock.close()
         if error.errno == errno.EADDRNOTAVAIL and family == socket.AF_INET6 and host == "::":
             return None  # IPv6 is switched off
         reason = os.strerror(error.errno or errno.EADDRINUSE).lower()
         raise PortTaken(f"failed to bind host port {shown(host)}:{port}/{proto}: {reason}") from None
-    return held
+    return sock
 
 
-def _bind_exclusively(held: socket.socket, host: str, port: int) -> None:
+def _bind_exclusively(sock: socket.socket, host: str, port: int) -> None:
     try:
-        held.bind((host, port))
+        sock.bind((host, port))
         return
     except OSError as error:
-        if error.errno != errno.EADDRINUSE or held.type != socket.SOCK_STREAM:
+        if error.errno != errno.EADDRINUSE or sock.type != socket.SOCK_STREAM:
             raise
     # Perhaps only finished connections (TIME_WAIT) are in the way. With SO_REUSEADDR they are not, but another
     # program's bound socket is not either, so listen for a moment: that finds it. Then nobody may share it.
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind((host, port))
-    held.listen(1)
-    held.shutdown(socket.SHUT_RDWR)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host, port))
+    sock.listen(1)
+    sock.shutdown(socket.SHUT_RDWR)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from bennu.descriptors import FOR_REQUESTS
-from bennu.network.accepting import PAUSE_S, Acceptor
+from bennu.network.acceptor import PAUSE_S, Acceptor
 
 
 @contextlib.contextmanager
@@ -48,8 +48,8 @@ class Door:
 
 @pytest.fixture
 async def door(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Door]:
-    monkeypatch.setattr(Acceptor, "_told", -1e9)
-    caplog.set_level(logging.WARNING, logger="bennu.network.accepting")
+    monkeypatch.setattr(Acceptor, "_warned_at", -1e9)
+    caplog.set_level(logging.WARNING, logger="bennu.network.acceptor")
     with contextlib.ExitStack() as held:
         yield Door(held)
 

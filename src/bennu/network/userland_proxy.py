@@ -14,115 +14,115 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bennu.descriptors import is_spare
-from bennu.network.accepting import Acceptor
+from bennu.network.acceptor import Acceptor
 
 CHUNK: Final = 256 * 1024
-AT_ONCE: Final = 4096  # connections, or clients by UDP, of one container
+MAX_CONNECTIONS_PER_CONTAINER: Final = 4096  # connections, or clients by UDP, of one container
 UDP_IDLE_S: Final = 90.0
-DATAGRAMS_A_TURN: Final = 64
+DATAGRAMS_PER_WAKEUP: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class ProxyRoute:
     """From a held socket to an address in a container."""
 
-    held: socket.socket
+    listener: socket.socket
     target_ip: str
     target_port: int
 
 
 @dataclass(slots=True)
-class _Relay:
-    passages: Sequence[Passage]
+class _ContainerProxy:
+    routes: Sequence[ProxyRoute]
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     clients: dict[tuple[socket.socket, Any], "_UdpClient"] = field(default_factory=dict)
     acceptors: list[Acceptor] = field(default_factory=list)
 
 
-class Relays:
-    """The passages of all containers."""
+class UserlandProxy:
+    """The routes of all containers."""
 
     def __init__(self) -> None:
-        self._relays: dict[str, _Relay] = {}
+        self._proxies: dict[str, _ContainerProxy] = {}
 
-    def set(self, container_id: str, passages: Sequence[Passage]) -> None:
+    def set(self, container_id: str, routes: Sequence[ProxyRoute]) -> None:
         """Carry exactly these from now on. Raises: OSError."""
         self.stop(container_id)
-        if not passages:
+        if not routes:
             return
-        relay = self._relays[container_id] = _Relay(passages)
+        proxy = self._proxies[container_id] = _ContainerProxy(routes)
         loop = asyncio.get_running_loop()
-        for passage in passages:
-            passage.held.setblocking(False)
-            if passage.held.type == socket.SOCK_STREAM:
-                passage.held.listen(128)
-                relay.acceptors.append(Acceptor(passage.held, _taker(relay, passage)))
+        for route in routes:
+            route.listener.setblocking(False)
+            if route.listener.type == socket.SOCK_STREAM:
+                route.listener.listen(128)
+                proxy.acceptors.append(Acceptor(route.listener, _accept_handler(proxy, route)))
             else:
-                loop.add_reader(passage.held, self._receive, relay, passage)
+                loop.add_reader(route.listener, self._receive, proxy, route)
 
     def pause(self, container_id: str) -> None:
         """Take no new connection; those that are carried go on. `set` or `stop` ends this. Idempotent."""
-        relay = self._relays.get(container_id)
-        for acceptor in relay.acceptors if relay else ():
+        proxy = self._proxies.get(container_id)
+        for acceptor in proxy.acceptors if proxy else ():
             acceptor.stop()
-        for passage in relay.passages if relay else ():
-            if passage.held.type == socket.SOCK_STREAM:
+        for route in proxy.routes if proxy else ():
+            if route.listener.type == socket.SOCK_STREAM:
                 with contextlib.suppress(OSError):
-                    passage.held.shutdown(socket.SHUT_RDWR)  # stays bound, and listens no longer
+                    route.listener.shutdown(socket.SHUT_RDWR)  # stays bound, and listens no longer
 
     def stop(self, container_id: str) -> None:
         """End what is carried; the sockets stay their holder's. Idempotent."""
-        relay = self._relays.pop(container_id, None)
-        if relay is None:
+        proxy = self._proxies.pop(container_id, None)
+        if proxy is None:
             return
-        for acceptor in relay.acceptors:
+        for acceptor in proxy.acceptors:
             acceptor.stop()
-        for passage in relay.passages:
-            asyncio.get_running_loop().remove_reader(passage.held)
-        for task in relay.tasks:
+        for route in proxy.routes:
+            asyncio.get_running_loop().remove_reader(route.listener)
+        for task in proxy.tasks:
             task.cancel()
-        for client in list(relay.clients.values()):
+        for client in list(proxy.clients.values()):
             client.close()
 
     def close(self) -> None:
-        for container_id in list(self._relays):
+        for container_id in list(self._proxies):
             self.stop(container_id)
 
-    def _receive(self, relay: _Relay, passage: Passage) -> None:
-        for _ in range(DATAGRAMS_A_TURN):
+    def _receive(self, proxy: _ContainerProxy, route: ProxyRoute) -> None:
+        for _ in range(DATAGRAMS_PER_WAKEUP):
             try:
-                data, peer = passage.held.recvfrom(65535)
+                data, peer = route.listener.recvfrom(65535)
             except OSError:
                 return
-            client = relay.clients.get((passage.held, peer))
-            if client is None and len(relay.clients) < AT_ONCE:
-                client = _UdpClient(relay, passage, peer)
-                _own(relay, client.run())
+            client = proxy.clients.get((route.listener, peer))
+            if client is None and len(proxy.clients) < MAX_CONNECTIONS_PER_CONTAINER:
+                client = _UdpClient(proxy, route, peer)
+                _track(proxy, client.run())
             if client is not None:
                 client.send(data)
 
 
-def _taker(relay: _Relay, passage: Passage) -> Callable[[socket.socket], None]:
+def _accept_handler(proxy: _ContainerProxy, route: ProxyRoute) -> Callable[[socket.socket], None]:
     def take(connection: socket.socket) -> None:
-        if len(relay.tasks) >= AT_ONCE:
+        if len(proxy.tasks) >= MAX_CONNECTIONS_PER_CONTAINER:
             connection.close()
             return
-        _own(relay, _carry(connection, passage))
+        _track(proxy, _forward_tcp(connection, route))
 
     return take
 
 
-def _own(relay: _Relay, work: Any) -> None:
+def _track(proxy: _ContainerProxy, work: Any) -> None:
     task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-    relay.tasks.add(task)
-    task.add_done_callback(relay.tasks.discard)
+    proxy.tasks.add(task)
+    task.add_done_callback(proxy.tasks.discard)
 
 
-async def _carry(connection: socket.socket, passage: Passage) -> None:
+async def _forward_tcp(connection: socket.socket, route: ProxyRoute) -> None:
     """One TCP connection, to the end of both directions."""
     reader, writer = await asyncio.open_connection(sock=connection)
     try:
-        there_reader, there_writer = await asyncio.open_connection(passage.target_ip, passage.target_port)
+        there_reader, there_writer = await asyncio.open_connection(route.target_ip, route.target_port)
     except OSError:
         _reset(writer)
         return
@@ -154,17 +154,17 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 class _UdpClient(asyncio.DatagramProtocol):
     """One peer of a UDP port, with a socket of its own towards the container, until it is silent for a while."""
 
-    def __init__(self, relay: _Relay, passage: Passage, peer: Any) -> None:
-        self._relay = relay
-        self._passage = passage
+    def __init__(self, proxy: _ContainerProxy, route: ProxyRoute, peer: Any) -> None:
+        self._proxy = proxy
+        self._route = route
         self._peer = peer
         self._transport: asyncio.DatagramTransport | None = None
         self._early: list[bytes] = []
         self._heard = time.monotonic()
-        relay.clients[passage.held, peer] = self
+        proxy.clients[route.listener, peer] = self
 
     async def run(self) -> None:
-        target = (self._passage.target_ip, self._passage.target_port)
+        target = (self._route.target_ip, self._route.target_port)
         try:
             transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, remote_addr=target)
             self._transport = transport
@@ -191,9 +191,9 @@ class _UdpClient(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self._heard = time.monotonic()
         with contextlib.suppress(OSError):
-            self._passage.held.sendto(data, self._peer)
+            self._route.listener.sendto(data, self._peer)
 
     def close(self) -> None:
-        self._relay.clients.pop((self._passage.held, self._peer), None)
+        self._proxy.clients.pop((self._route.listener, self._peer), None)
         if self._transport is not None:
             self._transport.close()

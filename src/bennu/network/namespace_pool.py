@@ -16,21 +16,21 @@ from typing import Final
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from bennu.network import links, netns
-from bennu.network.connecting import give_up_connecting
+from bennu.network import netlink, netns
 from bennu.network.dns_sockets import Sockets, close_sockets, open_here
 from bennu.network.netns import in_own_thread
+from bennu.network.sock_diag import destroy_syn_sent
 
 READY: Final = 3  # namespaces kept ready for the next starts, of each kind
 REFILL_AFTER_S: Final = 0.05  # leaves the start that took one the kernel's locks for itself
-BURY_AFTER_S: Final = 0.2  # collects what ends together: the kernel deletes many as fast as one
+REAP_AFTER_S: Final = 0.2  # collects what ends together: the kernel deletes many as fast as one
 RETRY_AFTER_S: Final = 1.0  # what the kernel refused to delete
 VANISH_S: Final = 0.5
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Prepared:
+class PreparedNamespace:
     """A namespace with loopback up, and (unless `host_interface` is "") a veth pair that is down."""
 
     sandbox_id: str
@@ -39,7 +39,7 @@ class Prepared:
     dns: Sockets | None = None  # on 127.0.0.11 inside, with the rules that lead there
 
 
-class Namer:
+class InterfaceNamer:
     """Names that tell our interfaces from everybody else's: a prefix of this daemon, and chance."""
 
     def __init__(self, tag: str, folder: Path) -> None:
@@ -49,13 +49,13 @@ class Namer:
     def interface(self) -> str:
         return self.prefix + secrets.token_hex(4)
 
-    def sandbox(self, *, with_pair: bool) -> Prepared:
+    def sandbox(self, *, with_pair: bool) -> PreparedNamespace:
         sandbox_id = secrets.token_hex(32)
-        return Prepared(sandbox_id, self.folder / sandbox_id[:12], self.interface() if with_pair else "")
+        return PreparedNamespace(sandbox_id, self.folder / sandbox_id[:12], self.interface() if with_pair else "")
 
 
 @dataclass(frozen=True, slots=True)
-class Remains:
+class PendingTeardown:
     """What is left of a sandbox; `done` is called when the kernel has nothing of it any more, to lend `ips` again."""
 
     path: Path | None
@@ -64,24 +64,24 @@ class Remains:
     ips: tuple[str, ...] = ()
 
 
-class Graveyard:
+class NamespaceReaper:
     """Takes namespaces and pairs apart, several at a time."""
 
     def __init__(self) -> None:
-        self._waiting: list[Remains] = []
+        self._waiting: list[PendingTeardown] = []
         self._arrived = asyncio.Event()
         self._turn = asyncio.Lock()
 
-    def bury(self, remains: Remains) -> None:
-        self._waiting.append(remains)
+    def schedule(self, teardown: PendingTeardown) -> None:
+        self._waiting.append(teardown)
         self._arrived.set()
 
-    async def keep_burying(self) -> None:
+    async def run(self) -> None:
         """Run until cancelled."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            await asyncio.sleep(BURY_AFTER_S)
+            await asyncio.sleep(REAP_AFTER_S)
             if not await self.finish():
                 await asyncio.sleep(RETRY_AFTER_S)
                 self._arrived.set()
@@ -93,32 +93,32 @@ class Graveyard:
             if not batch:
                 return True
             try:
-                await in_own_thread(lambda: dismantle(batch))
+                await in_own_thread(lambda: tear_down(batch))
             except BaseException as error:
                 self._waiting = [*batch, *self._waiting]  # what is gone already does no harm
                 if not isinstance(error, OSError | NetlinkError):
                     raise
                 log.warning("cannot remove what is left of a sandbox, trying again later: %s", error)
                 return False
-            for remains in batch:
-                remains.done()
+            for teardown in batch:
+                teardown.done()
             return True
 
 
-class Pool:
+class NamespacePool:
     """Namespaces made ahead: plain ones, and as long as `wants_names` says so, some with the embedded DNS's sockets."""
 
-    def __init__(self, namer: Namer, graveyard: Graveyard, wants_names: Callable[[], bool]) -> None:
+    def __init__(self, namer: InterfaceNamer, reaper: NamespaceReaper, wants_names: Callable[[], bool]) -> None:
         self._namer = namer
-        self._graveyard = graveyard
+        self._reaper = reaper
         self._wants_names = wants_names
-        self._plain: list[Prepared] = []
-        self._named: list[Prepared] = []
+        self._plain: list[PreparedNamespace] = []
+        self._named: list[PreparedNamespace] = []
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._full = asyncio.Condition()
 
-    async def take(self, *, named: bool = False) -> Prepared:
+    async def take(self, *, named: bool = False) -> PreparedNamespace:
         """A namespace that nobody else has; from now on the caller's to give up. Raises: OSError, NetlinkError.
 
         `named`: one with the sockets of the embedded DNS, if there is one.
@@ -127,18 +127,18 @@ class Pool:
         shelf = self._named if named and self._named else self._plain
         return shelf.pop() if shelf else await self.make(with_pair=True)
 
-    async def make(self, *, with_pair: bool, named: bool = False) -> Prepared:
+    async def make(self, *, with_pair: bool, named: bool = False) -> PreparedNamespace:
         """As `take`, made now."""
         prepared = self._namer.sandbox(with_pair=with_pair)
 
         def work() -> None:
-            links.make_namespace(prepared.path, prepared.host_interface)
+            netlink.make_namespace(prepared.path, prepared.host_interface)
             prepared.dns = open_here() if named else None
 
         try:
             await in_own_thread(work)
         except BaseException:
-            self._bury(prepared)
+            self._discard(prepared)
             raise
         return prepared
 
@@ -157,7 +157,7 @@ class Pool:
             async with self._full:
                 self._full.notify_all()
 
-    def _lack(self) -> list[Prepared] | None:
+    def _lack(self) -> list[PreparedNamespace] | None:
         """The shelf that is not full."""
         if len(self._plain) < READY:
             return self._plain
@@ -167,43 +167,43 @@ class Pool:
         """What `wants_names` says may have changed."""
         self._wanted.set()
         if not self._wants_names():
-            self._bury_all(self._named)
+            self._discard_all(self._named)
 
     async def wait_full(self) -> None:
         async with self._full:
             await self._full.wait_for(lambda: self._lack() is None)
 
     def drain(self) -> None:
-        """Give up what is ready: the graveyard takes it."""
-        self._bury_all(self._plain)
-        self._bury_all(self._named)
+        """Give up what is ready: the reaper takes it."""
+        self._discard_all(self._plain)
+        self._discard_all(self._named)
 
-    def _bury_all(self, shelf: list[Prepared]) -> None:
+    def _discard_all(self, shelf: list[PreparedNamespace]) -> None:
         while shelf:
-            self._bury(shelf.pop())
+            self._discard(shelf.pop())
 
-    def _bury(self, prepared: Prepared) -> None:
+    def _discard(self, prepared: PreparedNamespace) -> None:
         close_sockets(prepared.dns)
-        self._graveyard.bury(Remains(prepared.path, (prepared.host_interface,), lambda: None))
+        self._reaper.schedule(PendingTeardown(prepared.path, (prepared.host_interface,), lambda: None))
 
     @property
-    def ready(self) -> Sequence[Prepared]:
+    def ready(self) -> Sequence[PreparedNamespace]:
         return [*self._plain, *self._named]
 
 
-def dismantle(batch: Sequence[Remains]) -> None:
+def tear_down(batch: Sequence[PendingTeardown]) -> None:
     """Blocking. Raises: OSError, NetlinkError."""
-    for remains in batch:
-        if remains.path is not None:
-            netns.unpin(remains.path)
-    names = {name for remains in batch for name in remains.host_interfaces if name}
+    for teardown in batch:
+        if teardown.path is not None:
+            netns.unpin(teardown.path)
+    names = {name for teardown in batch for name in teardown.host_interfaces if name}
     deadline = time.monotonic() + VANISH_S
     while names and time.monotonic() < deadline:
-        names = {name for name in names if links.find_index(name) is not None}
+        names = {name for name in names if netlink.find_index(name) is not None}
         if names:
             time.sleep(0.02)
     for name in names:  # a process somewhere keeps the namespace alive, but it is no longer on our network
         with contextlib.suppress(FileNotFoundError):
-            links.remove_link(name)
-    if ips := {ip for remains in batch for ip in remains.ips}:
-        give_up_connecting(ips)
+            netlink.remove_link(name)
+    if ips := {ip for teardown in batch for ip in teardown.ips}:
+        destroy_syn_sent(ips)

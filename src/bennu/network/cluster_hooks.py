@@ -6,7 +6,7 @@ from typing import Protocol
 from bennu.network.model import Network
 
 
-class SwarmSide(Protocol):
+class ClusterHooks(Protocol):
     """What a swarm has to say about networks."""
 
     def pools(self) -> Sequence[tuple[str, int]]:
@@ -22,7 +22,7 @@ class SwarmSide(Protocol):
         ...
 
 
-class NoSwarm:
+class NoCluster:
     def pools(self) -> Sequence[tuple[str, int]]:
         return ()
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from bennu.errors import InvalidParameter, NotImplementedHere
-from bennu.network import bridges, links
+from bennu.network import bridges, netlink
 from bennu.network.addresses import DEFAULT_POOLS, Subnet, choose_subnet, mac_of, overlapping
 from bennu.network.bridges import BridgeAddress, BridgePlan
 from bennu.network.catalogue import Catalogue, new_network_id
-from bennu.network.model import Ipam, Network, Settings
+from bennu.network.model import Ipam, Network, NetworkSettings
 from bennu.network.netns import in_own_thread
 
 SUBNET_LOCK: Final = Path("/run/lock/bennu-subnets")  # of the machine: two daemons must not choose one subnet
@@ -25,7 +25,7 @@ RESOLVED_CONF: Final = Path("/run/systemd/resolve/resolv.conf")
 log = logging.getLogger(__name__)
 
 
-async def ensure_default_bridge(catalogue: Catalogue, bridge: str, settings: Settings) -> Network:
+async def ensure_default_bridge(catalogue: Catalogue, bridge: str, settings: NetworkSettings) -> Network:
     """The network `bridge`, as it was, or new on a subnet that nothing on this host uses. The caller has the lock.
 
     An interface that the administrator named and that is there already stays theirs, and so does its address.
@@ -40,7 +40,7 @@ async def ensure_default_bridge(catalogue: Catalogue, bridge: str, settings: Set
             await catalogue.add(known)
             return known
         if not known.foreign and known.bridge != bridge:
-            await in_own_thread(lambda: links.remove_link(known.bridge))
+            await in_own_thread(lambda: netlink.remove_link(known.bridge))
         await catalogue.remove(known)
     theirs: BridgeAddress | None = None
     if settings.bridge and known is None:
@@ -50,7 +50,7 @@ async def ensure_default_bridge(catalogue: Catalogue, bridge: str, settings: Set
     elif settings.bip:
         ipam = _ipam_of(settings.bip)
     else:
-        ipam = free_ipam([*catalogue.subnets(), *await used_subnets(but_of=[bridge])], settings)
+        ipam = choose_ipam([*catalogue.subnets(), *await used_subnets(but_of=[bridge])], settings)
     network = Network(
         id=new_network_id(),
         name="bridge",
@@ -64,13 +64,13 @@ async def ensure_default_bridge(catalogue: Catalogue, bridge: str, settings: Set
     return network
 
 
-def free_ipam(used: Iterable[Subnet], settings: Settings) -> Ipam:
+def choose_ipam(used: Iterable[Subnet], settings: NetworkSettings) -> Ipam:
     """Raises: NoFreeSubnet."""
     subnet = choose_subnet(used, settings.pools or DEFAULT_POOLS)
     return Ipam(subnet=str(subnet), gateway=str(subnet.network_address + 1))
 
 
-async def move_aside(catalogue: Catalogue, settings: Settings, busy: Collection[str]) -> None:
+async def renumber_conflicting(catalogue: Catalogue, settings: NetworkSettings, busy: Collection[str]) -> None:
     """Give another subnet to each network that met a route of the host while its bridge was down.
 
     Only where nobody asked for the subnet and no container (`busy`: network ids) lives on it; the others stay, and
@@ -87,7 +87,7 @@ async def move_aside(catalogue: Catalogue, settings: Settings, busy: Collection[
             if is_named or network.id in busy or ":" in pool.subnet:
                 log.warning("network %s on %s overlaps with a route of this host to %s", network.name, pool.subnet, met)
                 continue
-            network.ipam[position] = free_ipam([*catalogue.subnets(), *routes], settings)
+            network.ipam[position] = choose_ipam([*catalogue.subnets(), *routes], settings)
             log.warning("%s is in use on this host: network %s moves to another", met, network.name)
             await catalogue.add(network)
 
@@ -125,7 +125,7 @@ async def _flock(fd: int) -> None:
 
 async def used_subnets(*, but_of: Sequence[str] = ()) -> list[Subnet]:
     """Where the host's routes lead (but for some interfaces), and its resolvers: nothing of it may become a subnet."""
-    routes = await in_own_thread(lambda: links.read_routes(but_of=but_of))
+    routes = await in_own_thread(lambda: netlink.read_routes(but_of=but_of))
     return [*routes, *resolver_addresses(read_resolv_conf())]
 
 
@@ -151,7 +151,7 @@ def read_resolv_conf() -> str:
     return text
 
 
-async def raise_bridge(network: Network, vips: Iterable[str] = ()) -> None:
+async def set_up_bridge(network: Network, vips: Iterable[str] = ()) -> None:
     """Make or put right the interface of a network, which answers for `vips` too. Idempotent.
 
     Raises: OSError, NetlinkError.
@@ -170,7 +170,7 @@ def bridge_plan(network: Network, vips: Iterable[str] = ()) -> BridgePlan:
         name=network.bridge,
         addresses=(
             *(BridgeAddress(gateway, subnet.prefixlen) for gateway, subnet in gateways),
-            *(BridgeAddress(vip, links.HOST_PREFIX) for vip in vips),
+            *(BridgeAddress(vip, netlink.HOST_PREFIX) for vip in vips),
         ),
         mtu=network.mtu,
         mac_address=next(mac_of(gateway) for gateway, subnet in gateways if subnet.version == 4),

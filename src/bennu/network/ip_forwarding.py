@@ -7,30 +7,30 @@ from typing import Final
 
 from bennu.errors import BennuError
 from bennu.host import forwarding
-from bennu.network import links
-from bennu.network.guard import Guard
+from bennu.network import netlink
+from bennu.network.forwarding_guard import ForwardingGuard
 from bennu.network.netns import in_own_thread
 
 BRIDGE_FILTERS: Final = tuple(Path(f"/proc/sys/net/bridge/bridge-nf-call-{name}tables") for name in ("ip", "ip6"))
 log = logging.getLogger(__name__)
 
 
-class Forwarding:
-    """`guard` is what is to hold; it changes by `look` and `switch_on` alone."""
+class IpForwarding:
+    """`guard` is what is to hold; it changes by `refresh` and `switch_on` alone."""
 
     def __init__(self) -> None:
-        self.guard: Guard | None = None
+        self.guard: ForwardingGuard | None = None
         self._refused: set[str] = set()
 
-    async def look(self) -> bool:
+    async def refresh(self) -> bool:
         """Whether `guard` is another one now, by what other daemons or the administrator did, or by new bridges."""
         families = forwarding.read_mark().families
         guard = None
         if families:
-            guard = Guard(
+            guard = ForwardingGuard(
                 families=tuple(sorted(families)),
                 routers=tuple((family, name) for family, one in sorted(families.items()) for name in one.routers),
-                bridged=tuple(await in_own_thread(links.list_bridges)) if _rules_see_bridged(any) else (),
+                bridged=tuple(await in_own_thread(netlink.list_bridges)) if _rules_see_bridged(any) else (),
             )
         self.guard, before = guard, self.guard
         return guard != before
@@ -46,7 +46,7 @@ class Forwarding:
                 "%s was off and is switched on; what has nothing to do with containers is not forwarded",
                 forwarding.SWITCHES[family].replace("/", "."),
             )
-        if await self.look() or claimed:
+        if await self.refresh() or claimed:
             await enforce()
         for family in claimed:
             if not forwarding.switch_on(family):
@@ -73,7 +73,7 @@ def _rules_see_bridged(how_many: Callable[[list[bool]], bool]) -> bool:
 async def switch_off_unless_used(read_users: Callable[[], Awaitable[Collection[str]]]) -> bool:
     """What is ours goes off with the last bridge of any daemon; whether it did. The caller has the machine's lock."""
     try:
-        if not forwarding.read_mark().families or any(links.find_index(name) for name in await read_users()):
+        if not forwarding.read_mark().families or any(netlink.find_index(name) for name in await read_users()):
             return False
     except BennuError as error:
         log.warning("forwarding stays on: %s", error)

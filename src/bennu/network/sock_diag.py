@@ -21,7 +21,7 @@ NLM_F_REQUEST_DUMP: Final = 0x301
 
 
 @dataclass(frozen=True, slots=True)
-class Connecting:
+class SynSentSocket:
     """A TCP socket of this network namespace that has no answer yet, by whom it wants to reach by IPv4."""
 
     ip: str
@@ -29,7 +29,7 @@ class Connecting:
     identity: bytes  # a struct inet_diag_sockid
 
 
-def connecting() -> Iterator[Connecting]:
+def list_syn_sent() -> Iterator[SynSentSocket]:
     """Blocks. Raises: OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as sock:
         sock.settimeout(1)
@@ -43,7 +43,7 @@ def connecting() -> Iterator[Connecting]:
                     return
                 identity = answer[position + 20 : position + 20 + SOCKID_SIZE]
                 (port,) = struct.unpack_from(">H", identity, 2)
-                yield Connecting(socket.inet_ntoa(identity[20:24]), port, identity)
+                yield SynSentSocket(socket.inet_ntoa(identity[20:24]), port, identity)
                 position += length + 3 & ~3
 
 
@@ -53,13 +53,13 @@ def _request(kind: int, flags: int, identity: bytes) -> bytes:
     return struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body
 
 
-def give_up_connecting(ips: Collection[str]) -> None:
+def destroy_syn_sent(ips: Collection[str]) -> None:
     """End those that wait for an answer from there: nobody will give it, or somebody else who has the address then.
 
     Their connect() fails (ECONNABORTED). Best effort: kernels without CONFIG_INET_DIAG_DESTROY cannot. Blocks.
     """
     with contextlib.suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as sock:
         sock.settimeout(1)
-        for one in [one for one in connecting() if one.ip in ips]:
+        for one in [one for one in list_syn_sent() if one.ip in ips]:
             sock.send(_request(SOCK_DESTROY, NLM_F_REQUEST_ACK, one.identity))
             sock.recv(4096)  # the acknowledgement, or the reason why not

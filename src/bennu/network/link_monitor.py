@@ -13,7 +13,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_DELADDR = 16, 17, 21
 IFLA_IFNAME, IFLA_MASTER = 3, 10
 IFF_UP: Final = 1
 SO_RCVBUFFORCE: Final = 33
-ROOM: Final = 4 << 20  # a start or an end is a dozen messages; hundreds of them fit between two looks
+RECEIVE_BUFFER_BYTES: Final = 4 << 20  # a start or an end is a dozen messages; hundreds of them fit between two looks
 HEADER: Final = struct.Struct("=IHHII")
 LINK: Final = struct.Struct("=BxHiII")
 ADDRESS: Final = struct.Struct("=BBBBi")
@@ -21,7 +21,7 @@ ATTRIBUTE: Final = struct.Struct("=HH")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class LinkEvent:
     """An interface as the latest message has it."""
 
     is_there: bool
@@ -30,15 +30,15 @@ class Told:
 
 
 @dataclass(slots=True)
-class Changes:
+class LinkChanges:
     """Since the last look. `missed`: there was more than could be kept, so anything may have changed."""
 
-    links: dict[str, Told] = field(default_factory=dict)
+    links: dict[str, LinkEvent] = field(default_factory=dict)
     lost_addresses: set[int] = field(default_factory=set)  # indexes of interfaces
     missed: bool = False
 
 
-class Watch:
+class LinkMonitor:
     """Of the network namespace of the thread that opens it."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Watch:
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
+                sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
             sock.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
         except BaseException:
             sock.close()
@@ -62,12 +62,12 @@ class Watch:
             self._sock.close()
             self._sock = None
 
-    def changes(self, *, missed: bool = False) -> Changes:
+    def read_changes(self, *, missed: bool = False) -> LinkChanges:
         """All that was told since the last call. Raises: OSError."""
-        found = Changes(missed=missed or self._sock is None)
+        found = LinkChanges(missed=missed or self._sock is None)
         while self._sock is not None:
             try:
-                note(self._sock.recv(65536), found)
+                apply_message(self._sock.recv(65536), found)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -77,22 +77,22 @@ class Watch:
         return found
 
 
-def note(told: bytes, changes: Changes) -> None:
+def apply_message(datagram: bytes, changes: LinkChanges) -> None:
     """Add what a datagram of netlink tells."""
     position = 0
-    while position + HEADER.size <= len(told):
-        length, kind, *_ = HEADER.unpack_from(told, position)
+    while position + HEADER.size <= len(datagram):
+        length, kind, *_ = HEADER.unpack_from(datagram, position)
         body, end = position + HEADER.size, position + length
         if kind in (RTM_NEWLINK, RTM_DELLINK):
-            family, _, _, flags, _ = LINK.unpack_from(told, body)
+            family, _, _, flags, _ = LINK.unpack_from(datagram, body)
             if family == socket.AF_UNSPEC:  # others tell of a part: of a port that leaves its bridge, say
-                _note_link(changes, told[body + LINK.size : end], kind == RTM_NEWLINK, bool(flags & IFF_UP))
+                _apply_link(changes, datagram[body + LINK.size : end], kind == RTM_NEWLINK, bool(flags & IFF_UP))
         elif kind == RTM_DELADDR:
-            changes.lost_addresses.add(ADDRESS.unpack_from(told, body)[4])
+            changes.lost_addresses.add(ADDRESS.unpack_from(datagram, body)[4])
         position += max(HEADER.size, length + 3 & ~3)
 
 
-def _note_link(changes: Changes, attributes: bytes, is_there: bool, is_up: bool) -> None:
+def _apply_link(changes: LinkChanges, attributes: bytes, is_there: bool, is_up: bool) -> None:
     name, master = "", 0
     for kind, value in _attributes(attributes):
         if kind == IFLA_IFNAME:
@@ -100,7 +100,7 @@ def _note_link(changes: Changes, attributes: bytes, is_there: bool, is_up: bool)
         elif kind == IFLA_MASTER:
             (master,) = struct.unpack("=I", value)
             break  # the name comes first
-    changes.links[name] = Told(is_there, is_up, master)
+    changes.links[name] = LinkEvent(is_there, is_up, master)
 
 
 def _attributes(text: bytes) -> Iterator[tuple[int, bytes]]:

@@ -23,19 +23,19 @@ from bennu.descriptors import is_spare
 ASK_TIMEOUT_S: Final = 2.0
 ROUNDS: Final = 2
 CACHE_ENTRIES: Final = 1024
-CACHE_AT_MOST_S: Final = 30.0  # answers are kept with the TTL they came with, so they may be this much too long
+MAX_CACHED_S: Final = 30.0  # answers are kept with the TTL they came with, so they may be this much too long
 MAX_MESSAGE: Final = 65535
 TRY_ANOTHER: Final = frozenset({dns.rcode.SERVFAIL, dns.rcode.REFUSED})
 
 
-class Upstream:
+class DnsForwarder:
     """Forwards questions from this thread's namespace."""
 
     def __init__(self, port: int = 53) -> None:
         self._port = port  # of all servers; tests have one of their own
         self._cache: OrderedDict[tuple[tuple[str, ...], bool, bytes], tuple[float, bytes]] = OrderedDict()
 
-    def recall(self, servers: Sequence[str], wire: bytes, *, tcp: bool) -> bytes | None:
+    def cached(self, servers: Sequence[str], wire: bytes, *, tcp: bool) -> bytes | None:
         """What was answered to the question `wire` before, under its id, as long as it holds."""
         key = (tuple(servers), tcp, wire[2:])
         kept = self._cache.get(key)
@@ -46,13 +46,13 @@ class Upstream:
 
     async def ask(self, servers: Sequence[str], wire: bytes, *, tcp: bool) -> bytes | None:
         """The first good answer to the question `wire`, under its id; None when nobody answers."""
-        answer = self.recall(servers, wire, tcp=tcp)  # somebody may have asked the same meanwhile
+        answer = self.cached(servers, wire, tcp=tcp)  # somebody may have asked the same meanwhile
         if answer is None and (answer := await self._ask_all(servers, wire, tcp)) is not None:
-            self._keep((tuple(servers), tcp, wire[2:]), answer)
+            self._store((tuple(servers), tcp, wire[2:]), answer)
         return answer
 
-    def _keep(self, key: tuple[tuple[str, ...], bool, bytes], answer: bytes) -> None:
-        lifetime = min(lifetime_s(answer), CACHE_AT_MOST_S)
+    def _store(self, key: tuple[tuple[str, ...], bool, bytes], answer: bytes) -> None:
+        lifetime = min(lifetime_s(answer), MAX_CACHED_S)
         if lifetime > 0:
             self._cache[key] = (time.monotonic() + lifetime, answer)
             while len(self._cache) > CACHE_ENTRIES:

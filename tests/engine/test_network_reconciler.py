@@ -14,13 +14,13 @@ import pytest
 from network_helpers import exchange, needs_network
 from network_world import World, open_world
 
-from bennu.network.upkeep import EVERY_S
+from bennu.network.reconciler import RECONCILE_EVERY_S
 from support import images, traces
 from support.daemon import Daemon
 from support.waiting import wait_for
 
 pytestmark = [needs_network, pytest.mark.slow]
-BACK_S = EVERY_S + 3.0  # on a busy machine
+BACK_S = RECONCILE_EVERY_S + 3.0  # on a busy machine
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def test_all_of_it_at_once_is_put_right(place: Place) -> None:
         path.unlink()
         place.world.at("sh", "-c", f"ip link del {pair}; ip link del {place.bridge}; nft flush ruleset")
         assert not place.is_reached()
-    wait_for(place.is_reached, timeout_s=BACK_S + EVERY_S, what="the container", describe=place.daemon.log)
+    wait_for(place.is_reached, timeout_s=BACK_S + RECONCILE_EVERY_S, what="the container", describe=place.daemon.log)
     assert place.lives_in == namespace == path.stat().st_ino
 
 
@@ -137,5 +137,5 @@ def test_a_network_in_use_gives_no_cause_to_put_anything_right(place: Place) -> 
         cli("network", "disconnect", "net", f"more{number}")
     cli("rm", "-f", *(f"more{number}" for number in range(4)))
     cli("network", "rm", "other")
-    time.sleep(EVERY_S + 0.5)
+    time.sleep(RECONCILE_EVERY_S + 0.5)
     assert not re.findall("WARNING.*", place.daemon.log()[before:])
