@@ -17,8 +17,9 @@ from bennu.host import Verdict, forsaken
 from bennu.host.kernel import check_connects
 from bennu.network import EndpointRequest, PortRequest, Sandbox, socket_lb_bpf
 from bennu.network.frontends import BackendPort, Frontend, ServiceBackend
+from bennu.network.model import PortForward
 from bennu.network.nft import Firewall, FirewallFailure
-from bennu.network.rules import PortForward, Ruleset
+from bennu.network.rules import Ruleset
 from bennu.network.socket_lb_bpf import HOOKS, BpfSocketLb, program_mark, read_local_addresses
 from support.traces import attached_programs, open_cgroup_root, programs_of
 

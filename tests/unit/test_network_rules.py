@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from bennu.network.frontend_rules import render_frontend_changes, verdict_entries
 from bennu.network.frontends import (
     BackendAddress,
     BackendPort,
@@ -14,11 +15,10 @@ from bennu.network.frontends import (
     FrontendAddress,
     ServiceBackend,
     drop_conflicting_ports,
-    render_frontend_changes,
-    verdict_entries,
 )
+from bennu.network.model import PortForward
 from bennu.network.nft import count_listing, count_ruleset, parse_generation
-from bennu.network.rules import BridgeRules, PortForward, Ruleset, render_change, render_removal, render_table
+from bennu.network.rules import BridgeRules, Ruleset, render_change, render_removal, render_table
 
 WEB = PortForward("tcp", "0.0.0.0", 8080, "172.17.0.2", 80)
 LOCAL = PortForward("udp", "127.0.0.1", 53, "172.17.0.2", 53)

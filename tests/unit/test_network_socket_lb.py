@@ -6,7 +6,7 @@ import pytest
 
 from bennu import bpf
 from bennu.network.frontends import BackendPort, Frontend, ServiceBackend
-from bennu.network.rules import PortForward
+from bennu.network.model import PortForward
 from bennu.network.socket_lb import (
     BACKENDS_SIZE,
     MAX_BACKENDS,

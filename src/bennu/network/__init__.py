@@ -1,8 +1,8 @@
 """Bridges, addresses, published ports and names: how a container meets the others and the world."""
 
 from bennu.network.creation import NetworkRequest
-from bennu.network.default_bridge import read_resolv_conf
 from bennu.network.files import parse_link, render_hosts, render_resolv_conf
+from bennu.network.host_resolv_conf import read_resolv_conf
 from bennu.network.model import (
     Endpoint,
     EndpointRequest,

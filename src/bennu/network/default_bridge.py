@@ -16,12 +16,11 @@ from bennu.network import bridges, netlink
 from bennu.network.addresses import DEFAULT_POOLS, Subnet, choose_subnet, mac_of, overlapping
 from bennu.network.bridges import BridgeAddress, BridgePlan
 from bennu.network.catalogue import Catalogue, new_network_id
+from bennu.network.host_resolv_conf import read_resolv_conf, resolver_addresses
 from bennu.network.model import Ipam, Network, NetworkSettings
 from bennu.network.netns import in_own_thread
 
 SUBNET_LOCK: Final = Path("/run/lock/bennu-subnets")  # of the machine: two daemons must not choose one subnet
-RESOLV_CONF: Final = Path("/etc/resolv.conf")
-RESOLVED_CONF: Final = Path("/run/systemd/resolve/resolv.conf")
 log = logging.getLogger(__name__)
 
 
@@ -127,28 +126,6 @@ async def used_subnets(*, but_of: Sequence[str] = ()) -> list[Subnet]:
     """Where the host's routes lead (but for some interfaces), and its resolvers: nothing of it may become a subnet."""
     routes = await in_own_thread(lambda: netlink.read_routes(but_of=but_of))
     return [*routes, *resolver_addresses(read_resolv_conf())]
-
-
-def resolver_addresses(text: str) -> list[Subnet]:
-    found: list[Subnet] = []
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) > 1 and words[0] == "nameserver":
-            with contextlib.suppress(ValueError):
-                found.append(ipaddress.ip_network(words[1].partition("%")[0]))
-    return found
-
-
-def read_resolv_conf() -> str:
-    """The host's; where that only names systemd's local stub, what stands behind the stub."""
-    try:
-        text = RESOLV_CONF.read_text(errors="replace")
-    except OSError:
-        return ""
-    if resolver_addresses(text) == [ipaddress.ip_network("127.0.0.53")]:
-        with contextlib.suppress(OSError):
-            return RESOLVED_CONF.read_text(errors="replace")
-    return text
 
 
 async def set_up_bridge(network: Network, vips: Iterable[str] = ()) -> None:

@@ -1,21 +1,13 @@
-"""What a service shows on the network, and the rules that lead there: pure, values in and text for `nft -f -` out.
+"""Frontends and backends of services, as values: what a service publishes and which tasks take its connections.
 
-    packet to a published port ──► map `services` ──► chain of the port ─┐   each new connection
-    packet to a virtual address ─► map `vips` ──────► chain of the VIP ──┴─► goes to the next of the tasks
-
-A connection keeps the task it was given, whatever changes after: the kernel translates only its first packet by these
-rules. One lookup finds the chain however many services there are, and a change of one service is text about that one.
-A port or address without tasks refuses at once: nobody waits for a time-out, and no program of the host answers.
+A frontend is one service: virtual addresses, names, published ports. Its backends are the tasks that accept
+connections now. `nat/` renders frontends to nftables rules, `dns/` answers with them, `lb/` keeps them. The words are
+those of load balancers (IPVS, Envoy, Cilium).
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable
 
 import msgspec
-
-VERDICTS: Final = {"services": "inet_proto . inet_service : verdict", "vips": "ifname . ipv4_addr : verdict"}
-REFUSAL: Final = ("meta l4proto tcp reject with tcp reset", "reject")
 
 
 class FrontendAddress(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,76 +64,6 @@ class Frontend(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class VerdictEntry:
-    """An element of a verdict map and the chain it leads to."""
-
-    map_name: str
-    key: str
-    chain: str
-    rules: tuple[str, ...]
-
-    @property
-    def element(self) -> str:
-        return f"{self.key} : goto {self.chain}"
-
-
-def verdict_entries(frontend: Frontend | None) -> dict[str, VerdictEntry]:
-    """All ways into a service, by the name of the chain."""
-    if frontend is None:
-        return {}
-    found = [_port_entry(frontend, proto, number) for proto, number in frontend.ports]
-    found += [_vip_entry(frontend, frontend_address) for frontend_address in frontend.addresses if frontend_address.vip]
-    return {one.chain: one for one in found}
-
-
-def render_frontend_changes(table: str, changes: Iterable[tuple[Frontend | None, Frontend | None]]) -> str:
-    """From what services showed to what they show now (None: nothing); "" when nothing changes.
-
-    What goes, goes first: a port may move from one service to another in one transaction.
-    """
-    gone: list[str] = []
-    came: list[str] = []
-    for before, after in changes:
-        old, new = verdict_entries(before), verdict_entries(after)
-        for chain, entry in old.items():
-            if chain not in new:
-                gone.append(f"delete element inet {table} {entry.map_name} {{ {entry.key} }}")
-                gone.append(f"delete chain inet {table} {chain}")
-        for chain, entry in new.items():
-            known = old.get(chain)
-            if known == entry:
-                continue
-            came.append(f"flush chain inet {table} {chain}" if known else f"add chain inet {table} {chain}")
-            came += [f"add rule inet {table} {chain} {rule}" for rule in entry.rules]
-            if known is None:
-                came.append(f"add element inet {table} {entry.map_name} {{ {entry.element} }}")
-    return "".join(f"{line}\n" for line in (*gone, *came))
-
-
-def dns_answers(frontend: Frontend) -> dict[tuple[str, str], tuple[str, ...]]:
-    """What the names of a service answer with, by (network, name); () while nobody serves there.
-
-    `NAME` is the virtual address, or all tasks if it has none; `tasks.NAME` is always all tasks.
-    """
-    found: dict[tuple[str, str], tuple[str, ...]] = {}
-    for frontend_address in frontend.addresses:
-        tasks = tuple(
-            address
-            for backend in frontend.backends
-            for one in backend.addresses
-            if one.network_id == frontend_address.network_id
-            for address in (one.ip, one.ip6)
-            if address
-        )
-        for name in frontend_address.names:
-            found[frontend_address.network_id, name.lower()] = (
-                (frontend_address.vip,) if frontend_address.vip and tasks else tasks
-            )
-            found[frontend_address.network_id, f"tasks.{name.lower()}"] = tasks
-    return found
-
-
 def drop_conflicting_ports(frontends: Iterable[Frontend]) -> list[Frontend]:
     """What is read after a daemon's death may be of two moments: of two services with one port neither keeps it."""
     found = list(frontends)
@@ -163,31 +85,3 @@ def backends_of(frontend: Frontend, proto: str, number: int) -> list[tuple[str, 
         for port in backend.ports
         if (port.proto, port.published) == (proto, number) and backend.ip
     ]
-
-
-def _port_entry(frontend: Frontend, proto: str, number: int) -> VerdictEntry:
-    targets = [(ip, str(port)) for ip, port in backends_of(frontend, proto, number)]
-    chain = f"port_{proto}_{number}_{frontend.service_id}"
-    return VerdictEntry("services", f"{proto} . {number}", chain, _rules(targets, match=f"meta l4proto {proto} "))
-
-
-def _vip_entry(frontend: Frontend, frontend_address: FrontendAddress) -> VerdictEntry:
-    targets = [
-        (one.ip,)
-        for backend in frontend.backends
-        for one in backend.addresses
-        if one.network_id == frontend_address.network_id
-    ]
-    return VerdictEntry(
-        "vips", f'"{frontend_address.bridge}" . {frontend_address.vip}', f"vip_{frontend_address.vip}", _rules(targets)
-    )
-
-
-def _rules(targets: Sequence[tuple[str, ...]], match: str = "") -> tuple[str, ...]:
-    """To one of these addresses, or addresses and ports; there the parser wants to see the protocol matched."""
-    if not targets:
-        return REFUSAL
-    if len(targets) == 1:
-        return (f"{match}dnat ip to {':'.join(targets[0])}",)
-    choices = ", ".join(f"{number} : {' . '.join(target)}" for number, target in enumerate(targets))
-    return (f"{match}dnat ip to numgen inc mod {len(targets)} map {{ {choices} }}",)

@@ -182,6 +182,16 @@ class PortRequest(msgspec.Struct, frozen=True, kw_only=True):
     host_port_last: int = 0
 
 
+class PortForward(msgspec.Struct, frozen=True, order=True):
+    """A published port as packets are translated. Both addresses are of one family; unspecified: every host address."""
+
+    proto: str
+    host_ip: str
+    host_port: int
+    target_ip: str
+    target_port: int
+
+
 class Resolver(msgspec.Struct, kw_only=True):
     """Where the embedded DNS of a sandbox sends what it does not know itself."""
 

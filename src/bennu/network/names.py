@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
-from bennu.network.frontends import Frontend, dns_answers
+from bennu.network.frontends import Frontend
 from bennu.network.model import Endpoint, Sandbox
 
 REVERSE_ZONES: Final = (".in-addr.arpa", ".ip6.arpa")
@@ -103,3 +103,26 @@ def address_of(reverse_name: str) -> str:
 
 def _groups(digits: str) -> list[str]:
     return [digits[start : start + 4] for start in range(0, len(digits), 4)]
+
+
+def dns_answers(frontend: Frontend) -> dict[tuple[str, str], tuple[str, ...]]:
+    """What the names of a service answer with, by (network, name); () while nobody serves there.
+
+    `NAME` is the virtual address, or all tasks if it has none; `tasks.NAME` is always all tasks.
+    """
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    for frontend_address in frontend.addresses:
+        tasks = tuple(
+            address
+            for backend in frontend.backends
+            for one in backend.addresses
+            if one.network_id == frontend_address.network_id
+            for address in (one.ip, one.ip6)
+            if address
+        )
+        for name in frontend_address.names:
+            found[frontend_address.network_id, name.lower()] = (
+                (frontend_address.vip,) if frontend_address.vip and tasks else tasks
+            )
+            found[frontend_address.network_id, f"tasks.{name.lower()}"] = tasks
+    return found

@@ -9,10 +9,9 @@ import logging
 from collections.abc import Iterable, Iterator
 
 from bennu.network.conntrack import forget_udp_flows
-from bennu.network.model import NetworkFailure, Sandbox
+from bennu.network.model import NetworkFailure, PortForward, Sandbox
 from bennu.network.nft import Firewall
 from bennu.network.port_allocator import PortAllocator, PortTaken
-from bennu.network.rules import PortForward
 from bennu.network.userland_proxy import ProxyRoute, UserlandProxy
 
 log = logging.getLogger(__name__)

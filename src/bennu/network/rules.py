@@ -23,7 +23,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bennu.network.forwarding_guard import ForwardingGuard, render_bridge_removal, render_guard, render_guard_removal
-from bennu.network.frontends import VERDICTS, Frontend, verdict_entries
+from bennu.network.frontend_rules import VERDICTS, verdict_entries
+from bennu.network.frontends import Frontend
+from bennu.network.model import PortForward
 
 MAPS: Final = {
     "port4": "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
@@ -45,31 +47,6 @@ class BridgeRules:
     internal: bool = False  # nothing in, nothing out
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PortForward:
-    """A published port. Both addresses are of one family; a wildcard is the unspecified address."""
-
-    proto: str
-    host_ip: str
-    host_port: int
-    target_ip: str
-    target_port: int
-
-    @property
-    def map_name(self) -> str:
-        address = ipaddress.ip_address(self.host_ip)
-        return ("any" if address.is_unspecified else "port") + str(address.version)
-
-    @property
-    def key(self) -> str:
-        wildcard = ipaddress.ip_address(self.host_ip).is_unspecified
-        return ("" if wildcard else f"{self.host_ip} . ") + f"{self.proto} . {self.host_port}"
-
-    @property
-    def element(self) -> str:
-        return f"{self.key} : {self.target_ip} . {self.target_port}"
-
-
 @dataclass(frozen=True, slots=True)
 class Ruleset:
     """All that is to hold. Two plans that are equal give the same table."""
@@ -84,7 +61,7 @@ def render_table(table: str, ruleset: Ruleset, frontends: Collection[Frontend] =
     entries = [entrance for frontend in frontends for entrance in verdict_entries(frontend).values()]
     lines = [*_emptied(table), f"table inet {table} {{"]
     for name, kind in MAPS.items():
-        elements = sorted(forward.element for forward in ruleset.forwards if forward.map_name == name)
+        elements = sorted(_element_of(forward) for forward in ruleset.forwards if _map_of(forward) == name)
         inside = f" elements = {{ {', '.join(elements)} }}" if elements else ""
         lines.append(f"\tmap {name} {{ type {kind};{inside} }}")
     for name, kind in VERDICTS.items():
@@ -114,8 +91,8 @@ def render_change(table: str, before: Collection[PortForward], after: Collection
     old, new = set(before), set(after)
     lines = []
     for name in MAPS:
-        gone = sorted(forward.key for forward in old - new if forward.map_name == name)
-        came = sorted(forward.element for forward in new - old if forward.map_name == name)
+        gone = sorted(_key_of(forward) for forward in old - new if _map_of(forward) == name)
+        came = sorted(_element_of(forward) for forward in new - old if _map_of(forward) == name)
         if gone:
             lines.append(f"delete element inet {table} {name} {{ {', '.join(gone)} }}")
         if came:
@@ -136,6 +113,21 @@ def render_guard_change(before: Ruleset | None, ruleset: Ruleset) -> str:
     was = before or Ruleset()
     names = {bridge.name for bridge in ruleset.bridges}
     return render_guard(ruleset.guard, names) + render_bridge_removal({bridge.name for bridge in was.bridges} - names)
+
+
+def _map_of(forward: PortForward) -> str:
+    """The name of the map that the forward is an element of."""
+    address = ipaddress.ip_address(forward.host_ip)
+    return ("any" if address.is_unspecified else "port") + str(address.version)
+
+
+def _key_of(forward: PortForward) -> str:
+    wildcard = ipaddress.ip_address(forward.host_ip).is_unspecified
+    return ("" if wildcard else f"{forward.host_ip} . ") + f"{forward.proto} . {forward.host_port}"
+
+
+def _element_of(forward: PortForward) -> str:
+    return f"{_key_of(forward)} : {forward.target_ip} . {forward.target_port}"
 
 
 def _emptied(table: str) -> Sequence[str]:

@@ -14,12 +14,13 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.errors import BennuError
-from bennu.network import default_bridge, interface_sysctls, netlink, netns
+from bennu.network import interface_sysctls, netlink, netns
 from bennu.network.addresses import AddressPool, AddressTaken, NoFreeAddress
 from bennu.network.catalogue import Catalogue, check_not_connected, new_endpoint
 from bennu.network.dns_server import NameServer
 from bennu.network.dns_sockets import close_sockets
 from bennu.network.files import upstream_servers
+from bennu.network.host_resolv_conf import read_resolv_conf
 from bennu.network.ip_forwarding import rules_see_bridged
 from bennu.network.model import Endpoint, EndpointRequest, Network, NetworkFailure, PortRequest, Resolver, Sandbox
 from bennu.network.names import NameIndex, ServiceNames
@@ -58,7 +59,7 @@ class Sandboxes:
         self._broken: set[str] = set()  # that could not be mended at the last try
         self._services = services
         self._index: NameIndex | None = None
-        self.name_server = NameServer(self._names, lambda: upstream_servers(default_bridge.read_resolv_conf()))
+        self.name_server = NameServer(self._names, lambda: upstream_servers(read_resolv_conf()))
 
     def get(self, container_id: str) -> Sandbox | None:
         return self._open.get(container_id)

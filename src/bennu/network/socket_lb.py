@@ -21,7 +21,7 @@ from typing import Final
 
 from bennu import bpf
 from bennu.network.frontends import Frontend, backends_of
-from bennu.network.rules import PortForward
+from bennu.network.model import PortForward
 
 SocketAddress = tuple[str, int]  # IPv4 and port
 ANY: Final = "0.0.0.0"
