@@ -25,10 +25,10 @@ from bennu.network import (
     NetworkSettings,
     PortRequest,
     Sandbox,
-    netns,
 )
 from bennu.network.creation import IpamConfig, IpamRequest
-from bennu.network.netlink import list_links, wait_operational
+from bennu.network.namespaces import netns
+from bennu.network.namespaces.netlink import list_links, wait_operational
 from bennu.store import Store, open_sqlite
 from support.traces import programs_of
 

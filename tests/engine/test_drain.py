@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bennu.host.kernel import check_connects
-from bennu.network.sock_diag import list_syn_sent
+from bennu.network.nat.sock_diag import list_syn_sent
 from support import images
 from support.frozen import filesystem_that_can_be_frozen, in_state_d
 from support.load import Load

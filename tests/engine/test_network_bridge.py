@@ -13,11 +13,11 @@ from network_helpers import Host, echo_server, exchange, inside, needs_network, 
 
 from bennu.errors import BennuError, NotFound
 from bennu.network import EndpointRequest, NetworkRequest, PortRequest, Sandbox
-from bennu.network import netns as namespaces
 from bennu.network.model import PortForward
-from bennu.network.nft import Firewall
-from bennu.network.rules import Ruleset
-from bennu.network.socket_lb_bpf import BpfSocketLb
+from bennu.network.namespaces import netns as namespaces
+from bennu.network.nat.nft import Firewall
+from bennu.network.nat.rules import Ruleset
+from bennu.network.socket_lb.socket_lb_bpf import BpfSocketLb
 
 pytestmark = needs_network
 

@@ -9,7 +9,7 @@ import pytest
 from network_helpers import Host, echo_server, inside, needs_network, open_host
 
 from bennu.network import EndpointRequest, PortRequest, Sandbox
-from bennu.network.conntrack import (
+from bennu.network.nat.conntrack import (
     FlowFilter,
     delete_listed,
     forget_udp_flows,
@@ -17,7 +17,7 @@ from bennu.network.conntrack import (
     forget_unanswered,
     list_flows,
 )
-from bennu.network.nft import NETLINK_NETFILTER
+from bennu.network.nat.nft import NETLINK_NETFILTER
 from support.waiting import wait_for
 
 pytestmark = needs_network

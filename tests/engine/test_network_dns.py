@@ -33,9 +33,10 @@ from network_helpers import (
 )
 
 from bennu.errors import InvalidParameter
-from bennu.network import Sandbox, dns_server, forward_limiter
-from bennu.network.dns_server import MAX_CONNECTIONS_PER_SANDBOX
-from bennu.network.forward_limiter import MAX_FORWARDS_PER_SANDBOX
+from bennu.network import Sandbox
+from bennu.network.dns import forward_limiter, server
+from bennu.network.dns.forward_limiter import MAX_FORWARDS_PER_SANDBOX
+from bennu.network.dns.server import MAX_CONNECTIONS_PER_SANDBOX
 
 pytestmark = needs_network
 
@@ -287,7 +288,7 @@ async def test_a_container_holds_a_few_connections_by_tcp_and_the_oldest_gives_w
 async def test_all_containers_together_hold_no_more_connections_than_there_is_room_for(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dns_server, "MAX_CONNECTIONS", 20)
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 20)
     await make(host, "net1")
     sandboxes = [await start(host, name, on("net1", name)) for name in ("a", "b", "c")]
     with contextlib.ExitStack() as held:

@@ -15,12 +15,13 @@ from bennu import bpf
 from bennu.errors import BennuError
 from bennu.host import Verdict, forsaken
 from bennu.host.kernel import check_connects
-from bennu.network import EndpointRequest, PortRequest, Sandbox, socket_lb_bpf
+from bennu.network import EndpointRequest, PortRequest, Sandbox
 from bennu.network.frontends import BackendPort, Frontend, ServiceBackend
 from bennu.network.model import PortForward
-from bennu.network.nft import Firewall, FirewallFailure
-from bennu.network.rules import Ruleset
-from bennu.network.socket_lb_bpf import HOOKS, BpfSocketLb, program_mark, read_local_addresses
+from bennu.network.nat.nft import Firewall, FirewallFailure
+from bennu.network.nat.rules import Ruleset
+from bennu.network.socket_lb import socket_lb_bpf
+from bennu.network.socket_lb.socket_lb_bpf import HOOKS, BpfSocketLb, program_mark, read_local_addresses
 from support.traces import attached_programs, open_cgroup_root, programs_of
 
 pytestmark = needs_network

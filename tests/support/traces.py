@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bennu import bpf
-from bennu.network.socket_lb_bpf import HOOKS, ProgramMark, detach_marked, program_mark
+from bennu.network.socket_lb.socket_lb_bpf import HOOKS, ProgramMark, detach_marked, program_mark
 from support.daemon import Daemon
 from support.waiting import wait_for
 

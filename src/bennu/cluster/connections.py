@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bennu.network.sock_diag import list_syn_sent
+from bennu.network.nat.sock_diag import list_syn_sent
 
 LISTEN: Final = 0x0A
 UNCONNECTED: Final = 0x07

@@ -1,8 +1,8 @@
 """Bridges, addresses, published ports and names: how a container meets the others and the world."""
 
 from bennu.network.creation import NetworkRequest
-from bennu.network.files import parse_link, render_hosts, render_resolv_conf
-from bennu.network.host_resolv_conf import read_resolv_conf
+from bennu.network.dns.files import parse_link, render_hosts, render_resolv_conf
+from bennu.network.dns.host_resolv_conf import read_resolv_conf
 from bennu.network.model import (
     Endpoint,
     EndpointRequest,
@@ -13,8 +13,8 @@ from bennu.network.model import (
     Resolver,
     Sandbox,
 )
+from bennu.network.nat.port_bindings import parse_port_bindings
 from bennu.network.networks import Networks
-from bennu.network.port_bindings import parse_port_bindings
 
 __all__ = [
     "Endpoint",

@@ -10,7 +10,7 @@ import msgspec
 from bennu.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere
 from bennu.go import parse_bool
 from bennu.model import Shape
-from bennu.network.addresses import (
+from bennu.network.ipam.addresses import (
     DEFAULT_POOLS,
     Address,
     Subnet,

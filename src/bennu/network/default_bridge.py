@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from bennu.errors import InvalidParameter, NotImplementedHere
-from bennu.network import bridges, netlink
-from bennu.network.addresses import DEFAULT_POOLS, Subnet, choose_subnet, mac_of, overlapping
-from bennu.network.bridges import BridgeAddress, BridgePlan
-from bennu.network.catalogue import Catalogue, new_network_id
-from bennu.network.host_resolv_conf import read_resolv_conf, resolver_addresses
+from bennu.network.dns.host_resolv_conf import read_resolv_conf, resolver_addresses
+from bennu.network.ipam.addresses import DEFAULT_POOLS, Subnet, choose_subnet, mac_of, overlapping
+from bennu.network.ipam.catalogue import Catalogue, new_network_id
 from bennu.network.model import Ipam, Network, NetworkSettings
-from bennu.network.netns import in_own_thread
+from bennu.network.namespaces import bridges, netlink
+from bennu.network.namespaces.bridges import BridgeAddress, BridgePlan
+from bennu.network.namespaces.netns import in_own_thread
 
 SUBNET_LOCK: Final = Path("/run/lock/bennu-subnets")  # of the machine: two daemons must not choose one subnet
 log = logging.getLogger(__name__)

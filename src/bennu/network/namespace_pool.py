@@ -16,10 +16,10 @@ from typing import Final
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from bennu.network import netlink, netns
-from bennu.network.dns_sockets import Sockets, close_sockets, open_here
-from bennu.network.netns import in_own_thread
-from bennu.network.sock_diag import destroy_syn_sent
+from bennu.network.dns.sockets import Sockets, close_sockets, open_here
+from bennu.network.namespaces import netlink, netns
+from bennu.network.namespaces.netns import in_own_thread
+from bennu.network.nat.sock_diag import destroy_syn_sent
 
 READY: Final = 3  # namespaces kept ready for the next starts, of each kind
 REFILL_AFTER_S: Final = 0.05  # leaves the start that took one the kernel's locks for itself

@@ -16,14 +16,13 @@ from typing import Any, Final
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.errors import BennuError, Forbidden
-from bennu.network import default_bridge, netlink
-from bennu.network.addresses import DEFAULT_POOLS
-from bennu.network.balancer import Balancer
-from bennu.network.catalogue import Catalogue, check_request, new_network_id
+from bennu.network import default_bridge
 from bennu.network.cluster_hooks import ClusterHooks, NoCluster
 from bennu.network.creation import NetworkRequest, plan_network
 from bennu.network.frontends import Frontend
-from bennu.network.ip_forwarding import IpForwarding, switch_off_unless_used
+from bennu.network.ipam.addresses import DEFAULT_POOLS
+from bennu.network.ipam.catalogue import Catalogue, check_request, new_network_id
+from bennu.network.lb.balancer import Balancer
 from bennu.network.model import (
     Endpoint,
     EndpointRequest,
@@ -34,14 +33,16 @@ from bennu.network.model import (
     Sandbox,
 )
 from bennu.network.namespace_pool import InterfaceNamer, NamespacePool, NamespaceReaper, PreparedNamespace
-from bennu.network.netns import finish, in_own_thread
-from bennu.network.nft import Firewall
-from bennu.network.port_allocator import PortAllocator
-from bennu.network.port_mapper import PortMapper
+from bennu.network.namespaces import netlink
+from bennu.network.namespaces.netns import finish, in_own_thread
+from bennu.network.nat.ip_forwarding import IpForwarding, switch_off_unless_used
+from bennu.network.nat.nft import Firewall
+from bennu.network.nat.port_allocator import PortAllocator
+from bennu.network.nat.port_mapper import PortMapper
+from bennu.network.nat.rules import BridgeRules, Ruleset
 from bennu.network.reconciler import NetworkReconciler
-from bennu.network.rules import BridgeRules, Ruleset
 from bennu.network.sandboxes import Sandboxes
-from bennu.network.socket_lb_bpf import BpfSocketLb
+from bennu.network.socket_lb.socket_lb_bpf import BpfSocketLb
 from bennu.store import Store
 
 DEFAULT_ROOT: Final = Path("/var/lib/bennu")

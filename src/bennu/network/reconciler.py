@@ -13,14 +13,15 @@ from typing import Final
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.errors import BennuError
-from bennu.network import bridges, default_bridge, interface_sysctls, netlink
-from bennu.network.balancer import Balancer
-from bennu.network.catalogue import Catalogue
-from bennu.network.ip_forwarding import IpForwarding
-from bennu.network.link_monitor import LinkChanges, LinkEvent, LinkMonitor
+from bennu.network import default_bridge
+from bennu.network.ipam.catalogue import Catalogue
+from bennu.network.lb.balancer import Balancer
 from bennu.network.model import Network
-from bennu.network.netns import in_own_thread
-from bennu.network.nft import Firewall
+from bennu.network.namespaces import bridges, interface_sysctls, netlink
+from bennu.network.namespaces.link_monitor import LinkChanges, LinkEvent, LinkMonitor
+from bennu.network.namespaces.netns import in_own_thread
+from bennu.network.nat.ip_forwarding import IpForwarding
+from bennu.network.nat.nft import Firewall
 from bennu.network.sandboxes import Sandboxes
 
 RECONCILE_EVERY_S: Final = 2.0

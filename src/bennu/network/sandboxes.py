@@ -14,16 +14,14 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.errors import BennuError
-from bennu.network import interface_sysctls, netlink, netns
-from bennu.network.addresses import AddressPool, AddressTaken, NoFreeAddress
-from bennu.network.catalogue import Catalogue, check_not_connected, new_endpoint
-from bennu.network.dns_server import NameServer
-from bennu.network.dns_sockets import close_sockets
-from bennu.network.files import upstream_servers
-from bennu.network.host_resolv_conf import read_resolv_conf
-from bennu.network.ip_forwarding import rules_see_bridged
+from bennu.network.dns.files import upstream_servers
+from bennu.network.dns.host_resolv_conf import read_resolv_conf
+from bennu.network.dns.names import NameIndex, ServiceNames
+from bennu.network.dns.server import NameServer
+from bennu.network.dns.sockets import close_sockets
+from bennu.network.ipam.addresses import AddressPool, AddressTaken, NoFreeAddress
+from bennu.network.ipam.catalogue import Catalogue, check_not_connected, new_endpoint
 from bennu.network.model import Endpoint, EndpointRequest, Network, NetworkFailure, PortRequest, Resolver, Sandbox
-from bennu.network.names import NameIndex, ServiceNames
 from bennu.network.namespace_pool import (
     InterfaceNamer,
     NamespacePool,
@@ -31,8 +29,10 @@ from bennu.network.namespace_pool import (
     PendingTeardown,
     PreparedNamespace,
 )
-from bennu.network.netns import finish, in_own_thread
-from bennu.network.port_mapper import PortMapper
+from bennu.network.namespaces import interface_sysctls, netlink, netns
+from bennu.network.namespaces.netns import finish, in_own_thread
+from bennu.network.nat.ip_forwarding import rules_see_bridged
+from bennu.network.nat.port_mapper import PortMapper
 
 log = logging.getLogger(__name__)
 

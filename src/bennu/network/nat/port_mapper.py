@@ -8,11 +8,11 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator
 
-from bennu.network.conntrack import forget_udp_flows
 from bennu.network.model import NetworkFailure, PortForward, Sandbox
-from bennu.network.nft import Firewall
-from bennu.network.port_allocator import PortAllocator, PortTaken
-from bennu.network.userland_proxy import ProxyRoute, UserlandProxy
+from bennu.network.nat.conntrack import forget_udp_flows
+from bennu.network.nat.nft import Firewall
+from bennu.network.nat.port_allocator import PortAllocator, PortTaken
+from bennu.network.nat.userland_proxy import ProxyRoute, UserlandProxy
 
 log = logging.getLogger(__name__)
 

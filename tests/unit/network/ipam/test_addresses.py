@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bennu.network.addresses import (
+from bennu.network.ipam.addresses import (
     AddressPool,
     AddressTaken,
     NoFreeAddress,

@@ -14,16 +14,16 @@ from typing import Final
 import msgspec
 from pyroute2.netlink.exceptions import NetlinkError
 
-from bennu.network import netlink
-from bennu.network.catalogue import Catalogue
-from bennu.network.conntrack import forget_udp_flows, forget_udp_flows_to, forget_unanswered
+from bennu.network.dns.names import ServiceNames
 from bennu.network.frontends import Frontend, FrontendAddress, drop_conflicting_ports
+from bennu.network.ipam.catalogue import Catalogue
+from bennu.network.lb.service_ports import ServicePorts
 from bennu.network.model import Network
-from bennu.network.names import ServiceNames
-from bennu.network.netns import in_own_thread
-from bennu.network.nft import Firewall
-from bennu.network.port_allocator import PortAllocator
-from bennu.network.service_ports import ServicePorts
+from bennu.network.namespaces import netlink
+from bennu.network.namespaces.netns import in_own_thread
+from bennu.network.nat.conntrack import forget_udp_flows, forget_udp_flows_to, forget_unanswered
+from bennu.network.nat.nft import Firewall
+from bennu.network.nat.port_allocator import PortAllocator
 from bennu.store import Delete, Put, Store, Transaction, aside
 
 PREFIX: Final = "network-services/"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pyroute2 import IPRoute
 
-from bennu.network import interface_sysctls
-from bennu.network.netlink import IFF_UP, add_address, find_index, list_addresses, require_index
+from bennu.network.namespaces import interface_sysctls
+from bennu.network.namespaces.netlink import IFF_UP, add_address, find_index, list_addresses, require_index
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import ipaddress
 from pathlib import Path
 from typing import Final
 
-from bennu.network.addresses import Subnet
+from bennu.network.ipam.addresses import Subnet
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
 RESOLVED_CONF: Final = Path("/run/systemd/resolve/resolv.conf")

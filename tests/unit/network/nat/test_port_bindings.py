@@ -5,7 +5,7 @@ import pytest
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.model import PortBinding
 from bennu.network.model import PortRequest
-from bennu.network.port_bindings import exposed_names, parse_port_bindings
+from bennu.network.nat.port_bindings import exposed_names, parse_port_bindings
 
 
 def ask(port: int, proto: str = "tcp", ip: str = "", first: int = 0, last: int = 0) -> PortRequest:

@@ -7,7 +7,6 @@ import subprocess
 
 import pytest
 
-from bennu.network.frontend_rules import render_frontend_changes, verdict_entries
 from bennu.network.frontends import (
     BackendAddress,
     BackendPort,
@@ -17,8 +16,9 @@ from bennu.network.frontends import (
     drop_conflicting_ports,
 )
 from bennu.network.model import PortForward
-from bennu.network.nft import count_listing, count_ruleset, parse_generation
-from bennu.network.rules import BridgeRules, Ruleset, render_change, render_removal, render_table
+from bennu.network.nat.frontend_rules import render_frontend_changes, verdict_entries
+from bennu.network.nat.nft import count_listing, count_ruleset, parse_generation
+from bennu.network.nat.rules import BridgeRules, Ruleset, render_change, render_removal, render_table
 
 WEB = PortForward("tcp", "0.0.0.0", 8080, "172.17.0.2", 80)
 LOCAL = PortForward("udp", "127.0.0.1", 53, "172.17.0.2", 53)

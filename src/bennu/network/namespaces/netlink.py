@@ -20,9 +20,9 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.host import sysctl
-from bennu.network import interface_sysctls, netns
-from bennu.network.addresses import Subnet
+from bennu.network.ipam.addresses import Subnet
 from bennu.network.model import Endpoint
+from bennu.network.namespaces import interface_sysctls, netns
 
 MAIN_TABLE: Final = 254
 IFA_F_NODAD: Final = 2

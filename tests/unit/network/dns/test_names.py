@@ -5,11 +5,11 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from bennu.network.dns_forwarder import is_answer_to, lifetime_s, question_end
-from bennu.network.dns_server import NameServer
+from bennu.network.dns.forwarder import is_answer_to, lifetime_s, question_end
+from bennu.network.dns.names import NameIndex, ServiceNames, address_of
+from bennu.network.dns.server import NameServer
 from bennu.network.frontends import BackendAddress, Frontend, FrontendAddress, ServiceBackend
 from bennu.network.model import Endpoint, Sandbox
-from bennu.network.names import NameIndex, ServiceNames, address_of
 
 
 def endpoint(network: str, address: str, *names: str, **more: object) -> Endpoint:

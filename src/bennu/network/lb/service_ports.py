@@ -10,8 +10,8 @@ from typing import Final
 
 from bennu.model import PublishedPort
 from bennu.network.model import PortRequest
-from bennu.network.port_allocator import PortAllocator, PortTaken
-from bennu.network.userland_proxy import ProxyRoute, UserlandProxy
+from bennu.network.nat.port_allocator import PortAllocator, PortTaken
+from bennu.network.nat.userland_proxy import ProxyRoute, UserlandProxy
 
 LOOPBACK: Final = "127.0.0.1"  # from there the rules lead to a task
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from bennu.network.nft import NETLINK_NETFILTER
+from bennu.network.nat.nft import NETLINK_NETFILTER
 
 NFNL_SUBSYS_CTNETLINK: Final = 1
 IPCTNL_MSG_CT_NEW: Final = 0

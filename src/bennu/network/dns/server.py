@@ -25,12 +25,12 @@ import dns.rdatatype
 import dns.rrset
 
 from bennu.network.acceptor import Acceptor
-from bennu.network.dns_forwarder import MAX_MESSAGE, DnsForwarder
-from bennu.network.dns_sockets import Sockets, open_inside
-from bennu.network.forward_limiter import ForwardLimiter, ForwardQuota
+from bennu.network.dns.forward_limiter import ForwardLimiter, ForwardQuota
+from bennu.network.dns.forwarder import MAX_MESSAGE, DnsForwarder
+from bennu.network.dns.names import REVERSE_ZONES, NameIndex
+from bennu.network.dns.sockets import Sockets, open_inside
 from bennu.network.model import Sandbox
-from bennu.network.names import REVERSE_ZONES, NameIndex
-from bennu.network.netns import in_own_thread
+from bennu.network.namespaces.netns import in_own_thread
 
 TTL_S: Final = 5  # containers come and go; a client that keeps answers must not keep them long
 DATAGRAMS_PER_WAKEUP: Final = 64

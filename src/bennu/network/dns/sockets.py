@@ -9,8 +9,8 @@ import socket
 import subprocess
 from typing import Final
 
-from bennu.network import netns
-from bennu.network.files import EMBEDDED_DNS
+from bennu.network.dns.files import EMBEDDED_DNS
+from bennu.network.namespaces import netns
 
 BIND_TRIES: Final = 20
 # Whatever was there before is replaced. Not by deleting the table: that takes the kernel 15 ms, all of this takes 3.

@@ -7,7 +7,7 @@ import pytest
 from bennu import bpf
 from bennu.network.frontends import BackendPort, Frontend, ServiceBackend
 from bennu.network.model import PortForward
-from bennu.network.socket_lb import (
+from bennu.network.socket_lb.programs import (
     BACKENDS_SIZE,
     MAX_BACKENDS,
     BackendTable,

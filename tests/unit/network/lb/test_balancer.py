@@ -8,15 +8,15 @@ import pytest
 from msgspec.structs import replace
 
 from bennu.errors import Unavailable
-from bennu.network.addresses import NoFreeAddress
-from bennu.network.balancer import PREFIX, Balancer
-from bennu.network.catalogue import Catalogue
 from bennu.network.frontends import Frontend, ServiceBackend
+from bennu.network.ipam.addresses import NoFreeAddress
+from bennu.network.ipam.catalogue import Catalogue
+from bennu.network.lb.balancer import PREFIX, Balancer
 from bennu.network.model import EndpointRequest, Ipam, Network
-from bennu.network.nft import Firewall
-from bennu.network.port_allocator import PortAllocator
-from bennu.network.rules import Ruleset
-from bennu.network.socket_lb_bpf import BpfSocketLb
+from bennu.network.nat.nft import Firewall
+from bennu.network.nat.port_allocator import PortAllocator
+from bennu.network.nat.rules import Ruleset
+from bennu.network.socket_lb.socket_lb_bpf import BpfSocketLb
 from bennu.store import Store, Transaction, open_sqlite
 
 

@@ -21,7 +21,7 @@ from typing import Final
 
 from bennu import bpf
 from bennu.host.forsaken import HOOKS, LOCAL_ADDRESS_KEY_SIZE, LOCAL_ADDRESS_VALUE_SIZE, detach_forsaken
-from bennu.network.socket_lb import (
+from bennu.network.socket_lb.programs import (
     BACKENDS_SIZE,
     KEY_SIZE,
     ORIGINAL_SIZE,

@@ -3,7 +3,7 @@
 import pytest
 
 from bennu.errors import InvalidParameter
-from bennu.network.files import parse_link, parse_resolv_conf, render_hosts, render_resolv_conf, upstream_servers
+from bennu.network.dns.files import parse_link, parse_resolv_conf, render_hosts, render_resolv_conf, upstream_servers
 
 HEAD = (
     "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n"

@@ -12,12 +12,12 @@ import msgspec
 
 from bennu.errors import BennuError
 from bennu.host.forwarding import TABLE
-from bennu.network.forwarding_guard import guarded_bridges, is_in_force, render_guard_removal
-from bennu.network.frontend_rules import render_frontend_changes, verdict_entries
 from bennu.network.frontends import Frontend
-from bennu.network.rules import Ruleset, chains_of, render_change, render_guard_change, render_removal, render_table
-from bennu.network.socket_lb import BackendTable
-from bennu.network.socket_lb_bpf import BpfSocketLb
+from bennu.network.nat.forwarding_guard import guarded_bridges, is_in_force, render_guard_removal
+from bennu.network.nat.frontend_rules import render_frontend_changes, verdict_entries
+from bennu.network.nat.rules import Ruleset, chains_of, render_change, render_guard_change, render_removal, render_table
+from bennu.network.socket_lb.programs import BackendTable
+from bennu.network.socket_lb.socket_lb_bpf import BpfSocketLb
 from bennu.process import run
 
 NFT_TIMEOUT_S: Final = 30

@@ -22,10 +22,15 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bennu.network.forwarding_guard import ForwardingGuard, render_bridge_removal, render_guard, render_guard_removal
-from bennu.network.frontend_rules import VERDICTS, verdict_entries
 from bennu.network.frontends import Frontend
 from bennu.network.model import PortForward
+from bennu.network.nat.forwarding_guard import (
+    ForwardingGuard,
+    render_bridge_removal,
+    render_guard,
+    render_guard_removal,
+)
+from bennu.network.nat.frontend_rules import VERDICTS, verdict_entries
 
 MAPS: Final = {
     "port4": "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",

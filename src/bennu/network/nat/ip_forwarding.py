@@ -7,9 +7,9 @@ from typing import Final
 
 from bennu.errors import BennuError
 from bennu.host import forwarding
-from bennu.network import netlink
-from bennu.network.forwarding_guard import ForwardingGuard
-from bennu.network.netns import in_own_thread
+from bennu.network.namespaces import netlink
+from bennu.network.namespaces.netns import in_own_thread
+from bennu.network.nat.forwarding_guard import ForwardingGuard
 
 BRIDGE_FILTERS: Final = tuple(Path(f"/proc/sys/net/bridge/bridge-nf-call-{name}tables") for name in ("ip", "ip6"))
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from bennu.errors import BennuError, Forbidden, InvalidParameter, NotFound
-from bennu.network.addresses import AddressPool, NoFreeAddress, Subnet, mac_of
+from bennu.network.ipam.addresses import AddressPool, NoFreeAddress, Subnet, mac_of
 from bennu.network.model import Endpoint, EndpointRequest, Network
 from bennu.store import Delete, Put, Store, Transaction, aside
 

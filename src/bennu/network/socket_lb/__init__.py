@@ -1,0 +1,1 @@
+"""Load balancing at connect(): clients on this host reach a container without translation of their packets."""
