@@ -220,7 +220,7 @@ def test_own_addresses_are_all_of_ipv4() -> None:
         own("del")
 
 
-async def test_the_socket_load_balancer_works_on_without_the_daemon_and_the_next_one_replaces_them(host: Host) -> None:
+async def test_the_programs_outlive_the_daemon_and_the_next_one_replaces_them(host: Host) -> None:
     sandbox, ip, port = await publish(host)
     await host.networks.close(remove=False)
     assert programs_of(host.root / "data") == len(HOOKS)
@@ -234,6 +234,17 @@ async def test_the_socket_load_balancer_works_on_without_the_daemon_and_the_next
     await host.networks.close_sandbox("a" * 12)
     with pytest.raises(ConnectionRefusedError):
         exchange("", "127.0.0.1", port)
+
+
+async def test_a_daemon_that_has_it_off_detaches_what_an_earlier_one_left(host: Host) -> None:
+    sandbox, ip, port = await publish(host)
+    await host.networks.close(remove=False)
+    assert programs_of(host.root / "data") == len(HOOKS)
+    await host.reopen({"a" * 12: sandbox}, socket_lb=False)
+    assert programs_of(host.root / "data") == 0
+    with echo_server(sandbox.netns, "0.0.0.0", 7), connected("127.0.0.1", port) as sock:
+        assert true_peer(sock) == ("127.0.0.1", port), "by the rules"
+        assert sock.recv(100).startswith(ip.encode())
 
 
 async def test_two_daemons_do_not_touch_each_others_programs(host: Host, tmp_path: Path) -> None:
@@ -372,7 +383,7 @@ class Watching(BpfSocketLb):
         super().withdraw(*words)  # type: ignore[arg-type]
         self.note("withdrawn")
 
-    def lead(self, *words: object) -> None:
+    def publish(self, *words: object) -> None:
         self.note("before published")
         super().publish(*words)  # type: ignore[arg-type]
 

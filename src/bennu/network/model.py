@@ -82,7 +82,7 @@ class Network(msgspec.Struct, kw_only=True):
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the administrator says of this daemon's networks: the options of dockerd's command line."""
+    """What the administrator says of this daemon's networks: dockerd's options, and `socket_lb`."""
 
     bridge: str = ""  # the default bridge's interface; "" = one of our own
     bip: str = ""  # its address and prefix; "" = the first free of the pools
@@ -90,6 +90,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     icc: bool = True  # containers on the default bridge may talk to each other
     ip_masq: bool = True  # what leaves the default bridge gets the host's address
     ip: str = "0.0.0.0"  # where ports of the default bridge are published; the wildcard: on both families
+    socket_lb: bool = True  # clients on this host skip the translation of packets, where the kernel allows it
     pools: tuple[tuple[str, int], ...] = ()  # (range, prefix length) of new subnets; () = dockerd's
 
     def bridge_options(self, bridge: str) -> dict[str, str]:

@@ -42,7 +42,7 @@ from bennu.network.nat.port_mapper import PortMapper
 from bennu.network.nat.rules import BridgeRules, Ruleset
 from bennu.network.reconciler import NetworkReconciler
 from bennu.network.sandboxes import Sandboxes
-from bennu.network.socket_lb.socket_lb_bpf import BpfSocketLb
+from bennu.network.socket_lb.socket_lb_bpf import BpfSocketLb, DisabledSocketLb
 from bennu.store import Store
 
 DEFAULT_ROOT: Final = Path("/var/lib/bennu")
@@ -69,7 +69,8 @@ class Networks:
         self._bridged: dict[str, BridgeRules] = {}  # networks whose bridge is up, by id
         frontends: dict[str, Frontend] = {}
         ports_in_use = PortAllocator()
-        self._firewall = Firewall(self.table, BpfSocketLb(self.table, data_root), self._ruleset, frontends)
+        socket_lb = (BpfSocketLb if settings.socket_lb else DisabledSocketLb)(self.table, data_root)
+        self._firewall = Firewall(self.table, socket_lb, self._ruleset, frontends)
         self.balancer = Balancer(store, self._catalogue, self._firewall, ports_in_use, frontends)
         self._reaper = NamespaceReaper()
         self._pool = NamespacePool(self._namer, self._reaper, self._has_names)

@@ -16,8 +16,7 @@ from bennu.network.frontends import Frontend
 from bennu.network.nat.forwarding_guard import guarded_bridges, is_in_force, render_guard_removal
 from bennu.network.nat.frontend_rules import render_frontend_changes, verdict_entries
 from bennu.network.nat.rules import Ruleset, chains_of, render_change, render_guard_change, render_removal, render_table
-from bennu.network.socket_lb.programs import BackendTable
-from bennu.network.socket_lb.socket_lb_bpf import BpfSocketLb
+from bennu.network.socket_lb import SocketLoadBalancer
 from bennu.process import run
 
 NFT_TIMEOUT_S: Final = 30
@@ -40,7 +39,7 @@ class Firewall:
     def __init__(
         self,
         table: str,
-        socket_lb: BpfSocketLb,
+        socket_lb: SocketLoadBalancer,
         wanted: Callable[[], Ruleset],
         frontends: Mapping[str, Frontend] | None = None,
     ) -> None:
@@ -51,7 +50,6 @@ class Firewall:
         self._changed: set[str] = set()
         self._applied: Ruleset | None = None  # None: unknown, the table is written anew
         self._shown: dict[str, Frontend] = {}  # frontends as the kernel has them
-        self._backends = BackendTable()
         self._socket_lb = socket_lb
         self._turn = asyncio.Lock()
         self._waiting: asyncio.Task[None] | None = None
@@ -138,25 +136,21 @@ class Firewall:
             except FirewallFailure as error:  # somebody flushed the table under us
                 log.warning("the table %s was not as we left it, writing it anew: %s", self.table, error)
         shown = dict(self._frontends)
-        self._backends = BackendTable()
-        wanted = self._backends.apply((), ruleset.forwards, ((None, frontend) for frontend in shown.values()))
-        await self._socket_lb.open()
-        self._socket_lb.withdraw(self._socket_lb.published(), wanted)
+        await self._socket_lb.begin_rewrite(ruleset.forwards, shown.values())
         await self._nft(render_table(self.table, ruleset, shown.values()) + render_guard_change(before, ruleset))
-        self._socket_lb.publish(wanted)
+        self._socket_lb.complete()
         await self._socket_lb.refresh_local_addresses()
         self._shown = shown
 
     async def _write_change(self, before: Ruleset, ruleset: Ruleset, changed: Mapping[str, Frontend | None]) -> None:
         frontends = [(self._shown.get(key), frontend) for key, frontend in changed.items()]
-        change = render_change(self.table, before.forwards, ruleset.forwards) + render_frontend_changes(
-            self.table, frontends
-        )
-        wanted = self._backends.apply(before.forwards - ruleset.forwards, ruleset.forwards - before.forwards, frontends)
-        self._socket_lb.withdraw(wanted, wanted)
+        change = render_change(self.table, before.forwards, ruleset.forwards)
+        change += render_frontend_changes(self.table, frontends)
+        gone, came = before.forwards - ruleset.forwards, ruleset.forwards - before.forwards
+        self._socket_lb.begin_change(gone, came, frontends)
         if change:
             await self._nft(change)
-        self._socket_lb.publish(wanted)
+        self._socket_lb.complete()
         self._note(changed)
 
     def _note(self, changed: Mapping[str, Frontend | None]) -> None:

@@ -1,116 +1,57 @@
-"""What connects on this host to a published port, and where it may go instead: pure, values and programs out.
+"""The two BPF programs of the socket load balancer, and how the maps they read are encoded: pure, bytes out.
 
-A connection from this host to a published TCP port of its own need not be translated packet by packet: at connect()
-the kernel lets a program of ours exchange the address, once, and from then on it is a connection to the container
-like any other. The nftables rules stay, say the same, and serve whatever the program does not: other hosts, UDP,
-sockets of IPv6, kernels that refuse it.
+A connection from this host to one of its own published TCP ports need not be translated packet by packet. At connect()
+the kernel runs our program, which replaces the address once; from then on the connection is one to the container like
+any other. This is what Cilium calls a socket-level load balancer. The nftables rules stay, agree with it, and serve
+what the program does not: other hosts, UDP, IPv6 sockets, kernels that refuse it.
 
-    connect(127.0.0.1:8080) ─► program ─► map `ways`: 0.0.0.0:8080 → next of 172.17.0.2:80 … ─► SYN to 172.17.0.2
-                                  └─► map `asked`: this socket asked for 127.0.0.1:8080
-    getpeername() ─► program ─► what was asked for, of the latest thousands of such sockets
+    connect(127.0.0.1:8080) ─► program ─► map `backends`: 0.0.0.0:8080 → next of 172.17.0.2:80 … ─► SYN to 172.17.0.2
+                                  └─► map `original_destination`: this socket asked for 127.0.0.1:8080
+    getpeername() ─► program ─► the original destination, of the latest 16,384 such sockets
 
-The container sees the client's address as the rules would show it: the bridge's for a client of 127.0.0.1, else the
-host's that was asked for. That one must be the host's still: map `own` has these addresses, each until when that is
-known, and a daemon that lives says so again every few seconds.
+The container sees the client address that the rules would show it: the bridge's for a client of 127.0.0.1, else the
+host address that was asked for. That address must still be the host's. The map `local_addresses` holds the host's
+addresses, each with the time until which it is trusted; a living daemon extends that time every few seconds.
+
+Hooks, helper functions and struct offsets are those of linux/bpf.h (BPF_CGROUP_INET4_CONNECT and
+BPF_CGROUP_INET4_GETPEERNAME, struct bpf_sock_addr). All that is used exists since Linux 5.14.
 """
 
 import socket
 import struct
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from bennu import bpf
-from bennu.network.frontends import Frontend, backends_of
-from bennu.network.model import PortForward
+from bennu.network.socket_lb.backend_table import MAX_BACKENDS, SocketAddress
 
-SocketAddress = tuple[str, int]  # IPv4 and port
-ANY: Final = "0.0.0.0"
-MAX_BACKENDS: Final = 128
-KEY_SIZE: Final = 8
+KEY_SIZE: Final = 8  # bytes, as all sizes here
 BACKENDS_SIZE: Final = 8 + 8 * MAX_BACKENDS
 ORIGINAL_BITS: Final = 14
-ORIGINAL_SLOTS: Final = 1 << ORIGINAL_BITS  # a socket's number chooses one; whoever comes later has it
-SPREAD: Final = 0x9E3779B97F4A7C15  # processors take numbers by the thousand: their low bits are often the same
-ORIGINAL_SIZE: Final = 24  # the socket's number, address and port that it asked for, and those that are there instead
+ORIGINAL_SLOTS: Final = 1 << ORIGINAL_BITS  # a hash of the socket cookie chooses one; the latest socket has it
+SPREAD: Final = 0x9E3779B97F4A7C15  # Fibonacci hashing: CPUs take cookies in batches, so low bits repeat
+ORIGINAL_SIZE: Final = 24  # socket cookie; original address and port; address and port of the backend
 SOCKADDR_SIZE: Final = 16
 LOOPBACK_NET: Final = 127
 
-USER_IP4, USER_PORT, PROTOCOL, SOCKET = 4, 24, 36, 64  # in what programs are handed: struct bpf_sock_addr
+USER_IP4, USER_PORT, PROTOCOL, SOCKET = 4, 24, 36, 64  # offsets in struct bpf_sock_addr, the context
 SOURCE_IP4: Final = 24  # in struct bpf_sock
 ALLOW: Final = 1
 ANSWER, A1, A2, A3, A4, CTX, IP, PORT, BACKENDS = 0, 1, 2, 3, 4, 6, 7, 8, 9  # registers
 
 
-class BackendTable:
-    """What is published by TCP and IPv4, and who takes its connections; as in the rules, services come first."""
-
-    def __init__(self) -> None:
-        self._containers: dict[int, dict[str, SocketAddress]] = {}  # by port of the host, by its address
-        self._services: dict[int, tuple[SocketAddress, ...]] = {}  # also those that nobody serves
-
-    def apply(
-        self,
-        gone: Collection[PortForward],
-        came: Collection[PortForward],
-        frontends: Iterable[tuple[Frontend | None, Frontend | None]],
-    ) -> dict[SocketAddress, tuple[SocketAddress, ...]]:
-        """What the host's ports that this touches lead to now, by address (0.0.0.0: any) and port; (): nowhere.
-
-        `frontends`: what services showed and what they show now, None for nothing. Left to the rules, as leading
-        nowhere: ports that nobody serves, which they refuse, and ports that more serve than fit into a way.
-        """
-        changes = list(frontends)
-        before, after = [one for one, _ in changes if one], [one for _, one in changes if one]
-        touched = {(one.host_ip, one.host_port) for one in (*gone, *came) if _is_eligible(one)}
-        touched |= {(ANY, number) for frontend in (*before, *after) for number in _tcp_ports(frontend)}
-        self._forget(gone, before)
-        self._note(came, after)
-        touched |= {(host_ip, number) for _, number in touched for host_ip in self._containers.get(number, ())}
-        return {address: self._resolve(*address) for address in touched}
-
-    def _forget(self, forwards: Iterable[PortForward], frontends: Iterable[Frontend]) -> None:
-        for one in filter(_is_eligible, forwards):
-            here = self._containers.get(one.host_port, {})
-            here.pop(one.host_ip, None)
-            if not here:
-                self._containers.pop(one.host_port, None)
-        for number in (number for frontend in frontends for number in _tcp_ports(frontend)):
-            self._services.pop(number, None)
-
-    def _note(self, forwards: Iterable[PortForward], frontends: Iterable[Frontend]) -> None:
-        for one in filter(_is_eligible, forwards):
-            self._containers.setdefault(one.host_port, {})[one.host_ip] = (one.target_ip, one.target_port)
-        for frontend in frontends:
-            self._services |= {number: tuple(backends_of(frontend, "tcp", number)) for number in _tcp_ports(frontend)}
-
-    def _resolve(self, host_ip: str, number: int) -> tuple[SocketAddress, ...]:
-        served = self._services.get(number)
-        if served is not None:
-            return served if host_ip == ANY and len(served) <= MAX_BACKENDS else ()
-        target = self._containers.get(number, {}).get(host_ip)
-        return (target,) if target else ()
-
-
-def _is_eligible(forward: PortForward) -> bool:
-    return forward.proto == "tcp" and ":" not in forward.host_ip
-
-
-def _tcp_ports(frontend: Frontend) -> Iterator[int]:
-    return (number for proto, number in frontend.ports if proto == "tcp")
-
-
 def encode_address(address: SocketAddress) -> bytes:
-    """As the kernel's programs see it: both in the order of the wire."""
+    """Encode a key of the map `backends`: address and port in network byte order, padded to 8 bytes."""
     return socket.inet_aton(address[0]) + struct.pack(">H", address[1]) + bytes(2)
 
 
 def encode_backends(targets: Sequence[SocketAddress]) -> bytes:
-    """How often it was gone so far, how many targets there are, and they."""
+    """Encode a value of the map `backends`: round-robin counter, number of backends, and the backends."""
     return struct.pack("=II", 0, len(targets)) + b"".join(map(encode_address, targets)).ljust(8 * MAX_BACKENDS, b"\0")
 
 
 def connect_program(netns_cookie: int, backends_fd: int, local_addresses_fd: int, original_fd: int) -> bytes:
-    """For the connects of one network namespace, of sockets that are bound to no address."""
+    """Assemble the program at connect(): it serves unbound TCP sockets of the namespace with this cookie."""
     code = bpf.Program()
     code.copy(CTX, A1)
     code.load(A1, CTX, PROTOCOL)
@@ -142,7 +83,7 @@ def connect_program(netns_cookie: int, backends_fd: int, local_addresses_fd: int
 
 
 def _choose_next_backend(code: bpf.Program) -> None:
-    """To the next of the way's targets, in turn, as the rules choose; BACKENDS points to it afterwards, less 8."""
+    """Replace the destination by the next backend, round robin as in the rules; BACKENDS + 8 points to it then."""
     code.set(A1, 1)
     code.add_shared(BACKENDS, 0, A1)
     code.load(A1, BACKENDS, 0)
@@ -158,6 +99,7 @@ def _choose_next_backend(code: bpf.Program) -> None:
 
 
 def _store_original(code: bpf.Program, original_fd: int) -> None:
+    """Remember cookie, original destination and backend for getpeername()."""
     _look_up_original(code, original_fd)
     code.store64(ANSWER, 0, A1)
     code.load(A1, BACKENDS, 8)
@@ -167,7 +109,7 @@ def _store_original(code: bpf.Program, original_fd: int) -> None:
 
 
 def _bind_source(code: bpf.Program, local_addresses_fd: int) -> None:
-    """Unless it asks for loopback: make sure that the address is the host's, and let the client come from there."""
+    """Unless loopback was asked for: check that the address is the host's, and bind the socket to it."""
     otherwise = "unchanged"
     code.copy(A1, IP)
     code.and_value(A1, 0xFF)  # the first of the four bytes
@@ -194,7 +136,7 @@ def _bind_source(code: bpf.Program, local_addresses_fd: int) -> None:
 
 
 def getpeername_program(original_fd: int) -> bytes:
-    """A socket that was led elsewhere is told what it asked for."""
+    """Assemble the program at getpeername(): a redirected socket is told its original destination."""
     code = bpf.Program()
     code.copy(CTX, A1)
     _look_up_original(code, original_fd)
@@ -211,7 +153,7 @@ def getpeername_program(original_fd: int) -> bytes:
 
 
 def _point(code: bpf.Program, register: int, offset: int) -> None:
-    """To a place on the stack."""
+    """Let a register point to an offset on the stack."""
     code.copy(register, bpf.STACK)
     code.add_value(register, offset)
 
@@ -223,7 +165,7 @@ def _look_up(code: bpf.Program, map_fd: int, key: int) -> None:
 
 
 def _look_up_original(code: bpf.Program, original_fd: int) -> None:
-    """The answer: this socket's slot; and its number in A1."""
+    """Let ANSWER point to the slot of this socket, and load its cookie into A1."""
     number, slot = -8, -16
     code.copy(A1, CTX)
     code.call(bpf.GET_SOCKET_COOKIE)

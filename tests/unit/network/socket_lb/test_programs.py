@@ -7,14 +7,8 @@ import pytest
 from bennu import bpf
 from bennu.network.frontends import BackendPort, Frontend, ServiceBackend
 from bennu.network.model import PortForward
-from bennu.network.socket_lb.programs import (
-    BACKENDS_SIZE,
-    MAX_BACKENDS,
-    BackendTable,
-    SocketAddress,
-    encode_address,
-    encode_backends,
-)
+from bennu.network.socket_lb.backend_table import MAX_BACKENDS, BackendTable, SocketAddress
+from bennu.network.socket_lb.programs import BACKENDS_SIZE, encode_address, encode_backends
 
 
 def backend(number: int, *ports: BackendPort) -> ServiceBackend:
