@@ -84,3 +84,11 @@ def test_helper_programs_are_started_in_one_place_without_a_shell() -> None:
     for path in modules():
         text = path.read_text()
         assert "shell=True" not in text and "create_subprocess_shell" not in text and "os.system(" not in text, path
+
+
+def test_each_test_that_the_source_names_exists() -> None:
+    """A docstring may name the test that pins its rule; when that test is renamed, so is the name there."""
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    there = set(re.findall(r"\bdef (test_\w+)", tests))
+    named = {name for path in modules() for name in re.findall(r"\b(test_[a-z0-9_]{12,})\b", path.read_text())}
+    assert named and named <= there

@@ -1,4 +1,4 @@
-"""Accepts connections of strangers, who can make as many as they like: never more than there are descriptors for."""
+"""Accepts connections of containers and clients, of whom there may be any number, without using up descriptors."""
 
 import asyncio
 import logging
@@ -9,16 +9,16 @@ from typing import Final
 
 from bennu.descriptors import EXHAUSTED, is_spare
 
-ACCEPTS_PER_WAKEUP: Final = 16  # connections taken before others have their turn
-PAUSE_S: Final = 0.5  # when there are no descriptors: those who knock wait in the kernel's queue
+ACCEPTS_PER_WAKEUP: Final = 16  # then the event loop serves others
+PAUSE_S: Final = 0.5  # without descriptors; clients wait in the kernel's queue meanwhile
 LOG_EVERY_S: Final = 60.0
 log = logging.getLogger(__name__)
 
 
 class Acceptor:
-    """Hands each connection of a listening, non-blocking socket to `take`, whose it is then."""
+    """Hands each connection of a listening, non-blocking socket to `handle`, which owns it from then on."""
 
-    _warned_at = -LOG_EVERY_S  # of all: when it was last logged
+    _warned_at = -LOG_EVERY_S  # of all acceptors: when the last warning was logged
 
     def __init__(self, listener: socket.socket, handle: Callable[[socket.socket], None]) -> None:
         self._listener = listener
@@ -28,7 +28,7 @@ class Acceptor:
         self._loop.add_reader(listener, self._accept)
 
     def stop(self) -> None:
-        """Before the socket is closed. Idempotent."""
+        """Accept no more; to be called before the socket is closed. Idempotent."""
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._listener)
@@ -45,7 +45,7 @@ class Acceptor:
                     self._loop.remove_reader(self._listener)
                     self._pause = self._loop.call_later(PAUSE_S, self._loop.add_reader, self._listener, self._accept)
                     return
-                continue  # the other side thought better of it
+                continue  # the client has closed it already
             if is_spare(connection.fileno()):
                 connection.setblocking(False)
                 self._handle(connection)

@@ -1,4 +1,4 @@
-"""What the networks ask a swarm, if this node is in one."""
+"""The questions that networks ask the cluster, which sits above them and implements the Protocol."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,22 +7,24 @@ from bennu.network.model import Network
 
 
 class ClusterHooks(Protocol):
-    """What a swarm has to say about networks."""
+    """Implemented by the cluster; `NoCluster` answers on a node that is in no swarm."""
 
     def pools(self) -> Sequence[tuple[str, int]]:
-        """(range, prefix length) of new overlay networks; () outside a swarm."""
+        """Return (range, prefix length) pairs for the subnets of new overlay networks; () outside a swarm."""
         ...
 
     def may_attach(self, container_id: str, network: Network) -> bool:
-        """Whether a container may be on a network of the swarm."""
+        """Check that a container may join a network of the swarm that is not attachable: its task is of the swarm."""
         ...
 
     async def before_removal(self, network: Network) -> None:
-        """Return when nothing of the swarm uses it. Raises: BennuError when something does."""
+        """Wait until nothing of the swarm uses the network. Raises: BennuError when something does."""
         ...
 
 
 class NoCluster:
+    """The answers of a node that is in no swarm."""
+
     def pools(self) -> Sequence[tuple[str, int]]:
         return ()
 
@@ -30,4 +32,4 @@ class NoCluster:
         return True
 
     async def before_removal(self, network: Network) -> None:
-        """Nobody is asked."""
+        """Nothing to wait for."""

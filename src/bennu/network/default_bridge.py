@@ -1,4 +1,4 @@
-"""What the host itself has to offer: the default bridge, subnets that nothing uses."""
+"""The default bridge, and subnets that nothing else on the host uses."""
 
 import asyncio
 import contextlib
@@ -20,15 +20,15 @@ from bennu.network.namespaces import bridges, netlink
 from bennu.network.namespaces.bridges import BridgeAddress, BridgePlan
 from bennu.network.namespaces.netns import in_own_thread
 
-SUBNET_LOCK: Final = Path("/run/lock/bennu-subnets")  # of the machine: two daemons must not choose one subnet
+SUBNET_LOCK: Final = Path("/run/lock/bennu-subnets")  # of the machine: two daemons must not choose the same subnet
 log = logging.getLogger(__name__)
 
 
 async def ensure_default_bridge(catalogue: Catalogue, bridge: str, settings: NetworkSettings) -> Network:
-    """The network `bridge`, as it was, or new on a subnet that nothing on this host uses. The caller has the lock.
+    """Return the network `bridge`: the stored one, or a new one on a subnet that nothing on this host uses.
 
-    An interface that the administrator named and that is there already stays theirs, and so does its address.
-    Raises: BennuError.
+    If the administrator named an interface that exists, the network uses it and its address, and never changes it
+    (`test_an_administrators_bridge_is_used_and_left_as_it_is`). The caller holds `subnet_lock`. Raises: BennuError.
     """
     if bridge == "none":
         raise NotImplementedHere("a daemon without default bridge (--bridge none) is not implemented")
@@ -64,16 +64,16 @@ async def ensure_default_bridge(catalogue: Catalogue, bridge: str, settings: Net
 
 
 def choose_ipam(used: Iterable[Subnet], settings: NetworkSettings) -> Ipam:
-    """Raises: NoFreeSubnet."""
+    """Choose a free subnet of the administrator's pools, or dockerd's. Raises: NoFreeSubnet."""
     subnet = choose_subnet(used, settings.pools or DEFAULT_POOLS)
     return Ipam(subnet=str(subnet), gateway=str(subnet.network_address + 1))
 
 
 async def renumber_conflicting(catalogue: Catalogue, settings: NetworkSettings, busy: Collection[str]) -> None:
-    """Give another subnet to each network that met a route of the host while its bridge was down.
+    """Give another subnet to each network whose subnet meets a route of the host that appeared while we were away.
 
-    Only where nobody asked for the subnet and no container (`busy`: network ids) lives on it; the others stay, and
-    the log says so. Raises: BennuError.
+    Networks whose subnet a client asked for, or that are in `busy` (ids of networks with living containers), keep
+    theirs, with a warning in the log. Raises: BennuError.
     """
     ours = [network for network in catalogue if network.bridge and not network.foreign]
     routes = await used_subnets(but_of=[network.bridge for network in catalogue if network.bridge])
@@ -92,7 +92,7 @@ async def renumber_conflicting(catalogue: Catalogue, settings: NetworkSettings, 
 
 
 def _ipam_of(bip: str) -> Ipam:
-    """`--bip 172.26.0.1/24`: the bridge's address, and with it the subnet."""
+    """Parse `--bip 172.26.0.1/24`: the bridge's address and its subnet. Raises: InvalidParameter."""
     try:
         interface = ipaddress.IPv4Interface(bip)
     except ValueError:
@@ -102,7 +102,7 @@ def _ipam_of(bip: str) -> Ipam:
 
 @contextlib.asynccontextmanager
 async def subnet_lock() -> AsyncIterator[None]:
-    """Held while a subnet is chosen and until its bridge is up."""
+    """Hold the machine's lock from the choice of a subnet until its bridge is up and other daemons can see it."""
     SUBNET_LOCK.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(SUBNET_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -113,7 +113,7 @@ async def subnet_lock() -> AsyncIterator[None]:
 
 
 async def _flock(fd: int) -> None:
-    # Waits at most a few seconds: the other daemon holds it for milliseconds, a stopped one must not hold us up.
+    # At most 5 s: another daemon holds it for milliseconds, and one that is stopped must not block us.
     for _ in range(250):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -123,13 +123,13 @@ async def _flock(fd: int) -> None:
 
 
 async def used_subnets(*, but_of: Sequence[str] = ()) -> list[Subnet]:
-    """Where the host's routes lead (but for some interfaces), and its resolvers: nothing of it may become a subnet."""
+    """List what no new subnet may overlap: the host's routes, without those of some interfaces, and its resolvers."""
     routes = await in_own_thread(lambda: netlink.read_routes(but_of=but_of))
     return [*routes, *resolver_addresses(read_resolv_conf())]
 
 
 async def set_up_bridge(network: Network, vips: Iterable[str] = ()) -> None:
-    """Make or put right the interface of a network, which answers for `vips` too. Idempotent.
+    """Make or repair the bridge of a network, which also answers for the virtual addresses `vips`. Idempotent.
 
     Raises: OSError, NetlinkError.
     """
@@ -141,7 +141,7 @@ async def set_up_bridge(network: Network, vips: Iterable[str] = ()) -> None:
 
 
 def bridge_plan(network: Network, vips: Iterable[str] = ()) -> BridgePlan:
-    """What the interface of a network is to be, unless it is the administrator's."""
+    """Return the wanted state of a network's bridge; not for an administrator's bridge."""
     gateways = [(pool.gateway, ipaddress.ip_network(pool.subnet)) for pool in network.ipam if pool.gateway]
     return BridgePlan(
         name=network.bridge,

@@ -11,7 +11,7 @@ import msgspec
 
 
 class FrontendAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """A service on one network of the swarm. `vip` "": its names answer with the addresses of its tasks."""
+    """A service on one network of the swarm. `vip` "" (dnsrr): its names answer with the addresses of its tasks."""
 
     network_id: str
     bridge: str = ""
@@ -20,7 +20,7 @@ class FrontendAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackendAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """A task's on one network; `ip6` "" where the network has no IPv6."""
+    """The address of a backend on one network; `ip6` "" if the network has no IPv6."""
 
     network_id: str
     ip: str
@@ -28,7 +28,7 @@ class BackendAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackendPort(msgspec.Struct, frozen=True, kw_only=True):
-    """A published port as one task understands it."""
+    """A published port of a service and the port of the task that it leads to."""
 
     proto: str
     published: int
@@ -36,7 +36,7 @@ class BackendPort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceBackend(msgspec.Struct, frozen=True, kw_only=True):
-    """A task that takes connections: `owner` is its id, `ip` where its published ports lead."""
+    """A task that accepts connections. `owner`: the task's id. `ip`: the address that published ports lead to."""
 
     owner: str
     ip: str
@@ -44,12 +44,15 @@ class ServiceBackend(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[BackendPort, ...] = ()
 
     def ips(self) -> set[str]:
-        """All it has of IPv4."""
+        """Return all its IPv4 addresses."""
         return {self.ip, *(one.ip for one in self.addresses)} - {""}
 
 
 class Frontend(msgspec.Struct, frozen=True, kw_only=True):
-    """One service. `ports`: (protocol, number) of all it publishes, also where no task is behind them."""
+    """One service as its clients see it. `ports`: (protocol, number) of all it publishes, also without backends.
+
+    Stored as JSON; the names of the fields are the names on disk unless one is given.
+    """
 
     service_id: str
     addresses: tuple[FrontendAddress, ...] = msgspec.field(name="places", default=())  # the name on disk
@@ -57,7 +60,7 @@ class Frontend(msgspec.Struct, frozen=True, kw_only=True):
     backends: tuple[ServiceBackend, ...] = ()
 
     def vip_on(self, network_id: str) -> str:
-        """ "" where it has none."""
+        """Return the virtual address on a network, "" if there is none."""
         return next(
             (frontend_address.vip for frontend_address in self.addresses if frontend_address.network_id == network_id),
             "",
@@ -65,7 +68,11 @@ class Frontend(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def drop_conflicting_ports(frontends: Iterable[Frontend]) -> list[Frontend]:
-    """What is read after a daemon's death may be of two moments: of two services with one port neither keeps it."""
+    """Remove each port that two services claim, from both.
+
+    Records read after a crash may be of different times, so the later owner of a port is unknown; the manager
+    publishes it again (`test_two_services_that_were_stored_with_one_port_show_it_both_no_more`).
+    """
     found = list(frontends)
     claims: dict[tuple[str, int], int] = {}
     for frontend in found:
@@ -78,7 +85,7 @@ def drop_conflicting_ports(frontends: Iterable[Frontend]) -> list[Frontend]:
 
 
 def backends_of(frontend: Frontend, proto: str, number: int) -> list[tuple[str, int]]:
-    """Address and port of each task behind a published port."""
+    """List address and port of each backend of a published port."""
     return [
         (backend.ip, port.target)
         for backend in frontend.backends

@@ -1,7 +1,7 @@
-"""Network namespaces before and after their use: some made ahead of time, the used ones taken apart at leisure.
+"""Makes network namespaces ahead of their use (`NamespacePool`) and deletes them afterwards (`NamespaceReaper`).
 
-Making one takes the kernel 3 to 10 ms and deleting one 25 to 45, most of it waiting; neither belongs on the path of
-a start or a stop.
+Making one takes the kernel 3 to 10 ms and deleting one 25 to 45, most of it waiting; neither belongs on the path of a
+start or a stop.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from bennu.network.namespaces.netns import in_own_thread
 from bennu.network.nat.sock_diag import destroy_syn_sent
 
 READY: Final = 3  # namespaces kept ready for the next starts, of each kind
-REFILL_AFTER_S: Final = 0.05  # leaves the start that took one the kernel's locks for itself
-REAP_AFTER_S: Final = 0.2  # collects what ends together: the kernel deletes many as fast as one
-RETRY_AFTER_S: Final = 1.0  # what the kernel refused to delete
+REFILL_AFTER_S: Final = 0.05  # the start that took one has the kernel's locks for itself meanwhile
+REAP_AFTER_S: Final = 0.2  # collects namespaces that end together: the kernel deletes many as fast as one
+RETRY_AFTER_S: Final = 1.0  # after the kernel refused a deletion
 VANISH_S: Final = 0.5
 log = logging.getLogger(__name__)
 
@@ -36,11 +36,11 @@ class PreparedNamespace:
     sandbox_id: str
     path: Path
     host_interface: str
-    dns: Sockets | None = None  # on 127.0.0.11 inside, with the rules that lead there
+    dns: Sockets | None = None  # of the embedded DNS, with their rules in the namespace
 
 
 class InterfaceNamer:
-    """Names that tell our interfaces from everybody else's: a prefix of this daemon, and chance."""
+    """Names interfaces and namespaces: a prefix by which `delete_leftovers` knows this daemon's, and random digits."""
 
     def __init__(self, tag: str, folder: Path) -> None:
         self.prefix = f"vb{tag[:5]}"
@@ -56,7 +56,7 @@ class InterfaceNamer:
 
 @dataclass(frozen=True, slots=True)
 class PendingTeardown:
-    """What is left of a sandbox; `done` is called when the kernel has nothing of it any more, to lend `ips` again."""
+    """What the kernel still has of a sandbox. `done` is called when that is deleted, so that `ips` can be released."""
 
     path: Path | None
     host_interfaces: tuple[str, ...]
@@ -65,7 +65,7 @@ class PendingTeardown:
 
 
 class NamespaceReaper:
-    """Takes namespaces and pairs apart, several at a time."""
+    """Deletes namespaces and veth pairs in batches, in the background."""
 
     def __init__(self) -> None:
         self._waiting: list[PendingTeardown] = []
@@ -73,11 +73,12 @@ class NamespaceReaper:
         self._turn = asyncio.Lock()
 
     def schedule(self, teardown: PendingTeardown) -> None:
+        """Delete this soon; returns at once."""
         self._waiting.append(teardown)
         self._arrived.set()
 
     async def run(self) -> None:
-        """Run until cancelled."""
+        """Delete what is scheduled, until cancelled. What the kernel refuses is tried again."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
@@ -87,7 +88,7 @@ class NamespaceReaper:
                 self._arrived.set()
 
     async def finish(self) -> bool:
-        """Bury all that waits, now; False if the kernel refused, then it waits on."""
+        """Delete all that is scheduled, now; False if the kernel refused, then it stays scheduled."""
         async with self._turn:
             batch, self._waiting = self._waiting, []
             if not batch:
@@ -106,7 +107,7 @@ class NamespaceReaper:
 
 
 class NamespacePool:
-    """Namespaces made ahead: plain ones, and as long as `wants_names` says so, some with the embedded DNS's sockets."""
+    """Namespaces made ahead: plain ones, and while `wants_names()` some with the sockets of the embedded DNS."""
 
     def __init__(self, namer: InterfaceNamer, reaper: NamespaceReaper, wants_names: Callable[[], bool]) -> None:
         self._namer = namer
@@ -119,16 +120,16 @@ class NamespacePool:
         self._full = asyncio.Condition()
 
     async def take(self, *, named: bool = False) -> PreparedNamespace:
-        """A namespace that nobody else has; from now on the caller's to give up. Raises: OSError, NetlinkError.
+        """Take a ready namespace, or make one; the caller owns it. Raises: OSError, NetlinkError.
 
-        `named`: one with the sockets of the embedded DNS, if there is one.
+        `named`: with the sockets of the embedded DNS, if such a one is ready.
         """
         self._wanted.set()
         shelf = self._named if named and self._named else self._plain
         return shelf.pop() if shelf else await self.make(with_pair=True)
 
     async def make(self, *, with_pair: bool, named: bool = False) -> PreparedNamespace:
-        """As `take`, made now."""
+        """Make a namespace now; the caller owns it. Raises: OSError, NetlinkError; then nothing of it stays."""
         prepared = self._namer.sandbox(with_pair=with_pair)
 
         def work() -> None:
@@ -143,7 +144,7 @@ class NamespacePool:
         return prepared
 
     async def keep_full(self) -> None:
-        """Run until cancelled."""
+        """Refill the pool whenever one was taken, until cancelled."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
@@ -158,13 +159,13 @@ class NamespacePool:
                 self._full.notify_all()
 
     def _lack(self) -> list[PreparedNamespace] | None:
-        """The shelf that is not full."""
+        """Return the list that has too few namespaces, None if both are full."""
         if len(self._plain) < READY:
             return self._plain
         return self._named if self._wants_names() and len(self._named) < READY else None
 
     def refresh(self) -> None:
-        """What `wants_names` says may have changed."""
+        """Ask `wants_names` again, after the set of networks has changed."""
         self._wanted.set()
         if not self._wants_names():
             self._discard_all(self._named)
@@ -174,7 +175,7 @@ class NamespacePool:
             await self._full.wait_for(lambda: self._lack() is None)
 
     def drain(self) -> None:
-        """Give up what is ready: the reaper takes it."""
+        """Schedule all ready namespaces for deletion."""
         self._discard_all(self._plain)
         self._discard_all(self._named)
 
@@ -192,7 +193,10 @@ class NamespacePool:
 
 
 def tear_down(batch: Sequence[PendingTeardown]) -> None:
-    """Blocking. Raises: OSError, NetlinkError."""
+    """Delete namespaces, wait until their interfaces vanish, and end local clients that still connect to them.
+
+    Blocks. Raises: OSError, NetlinkError.
+    """
     for teardown in batch:
         if teardown.path is not None:
             netns.unpin(teardown.path)
@@ -202,7 +206,7 @@ def tear_down(batch: Sequence[PendingTeardown]) -> None:
         names = {name for name in names if netlink.find_index(name) is not None}
         if names:
             time.sleep(0.02)
-    for name in names:  # a process somewhere keeps the namespace alive, but it is no longer on our network
+    for name in names:  # a process keeps the namespace alive, but it shall leave our network
         with contextlib.suppress(FileNotFoundError):
             netlink.remove_link(name)
     if ips := {ip for teardown in batch for ip in teardown.ips}:

@@ -1,7 +1,7 @@
-"""The networks of this host and the sandboxes on them: the one door for the rest of the engine.
+"""The networks of this host and the sandboxes on them: the package's only entrance for the rest of the engine.
 
-What holds is in the kernel; what should hold is in memory and, durably, in the containers' records (sandboxes) and
-the store (networks). `open` makes the first agree with the second, and `reconcile` keeps it so.
+The actual state is in the kernel; the wanted state is in memory and, durable, in the containers' records (sandboxes)
+and the store (networks). `open` makes the kernel agree with it, and `reconcile` keeps it so.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 
 class Networks:
-    """All networks and sandboxes of one daemon. `open` before anything else."""
+    """All networks and sandboxes of one daemon. Call `open` first."""
 
     def __init__(self, store: Store, data_root: Path, exec_root: Path, settings: NetworkSettings) -> None:
         digest = hashlib.sha256(str(data_root.absolute()).encode()).digest()
@@ -94,9 +94,10 @@ class Networks:
     # --- the daemon's life --------------------------------------------------------------------------------------
 
     async def open(self, known: Mapping[str, Sandbox]) -> None:
-        """Make the kernel agree with what is recorded: bridges, sandboxes of `known` (by container id), rules.
+        """Make the kernel agree with the records: bridges, the sandboxes `known` (by container id), rules.
 
-        What is ours and belongs to nothing is deleted; nothing else is touched. Raises: BennuError.
+        Interfaces and namespaces that bear our mark and belong to no sandbox are deleted; nothing foreign is touched.
+        Raises: BennuError.
         """
         try:
             await self._establish(known)
@@ -130,7 +131,7 @@ class Networks:
             await self._reconciler.enable_forwarding()
 
     async def _abandon(self) -> None:
-        """After a start that failed: bridges that nobody is on would only hold subnets that others could have."""
+        """Clean up after a failed start without containers: unused bridges would keep subnets from others."""
         for network in self._catalogue:
             with contextlib.suppress(OSError, NetlinkError):
                 await _delete_bridge(network)
@@ -139,7 +140,7 @@ class Networks:
             await self._stop_forwarding()
 
     async def close(self, *, remove: bool) -> None:
-        """Stop working. Containers keep all they have, unless `remove`; without any, nothing of ours is left."""
+        """Stop. Containers keep their networks, unless `remove`; without containers nothing of ours is left."""
         remove = remove or not self._sandboxes.items()
         for task in self._tasks:
             task.cancel()
@@ -165,27 +166,27 @@ class Networks:
                 await self._firewall.remove_guard()
 
     def let_go(self) -> None:
-        """After `close`, when nothing of the engine runs any more that could still end a sandbox."""
+        """Close the last descriptors: after `close`, when nothing can end a sandbox any more."""
         self._firewall.let_go()
 
     async def settle(self) -> None:
-        """Wait until all that ended is out of the kernel and the pool is full."""
+        """Wait until all scheduled deletions are done and the pool is full."""
         await self._reaper.finish()
         await self._pool.wait_full()
 
     @property
     def prepared(self) -> Sequence[PreparedNamespace]:
-        """Namespaces kept ready for the next starts."""
+        """Return the namespaces kept ready for the next starts."""
         return self._pool.ready
 
     @property
     def interface_prefix(self) -> str:
-        """What the names of all our veth interfaces begin with."""
+        """Return the prefix of the names of all our veth interfaces."""
         return self._namer.prefix
 
     @property
     def firewall_runs(self) -> int:
-        """How many nft processes have written rules so far."""
+        """Count the nft processes that have written rules so far."""
         return self._firewall.runs
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -201,15 +202,15 @@ class Networks:
     # --- networks -----------------------------------------------------------------------------------------------
 
     def find(self, ref: str) -> Network:
-        """Raises: NotFound, InvalidParameter (ambiguous)."""
+        """Find a network by id, name or the beginning of an id. Raises: NotFound, InvalidParameter (ambiguous)."""
         return self._catalogue.find(ref)
 
     def get(self, network_id: str) -> Network | None:
-        """By its full id."""
+        """Return a network by its full id, None if there is none."""
         return self._catalogue.get(network_id)
 
     def type_of(self, network_id: str) -> str:
-        """What its events call it; those of a swarm are overlays, however they are made here."""
+        """Return the type that events show: the driver, but "overlay" for networks of a swarm."""
         network = self._catalogue.get(network_id)
         if network is None:
             return "bridge"
@@ -223,11 +224,11 @@ class Networks:
 
     @property
     def ingress(self) -> Network | None:
-        """Where published ports of services lead through."""
+        """Return the swarm's ingress network, None if there is none."""
         return next((network for network in self._catalogue if network.ingress), None)
 
     def endpoints_of(self, network: Network) -> Mapping[str, Endpoint]:
-        """The endpoints on it, by container id."""
+        """List the endpoints on a network, by container id."""
         return {
             container_id: endpoint
             for container_id, sandbox in self._sandboxes.items()
@@ -236,9 +237,9 @@ class Networks:
         }
 
     async def create(self, request: NetworkRequest, *, swarm_pools: Sequence[tuple[str, int]] | None = None) -> Network:
-        """A user-defined network, durable and up. `swarm_pools`: those of a swarm that is about to begin.
+        """Create a user-defined network; it is durable and its bridge is up when this returns.
 
-        Raises: BennuError; then nothing of it is left.
+        `swarm_pools`: the address pools of a swarm that is being initialised. Raises: BennuError; then nothing is left.
         """
         async with self._changing, default_bridge.subnet_lock():
             ours = [network.bridge for network in self._catalogue if network.bridge]
@@ -267,7 +268,7 @@ class Networks:
         return network
 
     async def remove(self, ref: str) -> Network:
-        """Raises: NotFound; Forbidden when predefined or in use."""
+        """Remove a network. Raises: NotFound; Forbidden when predefined or in use; BennuError."""
         await self.cluster_hooks.before_removal(self.find(ref))
         async with self._changing:
             network = self.find(ref)
@@ -287,14 +288,14 @@ class Networks:
         return network
 
     async def prune(self, unused: Callable[[Network], bool]) -> list[str]:
-        """Remove the user-defined networks that nobody is on and that `unused` agrees to; their names."""
+        """Remove the user-defined networks without endpoints for which `unused` is true; return their names."""
         removed = []
         for network in self.all():
             if network.is_predefined or network.ingress or self.endpoints_of(network) or not unused(network):
                 continue
             try:
                 await self.remove(network.id)
-            except BennuError as error:  # somebody was faster, one way or the other
+            except BennuError as error:  # it was removed or taken into use meanwhile
                 log.info("network %s was not pruned: %s", network.name, error)
                 continue
             removed.append(network.name)
@@ -329,7 +330,7 @@ class Networks:
             return
         attributes, scope = {**more, "name": network.name, "type": self.type_of(network.id)}, "local"
         if network.scope == "swarm" and action in SWARM_ACTIONS:
-            # A matter of the whole swarm; who is on it is one of this node.
+            # Created and removed networks are events of the swarm, connected containers of this node.
             action, scope = SWARM_ACTIONS[action], "swarm"
             del attributes["type"]
         await self.on_event("network", action, network.id, attributes, scope)
@@ -347,27 +348,27 @@ class Networks:
         *,
         dns: Sequence[str] = (),
     ) -> Sandbox:
-        """A namespace on the networks asked for, with the ports published; no endpoints: loopback only.
+        """Make a sandbox: a namespace attached to the networks, with the ports published; no endpoints: loopback only.
 
-        `dns`: whom the embedded DNS asks instead of the host's servers. The caller keeps the answer durably.
-        Raises: BennuError; then, as after a cancellation, nothing of it is left.
+        `dns`: servers that the embedded DNS asks instead of the host's. The caller stores the sandbox.
+        Raises: BennuError; then, as after a cancellation, nothing is left.
         """
         for request in endpoints:
             self._check_attachable(container_id, self.find(request.network))
         return await self._sandboxes.open(container_id, endpoints, ports, dns)
 
     def check(self, request: EndpointRequest) -> None:
-        """Whether the network can ever grant what is asked of it. Raises: NotFound, InvalidParameter."""
+        """Check that the network can ever grant the request. Raises: NotFound, InvalidParameter."""
         check_request(self.find(request.network), request)
 
     async def close_sandbox(self, container_id: str) -> None:
-        """Its rules are gone when this returns; the kernel's slow part happens later. Idempotent."""
+        """Close a sandbox: its rules are gone when this returns, its namespace is deleted later. Idempotent."""
         await self._sandboxes.close(container_id)
 
     async def connect_sandbox(self, container_id: str, request: EndpointRequest) -> Endpoint:
-        """One more network for a running container, whose sandbox (changed in place) has to be kept again.
+        """Connect a running container to one more network; its sandbox changes in place, and the caller stores it.
 
-        Raises: BennuError; then it is as it was before.
+        Raises: BennuError; then the sandbox is as before.
         """
         network = self.find(request.network)
         if network.driver != "bridge":
@@ -389,7 +390,7 @@ class Networks:
             )
 
     async def disconnect_sandbox(self, container_id: str, ref: str) -> None:
-        """Take a running container off a network; its sandbox is changed in place. Raises: BennuError."""
+        """Disconnect a running container from a network; its sandbox changes in place. Raises: BennuError."""
         network = self.find(ref)
         endpoint = self.endpoints_of(network).get(container_id)
         if endpoint is None:
@@ -398,16 +399,18 @@ class Networks:
         await self._tell("disconnect", network, container=container_id)
 
     def rename_sandbox(self, container_id: str, name: str) -> None:
-        """The container is called differently from now on, in the DNS too."""
+        """Rename the container in its endpoints and in the DNS."""
         self._sandboxes.rename(container_id, name)
 
     async def shut_ports(self, container_id: str) -> None:
-        """New connections to its published ports are refused from now on; those there are go on, and the ports stay
-        its own. Not durable, idempotent. Raises: BennuError."""
+        """Refuse new connections to a container's published ports; open ones go on, and the ports stay allocated.
+
+        Not durable. Idempotent. Raises: BennuError.
+        """
         await self._port_mapper.shut(container_id)
 
     async def reopen_ports(self, container_id: str) -> None:
-        """Undo `shut_ports`. Raises: BennuError."""
+        """Undo `shut_ports`. Idempotent. Raises: BennuError."""
         await self._port_mapper.reopen(container_id, self._sandboxes.get(container_id))
 
     # --- agreeing with the kernel -------------------------------------------------------------------------------
@@ -417,7 +420,7 @@ class Networks:
         return Ruleset(bridges, self._port_mapper.port_forwards(), self._forwarding.guard)
 
     async def reconcile(self) -> None:
-        """Put back what others took away. Raises: BennuError, OSError, NetlinkError."""
+        """Repair once what others changed in the kernel. Raises: BennuError, OSError, NetlinkError."""
         await self._reconciler.reconcile()
 
 

@@ -1,8 +1,8 @@
-"""Keeps the kernel as it should be: what others take away or turn off is back within seconds.
+"""Repairs the kernel's network state: what others remove or switch off is back within seconds.
 
-Rules are looked at when the kernel's rule set has changed, interfaces and addresses when it tells of a change. Looked
-at every time are a few small files: the switches of the host, the knobs of each bridge, and that each sandbox still
-has its namespace.
+Rules are checked when the kernel's ruleset generation has changed, interfaces and addresses when the kernel notified of
+a change. Only a few small files are read every time: forwarding, the sysctls of each bridge, and whether each sandbox
+still has its namespace.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class NetworkReconciler:
-    """`enable_forwarding` when the set of networks has changed; `run` does the rest."""
+    """Call `enable_forwarding` when the set of networks has changed; `run` does the rest."""
 
     def __init__(
         self,
@@ -49,11 +49,11 @@ class NetworkReconciler:
         self._changing = changing  # held while the set of networks changes
         self._set_up_bridge = set_up_bridge
         self._monitor = LinkMonitor()
-        self._is_unsure = False  # what was told before may not have been attended to
-        self._later: list[str] = []  # interfaces that were being changed when something was told of them
+        self._is_unsure = False  # the last changes may not have been acted on
+        self._later: list[str] = []  # interfaces to be tried again
 
     async def run(self) -> None:
-        """Run until cancelled."""
+        """Reconcile every two seconds, until cancelled. A failure is logged and tried again."""
         try:
             self._monitor.open()
         except OSError as error:
@@ -62,7 +62,7 @@ class NetworkReconciler:
             await asyncio.sleep(RECONCILE_EVERY_S)
             try:
                 await self.reconcile()
-            except Exception as error:  # whatever it is, nobody else looks after the network
+            except Exception as error:  # whatever it is: nobody else repairs the network
                 foreseen = isinstance(error, BennuError | OSError | NetlinkError)
                 log.warning("cannot put the network right: %s", error, exc_info=not foreseen)
                 self._is_unsure = True
@@ -71,7 +71,7 @@ class NetworkReconciler:
         self._monitor.close()
 
     async def reconcile(self) -> None:
-        """Look once. Raises: BennuError, OSError, NetlinkError."""
+        """Check and repair once. Raises: BennuError, OSError, NetlinkError."""
         await self._firewall.refresh_local_addresses()
         await self._keep_forwarding()
         if not await self._firewall.is_intact():
@@ -88,7 +88,7 @@ class NetworkReconciler:
     # --- forwarding ---------------------------------------------------------------------------------------------
 
     async def enable_forwarding(self) -> None:
-        """Forwarding is on for all networks there are. The caller has the machine's lock.
+        """Switch forwarding on for all networks. The caller holds the machine's lock.
 
         Raises: BennuError, OSError.
         """
@@ -109,7 +109,7 @@ class NetworkReconciler:
     # --- interfaces ---------------------------------------------------------------------------------------------
 
     async def _repair_bridge(self, network: Network, changes: LinkChanges) -> bool:
-        """Whether it had to be made anew, so that nobody is on it any more."""
+        """Check a network's bridge and repair it; True if it was gone, so that no container is attached to it."""
         index = netlink.find_index(network.bridge)
         if network.foreign:
             return False
@@ -126,6 +126,6 @@ class NetworkReconciler:
         return index is None
 
     def _suspects(self, events: Mapping[str, LinkEvent]) -> list[str]:
-        """Interfaces that are gone or down, or no port of a bridge of ours."""
+        """List the interfaces that are gone, down, or no port of a bridge of ours."""
         ours = {netlink.find_index(network.bridge) for network in self._catalogue if network.bridge}
         return [name for name, one in events.items() if not (one.is_there and one.is_up and one.master in ours)]

@@ -1,8 +1,8 @@
-"""Sandboxes: what one container has of the networks, from its start to its end and across the daemon's death.
+"""Opens, changes, repairs and closes sandboxes: a container's namespace, endpoints and published ports.
 
-Order of a start: addresses and ports are taken in memory, then the namespace is furnished while the rules are
-written; whatever fails, all of it is taken back. Order of an end: rules first, then ports, then the slow deletion in
-the kernel, and only after that the addresses may be allocated again.
+Start: addresses and ports are allocated in memory, then the namespace is attached while the rules are written; on any
+failure all of it is undone. End: first the rules go, then the ports, then the namespace (later, it is slow), and only
+then are the addresses free again (`test_addresses_are_not_reused_while_the_old_namespace_may_live`).
 """
 
 import asyncio
@@ -55,8 +55,8 @@ class Sandboxes:
         self._reaper = reaper
         self._port_mapper = port_mapper
         self._open: dict[str, Sandbox] = {}
-        self._changing: set[str] = set()  # containers whose sandbox is being made or connected: not to be mended
-        self._broken: set[str] = set()  # that could not be mended at the last try
+        self._changing: set[str] = set()  # containers whose sandbox is being opened or connected: not to be repaired
+        self._broken: set[str] = set()  # containers whose last repair failed
         self._services = services
         self._index: NameIndex | None = None
         self.name_server = NameServer(self._names, lambda: upstream_servers(read_resolv_conf()))
@@ -68,12 +68,12 @@ class Sandboxes:
         return list(self._open.items())
 
     def close_sockets(self) -> None:
-        """Stop answering questions and holding ports; what is in the kernel stays."""
+        """Stop the DNS and free the ports' sockets; what is in the kernel stays."""
         self.name_server.close()
         self._port_mapper.close()
 
     def rename(self, container_id: str, name: str) -> None:
-        """The container is called differently from now on, in the DNS too."""
+        """Rename the container in its endpoints and in the DNS."""
         sandbox = self._open.get(container_id)
         for endpoint in sandbox.endpoints if sandbox else ():
             endpoint.dns_names = [name if known == endpoint.container_name else known for known in endpoint.dns_names]
@@ -89,7 +89,7 @@ class Sandboxes:
         ports: Sequence[PortRequest],
         dns: Sequence[str] = (),
     ) -> Sandbox:
-        """Raises: BennuError; then, as after a cancellation, nothing of it is left."""
+        """Open a sandbox (see `Networks.open_sandbox`). Raises: BennuError; then nothing is left."""
         await self.close(container_id)
         wanted = [(self._catalogue.find(request.network), request) for request in endpoints]
         prepared = await self._prepared([network for network, _ in wanted])
@@ -115,7 +115,7 @@ class Sandboxes:
         return sandbox
 
     async def close(self, container_id: str) -> None:
-        """Its rules are gone when this returns; the kernel's slow part happens later. Idempotent."""
+        """Remove the rules and free the ports; the namespace is deleted later. Idempotent."""
         sandbox = self._open.pop(container_id, None)
         if sandbox is None:
             return
@@ -148,9 +148,9 @@ class Sandboxes:
     async def _add_endpoint(
         self, container_id: str, sandbox: Sandbox, network: Network, request: EndpointRequest, ready_interface: str = ""
     ) -> Endpoint:
-        """Take addresses and names on a network. Raises: BennuError; then nothing is taken.
+        """Allocate addresses and names on a network. Raises: BennuError; then nothing is allocated.
 
-        `ready_interface`: the host's end of the pair the namespace came with, for its first endpoint.
+        `ready_interface`: the host's end of the pair that the namespace has already, for the first endpoint.
         """
         check_not_connected(sandbox.endpoints, network, request.container_name)
         allocated = await self._allocate(network, request)
@@ -170,15 +170,18 @@ class Sandboxes:
         return endpoint
 
     async def _allocate(self, network: Network, request: EndpointRequest) -> dict[int, tuple[AddressPool, str]]:
-        """Addresses on a network. Raises: NoFreeAddress, AddressTaken, InvalidParameter; then nothing is allocated."""
+        """Allocate addresses on a network, if need be after pending deletions have released some.
+
+        Raises: NoFreeAddress, AddressTaken, InvalidParameter; then nothing is allocated.
+        """
         try:
             return self._catalogue.allocate(network, request)
-        except (NoFreeAddress, AddressTaken):  # perhaps by someone who has ended, or the container's former life
+        except (NoFreeAddress, AddressTaken):  # perhaps by a sandbox that has ended but is not deleted yet
             await self._reaper.finish()
             return self._catalogue.allocate(network, request)
 
     async def _attach(self, container_id: str, sandbox: Sandbox, prepared: PreparedNamespace) -> None:
-        """Links, rules and name service at the same time. Raises: NetworkFailure, FirewallFailure."""
+        """Attach the namespace, write rules, start the DNS, all at once. Raises: NetworkFailure, FirewallFailure."""
         attachments = self._attachments(sandbox, sandbox.endpoints, has_pair=True)
         work = [in_own_thread(lambda: netlink.attach(sandbox.netns, attachments))] if attachments else []
         if sandbox.ports:
@@ -191,7 +194,7 @@ class Sandboxes:
     def _attachments(
         self, sandbox: Sandbox, endpoints: Iterable[Endpoint], *, has_pair: bool
     ) -> list[netlink.VethAttachment]:
-        """`has_pair`: eth0's pair came with the namespace. Raises: NetworkFailure."""
+        """Plan the attachment of endpoints. `has_pair`: the namespace has the pair of eth0. Raises: NetworkFailure."""
         gateway_endpoints = [(version, sandbox.gateway_endpoint(version)) for version in (4, 6)]
         return [
             netlink.VethAttachment(
@@ -216,14 +219,14 @@ class Sandboxes:
         return network
 
     def _host_binding(self, sandbox: Sandbox) -> str:
-        """Where the way out's network publishes what names no address."""
+        """Return the host address for ports that name none, of the default route's network; "" = all."""
         gateway_endpoint = sandbox.gateway_endpoint()
         return self._network_of(gateway_endpoint).host_binding if gateway_endpoint else ""
 
     # --- connect and disconnect while it runs -------------------------------------------------------------------
 
     async def connect(self, container_id: str, network: Network, request: EndpointRequest) -> Endpoint:
-        """One more network for an open sandbox. Raises: BennuError; then it is as it was before."""
+        """Connect an open sandbox to one more network. Raises: BennuError; then the sandbox is as before."""
         sandbox = self._require(container_id)
         self._changing.add(container_id)
         try:
@@ -249,7 +252,10 @@ class Sandboxes:
         return endpoint
 
     async def disconnect(self, container_id: str, endpoint: Endpoint) -> None:
-        """Take an open sandbox off a network; its other networks stay, and one of them may become the way out."""
+        """Disconnect an open sandbox from a network; another network may become its default route.
+
+        Raises: NetworkFailure, FirewallFailure.
+        """
         sandbox = self._require(container_id)
         sandbox.endpoints.remove(endpoint)
         self._index = None
@@ -261,7 +267,7 @@ class Sandboxes:
         await self._port_mapper.remap(container_id, sandbox, self._host_binding(sandbox))
 
     def _set_default_routes(self, sandbox: Sandbox) -> None:
-        """Blocking, in a thread of its own."""
+        """Lead the default route of each family through its endpoint. Only in a thread of its own."""
         netns.enter(sandbox.netns)
         for version in (4, 6):
             gateway_endpoint = sandbox.gateway_endpoint(version)
@@ -282,7 +288,7 @@ class Sandboxes:
     # --- after the daemon was away ------------------------------------------------------------------------------
 
     def adopt(self, container_id: str, sandbox: Sandbox) -> None:
-        """What a living container holds is its own."""
+        """Take over the sandbox of a living container: its addresses and ports count as allocated."""
         self._open[container_id] = sandbox
         self._index = None
         for endpoint in sandbox.endpoints:
@@ -290,7 +296,7 @@ class Sandboxes:
         self._port_mapper.adopt(container_id, sandbox)
 
     async def delete_leftovers(self) -> None:
-        """Namespaces and interfaces that bear our mark and belong to no sandbox: a daemon died over them."""
+        """Delete namespaces and interfaces with our mark that belong to no sandbox, after a crash."""
         files = {Path(sandbox.netns) for sandbox in self._open.values()}
         pairs = {endpoint.host_interface for s in self._open.values() for endpoint in s.endpoints}
         present = await in_own_thread(netlink.list_links)
@@ -302,16 +308,16 @@ class Sandboxes:
         await self._reaper.finish()
 
     async def restore(self) -> None:
-        """Put back what is missing of the sandboxes: namespace, pairs, the bridge they are on, their name service."""
+        """Repair all sandboxes: namespace, veth pairs, their bridges, the DNS."""
         present = await in_own_thread(netlink.list_links)
         for container_id, sandbox in self.items():
             if container_id not in self._changing:
                 await self._restore(container_id, sandbox, present)
 
     async def repair(self, suspects: Collection[str]) -> list[str]:
-        """The same of those that lost their namespace's file, or one of these interfaces of the host.
+        """Repair the sandboxes that lost their namespace's file, or have one of these host interfaces.
 
-        The answer: interfaces of sandboxes that are being changed just now or cannot be mended, to be looked at again.
+        Returns interfaces to be tried again: their sandboxes are being changed, or could not be repaired.
         """
         later = []
         for container_id, sandbox in self.items():
@@ -326,7 +332,7 @@ class Sandboxes:
         return later
 
     async def _restore(self, container_id: str, sandbox: Sandbox, present: Mapping[str, netlink.LinkState]) -> bool:
-        """Whether all of it is as it should be."""
+        """Repair one sandbox; False if that failed, which is logged."""
         try:
             await asyncio.to_thread(self._restore_links, container_id, sandbox, present)
             if sandbox.has_embedded_dns and not sandbox.resolver.port:
@@ -342,7 +348,7 @@ class Sandboxes:
         return True
 
     def _restore_links(self, container_id: str, sandbox: Sandbox, present: Mapping[str, netlink.LinkState]) -> None:
-        """Blocking."""
+        """Repair namespace and veth pairs of one sandbox. Blocks. Raises: OSError, NetlinkError, NetworkFailure."""
         if not netns.is_pinned(sandbox.netns):
             _pin_again(container_id, sandbox)
         for endpoint in sandbox.endpoints:
@@ -362,7 +368,10 @@ class Sandboxes:
 
 
 def _pin_again(container_id: str, sandbox: Sandbox) -> None:
-    """The namespace that the container lives in, or a new one if it lives in none. Blocking. Raises: OSError."""
+    """Pin the namespace again that the container's process is in, or a new one if it has none.
+
+    Blocks. Raises: OSError.
+    """
     path = Path(sandbox.netns)
     log.warning("the network namespace of container %s has lost its file %s", container_id[:12], path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -371,11 +380,11 @@ def _pin_again(container_id: str, sandbox: Sandbox) -> None:
         netns.pin(path, living)
         return
     netns.run_in_own_thread(lambda: netlink.make_namespace(path, ""))
-    sandbox.resolver.port = 0  # nothing leads to it any more
+    sandbox.resolver.port = 0  # the new namespace has no rules for the DNS yet
 
 
 def next_interface(endpoints: Iterable[Endpoint]) -> str:
-    """The first ethN that is free."""
+    """Return the first free name of eth0, eth1, …"""
     taken = {endpoint.interface for endpoint in endpoints}
     number = 0
     while f"eth{number}" in taken:
@@ -384,7 +393,7 @@ def next_interface(endpoints: Iterable[Endpoint]) -> str:
 
 
 async def all_of(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Wait for all, whatever fails; then raise the first failure, the kernel's as NetworkFailure."""
+    """Wait until all have ended, then raise the first failure; OSError and NetlinkError as NetworkFailure."""
     for outcome in await asyncio.gather(*work, return_exceptions=True):
         if isinstance(outcome, OSError | NetlinkError):
             raise NetworkFailure(f"cannot connect the container to its network: {outcome}") from outcome

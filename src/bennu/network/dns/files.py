@@ -1,4 +1,7 @@
-"""/etc/hosts and /etc/resolv.conf of a container, pure: text in, text out."""
+"""Renders /etc/hosts and /etc/resolv.conf of a container: pure, text in, text out.
+
+Rules: moby, libnetwork/etchosts/etchosts.go and libnetwork/internal/resolvconf/resolvconf.go.
+"""
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +11,7 @@ from typing import Final
 from bennu.errors import InvalidParameter
 
 EMBEDDED_DNS: Final = "127.0.0.11"
-PUBLIC_DNS: Final = ("8.8.8.8", "8.8.4.4")  # dockerd's choice when the host names none a container can reach
+PUBLIC_DNS: Final = ("8.8.8.8", "8.8.4.4")  # dockerd's fallback when the host has no server that a container can reach
 HOST_GATEWAY: Final = "host-gateway"
 HOSTS_HEAD: Final = (
     "127.0.0.1\tlocalhost",
@@ -29,7 +32,7 @@ def render_hosts(
     links: Mapping[str, Sequence[str]] | None = None,
     host_gateway: str = "",
 ) -> str:
-    """A container's hosts file.
+    """Render a container's hosts file.
 
     Args:
         addresses: the container's own, one line each with its host name.
@@ -47,7 +50,7 @@ def render_hosts(
 
 
 def parse_link(text: str) -> tuple[str, str]:
-    """`CONTAINER[:ALIAS]` of a legacy link, as container and alias. Raises: InvalidParameter."""
+    """Parse `CONTAINER[:ALIAS]` of a legacy link into container and alias. Raises: InvalidParameter."""
     target, _, alias = text.partition(":")
     target = target.removeprefix("/")
     alias = alias.rpartition("/")[2] or target  # inspect's own form is `/db:/web/database`
@@ -71,7 +74,7 @@ def _extra_line(entry: str, host_gateway: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ResolvConf:
-    """What a resolv.conf says; `search` None = it does not say."""
+    """The content of a resolv.conf; `search` None: there is no such line."""
 
     servers: tuple[str, ...] = ()
     search: tuple[str, ...] | None = None
@@ -79,7 +82,7 @@ class ResolvConf:
 
 
 def parse_resolv_conf(text: str) -> ResolvConf:
-    """Unknown and malformed lines are passed over, as a resolver does; the last `search` or `domain` counts."""
+    """Parse resolv.conf(5) text. Unknown and malformed lines are skipped; the last `search` or `domain` wins."""
     servers: list[str] = []
     search: tuple[str, ...] | None = None
     options: tuple[str, ...] = ()
@@ -97,7 +100,7 @@ def parse_resolv_conf(text: str) -> ResolvConf:
 
 
 def reachable_servers(servers: Iterable[str]) -> list[str]:
-    """Those of the host's resolvers that a container can reach: no loopback addresses; else public ones."""
+    """Return the servers that a container can reach, which are not on loopback; if there are none, public ones."""
     able = [server for server in servers if not ipaddress.ip_address(server.partition("%")[0]).is_loopback]
     return able or list(PUBLIC_DNS)
 
@@ -110,11 +113,11 @@ def render_resolv_conf(
     dns_options: Sequence[str] = (),
     embedded: bool = False,
 ) -> str:
-    """A container's resolv.conf: the host's, overridden by what the client asked.
+    """Render a container's resolv.conf: the host's, overridden by what the client asked.
 
     Args:
         dns_search: `["."]` means none at all.
-        embedded: names are answered inside the sandbox; what it does not know goes to the servers found here.
+        embedded: the server is 127.0.0.11, which forwards what it does not know (`upstream_servers`).
     """
     host = parse_resolv_conf(host_text)
     servers = [EMBEDDED_DNS] if embedded else list(dns) or reachable_servers(host.servers)
@@ -131,7 +134,7 @@ def render_resolv_conf(
 
 
 def upstream_servers(host_text: str, dns: Sequence[str] = ()) -> list[str]:
-    """Whom the embedded DNS asks, from the host's namespace: loopback resolvers of the host are fine there."""
+    """List the servers that the embedded DNS forwards to; it asks from the host's namespace, so loopback is fine."""
     return list(dns) or list(parse_resolv_conf(host_text).servers) or list(PUBLIC_DNS)
 
 

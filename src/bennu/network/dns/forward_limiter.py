@@ -1,8 +1,9 @@
-"""Whose questions are being put to other servers: each is a descriptor, and containers ask as often as they like.
+"""Limits the DNS queries that are forwarded at the same time: each needs a descriptor, and containers ask at will.
 
-A sandbox has so many under way at most; what it asks beyond that waits a little. Of all sandboxes together there are
-so many; where these are all taken, the one that has most gives its oldest up to one that has fewer. So no number of
-sandboxes that ask without end keeps another from being answered.
+A sandbox has at most 64 under way; a query beyond that waits up to 2 s for a slot. All sandboxes together have 256
+slots; when these are taken, the sandbox that has most loses its oldest query to one that has fewer. So no number of
+sandboxes that ask without end keeps another one from being answered
+(`test_however_many_containers_ask_without_end_another_is_answered`).
 """
 
 import asyncio
@@ -18,7 +19,7 @@ WAIT_S: Final = 2.0
 
 
 class ForwardQuota:
-    """One sandbox."""
+    """The slots of one sandbox."""
 
     def __init__(self) -> None:
         self.free = asyncio.Semaphore(MAX_FORWARDS_PER_SANDBOX)
@@ -26,14 +27,14 @@ class ForwardQuota:
 
 
 class ForwardLimiter:
-    """Those of all sandboxes of the daemon."""
+    """The slots of all sandboxes of the daemon."""
 
     def __init__(self) -> None:
         self._taken: dict[asyncio.Timeout, ForwardQuota] = {}  # oldest first
 
     @contextlib.asynccontextmanager
     async def slot(self, quota: ForwardQuota) -> AsyncIterator[None]:
-        """Raises: TimeoutError where there is none, or when it had to be given up."""
+        """Hold a slot. Raises: TimeoutError when there is none, or when it is taken away for another sandbox."""
         await _wait(quota)
         try:
             self._make_room(quota)
@@ -47,7 +48,7 @@ class ForwardLimiter:
             quota.free.release()
 
     def _make_room(self, quota: ForwardQuota) -> None:
-        """Raises: TimeoutError."""
+        """Free a slot of the sandbox that has most. Raises: TimeoutError if that is the caller's own."""
         if len(self._taken) < MAX_FORWARDS:
             return
         held = Counter(self._taken.values())
@@ -60,7 +61,7 @@ class ForwardLimiter:
 
 
 async def _wait(quota: ForwardQuota) -> None:
-    """Raises: TimeoutError."""
+    """Wait for one of the sandbox's own slots. Raises: TimeoutError."""
     if quota.waiting >= MAX_WAITING_PER_SANDBOX:
         raise TimeoutError
     quota.waiting += 1

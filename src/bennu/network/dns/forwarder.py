@@ -1,4 +1,4 @@
-"""Asking other name servers: by UDP or TCP, one after the other, with a small cache."""
+"""Forwards DNS queries to other name servers: by UDP or TCP, one server after the other, with a small cache."""
 
 import asyncio
 import contextlib
@@ -23,20 +23,20 @@ from bennu.descriptors import is_spare
 ASK_TIMEOUT_S: Final = 2.0
 ROUNDS: Final = 2
 CACHE_ENTRIES: Final = 1024
-MAX_CACHED_S: Final = 30.0  # answers are kept with the TTL they came with, so they may be this much too long
+MAX_CACHED_S: Final = 30.0  # cached answers keep their TTL, so clients may keep them this much too long
 MAX_MESSAGE: Final = 65535
 TRY_ANOTHER: Final = frozenset({dns.rcode.SERVFAIL, dns.rcode.REFUSED})
 
 
 class DnsForwarder:
-    """Forwards questions from this thread's namespace."""
+    """Forwards from the daemon's network namespace, so the host's loopback resolvers can be asked too."""
 
     def __init__(self, port: int = 53) -> None:
         self._port = port  # of all servers; tests have one of their own
         self._cache: OrderedDict[tuple[tuple[str, ...], bool, bytes], tuple[float, bytes]] = OrderedDict()
 
     def cached(self, servers: Sequence[str], wire: bytes, *, tcp: bool) -> bytes | None:
-        """What was answered to the question `wire` before, under its id, as long as it holds."""
+        """Return the cached answer to the query `wire`, with its id, while the answer's TTL lasts."""
         key = (tuple(servers), tcp, wire[2:])
         kept = self._cache.get(key)
         if kept is None or kept[0] <= time.monotonic():
@@ -45,7 +45,10 @@ class DnsForwarder:
         return wire[:2] + kept[1][2:]
 
     async def ask(self, servers: Sequence[str], wire: bytes, *, tcp: bool) -> bytes | None:
-        """The first good answer to the question `wire`, under its id; None when nobody answers."""
+        """Ask the servers in order, twice; return the first good answer to the query `wire`, or None.
+
+        SERVFAIL and REFUSED count as answers only when no other server has a better one.
+        """
         answer = self.cached(servers, wire, tcp=tcp)  # somebody may have asked the same meanwhile
         if answer is None and (answer := await self._ask_all(servers, wire, tcp)) is not None:
             self._store((tuple(servers), tcp, wire[2:]), answer)
@@ -88,7 +91,10 @@ class _Question(asyncio.DatagramProtocol):
 
 
 async def ask_udp(server: str, port: int, wire: bytes) -> bytes:
-    """Raises: OSError. Waits for ever if nobody answers."""
+    """Ask one server. Waits for ever if it does not answer. Raises: OSError.
+
+    The query goes out with a random id from a random port, against forged answers (RFC 5452).
+    """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[bytes] = loop.create_future()
     sent = secrets.token_bytes(2) + wire[2:]
@@ -104,7 +110,7 @@ async def ask_udp(server: str, port: int, wire: bytes) -> bytes:
 
 
 async def ask_tcp(server: str, port: int, wire: bytes) -> bytes:
-    """Raises: OSError, EOFError."""
+    """Ask one server. Raises: OSError, EOFError."""
     sock, address = _open(server, port, socket.SOCK_STREAM)
     with contextlib.closing(sock):
         await asyncio.get_running_loop().sock_connect(sock, address)
@@ -121,9 +127,9 @@ async def ask_tcp(server: str, port: int, wire: bytes) -> bytes:
 
 
 def _open(server: str, port: int, kind: socket.SocketKind) -> tuple[socket.socket, Any]:
-    """A socket to ask `server` with, and its address. Containers ask as often as they like: not with the last ones.
+    """Open a socket for `server`; return it with the server's address.
 
-    Raises: OSError.
+    Raises: OSError; EMFILE before the last descriptors of the daemon are used, since containers ask at will.
     """
     family, _, _, _, address = socket.getaddrinfo(server, port, type=kind, flags=socket.AI_NUMERICHOST)[0]
     sock = socket.socket(family, kind)
@@ -135,7 +141,7 @@ def _open(server: str, port: int, kind: socket.SocketKind) -> tuple[socket.socke
 
 
 def is_answer_to(question: bytes, answer: bytes) -> bool:
-    """Whether id, the answer flag and the question section fit."""
+    """Check id, QR flag and question section (RFC 1035, 4.1); only an error may come without the question."""
     if len(answer) < 12 or answer[:2] != question[:2] or not answer[2] & 0x80:
         return False
     if answer[4:6] == b"\0\0":  # an error without the question
@@ -145,7 +151,7 @@ def is_answer_to(question: bytes, answer: bytes) -> bool:
 
 
 def question_end(wire: bytes) -> int:
-    """Where the first question ends."""
+    """Return the offset behind the first question of a DNS message."""
     position = 12
     while position < len(wire) and wire[position] not in (0,):
         position += wire[position] + 1
@@ -153,7 +159,10 @@ def question_end(wire: bytes) -> int:
 
 
 def lifetime_s(answer: bytes) -> float:
-    """How long an answer holds: the least TTL in it, for a "no" that of its SOA. 0 = not at all."""
+    """Return how long an answer may be cached, in seconds: its least TTL; of a negative one its SOA's (RFC 2308).
+
+    0 = not at all.
+    """
     try:
         message = dns.message.from_wire(answer, ignore_trailing=True)
     except dns.exception.DNSException:

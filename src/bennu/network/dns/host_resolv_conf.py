@@ -1,4 +1,4 @@
-"""Reads the host's own /etc/resolv.conf. Apart from `files.py`, which is pure."""
+"""Reads the host's own /etc/resolv.conf; apart from `files.py` because that is pure."""
 
 import contextlib
 import ipaddress
@@ -12,6 +12,7 @@ RESOLVED_CONF: Final = Path("/run/systemd/resolve/resolv.conf")
 
 
 def resolver_addresses(text: str) -> list[Subnet]:
+    """List the addresses of all `nameserver` lines, as networks of one address."""
     found: list[Subnet] = []
     for line in text.splitlines():
         words = line.split()
@@ -22,7 +23,10 @@ def resolver_addresses(text: str) -> list[Subnet]:
 
 
 def read_resolv_conf() -> str:
-    """The host's; where that only names systemd's local stub, what stands behind the stub."""
+    """Read the host's file; if it names only systemd-resolved's stub, the file with the servers behind the stub.
+
+    "" if there is none. The stub is 127.0.0.53 (systemd-resolved.service(8)), which no container can reach.
+    """
     try:
         text = RESOLV_CONF.read_text(errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""Who is called what on which network, pure: the part of the embedded DNS that knows containers and services."""
+"""The names that the embedded DNS knows: of containers and services, on each network. Pure."""
 
 import ipaddress
 from collections import defaultdict
@@ -12,13 +12,14 @@ REVERSE_ZONES: Final = (".in-addr.arpa", ".ip6.arpa")
 
 
 class ServiceNames:
-    """The names of services, changed one service at a time. Several services may have one name: all of them answer."""
+    """The names of services, changed one service at a time. If several services share a name, all of them answer."""
 
     def __init__(self) -> None:
         self._answers: dict[tuple[str, str], dict[str, tuple[str, ...]]] = defaultdict(dict)
         self._known: dict[str, Iterable[tuple[str, str]]] = {}  # by service: its keys
 
     def put(self, frontend: Frontend) -> None:
+        """Replace the names of one service."""
         self.drop(frontend.service_id)
         found = dns_answers(frontend)
         for key, addresses in found.items():
@@ -26,20 +27,20 @@ class ServiceNames:
         self._known[frontend.service_id] = found.keys()
 
     def drop(self, service_id: str) -> None:
-        """Idempotent."""
+        """Remove the names of one service. Idempotent."""
         for key in self._known.pop(service_id, ()):
             del self._answers[key][service_id]
             if not self._answers[key]:
                 del self._answers[key]
 
     def find(self, network_id: str, name: str) -> list[str] | None:
-        """The addresses of a name in small letters; [] while nobody serves, None for a name of no service."""
+        """Look up a lower-case name; [] while no task of it serves, None if no service has the name."""
         found = self._answers.get((network_id, name))
         return None if found is None else [address for addresses in found.values() for address in addresses]
 
 
 class NameIndex:
-    """The names and addresses of all endpoints on networks that have names. Made anew when an endpoint changes."""
+    """An index of all endpoints on networks that have names. Immutable; a new one is built when an endpoint changes."""
 
     def __init__(self, sandboxes: Iterable[Sandbox], services: ServiceNames | None = None) -> None:
         self._services = services or ServiceNames()
@@ -53,10 +54,11 @@ class NameIndex:
                     self._by_address[endpoint.network_id, address] = endpoint
 
     def find(self, asker: Sandbox, name: str) -> list[str] | None:
-        """The addresses of `name` as seen from a sandbox, on the first of its networks where it has any.
+        """Look up `name` as one sandbox sees it: on the first of its networks where it has addresses.
 
-        `name` has no final dot; case does not matter. `NAME.NETWORK` asks on that network alone. A link's alias
-        is known to the one who has the link. [] for a service that nobody serves, None for what is not known here.
+        `name` has no final dot; case does not matter. `NAME.NETWORK` is looked up on that network alone. An alias of
+        a link is known only to the sandbox that has the link. Returns [] for a service without tasks that serve, None
+        for an unknown name.
         """
         name = name.lower()
         is_known = False
@@ -77,7 +79,7 @@ class NameIndex:
         return [address for one in containers for address in (one.ip_address, one.ipv6_address) if address]
 
     def find_pointer(self, asker: Sandbox, reverse_name: str) -> str | None:
-        """The name behind an address on one of the sandbox's networks, as `NAME.NETWORK`."""
+        """Look up a PTR name: `NAME.NETWORK` of the endpoint with that address on one of the sandbox's networks."""
         address = address_of(reverse_name)
         for endpoint in asker.endpoints:
             found = self._by_address.get((endpoint.network_id, address))
@@ -87,7 +89,7 @@ class NameIndex:
 
 
 def address_of(reverse_name: str) -> str:
-    """`2.0.17.172.in-addr.arpa` → `172.17.0.2`; "" for what is no address."""
+    """Parse `2.0.17.172.in-addr.arpa` to `172.17.0.2`, ip6.arpa likewise (RFC 1035, RFC 3596); "" if it is neither."""
     name = reverse_name.lower()
     for zone in REVERSE_ZONES:
         if name.endswith(zone):
@@ -106,9 +108,10 @@ def _groups(digits: str) -> list[str]:
 
 
 def dns_answers(frontend: Frontend) -> dict[tuple[str, str], tuple[str, ...]]:
-    """What the names of a service answer with, by (network, name); () while nobody serves there.
+    """List the answers for the names of a service, by (network id, lower-case name); () while no task serves there.
 
-    `NAME` is the virtual address, or all tasks if it has none; `tasks.NAME` is always all tasks.
+    `NAME` is the virtual address, or all tasks if it has none (dnsrr); `tasks.NAME` is always all tasks. These are
+    swarm's rules (moby, libnetwork/service_common.go); test_services_answer_while_somebody_serves.
     """
     found: dict[tuple[str, str], tuple[str, ...]] = {}
     for frontend_address in frontend.addresses:

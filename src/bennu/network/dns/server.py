@@ -1,7 +1,7 @@
 """The embedded DNS: 127.0.0.11 inside each sandbox on a user-defined network, served from the daemon's loop.
 
-Questions about containers are answered at once;
-others are forwarded from the host's namespace, where also its loopback resolvers can be asked.
+Names of containers and services are answered at once (`names.py`); other queries are forwarded from the host's
+namespace (`forwarder.py`), where its loopback resolvers can be asked too. dockerd's is in moby, libnetwork/resolver.go.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ from bennu.network.dns.sockets import Sockets, open_inside
 from bennu.network.model import Sandbox
 from bennu.network.namespaces.netns import in_own_thread
 
-TTL_S: Final = 5  # containers come and go; a client that keeps answers must not keep them long
+TTL_S: Final = 5  # short, because containers come and go
 DATAGRAMS_PER_WAKEUP: Final = 64
 TCP_IDLE_S: Final = 10.0
-MAX_CONNECTIONS_PER_SANDBOX: Final = 16  # connections by TCP, each a descriptor of the daemon
+MAX_CONNECTIONS_PER_SANDBOX: Final = 16  # by TCP; each is a descriptor of the daemon
 MAX_CONNECTIONS: Final = 256
 Peer = tuple[Any, ...]
 log = logging.getLogger(__name__)
@@ -43,18 +43,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class DnsClient:
-    """One sandbox that asks."""
+    """One sandbox that sends queries."""
 
     sandbox: Sandbox
     udp: socket.socket
     tcp: socket.socket
     acceptor: Acceptor | None = None
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)  # questions by UDP that others have to answer
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)  # queries by UDP that are being forwarded
     quota: ForwardQuota = field(default_factory=ForwardQuota)
 
 
 class NameServer:
-    """Serves all sandboxes of the daemon."""
+    """Serves all sandboxes of the daemon, by container id."""
 
     def __init__(
         self,
@@ -73,7 +73,9 @@ class NameServer:
         return container_id in self._clients
 
     async def serve(self, container_id: str, sandbox: Sandbox, sockets: Sockets | None = None) -> None:
-        """Begin, on sockets made ahead or on the port the sandbox had before; the port is noted in the sandbox.
+        """Begin to serve a sandbox, on sockets opened ahead or on the port it had before; the port is noted in it.
+
+        The sockets are the server's from now on.
 
         Raises: OSError.
         """
@@ -87,7 +89,7 @@ class NameServer:
         client.acceptor = Acceptor(tcp, lambda connection: self._accept(client, connection))
 
     def stop(self, container_id: str) -> None:
-        """Idempotent."""
+        """Stop serving the sandbox and close its sockets and connections. Idempotent."""
         client = self._clients.pop(container_id, None)
         if client is None:
             return
@@ -102,6 +104,7 @@ class NameServer:
             self._end_connection(task)
 
     def close(self) -> None:
+        """Stop serving all sandboxes."""
         for container_id in list(self._clients):
             self.stop(container_id)
 
@@ -125,7 +128,7 @@ class NameServer:
             _send(client.udp, answer, peer)
 
     def _accept(self, client: DnsClient, connection: socket.socket) -> None:
-        """One more conversation by TCP. Where there are too many the oldest ends: who asks anew is served."""
+        """Serve one more TCP connection. At the limit the oldest one is closed, so a new client is always served."""
         its_own = [task for task, owner in self._connections.items() if owner is client]
         if len(its_own) >= MAX_CONNECTIONS_PER_SANDBOX:
             self._end_connection(its_own[0])
@@ -158,7 +161,7 @@ class NameServer:
             writer.close()
 
     async def _answer_next(self, client: DnsClient, reader: asyncio.StreamReader) -> bytes:
-        """b"" = there is no more to say. Raises: EOFError, OSError, TimeoutError."""
+        """Read one query and return its answer; b"" ends the connection. Raises: EOFError, OSError, TimeoutError."""
         async with asyncio.timeout(TCP_IDLE_S):
             (size,) = struct.unpack("!H", await reader.readexactly(2))
             wire = await reader.readexactly(size)
@@ -166,7 +169,7 @@ class NameServer:
         return await self._forward(client, wire, tcp=True) if answer is None else answer
 
     def answer_now(self, sandbox: Sandbox, wire: bytes, *, tcp: bool) -> bytes | None:
-        """The answer where it needs nobody else; None = has to be forwarded; b"" = deserves none."""
+        """Answer a query without asking others. None: it has to be forwarded; b"": it gets no answer."""
         try:
             query = dns.message.from_wire(wire)
         except dns.exception.DNSException:
@@ -182,7 +185,7 @@ class NameServer:
         return _wire(query, response, tcp)
 
     def _fill(self, sandbox: Sandbox, question: dns.rrset.RRset, response: dns.message.Message) -> bool:
-        """Answer what is known of containers; False if it is none of ours."""
+        """Fill in what is known of containers and services; False if the query has to be forwarded."""
         name = question.name.to_text(omit_final_dot=True)
         index = self._index()
         if name.lower().endswith(REVERSE_ZONES):
@@ -235,14 +238,14 @@ def _wire(query: dns.message.Message, response: dns.message.Message, tcp: bool) 
 
 
 def _malformed(wire: bytes) -> bytes:
-    """FORMERR under the question's id, if there is one."""
+    """Make a FORMERR answer with the query's id; b"" if the bytes have none or are an answer themselves."""
     if len(wire) < 12 or wire[2] & 0x80:
         return b""
     return wire[:2] + bytes([0x80 | wire[2] & 0x79, 0x80 | dns.rcode.FORMERR]) + bytes(8)
 
 
 def _failed(wire: bytes) -> bytes:
-    """SERVFAIL to a question that was well-formed."""
+    """Make a SERVFAIL answer to a well-formed query."""
     response = dns.message.make_response(dns.message.from_wire(wire), recursion_available=True)
     response.set_rcode(dns.rcode.SERVFAIL)
     return response.to_wire()

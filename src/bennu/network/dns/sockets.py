@@ -1,8 +1,8 @@
-"""The embedded DNS's sockets on 127.0.0.11.
+"""Opens the sockets of the embedded DNS on 127.0.0.11.
 
-They are made inside the namespace by a thread that enters it, and belong to it from then on wherever they are used.
-They listen on a free port, and two rules in the namespace lead port 53 of that address to it, so that a container
-may run a name server of its own on every address.
+A thread that has entered the namespace opens them; they stay in that namespace wherever they are used. They are bound
+to a free port, and two rules in the namespace translate port 53 of that address to it, so a container may run a name
+server of its own on every address. libnetwork does the same with iptables (moby, libnetwork/resolver_unix.go).
 """
 
 import socket
@@ -13,7 +13,7 @@ from bennu.network.dns.files import EMBEDDED_DNS
 from bennu.network.namespaces import netns
 
 BIND_TRIES: Final = 20
-# Whatever was there before is replaced. Not by deleting the table: that takes the kernel 15 ms, all of this takes 3.
+# Replaces earlier rules by a flush: to delete the table takes the kernel 15 ms, all of this takes 3.
 RULES: Final = """
 add table ip bennu_dns
 add chain ip bennu_dns output {{ type nat hook output priority -100; policy accept; }}
@@ -26,15 +26,15 @@ Sockets = tuple[socket.socket, socket.socket]
 
 
 def open_inside(path: str, port: int) -> Sockets:
-    """As `open_here`, in the namespace behind `path`. Blocking, in a thread of its own. Raises: OSError."""
+    """Open the sockets in the namespace behind `path`. Blocks; only in a thread of its own. Raises: OSError."""
     netns.enter(path)
     return open_here(port)
 
 
 def open_here(port: int = 0) -> Sockets:
-    """A UDP and a TCP socket on one port of 127.0.0.11 in the calling thread's namespace, to which port 53 leads.
+    """Open a UDP and a TCP socket on one port of 127.0.0.11 in this thread's namespace, and lead port 53 to it.
 
-    `port` is the one it had before, to which the namespace's rules lead; 0 if it never had one. Raises: OSError.
+    `port` is the one that the namespace's rules lead to already; 0 if it has none. Blocks. Raises: OSError.
     """
     udp, tcp = _bind_pair(port)
     number = udp.getsockname()[1]
@@ -53,6 +53,7 @@ def open_here(port: int = 0) -> Sockets:
 
 
 def close_sockets(sockets: Sockets | None) -> None:
+    """Close both; None is fine."""
     for sock in sockets or ():
         sock.close()
 

@@ -1,7 +1,7 @@
 """Address arithmetic, pure: which subnet a new network gets, which address a new endpoint.
 
-A `AddressPool` never answers an address twice before it was given back. What is allocated is not kept on disk: after a
-crash the book is filled again from the sandboxes that live, which is the truth.
+An `AddressPool` never allocates an address twice before it is released. Allocations are not stored: after a crash the
+pools are filled again from the sandboxes that live (`adopt`), which are the truth.
 """
 
 import ipaddress
@@ -15,7 +15,8 @@ from bennu.errors import BennuError, Forbidden
 Subnet = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
-# dockerd's local default pools: (from which range, networks of which prefix length).
+# dockerd's local default pools: (range, prefix length of the networks taken from it). moby, libnetwork/ipamutils/
+# utils.go, localScopeDefaultNetworks; test_the_default_pools_are_dockers_thirty_one.
 DEFAULT_POOLS: Final[Sequence[tuple[str, int]]] = (
     ("172.17.0.0/16", 16),
     ("172.18.0.0/16", 16),
@@ -37,11 +38,11 @@ class NoFreeAddress(BennuError):
 
 
 class AddressTaken(Forbidden):
-    """Somebody has the address that was asked for, or it is set aside."""
+    """The address asked for is allocated, or reserved."""
 
 
 def choose_subnet(used: Iterable[Subnet], pools: Iterable[tuple[str, int]] = DEFAULT_POOLS) -> IPv4Network:
-    """The first network of the pools that overlaps nothing in `used`. Raises: NoFreeSubnet."""
+    """Choose the first network of the pools that overlaps nothing in `used`. Raises: NoFreeSubnet."""
     taken = [subnet for subnet in used if isinstance(subnet, IPv4Network) and subnet.prefixlen > 0]
     for base, prefix_len in pools:
         for candidate in IPv4Network(base).subnets(new_prefix=prefix_len):
@@ -51,7 +52,10 @@ def choose_subnet(used: Iterable[Subnet], pools: Iterable[tuple[str, int]] = DEF
 
 
 def choose_ipv6_subnet(used: Iterable[Subnet], global_id: bytes) -> IPv6Network:
-    """A /64 of the unique local range under the 40-bit `global_id` that overlaps nothing. Raises: NoFreeSubnet."""
+    """Choose a /64 of the unique local prefix with this 40-bit global id (RFC 4193) that overlaps nothing.
+
+    Raises: NoFreeSubnet.
+    """
     taken = [subnet for subnet in used if isinstance(subnet, IPv6Network) and subnet.prefixlen > 0]
     base = IPv6Network((bytes([0xFD]) + global_id[:5] + bytes(10), 48))
     for candidate in base.subnets(new_prefix=IPV6_PREFIX):
@@ -61,7 +65,7 @@ def choose_ipv6_subnet(used: Iterable[Subnet], global_id: bytes) -> IPv6Network:
 
 
 def overlapping(subnet: Subnet, used: Iterable[Subnet]) -> Subnet | None:
-    """The first of `used` that shares an address with `subnet`; default routes do not count."""
+    """Return the first of `used` that shares an address with `subnet`; default routes do not count."""
     for other in used:
         if other.version == subnet.version and other.prefixlen > 0 and subnet.overlaps(other):
             return other
@@ -69,26 +73,30 @@ def overlapping(subnet: Subnet, used: Iterable[Subnet]) -> Subnet | None:
 
 
 def first_host(subnet: Subnet) -> Address:
-    """Where the gateway lives unless the client says otherwise."""
+    """Return the gateway's address unless the client names another: the first host address, as libnetwork does."""
     return subnet.network_address + (0 if subnet.num_addresses == 1 else 1)
 
 
 def mac_of(address: str) -> str:
-    """Docker's classic rule: 02:42 and the four bytes of the IPv4 address."""
+    """Derive a MAC address: 02:42 and the four bytes of the IPv4 address.
+
+    moby, libnetwork/netutils, GenerateMACFromIP; `test_the_mac_address_is_dockers`.
+    """
     return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + IPv4Address(address).packed)
 
 
 @dataclass(slots=True)
 class AddressPool:
-    """The addresses of one subnet. `reserved` (gateway, auxiliary, network and broadcast) are never allocated."""
+    """The addresses of one subnet. `reserved` ones (gateway, auxiliary, network, broadcast) are never allocated."""
 
     subnet: Subnet
-    range: Subnet  # where free addresses are looked for; within `subnet`
+    range: Subnet  # free addresses are taken from here; lies within `subnet`
     reserved: set[Address] = field(default_factory=set)
     allocated: set[Address] = field(default_factory=set)
 
     @classmethod
     def of(cls, subnet: str, gateway: str, ip_range: str = "", aux: Iterable[str] = ()) -> "AddressPool":
+        """Make an empty pool; all arguments are in text form, `aux` are auxiliary addresses."""
         net = ipaddress.ip_network(subnet, strict=False)
         reserved = {ipaddress.ip_address(text) for text in (gateway, *aux) if text}
         if net.num_addresses > 2:
@@ -98,7 +106,7 @@ class AddressPool:
         return cls(net, ipaddress.ip_network(ip_range, strict=False) if ip_range else net, reserved)
 
     def allocate(self) -> str:
-        """The lowest free address. Raises: NoFreeAddress (with no words: the caller knows the network)."""
+        """Allocate the lowest free address. Raises: NoFreeAddress (the caller adds the network's name)."""
         first = int(self.range.network_address)
         for number in range(first, first + self.range.num_addresses):
             address = type(self.range.network_address)(number)
@@ -108,7 +116,7 @@ class AddressPool:
         raise NoFreeAddress("no available addresses")
 
     def allocate_exactly(self, wanted: str) -> str:
-        """The address asked for, which is one of this subnet. Raises: AddressTaken."""
+        """Allocate this address, which must be of this subnet. Raises: AddressTaken."""
         address = ipaddress.ip_address(wanted)
         if address in self.allocated or address in self.reserved:
             raise AddressTaken("Address already in use")
@@ -116,8 +124,9 @@ class AddressPool:
         return str(address)
 
     def adopt(self, address: str) -> None:
-        """What a living sandbox holds is allocated, whatever the rules say now."""
+        """Count the address of a living sandbox as allocated, also where it is reserved by now."""
         self.allocated.add(ipaddress.ip_address(address))
 
     def release(self, address: str) -> None:
+        """Make the address free again. Idempotent."""
         self.allocated.discard(ipaddress.ip_address(address))

@@ -1,4 +1,4 @@
-"""The networks this host has, and who holds which of their addresses."""
+"""The networks this host has, durable, and the address pools of each, which are not."""
 
 import contextlib
 import ipaddress
@@ -20,24 +20,25 @@ _decode = msgspec.json.Decoder(Network).decode
 
 
 def pools_of(network: Network) -> list[AddressPool]:
+    """Make an empty address pool for each subnet of the network."""
     return [AddressPool.of(pool.subnet, pool.gateway, pool.ip_range, pool.aux.values()) for pool in network.ipam]
 
 
 def _read(value: bytes) -> tuple[Network, list[AddressPool]]:
-    """Raises: whatever is wrong with the record."""
+    """Decode a stored network. Raises: anything, when the record is damaged."""
     network = _decode(value)
     return network, pools_of(network)
 
 
 def new_network_id(*, in_swarm: bool = False) -> str:
-    """64 hexadecimal digits; 25 of base 36 for a network of a swarm."""
+    """Make a random id: 64 hexadecimal digits; of a network of a swarm 25 digits of base 36, as swarmkit's identity."""
     if in_swarm:
         return "".join(secrets.choice("0123456789abcdefghijklmnopqrstuvwxyz") for _ in range(25))
     return secrets.token_hex(32)
 
 
 class Catalogue:
-    """All networks by id, in order of their creation. Only what is on disk is in here."""
+    """All networks by id, in order of creation. A network is in here only after it is on disk."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -50,18 +51,21 @@ class Catalogue:
             self._networks[network.id], self._pools[network.id] = network, pools
 
     async def add(self, network: Network, *, is_wish: bool = False) -> None:
-        """Make it durable, then known. `is_wish`: a client's, who is refused on a full disk. Raises: Unavailable."""
+        """Store the network, then show it. Raises: Unavailable.
+
+        `is_wish`: a client asked for it, so it is refused on a full disk.
+        """
         await self._store.commit(Transaction([Put(PREFIX + network.id, _encode(network))], adds=is_wish))
         self._enter(network)
 
     async def remove(self, network: Network) -> None:
-        """Raises: Unavailable."""
+        """Delete the network from disk, then hide it. Raises: Unavailable."""
         await self._store.commit(Transaction([Delete(PREFIX + network.id)]))
         self._networks.pop(network.id, None)
         self._pools.pop(network.id, None)
 
     async def add_predefined(self) -> None:
-        """`host` and `none` have no properties but their identity."""
+        """Store `host` and `none` if they are missing. `bridge` has properties and is made elsewhere."""
         for name, driver in (("host", "host"), ("none", "null")):
             if self.named(name) is None:
                 await self.add(Network(id=new_network_id(), name=name, created_ns=time.time_ns(), driver=driver))
@@ -79,7 +83,10 @@ class Catalogue:
         return next((network for network in self._networks.values() if network.name == name), None)
 
     def find(self, ref: str) -> Network:
-        """By full id, name, or the beginning of an id. Raises: NotFound, InvalidParameter (ambiguous)."""
+        """Find a network by full id, name, or the beginning of an id, in this order; `default` means `bridge`.
+
+        Raises: NotFound, InvalidParameter (ambiguous).
+        """
         if not ref:
             raise InvalidParameter("invalid network name or ID: value is empty")
         ref_name = "bridge" if ref == "default" else ref
@@ -96,7 +103,7 @@ class Catalogue:
 
     @contextlib.contextmanager
     def leaving(self, network: Network) -> Iterator[None]:
-        """While it is taken down nobody finds it, so that nobody is put on it any more."""
+        """Hide the network from `find` while it is taken down, so that no container joins it."""
         self._leaving.add(network.id)
         try:
             yield
@@ -107,9 +114,9 @@ class Catalogue:
         return [pool.subnet for pools in self._pools.values() for pool in pools]
 
     def allocate(self, network: Network, request: EndpointRequest) -> dict[int, tuple[AddressPool, str]]:
-        """An address of each family the network has, by family (4, 6).
+        """Allocate an address of each family that the network has; by family (4, 6), with the pool it is from.
 
-        Raises: NotFound (it went meanwhile), NoFreeAddress, AddressTaken, InvalidParameter (`check_request`); then
+        Raises: NotFound (removed meanwhile), NoFreeAddress, AddressTaken, InvalidParameter (`check_request`); then
         nothing is allocated.
         """
         self.find(network.id)
@@ -130,17 +137,17 @@ class Catalogue:
         return allocated
 
     def adopt(self, endpoint: Endpoint) -> None:
-        """What a living sandbox holds is allocated."""
+        """Count the addresses of a living sandbox's endpoint as allocated."""
         for address in filter(None, (endpoint.ip_address, endpoint.ipv6_address)):
             self.reserve_address(endpoint.network_id, address)
 
     def release(self, endpoint: Endpoint) -> None:
-        """Idempotent; the network may be gone meanwhile."""
+        """Release the endpoint's addresses. Idempotent; the network may be gone meanwhile."""
         for address in filter(None, (endpoint.ip_address, endpoint.ipv6_address)):
             self.release_address(endpoint.network_id, address)
 
     def allocate_addresses(self, networks: Sequence[Network]) -> list[str]:
-        """An IPv4 address of each for something that is no container.
+        """Allocate an IPv4 address of each network, for a virtual address of a service.
 
         Raises: NoFreeAddress; then nothing is allocated.
         """
@@ -157,19 +164,19 @@ class Catalogue:
         return [address for _, address in allocated]
 
     def reserve_address(self, network_id: str, address: str) -> bool:
-        """It is allocated already; False where the network has no such address."""
+        """Count an address as allocated; False if the network has no such address."""
         pool = self._pool_of(network_id, address)
         if pool is not None:
             pool.adopt(address)
         return pool is not None
 
     def release_address(self, network_id: str, address: str) -> None:
-        """Idempotent; the network may be gone meanwhile."""
+        """Release one address. Idempotent; the network may be gone meanwhile."""
         if (pool := self._pool_of(network_id, address)) is not None:
             pool.release(address)
 
     def gateways(self, network: Network) -> dict[int, str]:
-        """By family."""
+        """Return the gateway addresses, by family (4, 6)."""
         return {ipaddress.ip_address(pool.gateway).version: pool.gateway for pool in network.ipam if pool.gateway}
 
     def _pool_of(self, network_id: str, address: str) -> AddressPool | None:
@@ -179,7 +186,7 @@ class Catalogue:
 
 
 def check_request(network: Network, request: EndpointRequest) -> None:
-    """Whether a network can ever grant what a container asks of it. Raises: InvalidParameter with all that is wrong."""
+    """Check whether the network can ever grant the request. Raises: InvalidParameter with every problem, as dockerd."""
     wanted = [(4, request.ipv4_address), (6, request.ipv6_address)]
     problems = []
     if network.is_predefined and any(address for _, address in wanted):
@@ -231,7 +238,10 @@ def new_endpoint(
     interface: str,
     host_interface: str,
 ) -> Endpoint:
-    """The place on the network that these addresses make."""
+    """Make the endpoint that has these addresses.
+
+    `interface` is the name inside the container, `host_interface` the other end of the veth pair.
+    """
     endpoint = Endpoint(
         endpoint_id=secrets.token_hex(32),
         network_id=network.id,
@@ -262,12 +272,15 @@ def new_endpoint(
 
 
 def dns_names(request: EndpointRequest, container_id: str) -> list[str]:
-    """Name, aliases, short id, host name: each once, in this order."""
+    """List the names in the embedded DNS: container name, aliases, short id, host name; each once, in this order.
+
+    moby, daemon/container_operations.go, buildEndpointDNSNames.
+    """
     names = [request.container_name, *request.aliases, container_id[:12], request.hostname]
     return list(dict.fromkeys(name for name in names if name))
 
 
 def check_not_connected(endpoints: Iterable[Endpoint], network: Network, container_name: str) -> None:
-    """Raises: Forbidden."""
+    """Refuse a second endpoint on one network. Raises: Forbidden."""
     if any(endpoint.network_id == network.id for endpoint in endpoints):
         raise Forbidden(f"endpoint with name {container_name} already exists in network {network.name}")

@@ -1,9 +1,9 @@
-"""Services on this host's networks: their virtual addresses, their published ports, who takes their connections.
+"""Keeps the frontends of services on this host: virtual addresses, published ports, and the backends behind them.
 
-What should hold is in memory, service by service, and on disk, so that a new daemon's rules begin with it. A change is
-put (at once, in memory) and then written: to disk, then to the kernel, where all that changed meanwhile is one
-transaction. Virtual addresses are on disk before anybody is told of them, and are allocated again only when the kernel
-has nothing left that answers for them.
+The wanted state is in memory, by service, and on disk, so that the next daemon's rules begin with it. A change is first
+`put` in memory, then `write` stores it and applies it to the kernel; changes put meanwhile share one nftables
+transaction. A virtual address is on disk before anybody is told of it, and is released only when nothing in the kernel
+answers for it any more.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Balancer:
-    """`load` first. `frontends` is what is shown, by service; only `put` and `drop` change it."""
+    """`load` first. `frontends` is by service id; only `put` and `drop` change it."""
 
     def __init__(
         self,
@@ -48,15 +48,15 @@ class Balancer:
         self.names = ServiceNames()
         self._ports = ServicePorts(ports)
         self._owners: dict[str, str] = {}  # task → service
-        self._answering: set[tuple[str, str]] = set()  # bridge and virtual address
+        self._answering: set[tuple[str, str]] = set()  # (bridge, virtual address) that answers ARP
         self._unsaved: set[str] = set()
-        # Since the last write: addresses given up, addresses of tasks that left, ports by UDP that are new.
+        # Since the last write: frontend addresses given up, IPv4 addresses of backends that left, new UDP ports.
         self._retired: list[FrontendAddress] = []
         self._left: set[str] = set()
         self._opened: set[int] = set()
 
     async def load(self) -> None:
-        """What the last daemon showed; its virtual addresses are allocated."""
+        """Read the frontends of the last daemon and count their virtual addresses as allocated."""
         frontends = await aside.load(self._store, PREFIX, msgspec.json.Decoder(Frontend).decode)
         for frontend in drop_conflicting_ports(frontends):
             kept = tuple(
@@ -65,16 +65,16 @@ class Balancer:
             self._enter(msgspec.structs.replace(frontend, addresses=kept))
 
     def allocate_ports(self) -> None:
-        """Those of the frontends that were loaded; containers had theirs first."""
+        """Allocate the host ports of the loaded frontends, after containers have theirs."""
         for frontend in self.frontends.values():
             self._ports.set(frontend.service_id, frontend.ports)
 
     def close_sockets(self) -> None:
-        """Carry nothing any more; what is in the kernel stays."""
+        """Stop proxying; what is in the kernel stays."""
         self._ports.close()
 
     def _is_valid(self, frontend_address: FrontendAddress) -> bool:
-        """Whether the network is still there, and still has that address."""
+        """Check that the network still exists and has the address, and count it as allocated."""
         return self._catalogue.get(frontend_address.network_id) is not None and (
             not frontend_address.vip
             or self._catalogue.reserve_address(frontend_address.network_id, frontend_address.vip)
@@ -83,29 +83,30 @@ class Balancer:
     # --- asking -------------------------------------------------------------------------------------------------
 
     def get(self, service_id: str) -> Frontend:
+        """Return the frontend of a service, an empty one if it shows nothing."""
         return self.frontends.get(service_id) or Frontend(service_id=service_id)
 
     def service_of(self, owner: str) -> str:
-        """The service a task takes connections of; "" for one that takes none."""
+        """Return the id of the service whose connections a task accepts; "" for none."""
         return self._owners.get(owner, "")
 
     def vips_on(self, network: Network) -> list[str]:
-        """The virtual addresses that the network's bridge has to answer for."""
+        """List the virtual addresses that the network's bridge must have; from now on they count as set."""
         found = [vip for frontend in self.frontends.values() if (vip := frontend.vip_on(network.id))]
         self._answering |= {(network.bridge, vip) for vip in found}
         return found
 
     def vips_answering(self, network: Network) -> list[str]:
-        """Those of them that it answers for by now."""
+        """List the virtual addresses that the network's bridge has by now."""
         found = [vip for frontend in self.frontends.values() if (vip := frontend.vip_on(network.id))]
         return [vip for vip in found if (network.bridge, vip) in self._answering]
 
     # --- virtual addresses --------------------------------------------------------------------------------------
 
     async def reserve(self, service_id: str, network_ids: Iterable[str]) -> dict[str, str]:
-        """A virtual address of the service on each of these networks, kept or new; durable when this returns.
+        """Allocate a virtual address of the service on each network that has none yet; return all, by network id.
 
-        Raises: BennuError (NoFreeAddress, Unavailable); then nothing has changed.
+        Durable when this returns. Raises: BennuError (NoFreeAddress, Unavailable); then nothing has changed.
         """
         frontend, wanted = self.get(service_id), list(network_ids)
         found = {key: vip for key in wanted if (vip := frontend.vip_on(key))}
@@ -134,7 +135,7 @@ class Balancer:
     # --- changing -----------------------------------------------------------------------------------------------
 
     def put(self, frontend: Frontend) -> bool:
-        """Show this from the next `write` on; False if it is nothing new."""
+        """Replace a frontend, in memory; `write` makes it true. False if it is the same as before."""
         before = self.get(frontend.service_id)
         if frontend == before:
             return False
@@ -144,7 +145,7 @@ class Balancer:
         return True
 
     def drop(self, service_id: str) -> bool:
-        """Show nothing of it from the next `write` on; False if nothing was shown."""
+        """Remove a service's frontend, in memory; `write` makes it true. False if there was none."""
         before = self.frontends.pop(service_id, None)
         if before is None:
             return False
@@ -177,16 +178,16 @@ class Balancer:
         self._opened |= {port for proto, port in set(after.ports) - set(before.ports) if proto == "udp"}
 
     async def write(self, *service_ids: str) -> None:
-        """When this returns, what the caller put is on disk and the kernel sends new connections only there.
+        """Store and apply what was put for these services; then new connections go only to their backends.
 
-        Raises: BennuError; then the kernel has it with the next change.
+        Raises: BennuError; then the next write applies it.
         """
         await self._save(service_ids)
         retired, self._retired = self._retired, []
         left, self._left = self._left, set()
         opened, self._opened = self._opened, set()
         try:
-            # An address is answered for only while its rules are there, or the host itself would be called by it.
+            # The bridge has an address only while its rules are there; without them it would be the host itself.
             await self._set_answering(retired, netlink.remove_virtual_address)
             await self._firewall.apply()
         except BaseException:
@@ -203,7 +204,7 @@ class Balancer:
             await asyncio.to_thread(forget_udp_flows, opened)
 
     async def forget_flows(self, ips: Collection[str]) -> None:
-        """Clients by UDP of these tasks go to other ones from their next datagram on."""
+        """Let UDP clients of these backends go to others from their next datagram on (deletes conntrack entries)."""
         await asyncio.to_thread(forget_udp_flows_to, ips)
 
     async def _save(self, service_ids: Iterable[str]) -> None:
@@ -222,7 +223,7 @@ class Balancer:
             raise
 
     def _silent(self, service_ids: Iterable[str]) -> list[FrontendAddress]:
-        """Places whose virtual address nobody answers for yet."""
+        """List the frontend addresses whose virtual address no bridge has yet."""
         addresses = [
             frontend_address
             for key in service_ids
@@ -248,7 +249,7 @@ class Balancer:
 
         try:
             await in_own_thread(work)
-        except (OSError, NetlinkError) as error:  # the bridge is gone; it gets them when it is made anew
+        except (OSError, NetlinkError) as error:  # the bridge is gone; it gets them when it is repaired
             log.warning("virtual addresses of services cannot be changed: %s", error)
         if change is netlink.add_virtual_address:
             self._answering |= set(wanted)

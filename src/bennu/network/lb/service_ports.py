@@ -1,7 +1,8 @@
-"""Host ports of services: held against other programs and containers, and carried where the kernel cannot translate.
+"""Allocates the host ports of services, and proxies them where the kernel cannot translate.
 
-A port that something else has already is published all the same, as Docker does: the rules come first, and whoever
-has the port gets nothing from outside while the service publishes it.
+Apart from the balancer, which decides what services show, because it owns sockets and connections. A port that another
+program has is published all the same, as by dockerd's ingress: the rules come first, and that program gets no
+connections from outside while the service publishes the port.
 """
 
 import logging
@@ -13,12 +14,12 @@ from bennu.network.model import PortRequest
 from bennu.network.nat.port_allocator import PortAllocator, PortTaken
 from bennu.network.nat.userland_proxy import ProxyRoute, UserlandProxy
 
-LOOPBACK: Final = "127.0.0.1"  # from there the rules lead to a task
+LOOPBACK: Final = "127.0.0.1"  # the rules translate it to a backend
 log = logging.getLogger(__name__)
 
 
 class ServicePorts:
-    """By service. Clients by IPv6 are passed on to the same port by IPv4."""
+    """The ports by service id. IPv6 clients are proxied to the same port by IPv4."""
 
     def __init__(self, allocator: PortAllocator) -> None:
         self._allocator = allocator
@@ -26,7 +27,7 @@ class ServicePorts:
         self._ports: dict[str, dict[tuple[str, int], list[PublishedPort]]] = {}
 
     def set(self, service_id: str, ports: Iterable[tuple[str, int]]) -> None:
-        """Hold exactly these (protocol, number) for it from now on."""
+        """Allocate exactly these (protocol, number) for the service from now on; others are released."""
         wanted, mine = dict.fromkeys(ports), self._ports.get(service_id, {})
         if wanted.keys() == mine.keys():
             return
@@ -54,5 +55,5 @@ class ServicePorts:
                 yield ProxyRoute(sock, LOOPBACK, held.host_port)
 
     def close(self) -> None:
-        """Carry nothing any more; what is held stays its holder's to close."""
+        """Stop proxying; the sockets stay the allocator's to close."""
         self._proxy.close()

@@ -1,4 +1,4 @@
-"""Bridges through netlink: made, looked at and put right. Blocking; holds no policy and no state."""
+"""Makes, inspects and repairs bridges through netlink. Everything blocks; no policy, no state."""
 
 import errno
 from collections.abc import Mapping
@@ -12,19 +12,21 @@ from bennu.network.namespaces.netlink import IFF_UP, add_address, find_index, li
 
 @dataclass(frozen=True, slots=True)
 class BridgeAddress:
+    """An address in text form, of either family."""
+
     address: str
     prefix_len: int
 
 
 @dataclass(frozen=True, slots=True)
 class BridgePlan:
-    """A bridge as it is to be."""
+    """The wanted state of a bridge."""
 
     name: str
     addresses: tuple[BridgeAddress, ...]
     mtu: int
-    # Without one of its own, a bridge takes the least of its ports' and changes it as they come and go, and every
-    # container would send to the old one until its neighbour table knows better.
+    # Without a MAC address of its own a bridge takes the lowest of its ports' and changes it as they come and go; every
+    # container would go on sending to the old one. test_the_bridges_mac_address_stays_as_containers_come_and_go
     mac_address: str
     route_localnet: bool
 
@@ -35,9 +37,9 @@ class BridgePlan:
 
 
 def ensure_bridge(plan: BridgePlan) -> None:
-    """Make the bridge, or put right the one that is there; addresses that are not named are taken off it.
+    """Make the bridge, or repair the one that exists; other addresses are removed from it. Idempotent.
 
-    Raises: OSError, NetlinkError.
+    Raises: OSError (EEXIST if an interface of that name is no bridge), NetlinkError.
     """
     with IPRoute() as ipr:
         if find_index(plan.name) is None:
@@ -58,7 +60,7 @@ def ensure_bridge(plan: BridgePlan) -> None:
 
 
 def find_faults(plan: BridgePlan) -> list[str]:
-    """What keeps the bridge from being as planned, in words; addresses that are not named do no harm.
+    """List what differs from the plan, in words for the log; additional addresses do not count.
 
     Raises: OSError, NetlinkError.
     """
@@ -79,7 +81,7 @@ def find_faults(plan: BridgePlan) -> list[str]:
 
 
 def read_bridge_address(name: str) -> BridgeAddress | None:
-    """The first IPv4 address of an interface; None if there is no such bridge or it has none."""
+    """Read the first IPv4 address of an interface; None if it does not exist or has none."""
     with IPRoute() as ipr:
         index = find_index(name)
         if index is None:
@@ -89,5 +91,5 @@ def read_bridge_address(name: str) -> BridgeAddress | None:
 
 
 def allow_route_localnet(name: str) -> None:
-    """As `bridge_sysctls`, of an administrator's bridge, which is left as it is otherwise."""
+    """Set `route_localnet` on an administrator's bridge, which is left alone otherwise."""
     interface_sysctls.apply({f"ipv4/conf/{name}/route_localnet": "1"})

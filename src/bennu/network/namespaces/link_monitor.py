@@ -1,4 +1,4 @@
-"""What the kernel tells of interfaces and their addresses: who watches need not look at everything all the time."""
+"""Reads the kernel's notifications of links and addresses (rtnetlink(7)), so no interface has to be polled."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_DELADDR = 16, 17, 21
 IFLA_IFNAME, IFLA_MASTER = 3, 10
 IFF_UP: Final = 1
 SO_RCVBUFFORCE: Final = 33
-RECEIVE_BUFFER_BYTES: Final = 4 << 20  # a start or an end is a dozen messages; hundreds of them fit between two looks
+RECEIVE_BUFFER_BYTES: Final = 4 << 20  # a container's start or end is a dozen messages; hundreds fit between two reads
 HEADER: Final = struct.Struct("=IHHII")
 LINK: Final = struct.Struct("=BxHiII")
 ADDRESS: Final = struct.Struct("=BBBBi")
@@ -22,16 +22,16 @@ ATTRIBUTE: Final = struct.Struct("=HH")
 
 @dataclass(frozen=True, slots=True)
 class LinkEvent:
-    """An interface as the latest message has it."""
+    """An interface as the latest notification shows it."""
 
     is_there: bool
     is_up: bool = False
-    master: int = 0  # index of the bridge it is a port of
+    master: int = 0  # index of the bridge whose port it is, 0 = none
 
 
 @dataclass(slots=True)
 class LinkChanges:
-    """Since the last look. `missed`: there was more than could be kept, so anything may have changed."""
+    """What changed since the last read. `missed`: notifications were lost (ENOBUFS), so anything may have changed."""
 
     links: dict[str, LinkEvent] = field(default_factory=dict)
     lost_addresses: set[int] = field(default_factory=set)  # indexes of interfaces
@@ -39,13 +39,13 @@ class LinkChanges:
 
 
 class LinkMonitor:
-    """Of the network namespace of the thread that opens it."""
+    """Listens in the network namespace of the thread that opens it."""
 
     def __init__(self) -> None:
         self._sock: socket.socket | None = None
 
     def open(self) -> None:
-        """Raises: OSError; then there is nothing to close."""
+        """Subscribe to links and addresses of both families. Raises: OSError; then nothing is open."""
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             with contextlib.suppress(OSError):
@@ -57,13 +57,16 @@ class LinkMonitor:
         self._sock = sock
 
     def close(self) -> None:
-        """Idempotent."""
+        """Unsubscribe. Idempotent."""
         if self._sock is not None:
             self._sock.close()
             self._sock = None
 
     def read_changes(self, *, missed: bool = False) -> LinkChanges:
-        """All that was told since the last call. Raises: OSError."""
+        """Return all that changed since the last call; does not block. Raises: OSError.
+
+        `missed`: the caller did not act on an earlier answer; so it is if the monitor is not open.
+        """
         found = LinkChanges(missed=missed or self._sock is None)
         while self._sock is not None:
             try:
@@ -78,14 +81,14 @@ class LinkMonitor:
 
 
 def apply_message(datagram: bytes, changes: LinkChanges) -> None:
-    """Add what a datagram of netlink tells."""
+    """Add the notifications in one netlink datagram to the changes."""
     position = 0
     while position + HEADER.size <= len(datagram):
         length, kind, *_ = HEADER.unpack_from(datagram, position)
         body, end = position + HEADER.size, position + length
         if kind in (RTM_NEWLINK, RTM_DELLINK):
             family, _, _, flags, _ = LINK.unpack_from(datagram, body)
-            if family == socket.AF_UNSPEC:  # others tell of a part: of a port that leaves its bridge, say
+            if family == socket.AF_UNSPEC:  # other families describe a part only, such as a port that leaves its bridge
                 _apply_link(changes, datagram[body + LINK.size : end], kind == RTM_NEWLINK, bool(flags & IFF_UP))
         elif kind == RTM_DELADDR:
             changes.lost_addresses.add(ADDRESS.unpack_from(datagram, body)[4])

@@ -1,6 +1,6 @@
-"""Links, addresses and routes through netlink. Blocking; holds no policy and no state.
+"""Links, addresses and routes through rtnetlink(7). Everything blocks; no policy, no state.
 
-Functions that take an `IPRoute` act in the namespace its thread was in when it was made.
+Functions that take an `IPRoute` act in the network namespace in which its thread was when it was made.
 """
 
 import errno
@@ -30,14 +30,14 @@ IFF_UP: Final = 1
 SIOCSIFFLAGS: Final = 0x8914
 OPERATIONAL_S: Final = 1.0
 HOST_PREFIX: Final = 32
-PREPARED_NAME: Final = "eth0"  # the container's end of the pair that a prepared namespace comes with
+PREPARED_NAME: Final = "eth0"  # the container's end of the veth pair that a prepared namespace has
 
 
 def make_namespace(path: Path, host_interface: str) -> None:
-    """A pinned namespace with loopback up and a veth pair of which `host_interface` is the host's end ("": none).
+    """Make a pinned namespace with loopback up and a veth pair whose host's end is `host_interface` ("": no pair).
 
-    Both ends are down and without addresses. Runs in a thread of its own, which ends inside the namespace.
-    Raises: OSError, NetlinkError.
+    Both ends are down and have no addresses. Only in a thread of its own, which ends inside the namespace.
+    Raises: OSError, NetlinkError; then no file is left.
     """
     with IPRoute() as host:  # stays in the host's namespace, where the thread was when it was made
         netns.enter_new()
@@ -57,21 +57,21 @@ def make_namespace(path: Path, host_interface: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class VethAttachment:
-    """An endpoint to be connected."""
+    """An endpoint to be attached to its bridge by a veth pair."""
 
     endpoint: Endpoint
     bridge: str
     mtu: int
-    gateways: tuple[str, ...]  # of the default routes that lead through it
-    # It does not reach the bridge's other isolated ports; nor would what the rules redirect between two of them.
+    gateways: tuple[str, ...]  # of the default routes through this interface
+    # The bridge passes nothing between two isolated ports, not even what the rules redirect.
     isolated: bool
-    has_pair: bool  # the namespace came with its pair
+    has_pair: bool  # the pair exists already
 
 
 def attach(path: str, attachments: Sequence[VethAttachment]) -> None:
-    """Connect a namespace; when it returns, packets flow.
+    """Attach a namespace to its bridges; packets flow when this returns.
 
-    Blocking, in a thread of its own, which ends inside the namespace. Raises: OSError, NetlinkError.
+    Only in a thread of its own, which ends inside the namespace. Raises: OSError, NetlinkError.
     """
     with IPRoute() as ipr:  # stays in the host's namespace, where the thread was when it was made
         ports = set()
@@ -86,26 +86,26 @@ def attach(path: str, attachments: Sequence[VethAttachment]) -> None:
 
 
 def attach_host_end(ipr: IPRoute, attachment: VethAttachment) -> set[int]:
-    """Make the host's end a port of the bridge, and up; the indexes of both. Raises: OSError, NetlinkError."""
+    """Make the host's end a port of the bridge and set it up; return both indexes. Raises: OSError, NetlinkError."""
     index, bridge_index = require_index(attachment.endpoint.host_interface), require_index(attachment.bridge)
     ipr.link("set", index=index, master=bridge_index, mtu=attachment.mtu)
-    # A container that calls its own published port comes back through the port it left by (with br_netfilter).
+    # Hairpin mode: a container that calls its own published port gets its packets back through the same bridge port.
     ipr.brport("set", index=index, mode=1, isolated=int(attachment.isolated))
     ipr.link("set", index=index, state="up")
     return {index, bridge_index}
 
 
 def reattach_host_end(attachment: VethAttachment) -> None:
-    """After the bridge was made anew. Raises: OSError, NetlinkError."""
+    """Attach the host's end again after the bridge was made anew. Raises: OSError, NetlinkError."""
     with IPRoute() as ipr:
         attach_host_end(ipr, attachment)
 
 
 def wait_operational(ipr: IPRoute, indexes: Iterable[int]) -> None:
-    """Wait, a while at most, until these interfaces send.
+    """Wait up to a second until these interfaces are operational.
 
-    The kernel tells an interface's queue of its peer's coming up by a work item. Until that has run, what is sent
-    is dropped, and a dropped ARP packet costs its sender a second.
+    The kernel starts an interface's queue in a work item after its peer came up. Packets sent before are dropped,
+    and a dropped ARP request costs the sender a second.
     """
     deadline = time.monotonic() + OPERATIONAL_S
     for index in indexes:
@@ -114,13 +114,13 @@ def wait_operational(ipr: IPRoute, indexes: Iterable[int]) -> None:
 
 
 def raise_loopback() -> None:
-    """In the calling thread's namespace; for one interface an `IPRoute` would cost a millisecond. Raises: OSError."""
+    """Set lo up in this thread's namespace, by ioctl: an `IPRoute` would cost a millisecond. Raises: OSError."""
     with socket.socket(AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("=16sH22x", b"lo", IFF_UP))
 
 
 def add_veth_pair(ipr: IPRoute, path: str, host_interface: str, interface: str) -> None:
-    """From the host's side: the container's end is born inside the namespace behind `path`. Both are down."""
+    """Make a veth pair, both ends down, from the host's side; the container's end is in the namespace behind `path`."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         ipr.link("add", ifname=host_interface, kind="veth", peer={"ifname": interface, "net_ns_fd": fd})
@@ -130,7 +130,7 @@ def add_veth_pair(ipr: IPRoute, path: str, host_interface: str, interface: str) 
 
 
 def configure_container_end(attachment: VethAttachment) -> None:
-    """From inside a sandbox: give an interface its addresses and bring it up. Raises: OSError, NetlinkError."""
+    """Set addresses and routes of the container's end, from inside, and set it up. Raises: OSError, NetlinkError."""
     endpoint = attachment.endpoint
     if endpoint.ipv6_address:
         interface_sysctls.apply(interface_sysctls.container_sysctls(endpoint.interface))
@@ -148,7 +148,7 @@ def configure_container_end(attachment: VethAttachment) -> None:
 
 
 def add_address(ipr: IPRoute, index: int, address: str, prefix_len: int) -> None:
-    """Idempotent."""
+    """Add an address to an interface; IPv6 without duplicate address detection. Idempotent."""
     interface = ipaddress.ip_interface(f"{address}/{prefix_len}")
     extra: dict[str, Any] = {"flags": IFA_F_NODAD} if interface.version == 6 else {}
     if interface.version == 4 and prefix_len < 31:
@@ -161,7 +161,7 @@ def add_address(ipr: IPRoute, index: int, address: str, prefix_len: int) -> None
 
 
 def add_virtual_address(name: str, address: str) -> None:
-    """This interface answers for one more address. Idempotent. Raises: OSError, NetlinkError."""
+    """Let an interface answer ARP for a virtual address, as a /32. Idempotent. Raises: OSError, NetlinkError."""
     with IPRoute() as ipr:
         add_address(ipr, require_index(name), address, HOST_PREFIX)
 
@@ -175,25 +175,26 @@ def remove_virtual_address(name: str, address: str) -> None:
 
 
 def set_default_routes(ipr: IPRoute, index: int, gateways: Iterable[str]) -> None:
+    """Lead the default route of each gateway's family through the interface. Raises: NetlinkError."""
     for gateway in gateways:
         family = AF_INET6 if ":" in gateway else AF_INET
         ipr.route("replace", family=family, dst="default", gateway=gateway, oif=index)
 
 
 def set_gateway(interface: str, gateway: str) -> None:
-    """From inside a sandbox: what leaves it, of the gateway's family, goes this way. Raises: OSError, NetlinkError."""
+    """Set the default route of the gateway's family, from inside a sandbox. Raises: OSError, NetlinkError."""
     with IPRoute() as ipr:
         set_default_routes(ipr, require_index(interface), [gateway])
 
 
 def list_addresses(ipr: IPRoute, index: int) -> set[tuple[str, int]]:
-    """Link-local ones, which the kernel makes itself, apart."""
+    """List (address, prefix length) of an interface, without link-local ones, which the kernel adds itself."""
     found = {(item.get_attr("IFA_ADDRESS"), item["prefixlen"]) for item in ipr.get_addr(index=index)}
     return {(address, length) for address, length in found if not ipaddress.ip_address(address).is_link_local}
 
 
 def remove_link(name: str) -> None:
-    """Idempotent. Slow: the kernel waits until nobody uses it any more. Raises: NetlinkError."""
+    """Delete an interface. Slow: the kernel waits for its last user. Idempotent. Raises: NetlinkError."""
     with IPRoute() as ipr:
         index = find_index(name)
         if index is None:
@@ -206,7 +207,7 @@ def remove_link(name: str) -> None:
 
 
 def find_index(name: str) -> int | None:
-    """Of an interface in the calling thread's namespace."""
+    """Return the index of an interface in this thread's namespace, None if there is none."""
     try:
         return socket.if_nametoindex(name)
     except OSError:
@@ -214,7 +215,7 @@ def find_index(name: str) -> int | None:
 
 
 def require_index(name: str) -> int:
-    """Raises: OSError (ENODEV)."""
+    """Return the index of an interface in this thread's namespace. Raises: OSError (ENODEV)."""
     index = find_index(name)
     if index is None:
         raise OSError(errno.ENODEV, "no such interface", name)
@@ -223,13 +224,15 @@ def require_index(name: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
+    """An interface as the kernel has it."""
+
     index: int
-    master: str  # the bridge it is a port of, "" for none
+    master: str  # the bridge whose port it is, "" = none
     is_up: bool
 
 
 def list_links() -> dict[str, LinkState]:
-    """The interfaces of this namespace, by name."""
+    """List the interfaces of this thread's namespace, by name."""
     with IPRoute() as ipr:
         found = [(link.get_attr("IFLA_IFNAME"), link) for link in ipr.get_links()]
     names = {link["index"]: name for name, link in found}
@@ -237,7 +240,7 @@ def list_links() -> dict[str, LinkState]:
 
 
 def read_links(names: Iterable[str]) -> dict[str, LinkState]:
-    """The same of a few, of those that are there. Raises: NetlinkError."""
+    """Read some interfaces, by name; missing ones are left out. Raises: NetlinkError."""
     found = {}
     with IPRoute() as ipr:
         for name, index in ((name, find_index(name)) for name in names):
@@ -253,7 +256,7 @@ def _state_of(link: Any, master: str) -> LinkState:
 
 
 def read_routes(*, but_of: Iterable[str] = ()) -> list[Subnet]:
-    """What the host's main routing table leads to, default routes apart, without the routes of some interfaces."""
+    """List the destinations in the main routing table, without default routes and those of some interfaces."""
     with IPRoute() as ipr:
         ignored = {find_index(name) for name in but_of}
         found: list[Subnet] = []
@@ -267,6 +270,6 @@ def read_routes(*, but_of: Iterable[str] = ()) -> list[Subnet]:
 
 
 def list_bridges() -> list[str]:
-    """The names of all bridges of this namespace, of whomever."""
+    """List the names of all bridges of this thread's namespace, whoever made them."""
     with IPRoute() as ipr:
         return sorted(link.get_attr("IFLA_IFNAME") for link in ipr.get_links(kind="bridge"))

@@ -1,7 +1,7 @@
-"""Network namespaces as files, and threads that step into them.
+"""Network namespaces as pinned files, and threads that enter them (network_namespaces(7), setns(2)).
 
-A namespace belongs to a thread, and a thread that has stepped into one must never serve anybody else: each call
-here runs in a thread of its own that ends with it. The daemon itself never leaves its namespace.
+A namespace is a property of a thread, and a thread that has entered one must never do other work: each call that
+enters runs in a thread of its own, which ends with the call. The daemon's other threads never leave its namespace.
 """
 
 import _thread
@@ -31,7 +31,7 @@ def _check(result: int, what: str) -> None:
 
 
 async def in_own_thread(work: Callable[[], Result]) -> Result:
-    """Run blocking work in a fresh thread. A cancellation waits for the work's end, so that it can be undone."""
+    """Run blocking work in a new thread. A cancellation is raised only after the work ended, so it can be undone."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
 
@@ -48,7 +48,7 @@ async def in_own_thread(work: Callable[[], Result]) -> Result:
 
 
 def run_in_own_thread(work: Callable[[], Result]) -> Result:
-    """The same for callers that may block."""
+    """Run work in a new thread and block until it ends. Raises: whatever the work raises."""
     outcome: list[Result] = []
     failure: list[BaseException] = []
 
@@ -67,7 +67,7 @@ def run_in_own_thread(work: Callable[[], Result]) -> Result:
 
 
 async def finish(future: "asyncio.Future[Result]") -> Result:
-    """Wait for it to the end, also when cancelled meanwhile; then the cancellation goes on."""
+    """Wait until the future is done, even if cancelled meanwhile; the cancellation is raised afterwards."""
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -92,17 +92,17 @@ def _fail(future: "asyncio.Future[Result]", error: BaseException) -> None:
 
 
 def enter_new() -> None:
-    """Move the calling thread into a new network namespace. Only in a thread of one's own. Raises: OSError."""
+    """Move this thread into a new network namespace. Only in a thread of its own. Raises: OSError."""
     _check(_libc.unshare(CLONE_NEWNET), "unshare")
 
 
 def enter_own() -> None:
-    """Move the calling thread back into the namespace of the daemon, which never leaves it. Raises: OSError."""
+    """Move this thread back into the daemon's namespace. Raises: OSError."""
     enter(OWN)
 
 
 def enter(path: str | Path) -> None:
-    """Move the calling thread into the namespace behind `path`. Only in a thread of one's own. Raises: OSError."""
+    """Move this thread into the namespace behind `path`. Only in a thread of its own. Raises: OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _check(_libc.setns(fd, CLONE_NEWNET), f"setns {path}")
@@ -111,9 +111,9 @@ def enter(path: str | Path) -> None:
 
 
 def pin(path: Path, source: str = "/proc/thread-self/ns/net") -> None:
-    """Let the calling thread's namespace live on as the file `path`, which must not exist. Raises: OSError.
+    """Bind-mount this thread's namespace, or the one behind `source`, on the file `path`, which must not exist.
 
-    `source`: where another namespace is to be found.
+    The namespace lives as long as the mount. Raises: OSError; then no file is left.
     """
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
     try:
@@ -124,20 +124,20 @@ def pin(path: Path, source: str = "/proc/thread-self/ns/net") -> None:
 
 
 def unpin(path: Path) -> None:
-    """Take the file away; the namespace ends with its last process. Idempotent. Raises: OSError."""
+    """Unmount and delete the file; the namespace ends with its last process. Idempotent. Raises: OSError."""
     while _libc.umount2(os.fsencode(path), MNT_DETACH) == 0:
-        pass  # each mount on top of the other
+        pass  # several mounts may be stacked on it
     path.unlink(missing_ok=True)
 
 
 @functools.cache
 def _device() -> int:
-    """Of the file system that has all namespaces."""
+    """Return the device number of nsfs."""
     return OWN.stat().st_dev
 
 
 def is_pinned(path: str | Path) -> bool:
-    """Whether a namespace is behind the file (after a reboot only an empty file may be left, or none)."""
+    """Check that a namespace is mounted on the file; after a reboot the file may be empty or missing."""
     try:
         return Path(path).stat().st_dev == _device()
     except OSError:
@@ -145,9 +145,10 @@ def is_pinned(path: str | Path) -> bool:
 
 
 def find_in_group(container_id: str) -> str:
-    """The namespace that a container's first process lives in; "" where it has none of its own. Slow.
+    """Find the network namespace of a container's first process, as a /proc path; "" if it has none of its own.
 
-    Its control group bears its id. What it started may have made itself namespaces, so the oldest counts.
+    The control group of its processes has the container's id in its name. Processes may have made namespaces of their
+    own, so the oldest process counts. Slow: reads all of /proc.
     """
     own = OWN.stat().st_ino
     found: list[tuple[int, str]] = []

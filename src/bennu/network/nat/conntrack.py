@@ -1,10 +1,11 @@
-"""Making the kernel forget flows: by UDP to a host port or a task, and connections that were never answered.
+"""Deletes conntrack entries: UDP flows to a host port or a task, and TCP connections that were never answered.
 
-A flow keeps the translation its first packet met. A client by UDP that goes on sending from one port would never
-meet a rule that came later, and would go on to a container that is gone: after a change its flows start afresh.
+An entry keeps the translation that the flow's first packet met. A UDP client that goes on sending from one port never
+meets a later rule, and would still be sent to a container that is gone. So its flows are deleted after a change, and
+the next packet meets the rules again. dockerd does so too (moby, libnetwork/iptables/conntrack.go).
 
-Kernels before 6.8 refuse to delete what a filter describes: there the flows are listed by the filter and deleted one by
-one. What is listed is looked at again: kernels before 5.8 ignore the filter, before 5.15 the status in it.
+Kernels before 6.8 refuse a deletion by filter: there flows are listed by the filter and deleted one by one. Listed
+flows are matched again, because kernels before 5.8 ignore the filter, and before 5.15 the status in it.
 """
 
 import contextlib
@@ -46,7 +47,7 @@ FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 @dataclass(frozen=True, slots=True)
 class FlowFilter:
-    """Which flows: of a protocol, and either to an untranslated port of the host, or answered by an address (IPv4)."""
+    """Which flows: of one protocol, and either to a host port before translation, or answered by an IPv4 address."""
 
     protocol: int
     family: int = socket.AF_INET
@@ -55,7 +56,7 @@ class FlowFilter:
     only_unanswered: bool = False
 
     def filter(self) -> bytes:
-        """As attributes of a message that asks for them."""
+        """Encode as netlink attributes of a request (CTA_FILTER)."""
         number = _attribute(CTA_PROTO_NUM, bytes([self.protocol]))
         if self.port:
             protocol = number + _attribute(CTA_PROTO_DST_PORT, struct.pack(">H", self.port))
@@ -74,7 +75,7 @@ class FlowFilter:
         return tuples + status + _nested(CTA_FILTER, original + reply)
 
     def matches(self, flow: Mapping[int, bytes]) -> bool:
-        """`flow`: the attributes of a listed one."""
+        """Check a listed flow, given by its attributes."""
         original, reply = parse_attributes(flow[CTA_TUPLE_ORIG]), parse_attributes(flow[CTA_TUPLE_REPLY])
         protocol = parse_attributes(original[CTA_TUPLE_PROTO])
         if protocol[CTA_PROTO_NUM] != bytes([self.protocol]):
@@ -88,22 +89,21 @@ class FlowFilter:
 
 
 def forget_udp_flows(ports: Iterable[int]) -> None:
-    """Those that go, untranslated, to a host port. Best effort; blocks."""
+    """Delete UDP flows whose destination, before translation, is one of these host ports. Best effort; blocks."""
     _forget(FlowFilter(socket.IPPROTO_UDP, family, port=port) for port in set(ports) for family in FAMILIES)
 
 
 def forget_unanswered(ips: Iterable[str]) -> None:
-    """TCP connections to these addresses whose first packet got no answer begin anew with the next one.
+    """Delete TCP flows to these addresses whose SYN got no answer, so that the repeated SYN meets the rules again.
 
-    A program whose queue is full lets first packets fall; the client repeats them after a second, and they would go
-    where the first one went although the rules say otherwise by now. Best effort; blocks.
+    A program with a full queue drops SYNs; the client repeats them after a second, and the old entry would send them
+    where the first one went. Best effort; blocks.
     """
     _forget(FlowFilter(socket.IPPROTO_TCP, answered_by=ip, only_unanswered=True) for ip in ips)
 
 
 def forget_udp_flows_to(ips: Iterable[str]) -> None:
-    """Flows by UDP that were translated to these addresses: who goes on sending meets the rules again. Best effort;
-    blocks."""
+    """Delete UDP flows that were translated to these addresses. Best effort; blocks."""
     _forget(FlowFilter(socket.IPPROTO_UDP, answered_by=ip) for ip in ips)
 
 
@@ -119,13 +119,13 @@ def _forget(wanted: Iterable[FlowFilter]) -> None:
 
 
 def delete_flows(sock: socket.socket, family: int, which: bytes) -> bool:
-    """By a filter, or one by its tuple and number; False if the kernel refused. Blocks. Raises: OSError."""
+    """Delete flows by filter, or one by tuple and id; False if the kernel refused. Blocks. Raises: OSError."""
     sock.send(_message(IPCTNL_MSG_CT_DELETE, NLM_F_REQUEST_ACK, family, which))
     return int(struct.unpack_from("=i", sock.recv(4096), 16)[0]) == 0
 
 
 def delete_listed(sock: socket.socket, wanted: FlowFilter) -> None:
-    """One by one, for kernels that refuse the filter. Blocks. Raises: OSError."""
+    """Delete flows one by one, for kernels that refuse the filter. Blocks. Raises: OSError."""
     for flow in list_flows(sock, wanted):
         which = _nested(CTA_TUPLE_ORIG, flow[CTA_TUPLE_ORIG]) + _attribute(CTA_ID, flow[CTA_ID])
         sock.send(_message(IPCTNL_MSG_CT_GET, NLM_F_REQUEST_ACK, wanted.family, which))
@@ -135,7 +135,7 @@ def delete_listed(sock: socket.socket, wanted: FlowFilter) -> None:
 
 
 def list_flows(sock: socket.socket, wanted: FlowFilter) -> list[dict[int, bytes]]:
-    """Their attributes by kind; `sock` is of netfilter. Blocks. Raises: OSError."""
+    """List flows as attributes by kind; `sock` is a NETLINK_NETFILTER socket. Blocks. Raises: OSError."""
     sock.send(_message(IPCTNL_MSG_CT_GET, NLM_F_REQUEST_DUMP, wanted.family, wanted.filter()))
     return [flow for flow in _listed(sock) if wanted.matches(flow)]
 
@@ -153,7 +153,7 @@ def _listed(sock: socket.socket) -> Iterator[dict[int, bytes]]:
 
 
 def parse_attributes(data: bytes) -> dict[int, bytes]:
-    """The values of netlink attributes, by their kinds."""
+    """Parse a run of netlink attributes into values by kind; flags of the kind are dropped."""
     found, position = {}, 0
     while position + 4 <= len(data):
         length, kind = struct.unpack_from("=HH", data, position)

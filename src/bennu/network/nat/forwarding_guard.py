@@ -1,7 +1,8 @@
-"""What keeps a host that forwards only because of us from being a router: a table as a pure function.
+"""The nftables table that keeps a host from being a router when only we switched forwarding on. Pure.
 
-It is one for all daemons of a network namespace, and not part of any daemon's own: it has to hold for as long as
-forwarding is on because of one of them, whoever of them lives. Each adds its bridges.
+There is one table for all daemons of a network namespace, because it must hold as long as any of them needs
+forwarding, whichever lives. Each daemon adds its bridges. dockerd sets the policy of the FORWARD chain to DROP instead
+(moby, libnetwork/drivers/bridge/setup_ip_forwarding.go).
 """
 
 import json
@@ -18,15 +19,18 @@ _PLACE: Final = (f"add table inet {TABLE}", f"add set {BRIDGES} {{ type ifname; 
 
 @dataclass(frozen=True, slots=True)
 class ForwardingGuard:
-    """Drop what neither comes from nor goes to a bridge of ours."""
+    """Drop forwarded packets that neither come from nor go to a bridge of ours.
 
-    families: tuple[str, ...]  # that forward because of us: ipv4, ipv6
-    routers: tuple[tuple[str, str], ...] = ()  # families, and interfaces from which it was forwarded before
-    bridged: tuple[str, ...] = ()  # bridges whose own traffic the rules see although nobody forwards it
+    `test_a_host_that_forwards_because_of_us_is_no_router_between_its_networks`.
+    """
+
+    families: tuple[str, ...]  # switched on by us: ipv4, ipv6
+    routers: tuple[tuple[str, str], ...] = ()  # (family, interface) that were forwarded from before
+    bridged: tuple[str, ...] = ()  # bridges whose internal traffic the rules see (br_netfilter)
 
 
 def render_guard(guard: ForwardingGuard, bridges: Iterable[str]) -> str:
-    """Put it in force, or put it right; the bridges of other daemons stay in it."""
+    """Render the whole guard; bridges of other daemons stay in its set. Idempotent."""
     lines = [
         *_PLACE,
         f"add chain {CHAIN} {{ type filter hook forward priority filter; policy accept; }}",
@@ -50,7 +54,7 @@ def _rules(guard: ForwardingGuard) -> Sequence[str]:
 
 
 def render_bridge_removal(bridges: Iterable[str]) -> str:
-    """These bridges are gone, or going; the rest of the table stays."""
+    """Render the removal of these bridges from the set; the rest of the table stays. Idempotent."""
     names = _quoted(bridges)
     # What is deleted is added first: to delete what is not there fails.
     elements = f"add element {BRIDGES} {{ {names} }}\ndelete element {BRIDGES} {{ {names} }}\n"
@@ -58,17 +62,18 @@ def render_bridge_removal(bridges: Iterable[str]) -> str:
 
 
 def render_guard_removal() -> str:
+    """Render the removal of the table. Idempotent."""
     return f"add table inet {TABLE}\ndelete table inet {TABLE}\n"
 
 
 def is_in_force(guard: ForwardingGuard, bridges: Iterable[str], listing: bytes) -> bool:
-    """Whether what `nft -j list table` prints is all of it."""
+    """Check that what `nft -j list table` prints has all rules of the guard and these bridges."""
     rules = sum(1 for item in _items(listing) if "rule" in item)
     return rules == len(_rules(guard)) and set(bridges) <= set(guarded_bridges(listing))
 
 
 def guarded_bridges(listing: bytes) -> list[str]:
-    """The bridges of all daemons in such a listing."""
+    """Return the bridges of all daemons in such a listing."""
     return [name for item in _items(listing) if "set" in item for name in item["set"].get("elem", ())]
 
 

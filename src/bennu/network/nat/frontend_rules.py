@@ -20,7 +20,7 @@ REFUSAL: Final = ("meta l4proto tcp reject with tcp reset", "reject")
 
 @dataclass(frozen=True, slots=True)
 class VerdictEntry:
-    """An element of a verdict map and the chain it leads to."""
+    """An element of a verdict map, and the chain that it jumps to with that chain's rules."""
 
     map_name: str
     key: str
@@ -33,7 +33,7 @@ class VerdictEntry:
 
 
 def verdict_entries(frontend: Frontend | None) -> dict[str, VerdictEntry]:
-    """All ways into a service, by the name of the chain."""
+    """List the entries of one service, by the name of their chain; none for None."""
     if frontend is None:
         return {}
     found = [_port_entry(frontend, proto, number) for proto, number in frontend.ports]
@@ -42,9 +42,10 @@ def verdict_entries(frontend: Frontend | None) -> dict[str, VerdictEntry]:
 
 
 def render_frontend_changes(table: str, changes: Iterable[tuple[Frontend | None, Frontend | None]]) -> str:
-    """From what services showed to what they show now (None: nothing); "" when nothing changes.
+    """Render the changes of services, given as (before, after) with None for nothing; "" when nothing changes.
 
-    What goes, goes first: a port may move from one service to another in one transaction.
+    Deletions come first, so a port may move from one service to another in one transaction
+    (`test_a_port_that_moves_to_another_service_is_taken_before_it_is_given`).
     """
     gone: list[str] = []
     came: list[str] = []
@@ -84,7 +85,7 @@ def _vip_entry(frontend: Frontend, frontend_address: FrontendAddress) -> Verdict
 
 
 def _rules(targets: Sequence[tuple[str, ...]], match: str = "") -> tuple[str, ...]:
-    """To one of these addresses, or addresses and ports; there the parser wants to see the protocol matched."""
+    """Render a chain that translates to the targets in turn; with ports, nft demands a match of the protocol."""
     if not targets:
         return REFUSAL
     if len(targets) == 1:

@@ -1,4 +1,4 @@
-"""Forwarding as this daemon sees it: switched on where it was off, and guarded as long as that is our doing."""
+"""IP forwarding: switched on where it was off, and guarded as long as only a daemon of ours needs it."""
 
 import logging
 from collections.abc import Awaitable, Callable, Collection
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 
 class IpForwarding:
-    """`guard` is what is to hold; it changes by `refresh` and `switch_on` alone."""
+    """`guard` is the table that must be in force, None for none; only `refresh` and `switch_on` change it."""
 
     def __init__(self) -> None:
         self.guard: ForwardingGuard | None = None
         self._refused: set[str] = set()
 
     async def refresh(self) -> bool:
-        """Whether `guard` is another one now, by what other daemons or the administrator did, or by new bridges."""
+        """Read the machine's state; True if `guard` changed, by other daemons, the administrator or new bridges."""
         families = forwarding.read_mark().families
         guard = None
         if families:
@@ -36,9 +36,9 @@ class IpForwarding:
         return guard != before
 
     async def switch_on(self, families: Collection[str], enforce: Callable[[], Awaitable[None]]) -> None:
-        """Those that are off; `enforce` puts the guard in force before. The caller has the machine's lock.
+        """Switch on the families that are off, after `enforce` has put the guard in force.
 
-        Raises: OSError, FirewallFailure; then they are as they were.
+        The caller holds the machine's lock. Raises: OSError, FirewallFailure; then the families are as before.
         """
         claimed = forwarding.claim(families)
         for family in claimed:
@@ -54,12 +54,12 @@ class IpForwarding:
                 log.warning("it cannot be: containers reach no other host by %s, nor others their ports", family)
 
     def is_on(self, families: Collection[str]) -> bool:
-        """Whether all are that the kernel lets us switch on."""
+        """Check that all families forward, except those the kernel refuses to switch on."""
         return all(forwarding.is_on(family) for family in families if family not in self._refused)
 
 
 def rules_see_bridged() -> bool:
-    """Whether the rules judge what a bridge passes from port to port (br_netfilter), as for networks without icc."""
+    """Check that rules see packets a bridge passes from port to port (br_netfilter), as icc=false needs."""
     return _rules_see_bridged(all)
 
 
@@ -71,7 +71,10 @@ def _rules_see_bridged(how_many: Callable[[list[bool]], bool]) -> bool:
 
 
 async def switch_off_unless_used(read_users: Callable[[], Awaitable[Collection[str]]]) -> bool:
-    """What is ours goes off with the last bridge of any daemon; whether it did. The caller has the machine's lock."""
+    """Switch off what we switched on if no daemon has a bridge any more; True if so.
+
+    `read_users` lists the bridges of all daemons. The caller holds the machine's lock.
+    """
     try:
         if not forwarding.read_mark().families or any(netlink.find_index(name) for name in await read_users()):
             return False

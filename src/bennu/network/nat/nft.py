@@ -1,4 +1,4 @@
-"""Carries out plans with `nft`: one process at a time, for all changes that came while the last one ran."""
+"""Writes the rules with `nft`: one process at a time, which takes all changes that came while the last one ran."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ class FirewallFailure(BennuError):
 
 
 class Firewall:
-    """One table of ours. Callers change what `wanted()` answers, or `frontends`, and then wait for `apply`."""
+    """The daemon's nftables table. Callers change what `wanted()` returns, or `frontends`, then await `apply`."""
 
     def __init__(
         self,
@@ -43,22 +43,22 @@ class Firewall:
         wanted: Callable[[], Ruleset],
         frontends: Mapping[str, Frontend] | None = None,
     ) -> None:
-        """`frontends`: what services show, by service; whoever changes one of them calls `mark_changed`."""
+        """`frontends` are by service id; whoever changes one of them calls `mark_changed`."""
         self.table = table
         self._wanted = wanted
         self._frontends = {} if frontends is None else frontends
         self._changed: set[str] = set()
-        self._applied: Ruleset | None = None  # None: unknown, the table is written anew
+        self._applied: Ruleset | None = None  # None: unknown, so the whole table is rewritten
         self._shown: dict[str, Frontend] = {}  # frontends as the kernel has them
         self._socket_lb = socket_lb
         self._turn = asyncio.Lock()
         self._waiting: asyncio.Task[None] | None = None
-        self._runs: set[asyncio.Task[None]] = set()  # the one that runs and the one that waits
+        self._runs: set[asyncio.Task[None]] = set()  # the one under way and the one that waits
         self._generation = -1  # of the kernel's rule set after our last write
         self.runs = 0  # nft processes started so far
 
     def mark_changed(self, service_id: str) -> None:
-        """This service's frontend is another one now; the next turn writes it."""
+        """Let the next write include this service's frontend."""
         self._changed.add(service_id)
 
     async def apply(self) -> None:
@@ -74,35 +74,38 @@ class Firewall:
         await asyncio.shield(self._waiting)
 
     async def rewrite(self) -> None:
-        """Write the whole table again, whatever we believe it to be."""
+        """Write the whole table, whatever is believed of its state. Raises: FirewallFailure."""
         self._applied = None
         await self.apply()
 
     async def remove(self) -> None:
-        """Delete the table, and what else is ours."""
+        """Delete the table, our bridges in the guard, and the socket load balancer. Raises: FirewallFailure."""
         async with self._turn:
             await self._socket_lb.remove()
             await self._nft(render_removal(self.table, self._applied))
             self._applied = None
 
     async def guarded_bridges(self) -> list[str]:
-        """Of all daemons: those for which forwarding is on. Raises: BennuError."""
+        """List the bridges of all daemons in the guard. Raises: BennuError."""
         return guarded_bridges(await self._list(TABLE))
 
     async def remove_guard(self) -> None:
-        """When forwarding is off again. Raises: FirewallFailure."""
+        """Delete the guard, after forwarding was switched off. Raises: FirewallFailure."""
         await self._nft(render_guard_removal())
 
     async def refresh_local_addresses(self) -> None:
-        """To be called every few seconds."""
+        """Keep the socket load balancer's view of this host's addresses fresh; to be called every few seconds."""
         await self._socket_lb.refresh_local_addresses()
 
     def let_go(self) -> None:
-        """Hold no descriptors any more, when nobody changes anything any longer; what is in the kernel stays."""
+        """Close all descriptors after the last change; what is in the kernel stays."""
         self._socket_lb.close()
 
     async def is_intact(self) -> bool:
-        """False when somebody flushed or changed our table since we wrote it. Cheap unless rules changed anywhere."""
+        """Check that nobody changed the table since our last write.
+
+        Cheap, unless somebody changed any rules: then the table is listed and counted.
+        """
         async with self._turn:
             if self._applied is None:
                 return False
@@ -173,20 +176,20 @@ class Firewall:
         return ruleset.guard is None or is_in_force(ruleset.guard, names, await self._list(TABLE))
 
     async def _list(self, table: str) -> bytes:
-        """As JSON; nothing where there is no such table."""
+        """List a table as JSON; b"" if there is none."""
         done = await run(["nft", "-j", "list", "table", "inet", table], timeout_s=NFT_TIMEOUT_S)
         return b"" if done.exit_code != 0 else done.stdout
 
 
 def count_listing(listing: bytes) -> tuple[int, int]:
-    """Rules and map elements in what `nft -j list table` prints."""
+    """Count rules and map elements in what `nft -j list table` prints."""
     items = msgspec.json.decode(listing or b"{}").get("nftables", [])
     rules = sum(1 for item in items if "rule" in item)
     return rules, sum(len(item["map"].get("elem", ())) for item in items if "map" in item)
 
 
 def count_ruleset(ruleset: Ruleset, frontends: Iterable[Frontend] = ()) -> tuple[int, int]:
-    """The same of a ruleset and what services show."""
+    """Count rules and map elements that a ruleset and frontends render to."""
     hooks = ("type ", "policy ")  # a chain's first line is no rule where it says where the kernel hooks it
     rules = sum(1 for lines in chains_of(ruleset).values() for line in lines if not line.startswith(hooks))
     entries = [entrance for frontend in frontends for entrance in verdict_entries(frontend).values()]
@@ -194,7 +197,7 @@ def count_ruleset(ruleset: Ruleset, frontends: Iterable[Frontend] = ()) -> tuple
 
 
 def read_generation() -> int:
-    """The kernel's rule set generation: it grows with every transaction of anybody. -1 when it cannot be read."""
+    """Read the kernel's ruleset generation (NFT_MSG_GETGEN), which grows with every transaction; -1 if it cannot."""
     header = struct.pack("=IHHII", 20, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN, NLM_F_REQUEST, 1, 0)
     try:
         with contextlib.closing(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)) as sock:
@@ -207,7 +210,7 @@ def read_generation() -> int:
 
 
 def parse_generation(answer: bytes) -> int:
-    """The generation in a netlink answer, -1 when it has none."""
+    """Parse the generation in a netlink answer; -1 if it has none."""
     if len(answer) < 28 or struct.unpack_from("=H", answer, 4)[0] != NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWGEN:
         return -1
     position = 20

@@ -1,7 +1,7 @@
-"""Host ports that are ours: the one list, and a bound socket for each so that nobody else takes it meanwhile.
+"""Allocates host ports: one list of ours, and a bound socket for each port so that no other program takes it.
 
-The sockets are bound and do not listen: whoever reaches the port before its rule is in force is refused, as if
-nothing were there yet.
+The sockets do not listen, so a client that comes before the port's rule is in force is refused, as if nothing were
+there yet. Words and order of choice are those of moby, libnetwork/portallocator/portallocator.go.
 """
 
 import errno
@@ -22,11 +22,11 @@ PortKey = tuple[str, str, int]  # protocol, host address, host port
 
 
 class PortTaken(BennuError):
-    """In use by one of our containers, or by a program of the host."""
+    """The port is in use by one of our containers, or by a program of the host."""
 
 
 class PortAllocator:
-    """Who holds which host port. Not durable: filled again from the living sandboxes."""
+    """The allocated host ports. Not durable: filled again from the living sandboxes (`adopt`)."""
 
     def __init__(self, *, ipv6: bool | None = None) -> None:
         self._sockets: dict[PortKey, socket.socket | None] = {}
@@ -34,9 +34,9 @@ class PortAllocator:
         self._last_free = EPHEMERAL[0] - 1
 
     def allocate(self, request: PortRequest, default_host: str = "") -> list[PublishedPort]:
-        """Take host ports for a request: one entry for an address, one for each family for all addresses.
+        """Allocate one host port: one entry for a named address, one for each family for all addresses.
 
-        Raises: PortTaken with dockerd's words; then nothing is held.
+        Raises: PortTaken with dockerd's words; then nothing is allocated.
         """
         hosts = self._hosts(request.host_ip or default_host)
         refusal: PortTaken | None = None
@@ -57,24 +57,25 @@ class PortAllocator:
         raise PortTaken("all ports are allocated")
 
     def adopt(self, port: PublishedPort) -> None:
-        """What a living sandbox has stays its own. Raises: PortTaken when another program has it meanwhile."""
+        """Count a living sandbox's port as allocated. Raises: PortTaken if another program took it meanwhile."""
         key = (port.proto, port.host_ip, port.host_port)
         self._sockets.setdefault(key, None)
         if self._sockets[key] is None:
             self._sockets[key] = _bind(*key)
 
     def socket_of(self, port: PublishedPort) -> socket.socket | None:
-        """What holds it; still this object's to close."""
+        """Return the bound socket of a port; it stays this object's to close. None if there is none."""
         return self._sockets.get((port.proto, port.host_ip, port.host_port))
 
     def release(self, ports: Sequence[PublishedPort]) -> None:
-        """Idempotent."""
+        """Free the ports and close their sockets. Idempotent."""
         for port in ports:
             sock = self._sockets.pop((port.proto, port.host_ip, port.host_port), None)
             if sock is not None:
                 sock.close()
 
     def close(self) -> None:
+        """Close all sockets; from now on other programs may take the ports."""
         for sock in self._sockets.values():
             if sock is not None:
                 sock.close()
@@ -92,7 +93,7 @@ class PortAllocator:
         if request.host_port_first:
             yield from range(request.host_port_first, request.host_port_last + 1)
             return
-        # Go round, as dockerd does, so that a port just freed is not given to another container at once.
+        # Round robin, as dockerd does, so that a port just freed is not given to another container at once.
         first, last = read_ephemeral_range()
         size = last - first + 1
         start = self._last_free + 1 - first if first <= self._last_free < last else 0
@@ -131,6 +132,7 @@ def shown(host: str) -> str:
 
 
 def read_ephemeral_range() -> tuple[int, int]:
+    """Read the first and last port of net.ipv4.ip_local_port_range, from which dockerd chooses too."""
     try:
         first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
         return int(first), int(last)
@@ -139,7 +141,7 @@ def read_ephemeral_range() -> tuple[int, int]:
 
 
 def _bind(proto: str, host: str, port: int) -> socket.socket | None:
-    """A bound socket; None where the family is not to be had. Raises: PortTaken with the kernel's reason."""
+    """Bind a socket; None if the host has no such family. Raises: PortTaken with the kernel's reason."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
     try:
@@ -168,8 +170,8 @@ def _bind_exclusively(sock: socket.socket, host: str, port: int) -> None:
     except OSError as error:
         if error.errno != errno.EADDRINUSE or sock.type != socket.SOCK_STREAM:
             raise
-    # Perhaps only finished connections (TIME_WAIT) are in the way. With SO_REUSEADDR they are not, but another
-    # program's bound socket is not either, so listen for a moment: that finds it. Then nobody may share it.
+    # Perhaps only connections in TIME_WAIT are in the way. SO_REUSEADDR ignores them, but also another program's bound
+    # socket; listening for a moment finds that one. Afterwards the port must not be shared.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((host, port))
     sock.listen(1)

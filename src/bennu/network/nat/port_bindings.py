@@ -1,4 +1,7 @@
-"""Port specifications, pure: what a client wrote, as requests for host ports."""
+"""Parses port specifications of clients into requests for host ports: pure.
+
+The grammar is that of github.com/docker/go-connections, nat/nat.go.
+"""
 
 import ipaddress
 import re
@@ -18,9 +21,9 @@ def parse_port_bindings(
     bindings: Mapping[str, Sequence[PortBinding] | None] | None,
     publish_all: bool = False,
 ) -> list[PortRequest]:
-    """What `PortBindings`, `ExposedPorts` (names like "80/tcp") and `PublishAllPorts` ask for, in order of the ports.
+    """Parse `PortBindings`, `ExposedPorts` (names like "80/tcp") and `PublishAllPorts`; in order of the ports.
 
-    A port bound to nothing in particular gets any free host port. Raises: InvalidParameter, NotImplementedHere.
+    A port without a binding gets any free host port. Raises: InvalidParameter, NotImplementedHere.
     """
     wanted: dict[tuple[str, int], list[PortRequest]] = {}
     for spec, entries in (bindings or {}).items():
@@ -35,7 +38,7 @@ def parse_port_bindings(
 
 
 def parse_port(spec: str) -> tuple[int, str]:
-    """`80`, `80/udp` → number and protocol. Raises: InvalidParameter, NotImplementedHere (SCTP)."""
+    """Parse `80` or `80/udp` into number and protocol. Raises: InvalidParameter, NotImplementedHere (SCTP)."""
     text, _, proto = spec.partition("/")
     number = _number(text)
     if number is None or number == 0:
@@ -44,7 +47,7 @@ def parse_port(spec: str) -> tuple[int, str]:
 
 
 def parse_exposed(spec: str) -> list[tuple[int, str]]:
-    """As `parse_port`, and ranges: `8000-8010/tcp`."""
+    """Parse a port or a range such as `8000-8010/tcp` into (number, protocol) pairs. Raises: as `parse_port`."""
     text, _, proto = spec.partition("/")
     first, last = _range(text, text)
     if first == 0:
@@ -88,5 +91,5 @@ def _protocol(text: str) -> str:
 
 
 def exposed_names(exposed: Mapping[str, Any] | Iterable[str] | None) -> list[str]:
-    """The keys of `ExposedPorts`, each a single port with its protocol."""
+    """Expand the keys of `ExposedPorts` to single ports with their protocol, such as "80/tcp"."""
     return [f"{port}/{proto}" for spec in exposed or () for port, proto in parse_exposed(spec)]

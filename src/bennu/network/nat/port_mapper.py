@@ -1,7 +1,7 @@
-"""The published ports of containers: held on the host, led in by rules, carried by the daemon where rules cannot.
+"""Maps published ports to containers: allocates host ports, makes their rules, and proxies what rules cannot translate.
 
-A port is led to its sandbox's way out, and goes with it when another network becomes that. What is changed here is in
-force after the firewall's next turn.
+A port is mapped to the endpoint that the sandbox's default route leads through, and follows the default route to
+another endpoint. Changes are in force after the firewall's next write.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ log = logging.getLogger(__name__)
 
 
 class PortMapper:
-    """The ports of all sandboxes, by container id. What a sandbox has of them is also noted in it (`ports`)."""
+    """The mapped ports of all sandboxes, by container id; a sandbox also lists its own (`Sandbox.ports`)."""
 
     def __init__(self, firewall: Firewall, allocator: PortAllocator) -> None:
         self._firewall = firewall
         self._allocator = allocator
         self._forwards: dict[str, list[PortForward]] = {}
-        self._shut: set[str] = set()  # containers whose ports take no new connections
+        self._shut: set[str] = set()  # containers whose ports refuse new connections
         self._proxy = UserlandProxy()
 
     def port_forwards(self) -> frozenset[PortForward]:
-        """The published ports that take new connections, as rules."""
+        """Return the forwards of all ports that accept new connections, for the ruleset."""
         return frozenset(
             forward
             for container_id, entries in self._forwards.items()
@@ -37,12 +37,12 @@ class PortMapper:
         )
 
     def map(self, container_id: str, sandbox: Sandbox, host_binding: str) -> None:
-        """Hold the host ports that were asked for; `host_binding` is where those without an address go.
+        """Allocate the requested host ports; `host_binding` is the address of those that name none ("": all).
 
-        Raises: NetworkFailure with dockerd's words; what was taken until then is in the sandbox, to be withdrawn.
+        Raises: NetworkFailure with dockerd's words; ports allocated so far are listed in the sandbox, for `unmap`.
         """
         target = sandbox.gateway_endpoint()
-        if target is None:  # nothing leads into it from outside
+        if target is None:  # no default route: it cannot be reached from outside
             return
         for request in sandbox.requested_ports:
             try:
@@ -56,11 +56,14 @@ class PortMapper:
             self._publish(container_id, sandbox)
 
     async def apply(self, container_id: str) -> None:
-        """Return when what was taken is in force. Raises: FirewallFailure."""
+        """Return when the rules of the mapped ports are in force. Raises: FirewallFailure."""
         await self._write(self._forwards.get(container_id, ()))
 
     async def remap(self, container_id: str, sandbox: Sandbox, host_binding: str) -> None:
-        """Publish through the way out, which may be another one now. Raises: NetworkFailure, FirewallFailure."""
+        """Map the ports to the default route's endpoint, which may be another one now.
+
+        Raises: NetworkFailure, FirewallFailure.
+        """
         before = self._forwards.pop(container_id, [])
         self._proxy.stop(container_id)
         if sandbox.gateway_endpoint() is None:
@@ -75,7 +78,7 @@ class PortMapper:
             await self._write([*before, *after])
 
     async def unmap(self, container_id: str, sandbox: Sandbox) -> None:
-        """Its rules are gone when this returns, and its ports free. Raises: FirewallFailure; they are free still."""
+        """Remove the rules, then free the ports. Raises: FirewallFailure; the ports are free all the same."""
         self._proxy.stop(container_id)
         had_ports = self._forwards.pop(container_id, None)
         self._shut.discard(container_id)
@@ -86,21 +89,21 @@ class PortMapper:
             self._allocator.release(sandbox.ports)
 
     async def shut(self, container_id: str) -> None:
-        """New connections to its ports are refused; those there are go on. Raises: FirewallFailure."""
+        """Refuse new connections to the ports; open ones go on. Idempotent. Raises: FirewallFailure."""
         if container_id in self._forwards and container_id not in self._shut:
             self._shut.add(container_id)
             self._proxy.pause(container_id)
             await self._firewall.apply()
 
     async def reopen(self, container_id: str, sandbox: Sandbox | None) -> None:
-        """Undo `shut`. Raises: FirewallFailure."""
+        """Undo `shut`. Idempotent. Raises: FirewallFailure."""
         if container_id in self._shut and sandbox and sandbox.gateway_endpoint():
             self._shut.discard(container_id)
             self._publish(container_id, sandbox)
             await self._firewall.apply()
 
     def adopt(self, container_id: str, sandbox: Sandbox) -> None:
-        """What a living container has published stays so."""
+        """Keep the ports of a living container mapped; a port that another program took is only logged."""
         for port in sandbox.ports:
             try:
                 self._allocator.adopt(port)
@@ -110,7 +113,7 @@ class PortMapper:
             self._publish(container_id, sandbox)
 
     def close(self) -> None:
-        """Hold and carry nothing any more; the rules stay."""
+        """Stop proxying and free all sockets; the rules stay."""
         self._proxy.close()
         self._allocator.close()
 
@@ -133,13 +136,13 @@ class PortMapper:
 
 
 def target_of(sandbox: Sandbox, version: int) -> str:
-    """The address that ports published on a family (4, 6) lead to; "" = none."""
+    """Return the address that ports published on a family (4, 6) are mapped to; "" = none."""
     endpoint = sandbox.gateway_endpoint(version)
     return endpoint.address_of(version) if endpoint else ""
 
 
 def forwards_of(sandbox: Sandbox) -> list[PortForward]:
-    """The rules that lead to a sandbox's published ports; a family it has no way out by has none."""
+    """List the forwards of a sandbox's ports; a family without default route has none."""
     found = []
     for port in sandbox.ports:
         address = target_of(sandbox, 6 if ":" in port.host_ip else 4)

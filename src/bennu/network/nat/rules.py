@@ -1,4 +1,4 @@
-"""The nftables table as a pure function of a ruleset: what is to hold in, text for `nft -f -` out.
+"""Renders the nftables table: pure, a `Ruleset` in and text for `nft -f -` out.
 
 One table of the `inet` family holds all rules of one daemon, so that no rule of anybody else is ever touched and
 all of ours go with one `delete table`. Published ports are elements of maps: a packet costs one lookup however many
@@ -43,7 +43,7 @@ LOOPBACK: Final = "127.0.0.0/8"
 
 @dataclass(frozen=True, slots=True)
 class BridgeRules:
-    """What the rules have to know of one network."""
+    """The bridge of one network, as the rules need to know it."""
 
     name: str  # of the interface
     subnets: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class BridgeRules:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """All that is to hold. Two plans that are equal give the same table."""
+    """All that must be in force. Equal rulesets render to the same table."""
 
     bridges: tuple[BridgeRules, ...] = ()
     forwards: frozenset[PortForward] = field(default=frozenset())
@@ -62,7 +62,7 @@ class Ruleset:
 
 
 def render_table(table: str, ruleset: Ruleset, frontends: Collection[Frontend] = ()) -> str:
-    """Replace the whole table by what the ruleset and the services say, in one transaction."""
+    """Render the replacement of the whole table by the ruleset and the frontends, in one transaction."""
     entries = [entrance for frontend in frontends for entrance in verdict_entries(frontend).values()]
     lines = [*_emptied(table), f"table inet {table} {{"]
     for name, kind in MAPS.items():
@@ -80,7 +80,7 @@ def render_table(table: str, ruleset: Ruleset, frontends: Collection[Frontend] =
 
 
 def chains_of(ruleset: Ruleset) -> dict[str, list[str]]:
-    """The lines of each chain. All but `published`, which is jumped to, begin with a hook."""
+    """Render the lines of each chain. All but `published`, which is jumped to, begin with a hook."""
     return {
         "published": _published(),
         "guard": _guard(ruleset.bridges),
@@ -92,7 +92,7 @@ def chains_of(ruleset: Ruleset) -> dict[str, list[str]]:
 
 
 def render_change(table: str, before: Collection[PortForward], after: Collection[PortForward]) -> str:
-    """From one set of published ports to another, in one transaction; "" when nothing changes."""
+    """Render the change from one set of forwards to another, in one transaction; "" when nothing changes."""
     old, new = set(before), set(after)
     lines = []
     for name in MAPS:
@@ -106,13 +106,13 @@ def render_change(table: str, before: Collection[PortForward], after: Collection
 
 
 def render_removal(table: str, before: Ruleset | None = None) -> str:
-    """Nothing of it is left. `before`: as it was, where that is known."""
+    """Render the removal of the table and of our bridges in the guard. `before`: the ruleset in force, if known."""
     names = [bridge.name for bridge in before.bridges] if before and before.guard else ()
     return "\n".join(_emptied(table)) + "\n" + render_bridge_removal(names)
 
 
 def render_guard_change(before: Ruleset | None, ruleset: Ruleset) -> str:
-    """With the table: the part that is shared with other daemons. `before`: as it was, where that is known."""
+    """Render the guard, which is shared with other daemons. `before`: the ruleset in force, if known."""
     if ruleset.guard is None:
         return "" if before and before.guard is None else render_guard_removal()
     was = before or Ruleset()
@@ -121,7 +121,7 @@ def render_guard_change(before: Ruleset | None, ruleset: Ruleset) -> str:
 
 
 def _map_of(forward: PortForward) -> str:
-    """The name of the map that the forward is an element of."""
+    """Return the name of the map that has the forward as an element."""
     address = ipaddress.ip_address(forward.host_ip)
     return ("any" if address.is_unspecified else "port") + str(address.version)
 

@@ -1,7 +1,8 @@
-"""Sockets of the host that wait for their first answer: the other side's queue was full, and they will try again.
+"""Lists and destroys TCP sockets of this host in SYN_SENT, through sock_diag(7).
 
-The kernel lists and ends them through sock_diag(7). A client that was led to a container at connect() tries again
-there and nowhere else, so somebody has to look after it when the container leaves.
+Their SYN got no answer because the other side's queue was full, and they will repeat it. A client that was redirected
+at connect() repeats it to the same container for ever, so it must be counted while that container drains, and ended
+when it is gone (`test_a_client_that_found_the_queue_full_is_not_led_to_a_stranger`).
 """
 
 import contextlib
@@ -22,7 +23,7 @@ NLM_F_REQUEST_DUMP: Final = 0x301
 
 @dataclass(frozen=True, slots=True)
 class SynSentSocket:
-    """A TCP socket of this network namespace that has no answer yet, by whom it wants to reach by IPv4."""
+    """A TCP socket in SYN_SENT, with the IPv4 address and port it connects to."""
 
     ip: str
     port: int
@@ -30,7 +31,7 @@ class SynSentSocket:
 
 
 def list_syn_sent() -> Iterator[SynSentSocket]:
-    """Blocks. Raises: OSError."""
+    """List the sockets in SYN_SENT of this thread's network namespace. Blocks. Raises: OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as sock:
         sock.settimeout(1)
         sock.send(_request(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, bytes(SOCKID_SIZE)))
@@ -39,7 +40,7 @@ def list_syn_sent() -> Iterator[SynSentSocket]:
             position = 0
             while position < len(answer):
                 length, kind = struct.unpack_from("=IH", answer, position)
-                if kind != SOCK_DIAG_BY_FAMILY:  # the end, or the reason why not
+                if kind != SOCK_DIAG_BY_FAMILY:  # NLMSG_DONE or NLMSG_ERROR
                     return
                 identity = answer[position + 20 : position + 20 + SOCKID_SIZE]
                 (port,) = struct.unpack_from(">H", identity, 2)
@@ -48,18 +49,19 @@ def list_syn_sent() -> Iterator[SynSentSocket]:
 
 
 def _request(kind: int, flags: int, identity: bytes) -> bytes:
-    """A struct inet_diag_req_v2 in its netlink message."""
+    """Encode a struct inet_diag_req_v2 in its netlink message."""
     body = struct.pack("=BBBxI", socket.AF_INET, socket.IPPROTO_TCP, 0, 1 << SYN_SENT) + identity
     return struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body
 
 
 def destroy_syn_sent(ips: Collection[str]) -> None:
-    """End those that wait for an answer from there: nobody will give it, or somebody else who has the address then.
+    """Destroy the sockets in SYN_SENT towards these addresses; their connect() fails with ECONNABORTED.
 
-    Their connect() fails (ECONNABORTED). Best effort: kernels without CONFIG_INET_DIAG_DESTROY cannot. Blocks.
+    Otherwise they would reach whichever container gets the address next. Best effort: it needs
+    CONFIG_INET_DIAG_DESTROY. Blocks.
     """
     with contextlib.suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as sock:
         sock.settimeout(1)
         for one in [one for one in list_syn_sent() if one.ip in ips]:
             sock.send(_request(SOCK_DESTROY, NLM_F_REQUEST_ACK, one.identity))
-            sock.recv(4096)  # the acknowledgement, or the reason why not
+            sock.recv(4096)  # the acknowledgement or an error

@@ -1,8 +1,8 @@
-"""Published IPv6 ports that the kernel cannot translate, carried by the daemon itself.
+"""Forwards published IPv6 ports in user space where the kernel cannot translate: dockerd's docker-proxy, in-process.
 
-Two cases: the container has only an IPv4 address, and a client on the host calls `::1` (there is no
-`route_localnet` for IPv6). The sockets that hold such ports listen, and what comes in is passed on. Everything else
-is translated in the kernel and never comes here. While the daemon is away these two cases are refused.
+Two cases: the container has only an IPv4 address, or a client on the host calls `::1` (IPv6 has no `route_localnet`).
+The sockets that hold such ports listen, and connections and datagrams are copied. All else is translated in the
+kernel and never comes here. While the daemon is away these two cases are refused.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from bennu.descriptors import is_spare
 from bennu.network.acceptor import Acceptor
 
 CHUNK: Final = 256 * 1024
-MAX_CONNECTIONS_PER_CONTAINER: Final = 4096  # connections, or clients by UDP, of one container
+MAX_CONNECTIONS_PER_CONTAINER: Final = 4096  # TCP connections or UDP clients
 UDP_IDLE_S: Final = 90.0
 DATAGRAMS_PER_WAKEUP: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyRoute:
-    """From a held socket to an address in a container."""
+    """From a listening socket, which stays its holder's, to an address of a container."""
 
     listener: socket.socket
     target_ip: str
@@ -40,13 +40,13 @@ class _ContainerProxy:
 
 
 class UserlandProxy:
-    """The routes of all containers."""
+    """The routes of all containers, by container id (or service id, for the ports of services)."""
 
     def __init__(self) -> None:
         self._proxies: dict[str, _ContainerProxy] = {}
 
     def set(self, container_id: str, routes: Sequence[ProxyRoute]) -> None:
-        """Carry exactly these from now on. Raises: OSError."""
+        """Forward exactly these routes from now on. Raises: OSError."""
         self.stop(container_id)
         if not routes:
             return
@@ -61,17 +61,17 @@ class UserlandProxy:
                 loop.add_reader(route.listener, self._receive, proxy, route)
 
     def pause(self, container_id: str) -> None:
-        """Take no new connection; those that are carried go on. `set` or `stop` ends this. Idempotent."""
+        """Accept no new connections; open ones go on. `set` or `stop` ends this. Idempotent."""
         proxy = self._proxies.get(container_id)
         for acceptor in proxy.acceptors if proxy else ():
             acceptor.stop()
         for route in proxy.routes if proxy else ():
             if route.listener.type == socket.SOCK_STREAM:
                 with contextlib.suppress(OSError):
-                    route.listener.shutdown(socket.SHUT_RDWR)  # stays bound, and listens no longer
+                    route.listener.shutdown(socket.SHUT_RDWR)  # it stays bound but no longer listens
 
     def stop(self, container_id: str) -> None:
-        """End what is carried; the sockets stay their holder's. Idempotent."""
+        """End all connections and routes; the listening sockets stay open. Idempotent."""
         proxy = self._proxies.pop(container_id, None)
         if proxy is None:
             return
@@ -119,7 +119,7 @@ def _track(proxy: _ContainerProxy, work: Any) -> None:
 
 
 async def _forward_tcp(connection: socket.socket, route: ProxyRoute) -> None:
-    """One TCP connection, to the end of both directions."""
+    """Copy one TCP connection until both directions have ended."""
     reader, writer = await asyncio.open_connection(sock=connection)
     try:
         there_reader, there_writer = await asyncio.open_connection(route.target_ip, route.target_port)
@@ -144,7 +144,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Tell the client that it failed, not that it ended."""
+    """Reset the connection (SO_LINGER 0), so the client sees a failure instead of an end."""
     connection = writer.get_extra_info("socket")
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -152,7 +152,7 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 
 class _UdpClient(asyncio.DatagramProtocol):
-    """One peer of a UDP port, with a socket of its own towards the container, until it is silent for a while."""
+    """One client of a UDP port, with its own socket towards the container; ends after 90 s of silence."""
 
     def __init__(self, proxy: _ContainerProxy, route: ProxyRoute, peer: Any) -> None:
         self._proxy = proxy
