@@ -67,6 +67,7 @@ class Program:
         self._labels: dict[str, int] = {}
 
     def label(self, name: str) -> None:
+        """Name the next instruction, for jumps to it."""
         self._labels[name] = len(self._words)
 
     def copy(self, to: int, of: int) -> None:
@@ -153,6 +154,7 @@ class Program:
         self._words.append(_Word(0x2D, one, other, label))
 
     def assemble(self) -> bytes:
+        """Resolve labels and encode the instructions, 8 bytes each."""
         done = b""
         for position, word in enumerate(self._words):
             offset = word.offset if isinstance(word.offset, int) else self._labels[word.offset] - position - 1

@@ -67,14 +67,17 @@ class Network(msgspec.Struct, kw_only=True):
 
     @property
     def mtu(self) -> int:
+        """Return the MTU of the bridge and of the containers' interfaces, in bytes."""
         return int(self.options.get(OPTION_MTU, DEFAULT_MTU))
 
     @property
     def icc(self) -> bool:
+        """Check that containers on it may talk to each other."""
         return self.options.get(OPTION_ICC, "true") in TRUE
 
     @property
     def masquerade(self) -> bool:
+        """Check that packets which leave it get the host's address."""
         return self.options.get(OPTION_MASQUERADE, "true") in TRUE
 
     @property
@@ -85,7 +88,7 @@ class Network(msgspec.Struct, kw_only=True):
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the administrator says of this daemon's networks: dockerd's options, and `socket_lb`."""
+    """The administrator's options for this daemon's networks: dockerd's, and `socket_lb`."""
 
     bridge: str = ""  # the default bridge's interface; "" = one of our own
     bip: str = ""  # its address and prefix; "" = the first free of the pools
@@ -109,7 +112,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointRequest(msgspec.Struct, kw_only=True):
-    """What a container asks of one network. Empty fields: anything free, or the default."""
+    """A container's request for one network. Empty fields: anything free, or the default."""
 
     network: str  # name or id
     container_name: str = ""  # without the leading slash

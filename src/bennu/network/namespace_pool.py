@@ -47,16 +47,18 @@ class InterfaceNamer:
         self.folder = folder
 
     def interface(self) -> str:
+        """Make a name for the host's end of a veth pair."""
         return self.prefix + secrets.token_hex(4)
 
     def sandbox(self, *, with_pair: bool) -> PreparedNamespace:
+        """Make id, path and interface name of a new namespace; nothing is made in the kernel."""
         sandbox_id = secrets.token_hex(32)
         return PreparedNamespace(sandbox_id, self.folder / sandbox_id[:12], self.interface() if with_pair else "")
 
 
 @dataclass(frozen=True, slots=True)
 class PendingTeardown:
-    """What the kernel still has of a sandbox. `done` is called when that is deleted, so that `ips` can be released."""
+    """The remains of a sandbox in the kernel. `done` is called when that is deleted, so that `ips` can be released."""
 
     path: Path | None
     host_interfaces: tuple[str, ...]
@@ -171,6 +173,7 @@ class NamespacePool:
             self._discard_all(self._named)
 
     async def wait_full(self) -> None:
+        """Wait until the pool is full."""
         async with self._full:
             await self._full.wait_for(lambda: self._lack() is None)
 
@@ -189,6 +192,7 @@ class NamespacePool:
 
     @property
     def ready(self) -> Sequence[PreparedNamespace]:
+        """Return the namespaces in the pool."""
         return [*self._plain, *self._named]
 
 

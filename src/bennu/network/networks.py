@@ -220,6 +220,7 @@ class Networks:
         return any(network.has_names for network in self._catalogue)
 
     def all(self) -> Sequence[Network]:
+        """List all networks, in order of creation."""
         return list(self._catalogue)
 
     @property
@@ -264,7 +265,7 @@ class Networks:
                 await finish(asyncio.ensure_future(self._forget(network)))
                 raise
         self._pool.refresh()
-        await self._tell("create", network)
+        await self._emit("create", network)
         return network
 
     async def remove(self, ref: str) -> Network:
@@ -284,7 +285,7 @@ class Networks:
             with self._catalogue.leaving(network):
                 await finish(asyncio.ensure_future(self._forget(network)))
         self._pool.refresh()
-        await self._tell("destroy", network)
+        await self._emit("destroy", network)
         return network
 
     async def prune(self, unused: Callable[[Network], bool]) -> list[str]:
@@ -325,7 +326,7 @@ class Networks:
             internal=network.internal,
         )
 
-    async def _tell(self, action: str, network: Network, **more: str) -> None:
+    async def _emit(self, action: str, network: Network, **more: str) -> None:
         if self.on_event is None:
             return
         attributes, scope = {**more, "name": network.name, "type": self.type_of(network.id)}, "local"
@@ -338,6 +339,7 @@ class Networks:
     # --- sandboxes ----------------------------------------------------------------------------------------------
 
     def sandbox(self, container_id: str) -> Sandbox | None:
+        """Return the open sandbox of a container, None if it has none."""
         return self._sandboxes.get(container_id)
 
     async def open_sandbox(
@@ -375,7 +377,7 @@ class Networks:
             raise Forbidden(f"container cannot be connected to {network.name} network")
         self._check_attachable(container_id, network)
         endpoint = await self._sandboxes.connect(container_id, network, request)
-        await self._tell("connect", network, container=container_id)
+        await self._emit("connect", network, container=container_id)
         return endpoint
 
     def _check_attachable(self, container_id: str, network: Network) -> None:
@@ -396,7 +398,7 @@ class Networks:
         if endpoint is None:
             raise BennuError(f"container {container_id} is not connected to the network {network.name}")
         await finish(asyncio.ensure_future(self._sandboxes.disconnect(container_id, endpoint)))
-        await self._tell("disconnect", network, container=container_id)
+        await self._emit("disconnect", network, container=container_id)
 
     def rename_sandbox(self, container_id: str, name: str) -> None:
         """Rename the container in its endpoints and in the DNS."""

@@ -70,6 +70,7 @@ class NameServer:
         self._connections: dict[asyncio.Task[None], DnsClient] = {}  # oldest first
 
     def serves(self, container_id: str) -> bool:
+        """Check that the container's sandbox is served."""
         return container_id in self._clients
 
     async def serve(self, container_id: str, sandbox: Sandbox, sockets: Sockets | None = None) -> None:

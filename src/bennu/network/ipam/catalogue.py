@@ -47,6 +47,7 @@ class Catalogue:
         self._leaving: set[str] = set()
 
     async def load(self) -> None:
+        """Read all networks from the store; damaged records are set aside."""
         for network, pools in sorted(await aside.load(self._store, PREFIX, _read), key=lambda pair: pair[0].created_ns):
             self._networks[network.id], self._pools[network.id] = network, pools
 
@@ -77,9 +78,11 @@ class Catalogue:
         return iter(list(self._networks.values()))
 
     def get(self, network_id: str) -> Network | None:
+        """Return a network by full id."""
         return self._networks.get(network_id)
 
     def named(self, name: str) -> Network | None:
+        """Return a network by name."""
         return next((network for network in self._networks.values() if network.name == name), None)
 
     def find(self, ref: str) -> Network:
@@ -111,6 +114,7 @@ class Catalogue:
             self._leaving.discard(network.id)
 
     def subnets(self) -> list[Subnet]:
+        """List the subnets of all networks."""
         return [pool.subnet for pools in self._pools.values() for pool in pools]
 
     def allocate(self, network: Network, request: EndpointRequest) -> dict[int, tuple[AddressPool, str]]:

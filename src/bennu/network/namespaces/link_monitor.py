@@ -31,7 +31,7 @@ class LinkEvent:
 
 @dataclass(slots=True)
 class LinkChanges:
-    """What changed since the last read. `missed`: notifications were lost (ENOBUFS), so anything may have changed."""
+    """Changes since the last read. `missed`: notifications were lost (ENOBUFS), so anything may have changed."""
 
     links: dict[str, LinkEvent] = field(default_factory=dict)
     lost_addresses: set[int] = field(default_factory=set)  # indexes of interfaces

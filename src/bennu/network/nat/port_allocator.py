@@ -128,6 +128,7 @@ class PortAllocator:
 
 
 def shown(host: str) -> str:
+    """Format an address for a message: IPv6 in brackets."""
     return f"[{host}]" if ":" in host else host
 
 

@@ -24,7 +24,7 @@ DATAGRAMS_PER_WAKEUP: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class ProxyRoute:
-    """From a listening socket, which stays its holder's, to an address of a container."""
+    """A listening socket, which stays its holder's, and the address of a container to forward to."""
 
     listener: socket.socket
     target_ip: str
@@ -85,6 +85,7 @@ class UserlandProxy:
             client.close()
 
     def close(self) -> None:
+        """End all connections and routes."""
         for container_id in list(self._proxies):
             self.stop(container_id)
 
@@ -164,6 +165,7 @@ class _UdpClient(asyncio.DatagramProtocol):
         proxy.clients[route.listener, peer] = self
 
     async def run(self) -> None:
+        """Connect to the container, send what came meanwhile, and return after the silence."""
         target = (self._route.target_ip, self._route.target_port)
         try:
             transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, remote_addr=target)
@@ -182,6 +184,7 @@ class _UdpClient(asyncio.DatagramProtocol):
             self.close()
 
     def send(self, data: bytes) -> None:
+        """Send a datagram of the client to the container."""
         self._heard = time.monotonic()
         if self._transport is None:
             self._early.append(data)

@@ -12,10 +12,12 @@ from bennu.network.model import PortForward
 
 
 class SocketLoadBalancer(Protocol):
-    """What the writer of the rules tells a socket load balancer. No call raises: without the shortcut the rules serve.
+    """Redirects local TCP clients of published ports at connect(), in agreement with the rules.
 
     One change at a time: `begin_rewrite` or `begin_change`, then the rules are written, then `complete`. When the
-    rules are refused there is no `complete`, and a `begin_rewrite` follows.
+    rules are refused there is no `complete`, and a `begin_rewrite` follows. Only the two that begin a change raise
+    OSError, when a redirection cannot be withdrawn; then the rules must not change. All else that the kernel refuses
+    is logged, and the rules serve.
     """
 
     async def begin_rewrite(self, forwards: Iterable[PortForward], frontends: Iterable[Frontend]) -> None:

@@ -59,9 +59,11 @@ class ProgramMark:
 
     @property
     def name(self) -> str:
+        """Return the name in the kernel, 15 bytes (BPF_OBJ_NAME_LEN)."""
         return f"bennu{self.table_digest}{self.root_digest}"
 
     def is_ours(self, name: str) -> bool:
+        """Check the name of a program."""
         return name.startswith("bennu") and (name[5:10] == self.table_digest or name[10:] == self.root_digest)
 
 
@@ -90,6 +92,7 @@ class BpfSocketLb:
 
     @property
     def is_open(self) -> bool:
+        """Check that the programs are attached."""
         return bool(self._programs)
 
     async def begin_rewrite(self, forwards: Iterable[PortForward], frontends: Iterable[Frontend]) -> None:
