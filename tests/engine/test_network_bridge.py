@@ -91,7 +91,7 @@ async def test_an_ipv6_client_reaches_a_container_that_has_only_ipv4(host: Host,
             await asyncio.to_thread(exchange, "", "::1", port)
 
 
-async def test_megabytes_go_both_ways_through_the_relay_and_each_end_is_told(host: Host) -> None:
+async def test_megabytes_go_both_ways_through_the_userland_proxy_and_each_end_is_told(host: Host) -> None:
     a = await start(host, "a", PortRequest(container_port=7))
     server = inside(a.netns, lambda: socket.create_server(("0.0.0.0", 7)))
     sent = bytes(range(256)) * 16384

@@ -61,17 +61,14 @@ class Frontend(msgspec.Struct, frozen=True, kw_only=True):
 
     def vip_on(self, network_id: str) -> str:
         """Return the virtual address on a network, "" if there is none."""
-        return next(
-            (frontend_address.vip for frontend_address in self.addresses if frontend_address.network_id == network_id),
-            "",
-        )
+        return next((address.vip for address in self.addresses if address.network_id == network_id), "")
 
 
 def drop_conflicting_ports(frontends: Iterable[Frontend]) -> list[Frontend]:
     """Remove each port that two services claim, from both.
 
-    Records read after a crash may be of different times, so the later owner of a port is unknown; the manager
-    publishes it again (`test_two_services_that_were_stored_with_one_port_show_it_both_no_more`).
+    Records read after a crash may be of different times, so the later owner of a port is unknown; the cluster
+    publishes it again from the service's row (`test_two_services_that_were_stored_with_one_port_show_it_both_no_more`).
     """
     found = list(frontends)
     claims: dict[tuple[str, int], int] = {}

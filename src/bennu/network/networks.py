@@ -1,4 +1,4 @@
-"""The networks of this host and the sandboxes on them: the package's only entrance for the rest of the engine.
+"""The networks of this host and the sandboxes on them: the package's only entry for the rest of the engine.
 
 The actual state is in the kernel; the wanted state is in memory and, durable, in the containers' records (sandboxes)
 and the store (networks). `open` makes the kernel agree with it, and `reconcile` keeps it so.

@@ -59,9 +59,7 @@ class Balancer:
         """Read the frontends of the last daemon and count their virtual addresses as allocated."""
         frontends = await aside.load(self._store, PREFIX, msgspec.json.Decoder(Frontend).decode)
         for frontend in drop_conflicting_ports(frontends):
-            kept = tuple(
-                frontend_address for frontend_address in frontend.addresses if self._is_valid(frontend_address)
-            )
+            kept = tuple(address for address in frontend.addresses if self._is_valid(address))
             self._enter(msgspec.structs.replace(frontend, addresses=kept))
 
     def allocate_ports(self) -> None:
@@ -73,11 +71,10 @@ class Balancer:
         """Stop proxying; what is in the kernel stays."""
         self._ports.close()
 
-    def _is_valid(self, frontend_address: FrontendAddress) -> bool:
+    def _is_valid(self, address: FrontendAddress) -> bool:
         """Check that the network still exists and has the address, and count it as allocated."""
-        return self._catalogue.get(frontend_address.network_id) is not None and (
-            not frontend_address.vip
-            or self._catalogue.reserve_address(frontend_address.network_id, frontend_address.vip)
+        return self._catalogue.get(address.network_id) is not None and (
+            not address.vip or self._catalogue.reserve_address(address.network_id, address.vip)
         )
 
     # --- asking -------------------------------------------------------------------------------------------------
@@ -115,11 +112,7 @@ class Balancer:
             allocated = dict(
                 zip((network.id for network in missing), self._catalogue.allocate_addresses(missing), strict=True)
             )
-            others = tuple(
-                frontend_address
-                for frontend_address in frontend.addresses
-                if frontend_address.network_id not in allocated
-            )
+            others = tuple(address for address in frontend.addresses if address.network_id not in allocated)
             added = tuple(
                 FrontendAddress(network_id=net.id, bridge=net.bridge, vip=allocated[net.id]) for net in missing
             )
@@ -170,9 +163,7 @@ class Balancer:
                 self._owners.pop(backend.owner, None)
                 self._left |= backend.ips()
         self._retired += [
-            frontend_address
-            for frontend_address in before.addresses
-            if frontend_address.vip and frontend_address.vip != after.vip_on(frontend_address.network_id)
+            address for address in before.addresses if address.vip and address.vip != after.vip_on(address.network_id)
         ]
         self._ports.set(after.service_id, after.ports)
         self._opened |= {port for proto, port in set(after.ports) - set(before.ports) if proto == "udp"}
@@ -196,8 +187,8 @@ class Balancer:
             self._opened |= opened
             raise
         await self._set_answering(self._silent(service_ids), netlink.add_virtual_address)
-        for frontend_address in retired:
-            self._catalogue.release_address(frontend_address.network_id, frontend_address.vip)
+        for address in retired:
+            self._catalogue.release_address(address.network_id, address.vip)
         if left:
             await asyncio.to_thread(forget_unanswered, left)
         if opened:
@@ -224,22 +215,11 @@ class Balancer:
 
     def _silent(self, service_ids: Iterable[str]) -> list[FrontendAddress]:
         """List the frontend addresses whose virtual address no bridge has yet."""
-        addresses = [
-            frontend_address
-            for key in service_ids
-            for frontend_address in self.get(key).addresses
-            if frontend_address.vip
-        ]
-        return [
-            frontend_address
-            for frontend_address in addresses
-            if (frontend_address.bridge, frontend_address.vip) not in self._answering
-        ]
+        addresses = [address for key in service_ids for address in self.get(key).addresses if address.vip]
+        return [address for address in addresses if (address.bridge, address.vip) not in self._answering]
 
     async def _set_answering(self, addresses: Iterable[FrontendAddress], change: Callable[[str, str], None]) -> None:
-        wanted = [
-            (frontend_address.bridge, frontend_address.vip) for frontend_address in addresses if frontend_address.vip
-        ]
+        wanted = [(address.bridge, address.vip) for address in addresses if address.vip]
         if not wanted:
             return
 

@@ -37,7 +37,7 @@ def verdict_entries(frontend: Frontend | None) -> dict[str, VerdictEntry]:
     if frontend is None:
         return {}
     found = [_port_entry(frontend, proto, number) for proto, number in frontend.ports]
-    found += [_vip_entry(frontend, frontend_address) for frontend_address in frontend.addresses if frontend_address.vip]
+    found += [_vip_entry(frontend, address) for address in frontend.addresses if address.vip]
     return {one.chain: one for one in found}
 
 
@@ -72,16 +72,11 @@ def _port_entry(frontend: Frontend, proto: str, number: int) -> VerdictEntry:
     return VerdictEntry("services", f"{proto} . {number}", chain, _rules(targets, match=f"meta l4proto {proto} "))
 
 
-def _vip_entry(frontend: Frontend, frontend_address: FrontendAddress) -> VerdictEntry:
+def _vip_entry(frontend: Frontend, address: FrontendAddress) -> VerdictEntry:
     targets = [
-        (one.ip,)
-        for backend in frontend.backends
-        for one in backend.addresses
-        if one.network_id == frontend_address.network_id
+        (one.ip,) for backend in frontend.backends for one in backend.addresses if one.network_id == address.network_id
     ]
-    return VerdictEntry(
-        "vips", f'"{frontend_address.bridge}" . {frontend_address.vip}', f"vip_{frontend_address.vip}", _rules(targets)
-    )
+    return VerdictEntry("vips", f'"{address.bridge}" . {address.vip}', f"vip_{address.vip}", _rules(targets))
 
 
 def _rules(targets: Sequence[tuple[str, ...]], match: str = "") -> tuple[str, ...]:

@@ -192,7 +192,7 @@ def count_ruleset(ruleset: Ruleset, frontends: Iterable[Frontend] = ()) -> tuple
     """Count rules and map elements that a ruleset and frontends render to."""
     hooks = ("type ", "policy ")  # a chain's first line is no rule where it says where the kernel hooks it
     rules = sum(1 for lines in chains_of(ruleset).values() for line in lines if not line.startswith(hooks))
-    entries = [entrance for frontend in frontends for entrance in verdict_entries(frontend).values()]
+    entries = [entry for frontend in frontends for entry in verdict_entries(frontend).values()]
     return rules + sum(len(one.rules) for one in entries), len(ruleset.forwards) + len(entries)
 
 

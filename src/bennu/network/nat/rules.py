@@ -63,7 +63,7 @@ class Ruleset:
 
 def render_table(table: str, ruleset: Ruleset, frontends: Collection[Frontend] = ()) -> str:
     """Render the replacement of the whole table by the ruleset and the frontends, in one transaction."""
-    entries = [entrance for frontend in frontends for entrance in verdict_entries(frontend).values()]
+    entries = [entry for frontend in frontends for entry in verdict_entries(frontend).values()]
     lines = [*_emptied(table), f"table inet {table} {{"]
     for name, kind in MAPS.items():
         elements = sorted(_element_of(forward) for forward in ruleset.forwards if _map_of(forward) == name)
