@@ -1,4 +1,4 @@
-"""The questions that networks ask the cluster, which sits above them and implements the Protocol."""
+"""The questions that networks ask the cluster. Apart from them, because the cluster implements the Protocol."""
 
 from collections.abc import Sequence
 from typing import Protocol
