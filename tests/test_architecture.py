@@ -104,3 +104,11 @@ def test_the_tests_that_need_python_only_skip_nothing() -> None:
         for path in sorted((ROOT / "tests" / folder).rglob("*.py")):
             found = re.search(r"skip\(|skipif|geteuid|getuid|shutil\.which", path.read_text())
             assert not found, f"{path.relative_to(ROOT)}: {found and found[0]}"
+
+
+def test_each_test_that_the_source_names_exists() -> None:
+    """A docstring may name the test that pins its rule; when that test is renamed, so is the name there."""
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    there = set(re.findall(r"\bdef (test_\w+)", tests))
+    named = {name for path in modules() for name in re.findall(r"\b(test_[a-z0-9_]{12,})\b", path.read_text())}
+    assert named and named <= there

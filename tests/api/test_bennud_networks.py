@@ -1,6 +1,7 @@
 """What bennud's options say of networks and names, seen from inside of containers."""
 
 import json
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from support import images
 from support.daemon import Daemon
+from support.traces import programs_of
 
 HTTPD = ("sh", "-c", "mkdir /w && hostname > /w/index.html && exec httpd -f -p 80 -h /w")
 MTU = ("cat", "/sys/class/net/eth0/mtu")
@@ -36,6 +38,29 @@ def test_options_hold_for_the_default_bridge_and_new_networks(make_daemon: Calla
     assert pool["Subnet"] == "10.215.64.0/24"
     cli("run", "-d", "--name=peer", "--network=own", busybox, *HTTPD)
     assert cli("run", "--rm", "--network=own", busybox, "wget", "-qO-", "http://peer/").line
+
+
+@pytest.mark.slow
+def test_without_the_socket_load_balancer_ports_of_containers_and_services_are_reached_on_loopback(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    daemon = make_daemon(options=["--socket-lb=false"])
+    cli, busybox = daemon.docker, images.import_base(daemon.docker, "busybox")
+    cli("run", "-d", "--name=web", "-p", "80", busybox, *HTTPD)
+    cli("swarm", "init")
+    cli("service", "create", "--name=shop", "--publish=80", busybox, *HTTPD)
+    (endpoint,) = json.loads(cli("service", "inspect", "shop").out)[0]["Endpoint"]["Ports"]
+    for port in (cli("port", "web", "80/tcp").lines[0].rpartition(":")[2], endpoint["PublishedPort"]):
+        answered = fetch(f"http://127.0.0.1:{port}/")
+        assert answered.strip(), "the host name of whoever serves it"
+    assert programs_of(daemon.data_root) == 0
+    cli("service", "rm", "shop")
+
+
+def fetch(url: str) -> str:
+    """From this host, as a local client does."""
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return str(answer.read().decode())
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from bennu.daemon.options import check_options, parse_file, read_options
 from bennu.daemon.sockets import hold_roots, listen_unix, remove_stale
 from bennu.engine.context import Resolving
 from bennu.errors import BennuError, Conflict, InvalidParameter
-from bennu.network import Settings as NetworkSettings
+from bennu.network import NetworkSettings
 
 
 def options(*arguments: str, file: Path | None = None):  # type: ignore[no-untyped-def]
@@ -104,6 +104,7 @@ def test_networks_and_names_are_the_administrators_choice() -> None:
     assert usual.network == NetworkSettings() and usual.resolving == Resolving()
     spoken = ["--bridge=br9", "--bip=10.9.0.1/24", "--mtu=1400", "--icc=false", "--ip-masq=false", "--ip", "127.0.0.1"]
     spoken += ["--default-address-pool", "base=10.8.0.0/16,size=24", "--default-address-pool=size=20,base=10.7.0.0/16"]
+    spoken += ["--socket-lb=false"]
     spoken += ["--dns=9.9.9.9", "--dns", "2620:fe::fe", "--dns-search=here.example", "--dns-opt=ndots:2"]
     got = check_options(parse_arguments(spoken))
     assert got.network == NetworkSettings(
@@ -113,6 +114,7 @@ def test_networks_and_names_are_the_administrators_choice() -> None:
         icc=False,
         ip_masq=False,
         ip="127.0.0.1",
+        socket_lb=False,
         pools=(("10.8.0.0/16", 24), ("10.7.0.0/16", 20)),
     )
     assert got.resolving == Resolving(("9.9.9.9", "2620:fe::fe"), ("here.example",), ("ndots:2",))

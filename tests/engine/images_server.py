@@ -20,8 +20,7 @@ from bennu.engine.build_places import make_builder
 from bennu.engine.context import Resolving
 from bennu.engine.events import Journal
 from bennu.images import Images
-from bennu.network import Networks
-from bennu.network import Settings as NetworkSettings
+from bennu.network import Networks, NetworkSettings
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import read_host_facts
 from bennu.store import open_sqlite

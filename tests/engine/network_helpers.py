@@ -22,13 +22,13 @@ from bennu.network import (
     Network,
     NetworkRequest,
     Networks,
+    NetworkSettings,
     PortRequest,
     Sandbox,
-    Settings,
-    netns,
 )
 from bennu.network.creation import IpamConfig, IpamRequest
-from bennu.network.links import list_links, wait_operational
+from bennu.network.namespaces import netns
+from bennu.network.namespaces.netlink import list_links, wait_operational
 from bennu.store import Store, open_sqlite
 from support.traces import programs_of
 
@@ -228,7 +228,7 @@ def _route(gateway: str) -> None:
 
 
 def make_networks(root: Path, store: Store, **settings: object) -> Networks:
-    return Networks(store, root / "data", root / "run", Settings(**settings))  # type: ignore[arg-type]
+    return Networks(store, root / "data", root / "run", NetworkSettings(**settings))  # type: ignore[arg-type]
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 import dns.message
 import pytest
 
-from bennu.network import netns
+from bennu.network.namespaces import netns
 from bennu.runtime.cgroups import Cgroups
 from support import images
 from support.cli import Cli

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bennu.host.kernel import check_connects
-from bennu.network.connecting import connecting
+from bennu.network.nat.sock_diag import list_syn_sent
 from support import images
 from support.frozen import filesystem_that_can_be_frozen, in_state_d
 from support.load import Load
@@ -194,7 +194,7 @@ def test_a_client_that_found_the_queue_full_is_answered_before_its_task_is_stopp
 
 def waiting(port: int) -> int:
     """Clients of this host whom nobody on that port has answered yet."""
-    return sum(one.port == port for one in connecting())
+    return sum(one.port == port for one in list_syn_sent())
 
 
 @pytest.mark.parametrize("mode", ["ingress", "host"])

@@ -13,10 +13,11 @@ from network_helpers import Host, echo_server, exchange, inside, needs_network, 
 
 from bennu.errors import BennuError, NotFound
 from bennu.network import EndpointRequest, NetworkRequest, PortRequest, Sandbox
-from bennu.network import netns as namespaces
-from bennu.network.connects import Connects
-from bennu.network.nft import Firewall
-from bennu.network.rules import Forward, Plan
+from bennu.network.model import PortForward
+from bennu.network.namespaces import netns as namespaces
+from bennu.network.nat.nft import Firewall
+from bennu.network.nat.rules import Ruleset
+from bennu.network.socket_lb.socket_lb_bpf import BpfSocketLb
 
 pytestmark = needs_network
 
@@ -90,7 +91,7 @@ async def test_an_ipv6_client_reaches_a_container_that_has_only_ipv4(host: Host,
             await asyncio.to_thread(exchange, "", "::1", port)
 
 
-async def test_megabytes_go_both_ways_through_the_relay_and_each_end_is_told(host: Host) -> None:
+async def test_megabytes_go_both_ways_through_the_userland_proxy_and_each_end_is_told(host: Host) -> None:
     a = await start(host, "a", PortRequest(container_port=7))
     server = inside(a.netns, lambda: socket.create_server(("0.0.0.0", 7)))
     sent = bytes(range(256)) * 16384
@@ -299,12 +300,12 @@ async def test_rules_of_others_are_no_reason_to_write_ours_again(host: Host) -> 
 
 
 async def test_changes_that_arrive_together_share_an_nft_process(tmp_path: Path) -> None:
-    ports: set[Forward] = set()
+    ports: set[PortForward] = set()
     table = f"bennu_batch_{os.getpid()}"
-    firewall = Firewall(table, Connects(table, tmp_path), lambda: Plan((), frozenset(ports)))
+    firewall = Firewall(table, BpfSocketLb(table, tmp_path), lambda: Ruleset((), frozenset(ports)))
 
     async def publish(number: int) -> None:
-        ports.add(Forward("tcp", "0.0.0.0", number, "10.0.0.2", 80))
+        ports.add(PortForward("tcp", "0.0.0.0", number, "10.0.0.2", 80))
         await firewall.apply()
 
     try:

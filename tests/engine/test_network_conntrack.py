@@ -9,15 +9,15 @@ import pytest
 from network_helpers import Host, echo_server, inside, needs_network, open_host
 
 from bennu.network import EndpointRequest, PortRequest, Sandbox
-from bennu.network.conntrack import (
-    Wanted,
+from bennu.network.nat.conntrack import (
+    FlowFilter,
     delete_listed,
     forget_udp_flows,
     forget_udp_flows_to,
     forget_unanswered,
     list_flows,
 )
-from bennu.network.nft import NETLINK_NETFILTER
+from bennu.network.nat.nft import NETLINK_NETFILTER
 from support.waiting import wait_for
 
 pytestmark = needs_network
@@ -43,17 +43,17 @@ def netfilter() -> socket.socket:
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
 
 
-def count(wanted: Wanted) -> int:
+def count(wanted: FlowFilter) -> int:
     with netfilter() as sock:
         return len(list_flows(sock, wanted))
 
 
-def to_port(port: int) -> Wanted:
-    return Wanted(UDP, port=port)
+def to_port(port: int) -> FlowFilter:
+    return FlowFilter(UDP, port=port)
 
 
 def test_nobody_has_flows_to_a_port_that_nobody_talks_to() -> None:
-    assert count(to_port(1)) == count(Wanted(UDP, socket.AF_INET6, port=1)) == 0
+    assert count(to_port(1)) == count(FlowFilter(UDP, socket.AF_INET6, port=1)) == 0
 
 
 async def test_flows_by_udp_are_forgotten_by_port_or_by_who_answers(host: Host) -> None:
@@ -71,9 +71,9 @@ async def test_flows_by_udp_are_forgotten_by_port_or_by_who_answers(host: Host) 
                 client.recv(100)
             return count(to_port(a_port)), count(to_port(b_port))
 
-        before = count(Wanted(UDP, answered_by=a_ip))  # others had the address, and their flows are remembered
+        before = count(FlowFilter(UDP, answered_by=a_ip))  # others had the address, and their flows are remembered
         assert talk() == (1, 1)
-        assert count(Wanted(UDP, answered_by=a_ip)) == before + 1
+        assert count(FlowFilter(UDP, answered_by=a_ip)) == before + 1
         forget_udp_flows([a_port])
         assert (count(to_port(a_port)), count(to_port(b_port))) == (0, 1)
         assert talk() == (1, 1)
@@ -92,7 +92,7 @@ async def test_only_connections_without_an_answer_are_forgotten(host: Host, way:
             with netfilter() as sock:
                 delete_listed(sock, unanswered)
 
-    every, unanswered = Wanted(TCP, answered_by=ip), Wanted(TCP, answered_by=ip, only_unanswered=True)
+    every, unanswered = FlowFilter(TCP, answered_by=ip), FlowFilter(TCP, answered_by=ip, only_unanswered=True)
     before = count(every)  # others had the address, and their connections are remembered for a while
     with (
         inside(sandbox.netns, lambda: socket.create_server(("0.0.0.0", 9), backlog=0)),

@@ -33,9 +33,10 @@ from network_helpers import (
 )
 
 from bennu.errors import InvalidParameter
-from bennu.network import Sandbox, dns_server, turns
-from bennu.network.dns_server import TALKS_A_SANDBOX
-from bennu.network.turns import AT_ONCE_A_SANDBOX
+from bennu.network import Sandbox
+from bennu.network.dns import forward_limiter, server
+from bennu.network.dns.forward_limiter import MAX_FORWARDS_PER_SANDBOX
+from bennu.network.dns.server import MAX_CONNECTIONS_PER_SANDBOX
 
 pytestmark = needs_network
 
@@ -274,9 +275,11 @@ async def test_a_container_holds_a_few_connections_by_tcp_and_the_oldest_gives_w
     with contextlib.ExitStack() as held:
         quiet = [held.enter_context(closing(await asyncio.to_thread(talk, other)))]
         many = []
-        for _ in range(3 * TALKS_A_SANDBOX):
+        for _ in range(3 * MAX_CONNECTIONS_PER_SANDBOX):
             many.append(held.enter_context(closing(await asyncio.to_thread(talk, hostile))))
-        assert await still_open(many) == [False] * 2 * TALKS_A_SANDBOX + [True] * TALKS_A_SANDBOX
+        assert (
+            await still_open(many) == [False] * 2 * MAX_CONNECTIONS_PER_SANDBOX + [True] * MAX_CONNECTIONS_PER_SANDBOX
+        )
         assert await still_open(quiet) == [True]
         for sandbox in (hostile, other):
             assert values(await ask(sandbox, "other", tcp=True)) == {other.endpoints[0].ip_address}
@@ -285,7 +288,7 @@ async def test_a_container_holds_a_few_connections_by_tcp_and_the_oldest_gives_w
 async def test_all_containers_together_hold_no_more_connections_than_there_is_room_for(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dns_server, "TALKS", 20)
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 20)
     await make(host, "net1")
     sandboxes = [await start(host, name, on("net1", name)) for name in ("a", "b", "c")]
     with contextlib.ExitStack() as held:
@@ -354,7 +357,7 @@ async def test_whatever_a_container_asks_for_it_takes_few_descriptors_and_others
             before = count_descriptors()
             with closing(await asyncio.to_thread(flood, hostile, 1000)) as answers:
                 await asyncio.sleep(0.2)
-                assert AT_ONCE_A_SANDBOX <= count_descriptors() - before <= AT_ONCE_A_SANDBOX + 10
+                assert MAX_FORWARDS_PER_SANDBOX <= count_descriptors() - before <= MAX_FORWARDS_PER_SANDBOX + 10
                 assert values(await ask(good, "www.example.test", timeout_s=1)) == {"203.0.113.7"}
                 assert values(await ask(hostile, "good", timeout_s=1)), "what needs nobody else is known"
                 answers.settimeout(1)
@@ -364,7 +367,7 @@ async def test_whatever_a_container_asks_for_it_takes_few_descriptors_and_others
 async def test_however_many_containers_ask_without_end_another_is_answered(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "AT_ONCE", 100)
+    monkeypatch.setattr(forward_limiter, "MAX_FORWARDS", 100)
     await make(host, "net1")
     with silent_server("127.0.0.80"), contextlib.ExitStack() as held:
         async with server_that_takes(0.2, "127.0.0.81"):
@@ -385,7 +388,7 @@ async def test_many_questions_at_once_are_all_answered_where_somebody_answers(ho
     await make(host, "net1")
     async with server_that_takes(0.1, "127.0.0.82"):
         web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=["127.0.0.82"])
-        count = 3 * AT_ONCE_A_SANDBOX
+        count = 3 * MAX_FORWARDS_PER_SANDBOX
         with closing(await asyncio.to_thread(flood, web, count)) as answers:
             await asyncio.sleep(1)
             answers.setblocking(False)

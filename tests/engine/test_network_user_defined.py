@@ -27,8 +27,9 @@ from network_helpers import (
 )
 
 from bennu.errors import BennuError, Conflict, Forbidden, InvalidParameter, NotFound
-from bennu.network import Network, NetworkRequest, PortRequest, Sandbox, netns
+from bennu.network import Network, NetworkRequest, PortRequest, Sandbox
 from bennu.network.creation import IpamConfig
+from bennu.network.namespaces import netns
 
 BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 pytestmark = needs_network

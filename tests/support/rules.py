@@ -1,12 +1,13 @@
 """Published ports, bridges and services to make firewall tables of."""
 
-from bennu.network.fronts import Address, Backend, Front, Place, Port
-from bennu.network.rules import BridgeRules, Forward
+from bennu.network.frontends import BackendAddress, BackendPort, Frontend, FrontendAddress, ServiceBackend
+from bennu.network.model import PortForward
+from bennu.network.nat.rules import BridgeRules
 
-WEB = Forward("tcp", "0.0.0.0", 8080, "172.17.0.2", 80)
-LOCAL = Forward("udp", "127.0.0.1", 53, "172.17.0.2", 53)
-SIX = Forward("tcp", "::", 8080, "fd00::2", 80)
-SIX_ONE = Forward("tcp", "fd00::1", 8080, "fd00::2", 80)
+WEB = PortForward("tcp", "0.0.0.0", 8080, "172.17.0.2", 80)
+LOCAL = PortForward("udp", "127.0.0.1", 53, "172.17.0.2", 53)
+SIX = PortForward("tcp", "::", 8080, "fd00::2", 80)
+SIX_ONE = PortForward("tcp", "fd00::1", 8080, "fd00::2", 80)
 BRIDGES = (
     BridgeRules("bennu0", ("172.17.0.0/16",)),
     BridgeRules("br-six", ("172.18.0.0/16", "fd00::/64")),
@@ -15,17 +16,20 @@ BRIDGES = (
 )
 
 
-def front(service: str, port: int, *tasks: str) -> Front:
-    return Front(
+def frontend(service: str, port: int, *tasks: str) -> Frontend:
+    return Frontend(
         service_id=service,
-        places=(Place(network_id="n", bridge="br-n", vip="10.0.1.2", names=("web",)),),
+        addresses=(FrontendAddress(network_id="n", bridge="br-n", vip="10.0.1.2", names=("web",)),),
         ports=(("tcp", port),),
         backends=tuple(
-            Backend(
+            ServiceBackend(
                 owner=ip,
                 ip=ip.replace("10.0.1", "10.0.0"),
-                addresses=(Address(network_id="n", ip=ip), Address(network_id="i", ip=ip.replace("10.0.1", "10.0.0"))),
-                ports=(Port(proto="tcp", published=port, target=80),),
+                addresses=(
+                    BackendAddress(network_id="n", ip=ip),
+                    BackendAddress(network_id="i", ip=ip.replace("10.0.1", "10.0.0")),
+                ),
+                ports=(BackendPort(proto="tcp", published=port, target=80),),
             )
             for ip in tasks
         ),

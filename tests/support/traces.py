@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bennu import bpf
-from bennu.network.connects import HOOKS, Mark, detach_all, mark_of
+from bennu.network.socket_lb.socket_lb_bpf import HOOKS, ProgramMark, detach_marked, program_mark
 from support.daemon import Daemon
 from support.waiting import wait_for
 
@@ -78,9 +78,9 @@ def programs_of(data_root: Path) -> int:
     return sum(mark.is_ours(name) for hook in HOOKS for name in attached_programs(hook))
 
 
-def mark_by_root(data_root: Path) -> Mark:
+def mark_by_root(data_root: Path) -> ProgramMark:
     """Whatever network the daemon is in."""
-    return replace(mark_of("", data_root), of_table="")
+    return replace(program_mark("", data_root), table_digest="")
 
 
 def attached_programs(hook: int) -> list[str]:
@@ -158,7 +158,7 @@ def discard(daemon: Daemon) -> None:
         subprocess.run(["umount", "--lazy", place], capture_output=True, check=False)
     with open_cgroup_root() as root, contextlib.suppress(OSError):
         if root is not None and daemon.data_root.exists():
-            detach_all(root, mark_by_root(daemon.data_root))
+            detach_marked(root, mark_by_root(daemon.data_root))
     for table in tables(daemon):
         subprocess.run(["nft", "delete", "table", *table.split(" ")], capture_output=True, check=False)
     for name in links(daemon):

@@ -11,7 +11,7 @@ from bennu.errors import NotFound
 from bennu.lifecycle.status import State
 from bennu.model import EndpointSettings, MountPoint, PublishedPort
 from bennu.network.model import as_settings
-from bennu.network.ports import exposed_names
+from bennu.network.nat.port_bindings import exposed_names
 
 STORAGE_DRIVER: Final = "overlay2"
 Json = dict[str, Any]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bennu.network.connecting import connecting
+from bennu.network.nat.sock_diag import list_syn_sent
 
 LISTEN: Final = 0x0A
 UNCONNECTED: Final = 0x07
@@ -81,7 +81,7 @@ async def count_connecting(ips: Collection[str], ports: Collection[int]) -> int:
 
     def count() -> int:
         try:
-            return sum(one.ip in ips and one.port in ports for one in connecting())
+            return sum(one.ip in ips and one.port in ports for one in list_syn_sent())
         except OSError:  # nobody is seen, then nobody is waited for
             return 0
 

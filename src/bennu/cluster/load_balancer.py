@@ -26,7 +26,7 @@ from bennu.cluster.translate import read_template
 from bennu.engine.container import Container
 from bennu.engine.context import Stoppable
 from bennu.network import Networks
-from bennu.network.fronts import Front, Place
+from bennu.network.frontends import Frontend, FrontendAddress
 from bennu.orchestration.states import TaskState
 from bennu.orchestration.traffic import Step, plan_traffic
 from bennu.orchestration.watched import may_serve
@@ -68,22 +68,22 @@ class LoadBalancer:
         if row is not None:
             return self._balancer.put(self._shown(row, front))
         if self._state.tasks_of(service_id):
-            places = tuple(replace(place, names=()) for place in front.places if place.vip)
-            return self._balancer.put(replace(front, places=places, ports=(), backends=()))
+            places = tuple(replace(place, names=()) for place in front.addresses if place.vip)
+            return self._balancer.put(replace(front, addresses=places, ports=(), backends=()))
         self._ready.pop(service_id, None)
         return self._balancer.drop(service_id)
 
-    def _shown(self, row: ServiceRow, front: Front) -> Front:
+    def _shown(self, row: ServiceRow, front: Frontend) -> Frontend:
         names = names_on(row)
         vips = {vip.network_id: vip.address.partition("/")[0] for vip in row.vips}
         found = {key: self._networks.get(key) for key in dict.fromkeys((*vips, *names))}
         places = tuple(
-            Place(network_id=key, bridge=network.bridge, vip=vips.get(key, ""), names=names.get(key, ()))
+            FrontendAddress(network_id=key, bridge=network.bridge, vip=vips.get(key, ""), names=names.get(key, ()))
             for key, network in found.items()
             if network is not None and network.scope == "swarm"
         )
         ports = tuple((port.protocol, port.published) for port in row.ports if is_ingress(port) and port.published)
-        return replace(front, places=places, ports=ports)
+        return replace(front, addresses=places, ports=ports)
 
     async def write(self, *service_ids: str) -> None:
         """When this returns the kernel does what was said of these services. Raises: BennuError."""
@@ -91,17 +91,17 @@ class LoadBalancer:
 
     async def take_up(self) -> None:
         """After the last daemon: what is no service or no task any more is gone, the others serve on."""
-        known = [*self._balancer.fronts, *self._state.services.rows]
+        known = [*self._balancer.frontends, *self._state.services.rows]
         for service_id in known:
             self.present(service_id)
-        for front in list(self._balancer.fronts.values()):
+        for front in list(self._balancer.frontends.values()):
             stay = tuple(backend for backend in front.backends if backend.owner in self._state.tasks.rows)
             self._balancer.put(replace(front, backends=stay))
         await self._balancer.write(*known)
 
     async def clear(self) -> None:
         """Nothing is shown any more."""
-        gone = list(self._balancer.fronts)
+        gone = list(self._balancer.frontends)
         for service_id in gone:
             self._balancer.drop(service_id)
         self._ready.clear()

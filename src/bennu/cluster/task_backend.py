@@ -15,8 +15,8 @@ from bennu.cluster.state import State
 from bennu.engine.container import Container
 from bennu.go import parse_duration
 from bennu.network import Endpoint, Networks
-from bennu.network.fronts import Address, Port
-from bennu.network.fronts import Backend as Target
+from bennu.network.frontends import BackendAddress, BackendPort
+from bennu.network.frontends import ServiceBackend as Target
 from bennu.orchestration.spec import PortSpec
 from bennu.orchestration.states import PublishMode, TaskState
 from bennu.orchestration.traffic import DEFAULT_DRAIN_DEADLINE_NS, Backend, Signs, decide_ready
@@ -120,10 +120,11 @@ class TaskBackend:
             owner=self.task_id,
             ip=way_in.ip_address,
             addresses=tuple(
-                Address(network_id=one.network_id, ip=one.ip_address, ip6=one.ipv6_address) for one in endpoints
+                BackendAddress(network_id=one.network_id, ip=one.ip_address, ip6=one.ipv6_address) for one in endpoints
             ),
             ports=tuple(
-                Port(proto=port.protocol, published=port.published, target=port.target) for port in self._ingress_ports
+                BackendPort(proto=port.protocol, published=port.published, target=port.target)
+                for port in self._ingress_ports
             ),
         )
         return self.known_as

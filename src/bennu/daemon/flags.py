@@ -80,6 +80,9 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "pidfile": _value(YES, "p", "write the process id there"),
     "repair": _switch(YES, help="make damaged state anew from what lies beside it, and exit (bennu doctor --repair)"),
     "shutdown-containers": _switch(YES, help="stop all containers when bennud ends (they live on otherwise)"),
+    "socket-lb": _switch(
+        YES, help="clients on this host reach published ports without translation of packets (default true)"
+    ),
     "tls": _switch(YES, help="implied by --tlsverify, without which it opens no TCP port"),
     "tlscacert": _value(YES, help="CA that client certificates must be signed by (default ~/.docker/ca.pem)"),
     "tlscert": _value(YES, help="certificate of bennud (default ~/.docker/cert.pem)"),

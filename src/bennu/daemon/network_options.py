@@ -6,7 +6,7 @@ from typing import Final
 from bennu.daemon.flags import Settings
 from bennu.engine.context import Resolving
 from bennu.errors import InvalidParameter, NotImplementedHere
-from bennu.network import Settings as NetworkSettings
+from bennu.network import NetworkSettings
 
 LARGEST_MTU: Final = 65535
 
@@ -20,6 +20,7 @@ def read_network_settings(settings: Settings) -> NetworkSettings:
         mtu=_read_mtu(str(settings.get("mtu", "0"))) or usual.mtu,
         icc=bool(settings.get("icc", usual.icc)),
         ip_masq=bool(settings.get("ip-masq", usual.ip_masq)),
+        socket_lb=bool(settings.get("socket-lb", usual.socket_lb)),
         ip=_read_host_address(str(settings.get("ip", usual.ip))),
         pools=tuple(_read_pool(pool) for pool in _many(settings, "default-address-pool")),
     )

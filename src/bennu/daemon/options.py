@@ -12,7 +12,7 @@ from bennu.daemon.hosts import DEFAULT_HOST, Tls, check_host, read_tls
 from bennu.daemon.network_options import read_network_settings, read_resolving
 from bennu.engine.context import Resolving
 from bennu.errors import BennuError, InvalidParameter
-from bennu.network import Settings as NetworkSettings
+from bennu.network import NetworkSettings
 
 DEFAULT_CONFIG: Final = Path("/etc/bennu/daemon.json")
 MAX_COUNT: Final = 1_000_000

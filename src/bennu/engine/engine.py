@@ -33,8 +33,7 @@ from bennu.host import prepare
 from bennu.images import Images
 from bennu.lifecycle.death import Asker
 from bennu.model import ContainerConfig, HostConfig, NetworkingConfig
-from bennu.network import Networks
-from bennu.network import Settings as NetworkSettings
+from bennu.network import Networks, NetworkSettings
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import read_host_facts
 from bennu.store import Delete, Put, Store, aside, open_sqlite

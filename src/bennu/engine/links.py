@@ -12,7 +12,7 @@ from bennu.engine.record import Record
 from bennu.errors import BennuError, InvalidParameter, NotFound
 from bennu.model import HostConfig
 from bennu.network import parse_link
-from bennu.network.ports import parse_exposed
+from bennu.network.nat.port_bindings import parse_exposed
 
 IMAGE_VARIABLES: Final = frozenset({"HOME", "PATH"})  # of the linked container: about it alone
 

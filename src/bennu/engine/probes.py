@@ -24,7 +24,7 @@ from bennu.lifecycle.probe import (
     join_address,
     judge_answer,
 )
-from bennu.network.netns import enter, in_own_thread
+from bennu.network.namespaces.netns import enter, in_own_thread
 from bennu.runtime import RepeatedExec, Runtime
 
 PROBES_AT_ONCE: Final = 32

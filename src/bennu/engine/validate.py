@@ -18,7 +18,7 @@ from bennu.engine.unhonoured import refuse_unhonoured
 from bennu.errors import BennuError, InvalidParameter
 from bennu.lifecycle.signals import parse_signal
 from bennu.model import ContainerConfig, EndpointSettings, Healthcheck, HostConfig, RestartPolicy
-from bennu.network.ports import exposed_names, parse_port_bindings
+from bennu.network.nat.port_bindings import exposed_names, parse_port_bindings
 from bennu.runtime import parse_security_options
 
 NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z", re.ASCII)

@@ -17,7 +17,10 @@ from bennu.host.finding import Finding, ok
 
 HOOKS: Final = (bpf.INET4_CONNECT, bpf.INET4_GETPEERNAME)
 MARK: Final = "bennu"  # what the names of all of them begin with
-OWN_KEY_SIZE, OWN_SIZE = 4, 8  # of the map: an address of the host, and until when it is believed (ns since boot)
+LOCAL_ADDRESS_KEY_SIZE, LOCAL_ADDRESS_VALUE_SIZE = (
+    4,
+    8,
+)  # of the map: an address of the host, and until when it is believed (ns since boot)
 SILENT_S: Final = 600.0
 
 
@@ -61,6 +64,10 @@ def _is_silent(program: int, before: int) -> bool:
         maps = bpf.maps_of(program)
         for fd in maps:
             held.callback(os.close, fd)
-        own = [fd for fd in maps if bpf.sizes_of(fd) == (bpf.HASH, OWN_KEY_SIZE, OWN_SIZE)]
-        until = [struct.unpack("=Q", value)[0] for fd in own for value in bpf.values(fd, OWN_KEY_SIZE, OWN_SIZE)]
+        own = [fd for fd in maps if bpf.sizes_of(fd) == (bpf.HASH, LOCAL_ADDRESS_KEY_SIZE, LOCAL_ADDRESS_VALUE_SIZE)]
+        until = [
+            struct.unpack("=Q", value)[0]
+            for fd in own
+            for value in bpf.values(fd, LOCAL_ADDRESS_KEY_SIZE, LOCAL_ADDRESS_VALUE_SIZE)
+        ]
     return bool(until) and max(until) < before

@@ -1,4 +1,8 @@
-"""What a client asks of a new network, checked and completed; pure, but for what the host uses, which is handed in."""
+"""Checks the request for a new network and completes it to a `Network`. Pure: the state of the host is handed in.
+
+The words of refusals are dockerd's: moby, daemon/network.go, libnetwork/controller.go, and for subnets ValidateIPAM of
+api/types/network/ipam.go.
+"""
 
 import ipaddress
 import re
@@ -10,7 +14,7 @@ import msgspec
 from bennu.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere
 from bennu.go import parse_bool
 from bennu.model import Shape
-from bennu.network.addresses import (
+from bennu.network.ipam.addresses import (
     DEFAULT_POOLS,
     Address,
     Subnet,
@@ -50,6 +54,8 @@ OTHER_DRIVERS: Final = ("macvlan", "ipvlan")
 
 
 class IpamConfig(Shape, omit_defaults=True):
+    """One entry of `IPAM.Config`."""
+
     subnet: str = ""
     ip_range: str = msgspec.field(name="IPRange", default="")
     gateway: str = ""
@@ -57,6 +63,8 @@ class IpamConfig(Shape, omit_defaults=True):
 
 
 class IpamRequest(Shape):
+    """The field `IPAM`."""
+
     driver: str = "default"
     options: dict[str, str] | None = None
     config: list[IpamConfig] | None = None
@@ -92,15 +100,15 @@ def plan_network(
     pools: Sequence[tuple[str, int]] = DEFAULT_POOLS,
     swarm_pools: Sequence[tuple[str, int]] = (),
 ) -> Network:
-    """The network to be.
+    """Make the network that a request asks for.
 
     Args:
-        present: the networks that are there.
+        present: all existing networks.
         interfaces: the names of the host's interfaces.
-        routes: where the host's own routes lead.
-        global_id: 40 random bits, the same for all networks of this host.
-        pools: where subnets nobody named come from.
-        swarm_pools: the same for overlay networks, which can be made only where there are any.
+        routes: the destinations of the host's own routes.
+        global_id: 5 random bytes, the same for all IPv6 networks of this host.
+        pools: (range, prefix length) from which subnets are chosen if the request names none.
+        swarm_pools: the same for overlay networks; without any, these are refused.
     Raises: InvalidParameter, Forbidden, Conflict, NotFound, NotImplementedHere, NoFreeSubnet.
     """
     _check_name(request.name, present)
@@ -245,7 +253,7 @@ def _asked(config: IpamConfig, ours: Sequence[Subnet], routes: Sequence[Subnet])
 
 
 def _free_gateway(config: IpamConfig, subnet: Subnet, taken: set[Address]) -> Address:
-    """The first address of the range (dockerd's choice), or the next that is not set aside."""
+    """Choose the first address of the range, as dockerd does, or the next that is no auxiliary address."""
     candidate = first_host(ipaddress.ip_network(config.ip_range) if config.ip_range else subnet)
     while candidate in taken and candidate + 1 in subnet:
         candidate += 1
@@ -257,7 +265,7 @@ def _free(subnet: Subnet, config: IpamConfig) -> Ipam:
 
 
 def find_ipam_problems(config: IpamConfig, enable_ipv6: bool) -> list[str]:
-    """All that is wrong with one `IPAM.Config` entry, in dockerd's words."""
+    """List every problem of one `IPAM.Config` entry, in dockerd's words; `test_each_problem_of_a_subnet_is_named`."""
     if not config.subnet:
         if config.ip_range or config.auxiliary_addresses or config.gateway:
             return ["invalid network config: a subnet is needed for a gateway, a range or auxiliary addresses"]

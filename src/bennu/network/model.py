@@ -1,4 +1,4 @@
-"""The words of this package: networks, what a container asks of one, and what it got."""
+"""The values of this package: networks, endpoints, sandboxes, ports. Networks and sandboxes are stored as JSON."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -20,21 +20,21 @@ PREDEFINED: Final = frozenset({"bridge", "host", "none"})
 
 
 class NetworkFailure(BennuError):
-    """The kernel refused something about a network; the text says what."""
+    """The kernel refused a change of a network; the text says which."""
 
 
 class Ipam(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One subnet of a network. `ip_range` is where free addresses are taken from; "" = the whole subnet."""
+    """One subnet of a network. Free addresses are allocated from `ip_range`; "" = the whole subnet."""
 
     subnet: str
     gateway: str
     ip_range: str = ""
-    aux: dict[str, str] = msgspec.field(default_factory=dict)  # addresses never given to a container
-    asked: bool = False  # the client named the subnet (only then may a container name its address)
+    aux: dict[str, str] = msgspec.field(default_factory=dict)  # name → address that no container ever gets
+    asked: bool = False  # the client named the subnet; only then may a container name its address
 
 
 class Network(msgspec.Struct, kw_only=True):
-    """A network as it is kept on disk. Never changes after its creation."""
+    """A network as stored. Only the default bridge's options and a subnet nobody asked for change after creation."""
 
     id: str
     name: str
@@ -49,8 +49,8 @@ class Network(msgspec.Struct, kw_only=True):
     ipam_options: dict[str, str] | None = None
     ipam: list[Ipam] = msgspec.field(default_factory=list)
     bridge: str = ""  # the kernel's interface; "" for host and none
-    scope: str = "local"  # swarm: an overlay network, which on one node is a bridge
-    ingress: bool = False  # of the swarm: published ports of services lead through it
+    scope: str = "local"  # local | swarm: an overlay network, which on one node is a bridge
+    ingress: bool = False  # the swarm's ingress network: published ports of services lead through it
     foreign: bool = False  # the interface is the administrator's: never changed, never deleted
 
     @property
@@ -59,30 +59,36 @@ class Network(msgspec.Struct, kw_only=True):
 
     @property
     def has_names(self) -> bool:
-        """Whether containers on it find each other by name: on user-defined networks only, as with Docker."""
+        """Check that containers on it find each other by name: on user-defined networks only, as with dockerd.
+
+        `test_the_default_bridge_has_no_names`.
+        """
         return self.driver == "bridge" and not self.is_predefined and not self.ingress
 
     @property
     def mtu(self) -> int:
+        """Return the MTU of the bridge and of the containers' interfaces, in bytes."""
         return int(self.options.get(OPTION_MTU, DEFAULT_MTU))
 
     @property
     def icc(self) -> bool:
+        """Check that containers on it may talk to each other."""
         return self.options.get(OPTION_ICC, "true") in TRUE
 
     @property
     def masquerade(self) -> bool:
+        """Check that packets which leave it get the host's address."""
         return self.options.get(OPTION_MASQUERADE, "true") in TRUE
 
     @property
     def host_binding(self) -> str:
-        """The host address ports are published on when the client names none; "" = all."""
+        """Return the host address for ports of which the client names none; "" = all."""
         address = self.options.get(OPTION_HOST_BINDING, "")
         return "" if address == "0.0.0.0" else address
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the administrator says of this daemon's networks: the options of dockerd's command line."""
+class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The administrator's options for this daemon's networks: dockerd's, and `socket_lb`."""
 
     bridge: str = ""  # the default bridge's interface; "" = one of our own
     bip: str = ""  # its address and prefix; "" = the first free of the pools
@@ -90,10 +96,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     icc: bool = True  # containers on the default bridge may talk to each other
     ip_masq: bool = True  # what leaves the default bridge gets the host's address
     ip: str = "0.0.0.0"  # where ports of the default bridge are published; the wildcard: on both families
+    socket_lb: bool = True  # clients on this host skip the translation of packets, where the kernel allows it
     pools: tuple[tuple[str, int], ...] = ()  # (range, prefix length) of new subnets; () = dockerd's
 
     def bridge_options(self, bridge: str) -> dict[str, str]:
-        """The default bridge's `Options`."""
+        """Return the `Options` of the default bridge, which inspect shows."""
         return {
             OPTION_DEFAULT_BRIDGE: "true",
             OPTION_ICC: str(self.icc).lower(),
@@ -105,7 +112,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointRequest(msgspec.Struct, kw_only=True):
-    """What a container asks of one network. Empty fields: whatever is free, whatever is usual."""
+    """A container's request for one network. Empty fields: anything free, or the default."""
 
     network: str  # name or id
     container_name: str = ""  # without the leading slash
@@ -120,13 +127,13 @@ class EndpointRequest(msgspec.Struct, kw_only=True):
 
 
 class Endpoint(msgspec.Struct, kw_only=True):
-    """A container's place on one network, as it is in force."""
+    """A container's attachment to one network, as it is in force."""
 
     endpoint_id: str
     network_id: str
     network_name: str
     interface: str  # in the container: eth0, eth1, …
-    host_interface: str  # the other end of the pair, a port of the bridge
+    host_interface: str  # the host's end of the veth pair, a port of the bridge
     mac_address: str
     ip_address: str = ""
     ip_prefix_len: int = 0
@@ -137,21 +144,22 @@ class Endpoint(msgspec.Struct, kw_only=True):
     gw_priority: int = 0
     container_name: str = ""
     aliases: list[str] = msgspec.field(default_factory=list)
-    dns_names: list[str] = msgspec.field(default_factory=list)  # all the names it answers to, most usual first
+    dns_names: list[str] = msgspec.field(default_factory=list)  # all its names in the DNS; the first is the PTR name
     links: dict[str, str] = msgspec.field(default_factory=dict)
     driver_opts: dict[str, str] | None = None
     asked_ipv4: str = ""
     asked_ipv6: str = ""
 
     def address_of(self, version: int) -> str:
-        """Of the family 4 or 6; "" = none."""
+        """Return the address of a family (4, 6), "" = none."""
         return self.ip_address if version == 4 else self.ipv6_address
 
     def gateway_of(self, version: int) -> str:
+        """Return the gateway of a family (4, 6), "" = none."""
         return self.gateway if version == 4 else self.ipv6_gateway
 
     def settings(self) -> EndpointSettings:
-        """As inspect shows it."""
+        """Convert to the shape that inspect shows."""
         asked = EndpointIPAMConfig(ipv4_address=self.asked_ipv4, ipv6_address=self.asked_ipv6)
         return EndpointSettings(
             ipam_config=asked if self.asked_ipv4 or self.asked_ipv6 else None,
@@ -173,7 +181,7 @@ class Endpoint(msgspec.Struct, kw_only=True):
 
 
 class PortRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One `-p`. `host_ip` "" = every address of both families; host ports 0,0 = any free one."""
+    """One `-p`. `host_ip` "" = all addresses of both families; host ports 0, 0 = any free port."""
 
     container_port: int
     proto: str = "tcp"
@@ -182,15 +190,25 @@ class PortRequest(msgspec.Struct, frozen=True, kw_only=True):
     host_port_last: int = 0
 
 
+class PortForward(msgspec.Struct, frozen=True, order=True):
+    """A published port as the rules translate it. Both addresses are of one family; 0.0.0.0 or ::: every address."""
+
+    proto: str
+    host_ip: str
+    host_port: int
+    target_ip: str
+    target_port: int
+
+
 class Resolver(msgspec.Struct, kw_only=True):
-    """Where the embedded DNS of a sandbox sends what it does not know itself."""
+    """The embedded DNS of a sandbox: the servers it forwards to, and its port."""
 
     servers: list[str] = msgspec.field(default_factory=list)  # [] = the host's own
-    port: int = 0  # of 127.0.0.11, where port 53 leads; 0 = not served yet
+    port: int = 0  # on 127.0.0.11, to which port 53 is translated; 0 = not served yet
 
 
 class Sandbox(msgspec.Struct, kw_only=True):
-    """A container's network namespace and all that leads into it. Durable: part of the container's record."""
+    """A container's network namespace, endpoints and published ports. Durable: part of the container's record."""
 
     sandbox_id: str
     netns: str  # path of the bind-mounted namespace
@@ -201,15 +219,18 @@ class Sandbox(msgspec.Struct, kw_only=True):
 
     @property
     def has_embedded_dns(self) -> bool:
-        """Whether `/etc/resolv.conf` has to name 127.0.0.11."""
+        """Check that /etc/resolv.conf must name 127.0.0.11."""
         return any(endpoint.dns_names for endpoint in self.endpoints)
 
     def gateway_endpoint(self, version: int = 4) -> Endpoint | None:
-        """The one the default route of a family (4, 6) leads through: highest priority, then the first by name."""
+        """Return the endpoint of the default route of a family (4, 6): highest priority, then first network by name.
+
+        moby, libnetwork/sandbox.go, Endpoint.Less; `test_the_way_out_follows_the_networks`.
+        """
         able = [endpoint for endpoint in self.endpoints if endpoint.gateway_of(version)]
         return min(able, key=lambda endpoint: (-endpoint.gw_priority, endpoint.network_name), default=None)
 
 
 def as_settings(sandbox: Sandbox) -> Mapping[str, EndpointSettings]:
-    """By network name, as `NetworkSettings.Networks` has it."""
+    """Convert to `NetworkSettings.Networks`, by network name."""
     return {endpoint.network_name: endpoint.settings() for endpoint in sandbox.endpoints}

@@ -1,7 +1,7 @@
-"""The networks of this host and the sandboxes on them: the one door for the rest of the engine.
+"""The networks of this host and the sandboxes on them: the package's only entry for the rest of the engine.
 
-What holds is in the kernel; what should hold is in memory and, durably, in the containers' records (sandboxes) and
-the store (networks). `open` makes the first agree with the second, and `reconcile` keeps it so.
+The actual state is in the kernel; the wanted state is in memory and, durable, in the containers' records (sandboxes)
+and the store (networks). `open` makes the kernel agree with it, and `reconcile` keeps it so.
 """
 
 import asyncio
@@ -16,24 +16,33 @@ from typing import Any, Final
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.errors import BennuError, Forbidden
-from bennu.network import host, links
-from bennu.network.addresses import DEFAULT_POOLS
-from bennu.network.balancer import Balancer
-from bennu.network.catalogue import Catalogue, check_request, new_network_id
-from bennu.network.connects import Connects
+from bennu.network import default_bridge
+from bennu.network.cluster_hooks import ClusterHooks, NoCluster
 from bennu.network.creation import NetworkRequest, plan_network
-from bennu.network.forwarding import Forwarding, switch_off_unless_used
-from bennu.network.fronts import Front
-from bennu.network.held import HeldPorts
-from bennu.network.model import Endpoint, EndpointRequest, Network, NetworkFailure, PortRequest, Sandbox, Settings
-from bennu.network.netns import finish, in_own_thread
-from bennu.network.nft import Firewall
-from bennu.network.pool import Graveyard, Namer, Pool, Prepared
-from bennu.network.publishing import Publisher
-from bennu.network.rules import BridgeRules, Plan
+from bennu.network.frontends import Frontend
+from bennu.network.ipam.addresses import DEFAULT_POOLS
+from bennu.network.ipam.catalogue import Catalogue, check_request, new_network_id
+from bennu.network.lb.balancer import Balancer
+from bennu.network.model import (
+    Endpoint,
+    EndpointRequest,
+    Network,
+    NetworkFailure,
+    NetworkSettings,
+    PortRequest,
+    Sandbox,
+)
+from bennu.network.namespace_pool import InterfaceNamer, NamespacePool, NamespaceReaper, PreparedNamespace
+from bennu.network.namespaces import netlink
+from bennu.network.namespaces.netns import finish, in_own_thread
+from bennu.network.nat.ip_forwarding import IpForwarding, switch_off_unless_used
+from bennu.network.nat.nft import Firewall
+from bennu.network.nat.port_allocator import PortAllocator
+from bennu.network.nat.port_mapper import PortMapper
+from bennu.network.nat.rules import BridgeRules, Ruleset
+from bennu.network.reconciler import NetworkReconciler
 from bennu.network.sandboxes import Sandboxes
-from bennu.network.swarm_side import NoSwarm, SwarmSide
-from bennu.network.upkeep import Upkeep
+from bennu.network.socket_lb.socket_lb_bpf import BpfSocketLb, DisabledSocketLb
 from bennu.store import Store
 
 DEFAULT_ROOT: Final = Path("/var/lib/bennu")
@@ -43,10 +52,15 @@ log = logging.getLogger(__name__)
 
 
 class Networks:
-    """All networks and sandboxes of one daemon. `open` before anything else."""
+    """All networks and sandboxes of one daemon. Call `open` first."""
 
     def __init__(
-        self, store: Store, data_root: Path, exec_root: Path, settings: Settings, on_event: EventSink | None = None
+        self,
+        store: Store,
+        data_root: Path,
+        exec_root: Path,
+        settings: NetworkSettings,
+        on_event: EventSink | None = None,
     ) -> None:
         """`on_event` is told what Docker's events tell; None: nobody is."""
         digest = hashlib.sha256(str(data_root.absolute()).encode()).digest()
@@ -56,40 +70,42 @@ class Networks:
         self.bridge = self._settings.bridge or ("bennu0" if is_default else f"bennu-{tag}")
         self.table = "bennu" if is_default else f"bennu_{tag}"
         self._on_event = on_event
-        self._swarm: SwarmSide = NoSwarm()
+        self._cluster_hooks: ClusterHooks = NoCluster()
         self._global_id = digest[8:13]  # of our IPv6 networks
-        self._namer = Namer(tag, exec_root / "netns")
+        self._namer = InterfaceNamer(tag, exec_root / "netns")
         self._catalogue = Catalogue(store)
         self._bridged: dict[str, BridgeRules] = {}  # networks whose bridge is up, by id
-        fronts: dict[str, Front] = {}
-        held = HeldPorts()
-        self._firewall = Firewall(self.table, Connects(self.table, data_root), self._plan, fronts)
-        self.balancer = Balancer(store, self._catalogue, self._firewall, held, fronts)
-        self._graveyard = Graveyard()
-        self._pool = Pool(self._namer, self._graveyard, self._has_names)
-        self._publisher = Publisher(self._firewall, held)
+        frontends: dict[str, Frontend] = {}
+        ports_in_use = PortAllocator()
+        socket_lb = (BpfSocketLb if settings.socket_lb else DisabledSocketLb)(self.table, data_root)
+        self._firewall = Firewall(self.table, socket_lb, self._ruleset, frontends)
+        self.balancer = Balancer(store, self._catalogue, self._firewall, ports_in_use, frontends)
+        self._reaper = NamespaceReaper()
+        self._pool = NamespacePool(self._namer, self._reaper, self._has_names)
+        self._port_mapper = PortMapper(self._firewall, ports_in_use)
         self._sandboxes = Sandboxes(
-            self._catalogue, self._namer, self._pool, self._graveyard, self._publisher, self.balancer.names
+            self._catalogue, self._namer, self._pool, self._reaper, self._port_mapper, self.balancer.names
         )
         self._changing = asyncio.Lock()  # held while the set of networks changes
-        self._forwarding = Forwarding()
-        self._upkeep = Upkeep(
+        self._forwarding = IpForwarding()
+        self._reconciler = NetworkReconciler(
             self._catalogue,
             self.balancer,
             self._firewall,
             self._sandboxes,
             self._forwarding,
             self._changing,
-            self._raise_bridge,
+            self._set_up_bridge,
         )
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- the daemon's life --------------------------------------------------------------------------------------
 
     async def open(self, known: Mapping[str, Sandbox]) -> None:
-        """Make the kernel agree with what is recorded: bridges, sandboxes of `known` (by container id), rules.
+        """Make the kernel agree with the records: bridges, the sandboxes `known` (by container id), rules.
 
-        What is ours and belongs to nothing is deleted; nothing else is touched. Raises: BennuError.
+        Interfaces and namespaces that bear our mark and belong to no sandbox are deleted; nothing foreign is touched.
+        Raises: BennuError.
         """
         try:
             await self._establish(known)
@@ -98,41 +114,41 @@ class Networks:
                 await self._abandon()
             raise
         self._spawn(self._pool.keep_full(), "prepare network namespaces")
-        self._spawn(self._graveyard.keep_burying(), "delete network namespaces")
-        self._spawn(self._upkeep.keep(), "watch the network")
+        self._spawn(self._reaper.run(), "delete network namespaces")
+        self._spawn(self._reconciler.run(), "watch the network")
 
     async def _establish(self, known: Mapping[str, Sandbox]) -> None:
         self._namer.folder.mkdir(parents=True, exist_ok=True)
         await self._catalogue.load()
         await self._catalogue.add_predefined()
         busy = {endpoint.network_id for sandbox in known.values() for endpoint in sandbox.endpoints}
-        async with host.subnet_lock():  # until our routes are there for other daemons to see
-            await host.ensure_default_bridge(self._catalogue, self.bridge, self._settings)
-            await host.move_aside(self._catalogue, self._settings, busy)
+        async with default_bridge.subnet_lock():  # until our routes are there for other daemons to see
+            await default_bridge.ensure_default_bridge(self._catalogue, self.bridge, self._settings)
+            await default_bridge.renumber_conflicting(self._catalogue, self._settings, busy)
             await self.balancer.load()
             for network in self._catalogue:
-                await self._raise_bridge(network)
+                await self._set_up_bridge(network)
         for container_id, sandbox in known.items():
             self._sandboxes.adopt(container_id, sandbox)
-        self.balancer.hold_ports()
+        self.balancer.allocate_ports()
         await self._sandboxes.delete_leftovers()
         await self._sandboxes.restore()
-        await self._forwarding.look()
+        await self._forwarding.refresh()
         await self._firewall.rewrite()
-        async with host.subnet_lock():
-            await self._upkeep.forward()
+        async with default_bridge.subnet_lock():
+            await self._reconciler.enable_forwarding()
 
     async def _abandon(self) -> None:
-        """After a start that failed: bridges that nobody is on would only hold subnets that others could have."""
+        """Clean up after a failed start without containers: unused bridges would keep subnets from others."""
         for network in self._catalogue:
             with contextlib.suppress(OSError, NetlinkError):
-                await _lower_bridge(network)
+                await _delete_bridge(network)
         with contextlib.suppress(OSError, BennuError):
             await self._firewall.remove()
             await self._stop_forwarding()
 
     async def close(self, *, remove: bool) -> None:
-        """Stop working. Containers keep all they have, unless `remove`; without any, nothing of ours is left."""
+        """Stop. Containers keep their networks, unless `remove`; without containers nothing of ours is left."""
         remove = remove or not self._sandboxes.items()
         for task in self._tasks:
             task.cancel()
@@ -142,43 +158,43 @@ class Networks:
         if remove:
             for container_id, _ in self._sandboxes.items():
                 await self._sandboxes.close(container_id)
-        await self._graveyard.finish()
+        await self._reaper.finish()
         if remove:
             await self._firewall.remove()
             for network in self._catalogue:
-                await _lower_bridge(network)
+                await _delete_bridge(network)
             await self._stop_forwarding()
-        self._upkeep.close()
+        self._reconciler.close()
         self.balancer.close_sockets()
         self._sandboxes.close_sockets()
 
     async def _stop_forwarding(self) -> None:
-        async with host.subnet_lock():
+        async with default_bridge.subnet_lock():
             if await switch_off_unless_used(self._firewall.guarded_bridges):
                 await self._firewall.remove_guard()
 
     def let_go(self) -> None:
-        """After `close`, when nothing of the engine runs any more that could still end a sandbox."""
+        """Close the last descriptors: after `close`, when nothing can end a sandbox any more."""
         self._firewall.let_go()
 
     async def settle(self) -> None:
-        """Wait until all that ended is out of the kernel and the pool is full."""
-        await self._graveyard.finish()
+        """Wait until all scheduled deletions are done and the pool is full."""
+        await self._reaper.finish()
         await self._pool.wait_full()
 
     @property
-    def prepared(self) -> Sequence[Prepared]:
-        """Namespaces kept ready for the next starts."""
+    def prepared(self) -> Sequence[PreparedNamespace]:
+        """Return the namespaces kept ready for the next starts."""
         return self._pool.ready
 
     @property
     def interface_prefix(self) -> str:
-        """What the names of all our veth interfaces begin with."""
+        """Return the prefix of the names of all our veth interfaces."""
         return self._namer.prefix
 
     @property
     def firewall_runs(self) -> int:
-        """How many nft processes have written rules so far."""
+        """Count the nft processes that have written rules so far."""
         return self._firewall.runs
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -194,15 +210,15 @@ class Networks:
     # --- networks -----------------------------------------------------------------------------------------------
 
     def find(self, ref: str) -> Network:
-        """Raises: NotFound, InvalidParameter (ambiguous)."""
+        """Find a network by id, name or the beginning of an id. Raises: NotFound, InvalidParameter (ambiguous)."""
         return self._catalogue.find(ref)
 
     def get(self, network_id: str) -> Network | None:
-        """By its full id."""
+        """Return a network by its full id, None if there is none."""
         return self._catalogue.get(network_id)
 
     def type_of(self, network_id: str) -> str:
-        """What its events call it; those of a swarm are overlays, however they are made here."""
+        """Return the type that events show: the driver, but "overlay" for networks of a swarm."""
         network = self._catalogue.get(network_id)
         if network is None:
             return "bridge"
@@ -212,15 +228,16 @@ class Networks:
         return any(network.has_names for network in self._catalogue)
 
     def all(self) -> Sequence[Network]:
+        """List all networks, in order of creation."""
         return list(self._catalogue)
 
     @property
     def ingress(self) -> Network | None:
-        """Where published ports of services lead through."""
+        """Return the swarm's ingress network, None if there is none."""
         return next((network for network in self._catalogue if network.ingress), None)
 
     def endpoints_of(self, network: Network) -> Mapping[str, Endpoint]:
-        """The endpoints on it, by container id."""
+        """List the endpoints on a network, by container id."""
         return {
             container_id: endpoint
             for container_id, sandbox in self._sandboxes.items()
@@ -228,44 +245,44 @@ class Networks:
             if endpoint.network_id == network.id
         }
 
-    def join_swarm(self, side: SwarmSide) -> None:
-        """From here on `side` is asked about the networks of the swarm. There are networks before there is a swarm."""
-        self._swarm = side
+    def join_swarm(self, hooks: ClusterHooks) -> None:
+        """Ask `hooks` about the networks of the swarm from here on. There are networks before there is a swarm."""
+        self._cluster_hooks = hooks
 
     async def create(self, request: NetworkRequest, *, swarm_pools: Sequence[tuple[str, int]] | None = None) -> Network:
-        """A user-defined network, durable and up. `swarm_pools`: those of a swarm that is about to begin.
+        """Create a user-defined network; it is durable and its bridge is up when this returns.
 
-        Raises: BennuError; then nothing of it is left.
+        `swarm_pools`: the address pools of a swarm that is being initialised. Raises: BennuError; then nothing is left.
         """
-        async with self._changing, host.subnet_lock():
+        async with self._changing, default_bridge.subnet_lock():
             ours = [network.bridge for network in self._catalogue if network.bridge]
             network = plan_network(
                 request,
                 network_id=new_network_id(in_swarm=request.driver == "overlay"),
                 created_ns=time.time_ns(),
                 present=self.all(),
-                interfaces=await in_own_thread(links.list_links),
-                routes=await host.used_subnets(but_of=ours),
+                interfaces=await in_own_thread(netlink.list_links),
+                routes=await default_bridge.used_subnets(but_of=ours),
                 global_id=self._global_id,
-                swarm_pools=self._swarm.pools() if swarm_pools is None else swarm_pools,
+                swarm_pools=self._cluster_hooks.pools() if swarm_pools is None else swarm_pools,
                 pools=self._settings.pools or DEFAULT_POOLS,
             )
             # On disk first: a bridge nobody remembers would stay for ever, a network without bridge gets it at open.
             await self._catalogue.add(network, is_wish=True)
             try:
-                await self._raise_bridge(network)
+                await self._set_up_bridge(network)
                 await self._firewall.apply()
-                await self._upkeep.forward()
+                await self._reconciler.enable_forwarding()
             except BaseException:
                 await finish(asyncio.ensure_future(self._forget(network)))
                 raise
         self._pool.refresh()
-        await self._tell("create", network)
+        await self._emit("create", network)
         return network
 
     async def remove(self, ref: str) -> Network:
-        """Raises: NotFound; Forbidden when predefined or in use."""
-        await self._swarm.before_removal(self.find(ref))
+        """Remove a network. Raises: NotFound; Forbidden when predefined or in use; BennuError."""
+        await self._cluster_hooks.before_removal(self.find(ref))
         async with self._changing:
             network = self.find(ref)
             if network.is_predefined:
@@ -280,18 +297,18 @@ class Networks:
             with self._catalogue.leaving(network):
                 await finish(asyncio.ensure_future(self._forget(network)))
         self._pool.refresh()
-        await self._tell("destroy", network)
+        await self._emit("destroy", network)
         return network
 
     async def prune(self, unused: Callable[[Network], bool]) -> list[str]:
-        """Remove the user-defined networks that nobody is on and that `unused` agrees to; their names."""
+        """Remove the user-defined networks without endpoints for which `unused` is true; return their names."""
         removed = []
         for network in self.all():
             if network.is_predefined or network.ingress or self.endpoints_of(network) or not unused(network):
                 continue
             try:
                 await self.remove(network.id)
-            except BennuError as error:  # somebody was faster, one way or the other
+            except BennuError as error:  # it was removed or taken into use meanwhile
                 log.info("network %s was not pruned: %s", network.name, error)
                 continue
             removed.append(network.name)
@@ -301,16 +318,16 @@ class Networks:
 
     async def _forget(self, network: Network) -> None:
         self._bridged.pop(network.id, None)
-        await self._graveyard.finish()
-        await _lower_bridge(network)
+        await self._reaper.finish()
+        await _delete_bridge(network)
         await self._firewall.apply()
         await self._catalogue.remove(network)
 
-    async def _raise_bridge(self, network: Network) -> None:
+    async def _set_up_bridge(self, network: Network) -> None:
         if not network.bridge:
             return
         try:
-            await host.raise_bridge(network, self.balancer.vips_on(network))
+            await default_bridge.set_up_bridge(network, self.balancer.vips_on(network))
         except (OSError, NetlinkError) as error:
             raise NetworkFailure(f"cannot set up bridge {network.bridge} of network {network.name}: {error}") from error
         self._bridged[network.id] = BridgeRules(
@@ -321,12 +338,12 @@ class Networks:
             internal=network.internal,
         )
 
-    async def _tell(self, action: str, network: Network, **more: str) -> None:
+    async def _emit(self, action: str, network: Network, **more: str) -> None:
         if self._on_event is None:
             return
         attributes, scope = {**more, "name": network.name, "type": self.type_of(network.id)}, "local"
         if network.scope == "swarm" and action in SWARM_ACTIONS:
-            # A matter of the whole swarm; who is on it is one of this node.
+            # Created and removed networks are events of the swarm, connected containers of this node.
             action, scope = SWARM_ACTIONS[action], "swarm"
             del attributes["type"]
         await self._on_event("network", action, network.id, attributes, scope)
@@ -334,6 +351,7 @@ class Networks:
     # --- sandboxes ----------------------------------------------------------------------------------------------
 
     def sandbox(self, container_id: str) -> Sandbox | None:
+        """Return the open sandbox of a container, None if it has none."""
         return self._sandboxes.get(container_id)
 
     async def open_sandbox(
@@ -344,76 +362,82 @@ class Networks:
         *,
         dns: Sequence[str] = (),
     ) -> Sandbox:
-        """A namespace on the networks asked for, with the ports published; no endpoints: loopback only.
+        """Make a sandbox: a namespace attached to the networks, with the ports published; no endpoints: loopback only.
 
-        `dns`: whom the embedded DNS asks instead of the host's servers. The caller keeps the answer durably.
-        Raises: BennuError; then, as after a cancellation, nothing of it is left.
+        `dns`: servers that the embedded DNS asks instead of the host's. The caller stores the sandbox.
+        Raises: BennuError; then, as after a cancellation, nothing is left.
         """
         for request in endpoints:
             self._check_attachable(container_id, self.find(request.network))
         return await self._sandboxes.open(container_id, endpoints, ports, dns)
 
     def check(self, request: EndpointRequest) -> None:
-        """Whether the network can ever grant what is asked of it. Raises: NotFound, InvalidParameter."""
+        """Check that the network can ever grant the request. Raises: NotFound, InvalidParameter."""
         check_request(self.find(request.network), request)
 
     async def close_sandbox(self, container_id: str) -> None:
-        """Its rules are gone when this returns; the kernel's slow part happens later. Idempotent."""
+        """Close a sandbox: its rules are gone when this returns, its namespace is deleted later. Idempotent."""
         await self._sandboxes.close(container_id)
 
     async def connect_sandbox(self, container_id: str, request: EndpointRequest) -> Endpoint:
-        """One more network for a running container, whose sandbox (changed in place) has to be kept again.
+        """Connect a running container to one more network; its sandbox changes in place, and the caller stores it.
 
-        Raises: BennuError; then it is as it was before.
+        Raises: BennuError; then the sandbox is as before.
         """
         network = self.find(request.network)
         if network.driver != "bridge":
             raise Forbidden(f"container cannot be connected to {network.name} network")
         self._check_attachable(container_id, network)
         endpoint = await self._sandboxes.connect(container_id, network, request)
-        await self._tell("connect", network, container=container_id)
+        await self._emit("connect", network, container=container_id)
         return endpoint
 
     def _check_attachable(self, container_id: str, network: Network) -> None:
-        if network.scope == "swarm" and not network.attachable and not self._swarm.may_attach(container_id, network):
+        if (
+            network.scope == "swarm"
+            and not network.attachable
+            and not self._cluster_hooks.may_attach(container_id, network)
+        ):
             raise Forbidden(
                 f"Could not attach to network {network.name}: rpc error: code = PermissionDenied desc = network "
                 f"{network.name} not manually attachable"
             )
 
     async def disconnect_sandbox(self, container_id: str, ref: str) -> None:
-        """Take a running container off a network; its sandbox is changed in place. Raises: BennuError."""
+        """Disconnect a running container from a network; its sandbox changes in place. Raises: BennuError."""
         network = self.find(ref)
         endpoint = self.endpoints_of(network).get(container_id)
         if endpoint is None:
             raise BennuError(f"container {container_id} is not connected to the network {network.name}")
         await finish(asyncio.ensure_future(self._sandboxes.disconnect(container_id, endpoint)))
-        await self._tell("disconnect", network, container=container_id)
+        await self._emit("disconnect", network, container=container_id)
 
     def rename_sandbox(self, container_id: str, name: str) -> None:
-        """The container is called differently from now on, in the DNS too."""
+        """Rename the container in its endpoints and in the DNS."""
         self._sandboxes.rename(container_id, name)
 
     async def shut_ports(self, container_id: str) -> None:
-        """New connections to its published ports are refused from now on; those there are go on, and the ports stay
-        its own. Not durable, idempotent. Raises: BennuError."""
-        await self._publisher.shut(container_id)
+        """Refuse new connections to a container's published ports; open ones go on, and the ports stay allocated.
+
+        Not durable. Idempotent. Raises: BennuError.
+        """
+        await self._port_mapper.shut(container_id)
 
     async def reopen_ports(self, container_id: str) -> None:
-        """Undo `shut_ports`. Raises: BennuError."""
-        await self._publisher.reopen(container_id, self._sandboxes.get(container_id))
+        """Undo `shut_ports`. Idempotent. Raises: BennuError."""
+        await self._port_mapper.reopen(container_id, self._sandboxes.get(container_id))
 
     # --- agreeing with the kernel -------------------------------------------------------------------------------
 
-    def _plan(self) -> Plan:
+    def _ruleset(self) -> Ruleset:
         bridges = tuple(self._bridged[key] for key in sorted(self._bridged))
-        return Plan(bridges, self._publisher.forwards(), self._forwarding.guard)
+        return Ruleset(bridges, self._port_mapper.port_forwards(), self._forwarding.guard)
 
     async def reconcile(self) -> None:
-        """Put back what others took away. Raises: BennuError, OSError, NetlinkError."""
-        await self._upkeep.turn()
+        """Repair once what others changed in the kernel. Raises: BennuError, OSError, NetlinkError."""
+        await self._reconciler.reconcile()
 
 
-async def _lower_bridge(network: Network) -> None:
+async def _delete_bridge(network: Network) -> None:
     if network.bridge and not network.foreign:
-        await in_own_thread(lambda: links.remove_link(network.bridge))
+        await in_own_thread(lambda: netlink.remove_link(network.bridge))

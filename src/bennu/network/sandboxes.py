@@ -1,8 +1,8 @@
-"""Sandboxes: what one container has of the networks, from its start to its end and across the daemon's death.
+"""Opens, changes, repairs and closes sandboxes: a container's namespace, endpoints and published ports.
 
-Order of a start: addresses and ports are taken in memory, then the namespace is furnished while the rules are
-written; whatever fails, all of it is taken back. Order of an end: rules first, then ports, then the slow deletion in
-the kernel, and only after that the addresses may be lent again.
+Start: addresses and ports are allocated in memory, then the namespace is attached while the rules are written; on any
+failure all of it is undone. End: first the rules go, then the ports, then the namespace (later, it is slow), and only
+then are the addresses free again (`test_addresses_are_not_reused_while_the_old_namespace_may_live`).
 """
 
 import asyncio
@@ -14,18 +14,25 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.errors import BennuError
-from bennu.network import host, knobs, links, netns
-from bennu.network.addresses import AddressTaken, LeaseBook, NoFreeAddress
-from bennu.network.catalogue import Catalogue, check_not_connected, new_endpoint
-from bennu.network.dns_server import NameServer
-from bennu.network.dns_sockets import close_sockets
-from bennu.network.files import upstream_servers
-from bennu.network.forwarding import rules_see_bridged
+from bennu.network.dns.files import upstream_servers
+from bennu.network.dns.host_resolv_conf import read_resolv_conf
+from bennu.network.dns.names import NameIndex, ServiceNames
+from bennu.network.dns.server import NameServer
+from bennu.network.dns.sockets import close_sockets
+from bennu.network.ipam.addresses import AddressPool, AddressTaken, NoFreeAddress
+from bennu.network.ipam.catalogue import Catalogue, check_not_connected, new_endpoint
 from bennu.network.model import Endpoint, EndpointRequest, Network, NetworkFailure, PortRequest, Resolver, Sandbox
-from bennu.network.names import NameIndex, ServiceNames
-from bennu.network.netns import finish, in_own_thread
-from bennu.network.pool import Graveyard, Namer, Pool, Prepared, Remains
-from bennu.network.publishing import Publisher
+from bennu.network.namespace_pool import (
+    InterfaceNamer,
+    NamespacePool,
+    NamespaceReaper,
+    PendingTeardown,
+    PreparedNamespace,
+)
+from bennu.network.namespaces import interface_sysctls, netlink, netns
+from bennu.network.namespaces.netns import finish, in_own_thread
+from bennu.network.nat.ip_forwarding import rules_see_bridged
+from bennu.network.nat.port_mapper import PortMapper
 
 log = logging.getLogger(__name__)
 
@@ -36,23 +43,23 @@ class Sandboxes:
     def __init__(
         self,
         catalogue: Catalogue,
-        namer: Namer,
-        pool: Pool,
-        graveyard: Graveyard,
-        publisher: Publisher,
+        namer: InterfaceNamer,
+        pool: NamespacePool,
+        reaper: NamespaceReaper,
+        port_mapper: PortMapper,
         services: ServiceNames,
     ) -> None:
         self._catalogue = catalogue
         self._namer = namer
         self._pool = pool
-        self._graveyard = graveyard
-        self._publisher = publisher
+        self._reaper = reaper
+        self._port_mapper = port_mapper
         self._open: dict[str, Sandbox] = {}
-        self._changing: set[str] = set()  # containers whose sandbox is being made or connected: not to be mended
-        self._broken: set[str] = set()  # that could not be mended at the last try
+        self._changing: set[str] = set()  # containers whose sandbox is being opened or connected: not to be repaired
+        self._broken: set[str] = set()  # containers whose last repair failed
         self._services = services
         self._index: NameIndex | None = None
-        self.name_server = NameServer(self._names, lambda: upstream_servers(host.read_resolv_conf()))
+        self.name_server = NameServer(self._names, lambda: upstream_servers(read_resolv_conf()))
 
     def get(self, container_id: str) -> Sandbox | None:
         return self._open.get(container_id)
@@ -61,12 +68,12 @@ class Sandboxes:
         return list(self._open.items())
 
     def close_sockets(self) -> None:
-        """Stop answering questions and holding ports; what is in the kernel stays."""
+        """Stop the DNS and free the ports' sockets; what is in the kernel stays."""
         self.name_server.close()
-        self._publisher.close()
+        self._port_mapper.close()
 
     def rename(self, container_id: str, name: str) -> None:
-        """The container is called differently from now on, in the DNS too."""
+        """Rename the container in its endpoints and in the DNS."""
         sandbox = self._open.get(container_id)
         for endpoint in sandbox.endpoints if sandbox else ():
             endpoint.dns_names = [name if known == endpoint.container_name else known for known in endpoint.dns_names]
@@ -82,7 +89,7 @@ class Sandboxes:
         ports: Sequence[PortRequest],
         dns: Sequence[str] = (),
     ) -> Sandbox:
-        """Raises: BennuError; then, as after a cancellation, nothing of it is left."""
+        """Open a sandbox (see `Networks.open_sandbox`). Raises: BennuError; then nothing is left."""
         await self.close(container_id)
         wanted = [(self._catalogue.find(request.network), request) for request in endpoints]
         prepared = await self._prepared([network for network, _ in wanted])
@@ -97,8 +104,8 @@ class Sandboxes:
         try:
             for network, request in wanted:
                 await self._add_endpoint(container_id, sandbox, network, request, prepared.host_interface)
-            self._publisher.take(container_id, sandbox, self._host_binding(sandbox))
-            await self._furnish(container_id, sandbox, prepared)
+            self._port_mapper.map(container_id, sandbox, self._host_binding(sandbox))
+            await self._attach(container_id, sandbox, prepared)
         except BaseException:
             close_sockets(prepared.dns)
             await finish(asyncio.ensure_future(self.close(container_id)))
@@ -108,7 +115,7 @@ class Sandboxes:
         return sandbox
 
     async def close(self, container_id: str) -> None:
-        """Its rules are gone when this returns; the kernel's slow part happens later. Idempotent."""
+        """Remove the rules and free the ports; the namespace is deleted later. Idempotent."""
         sandbox = self._open.pop(container_id, None)
         if sandbox is None:
             return
@@ -116,21 +123,21 @@ class Sandboxes:
         self._broken.discard(container_id)
         self.name_server.stop(container_id)
         try:
-            await self._publisher.withdraw(container_id, sandbox)
+            await self._port_mapper.unmap(container_id, sandbox)
         finally:
-            self._bury(Path(sandbox.netns), sandbox.endpoints)
+            self._schedule_teardown(Path(sandbox.netns), sandbox.endpoints)
 
-    def _bury(self, path: Path | None, endpoints: Sequence[Endpoint]) -> None:
+    def _schedule_teardown(self, path: Path | None, endpoints: Sequence[Endpoint]) -> None:
         endpoints = list(endpoints)
         names = tuple(endpoint.host_interface for endpoint in endpoints)
         ips = tuple(endpoint.ip_address for endpoint in endpoints if endpoint.ip_address)
-        self._graveyard.bury(Remains(path, names, lambda: self._give_back(endpoints), ips))
+        self._reaper.schedule(PendingTeardown(path, names, lambda: self._release(endpoints), ips))
 
-    def _give_back(self, endpoints: Iterable[Endpoint]) -> None:
+    def _release(self, endpoints: Iterable[Endpoint]) -> None:
         for endpoint in endpoints:
-            self._catalogue.give_back(endpoint)
+            self._catalogue.release(endpoint)
 
-    async def _prepared(self, networks: Sequence[Network]) -> Prepared:
+    async def _prepared(self, networks: Sequence[Network]) -> PreparedNamespace:
         try:
             if any(network.bridge for network in networks):
                 return await self._pool.take(named=any(network.has_names for network in networks))
@@ -141,18 +148,18 @@ class Sandboxes:
     async def _add_endpoint(
         self, container_id: str, sandbox: Sandbox, network: Network, request: EndpointRequest, ready_interface: str = ""
     ) -> Endpoint:
-        """Take addresses and names on a network. Raises: BennuError; then nothing is taken.
+        """Allocate addresses and names on a network. Raises: BennuError; then nothing is allocated.
 
-        `ready_interface`: the host's end of the pair the namespace came with, for its first endpoint.
+        `ready_interface`: the host's end of the pair that the namespace has already, for the first endpoint.
         """
         check_not_connected(sandbox.endpoints, network, request.container_name)
-        lent = await self._lend(network, request)
+        allocated = await self._allocate(network, request)
         interface = next_interface(sandbox.endpoints)
-        ready = ready_interface if interface == links.PREPARED_NAME else ""
+        ready = ready_interface if interface == netlink.PREPARED_NAME else ""
         endpoint = new_endpoint(
             network,
             request,
-            lent,
+            allocated,
             self._catalogue.gateways(network),
             container_id=container_id,
             interface=interface if network.bridge else "",
@@ -162,36 +169,43 @@ class Sandboxes:
         self._index = None
         return endpoint
 
-    async def _lend(self, network: Network, request: EndpointRequest) -> dict[int, tuple[LeaseBook, str]]:
-        """Addresses on a network. Raises: NoFreeAddress, AddressTaken, InvalidParameter; then nothing is lent."""
-        try:
-            return self._catalogue.lend(network, request)
-        except (NoFreeAddress, AddressTaken):  # perhaps by someone who has ended, or the container's former life
-            await self._graveyard.finish()
-            return self._catalogue.lend(network, request)
+    async def _allocate(self, network: Network, request: EndpointRequest) -> dict[int, tuple[AddressPool, str]]:
+        """Allocate addresses on a network, if need be after pending deletions have released some.
 
-    async def _furnish(self, container_id: str, sandbox: Sandbox, prepared: Prepared) -> None:
-        """Links, rules and name service at the same time. Raises: NetworkFailure, FirewallFailure."""
-        plugs = self._plugs(sandbox, sandbox.endpoints, has_pair=True)
-        work = [in_own_thread(lambda: links.furnish(sandbox.netns, plugs))] if plugs else []
+        Raises: NoFreeAddress, AddressTaken, InvalidParameter; then nothing is allocated.
+        """
+        try:
+            return self._catalogue.allocate(network, request)
+        except (NoFreeAddress, AddressTaken):  # perhaps by a sandbox that has ended but is not deleted yet
+            await self._reaper.finish()
+            return self._catalogue.allocate(network, request)
+
+    async def _attach(self, container_id: str, sandbox: Sandbox, prepared: PreparedNamespace) -> None:
+        """Attach the namespace, write rules, start the DNS, all at once. Raises: NetworkFailure, FirewallFailure."""
+        attachments = self._attachments(sandbox, sandbox.endpoints, has_pair=True)
+        work = [in_own_thread(lambda: netlink.attach(sandbox.netns, attachments))] if attachments else []
         if sandbox.ports:
-            work.append(self._publisher.enforce(container_id))
+            work.append(self._port_mapper.apply(container_id))
         if sandbox.has_embedded_dns:
             sockets, prepared.dns = prepared.dns, None  # the name server's from now on
             work.append(self.name_server.serve(container_id, sandbox, sockets))
         await all_of(work)
 
-    def _plugs(self, sandbox: Sandbox, endpoints: Iterable[Endpoint], *, has_pair: bool) -> list[links.Plug]:
-        """`has_pair`: eth0's pair came with the namespace. Raises: NetworkFailure."""
-        ways_out = [(version, sandbox.gateway_endpoint(version)) for version in (4, 6)]
+    def _attachments(
+        self, sandbox: Sandbox, endpoints: Iterable[Endpoint], *, has_pair: bool
+    ) -> list[netlink.VethAttachment]:
+        """Plan the attachment of endpoints. `has_pair`: the namespace has the pair of eth0. Raises: NetworkFailure."""
+        gateway_endpoints = [(version, sandbox.gateway_endpoint(version)) for version in (4, 6)]
         return [
-            links.Plug(
+            netlink.VethAttachment(
                 endpoint=endpoint,
                 bridge=network.bridge,
                 mtu=network.mtu,
-                gateways=tuple(endpoint.gateway_of(version) for version, way in ways_out if way is endpoint),
+                gateways=tuple(
+                    endpoint.gateway_of(version) for version, other in gateway_endpoints if other is endpoint
+                ),
                 isolated=not network.icc and not rules_see_bridged(),
-                has_pair=has_pair and endpoint.interface == links.PREPARED_NAME,
+                has_pair=has_pair and endpoint.interface == netlink.PREPARED_NAME,
             )
             for endpoint in endpoints
             if endpoint.interface
@@ -205,14 +219,14 @@ class Sandboxes:
         return network
 
     def _host_binding(self, sandbox: Sandbox) -> str:
-        """Where the way out's network publishes what names no address."""
-        way_out = sandbox.gateway_endpoint()
-        return self._network_of(way_out).host_binding if way_out else ""
+        """Return the host address for ports that name none, of the default route's network; "" = all."""
+        gateway_endpoint = sandbox.gateway_endpoint()
+        return self._network_of(gateway_endpoint).host_binding if gateway_endpoint else ""
 
     # --- connect and disconnect while it runs -------------------------------------------------------------------
 
     async def connect(self, container_id: str, network: Network, request: EndpointRequest) -> Endpoint:
-        """One more network for an open sandbox. Raises: BennuError; then it is as it was before."""
+        """Connect an open sandbox to one more network. Raises: BennuError; then the sandbox is as before."""
         sandbox = self._require(container_id)
         self._changing.add(container_id)
         try:
@@ -226,36 +240,39 @@ class Sandboxes:
         endpoint = await self._add_endpoint(container_id, sandbox, network, request)
         try:
             if endpoint.interface:
-                plugs = self._plugs(sandbox, [endpoint], has_pair=False)
-                work = [in_own_thread(lambda: links.furnish(sandbox.netns, plugs))]
+                attachments = self._attachments(sandbox, [endpoint], has_pair=False)
+                work = [in_own_thread(lambda: netlink.attach(sandbox.netns, attachments))]
                 if sandbox.has_embedded_dns and not self.name_server.serves(container_id):
                     work.append(self.name_server.serve(container_id, sandbox))
                 await all_of(work)
-            await self._publisher.move(container_id, sandbox, self._host_binding(sandbox))
+            await self._port_mapper.remap(container_id, sandbox, self._host_binding(sandbox))
         except BaseException:
             await finish(asyncio.ensure_future(self.disconnect(container_id, endpoint)))
             raise
         return endpoint
 
     async def disconnect(self, container_id: str, endpoint: Endpoint) -> None:
-        """Take an open sandbox off a network; its other networks stay, and one of them may become the way out."""
+        """Disconnect an open sandbox from a network; another network may become its default route.
+
+        Raises: NetworkFailure, FirewallFailure.
+        """
         sandbox = self._require(container_id)
         sandbox.endpoints.remove(endpoint)
         self._index = None
-        self._bury(None, [endpoint])
-        await self._graveyard.finish()
+        self._schedule_teardown(None, [endpoint])
+        await self._reaper.finish()
         if not sandbox.has_embedded_dns:
             self.name_server.stop(container_id)
-        await all_of([in_own_thread(lambda: self._set_way_out(sandbox))])
-        await self._publisher.move(container_id, sandbox, self._host_binding(sandbox))
+        await all_of([in_own_thread(lambda: self._set_default_routes(sandbox))])
+        await self._port_mapper.remap(container_id, sandbox, self._host_binding(sandbox))
 
-    def _set_way_out(self, sandbox: Sandbox) -> None:
-        """Blocking, in a thread of its own."""
+    def _set_default_routes(self, sandbox: Sandbox) -> None:
+        """Lead the default route of each family through its endpoint. Only in a thread of its own."""
         netns.enter(sandbox.netns)
         for version in (4, 6):
-            way_out = sandbox.gateway_endpoint(version)
-            if way_out is not None:
-                links.set_gateway(way_out.interface, way_out.gateway_of(version))
+            gateway_endpoint = sandbox.gateway_endpoint(version)
+            if gateway_endpoint is not None:
+                netlink.set_gateway(gateway_endpoint.interface, gateway_endpoint.gateway_of(version))
 
     def _require(self, container_id: str) -> Sandbox:
         sandbox = self._open.get(container_id)
@@ -271,36 +288,36 @@ class Sandboxes:
     # --- after the daemon was away ------------------------------------------------------------------------------
 
     def adopt(self, container_id: str, sandbox: Sandbox) -> None:
-        """What a living container holds is its own."""
+        """Take over the sandbox of a living container: its addresses and ports count as allocated."""
         self._open[container_id] = sandbox
         self._index = None
         for endpoint in sandbox.endpoints:
             self._catalogue.adopt(endpoint)
-        self._publisher.adopt(container_id, sandbox)
+        self._port_mapper.adopt(container_id, sandbox)
 
     async def delete_leftovers(self) -> None:
-        """Namespaces and interfaces that bear our mark and belong to no sandbox: a daemon died over them."""
+        """Delete namespaces and interfaces with our mark that belong to no sandbox, after a crash."""
         files = {Path(sandbox.netns) for sandbox in self._open.values()}
         pairs = {endpoint.host_interface for s in self._open.values() for endpoint in s.endpoints}
-        present = await in_own_thread(links.list_links)
+        present = await in_own_thread(netlink.list_links)
         orphans = [name for name in present if name.startswith(self._namer.prefix) and name not in pairs]
         for path in self._namer.folder.iterdir():
             if path not in files:
-                self._graveyard.bury(Remains(path, (), lambda: None))
-        self._graveyard.bury(Remains(None, tuple(orphans), lambda: None))
-        await self._graveyard.finish()
+                self._reaper.schedule(PendingTeardown(path, (), lambda: None))
+        self._reaper.schedule(PendingTeardown(None, tuple(orphans), lambda: None))
+        await self._reaper.finish()
 
     async def restore(self) -> None:
-        """Put back what is missing of the sandboxes: namespace, pairs, the bridge they are on, their name service."""
-        present = await in_own_thread(links.list_links)
+        """Repair all sandboxes: namespace, veth pairs, their bridges, the DNS."""
+        present = await in_own_thread(netlink.list_links)
         for container_id, sandbox in self.items():
             if container_id not in self._changing:
                 await self._restore(container_id, sandbox, present)
 
-    async def mend(self, suspects: Collection[str]) -> list[str]:
-        """The same of those that lost their namespace's file, or one of these interfaces of the host.
+    async def repair(self, suspects: Collection[str]) -> list[str]:
+        """Repair the sandboxes that lost their namespace's file, or have one of these host interfaces.
 
-        The answer: interfaces of sandboxes that are being changed just now or cannot be mended, to be looked at again.
+        Returns interfaces to be tried again: their sandboxes are being changed, or could not be repaired.
         """
         later = []
         for container_id, sandbox in self.items():
@@ -309,13 +326,13 @@ class Sandboxes:
             if container_id in self._changing:
                 later += concerned
             elif concerned or not netns.is_pinned(sandbox.netns):
-                present = await asyncio.to_thread(links.read_links, names)
+                present = await asyncio.to_thread(netlink.read_links, names)
                 if not await self._restore(container_id, sandbox, present):
                     later += concerned
         return later
 
-    async def _restore(self, container_id: str, sandbox: Sandbox, present: Mapping[str, links.LinkState]) -> bool:
-        """Whether all of it is as it should be."""
+    async def _restore(self, container_id: str, sandbox: Sandbox, present: Mapping[str, netlink.LinkState]) -> bool:
+        """Repair one sandbox; False if that failed, which is logged."""
         try:
             await asyncio.to_thread(self._restore_links, container_id, sandbox, present)
             if sandbox.has_embedded_dns and not sandbox.resolver.port:
@@ -330,8 +347,8 @@ class Sandboxes:
         self._broken.discard(container_id)
         return True
 
-    def _restore_links(self, container_id: str, sandbox: Sandbox, present: Mapping[str, links.LinkState]) -> None:
-        """Blocking."""
+    def _restore_links(self, container_id: str, sandbox: Sandbox, present: Mapping[str, netlink.LinkState]) -> None:
+        """Repair namespace and veth pairs of one sandbox. Blocks. Raises: OSError, NetlinkError, NetworkFailure."""
         if not netns.is_pinned(sandbox.netns):
             _pin_again(container_id, sandbox)
         for endpoint in sandbox.endpoints:
@@ -340,18 +357,21 @@ class Sandboxes:
             network = self._network_of(endpoint)
             state = present.get(endpoint.host_interface)
             if state is None:
-                plugs = self._plugs(sandbox, [endpoint], has_pair=False)
-                netns.run_in_own_thread(lambda plugs=plugs: links.furnish(sandbox.netns, plugs))  # type: ignore[misc]
+                attachments = self._attachments(sandbox, [endpoint], has_pair=False)
+                netns.run_in_own_thread(lambda attachments=attachments: netlink.attach(sandbox.netns, attachments))  # type: ignore[misc]
                 log.warning("interface %s of a container was gone and is made anew", endpoint.host_interface)
                 continue
-            knobs.turn(knobs.host_end_knobs(endpoint.host_interface))
+            interface_sysctls.apply(interface_sysctls.host_veth_sysctls(endpoint.host_interface))
             if state.master != network.bridge or not state.is_up:
-                links.plug_in_again(*self._plugs(sandbox, [endpoint], has_pair=True))
+                netlink.reattach_host_end(*self._attachments(sandbox, [endpoint], has_pair=True))
                 log.warning("interface %s of a container was down or astray and is put right", endpoint.host_interface)
 
 
 def _pin_again(container_id: str, sandbox: Sandbox) -> None:
-    """The namespace that the container lives in, or a new one if it lives in none. Blocking. Raises: OSError."""
+    """Pin the namespace again that the container's process is in, or a new one if it has none.
+
+    Blocks. Raises: OSError.
+    """
     path = Path(sandbox.netns)
     log.warning("the network namespace of container %s has lost its file %s", container_id[:12], path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -359,12 +379,12 @@ def _pin_again(container_id: str, sandbox: Sandbox) -> None:
     if living := netns.find_in_group(container_id):
         netns.pin(path, living)
         return
-    netns.run_in_own_thread(lambda: links.make_namespace(path, ""))
-    sandbox.resolver.port = 0  # nothing leads to it any more
+    netns.run_in_own_thread(lambda: netlink.make_namespace(path, ""))
+    sandbox.resolver.port = 0  # the new namespace has no rules for the DNS yet
 
 
 def next_interface(endpoints: Iterable[Endpoint]) -> str:
-    """The first ethN that is free."""
+    """Return the first free name of eth0, eth1, …"""
     taken = {endpoint.interface for endpoint in endpoints}
     number = 0
     while f"eth{number}" in taken:
@@ -373,7 +393,7 @@ def next_interface(endpoints: Iterable[Endpoint]) -> str:
 
 
 async def all_of(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Wait for all, whatever fails; then raise the first failure, the kernel's as NetworkFailure."""
+    """Wait until all have ended, then raise the first failure; OSError and NetlinkError as NetworkFailure."""
     for outcome in await asyncio.gather(*work, return_exceptions=True):
         if isinstance(outcome, OSError | NetlinkError):
             raise NetworkFailure(f"cannot connect the container to its network: {outcome}") from outcome

@@ -1,0 +1,1 @@
+"""Network namespaces, and the interfaces, addresses, routes and sysctls in them, through netlink and /proc."""

@@ -1,0 +1,213 @@
+"""Renders the nftables table: pure, a `Ruleset` in and text for `nft -f -` out.
+
+One table of the `inet` family holds all rules of one daemon, so that no rule of anybody else is ever touched and
+all of ours go with one `delete table`. Published ports are elements of maps: a packet costs one lookup however many
+there are, and a change is a few elements, not a new rule set.
+
+How packets go:
+
+    prerouting, output   a local address and a published port → one of the service's tasks, or the container (dnat);
+                         the virtual address of a service, from its own network → one of the tasks
+    forward              answers, traffic within one network, published ports and what leaves pass;
+                         everything else towards a container is dropped (other networks, unpublished ports)
+    postrouting          what leaves a network gets the host's address; so does what comes back to the network it
+                         started in (a container that calls its own published port must see the answer come from
+                         where it called) and what comes from the host's loopback
+    guard                nobody inside a network reaches 127.0.0.0/8, or is taken for somebody there, although
+                         `route_localnet` is on
+"""
+
+import ipaddress
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from bennu.network.frontends import Frontend
+from bennu.network.model import PortForward
+from bennu.network.nat.forwarding_guard import (
+    ForwardingGuard,
+    render_bridge_removal,
+    render_guard,
+    render_guard_removal,
+)
+from bennu.network.nat.frontend_rules import VERDICTS, verdict_entries
+
+MAPS: Final = {
+    "port4": "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
+    "any4": "inet_proto . inet_service : ipv4_addr . inet_service",
+    "port6": "ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service",
+    "any6": "inet_proto . inet_service : ipv6_addr . inet_service",
+}
+LOOPBACK: Final = "127.0.0.0/8"
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeRules:
+    """The bridge of one network, as the rules need to know it."""
+
+    name: str  # of the interface
+    subnets: tuple[str, ...] = ()
+    masquerade: bool = True
+    icc: bool = True  # containers on it may talk to each other
+    internal: bool = False  # nothing in, nothing out
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """All that must be in force. Equal rulesets render to the same table."""
+
+    bridges: tuple[BridgeRules, ...] = ()
+    forwards: frozenset[PortForward] = field(default=frozenset())
+    guard: ForwardingGuard | None = None  # in a table of its own
+
+
+def render_table(table: str, ruleset: Ruleset, frontends: Collection[Frontend] = ()) -> str:
+    """Render the replacement of the whole table by the ruleset and the frontends, in one transaction."""
+    entries = [entry for frontend in frontends for entry in verdict_entries(frontend).values()]
+    lines = [*_emptied(table), f"table inet {table} {{"]
+    for name, kind in MAPS.items():
+        elements = sorted(_element_of(forward) for forward in ruleset.forwards if _map_of(forward) == name)
+        inside = f" elements = {{ {', '.join(elements)} }}" if elements else ""
+        lines.append(f"\tmap {name} {{ type {kind};{inside} }}")
+    for name, kind in VERDICTS.items():
+        lines.append(f"\tmap {name} {{ type {kind}; }}")
+    for name, chain in {**{one.chain: one.rules for one in entries}, **chains_of(ruleset)}.items():
+        lines += [f"\tchain {name} {{", *(f"\t\t{line}" for line in chain), "\t}"]
+    lines.append("}")
+    # Not within the block: there the parser wants to know a chain before the map that leads to it.
+    lines += [f"add element inet {table} {one.map_name} {{ {one.element} }}" for one in entries]
+    return "\n".join(lines) + "\n"
+
+
+def chains_of(ruleset: Ruleset) -> dict[str, list[str]]:
+    """Render the lines of each chain. All but `published`, which is jumped to, begin with a hook."""
+    return {
+        "published": _published(),
+        "guard": _guard(ruleset.bridges),
+        "prerouting": _prerouting(),
+        "output": _output(),
+        "postrouting": _postrouting(ruleset.bridges),
+        "forward": _forward(ruleset.bridges),
+    }
+
+
+def render_change(table: str, before: Collection[PortForward], after: Collection[PortForward]) -> str:
+    """Render the change from one set of forwards to another, in one transaction; "" when nothing changes."""
+    old, new = set(before), set(after)
+    lines = []
+    for name in MAPS:
+        gone = sorted(_key_of(forward) for forward in old - new if _map_of(forward) == name)
+        came = sorted(_element_of(forward) for forward in new - old if _map_of(forward) == name)
+        if gone:
+            lines.append(f"delete element inet {table} {name} {{ {', '.join(gone)} }}")
+        if came:
+            lines.append(f"add element inet {table} {name} {{ {', '.join(came)} }}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def render_removal(table: str, before: Ruleset | None = None) -> str:
+    """Render the removal of the table and of our bridges in the guard. `before`: the ruleset in force, if known."""
+    names = [bridge.name for bridge in before.bridges] if before and before.guard else ()
+    return "\n".join(_emptied(table)) + "\n" + render_bridge_removal(names)
+
+
+def render_guard_change(before: Ruleset | None, ruleset: Ruleset) -> str:
+    """Render the guard, which is shared with other daemons. `before`: the ruleset in force, if known."""
+    if ruleset.guard is None:
+        return "" if before and before.guard is None else render_guard_removal()
+    was = before or Ruleset()
+    names = {bridge.name for bridge in ruleset.bridges}
+    return render_guard(ruleset.guard, names) + render_bridge_removal({bridge.name for bridge in was.bridges} - names)
+
+
+def _map_of(forward: PortForward) -> str:
+    """Return the name of the map that has the forward as an element."""
+    address = ipaddress.ip_address(forward.host_ip)
+    return ("any" if address.is_unspecified else "port") + str(address.version)
+
+
+def _key_of(forward: PortForward) -> str:
+    wildcard = ipaddress.ip_address(forward.host_ip).is_unspecified
+    return ("" if wildcard else f"{forward.host_ip} . ") + f"{forward.proto} . {forward.host_port}"
+
+
+def _element_of(forward: PortForward) -> str:
+    return f"{_key_of(forward)} : {forward.target_ip} . {forward.target_port}"
+
+
+def _emptied(table: str) -> Sequence[str]:
+    # `add` first, so that `delete` never fails on a table that is not there.
+    return (f"add table inet {table}", f"delete table inet {table}")
+
+
+def _published() -> list[str]:
+    return [
+        "meta nfproto ipv4 meta l4proto . th dport vmap @services",
+        "dnat ip to ip daddr . meta l4proto . th dport map @port4",
+        "dnat ip to meta l4proto . th dport map @any4",
+        "dnat ip6 to ip6 daddr . meta l4proto . th dport map @port6",
+        "dnat ip6 to meta l4proto . th dport map @any6",
+    ]
+
+
+def _guard(bridges: Sequence[BridgeRules]) -> list[str]:
+    lines = ["type filter hook prerouting priority raw; policy accept;"]
+    if bridges:
+        # The address first: it lets nearly every packet pass at the price of one comparison. Of IPv6 the kernel lets
+        # no packet to or from ::1 in.
+        lines += [f"ip {end} {LOOPBACK} iifname {_names(bridges)} drop" for end in ("daddr", "saddr")]
+    return lines
+
+
+def _prerouting() -> list[str]:
+    return [
+        "type nat hook prerouting priority dstnat; policy accept;",
+        "iifname . ip daddr vmap @vips",
+        # A port published on 127.0.0.1 is not for a neighbour who puts that address on the wire.
+        f"ip daddr {LOOPBACK} return",
+        "meta l4proto { tcp, udp } fib daddr type local jump published",
+    ]
+
+
+def _output() -> list[str]:
+    return [
+        "type nat hook output priority -100; policy accept;",
+        "ip6 daddr ::1 return",  # the kernel cannot lead it anywhere; the daemon carries it
+        "meta l4proto { tcp, udp } fib daddr type local jump published",
+    ]
+
+
+def _postrouting(bridges: Sequence[BridgeRules]) -> list[str]:
+    lines = ["type nat hook postrouting priority srcnat; policy accept;"]
+    if bridges:
+        lines.append(f"oifname {_names(bridges)} ip saddr {LOOPBACK} masquerade")
+    for bridge in bridges:
+        for subnet in bridge.subnets:
+            family = "ip6" if ":" in subnet else "ip"
+            lines.append(f'oifname "{bridge.name}" {family} saddr {subnet} ct status dnat masquerade')
+            if bridge.masquerade and not bridge.internal:
+                lines.append(f'oifname != "{bridge.name}" {family} saddr {subnet} masquerade')
+    return lines
+
+
+def _forward(bridges: Sequence[BridgeRules]) -> list[str]:
+    lines = ["type filter hook forward priority filter; policy accept;"]
+    if not bridges:
+        return lines
+    ours = _names(bridges)
+    lines += [
+        f"iifname {ours} ct state established,related accept",
+        f"oifname {ours} ct state established,related accept",
+    ]
+    for bridge in bridges:
+        same = f'iifname "{bridge.name}" oifname "{bridge.name}"'
+        lines.append(f"{same} accept" if bridge.icc else f"{same} ct status dnat accept")
+    closed = [bridge for bridge in bridges if bridge.internal]
+    if closed:
+        lines += [f"iifname {_names(closed)} drop", f"oifname {_names(closed)} drop"]
+    lines += [f"oifname {ours} ct status dnat accept", f"oifname {ours} drop"]
+    return lines
+
+
+def _names(bridges: Iterable[BridgeRules]) -> str:
+    return "{ " + ", ".join(f'"{bridge.name}"' for bridge in bridges) + " }"
