@@ -5,7 +5,7 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bennu.api.detach import KeyWatch, parse_keys
+from bennu.api.detach_keys import DetachKeyMatcher, parse_keys
 from bennu.api.events import event_json, matches
 from bennu.api.query import Filters, filters, flag, instant_ns, integer
 from bennu.api.times import parse_moment, rfc3339
@@ -150,7 +150,7 @@ def test_bad_detach_keys_are_refused(text: str) -> None:
 
 
 def type_in(keys: bytes, pieces: list[bytes]) -> tuple[bytes, bool]:
-    watch = KeyWatch(keys)
+    watch = DetachKeyMatcher(keys)
     seen = b""
     for piece in pieces:
         through, left = watch.feed(piece)

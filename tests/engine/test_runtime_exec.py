@@ -10,7 +10,7 @@ import pytest
 
 from bennu.model import ContainerConfig, HostConfig, Ulimit
 from bennu.runtime import ExecRequest, NotAlive, RuntimeFailure
-from bennu.runtime.waiting import is_alive
+from bennu.runtime.pidfd import is_alive
 from support.containers import Workshop, needs_containers, open_workshop, read_all, wait_until
 
 pytestmark = needs_containers

@@ -11,7 +11,7 @@ import pytest
 
 from bennu.model import ContainerConfig, HostConfig
 from bennu.runtime import BundleRequest, NotAlive, Runtime, RuntimeFailure
-from bennu.runtime.waiting import find_by_word, is_alive
+from bennu.runtime.pidfd import find_by_argument, is_alive
 from support.containers import Workshop, needs_containers, open_workshop, read_all, wait_until
 
 pytestmark = needs_containers
@@ -181,7 +181,7 @@ async def test_what_a_daemon_that_died_was_creating_can_be_deleted(shop: Worksho
     await shop.runtime.delete(container_id)
     await asyncio.sleep(0.1)
     assert shop.runtime.containers() == []
-    assert find_by_word(f"--cid={container_id}") == find_by_word(container_id) == []
+    assert find_by_argument(f"--cid={container_id}") == find_by_argument(container_id) == []
     assert shop.runtime.cgroups.folders(f"/bennu/{container_id}") == []
     assert list((shop.folder / "x/oci").iterdir()) == []
 

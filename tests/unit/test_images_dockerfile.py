@@ -3,8 +3,8 @@
 import pytest
 
 from bennu.errors import InvalidParameter
-from bennu.images.stages import parse_dockerfile
-from bennu.images.transcript import Transcript
+from bennu.images.build_output import BuildOutput
+from bennu.images.dockerfile_stages import parse_dockerfile
 
 TWO_STAGES = """\
 # syntax=docker/dockerfile:1
@@ -76,8 +76,8 @@ def test_a_file_that_cannot_be_built_is_refused(text: str, message: str) -> None
     assert str(caught.value) == message
 
 
-def transcript(text: str) -> Transcript:
-    return Transcript(parse_dockerfile(text, {}), 0, {"busybox:1": "f" * 64})
+def transcript(text: str) -> BuildOutput:
+    return BuildOutput(parse_dockerfile(text, {}), 0, {"busybox:1": "f" * 64})
 
 
 def test_steps_are_counted_through_all_stages() -> None:

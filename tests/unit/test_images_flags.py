@@ -3,7 +3,7 @@
 import pytest
 
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
-from bennu.images.stages import parse_dockerfile
+from bennu.images.dockerfile_stages import parse_dockerfile
 
 HELP = "https://docs.docker.com/go/buildkit/"
 BUILDKIT = f"requires BuildKit. Refer to {HELP} to learn how to build images with BuildKit enabled"

@@ -13,7 +13,7 @@ from bennu.runtime.devices import DeviceNode, device_rules, parse_device_rule
 from bennu.runtime.mounts import merge_mounts, root_propagation, tmpfs_entry
 from bennu.runtime.resources import UNLIMITED, build_resources, build_rlimits, lifted_limits
 from bennu.runtime.seccomp import Seccomp
-from bennu.runtime.seccomp_profile import Action, SeccompProfile
+from bennu.runtime.seccomp_profile import SeccompAction, SeccompProfile
 from bennu.runtime.spec import DEFAULT_PATH
 
 HOST = HostFacts(capabilities=frozenset(ALL), init_binary="/usr/bin/tini-static")
@@ -300,7 +300,7 @@ def test_security_options() -> None:
     assert (found.no_new_privileges, found.seccomp, found.apparmor) == (True, Seccomp.UNCONFINED, "own")
     assert parse_security_options(["no-new-privileges:false"]).no_new_privileges is False
     own = parse_security_options(['seccomp={"defaultAction":"SCMP_ACT_LOG"}']).seccomp
-    assert own == SeccompProfile(default_action=Action.LOG)
+    assert own == SeccompProfile(default_action=SeccompAction.LOG)
 
 
 @pytest.mark.parametrize(

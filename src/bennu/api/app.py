@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from bennu.api import (
-    absent,
+    archive,
     attach,
     build,
     commit,
@@ -11,32 +11,32 @@ from bennu.api import (
     deaths,
     events,
     exec,
-    files,
+    export,
     images,
     logs,
     metrics,
     networks,
     nodes,
+    not_implemented,
     rollouts,
     secrets,
     service_logs,
     services,
-    snapshots,
     stats,
-    stories,
     swarm,
     system,
     tasks,
     volumes,
+    why,
 )
-from bennu.api.assembly import assemble
+from bennu.api.middleware import build_application
 from bennu.cluster import Cluster
 from bennu.engine.engine import Engine
 
 
 def make_app(engine: Engine, cluster: Cluster) -> web.Application:
     """All of the API, answering for `engine` and the swarm it may be in."""
-    return assemble(all_routes(engine, cluster))
+    return build_application(all_routes(engine, cluster))
 
 
 def all_routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
@@ -46,7 +46,7 @@ def all_routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
         *attach.routes(engine),
         *exec.routes(engine),
         *events.routes(engine),
-        *files.routes(engine),
+        *archive.routes(engine),
         *logs.routes(engine),
         *stats.routes(engine),
         *build.routes(engine),
@@ -61,9 +61,9 @@ def all_routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
         *rollouts.routes(cluster),
         *service_logs.routes(cluster),
         *tasks.routes(cluster),
-        *stories.routes(cluster),
+        *why.routes(cluster),
         *secrets.routes(cluster),
         *metrics.routes(engine),
-        *snapshots.routes(engine),
-        *absent.routes(),
+        *export.routes(engine),
+        *not_implemented.routes(),
     ]

@@ -8,11 +8,11 @@ from typing import Final
 
 from aiohttp import WSMsgType, web
 
-from bennu.api.detach import parse_keys
+from bennu.api.detach_keys import parse_keys
 from bennu.api.errors import status_of
-from bennu.api.logs import Dress, check_has_log
+from bennu.api.logs import LogEncoder, check_has_log
 from bennu.api.query import flag, text
-from bennu.api.sessions import Client, Ended, Terms, join
+from bennu.api.sessions import AttachOptions, SessionEnd, StreamClient, join
 from bennu.api.streams import Hijacked, ends_with_client, refuse_as_text, stream_type, take_over
 from bennu.engine.attach import Attachment
 from bennu.engine.container import Container
@@ -25,14 +25,14 @@ REASONS: Final = {400: "Bad Request", 404: "Not Found", 409: "Conflict", 501: "N
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    api = Attach(engine)
+    api = AttachRoutes(engine)
     return [
         web.route("POST", "/containers/{id}/attach", api.attach),
         web.route("GET", "/containers/{id}/attach/ws", api.attach_web_socket),
     ]
 
 
-class Attach:
+class AttachRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -41,7 +41,7 @@ class Attach:
         """Errors come as raw text: that is how clients of this call read them."""
         try:
             container = self._engine.find(request.match_info["id"])
-            terms = read_terms(request, container)
+            options = read_attach_options(request, container)
             if flag(request, "logs"):
                 check_has_log(container)
             attachment = await container.attach() if flag(request, "stream") else None
@@ -51,24 +51,24 @@ class Attach:
 
         async def work(connection: Hijacked) -> None:
             if flag(request, "logs"):
-                await self._replay(container, connection, terms)
+                await self._replay(container, connection, options)
             if attachment is not None:
-                await hold(container, attachment, connection, terms)
+                await hold(container, attachment, connection, options)
 
         try:
-            return await take_over(request, stream_type(request, multiplexed=terms.framed), work)
+            return await take_over(request, stream_type(request, multiplexed=options.framed), work)
         finally:
             if attachment is not None:
                 container.detach(attachment)
 
-    async def _replay(self, container: Container, client: Client, terms: Terms) -> None:
+    async def _replay(self, container: Container, client: StreamClient, options: AttachOptions) -> None:
         """What the container has written so far. What it writes meanwhile waits in the attachment."""
-        query = LogQuery(stdout=terms.stdout, stderr=terms.stderr, until_ns=time.time_ns())
-        dress = Dress(tty=not terms.framed)
+        query = LogQuery(stdout=options.stdout, stderr=options.stderr, until_ns=time.time_ns())
+        encoder = LogEncoder(tty=not options.framed)
         path = self._engine.services.log_path(container.id)
         async with aclosing(read_logs(path, query, ended=container.exited)) as batches:
             async for records in batches:
-                await client.write(dress.encode(records))
+                await client.write(encoder.encode(records))
 
     @ends_with_client
     async def attach_web_socket(self, request: web.Request) -> web.StreamResponse:
@@ -77,13 +77,13 @@ class Attach:
         if not socket.can_prepare(request):
             raise InvalidParameter("this is for web sockets: the request asks for no upgrade to one")
         container = self._engine.find(request.match_info["id"])
-        terms = read_terms(request, container)
-        held = dataclasses.replace(terms, framed=False, stdin=True, leave_at_end_of_input=True)
+        options = read_attach_options(request, container)
+        held = dataclasses.replace(options, framed=False, stdin=True, leave_at_end_of_input=True)
         attachment = await container.attach()
         try:
             await socket.prepare(request)
             try:
-                await hold(container, attachment, WebSocketClient(socket, takes_input=terms.stdin), held)
+                await hold(container, attachment, WebSocketClient(socket, takes_input=options.stdin), held)
             finally:
                 await socket.close()
         finally:
@@ -91,14 +91,14 @@ class Attach:
         return socket
 
 
-async def hold(container: Container, attachment: Attachment, client: Client, terms: Terms) -> None:
+async def hold(container: Container, attachment: Attachment, client: StreamClient, options: AttachOptions) -> None:
     """One session, from its attachment to the end of it. Releases the attachment."""
     stopped = container.wait(WaitCondition.NOT_RUNNING)
     try:
-        ended = await join(client, attachment, terms)
-        if ended is Ended.DETACHED:
+        ended = await join(client, attachment, options)
+        if ended is SessionEnd.DETACHED:
             await container.publish("detach")
-        if ended is Ended.OUTPUT and container.record.config.stdin_once and not container.record.config.tty:
+        if ended is SessionEnd.OUTPUT and container.record.config.stdin_once and not container.record.config.tty:
             await stopped
     finally:
         stopped.cancel()
@@ -130,11 +130,11 @@ class WebSocketClient:
         await self._socket.send_bytes(data)
 
 
-def read_terms(request: web.Request, container: Container) -> Terms:
+def read_attach_options(request: web.Request, container: Container) -> AttachOptions:
     """Raises: InvalidParameter for bad detach keys."""
     config = container.record.config
     keys = parse_keys(text(request, "detachKeys"))
-    return Terms(
+    return AttachOptions(
         framed=not config.tty,
         stdin=flag(request, "stdin") and config.open_stdin,
         stdout=flag(request, "stdout"),

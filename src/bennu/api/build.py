@@ -5,17 +5,17 @@ from collections.abc import AsyncGenerator
 
 from aiohttp import web
 
-from bennu.api.answer import answer
 from bennu.api.body import body_of, decode
 from bennu.api.images import ImageRoutes, pull_lines
 from bennu.api.progress import Message, error_message, stream_progress
 from bennu.api.query import flag, integer, text
+from bennu.api.responses import json_response
 from bennu.api.streams import ends_with_client
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.images.building import BuildRequest, Built, Text
-from bennu.images.fetching import Step
-from bennu.images.machine import host_architecture
+from bennu.images.fetching import FetchProgress
+from bennu.images.platform import host_architecture
 from bennu.images.pulling import Begun, Pulled, pull
 from bennu.images.reference import Reference, parse_reference
 from bennu.images.skopeo import login_for, parse_logins
@@ -50,7 +50,7 @@ class BuildRoutes:
     async def _messages(self, request: web.Request, asked: BuildRequest) -> AsyncGenerator[Message, None]:
         logins = parse_logins(request.headers.get("X-Registry-Config", ""))
 
-        def bring(reference: Reference) -> AsyncGenerator[Begun | Step | Pulled, None]:
+        def bring(reference: Reference) -> AsyncGenerator[Begun | FetchProgress | Pulled, None]:
             return pull(self._images, reference, login_for(reference, logins))
 
         async with contextlib.aclosing(self._builder.build(asked, body_of(request), bring)) as steps:
@@ -71,7 +71,7 @@ class BuildRoutes:
     async def prune(self, request: web.Request) -> web.Response:
         freed = await self._builder.prune()
         await self._journal.publish("builder", "prune", "", {"reclaimed": str(freed)})
-        return answer({"CachesDeleted": None, "SpaceReclaimed": freed})
+        return json_response({"CachesDeleted": None, "SpaceReclaimed": freed})
 
     async def cancel(self, request: web.Request) -> web.Response:
         raise NotImplementedHere("cancelling a BuildKit build is not implemented")

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from bennu.api.answer import answer
 from bennu.api.body import read_body_or_none
 from bennu.api.images import repo_tag
 from bennu.api.query import flag, text
+from bennu.api.responses import json_response
 from bennu.api.streams import ends_with_client
 from bennu.confined.client import cancel, finish
 from bennu.engine.container import Container
@@ -34,10 +34,10 @@ NOT_OF_IMAGES = frozenset(
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    return [web.route("POST", "/commit", Commits(engine).commit)]
+    return [web.route("POST", "/commit", CommitRoutes(engine).commit)]
 
 
-class Commits:
+class CommitRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._services = engine.services
@@ -54,7 +54,7 @@ class Commits:
         pause = flag(request, "pause", True) and container.record.state is State.RUNNING
         async with paused(container) if pause else contextlib.nullcontext():
             image = await unless_removed(container, self._make(request, container, name, given))
-        return answer({"Id": image.id}, 201)
+        return json_response({"Id": image.id}, 201)
 
     async def _make(
         self, request: web.Request, container: Container, name: Reference | None, given: ContainerConfig | None

@@ -6,12 +6,12 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from bennu.api.answer import answer, answer_each, empty, encode, no_content
-from bennu.api.asker import asker
 from bennu.api.body import check_content_type, decode_beside, read_body, read_bounded
 from bennu.api.inspect import inspect_container
 from bennu.api.listing import choose, list_entry
+from bennu.api.peer import requester_of
 from bennu.api.query import api_minor, filters, flag, integer, is_version_at_least, text
+from bennu.api.responses import empty_response, json_line, json_list_response, json_response, no_content_response
 from bennu.api.streams import ends_with_client, open_chunks
 from bennu.api.terminal import read_size
 from bennu.api.times import parse_moment
@@ -23,13 +23,13 @@ from bennu.engine.update import update_container
 from bennu.engine.validate import check_endpoint, discard_unsupported
 from bennu.engine.waits import WaitCondition
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotImplementedHere
-from bennu.images.machine import host_architecture
+from bennu.images.platform import host_architecture
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicy, Shape
 
 CONFIG_KEYS: Final = frozenset(ContainerConfig.__struct_encode_fields__)
 
 
-class CreateBody(ContainerConfig):
+class ContainerCreateBody(ContainerConfig):
     """`Config` at the top level, the rest beside it."""
 
     host_config: HostConfig | None = None
@@ -55,7 +55,7 @@ class WaitAnswer(Shape, omit_defaults=True):
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    api = Containers(engine)
+    api = ContainerRoutes(engine)
     one = "/containers/{id}"
     return [
         web.route("GET", "/containers/json", api.list_all),
@@ -77,7 +77,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     ]
 
 
-class Containers:
+class ContainerRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._pruning = False
@@ -92,12 +92,12 @@ class Containers:
         chosen = choose(self._engine, filters(request), everything=flag(request, "all"), limit=limit)
         minor = api_minor(request)
         sizes = {one.id: await self._sizes(one) for one in chosen} if flag(request, "size") else {}
-        return await answer_each(chosen, lambda one: list_entry(self._engine, one, minor, sizes.get(one.id)))
+        return await json_list_response(chosen, lambda one: list_entry(self._engine, one, minor, sizes.get(one.id)))
 
     async def inspect(self, request: web.Request) -> web.Response:
         container = self._find(request)
         sizes = await self._sizes(container) if flag(request, "size") else None
-        return answer(inspect_container(self._engine, container, api_minor(request), sizes))
+        return json_response(inspect_container(self._engine, container, api_minor(request), sizes))
 
     async def _sizes(self, container: Container) -> tuple[int, int]:
         """Bytes of the container's own layer, and of that and its image."""
@@ -114,7 +114,7 @@ class Containers:
         pids = self._engine.services.runtime.pids(container.id)
         titles, rows = await read_processes(pids, text(request, "ps_args"))
         await container.publish("top")
-        return answer({"Titles": titles, "Processes": rows})
+        return json_response({"Titles": titles, "Processes": rows})
 
     # --- create and remove --------------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class Containers:
         container_id, more = await self._engine.create(
             text(request, "name") or None, body.config(), host, body.networking_config
         )
-        return answer({"Id": container_id, "Warnings": [*warnings, *more]}, 201)
+        return json_response({"Id": container_id, "Warnings": [*warnings, *more]}, 201)
 
     def _check_platform(self, reference: str, asked: str) -> list[str]:
         """A warning when the image is for another machine. Raises: NotFound when it is not what was asked for."""
@@ -166,9 +166,9 @@ class Containers:
         if flag(request, "link"):
             raise BennuError("Conflict, cannot remove the default link name of the container")
         await self._engine.remove(
-            request.match_info["id"], asker(request), force=flag(request, "force"), volumes=flag(request, "v")
+            request.match_info["id"], requester_of(request), force=flag(request, "force"), volumes=flag(request, "v")
         )
-        return no_content()
+        return no_content_response()
 
     async def prune(self, request: web.Request) -> web.Response:
         asked = filters(request)
@@ -186,7 +186,7 @@ class Containers:
                     continue
                 own, _ = await self._sizes(container)
                 try:
-                    await self._engine.remove(container.id, asker(request))
+                    await self._engine.remove(container.id, requester_of(request))
                 except (Conflict, NotFound):
                     continue  # started again, or removed by another
                 deleted.append(container.id)
@@ -194,17 +194,17 @@ class Containers:
         finally:
             self._pruning = False
         await self._engine.services.journal.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
-        return answer({"ContainersDeleted": deleted or None, "SpaceReclaimed": reclaimed})
+        return json_response({"ContainersDeleted": deleted or None, "SpaceReclaimed": reclaimed})
 
     async def rename(self, request: web.Request) -> web.Response:
         await self._engine.rename(request.match_info["id"], text(request, "name"))
-        return no_content()
+        return no_content_response()
 
     async def update(self, request: web.Request) -> web.Response:
         container = self._find(request)
         body = await read_body(request, UpdateBody)
         await update_container(self._engine.services, container, body, body.restart_policy)
-        return answer({"Warnings": None})
+        return json_response({"Warnings": None})
 
     # --- life and death -----------------------------------------------------------------------------------------
 
@@ -215,17 +215,19 @@ class Containers:
             )
         if text(request, "checkpoint"):
             raise NotImplementedHere("starting from a checkpoint is not implemented")
-        await self._find(request).start(asker(request))
-        return no_content()
+        await self._find(request).start(requester_of(request))
+        return no_content_response()
 
     async def stop(self, request: web.Request) -> web.Response:
-        await self._find(request).stop(asker(request), integer(request, "t"), self._signal(request))
-        return no_content()
+        await self._find(request).stop(requester_of(request), integer(request, "t"), self._signal(request))
+        return no_content_response()
 
     async def restart(self, request: web.Request) -> web.Response:
         called = request.match_info["id"]
-        await self._find(request).restart(asker(request), integer(request, "t"), self._signal(request), called=called)
-        return no_content()
+        await self._find(request).restart(
+            requester_of(request), integer(request, "t"), self._signal(request), called=called
+        )
+        return no_content_response()
 
     @staticmethod
     def _signal(request: web.Request) -> str:
@@ -236,16 +238,16 @@ class Containers:
             container = self._find(request)
         except NotFound as error:
             raise NotFound(f"cannot kill container: {request.match_info['id']}: {error}") from None
-        await container.kill(text(request, "signal"), asker(request), called=request.match_info["id"])
-        return no_content()
+        await container.kill(text(request, "signal"), requester_of(request), called=request.match_info["id"])
+        return no_content_response()
 
     async def pause(self, request: web.Request) -> web.Response:
         await self._find(request).pause()
-        return no_content()
+        return no_content_response()
 
     async def unpause(self, request: web.Request) -> web.Response:
         await self._find(request).unpause()
-        return no_content()
+        return no_content_response()
 
     async def resize(self, request: web.Request) -> web.Response:
         height, width = read_size(request)
@@ -253,7 +255,7 @@ class Containers:
         container.check_running()
         await self._engine.services.runtime.resize(container.id, height, width)
         await container.publish("resize", height=str(height), width=str(width))
-        return empty()
+        return empty_response()
 
     @ends_with_client
     async def wait(self, request: web.Request) -> web.StreamResponse:
@@ -263,7 +265,7 @@ class Containers:
         response = await open_chunks(request)
         result = await ended
         error = WaitError(message=result.error) if result.error else None
-        await response.write(encode(WaitAnswer(status_code=result.exit_code, error=error)))
+        await response.write(json_line(WaitAnswer(status_code=result.exit_code, error=error)))
         return response
 
 
@@ -274,17 +276,17 @@ def parse_condition(name: str) -> WaitCondition:
         raise InvalidParameter(f'invalid condition: "{name}"') from None
 
 
-async def read_create_body(request: web.Request) -> CreateBody:
+async def read_create_body(request: web.Request) -> ContainerCreateBody:
     """Raises: InvalidParameter; also when no field of `Config` is given at all."""
     check_content_type(request)
     raw = await read_bounded(request)
-    body = await decode_beside(raw, CreateBody) if raw else None
+    body = await decode_beside(raw, ContainerCreateBody) if raw else None
     if body is None or not CONFIG_KEYS & set(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])):
         raise InvalidParameter("config cannot be empty in order to create a container")
     return body
 
 
-def take_mac_address(body: CreateBody) -> None:
+def take_mac_address(body: ContainerCreateBody) -> None:
     """`Config.MacAddress`, as older clients send it, belongs to the endpoint on the container's own network."""
     mode = (body.host_config.network_mode if body.host_config else "") or "default"
     if not body.mac_address or mode == "host" or mode.startswith("container:"):
@@ -295,7 +297,7 @@ def take_mac_address(body: CreateBody) -> None:
     endpoint.mac_address = endpoint.mac_address or body.mac_address
 
 
-def drop_newer_fields(body: CreateBody, minor: int) -> None:
+def drop_newer_fields(body: ContainerCreateBody, minor: int) -> None:
     """What a client of this version cannot have meant is not heeded."""
     if minor < 44 and body.healthcheck:
         body.healthcheck.start_interval = 0

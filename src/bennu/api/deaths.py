@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from bennu.api.answer import answer, no_content
 from bennu.api.query import text
+from bennu.api.responses import json_response, no_content_response
 from bennu.api.times import parse_moment, rfc3339
 from bennu.engine.engine import Engine
 from bennu.errors import NotFound
@@ -42,7 +42,7 @@ class OutOfMemory(Shape):
     main_process: bool
 
 
-class HealthProbe(Shape):
+class HealthProbeShape(Shape):
     end: str
     exit_code: int
     output: str
@@ -76,7 +76,7 @@ class Death(Shape):
     oom: OutOfMemory | None
     log_tail: list[str]
     health_check: str
-    probes: list[HealthProbe]
+    probes: list[HealthProbeShape]
     decision: Followed
     restart_policy: str
     command: list[str]
@@ -110,7 +110,7 @@ def death_of(certificate: Certificate) -> Death:
         signals=[_signal(sent) for sent in certificate.signals],
         oom=_oom(certificate.oom),
         log_tail=list(certificate.log_tail),
-        probes=[HealthProbe(end=p.ended_at, exit_code=p.exit_code, output=p.output) for p in certificate.probes],
+        probes=[HealthProbeShape(end=p.ended_at, exit_code=p.exit_code, output=p.output) for p in certificate.probes],
         decision=_followed(certificate.decision),
         restart_policy=certificate.restart_policy,
         command=list(certificate.command),
@@ -147,7 +147,7 @@ def _followed(decision: Decision) -> Followed:
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    api = Deaths(engine)
+    api = DeathRoutes(engine)
     return [
         web.route("GET", "/bennu/v1/deaths", api.list),
         web.route("GET", "/bennu/v1/containers/{id}/deaths", api.of_container),
@@ -155,7 +155,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     ]
 
 
-class Deaths:
+class DeathRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -164,7 +164,7 @@ class Deaths:
         since = text(request, "since")
         since_ns = parse_moment(since, time.time_ns()) if since else 0
         found = [death_of(certificate) async for certificate in self._engine.services.deaths.since(since_ns)]
-        return answer(found[::-1])
+        return json_response(found[::-1])
 
     async def of_container(self, request: web.Request) -> web.Response:
         """Of one container; a removed one is found by its last name or its id."""
@@ -177,9 +177,9 @@ class Deaths:
             if removed is None:
                 raise
             container_id = removed
-        return answer([death_of(certificate) for certificate in reversed(await deaths.of(container_id))])
+        return json_response([death_of(certificate) for certificate in reversed(await deaths.of(container_id))])
 
     async def restart_now(self, request: web.Request) -> web.Response:
         """Skip the delay of a pending restart."""
         await self._engine.find(request.match_info["id"]).restart_now()
-        return no_content()
+        return no_content_response()

@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
-from bennu.api.answer import error_answer
+from bennu.api.responses import error_response
 from bennu.errors import (
     BennuError,
     Conflict,
@@ -49,7 +49,7 @@ async def errors_to_http(request: web.Request, handler: Handler) -> web.StreamRe
         return await handler(request)
     except Exception as error:
         if isinstance(error, ConnectionError):
-            return error_answer("the client left", 400)  # nobody will read it
+            return error_response("the client left", 400)  # nobody will read it
         if getattr(request.protocol, "answering", False):
             return _break_off(request, error)
         return _as_answer(request, error)
@@ -58,11 +58,11 @@ async def errors_to_http(request: web.Request, handler: Handler) -> web.StreamRe
 def _as_answer(request: web.Request, error: Exception) -> web.StreamResponse:
     if isinstance(error, BennuError):
         status = status_of(error)
-        return web.Response(status=304) if status == 304 else error_answer(str(error), status)
+        return web.Response(status=304) if status == 304 else error_response(str(error), status)
     if isinstance(error, web.HTTPException):
-        return error if error.status < 400 else error_answer(error.text or error.reason, error.status)
+        return error if error.status < 400 else error_response(error.text or error.reason, error.status)
     log.error("%s %s failed", request.method, request.path, exc_info=error)
-    return error_answer(f"internal error: {type(error).__name__}: {error}", 500)
+    return error_response(f"internal error: {type(error).__name__}: {error}", 500)
 
 
 def _break_off(request: web.Request, error: Exception) -> web.StreamResponse:

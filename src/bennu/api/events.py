@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from bennu.api.answer import encode
 from bennu.api.query import Filters, filters, instant_ns
+from bennu.api.responses import json_line
 from bennu.api.streams import ends_with_client, open_chunks
 from bennu.engine.engine import Engine
 from bennu.engine.events import Event
@@ -19,10 +19,10 @@ WITH_ARGUMENTS: Final = ("health_status", "exec_create", "exec_start")  # action
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    return [web.route("GET", "/events", Events(engine).events)]
+    return [web.route("GET", "/events", EventRoutes(engine).events)]
 
 
-class Events:
+class EventRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -39,7 +39,7 @@ class Events:
         pace = Pace()
         async for item in following:
             if matches(item, asked):
-                await response.write(encode(event_json(item)))
+                await response.write(json_line(event_json(item)))
             await pace.rest()
         return response
 

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from bennu.api.answer import answer, empty
 from bennu.api.body import read_body
-from bennu.api.detach import parse_keys
+from bennu.api.detach_keys import parse_keys
 from bennu.api.query import is_version_at_least
-from bennu.api.sessions import Ended, Terms, join
+from bennu.api.responses import empty_response, json_response
+from bennu.api.sessions import AttachOptions, SessionEnd, join
 from bennu.api.streams import STDOUT, Hijacked, ends_with_client, frame, stream_type, take_over
 from bennu.api.terminal import Size, read_size, terminal_size
 from bennu.api.versions import API_VERSION, SERVER
@@ -44,7 +44,7 @@ class StartBody(Shape):
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    api = Exec(engine)
+    api = ExecRoutes(engine)
     return [
         web.route("POST", "/containers/{id}/exec", api.create),
         web.route("POST", "/exec/{id}/start", api.start),
@@ -53,7 +53,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     ]
 
 
-class Exec:
+class ExecRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -69,7 +69,7 @@ class Exec:
         if body.detach_keys:
             check_keys(body.detach_keys)
         await self._engine.execs.create(container, session)
-        return answer({"Id": session.id}, 201)
+        return json_response({"Id": session.id}, 201)
 
     @ends_with_client
     async def start(self, request: web.Request) -> web.StreamResponse:
@@ -80,7 +80,7 @@ class Exec:
             session.request = dataclasses.replace(session.request, console_size=size)
         if body.detach:
             await self._engine.execs.start(session)
-            return empty()
+            return empty_response()
 
         async def work(connection: Hijacked) -> None:
             await self._run(connection, session, framed=not body.tty)
@@ -95,29 +95,29 @@ class Exec:
             text = f"{error}\r\n".encode()
             await connection.write(frame(STDOUT, text) if framed else text)
             return
-        terms = Terms(
+        options = AttachOptions(
             framed=framed,
             stdin=session.attach_stdin,
             stdout=session.attach_stdout,
             stderr=session.attach_stderr,
             keys=parse_keys(session.detach_keys) if session.request.tty else None,
         )
-        match await join(connection, process, terms):
-            case Ended.OUTPUT:
+        match await join(connection, process, options):
+            case SessionEnd.OUTPUT:
                 await session.ended.wait()
-            case Ended.DETACHED:
+            case SessionEnd.DETACHED:
                 await session.container.publish("exec_detach", execID=session.id)
-            case Ended.LEFT:
+            case SessionEnd.LEFT:
                 await process.close_stdin()
                 process.discard()
 
     async def resize(self, request: web.Request) -> web.Response:
         height, width = read_size(request)
         await self._engine.execs.resize(self._engine.execs.find(request.match_info["id"]), height, width)
-        return empty()
+        return empty_response()
 
     async def inspect(self, request: web.Request) -> web.Response:
-        return answer(session_json(self._engine.execs.find(request.match_info["id"])))
+        return json_response(session_json(self._engine.execs.find(request.match_info["id"])))
 
 
 def exec_request(body: ExecBody, size: Size | None) -> ExecRequest:

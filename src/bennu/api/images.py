@@ -5,20 +5,20 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from aiohttp import web
 
-from bennu.api.answer import answer, empty
 from bennu.api.body import body_of
 from bennu.api.image_filters import list_images, prune_test
 from bennu.api.image_shapes import history_json, inspect_json
 from bennu.api.progress import Message, status, stream_progress
 from bennu.api.query import api_minor, filters, flag, text
+from bennu.api.responses import empty_response, json_response
 from bennu.api.streams import ends_with_client, open_chunks
 from bennu.engine.engine import Engine
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images import Image, Images
-from bennu.images.fetching import Step
+from bennu.images.fetching import FetchProgress
 from bennu.images.importing import import_image
 from bennu.images.loading import LayerProgress, Loaded, load
-from bennu.images.machine import host_architecture
+from bennu.images.platform import host_architecture
 from bennu.images.pulling import Begun, Pulled, pull
 from bennu.images.pushing import Pushing, chosen_names, push
 from bennu.images.reference import TAG, Reference, parse_reference
@@ -61,15 +61,15 @@ class ImageRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         asked, minor = filters(request), api_minor(request)
-        return answer(list_images(self._images, asked, everything=flag(request, "all"), minor=minor))
+        return json_response(list_images(self._images, asked, everything=flag(request, "all"), minor=minor))
 
     async def inspect(self, request: web.Request) -> web.Response:
         image = self._images.find(request.match_info["name"])
         is_old_compose = request.headers.get("User-Agent", "").startswith("docker-compose/1.")
-        return answer(inspect_json(self._images, image, api_minor(request), for_old_compose=is_old_compose))
+        return json_response(inspect_json(self._images, image, api_minor(request), for_old_compose=is_old_compose))
 
     async def history(self, request: web.Request) -> web.Response:
-        return answer(history_json(self._images, self._images.find(request.match_info["name"])))
+        return json_response(history_json(self._images, self._images.find(request.match_info["name"])))
 
     async def search(self, request: web.Request) -> web.Response:
         raise NotImplementedHere("searching a registry for images is not implemented")
@@ -84,7 +84,7 @@ class ImageRoutes:
             raise InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
         image = self._images.find(request.match_info["name"])
         await self._tag(image, name)
-        return empty(201)
+        return empty_response(201)
 
     async def _tag(self, image: Image, name: Reference) -> None:
         await self._images.tag(image, name)
@@ -97,7 +97,7 @@ class ImageRoutes:
         force, prune = flag(request, "force"), not flag(request, "noprune")
         removal = await remove_image(self._images, name, force=force, prune=prune)
         await self._announce_removal(removal)
-        return answer(removal.records)
+        return json_response(removal.records)
 
     async def prune(self, request: web.Request) -> web.Response:
         asked = filters(request)
@@ -105,7 +105,7 @@ class ImageRoutes:
         removal = await prune_images(self._images, dangling_only=asked.boolean("dangling") is not False, accept=accept)
         await self._announce_removal(removal)
         await self._journal.publish("image", "prune", "", {"reclaimed": str(removal.reclaimed)})
-        return answer({"ImagesDeleted": removal.records or None, "SpaceReclaimed": removal.reclaimed})
+        return json_response({"ImagesDeleted": removal.records or None, "SpaceReclaimed": removal.reclaimed})
 
     # --- coming in ----------------------------------------------------------------------------------------------
 
@@ -215,12 +215,12 @@ def loaded_lines(loaded: Loaded) -> list[str]:
     return lines if loaded.tags else [*lines, f"Loaded image ID: {loaded.image.id}"]
 
 
-def pull_lines(step: Begun | Step | Pulled) -> list[Message]:
+def pull_lines(step: Begun | FetchProgress | Pulled) -> list[Message]:
     """What `docker pull` is told of a step."""
     match step:
         case Begun(reference):
             return [{"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag}]
-        case Step():
+        case FetchProgress():
             return [status(step.phase, short_id(step.blob), step.current, step.total)]
         case Pulled(reference, _, digest, is_new):
             news = "Downloaded newer image for" if is_new else "Image is up to date for"

@@ -17,7 +17,7 @@ from bennu.api.inspect import (
     published_of,
     state_word,
 )
-from bennu.api.patterns import name_pattern
+from bennu.api.name_patterns import name_pattern
 from bennu.api.query import Filters, parse_integer
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine

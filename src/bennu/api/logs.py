@@ -16,10 +16,10 @@ from bennu.lifecycle.status import State
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    return [web.route("GET", "/containers/{id}/logs", Logs(engine).logs)]
+    return [web.route("GET", "/containers/{id}/logs", LogRoutes(engine).logs)]
 
 
-class Logs:
+class LogRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -28,20 +28,20 @@ class Logs:
         container = self._engine.find(request.match_info["id"])
         query = read_query(request)
         check_has_log(container)
-        dress = Dress(
+        encoder = LogEncoder(
             tty=container.record.config.tty,
             timestamps=flag(request, "timestamps"),
             details=flag(request, "details"),
         )
-        response = await open_chunks(request, stream_type(request, multiplexed=not dress.tty))
+        response = await open_chunks(request, stream_type(request, multiplexed=not encoder.tty))
         path = self._engine.services.log_path(container.id)
         async with aclosing(read_logs(path, query, ended=container.exited)) as batches:
             async for records in batches:
-                await response.write(dress.encode(records))
+                await response.write(encoder.encode(records))
         return response
 
 
-class Dress:
+class LogEncoder:
     """How records look on the wire."""
 
     def __init__(self, *, tty: bool, timestamps: bool = False, details: bool = False) -> None:

@@ -25,12 +25,12 @@ def render(engine: Engine) -> bytes:
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.registry import Collector
 
-    class Facts(Collector):
+    class EngineCollector(Collector):
         def collect(self) -> "Iterable[Metric]":
             return collect(engine)
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Facts())
+    registry.register(EngineCollector())
     return generate_latest(registry)
 
 

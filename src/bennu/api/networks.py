@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from bennu.api.answer import answer, answer_each, empty, no_content
 from bennu.api.body import read_body
 from bennu.api.containers import check_endpoints
-from bennu.api.patterns import name_pattern
+from bennu.api.name_patterns import name_pattern
 from bennu.api.query import Filters, filters
+from bennu.api.responses import empty_response, json_list_response, json_response, no_content_response
 from bennu.api.times import parse_moment, rfc3339
 from bennu.engine.engine import Engine
 from bennu.engine.networking import connect_container, disconnect_container
@@ -36,7 +36,7 @@ class DisconnectBody(Shape):
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    api = NetworksApi(engine)
+    api = NetworkRoutes(engine)
     return [
         web.route("GET", "/networks", api.list),
         web.route("GET", "/networks/", api.list),
@@ -49,7 +49,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     ]
 
 
-class NetworksApi:
+class NetworkRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._networks = engine.services.networks
@@ -57,19 +57,19 @@ class NetworksApi:
     async def list(self, request: web.Request) -> web.Response:
         fits = network_filter(filters(request), lambda network: bool(self._networks.endpoints_of(network)))
         found = [network for network in self._networks.all() if fits(network)]
-        return await answer_each(found, lambda network: network_json(network, {}))
+        return await json_list_response(found, lambda network: network_json(network, {}))
 
     async def inspect(self, request: web.Request) -> web.Response:
         network = self._networks.find(request.match_info["id"])
-        return answer(network_json(network, dict(self._networks.endpoints_of(network))))
+        return json_response(network_json(network, dict(self._networks.endpoints_of(network))))
 
     async def create(self, request: web.Request) -> web.Response:
         network = await self._networks.create(await read_body(request, NetworkRequest))
-        return answer({"Id": network.id, "Warning": ""}, 201)
+        return json_response({"Id": network.id, "Warning": ""}, 201)
 
     async def remove(self, request: web.Request) -> web.Response:
         await self._networks.remove(request.match_info["id"])
-        return no_content()
+        return no_content_response()
 
     async def connect(self, request: web.Request) -> web.Response:
         body = await read_body(request, ConnectBody)
@@ -77,13 +77,13 @@ class NetworksApi:
         settings = body.endpoint_config or EndpointSettings()
         check_endpoints(NetworkingConfig(endpoints_config={request.match_info["id"]: settings}))
         await connect_container(self._engine.services, container, request.match_info["id"], settings)
-        return empty()
+        return empty_response()
 
     async def disconnect(self, request: web.Request) -> web.Response:
         body = await read_body(request, DisconnectBody)
         container = self._engine.find(body.container)
         await disconnect_container(self._engine.services, container, request.match_info["id"])
-        return empty()
+        return empty_response()
 
     async def prune(self, request: web.Request) -> web.Response:
         asked = filters(request)
@@ -97,7 +97,7 @@ class NetworksApi:
                 and all(network.created_ns <= limit for limit in limits)
             )
 
-        return answer({"NetworksDeleted": await self._networks.prune(unused) or None})
+        return json_response({"NetworksDeleted": await self._networks.prune(unused) or None})
 
 
 def network_filter(asked: Filters, in_use: Callable[[Network], bool]) -> Callable[[Network], bool]:

@@ -2,9 +2,9 @@
 
 from aiohttp import web
 
-from bennu.api.answer import answer, empty
 from bennu.api.body import read_body
 from bennu.api.query import filters
+from bennu.api.responses import empty_response, json_response
 from bennu.api.service_shapes import NodeSpecBody, node_json
 from bennu.api.swarm import read_version
 from bennu.cluster import Cluster
@@ -14,7 +14,7 @@ FILTERS = frozenset({"id", "name", "label", "node.label", "role", "membership"})
 
 
 def routes(cluster: Cluster) -> list[web.RouteDef]:
-    api = Nodes(cluster)
+    api = NodeRoutes(cluster)
     return [
         web.route("GET", "/nodes", api.list),
         web.route("GET", "/nodes/{id}", api.inspect),
@@ -23,7 +23,7 @@ def routes(cluster: Cluster) -> list[web.RouteDef]:
     ]
 
 
-class Nodes:
+class NodeRoutes:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
@@ -45,18 +45,18 @@ class Nodes:
                 and asked.labels_match(row.node.labels, "node.label")
             )
 
-        return answer([node_json(row) for row in self._cluster.state.nodes if fits(row)])
+        return json_response([node_json(row) for row in self._cluster.state.nodes if fits(row)])
 
     async def inspect(self, request: web.Request) -> web.Response:
-        return answer(node_json(self._cluster.nodes.find(request.match_info["id"])))
+        return json_response(node_json(self._cluster.nodes.find(request.match_info["id"])))
 
     async def update(self, request: web.Request) -> web.Response:
         version = read_version(request, "node")
         body = await read_body(request, NodeSpecBody)
         spec = {"Name": body.name, "Labels": body.labels, "Role": body.role, "Availability": body.availability}
         await self._cluster.nodes.update(request.match_info["id"], spec, version)
-        return empty()
+        return empty_response()
 
     async def remove(self, request: web.Request) -> web.Response:
         self._cluster.nodes.remove(request.match_info["id"])
-        return empty()
+        return empty_response()

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from bennu.api.answer import encode
+from bennu.api.responses import json_line
 from bennu.api.streams import open_chunks
 from bennu.errors import BennuError
 
@@ -23,12 +23,12 @@ async def stream_progress(
         try:
             async for message in messages:
                 response = response or await open_chunks(request)
-                await response.write(encode(message))
+                await response.write(json_line(message))
         except BennuError as error:
             if response is None and not errors_in_stream:
                 raise
             response = response or await open_chunks(request)
-            await response.write(encode(error_message(error)))
+            await response.write(json_line(error_message(error)))
     return response or await open_chunks(request)
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from aiohttp import web
 
-from bennu.api.answer import answer, no_content
 from bennu.api.query import text
+from bennu.api.responses import json_response, no_content_response
 from bennu.api.times import rfc3339
 from bennu.cluster import Cluster
 from bennu.cluster.records import ServiceRow
@@ -36,12 +36,12 @@ class RolloutRoutes:
 
     async def status(self, request: web.Request) -> web.Response:
         row = self._rollouts.find(request.match_info["id"])
-        return answer(rollout_json(row, await self._rollouts.look(row), self._rollouts.waits(row)))
+        return json_response(rollout_json(row, await self._rollouts.look(row), self._rollouts.waits(row)))
 
     def verb(self, name: str) -> Any:
         async def do(request: web.Request) -> web.Response:
             await self._rollouts.do(request.match_info["id"], name)
-            return no_content()
+            return no_content_response()
 
         return do
 
@@ -49,14 +49,14 @@ class RolloutRoutes:
         """Revisions, newest first."""
         row = self._rollouts.find(request.match_info["id"])
         revisions = row.service.revisions
-        return answer([revision_json(one, is_current=one is revisions[-1]) for one in reversed(revisions)])
+        return json_response([revision_json(one, is_current=one is revisions[-1]) for one in reversed(revisions)])
 
     async def rollback(self, request: web.Request) -> web.Response:
         wanted = text(request, "to")
         if not wanted.isdecimal() or len(wanted) > 9:
             raise InvalidParameter(f"to={wanted[:40]} is not the number of a revision")
         await self._rollouts.roll_back_to(request.match_info["id"], int(wanted))
-        return no_content()
+        return no_content_response()
 
 
 def rollout_json(row: ServiceRow, sights: list[Sight], waits: list[Waiting]) -> Json:

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from bennu.api.answer import answer, answer_each, empty, no_content
 from bennu.api.body import read_body
 from bennu.api.query import filters
+from bennu.api.responses import empty_response, json_list_response, json_response, no_content_response
 from bennu.api.service_shapes import blob_json
 from bennu.api.swarm import read_version
 from bennu.cluster import Cluster
@@ -64,10 +64,10 @@ class BlobRoutes:
             )
 
         rows = [row for row in self._blobs.all() if fits(row)]
-        return await answer_each(rows, lambda row: blob_json(self._kind, row))
+        return await json_list_response(rows, lambda row: blob_json(self._kind, row))
 
     async def inspect(self, request: web.Request) -> web.Response:
-        return answer(blob_json(self._kind, self._blobs.find(request.match_info["id"])))
+        return json_response(blob_json(self._kind, self._blobs.find(request.match_info["id"])))
 
     async def create(self, request: web.Request) -> web.Response:
         self._blobs.check_active()
@@ -86,7 +86,7 @@ class BlobRoutes:
             raise NotImplementedHere(f"the templating driver {templating} is not implemented")
         data = decode_data(body.data)
         row_id = await self._blobs.create(body.name, body.labels or {}, data, templating)
-        return answer({"ID": row_id}, 201)
+        return json_response({"ID": row_id}, 201)
 
     async def update(self, request: web.Request) -> web.Response:
         row = self._blobs.find(request.match_info["id"])
@@ -95,11 +95,11 @@ class BlobRoutes:
         if body.name not in ("", row.name) or (body.data and decode_data(body.data) != self._blobs.read(row)):
             raise invalid("only updates to Labels are allowed")
         await self._blobs.update(row.id, body.labels or {}, version)
-        return empty()
+        return empty_response()
 
     async def remove(self, request: web.Request) -> web.Response:
         await self._blobs.remove(request.match_info["id"])
-        return no_content()
+        return no_content_response()
 
 
 def decode_data(text: str) -> bytes:

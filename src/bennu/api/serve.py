@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
-from bennu.api.answer import error_answer
+from bennu.api.responses import error_response
 from bennu.api.streams import HangUpWatch, has_hung_up
 from bennu.api.tls_front import TlsFront
 
@@ -102,7 +102,7 @@ class Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """For what is not HTTP at all; errors of requests have been answered before."""
-        response = error_answer(f"bad request: {message or exc}", status)
+        response = error_response(f"bad request: {message or exc}", status)
         response.force_close()
         return response
 

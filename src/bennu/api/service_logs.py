@@ -19,14 +19,14 @@ from bennu.errors import InvalidParameter, NotFound
 
 
 def routes(cluster: Cluster) -> list[web.RouteDef]:
-    api = ServiceLogs(cluster)
+    api = ServiceLogRoutes(cluster)
     return [
         web.route("GET", "/services/{id}/logs", api.of_service),
         web.route("GET", "/tasks/{id}/logs", api.of_task),
     ]
 
 
-class ServiceLogs:
+class ServiceLogRoutes:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
@@ -34,17 +34,17 @@ class ServiceLogs:
     async def of_service(self, request: web.Request) -> web.StreamResponse:
         service_id = self._cluster.services.find(request.match_info["id"]).id
         tty = container_spec(self._cluster.state.services.rows[service_id].service.spec.task).tty
-        return await Gathering(self._cluster, request, tty).run(lambda row: row.task.service_id == service_id)
+        return await ServiceLogStream(self._cluster, request, tty).run(lambda row: row.task.service_id == service_id)
 
     @ends_with_client
     async def of_task(self, request: web.Request) -> web.StreamResponse:
         self._cluster.state.require_cluster()
         task = self._cluster.state.tasks.find(request.match_info["id"], lambda row: row.name, "task")
         tty = container_spec(task.task.spec).tty
-        return await Gathering(self._cluster, request, tty).run(lambda row: row.id == task.id)
+        return await ServiceLogStream(self._cluster, request, tty).run(lambda row: row.id == task.id)
 
 
-class Gathering:
+class ServiceLogStream:
     """One client's stream; tasks that come later join it if it follows."""
 
     def __init__(self, cluster: Cluster, request: web.Request, tty: bool) -> None:

@@ -4,9 +4,9 @@ from typing import Final
 
 from aiohttp import web
 
-from bennu.api.answer import answer, answer_each, empty
 from bennu.api.body import read_body_or_none
 from bennu.api.query import Filters, filters, flag, header, text
+from bennu.api.responses import empty_response, json_list_response, json_response
 from bennu.api.service_shapes import Json, service_json, service_status_json
 from bennu.api.swarm import read_version
 from bennu.cluster import Cluster
@@ -26,7 +26,7 @@ MODES: Final = {
 
 
 def routes(cluster: Cluster) -> list[web.RouteDef]:
-    api = Services(cluster)
+    api = ServiceRoutes(cluster)
     return [
         web.route("GET", "/services", api.list),
         web.route("POST", "/services/create", api.create),
@@ -36,7 +36,7 @@ def routes(cluster: Cluster) -> list[web.RouteDef]:
     ]
 
 
-class Services:
+class ServiceRoutes:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
@@ -59,17 +59,17 @@ class Services:
                 shown["ServiceStatus"] = service_status_json(row, state.tasks_of(row.id), state.nodes.rows)
             return shown
 
-        return await answer_each(rows, shape)
+        return await json_list_response(rows, shape)
 
     async def inspect(self, request: web.Request) -> web.Response:
         row = self._cluster.services.find(request.match_info["id"])
-        return answer(service_json(row, insert_defaults=flag(request, "insertDefaults")))
+        return json_response(service_json(row, insert_defaults=flag(request, "insertDefaults")))
 
     async def create(self, request: web.Request) -> web.Response:
         self._cluster.state.require_cluster()
         wire = await _read_spec(request)
         service_id = await self._cluster.services.create(wire, header(request, "X-Registry-Auth"))
-        return answer({"ID": service_id, "Warnings": self._warnings(service_id)}, 201)
+        return json_response({"ID": service_id, "Warnings": self._warnings(service_id)}, 201)
 
     async def update(self, request: web.Request) -> web.Response:
         self._cluster.state.require_cluster()
@@ -83,14 +83,14 @@ class Services:
             auth_from=text(request, "registryAuthFrom"),
             rollback=text(request, "rollback"),
         )
-        return answer({"Warnings": self._warnings(request.match_info["id"])})
+        return json_response({"Warnings": self._warnings(request.match_info["id"])})
 
     def _warnings(self, ref: str) -> tuple[str, ...] | None:
         return self._cluster.networks.shadowed_by(self._cluster.services.find(ref)) or None
 
     async def remove(self, request: web.Request) -> web.Response:
         await self._cluster.services.remove(request.match_info["id"])
-        return empty()
+        return empty_response()
 
 
 async def _read_spec(request: web.Request) -> ServiceSpecWire:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from bennu.api.detach import KeyWatch
+from bennu.api.detach_keys import DetachKeyMatcher
 from bennu.api.streams import STDERR, frame
 
 LAST_INPUT_S: Final = 10  # for a process to take what a client that is gone had sent
 
 
-class Client(Protocol):
+class StreamClient(Protocol):
     """The client's side: a hijacked connection, or a web socket."""
 
     gone: asyncio.Event
@@ -26,7 +26,7 @@ class Client(Protocol):
         ...
 
 
-class Streams(Protocol):
+class ProcessStreams(Protocol):
     """The process's side."""
 
     async def read(self) -> tuple[int, bytes] | None:
@@ -41,7 +41,7 @@ class Streams(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class AttachOptions:
     """What the client asked for. `framed`: output is multiplexed; else both streams come as they are."""
 
     framed: bool
@@ -52,18 +52,18 @@ class Terms:
     leave_at_end_of_input: bool = False  # else the end of input closes the process's stdin and output goes on
 
 
-class Ended(Enum):
+class SessionEnd(Enum):
     OUTPUT = "the process has no more output"
     DETACHED = "the client left by its keys"
     LEFT = "the client closed its input, or is gone"
 
 
-async def join(connection: Client, process: Streams, terms: Terms) -> Ended:
+async def join(connection: StreamClient, process: ProcessStreams, options: AttachOptions) -> SessionEnd:
     """Carry bytes both ways until one side ends. The connection stays open; nothing is left running."""
-    output = asyncio.ensure_future(_carry_output(connection, process, terms))
+    output = asyncio.ensure_future(_carry_output(connection, process, options))
     gone = asyncio.ensure_future(connection.gone.wait())
     waiting: set[asyncio.Future[Any]] = {output, gone}
-    entry = asyncio.ensure_future(_carry_input(connection, process, terms)) if terms.stdin else None
+    entry = asyncio.ensure_future(_carry_input(connection, process, options)) if options.stdin else None
     if entry:
         waiting.add(entry)
     try:
@@ -75,7 +75,7 @@ async def join(connection: Client, process: Streams, terms: Terms) -> Ended:
                 return reason
             if gone in done:
                 await _finish_input(entry)
-                return Ended.LEFT
+                return SessionEnd.LEFT
     finally:
         for task in (output, gone, entry):
             if task is not None:
@@ -83,26 +83,26 @@ async def join(connection: Client, process: Streams, terms: Terms) -> Ended:
         await asyncio.wait([task for task in (output, gone, entry) if task is not None])
 
 
-async def _finish_input(entry: asyncio.Future[Ended | None] | None) -> None:
+async def _finish_input(entry: asyncio.Future[SessionEnd | None] | None) -> None:
     """The client is gone, but what it had sent still is for the process."""
     if entry is not None:
         await asyncio.wait([entry], timeout=LAST_INPUT_S)
 
 
-async def _carry_output(connection: Client, process: Streams, terms: Terms) -> Ended:
+async def _carry_output(connection: StreamClient, process: ProcessStreams, options: AttachOptions) -> SessionEnd:
     try:
         while (item := await process.read()) is not None:
             stream, data = item
-            if terms.stderr if stream == STDERR else terms.stdout:
-                await connection.write(frame(stream, data) if terms.framed else data)
+            if options.stderr if stream == STDERR else options.stdout:
+                await connection.write(frame(stream, data) if options.framed else data)
     except ConnectionError:
-        return Ended.LEFT
-    return Ended.OUTPUT
+        return SessionEnd.LEFT
+    return SessionEnd.OUTPUT
 
 
-async def _carry_input(connection: Client, process: Streams, terms: Terms) -> Ended | None:
+async def _carry_input(connection: StreamClient, process: ProcessStreams, options: AttachOptions) -> SessionEnd | None:
     """None: the input has ended, and the output may go on."""
-    watch = KeyWatch(terms.keys) if terms.keys else None
+    watch = DetachKeyMatcher(options.keys) if options.keys else None
     while (data := await connection.read()) is not None:
         left = False
         if watch:
@@ -113,9 +113,9 @@ async def _carry_input(connection: Client, process: Streams, terms: Terms) -> En
         except OSError:
             return None  # the process reads no more; its output tells the rest
         if left:
-            return Ended.DETACHED
-    if terms.leave_at_end_of_input:
-        return Ended.LEFT
+            return SessionEnd.DETACHED
+    if options.leave_at_end_of_input:
+        return SessionEnd.LEFT
     with contextlib.suppress(OSError):
         await process.close_stdin()
     return None

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from bennu.api.answer import answer, encode
 from bennu.api.query import flag
+from bennu.api.responses import json_line, json_response
 from bennu.api.streams import ends_with_client, open_chunks
 from bennu.api.times import NEVER, rfc3339
 from bennu.engine.container import Container
@@ -35,10 +35,10 @@ Json = dict[str, Any]
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    return [web.route("GET", "/containers/{id}/stats", Stats(engine).stats)]
+    return [web.route("GET", "/containers/{id}/stats", StatsRoutes(engine).stats)]
 
 
-class Stats:
+class StatsRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -52,14 +52,14 @@ class Stats:
         if not flag(request, "one-shot") and container.record.pid:
             before = await self._look(container, {})
             await asyncio.sleep(INTERVAL_S)
-        return answer(await self._look(container, before))
+        return json_response(await self._look(container, before))
 
     async def _stream(self, request: web.Request, container: Container) -> web.StreamResponse:
         response = await open_chunks(request)
         before: Json = {}
         while True:
             before = await self._look(container, before)
-            await response.write(encode(before))
+            await response.write(json_line(before))
             if container.removing or container.id not in {other.id for other in self._engine.list()}:
                 return response
             await asyncio.sleep(INTERVAL_S)

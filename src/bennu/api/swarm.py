@@ -6,9 +6,9 @@ from typing import Any
 
 from aiohttp import web
 
-from bennu.api.answer import answer, empty
 from bennu.api.body import read_body
 from bennu.api.query import flag
+from bennu.api.responses import empty_response, json_response
 from bennu.api.service_shapes import meta_json
 from bennu.cluster import Cluster
 from bennu.cluster.errors import ALREADY_PART, JOIN_LATER
@@ -33,7 +33,7 @@ class InitBody(Shape):
 
 
 def routes(cluster: Cluster) -> list[web.RouteDef]:
-    api = Swarm(cluster)
+    api = SwarmRoutes(cluster)
     return [
         web.route("GET", "/swarm", api.inspect),
         web.route("POST", "/swarm/init", api.init),
@@ -45,7 +45,7 @@ def routes(cluster: Cluster) -> list[web.RouteDef]:
     ]
 
 
-class Swarm:
+class SwarmRoutes:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
@@ -63,7 +63,7 @@ class Swarm:
             subnet_size=body.subnet_size,
             data_path_port=body.data_path_port,
         )
-        return answer(node_id)
+        return json_response(node_id)
 
     async def join(self, request: web.Request) -> web.Response:
         if self._cluster.is_active:
@@ -72,10 +72,10 @@ class Swarm:
 
     async def leave(self, request: web.Request) -> web.Response:
         await self._cluster.leave(force=flag(request, "force"))
-        return empty()
+        return empty_response()
 
     async def inspect(self, request: web.Request) -> web.Response:
-        return answer(swarm_json(self._cluster.state.require_cluster()))
+        return json_response(swarm_json(self._cluster.state.require_cluster()))
 
     async def update(self, request: web.Request) -> web.Response:
         version = read_version(request, "swarm")
@@ -87,10 +87,10 @@ class Swarm:
             manager=flag(request, "rotateManagerToken"),
             unlock_key=flag(request, "rotateManagerUnlockKey"),
         )
-        return empty()
+        return empty_response()
 
     async def unlock_key(self, request: web.Request) -> web.Response:
-        return answer({"UnlockKey": self._cluster.state.require_cluster().unlock_key})
+        return json_response({"UnlockKey": self._cluster.state.require_cluster().unlock_key})
 
     async def unlock(self, request: web.Request) -> web.Response:
         self._cluster.state.require_cluster()

@@ -15,11 +15,11 @@ from typing import Any, Final
 from aiohttp import web
 
 from bennu import __version__
-from bennu.api.answer import answer
 from bennu.api.image_shapes import list_entry as image_entry
 from bennu.api.inspect import STORAGE_DRIVER
 from bennu.api.listing import list_entry
 from bennu.api.query import api_minor
+from bennu.api.responses import json_response
 from bennu.api.service_shapes import generic_json
 from bennu.api.swarm import info_json
 from bennu.api.times import rfc3339
@@ -31,7 +31,7 @@ from bennu.engine.container import Container
 from bennu.engine.defaults import is_cgroup_v2
 from bennu.engine.engine import Engine
 from bennu.errors import NotImplementedHere
-from bennu.images.machine import host_architecture
+from bennu.images.platform import host_architecture
 from bennu.lifecycle.status import State
 from bennu.store.aside import read_aside
 from bennu.volumes import Volume
@@ -50,7 +50,7 @@ Json = dict[str, Any]
 
 
 def routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
-    api = System(engine, cluster)
+    api = SystemRoutes(engine, cluster)
     return [
         web.route("GET", "/_ping", api.ping),
         web.route("HEAD", "/_ping", api.ping),
@@ -67,7 +67,7 @@ async def auth(request: web.Request) -> web.Response:
 
 
 async def plugins(request: web.Request) -> web.Response:
-    return answer([])  # none can be installed
+    return json_response([])  # none can be installed
 
 
 async def version(request: web.Request) -> web.Response:
@@ -83,7 +83,7 @@ async def version(request: web.Request) -> web.Response:
     }
     engine = {"Name": "Engine", "Version": __version__, "Details": common | {"Experimental": "false"}}
     python = {"Name": "python", "Version": platform.python_version(), "Details": {}}
-    return answer(
+    return json_response(
         {
             "Platform": {"Name": "Bennu"},
             "Components": [engine, python],
@@ -93,7 +93,7 @@ async def version(request: web.Request) -> web.Response:
     )
 
 
-class System:
+class SystemRoutes:
     def __init__(self, engine: Engine, cluster: Cluster) -> None:
         self._engine = engine
         self._cluster = cluster
@@ -107,7 +107,7 @@ class System:
     async def info(self, request: web.Request) -> web.Response:
         warnings = [str(one) for one in await read_aside(self._engine.services.store)]
         told = {"Warnings": [f"WARNING: {text}" for text in warnings] or None}
-        return answer(self._containers() | self._engine_facts() | await asyncio.to_thread(host_facts) | told)
+        return json_response(self._containers() | self._engine_facts() | await asyncio.to_thread(host_facts) | told)
 
     def _containers(self) -> Json:
         states = Counter(container.record.state for container in self._engine.list())
@@ -172,7 +172,7 @@ class System:
             document["Volumes"] = [await self._volume(volume) for volume in services.volumes.list()]
         if "build-cache" in kinds:
             document["BuildCache"] = []
-        return answer(document)
+        return json_response(document)
 
     async def _sizes(self, container: Container) -> tuple[int, int]:
         services = self._engine.services

@@ -5,8 +5,8 @@ from typing import Final
 
 from aiohttp import web
 
-from bennu.api.answer import answer, answer_each
 from bennu.api.query import Filters, filters
+from bennu.api.responses import json_list_response, json_response
 from bennu.api.service_shapes import Json, task_json
 from bennu.cluster import Cluster
 from bennu.cluster.records import TaskRow
@@ -18,11 +18,11 @@ FILTERS: Final = frozenset({"id", "name", "service", "node", "label", "desired-s
 
 
 def routes(cluster: Cluster) -> list[web.RouteDef]:
-    api = Tasks(cluster)
+    api = TaskRoutes(cluster)
     return [web.route("GET", "/tasks", api.list_), web.route("GET", "/tasks/{id}", api.inspect)]
 
 
-class Tasks:
+class TaskRoutes:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
@@ -31,12 +31,12 @@ class Tasks:
         asked = filters(request)
         asked.check(FILTERS)
         rows = self._chosen(asked)
-        return await answer_each(rows, self._shape(rows))
+        return await json_list_response(rows, self._shape(rows))
 
     async def inspect(self, request: web.Request) -> web.Response:
         self._cluster.state.require_cluster()
         row = self._cluster.state.tasks.find(request.match_info["id"], lambda row: row.name, "task")
-        return answer(self._shape([row])(row))
+        return json_response(self._shape([row])(row))
 
     def _shape(self, rows: Sequence[TaskRow]) -> Callable[[TaskRow], Json]:
         """What makes JSON of any of these."""

@@ -5,10 +5,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from bennu.api.answer import answer, no_content
 from bennu.api.body import read_body_or_none
-from bennu.api.patterns import name_pattern
+from bennu.api.name_patterns import name_pattern
 from bennu.api.query import Filters, filters, flag, is_version_at_least
+from bennu.api.responses import json_response, no_content_response
 from bennu.api.times import rfc3339
 from bennu.engine.engine import Engine
 from bennu.errors import InvalidParameter, NotImplementedHere
@@ -20,7 +20,7 @@ PRUNE_FILTERS: Final = frozenset({"label", "label!"})
 Json = dict[str, Any]
 
 
-class CreateBody(Shape):
+class VolumeCreateBody(Shape):
     name: str = ""
     driver: str = ""
     driver_opts: dict[str, str] | None = None
@@ -29,7 +29,7 @@ class CreateBody(Shape):
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    api = VolumesApi(engine)
+    api = VolumeRoutes(engine)
     return [
         web.route("GET", "/volumes", api.list),
         web.route("POST", "/volumes/create", api.create),
@@ -39,32 +39,32 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     ]
 
 
-class VolumesApi:
+class VolumeRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._volumes = engine.services.volumes
 
     async def list(self, request: web.Request) -> web.Response:
         fits = volume_filter(filters(request), lambda volume: bool(self._volumes.users(volume.name)))
-        return answer(
+        return json_response(
             {"Volumes": [volume_json(volume) for volume in self._volumes.list() if fits(volume)], "Warnings": None}
         )
 
     async def create(self, request: web.Request) -> web.Response:
-        body = await read_body_or_none(request, CreateBody)
+        body = await read_body_or_none(request, VolumeCreateBody)
         if body is None:
             raise InvalidParameter("invalid JSON: got EOF while reading request body")
         if body.cluster_volume_spec is not None:
             raise NotImplementedHere("cluster volumes are not implemented")
         volume = await self._volumes.create(body.name, body.driver or "local", body.driver_opts, body.labels)
-        return answer(volume_json(volume), 201)
+        return json_response(volume_json(volume), 201)
 
     async def inspect(self, request: web.Request) -> web.Response:
-        return answer(volume_json(self._volumes.find(request.match_info["name"])))
+        return json_response(volume_json(self._volumes.find(request.match_info["name"])))
 
     async def remove(self, request: web.Request) -> web.Response:
         await self._volumes.remove(request.match_info["name"], force=flag(request, "force"))
-        return no_content()
+        return no_content_response()
 
     async def prune(self, request: web.Request) -> web.Response:
         """Anonymous ones only, unless the filter `all` says otherwise; clients before API 1.42 mean all."""
@@ -82,7 +82,7 @@ class VolumesApi:
 
         names, freed = await self._volumes.prune(wanted)
         await self._engine.services.journal.publish("volume", "prune", "", {"reclaimed": str(freed)})
-        return answer({"VolumesDeleted": names, "SpaceReclaimed": freed})
+        return json_response({"VolumesDeleted": names, "SpaceReclaimed": freed})
 
 
 def volume_json(volume: Volume) -> Json:

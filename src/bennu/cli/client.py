@@ -1,4 +1,4 @@
-"""Asks the engine, one connection a request; every failure comes out as a `Failure`."""
+"""Asks the engine, one connection a request; every failure comes out as a `CommandFailure`."""
 
 import errno
 import http.client
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from bennu.cli.endpoint import DEFAULT_HOST
-from bennu.cli.failure import ApiFailure, CannotConnect, Failure
+from bennu.cli.failure import ApiFailure, CannotConnect, CommandFailure
 
 if TYPE_CHECKING:
     from bennu.cli.tls import TlsFiles
@@ -25,7 +25,7 @@ def segment(text: str) -> str:
     return quote(text, safe=":@")
 
 
-class Client:
+class ApiClient:
     """The daemon at `host`, which is whole: `unix:///path` or `tcp://host:port`."""
 
     def __init__(self, host: str, tls: "TlsFiles | None" = None) -> None:
@@ -54,7 +54,7 @@ class Client:
         try:
             return json.loads(text)
         except ValueError:
-            raise Failure(f"cannot understand the daemon's answer: {text[:200]!r}") from None
+            raise CommandFailure(f"cannot understand the daemon's answer: {text[:200]!r}") from None
 
     def _connect(self) -> socket.socket:
         parts = urlsplit(self.host)
@@ -73,14 +73,14 @@ class Client:
             raise CannotConnect(explain_connect(self.host, error)) from None
         except ValueError:  # of a port that is no number, of a name that cannot be one
             pass
-        raise Failure(f"unable to parse docker host `{self.host}`: use unix:///path or tcp://host:port")
+        raise CommandFailure(f"unable to parse docker host `{self.host}`: use unix:///path or tcp://host:port")
 
-    def _explain(self, error: Exception) -> Failure:
+    def _explain(self, error: Exception) -> CommandFailure:
         if self.tls is not None:
             from bennu.cli import tls
 
-            return Failure(tls.explain(self.host, error))
-        return Failure(f"error during connect to {self.host}: {error}")
+            return CommandFailure(tls.explain(self.host, error))
+        return CommandFailure(f"error during connect to {self.host}: {error}")
 
 
 def encode_query(query: Query | None) -> str:

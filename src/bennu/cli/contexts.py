@@ -6,29 +6,29 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from bennu.cli.client import Client
+from bennu.cli.client import ApiClient
 from bennu.cli.docker import CURE, find_docker
-from bennu.cli.failure import Failure
+from bennu.cli.failure import CommandFailure
 from bennu.cli.tls import TlsFiles
 
 
-def ask_docker(context: str | None, config: str | None) -> Client:
+def ask_docker(context: str | None, config: str | None) -> ApiClient:
     """A client of the daemon that the docker command would talk to. Raises: Failure with docker's own words."""
     program = os.environ.get("DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND") or find_docker()
     if program is None:
-        raise Failure(f"contexts are the docker command's, and there is none on PATH: {CURE}")
+        raise CommandFailure(f"contexts are the docker command's, and there is none on PATH: {CURE}")
     words = [*(["--config", config] if config else []), "context", "inspect", *([context] if context else [])]
     done = subprocess.run([program, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise Failure(done.stderr.strip())
+        raise CommandFailure(done.stderr.strip())
     return open_context(json.loads(done.stdout)[0])
 
 
-def open_context(found: dict[str, Any]) -> Client:
+def open_context(found: dict[str, Any]) -> ApiClient:
     """Pure, from what `docker context inspect` tells of one."""
     endpoint = found["Endpoints"]["docker"]
     if not found["TLSMaterial"].get("docker"):
-        return Client(endpoint["Host"])
+        return ApiClient(endpoint["Host"])
     folder = Path(found["Storage"]["TLSPath"], "docker")
     files = TlsFiles(folder / "ca.pem", folder / "cert.pem", folder / "key.pem", verify=not endpoint["SkipTLSVerify"])
-    return Client(endpoint["Host"], files)
+    return ApiClient(endpoint["Host"], files)

@@ -1,7 +1,7 @@
 """What ends a command: a message for stderr and an exit code."""
 
 
-class Failure(Exception):
+class CommandFailure(Exception):
     """The command ends here."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
@@ -9,11 +9,11 @@ class Failure(Exception):
         self.exit_code = exit_code
 
 
-class CannotConnect(Failure):
+class CannotConnect(CommandFailure):
     """No daemon answers at the address; the message says what to do."""
 
 
-class ApiFailure(Failure):
+class ApiFailure(CommandFailure):
     """The daemon refused. `status` is the HTTP status, `message` the daemon's own words."""
 
     def __init__(self, status: int, message: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bennu.cli.failure import Failure
+from bennu.cli.failure import CommandFailure
 
 DEFAULT_PORT: Final = 2376
 CONNECT_S: Final = 30.0
@@ -47,7 +47,7 @@ def connect(address: str, port: int, files: TlsFiles) -> socket.socket:
         session = context.wrap_socket(remote, server_hostname=address)
     except (ssl.SSLError, TimeoutError) as error:
         remote.close()
-        raise Failure(explain(f"tcp://{address}:{port}", error)) from None
+        raise CommandFailure(explain(f"tcp://{address}:{port}", error)) from None
     session.settimeout(None)
     return session
 
@@ -64,7 +64,7 @@ def open_context(files: TlsFiles) -> ssl.SSLContext:
         if files.verify or files.certificate.exists():
             context.load_cert_chain(_readable(files.certificate), _readable(files.key))
     except ssl.SSLError as error:
-        raise Failure(
+        raise CommandFailure(
             f"cannot use the certificates in {files.ca}, {files.certificate} and {files.key}: {error}"
         ) from None
     return context
@@ -74,7 +74,7 @@ def _readable(path: Path) -> Path:
     try:
         path.open().close()
     except OSError as error:
-        raise Failure(
+        raise CommandFailure(
             f"unable to resolve docker endpoint: open {path}: {(error.strerror or str(error)).lower()}"
         ) from None
     return path

@@ -24,7 +24,7 @@ from bennu.lifecycle.probe import (
     judge_answer,
 )
 from bennu.network.netns import enter, in_own_thread
-from bennu.runtime import RepeatedExec, Runtime
+from bennu.runtime import ProbeExec, Runtime
 
 PROBES_AT_ONCE: Final = 32
 PLACE_S: Final = 1.0
@@ -95,7 +95,7 @@ class Prober:
         self._probe = probe
         self._timeout_ns = timeout_ns
         self._purpose = purpose
-        self._command: RepeatedExec | None = None
+        self._command: ProbeExec | None = None
 
     async def run(self) -> ProbeResult:
         """To its end or its timeout; then nothing of it is left, also after a cancellation. Raises nothing."""

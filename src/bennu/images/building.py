@@ -18,9 +18,11 @@ import msgspec
 
 from bennu.confined.client import HELPER, OUR_FAULT, Failure, Folder
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, Unavailable
+from bennu.images.build_output import BuildOutput
 from bennu.images.build_place import BuildPlace, BuildPlaces
 from bennu.images.buildah import PROXIES, Buildah
-from bennu.images.fetching import Fetched, Step, fetch, parse_manifest
+from bennu.images.dockerfile_stages import Dockerfile, parse_dockerfile
+from bennu.images.fetching import Fetched, FetchProgress, fetch, parse_manifest
 from bennu.images.image import Image
 from bennu.images.images import Images
 from bennu.images.layers import disk_error, unpacking
@@ -29,8 +31,6 @@ from bennu.images.pulling import Begun, Pulled
 from bennu.images.pushing import lay_out
 from bennu.images.reference import Reference, parse_reference
 from bennu.images.skopeo import Source, read_manifest, skopeo
-from bennu.images.stages import Dockerfile, parse_dockerfile
-from bennu.images.transcript import Transcript
 from bennu.process import signal_group, started
 
 MAX_DOCKERFILE: Final = 4 << 20
@@ -40,7 +40,7 @@ KEPT_CONFIG: Final = (
     *("StopSignal", "OnBuild", "Shell"),
 )
 
-Puller = Callable[[Reference], AsyncGenerator[Begun | Step | Pulled, None]]
+Puller = Callable[[Reference], AsyncGenerator[Begun | FetchProgress | Pulled, None]]
 
 
 class BuildFailed(BennuError):
@@ -79,7 +79,7 @@ class Built:
     image: Image
 
 
-Message = Text | Built | Begun | Step | Pulled
+Message = Text | Built | Begun | FetchProgress | Pulled
 
 
 class Builder:
@@ -186,7 +186,7 @@ class Builder:
         ids = {name: image.id.removeprefix("sha256:") for name, image in bases.items()}
         file = work / "Dockerfile"
         await asyncio.to_thread(file.write_text, dockerfile.rewritten(ids))
-        transcript = Transcript(dockerfile, bool(request.labels), ids)
+        transcript = BuildOutput(dockerfile, bool(request.labels), ids)
         world = await asyncio.to_thread(self._buildah.furnish, work, place)
         argv = [
             *world,
@@ -203,7 +203,9 @@ class Builder:
         built_hex = (await asyncio.to_thread((work / "id").read_text)).removeprefix("sha256:")
         yield Built(await self._take(built_hex, request, bases.get(base), start_interval_ns))
 
-    async def _follow(self, argv: Sequence[str | Path], tmp: Path, transcript: Transcript) -> AsyncGenerator[str, None]:
+    async def _follow(
+        self, argv: Sequence[str | Path], tmp: Path, transcript: BuildOutput
+    ) -> AsyncGenerator[str, None]:
         """Run buildah to its end; a client that leaves ends it, and the step it is at."""
         running = started(argv, stderr=asyncio.subprocess.STDOUT, env=self._buildah.environment(tmp))
         async with running as process:

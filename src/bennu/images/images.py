@@ -14,7 +14,7 @@ import msgspec
 
 from bennu.errors import BennuError, NotFound
 from bennu.images.image import Image, ImageRecord, image_config, parse_config, parse_time
-from bennu.images.layers import Hold, Layer, Layers
+from bennu.images.layers import Layer, LayerHold, Layers
 from bennu.images.overlay import mount_overlay, remove_tree, unmount
 from bennu.images.reference import HEX64, SHA256, Reference, parse_reference
 from bennu.store import Delete, Put, Store, Transaction, aside
@@ -273,7 +273,7 @@ class Images:
         order = dict.fromkeys(diff_id for image in gone for diff_id in reversed(image.diff_ids))
         return [found[diff_id] for diff_id in order if diff_id in found]
 
-    def missing(self, diff_ids: Sequence[str], hold: Hold) -> Sequence[str]:
+    def missing(self, diff_ids: Sequence[str], hold: LayerHold) -> Sequence[str]:
         """Which of these layers are not here; those that are, are held."""
         for diff_id in diff_ids:
             hold.add(diff_id)

@@ -13,7 +13,7 @@ from bennu.images.changes import apply_changes
 from bennu.images.image import Image, format_time
 from bennu.images.images import Images
 from bennu.images.layers import Layer
-from bennu.images.machine import host_architecture
+from bennu.images.platform import host_architecture
 from bennu.images.reference import Reference
 
 EMPTY_CONFIG: Final[Mapping[str, Any]] = {

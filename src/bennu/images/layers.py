@@ -6,7 +6,7 @@
     images/tmp/                  work in progress; emptied when the daemon starts
 
 A layer is written and unpacked under tmp and renamed when it is complete and on the disk. Layers that no image uses are
-collected; who is bringing one in holds it meanwhile (`Hold`).
+collected; who is bringing one in holds it meanwhile (`LayerHold`).
 """
 
 import asyncio
@@ -60,7 +60,7 @@ class Unpacked:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class LayerDraft:
     """A blob that has arrived and is not yet anybody's: a file under tmp."""
 
     path: Path
@@ -68,7 +68,7 @@ class Draft:
     size: int
 
 
-class Hold:
+class LayerHold:
     """Keeps layers from being collected while an image is being put together from them."""
 
     def __init__(self, held: Counter[str]) -> None:
@@ -124,8 +124,8 @@ class Layers:
     def get(self, diff_id: str) -> Layer | None:
         return self._known.get(diff_id)
 
-    def hold(self) -> Hold:
-        return Hold(self._held)
+    def hold(self) -> LayerHold:
+        return LayerHold(self._held)
 
     def lower_of(self, diff_id: str) -> str:
         """The unpacked layer's folder, relative to `root`."""
@@ -147,7 +147,7 @@ class Layers:
         async with lock:
             yield
 
-    async def receive(self, data: AsyncIterable[bytes], on_progress: Progress | None = None) -> Draft:
+    async def receive(self, data: AsyncIterable[bytes], on_progress: Progress | None = None) -> LayerDraft:
         """Write a stream to a file under tmp. Raises: Unavailable when the disk is full; whatever `data` raises."""
         path = self.new_path()
         digest = hashlib.sha256()
@@ -174,9 +174,11 @@ class Layers:
             if isinstance(error, OSError) and not isinstance(error, ConnectionError):
                 raise disk_error(error) from error
             raise
-        return Draft(path, f"sha256:{digest.hexdigest()}", size)
+        return LayerDraft(path, f"sha256:{digest.hexdigest()}", size)
 
-    async def add(self, draft: Draft, hold: Hold, *, diff_id: str = "", on_progress: Progress | None = None) -> Layer:
+    async def add(
+        self, draft: LayerDraft, hold: LayerHold, *, diff_id: str = "", on_progress: Progress | None = None
+    ) -> Layer:
         """Unpack a draft and keep it as a layer, held; the draft is consumed, whatever happens.
 
         A layer that is there already is not unpacked again. With `diff_id` the content must have it.
@@ -195,7 +197,7 @@ class Layers:
         finally:
             draft.path.unlink(missing_ok=True)
 
-    async def _unpack(self, draft: Draft, hold: Hold, diff_id: str, on_progress: Progress | None) -> Layer:
+    async def _unpack(self, draft: LayerDraft, hold: LayerHold, diff_id: str, on_progress: Progress | None) -> Layer:
         work = self.new_path()
         try:
             await asyncio.to_thread(_make_work, work)
@@ -220,7 +222,7 @@ class Layers:
             async with HELPER.begin("unpack_layer", tree, input=source.fileno()) as session:
                 return Unpacked(**await session.result(lambda told: on_progress(told["read"]) if on_progress else None))
 
-    def _keep(self, work: Path, draft: Draft, layer: Layer) -> None:
+    def _keep(self, work: Path, draft: LayerDraft, layer: Layer) -> None:
         """Blob first, then the layer: a layer that is there has its blob."""
         self._keep_blob(draft.path, layer.blob)
         write_durably(work / "meta", msgspec.json.encode(layer))

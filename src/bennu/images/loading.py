@@ -14,9 +14,9 @@ from bennu.confined.client import HELPER, Folder
 from bennu.errors import BennuError, InvalidParameter
 from bennu.images.image import Image, parse_config
 from bennu.images.images import Images
-from bennu.images.layers import Draft, Hold, disk_error, unpacking
-from bennu.images.machine import host_architecture
+from bennu.images.layers import LayerDraft, LayerHold, disk_error, unpacking
 from bennu.images.overlay import remove_tree
+from bennu.images.platform import host_architecture
 from bennu.images.reference import Reference, parse_reference
 
 MAX_DOCUMENT: Final = 4 << 20  # manifests and configurations; docker and skopeo have the same limit
@@ -41,7 +41,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class ArchivedImage:
     """An image as an archive describes it; layers are names of parts, bottom first."""
 
     config: bytes
@@ -131,7 +131,7 @@ async def take_apart(images: Images, data: AsyncIterable[bytes]) -> AsyncIterato
         await asyncio.shield(asyncio.to_thread(remove_tree, folder))
 
 
-class Gathering:
+class ArchiveIndex:
     """The members of an archive as the helper tells them, so many as an image can have."""
 
     def __init__(self) -> None:
@@ -154,14 +154,16 @@ class Gathering:
 
 
 async def _spread(folder: Path, data: AsyncIterable[bytes]) -> dict[str, Part]:
-    gathering = Gathering()
+    gathering = ArchiveIndex()
     with unpacking():
         async with HELPER.begin("take_apart", Folder(folder, writable=True), input=True) as session:
             await session.feed(data, gathering.hear)
     return gathering.parts
 
 
-async def _load_one(images: Images, archive: Archive, planned: Planned) -> AsyncGenerator[LayerProgress | Loaded, None]:
+async def _load_one(
+    images: Images, archive: Archive, planned: ArchivedImage
+) -> AsyncGenerator[LayerProgress | Loaded, None]:
     raw = parse_config(planned.config)
     diff_ids: list[str] = raw["rootfs"]["diff_ids"]
     if len(diff_ids) != len(planned.layers):
@@ -182,7 +184,7 @@ async def _load_one(images: Images, archive: Archive, planned: Planned) -> Async
 
 
 async def _load_layer(
-    images: Images, archive: Archive, name: str, diff_id: str, hold: Hold
+    images: Images, archive: Archive, name: str, diff_id: str, hold: LayerHold
 ) -> AsyncGenerator[LayerProgress, None]:
     part = archive.find(name)
     if part is None:
@@ -196,11 +198,11 @@ async def _load_layer(
     yield LayerProgress(diff_id, part.size, part.size)
 
 
-def _take_part(images: Images, archive: Archive, part: Part) -> Draft:
+def _take_part(images: Images, archive: Archive, part: Part) -> LayerDraft:
     """A second name, for two images of an archive may name the same part."""
     path = images.layers.new_path()
     path.hardlink_to(archive.path(part))
-    return Draft(path, part.digest, part.size)
+    return LayerDraft(path, part.digest, part.size)
 
 
 async def with_progress(work: Callable[[Callable[[int], None]], Any]) -> AsyncGenerator[int, None]:
@@ -246,7 +248,7 @@ class Manifest(msgspec.Struct, rename="camel"):
     manifests: list[Descriptor] | None = None
 
 
-def plan(archive: Archive) -> list[Planned]:
+def plan(archive: Archive) -> list[ArchivedImage]:
     """Blocking: all images of an archive. Raises: InvalidParameter."""
     if archive.find("manifest.json") is not None:
         entries = archive.read_json("manifest.json", list[ManifestEntry])
@@ -257,17 +259,17 @@ def plan(archive: Archive) -> list[Planned]:
     raise InvalidParameter("invalid archive: does not contain a manifest.json or an index.json")
 
 
-def _plan_docker(archive: Archive, entry: ManifestEntry) -> Planned:
+def _plan_docker(archive: Archive, entry: ManifestEntry) -> ArchivedImage:
     tags = []
     for text in entry.repo_tags or []:
         reference = parse_reference(text)
         if not reference.tag:
             raise InvalidParameter(f'invalid tag "{text}"')
         tags.append(reference)
-    return Planned(archive.read(entry.config), entry.layers or [], tags)
+    return ArchivedImage(archive.read(entry.config), entry.layers or [], tags)
 
 
-def _plan_oci(archive: Archive, descriptor: Descriptor, depth: int = 0) -> Planned:
+def _plan_oci(archive: Archive, descriptor: Descriptor, depth: int = 0) -> ArchivedImage:
     manifest: Manifest = _decode(archive.read_blob(descriptor.digest), Manifest, descriptor.digest)
     if manifest.manifests is not None:
         if depth >= MAX_INDEX_DEPTH:
@@ -279,7 +281,7 @@ def _plan_oci(archive: Archive, descriptor: Descriptor, depth: int = 0) -> Plann
         raise InvalidParameter("invalid archive: a manifest without a configuration")
     config = archive.read_blob(manifest.config.digest)
     layers = [_blob_name(layer.digest) for layer in manifest.layers or []]
-    return Planned(config, layers, _names_of(descriptor.annotations or {}))
+    return ArchivedImage(config, layers, _names_of(descriptor.annotations or {}))
 
 
 def _names_of(annotations: Mapping[str, str]) -> list[Reference]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bennu.runtime.waiting import DescriptorWriter
+from bennu.runtime.pidfd import DescriptorWriter
 
 KEPT_BYTES: Final = 4 << 20
 STUCK_AFTER_S: Final = 5.0

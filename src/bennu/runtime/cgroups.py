@@ -14,7 +14,7 @@ from typing import Final
 
 from bennu.beneath import beneath, entry_of
 from bennu.runtime.filesystems import CGROUP_KINDS, kind_of_filesystem
-from bennu.runtime.waiting import open_pidfd
+from bennu.runtime.pidfd import open_pidfd
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 OPEN_AT_ONCE: Final = 16  # processes that are signalled together

@@ -19,7 +19,7 @@ import msgspec
 from bennu.errors import BennuError
 from bennu.process import HelperTimeout
 from bennu.runtime.descriptors import Descriptors
-from bennu.runtime.waiting import wait_readable
+from bennu.runtime.pidfd import wait_readable
 
 # The container's standard input is a named pipe of ours instead of conmon's: conmon would close its own at the end of
 # any attached client, and at the end of this daemon too.
@@ -27,7 +27,7 @@ FEED_STDIN: Final = 'stdin=$1; shift; exec "$@" <"$stdin"'
 CREATE_TIMEOUT_S: Final = 120
 
 
-class Report(msgspec.Struct):
+class ConmonReport(msgspec.Struct):
     """What conmon says about a creation: the container's pid, or a negative number and the runtime's error."""
 
     data: int
@@ -81,7 +81,7 @@ class Enter(Protocol):
     async def __call__(self, pid: int) -> None: ...
 
 
-async def run_conmon(request: ConmonRequest, *, enter: Enter, keep_fds: Sequence[int] = ()) -> Report:
+async def run_conmon(request: ConmonRequest, *, enter: Enter, keep_fds: Sequence[int] = ()) -> ConmonReport:
     """Start conmon and wait until the container is created, or cannot be.
 
     `enter(pid)` is called before conmon forks; `keep_fds` stay open in conmon under the same numbers. After a
@@ -132,7 +132,7 @@ async def _start(request: ConmonRequest, report: int, gate: int, keep_fds: Seque
     )
 
 
-async def _read_report(descriptor: int, stderr: bytes) -> Report:
+async def _read_report(descriptor: int, stderr: bytes) -> ConmonReport:
     """conmon keeps the pipe open for life, so a report ends with its line."""
     got = b""
     while b"\n" not in got:
@@ -145,7 +145,7 @@ async def _read_report(descriptor: int, stderr: bytes) -> Report:
             break
         got += piece
     try:
-        return msgspec.json.decode(got, type=Report)
+        return msgspec.json.decode(got, type=ConmonReport)
     except msgspec.DecodeError:
         said = (stderr or got).decode(errors="replace").strip()
         raise BennuError(f"conmon failed: {said or 'it gave no reason'}") from None

@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bennu.runtime.pidfd import DescriptorWriter
 from bennu.runtime.spec import HOME_ANNOTATION, capability_sets, has_variable, replace_env
 from bennu.runtime.users import User
-from bennu.runtime.waiting import DescriptorWriter
 
 KEPT_BYTES: Final = 1 << 20
 PIECE_BYTES: Final = 32768

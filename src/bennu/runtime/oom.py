@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from bennu.runtime.cgroups import Cgroups
-from bennu.runtime.waiting import wait_readable
+from bennu.runtime.pidfd import wait_readable
 
 _IN_MODIFY: Final = 0x2
 _IN_NONBLOCK: Final = 0o4000

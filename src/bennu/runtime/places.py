@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Final
 
 from bennu.beneath import entry_of
+from bennu.runtime.bundle import Bundle, BundleFacts, read_pid
 from bennu.runtime.cgroups import Cgroups, is_in_group
 from bennu.runtime.crun import OciRuntime, find_runtime
 from bennu.runtime.failures import NotAlive
 from bennu.runtime.hostfacts import HostFacts, read_host_facts
 from bennu.runtime.oom import MemoryWatch
-from bennu.runtime.paths import Bundle, Facts, read_pid
-from bennu.runtime.waiting import held, is_alive, words_of
+from bennu.runtime.pidfd import cmdline_of, held, is_alive
 
 BUNDLES: Final = "c"
 ID_DIGITS: Final = 24  # of a container's id in its bundle's name
@@ -53,7 +53,7 @@ class Places:
     def _bundle(self, container_id: str) -> Bundle:
         return Bundle(entry_of(self._bundles, container_id[:ID_DIGITS]), entry_of(self._exits, container_id))
 
-    def _facts(self, container_id: str) -> tuple[Bundle, Facts]:
+    def _facts(self, container_id: str) -> tuple[Bundle, BundleFacts]:
         place = self._bundle(container_id)
         facts = place.read_facts()
         if facts is None:
@@ -64,7 +64,7 @@ class Places:
         """A pidfd of the container's first process, certain to be it; the caller closes it. Raises: NotAlive."""
         return self._open_process(*self._facts(container_id))
 
-    def _open_process(self, place: Bundle, facts: Facts) -> int:
+    def _open_process(self, place: Bundle, facts: BundleFacts) -> int:
         """A pidfd of the container's first process, certain to be it. Raises: NotAlive."""
         pid = read_pid(place.pid_file)
         if pid:
@@ -76,7 +76,7 @@ class Places:
     def _conmon_pid(self, container_id: str) -> int:
         """0: it is gone. Another process with its number is not taken for it."""
         pid = read_pid(self._bundle(container_id).conmon_pid_file)
-        return pid if pid and conmon_mark(container_id) in words_of(pid) else 0
+        return pid if pid and conmon_mark(container_id) in cmdline_of(pid) else 0
 
     @contextlib.contextmanager
     def _held_conmon(self, container_id: str) -> Iterator[int]:
@@ -85,7 +85,7 @@ class Places:
             pid, pidfd = self._conmon_pid(container_id), -1
             if pid:
                 with contextlib.suppress(ProcessLookupError):
-                    pidfd = stack.enter_context(held(pid, lambda pid: conmon_mark(container_id) in words_of(pid)))
+                    pidfd = stack.enter_context(held(pid, lambda pid: conmon_mark(container_id) in cmdline_of(pid)))
             yield pidfd
 
     async def kill_all(self, group: str) -> None:
@@ -102,7 +102,7 @@ def conmon_mark(container_id: str) -> str:
     return f"--cid={container_id}"
 
 
-def living_pid(place: Bundle, facts: Facts | None) -> int:
+def living_pid(place: Bundle, facts: BundleFacts | None) -> int:
     """Of the container's first process; 0: it does not live."""
     pid = read_pid(place.pid_file)
     return pid if facts is not None and pid and is_in_group(pid, facts.cgroup) and is_alive(pid) else 0

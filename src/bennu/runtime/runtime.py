@@ -18,26 +18,19 @@ import msgspec
 from bennu.beneath import entry_of
 from bennu.errors import BennuError
 from bennu.model import HostConfig
+from bennu.runtime.bundle import Bundle, BundleFacts, read_pid
 from bennu.runtime.cgroups import is_in_group
 from bennu.runtime.conmon import ConmonRequest, run_conmon
 from bennu.runtime.failures import NotAlive, create_failure
-from bennu.runtime.filters import Filters
-from bennu.runtime.paths import Bundle, Facts, read_pid
+from bennu.runtime.pidfd import find_by_argument, finish, kill_by_argument, parent_of, wait_gone, wait_readable
 from bennu.runtime.places import conmon_mark
 from bennu.runtime.proc_mounts import check_mounted
 from bennu.runtime.records import BundleRequest, Created
 from bennu.runtime.resources import build_resources, lifted_limits
+from bennu.runtime.seccomp_cache import SeccompCache
 from bennu.runtime.shm import mount_shm, unmount_shm
 from bennu.runtime.stdin import make_stdin
 from bennu.runtime.streams import Streams
-from bennu.runtime.waiting import (
-    find_by_word,
-    finish,
-    kill_by_word,
-    parent_of,
-    wait_gone,
-    wait_readable,
-)
 from bennu.runtime.watching import Watching
 
 CONMON_GROUP: Final = "/bennu/conmon"
@@ -52,7 +45,7 @@ class Runtime(Watching, Streams):
     def __init__(self, exec_root: Path, *, oci: str = "crun") -> None:
         """Raises: BennuError if no OCI runtime is installed."""
         super().__init__(exec_root, oci=oci)
-        self._filters = Filters()
+        self._filters = SeccompCache()
 
     def make_shm(self, container_id: str, size_bytes: int) -> Path:
         """A /dev/shm on the host, for a container that shares it; `delete` unmounts it. Idempotent. Raises: BennuError.
@@ -90,7 +83,7 @@ class Runtime(Watching, Streams):
         place.config.write_bytes(msgspec.json.encode(spec))
         tty = bool(request.spec["process"].get("terminal"))
         keeper = make_stdin(place.stdin) if request.open_stdin and not tty else None
-        facts = Facts(
+        facts = BundleFacts(
             id=container_id,
             cgroup=request.spec["linux"]["cgroupsPath"],
             tty=tty,
@@ -128,7 +121,7 @@ class Runtime(Watching, Streams):
         self._check_mounted(place, facts, report.data, request.spec)
         return Created(report.data, conmon_pid)
 
-    def _check_mounted(self, place: Bundle, facts: Facts, pid: int, spec: Mapping[str, Any]) -> None:
+    def _check_mounted(self, place: Bundle, facts: BundleFacts, pid: int, spec: Mapping[str, Any]) -> None:
         """Raises: RuntimeFailure if its mounts came to lie where none may; NotAlive."""
         try:
             check_mounted(pid, spec)
@@ -260,12 +253,12 @@ class Runtime(Watching, Streams):
         mark = conmon_mark(container_id)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_LIMIT_S):
-                while pids := await asyncio.to_thread(find_by_word, mark):
+                while pids := await asyncio.to_thread(find_by_argument, mark):
                     await wait_gone(pids[0])
-        for pid in await asyncio.to_thread(find_by_word, mark):
-            await kill_by_word(pid, mark)
+        for pid in await asyncio.to_thread(find_by_argument, mark):
+            await kill_by_argument(pid, mark)
 
-    def _is_known_to_runtime(self, container_id: str, facts: Facts | None) -> bool:
+    def _is_known_to_runtime(self, container_id: str, facts: BundleFacts | None) -> bool:
         """crun remembers a container only in files, so one that has ended need not be deleted by it."""
         if not (self._oci.root / container_id).exists():
             return False

@@ -18,7 +18,7 @@ UINT64_MAX: Final = (1 << 64) - 1
 ERRNO_MAX: Final = 0xFFFF
 
 
-class Action(StrEnum):
+class SeccompAction(StrEnum):
     """What becomes of a call."""
 
     KILL = "SCMP_ACT_KILL"
@@ -44,8 +44,8 @@ class Operator(StrEnum):
     MASKED_EQUAL = "SCMP_CMP_MASKED_EQ"
 
 
-ALLOW: Final = Action.ALLOW.value
-ERRNO: Final = Action.ERRNO.value
+ALLOW: Final = SeccompAction.ALLOW.value
+ERRNO: Final = SeccompAction.ERRNO.value
 EQUAL: Final = Operator.EQUAL.value
 GREATER: Final = Operator.GREATER.value
 LESS: Final = Operator.LESS.value
@@ -54,7 +54,7 @@ MASKED: Final = Operator.MASKED_EQUAL.value
 Errno = Annotated[int, Meta(ge=0, le=ERRNO_MAX)]
 
 
-class Comparison(Struct, rename="camel"):
+class ArgumentComparison(Struct, rename="camel"):
     """`value_two` is what a masked argument must be equal to; the others do not look at it."""
 
     index: Annotated[int, Meta(ge=0, le=5)]
@@ -82,14 +82,14 @@ class Condition(Struct, rename="camel"):
         return int(major), int(minor)
 
 
-class Rule(Struct, rename="camel"):
+class SeccompRule(Struct, rename="camel"):
     """`name` is how older profiles say `names`."""
 
-    action: Action
+    action: SeccompAction
     names: list[str] | None = None
     name: str = ""
     errno_ret: Errno | None = None
-    args: list[Comparison] | None = None
+    args: list[ArgumentComparison] | None = None
     includes: Condition | None = None
     excludes: Condition | None = None
 
@@ -119,11 +119,11 @@ class Architecture(Struct, rename="camel"):
 class SeccompProfile(Struct, rename="camel"):
     """All of it. Fields that nobody knows are passed over, as dockerd does."""
 
-    default_action: Action
+    default_action: SeccompAction
     default_errno_ret: Errno | None = None
     architectures: list[str] | None = None
     arch_map: list[Architecture] | None = None
-    syscalls: list[Rule] | None = None
+    syscalls: list[SeccompRule] | None = None
     flags: list[str] | None = None
     listener_path: str | None = None
     listener_metadata: str | None = None
@@ -174,15 +174,15 @@ def _mapped(entries: Sequence[Architecture], own: Sequence[str]) -> list[str]:
     return list(own)
 
 
-def _repeats_default(rule: Rule, profile: SeccompProfile) -> bool:
+def _repeats_default(rule: SeccompRule, profile: SeccompProfile) -> bool:
     """Such a rule changes nothing, and libseccomp refuses it."""
     if rule.action is not profile.default_action:
         return False
     ours, theirs = (errno.EPERM if code is None else code for code in (rule.errno_ret, profile.default_errno_ret))
-    return ours == theirs or rule.action not in (Action.ERRNO, Action.TRACE)
+    return ours == theirs or rule.action not in (SeccompAction.ERRNO, SeccompAction.TRACE)
 
 
-def _applies(rule: Rule, architecture: str, kernel: tuple[int, int], capabilities: Collection[str]) -> bool:
+def _applies(rule: SeccompRule, architecture: str, kernel: tuple[int, int], capabilities: Collection[str]) -> bool:
     wanted, refused = rule.includes or Condition(), rule.excludes or Condition()
     if wanted.arches and architecture not in wanted.arches:
         return False

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bennu.runtime.waiting import DescriptorWriter
+from bennu.runtime.pidfd import DescriptorWriter
 
 _SYS_PIDFD_GETFD: Final = 438  # the same on all architectures
 _libc = ctypes.CDLL(None, use_errno=True)

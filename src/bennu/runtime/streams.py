@@ -12,17 +12,17 @@ import msgspec
 from bennu.confined.client import HELPER, Process
 from bennu.errors import InvalidParameter
 from bennu.runtime.attach import AttachStream, connect_attach
+from bennu.runtime.bundle import Bundle, BundleFacts
 from bennu.runtime.cgroups import is_in_group
 from bennu.runtime.exec import ExecProcess, ExecRequest, plan_process
 from bennu.runtime.exec_start import start_exec
 from bennu.runtime.failures import NotAlive, RuntimeFailure
 from bennu.runtime.oom import set_oom_score
-from bennu.runtime.paths import Bundle, Facts
+from bennu.runtime.pidfd import DescriptorWriter, finish, held
 from bennu.runtime.places import Places
-from bennu.runtime.repeated import RepeatedExec
+from bennu.runtime.probe_exec import ProbeExec
 from bennu.runtime.stdin import drop_keeper, open_stdin
 from bennu.runtime.users import User, find_user
-from bennu.runtime.waiting import DescriptorWriter, finish, held
 
 
 class Streams(Places):
@@ -116,14 +116,14 @@ class Streams(Places):
                 starting.result().discard()
             raise
 
-    def repeat(self, container_id: str, args: Sequence[str], *, name: str) -> RepeatedExec:
+    def repeat(self, container_id: str, args: Sequence[str], *, name: str) -> ProbeExec:
         """A command to be run again and again in this run of it, all it starts in a control group called `name`.
 
         Blocks for a moment. Raises: NotAlive.
         """
         place, facts = self._facts(container_id)
         spec = msgspec.json.decode(place.config.read_bytes())
-        return RepeatedExec(
+        return ProbeExec(
             command=self._oci.command,
             container_id=container_id,
             process=plan_process(spec, ExecRequest(args=args), None, ()),
@@ -144,7 +144,7 @@ class Streams(Places):
         except RuntimeFailure as failure:
             raise InvalidParameter(str(failure)) from failure
 
-    async def _exec_user(self, place: Bundle, facts: Facts, user: str) -> User:
+    async def _exec_user(self, place: Bundle, facts: BundleFacts, user: str) -> User:
         pidfd = self._open_process(place, facts)
         try:
             accounts = await HELPER.ask("accounts", Process(pidfd))

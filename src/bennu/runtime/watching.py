@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from bennu.descriptors import reserve
+from bennu.runtime.bundle import Bundle, BundleFacts
 from bennu.runtime.failures import NotAlive
-from bennu.runtime.paths import Bundle, Facts
+from bennu.runtime.pidfd import wait_gone, wait_readable
 from bennu.runtime.places import Places, living_pid
 from bennu.runtime.records import ExitRecord, Recovered
 from bennu.runtime.stats import Stats, read_stats
-from bennu.runtime.waiting import wait_gone, wait_readable
 
 
 class Watching(Places):
@@ -39,7 +39,7 @@ class Watching(Places):
             if conmon >= 0:
                 await wait_readable(conmon)
 
-    async def _wait_process(self, place: Bundle, facts: Facts) -> None:
+    async def _wait_process(self, place: Bundle, facts: BundleFacts) -> None:
         """Return when the container's first process has ended."""
         try:
             with reserve():

@@ -2,8 +2,8 @@
 
 import click
 
-from bennu.cli.client import Client, segment
-from bennu.cli.failure import ApiFailure, Failure
+from bennu.cli.client import ApiClient, segment
+from bennu.cli.failure import ApiFailure, CommandFailure
 from bennu.cli.output import say
 
 
@@ -11,7 +11,7 @@ from bennu.cli.output import say
 @click.option("--now", is_flag=True, required=True, help="Skip the delay of a restart that is pending")
 @click.argument("containers", metavar="CONTAINER [CONTAINER...]", nargs=-1, required=True)
 @click.pass_obj
-def restart(client: Client, now: bool, containers: tuple[str, ...]) -> None:
+def restart(client: ApiClient, now: bool, containers: tuple[str, ...]) -> None:
     """Start containers at once whose restart policy lets them wait."""
     problems = []
     for name in containers:
@@ -21,4 +21,4 @@ def restart(client: Client, now: bool, containers: tuple[str, ...]) -> None:
         except ApiFailure as failure:
             problems.append(str(failure))
     if problems:
-        raise Failure("\n".join(problems))
+        raise CommandFailure("\n".join(problems))

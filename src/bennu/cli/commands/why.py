@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from bennu.cli.client import Client, segment
+from bennu.cli.client import ApiClient, segment
 from bennu.cli.commands.why_service import find_story, tell
-from bennu.cli.failure import ApiFailure, Failure
+from bennu.cli.failure import ApiFailure, CommandFailure
 from bennu.cli.output import align, say
 
 
@@ -16,7 +16,7 @@ from bennu.cli.output import align, say
 @click.option("--json", is_flag=True, help="Print the certificates as JSON")
 @click.argument("name", metavar="CONTAINER|SERVICE|TASK")
 @click.pass_obj
-def why(client: Client, name: str, all: bool, json: bool) -> None:
+def why(client: ApiClient, name: str, all: bool, json: bool) -> None:
     """Tell why a container died, who asked for it, and what was decided then."""
     # What there is goes before what there was: a service may bear the name of a container that was removed.
     if not is_container(client, name) and (story := find_story(client, name)) is not None:
@@ -27,14 +27,14 @@ def why(client: Client, name: str, all: bool, json: bool) -> None:
         print_json(deaths if all else deaths[:1])
         return
     if not deaths:
-        raise Failure(f"{name} has not died yet")
+        raise CommandFailure(f"{name} has not died yet")
     if all:
         say(align([HEADERS, *(row(death) for death in deaths)]))
     else:
         say("\n".join(full_story(deaths[0])))
 
 
-def is_container(client: Client, name: str) -> bool:
+def is_container(client: ApiClient, name: str) -> bool:
     try:
         client.json("GET", f"/containers/{segment(name)}/json")
     except ApiFailure:

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from bennu.cli.client import Client, segment
+from bennu.cli.client import ApiClient, segment
 from bennu.cli.failure import ApiFailure
 from bennu.cli.output import say, shorten_id
 
 ENDING = ("complete", "shutdown", "remove")
 
 
-def find_story(client: Client, name: str) -> dict[str, Any] | None:
+def find_story(client: ApiClient, name: str) -> dict[str, Any] | None:
     """The story of a service of that name, else of a task; None if there is neither."""
     for kind in ("services", "tasks"):
         try:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 import bennu
-from bennu.cli.client import Client
-from bennu.cli.failure import Failure
+from bennu.cli.client import ApiClient
+from bennu.cli.failure import CommandFailure
 from bennu.cli.output import say
 
 SOURCE: Final = Path(bennu.__file__).parents[2]  # examples live in the source tree, not in the package
@@ -33,7 +33,7 @@ BOLD, DIM, GREEN, RED, RESET = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x
 
 
 @dataclass(slots=True)
-class Stage:
+class DemoStage:
     """One daemon, and the docker command on it."""
 
     docker: str
@@ -167,10 +167,10 @@ class PrivateDaemon:
 
     def end(self) -> None:
         """Leave nothing, in whatever state the play was left. Idempotent."""
-        with contextlib.suppress(Failure):
+        with contextlib.suppress(CommandFailure):
             if self._daemon is None or self._daemon.poll() is not None:
                 self.start()  # containers outlive a daemon, and it takes one to remove them
-            remove_everything(Client(self.host))
+            remove_everything(ApiClient(self.host))
         if self._daemon is not None:
             self._daemon.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -210,16 +210,16 @@ def wait_for_answer(host: str, daemon: subprocess.Popen[bytes], log: Path) -> No
     end = time.monotonic() + START_TIMEOUT_S
     while True:
         if daemon.poll() is not None or time.monotonic() > end:
-            raise Failure(f"bennud did not start:\n{log.read_text(errors='replace')}")
+            raise CommandFailure(f"bennud did not start:\n{log.read_text(errors='replace')}")
         try:
-            Client(host).call("GET", "/_ping")
-        except Failure:
+            ApiClient(host).call("GET", "/_ping")
+        except CommandFailure:
             time.sleep(0.05)
         else:
             return
 
 
-def remove_everything(client: Client) -> None:
+def remove_everything(client: ApiClient) -> None:
     """The swarm first: it would replace its tasks' containers."""
     if client.json("GET", "/info")["Swarm"]["LocalNodeState"] != "inactive":
         client.call("POST", "/swarm/leave", query={"force": True})
@@ -241,8 +241,8 @@ def base_image(name: str) -> Path:
     """The tar file of a base image; built when it never was. Raises: Failure."""
     recipe = SOURCE / "examples/base-images"
     if not recipe.exists():
-        raise Failure("the demo needs Bennu's source tree: clone it and run ./dev demo")
+        raise CommandFailure("the demo needs Bennu's source tree: clone it and run ./dev demo")
     if subprocess.run([recipe], check=False).returncode != 0:
-        raise Failure("the base images could not be built; ./dev demo installs what is missing")
+        raise CommandFailure("the base images could not be built; ./dev demo installs what is missing")
     cache = Path(os.environ.get("BENNU_CACHE") or SOURCE / ".cache")
     return cache / "images" / f"{name}.tar"

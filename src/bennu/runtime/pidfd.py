@@ -125,7 +125,7 @@ def parent_of(pid: int) -> int:
     return int(stat[stat.rindex(b")") + 2 :].split()[1])
 
 
-def words_of(pid: int) -> set[str]:
+def cmdline_of(pid: int) -> set[str]:
     """The arguments a process was started with; none if there is no such process.
 
     Raises: OSError when it cannot be known, for want of descriptors: it may well live.
@@ -136,15 +136,15 @@ def words_of(pid: int) -> set[str]:
         return set()
 
 
-def find_by_word(word: str) -> list[int]:
+def find_by_argument(word: str) -> list[int]:
     """All living processes with this argument; looks at every process of the host."""
     pids = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdecimal()]
-    return [pid for pid in pids if word in words_of(pid) and is_alive(pid)]
+    return [pid for pid in pids if word in cmdline_of(pid) and is_alive(pid)]
 
 
-async def kill_by_word(pid: int, word: str) -> None:
+async def kill_by_argument(pid: int, word: str) -> None:
     """Kill a process that has this argument, and wait until it is gone. Another of that number is left alone."""
-    with contextlib.suppress(ProcessLookupError), held(pid, lambda pid: word in words_of(pid)) as pidfd:
+    with contextlib.suppress(ProcessLookupError), held(pid, lambda pid: word in cmdline_of(pid)) as pidfd:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         await wait_readable(pidfd)
 

@@ -20,7 +20,7 @@ from bennu.runtime.descriptors import Descriptors
 from bennu.runtime.exec_report import read_errors, read_new_pid
 from bennu.runtime.failures import NotAlive, exec_failure
 from bennu.runtime.oom import set_oom_score
-from bennu.runtime.waiting import finish, wait_readable
+from bennu.runtime.pidfd import finish, wait_readable
 
 START_TIMEOUT_S: Final = 30  # for the runtime to set it up; dockerd's
 PIECE_BYTES: Final = 65536
@@ -28,7 +28,7 @@ ENVIRONMENT: Final = {"PATH": os.environ.get("PATH", os.defpath)}  # the runtime
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class ProbeExecResult:
     """How a run ended. `exit_code` 128+n: signal n did it; None: it was not done in time, and was killed.
 
     `output` is of both streams, as they came; a byte more than was to be kept says that there was more.
@@ -45,7 +45,7 @@ class KillAll(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RepeatedExec:
+class ProbeExec:
     """One command in one run of a container. It is run once at a time."""
 
     command: Sequence[str]  # the runtime and its global options
@@ -63,12 +63,12 @@ class RepeatedExec:
     def group(self) -> str:
         return f"{self.container_group}/{self.name}"
 
-    def prepare(self) -> "RepeatedExec":
+    def prepare(self) -> "ProbeExec":
         """To be called before the first run, and once only."""
         self.file.write_bytes(msgspec.json.encode(self.process))
         return self
 
-    async def run(self, timeout_s: float, *, keep_bytes: int) -> Ran:
+    async def run(self, timeout_s: float, *, keep_bytes: int) -> ProbeExecResult:
         """Once, to its end or its timeout, which counts from when it runs; nothing of it is left, also if cancelled.
 
         Raises: RuntimeFailure in runc's words; NotAlive; TimeoutError if it did not even start; OSError.
@@ -90,7 +90,7 @@ class RepeatedExec:
             code, output = child.exit_code, bytes(child.output)
             if done and code != 0 and ((said := read_errors(child.log)) or not child.started):
                 raise exec_failure(said, self.process["args"], self.process["cwd"])
-            return Ran(code if done else None, output)
+            return ProbeExecResult(code if done else None, output)
 
     def _is_in_use(self) -> bool:
         try:

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Final
 
-from bennu.cli.client import Client
-from bennu.cli.demo_stage import Stage
+from bennu.cli.client import ApiClient
+from bennu.cli.demo.common import have_image, wait_alive
+from bennu.cli.demo.stage import DemoStage
 from bennu.cli.output import say
-from bennu.cli.scenes.props import have_image, wait_alive
 
 
-def tell_why(stage: Stage) -> None:
+def tell_why(stage: DemoStage) -> None:
     have_image(stage, "signaltest")
     stage.tell("Stopped by a person: who it was, what was sent, what it said last, what was decided then.")
     stage.type("run", "-d", "--name", "asked", "signaltest:v1")
@@ -27,7 +27,7 @@ def tell_why(stage: Stage) -> None:
     stage.type("rm", "-f", "asked", "glutton", "tries")
 
 
-def outlive_the_daemon(stage: Stage) -> None:
+def outlive_the_daemon(stage: DemoStage) -> None:
     stage.tell("kill -9 of the daemon: the container does not notice.")
     stage.type("run", "-d", "--name", "outlives", "signaltest:v1")
     stage.type("run", "-d", "--name", "mortal", "python", "sh", "-c", "sleep 1; exit 42")
@@ -40,9 +40,9 @@ def outlive_the_daemon(stage: Stage) -> None:
     stage.daemon.start()
     stage.type("inspect", "-f", "{{.State.Pid}}", "outlives", expect=pid)
     stage.tell("What ended meanwhile has its true exit code.")
-    Client(stage.host).call("POST", "/containers/mortal/wait")
+    ApiClient(stage.host).call("POST", "/containers/mortal/wait")
     stage.type("ps", "-a", expect="Exited (42)")
     stage.type("rm", "-f", "outlives", "mortal")
 
 
-ACTS: Final[tuple[Callable[[Stage], None], ...]] = (tell_why, outlive_the_daemon)
+ACTS: Final[tuple[Callable[[DemoStage], None], ...]] = (tell_why, outlive_the_daemon)

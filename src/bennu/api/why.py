@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import msgspec
 from aiohttp import web
 
-from bennu.api.answer import answer
 from bennu.api.deaths import Death, death_of
+from bennu.api.responses import json_response
 from bennu.api.times import rfc3339
 from bennu.cluster import Cluster
 from bennu.cluster.records import ServiceRow, TaskRow
@@ -17,7 +17,7 @@ from bennu.pace import paced
 Waits = dict[str, list[str]]  # by subject: the reasons
 
 
-class TaskStory(Shape):
+class TaskWhy(Shape):
     """One attempt. `Made` and `Ended` are the orchestrator's reasons; `Death` is how its container ended, if it did."""
 
     id: str = msgspec.field(name="ID")
@@ -35,44 +35,44 @@ class TaskStory(Shape):
     death: Death | None
 
 
-class SlotStory(Shape):
+class SlotWhy(Shape):
     """A stable place in the service; its attempts, newest first."""
 
     name: str
-    tasks: list[TaskStory]
+    tasks: list[TaskWhy]
 
 
-class Decision(Shape):
+class ReasonShape(Shape):
     time: str
     reason: str
 
 
-class Story(Shape):
+class ServiceWhy(Shape):
     """`Decisions` are the last ones about the service as a whole (rollouts), newest first; `Waits` is what stands in
     its way as a whole."""
 
     service: str
-    slots: list[SlotStory]
+    slots: list[SlotWhy]
     waits: list[str]
-    decisions: list[Decision]
+    decisions: list[ReasonShape]
 
 
 def routes(cluster: Cluster) -> list[web.RouteDef]:
-    api = Stories(cluster)
+    api = WhyRoutes(cluster)
     return [
         web.route("GET", "/bennu/v1/services/{id}/why", api.of_service),
         web.route("GET", "/bennu/v1/tasks/{id}/why", api.of_task),
     ]
 
 
-class Stories:
+class WhyRoutes:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
     async def of_service(self, request: web.Request) -> web.Response:
         self._cluster.state.require_cluster()
         service = self._cluster.services.find(request.match_info["id"])
-        return answer(await self._tell(service, self._cluster.state.tasks_of(service.id)))
+        return json_response(await self._tell(service, self._cluster.state.tasks_of(service.id)))
 
     async def of_task(self, request: web.Request) -> web.Response:
         """The story of the slot that the task is, or was, in."""
@@ -80,18 +80,18 @@ class Stories:
         task = self._cluster.state.tasks.find(request.match_info["id"], lambda row: row.name, "task")
         service = self._cluster.services.find(task.task.service_id)
         same = [row for row in self._cluster.state.tasks_of(service.id) if slot_name(row) == slot_name(task)]
-        return answer(await self._tell(service, same))
+        return json_response(await self._tell(service, same))
 
-    async def _tell(self, service: ServiceRow, tasks: Sequence[TaskRow]) -> Story:
+    async def _tell(self, service: ServiceRow, tasks: Sequence[TaskRow]) -> ServiceWhy:
         slots: dict[str, list[TaskRow]] = {}
         for row in sorted(tasks, key=lambda row: -row.created_ns):
             slots.setdefault(slot_name(row), []).append(row)
         waits = self._waits(service.id)
         ordered = sorted(slots.items(), key=lambda item: item[1][0].task.slot)
-        return Story(
+        return ServiceWhy(
             service=service.name,
             slots=[
-                SlotStory(name=name, tasks=[await self._task(row, waits) for row in rows])
+                SlotWhy(name=name, tasks=[await self._task(row, waits) for row in rows])
                 async for name, rows in paced(ordered)
             ],
             waits=waits.get("service", []),
@@ -112,10 +112,10 @@ class Stories:
         reasons = [reason for reason in waits.get(f"task {row.id}", ()) if reason != row.task.status.err]
         return agent.awaits(row.id) or "; ".join(reasons)
 
-    async def _task(self, row: TaskRow, waits: Waits) -> TaskStory:
+    async def _task(self, row: TaskRow, waits: Waits) -> TaskWhy:
         status = row.task.status
         deaths = await self._cluster.engine.services.deaths.of(row.container_id) if row.container_id else []
-        return TaskStory(
+        return TaskWhy(
             id=row.id,
             name=row.name,
             node=row.task.node_id or "",
@@ -137,6 +137,6 @@ def slot_name(row: TaskRow) -> str:
     return f"{row.service_name}.{row.task.slot or row.task.node_id or '?'}"
 
 
-def decision_of(text: str) -> Decision:
+def decision_of(text: str) -> ReasonShape:
     instant, _, reason = text.partition(" ")
-    return Decision(time=rfc3339(int(instant)), reason=reason)
+    return ReasonShape(time=rfc3339(int(instant)), reason=reason)

@@ -36,7 +36,7 @@ class Line:
 
 
 @dataclass(slots=True)
-class Stage:
+class DockerfileStage:
     name: str  # lower case; "" if it has none
     base: str  # as written, arguments put in
     lines: list[Line] = field(default_factory=list)  # FROM first
@@ -46,7 +46,7 @@ class Stage:
 class Dockerfile:
     escape: str
     head: Sequence[Line]  # ARGs before the first stage
-    stages: Sequence[Stage]  # up to the target
+    stages: Sequence[DockerfileStage]  # up to the target
 
     @property
     def step_count(self) -> int:
@@ -91,7 +91,7 @@ class Dockerfile:
 
         Raises: InvalidParameter, NotImplementedHere.
         """
-        names: dict[str, Stage] = {}
+        names: dict[str, DockerfileStage] = {}
         for stage in self.stages:
             below = names.get(stage.base.lower())
             for trigger in _recorded(below) if below else of_images.get(stage.base, ()):
@@ -120,7 +120,7 @@ def _is_stage(source: str, names: set[str], number: int) -> bool:
     return source.lower() in names or (source.isdecimal() and int(source) < number)
 
 
-def _from_line(stage: Stage, base: str) -> str:
+def _from_line(stage: DockerfileStage, base: str) -> str:
     return f"FROM {base} AS {stage.name}" if stage.name else f"FROM {base}"
 
 
@@ -134,7 +134,7 @@ def _copy_line(copy: Instruction, names: set[str], number: int, replace: Mapping
     return " ".join([copy.word, *(f"--{name}={value}" for name, value in flags.items()), copy.rest])
 
 
-def _recorded(stage: Stage) -> list[str]:
+def _recorded(stage: DockerfileStage) -> list[str]:
     return [line.instruction.rest for line in stage.lines if line.instruction.word == "ONBUILD"]
 
 
@@ -202,8 +202,8 @@ def _check_recorded(instruction: Instruction) -> None:
         raise InvalidParameter(f"{word} isn't allowed as an ONBUILD trigger")
 
 
-def _stages(lines: Sequence[Line], env: Mapping[str, str]) -> list[Stage]:
-    stages: list[Stage] = []
+def _stages(lines: Sequence[Line], env: Mapping[str, str]) -> list[DockerfileStage]:
+    stages: list[DockerfileStage] = []
     for line in lines:
         if line.instruction.word == "FROM":
             stages.append(_begin_stage(line, env))
@@ -211,7 +211,7 @@ def _stages(lines: Sequence[Line], env: Mapping[str, str]) -> list[Stage]:
     return stages
 
 
-def _begin_stage(line: Line, env: Mapping[str, str]) -> Stage:
+def _begin_stage(line: Line, env: Mapping[str, str]) -> DockerfileStage:
     words = split_words(line.instruction.rest)
     if len(words) not in (1, 3) or (len(words) == 3 and words[1].upper() != "AS"):
         raise InvalidParameter(
@@ -226,10 +226,10 @@ def _begin_stage(line: Line, env: Mapping[str, str]) -> Stage:
     base = expand(words[0], env)
     if not base:
         raise InvalidParameter(f"base name ({words[0]}) should not be blank")
-    return Stage(name, base)
+    return DockerfileStage(name, base)
 
 
-def _until(stages: list[Stage], target: str) -> list[Stage]:
+def _until(stages: list[DockerfileStage], target: str) -> list[DockerfileStage]:
     if not target:
         return stages
     for number, stage in enumerate(stages):

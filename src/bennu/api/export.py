@@ -2,21 +2,21 @@
 
 from aiohttp import web
 
-from bennu.api.answer import answer
+from bennu.api.responses import json_response
 from bennu.api.streams import ends_with_client, open_chunks
 from bennu.engine.archive import export_rootfs, find_changes
 from bennu.engine.engine import Engine
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    api = Snapshots(engine)
+    api = ExportRoutes(engine)
     return [
         web.route("GET", "/containers/{id}/changes", api.changes),
         web.route("GET", "/containers/{id}/export", api.export),
     ]
 
 
-class Snapshots:
+class ExportRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -24,7 +24,7 @@ class Snapshots:
         services = self._engine.services
         container = self._engine.find(request.match_info["id"])
         found = await find_changes(services, container)
-        return answer([{"Path": path, "Kind": kind} for path, kind in found] or None)
+        return json_response([{"Path": path, "Kind": kind} for path, kind in found] or None)
 
     @ends_with_client
     async def export(self, request: web.Request) -> web.StreamResponse:

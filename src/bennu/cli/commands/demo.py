@@ -10,19 +10,19 @@ from typing import Final
 
 import click
 
-from bennu.cli.demo_stage import Stage, private_daemon, scratch_folder
+from bennu.cli.demo.stage import DemoStage, private_daemon, scratch_folder
 from bennu.cli.docker import CURE, find_docker
-from bennu.cli.failure import Failure
+from bennu.cli.failure import CommandFailure
 from bennu.cli.output import say
 
 PACE_S: Final = 0.6
 SCENES: Final = (
-    ("Signals and exit codes", "bennu.cli.scenes.signals"),
-    ("Restart policies", "bennu.cli.scenes.restarts"),
-    ("Health checks", "bennu.cli.scenes.health"),
-    ("Services keep their number", "bennu.cli.scenes.services"),
-    ("Rolling update and rollback", "bennu.cli.scenes.updates"),
-    ("What no one else tells", "bennu.cli.scenes.why"),
+    ("Signals and exit codes", "bennu.cli.demo.signals"),
+    ("Restart policies", "bennu.cli.demo.restarts"),
+    ("Health checks", "bennu.cli.demo.health"),
+    ("Services keep their number", "bennu.cli.demo.services"),
+    ("Rolling update and rollback", "bennu.cli.demo.updates"),
+    ("What no one else tells", "bennu.cli.demo.why"),
 )
 
 
@@ -32,14 +32,14 @@ SCENES: Final = (
 def demo(pace: float, scenes: tuple[str, ...]) -> int:
     """Play scenes, by number or a word of the title, on a daemon of the demo's own; without SCENE all of them."""
     if os.geteuid() != 0:
-        raise Failure("containers need root: sudo bennu demo")
+        raise CommandFailure("containers need root: sudo bennu demo")
     docker = find_docker()
     if docker is None:
-        raise Failure(f"the demo types docker commands, and there is no docker on PATH: {CURE}")
+        raise CommandFailure(f"the demo types docker commands, and there is no docker on PATH: {CURE}")
     wanted = [find_scene(word) for word in scenes] or SCENES
     with scratch_folder() as folder, private_daemon(folder) as daemon:
         say(f"A daemon of this demo's own answers at {daemon.host}; look in with docker -H.")
-        stage = Stage(docker, folder, daemon, pace, sys.stdout.isatty())
+        stage = DemoStage(docker, folder, daemon, pace, sys.stdout.isatty())
         for title, module in wanted:
             say(f"\n=== {title} ===")
             for act in import_module(module).ACTS:

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from bennu.cli.client import Client
-from bennu.cli.demo_stage import Stage
-from bennu.cli.scenes.props import have_image, wait_alive
+from bennu.cli.client import ApiClient
+from bennu.cli.demo.common import have_image, wait_alive
+from bennu.cli.demo.stage import DemoStage
 
 
-def come_back(stage: Stage) -> None:
+def come_back(stage: DemoStage) -> None:
     have_image(stage, "signaltest")
     stage.tell("on-failure:3 brings it back after a failure, at most three times in a row.")
     stage.type("run", "-d", "--name=phoenix", "--restart=on-failure:3", "signaltest:v1")
@@ -21,7 +21,7 @@ def come_back(stage: Stage) -> None:
     stage.type("inspect", "-f", "{{.RestartCount}} {{json .HostConfig.RestartPolicy}}", "phoenix", expect="1 ")
 
 
-def stay_down(stage: Stage) -> None:
+def stay_down(stage: DemoStage) -> None:
     stage.tell("Exit code 0 is no failure: it stays down.")
     wait_alive(stage, "phoenix")
     stage.type_host("kill", "-s", "USR1", str(pid_of(stage)))
@@ -37,16 +37,16 @@ def stay_down(stage: Stage) -> None:
     stage.type("rm", "-f", "phoenix", "obeys")
 
 
-def pid_of(stage: Stage) -> int:
-    return int(Client(stage.host).json("GET", "/containers/phoenix/json")["State"]["Pid"])
+def pid_of(stage: DemoStage) -> int:
+    return int(ApiClient(stage.host).json("GET", "/containers/phoenix/json")["State"]["Pid"])
 
 
-def wait_count(stage: Stage, count: int) -> None:
+def wait_count(stage: DemoStage, count: int) -> None:
     for _ in range(100):
-        found = Client(stage.host).json("GET", "/containers/phoenix/json")
+        found = ApiClient(stage.host).json("GET", "/containers/phoenix/json")
         if found["RestartCount"] >= count and found["State"]["Pid"]:
             return
         time.sleep(0.05)
 
 
-ACTS: Final[tuple[Callable[[Stage], None], ...]] = (come_back, stay_down)
+ACTS: Final[tuple[Callable[[DemoStage], None], ...]] = (come_back, stay_down)

@@ -14,7 +14,7 @@ CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid
 MAX_COMMAND: Final = 512
 
 
-def asker(request: web.Request) -> Asker:
+def requester_of(request: web.Request) -> Asker:
     """The client's process as the kernel vouches for it, or whom its certificate names; nothing when it has left."""
     subject: str | None = getattr(request.protocol, "subject", None)
     if subject is not None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from bennu.images.stages import Dockerfile, Line
+from bennu.images.dockerfile_stages import Dockerfile, Line
 
 STEP: Final = re.compile(r"(?:\[([0-9]+)/[0-9]+\] )?STEP ([0-9]+)/([0-9]+): (.*)\Z")
 CACHED: Final = re.compile(r"--> Using cache ([0-9a-f]{64})\Z")
@@ -18,7 +18,7 @@ NO_MATCH: Final = re.compile(r'no items matching glob \\?"(.*?)\\?" copied')
 NOISE: Final = ("COMMIT ", "Getting image source signatures", "Copying blob ", "Copying config ", "Writing manifest ")
 
 
-class Transcript:
+class BuildOutput:
     """Follows a build, line by line; knows which step is on, and what to show of each line."""
 
     def __init__(self, dockerfile: Dockerfile, more_steps: int, base_ids: Mapping[str, str]) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bennu.model import ContainerConfig, HostConfig
-from bennu.runtime import NotAlive, Ran, RepeatedExec, RuntimeFailure
+from bennu.runtime import NotAlive, ProbeExec, ProbeExecResult, RuntimeFailure
 from bennu.runtime.crun import sealed_copy
-from bennu.runtime.waiting import is_alive, words_of
+from bennu.runtime.pidfd import cmdline_of, is_alive
 from support.containers import Workshop, needs_containers, open_workshop, wait_until
 
 pytestmark = needs_containers
@@ -26,11 +26,11 @@ async def shop(tmp_path: Path) -> AsyncIterator[Workshop]:
         yield workshop
 
 
-def sh(shop: Workshop, container_id: str, script: str) -> RepeatedExec:
+def sh(shop: Workshop, container_id: str, script: str) -> ProbeExec:
     return shop.runtime.repeat(container_id, ["sh", "-c", script], name="probe")
 
 
-async def run(command: RepeatedExec, timeout_s: float = 10) -> Ran:
+async def run(command: ProbeExec, timeout_s: float = 10) -> ProbeExecResult:
     return await command.run(timeout_s, keep_bytes=4096)
 
 
@@ -51,7 +51,7 @@ def children() -> set[int]:
 async def test_code_and_output_of_every_run(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "60")
     command = sh(shop, container_id, "echo out; echo err >&2; echo x >> /n; exit $(wc -l < /n)")
-    assert [await run(command) for _ in range(3)] == [Ran(code, b"out\nerr\n") for code in (1, 2, 3)]
+    assert [await run(command) for _ in range(3)] == [ProbeExecResult(code, b"out\nerr\n") for code in (1, 2, 3)]
 
 
 async def test_a_signal_is_128_and_its_number(shop: Workshop) -> None:
@@ -85,7 +85,7 @@ async def test_what_cannot_be_started_is_told_in_runcs_words(shop: Workshop) -> 
 async def test_past_its_time_it_is_killed_with_all_it_started(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "600")
     began = time.monotonic()
-    assert await run(sh(shop, container_id, STUBBORN), 0.4) == Ran(None, b"up\n")
+    assert await run(sh(shop, container_id, STUBBORN), 0.4) == ProbeExecResult(None, b"up\n")
     assert time.monotonic() - began < 5
     assert len(shop.runtime.pids(container_id)) == 1
 
@@ -115,9 +115,9 @@ async def test_a_cancellation_at_any_moment_leaves_nothing(shop: Workshop) -> No
 async def test_a_run_that_a_killed_daemon_left_ends_before_the_next(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "600")
     first = asyncio.ensure_future(run(sh(shop, container_id, "exec sleep 61")))
-    left = await wait_until(lambda: [pid for pid in shop.runtime.pids(container_id) if "61" in words_of(pid)])
+    left = await wait_until(lambda: [pid for pid in shop.runtime.pids(container_id) if "61" in cmdline_of(pid)])
     second = asyncio.ensure_future(run(sh(shop, container_id, "echo next")))  # as of another daemon
-    assert await second == Ran(0, b"next\n")
+    assert await second == ProbeExecResult(0, b"next\n")
     assert not is_alive(left[0])
     assert (await first).exit_code == 137
 
@@ -130,7 +130,7 @@ async def test_the_end_of_the_container_ends_it(shop: Workshop) -> None:
     await shop.runtime.kill(container_id, signal.SIGKILL)
     await shop.runtime.wait_conmon(created.conmon_pid)
     await shop.runtime.delete(container_id)
-    assert await running == Ran(137, b"up\n")
+    assert await running == ProbeExecResult(137, b"up\n")
     assert descriptors() == before
 
 

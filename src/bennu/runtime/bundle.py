@@ -2,7 +2,7 @@
 
 `config.json`, `pid`, `conmon.pid`, `attach`, `ctl`, `winsz`: as conmon and the OCI runtime want them.
 `stdin`: the pipe the container reads from, if it has an open standard input that is no terminal.
-`facts.json`: what the engine must know about the container after its own death (`Facts`).
+`facts.json`: what the engine must know about the container after its own death (`BundleFacts`).
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 
-class Facts(msgspec.Struct, omit_defaults=True):
+class BundleFacts(msgspec.Struct, omit_defaults=True):
     """Written before the container exists and never changed, except `orphaned`."""
 
     id: str
@@ -59,14 +59,14 @@ class Bundle:
         """Exists if conmon is not the parent of the container's process, so cannot learn its exit status."""
         return self.root / "orphan"
 
-    def read_facts(self) -> Facts | None:
+    def read_facts(self) -> BundleFacts | None:
         """None: there is no such container, or its creation was cut short."""
         try:
-            return msgspec.json.decode(self.facts_file.read_bytes(), type=Facts)
+            return msgspec.json.decode(self.facts_file.read_bytes(), type=BundleFacts)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
-    def write_facts(self, facts: Facts) -> None:
+    def write_facts(self, facts: BundleFacts) -> None:
         self.facts_file.write_bytes(msgspec.json.encode(facts))
 
 

@@ -13,12 +13,12 @@ Item = TypeVar("Item")
 _encode = msgspec.json.Encoder().encode
 
 
-def answer(value: Any, status: int = 200) -> web.Response:
+def json_response(value: Any, status: int = 200) -> web.Response:
     """`value` as JSON, ended by a newline as dockerd does."""
     return web.Response(body=_encode(value) + b"\n", status=status, content_type="application/json")
 
 
-async def answer_each(items: Iterable[Item], shape: Callable[[Item], Any]) -> web.Response:
+async def json_list_response(items: Iterable[Item], shape: Callable[[Item], Any]) -> web.Response:
     """A list of what `shape` makes of each item. However long it is, others are answered meanwhile.
 
     The items must be the caller's own: what they come from may change before this returns.
@@ -27,19 +27,19 @@ async def answer_each(items: Iterable[Item], shape: Callable[[Item], Any]) -> we
     return web.Response(body=b"[" + b",".join(parts) + b"]\n", content_type="application/json")
 
 
-def no_content() -> web.Response:
+def no_content_response() -> web.Response:
     return web.Response(status=204)
 
 
-def empty(status: int = 200) -> web.Response:
+def empty_response(status: int = 200) -> web.Response:
     """Just the status, and a `Content-Length: 0` that keeps the connection in use."""
     return web.Response(status=status, body=b"")
 
 
-def error_answer(message: str, status: int) -> web.Response:
-    return answer({"message": message}, status)
+def error_response(message: str, status: int) -> web.Response:
+    return json_response({"message": message}, status)
 
 
-def encode(value: Any) -> bytes:
+def json_line(value: Any) -> bytes:
     """One JSON object a line, as streams send them."""
     return _encode(value) + b"\n"

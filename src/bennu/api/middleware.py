@@ -8,9 +8,9 @@ from typing import Final
 
 from aiohttp import web
 
-from bennu.api.answer import empty, error_answer
 from bennu.api.errors import Handler, errors_to_http
 from bennu.api.query import api_minor
+from bennu.api.responses import empty_response, error_response
 from bennu.api.serve import Connection
 from bennu.api.versions import API_VERSION, SERVER
 from bennu.errors import BennuError
@@ -19,7 +19,7 @@ SLASHES: Final = re.compile(r"/{2,}")
 log = logging.getLogger(__name__)
 
 
-def assemble(routes: Iterable[web.RouteDef]) -> web.Application:
+def build_application(routes: Iterable[web.RouteDef]) -> web.Application:
     """These routes, each with and without a version in front."""
     finisher = Finisher()
     app = web.Application(middlewares=[edge, errors_to_http, check_version, finisher.middleware])
@@ -48,14 +48,14 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _route(request: web.Request, handler: Handler) -> web.StreamResponse:
     if request.method == "OPTIONS":
-        return empty()
+        return empty_response()
     if "//" in request.path:
         target = request.rel_url.with_path(SLASHES.sub("/", request.rel_url.raw_path), encoded=True)
         return web.Response(status=301, headers={"Location": str(target.with_query(request.rel_url.query))})
     if request.match_info.http_exception is not None:
-        return error_answer("page not found", 404)
+        return error_response("page not found", 404)
     if "%00" in request.raw_path:
-        return error_answer("invalid request: a NUL character in the URL", 400)
+        return error_response("invalid request: a NUL character in the URL", 400)
     return await handler(request)
 
 

@@ -6,9 +6,9 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from bennu.api.answer import empty
 from bennu.api.body import body_of
 from bennu.api.query import flag, text
+from bennu.api.responses import empty_response
 from bennu.api.streams import ends_with_client, open_chunks
 from bennu.api.times import rfc3339
 from bennu.engine.archive import PathStat, read_archive, stat_path, write_archive
@@ -19,7 +19,7 @@ STAT_HEADER: Final = "X-Docker-Container-Path-Stat"
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    api = Files(engine)
+    api = ArchiveRoutes(engine)
     path = "/containers/{id}/archive"
     return [
         web.route("HEAD", path, api.stat),
@@ -28,7 +28,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     ]
 
 
-class Files:
+class ArchiveRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -54,7 +54,7 @@ class Files:
         pieces, same_kind = body_of(request), flag(request, "noOverwriteDirNonDir")
         await write_archive(self._engine.services, container, path_of(request), pieces, same_kind=same_kind)
         await container.publish("extract-to-dir")
-        return empty()
+        return empty_response()
 
 
 def path_of(request: web.Request) -> str:

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from bennu.cli.demo_stage import SOURCE, Stage, base_image
+from bennu.cli.demo.common import wait_alive
+from bennu.cli.demo.stage import SOURCE, DemoStage, base_image
 from bennu.cli.output import say
-from bennu.cli.scenes.props import wait_alive
 
 
-def build(stage: Stage) -> None:
+def build(stage: DemoStage) -> None:
     stage.tell("No registry is needed: the base image was made from Debian packages.")
     stage.type("import", "-c", 'CMD ["python3"]', str(base_image("python")), "python:latest", expect="sha256:")
     stage.tell("signaltest says which signal it got, and exits with its number. PID 1 is python3: the exec form.")
@@ -17,14 +17,14 @@ def build(stage: Stage) -> None:
     stage.type("build", "--no-cache", "-t", "signaltest:v1", folder, expect="Successfully tagged signaltest:v1")
 
 
-def see_it_live(stage: Stage) -> None:
+def see_it_live(stage: DemoStage) -> None:
     stage.tell("It lives.")
     stage.type("run", "-d", "--name", "signaltest", "signaltest:v1")
     stage.follow("logs", "-f", "signaltest", seconds=2.5)
     stage.type("ps", expect="Up ")
 
 
-def send_signals(stage: Stage) -> None:
+def send_signals(stage: DemoStage) -> None:
     stage.tell("A signal that the program handles: it chooses its own exit code.")
     for number, name, code in ((2, "SIGINT", 2), (15, "SIGTERM", 15), (10, "SIGUSR1", 0)):
         stage.type("kill", f"--signal={name}", "signaltest")
@@ -39,7 +39,7 @@ def send_signals(stage: Stage) -> None:
     stage.type("ps", "-a", expect="Exited (137) ")
 
 
-def stop_in_both_forms(stage: Stage) -> None:
+def stop_in_both_forms(stage: DemoStage) -> None:
     stage.tell("stop sends SIGTERM, waits, then SIGKILL. This program ends at SIGTERM, so nobody waits.")
     stage.type("start", "signaltest")
     wait_alive(stage)
@@ -61,7 +61,7 @@ def stop_in_both_forms(stage: Stage) -> None:
     stage.type("inspect", "-f", "{{.State.ExitCode}}", "with-init", expect="143\n")
 
 
-def meet_exit_codes(stage: Stage) -> None:
+def meet_exit_codes(stage: DemoStage) -> None:
     stage.tell("Exit codes: 125 the run itself failed, 126 cannot be invoked, 127 not found, 128+n died of signal n.")
     stage.type("run", "--rm", "--no-such-flag", "python", code=125)
     stage.type("run", "--rm", "python", "/etc", code=126)
@@ -70,7 +70,7 @@ def meet_exit_codes(stage: Stage) -> None:
     stage.type("run", "--rm", "--init", "python", "sh", "-c", "kill -TERM $$", code=143)
 
 
-def look_back(stage: Stage) -> None:
+def look_back(stage: DemoStage) -> None:
     stage.tell("kill and stop keep the container, rm removes it, and every death is on record with its exit code.")
     now = str(int(time.time()) + 1)
     filters = ("--filter", "event=die", "--filter", "container=signaltest")
@@ -79,7 +79,7 @@ def look_back(stage: Stage) -> None:
     stage.type("ps", "-a")
 
 
-ACTS: Final[tuple[Callable[[Stage], None], ...]] = (
+ACTS: Final[tuple[Callable[[DemoStage], None], ...]] = (
     build,
     see_it_live,
     send_signals,

@@ -5,16 +5,16 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from bennu.cli.client import Client
-from bennu.cli.demo_stage import Stage
-from bennu.cli.failure import Failure
-from bennu.cli.scenes.props import have_image
+from bennu.cli.client import ApiClient
+from bennu.cli.demo.common import have_image
+from bennu.cli.demo.stage import DemoStage
+from bennu.cli.failure import CommandFailure
 
 CHECK: Final = ("--health-interval=1s", "--health-timeout=3s", "--health-retries=2")
 CURL: Final = "curl -f http://localhost:8080/health || exit 1"
 
 
-def keep_their_number(stage: Stage) -> None:
+def keep_their_number(stage: DemoStage) -> None:
     have_image(stage, "signaltest")
     stage.tell("A service is a number of tasks that somebody looks after.")
     stage.type("swarm", "init")
@@ -35,7 +35,7 @@ def keep_their_number(stage: Stage) -> None:
     stage.type("service", "rm", "signaltest")
 
 
-def replace_the_unhealthy(stage: Stage) -> None:
+def replace_the_unhealthy(stage: DemoStage) -> None:
     have_image(stage, "healthserver")
     stage.tell("With a health check a task counts only when it is healthy, and an unhealthy one is replaced.")
     words = (
@@ -58,13 +58,13 @@ def replace_the_unhealthy(stage: Stage) -> None:
     stage.type("service", "rm", "swarmhealth")
 
 
-def tasks_of(stage: Stage, service: str) -> list[dict[str, Any]]:
+def tasks_of(stage: DemoStage, service: str) -> list[dict[str, Any]]:
     query = {"filters": json.dumps({"service": [service]})}
-    found: list[dict[str, Any]] = Client(stage.host).json("GET", "/tasks", query=query)
+    found: list[dict[str, Any]] = ApiClient(stage.host).json("GET", "/tasks", query=query)
     return found
 
 
-def running(stage: Stage, service: str) -> list[dict[str, Any]]:
+def running(stage: DemoStage, service: str) -> list[dict[str, Any]]:
     return [
         task
         for task in tasks_of(stage, service)
@@ -72,16 +72,16 @@ def running(stage: Stage, service: str) -> list[dict[str, Any]]:
     ]
 
 
-def a_container(stage: Stage, service: str) -> str:
+def a_container(stage: DemoStage, service: str) -> str:
     found: str = running(stage, service)[0]["Status"]["ContainerStatus"]["ContainerID"]
     return found[:12]
 
 
-def wait_running(stage: Stage, service: str, count: int) -> None:
+def wait_running(stage: DemoStage, service: str, count: int) -> None:
     wait_until(lambda: len(running(stage, service)) >= count, f"{count} tasks of {service}")
 
 
-def wait_state(stage: Stage, service: str, state: str) -> None:
+def wait_state(stage: DemoStage, service: str, state: str) -> None:
     wait_until(lambda: any(task["Status"]["State"] == state for task in tasks_of(stage, service)), f"a {state} task")
 
 
@@ -90,7 +90,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         if condition():
             return
         time.sleep(0.1)
-    raise Failure(f"waited in vain for {what}")
+    raise CommandFailure(f"waited in vain for {what}")
 
 
-ACTS: Final[tuple[Callable[[Stage], None], ...]] = (keep_their_number, replace_the_unhealthy)
+ACTS: Final[tuple[Callable[[DemoStage], None], ...]] = (keep_their_number, replace_the_unhealthy)

@@ -27,7 +27,7 @@ def _parse_key(key: str, text: str) -> int:
     raise InvalidParameter(f"Invalid detach keys ({text}) provided")
 
 
-class KeyWatch:
+class DetachKeyMatcher:
     """Finds the sequence in a stream of keystrokes; a partial match is held back until it is decided."""
 
     def __init__(self, keys: bytes) -> None:

@@ -16,7 +16,7 @@ ANNOTATION: Final = "run.oci.seccomp_bpf_data"
 KEPT: Final = 32
 
 
-class Filters:
+class SeccompCache:
     """Compiled filters by profile, the last used ones."""
 
     def __init__(self) -> None:

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from bennu.cli.client import Client
-from bennu.cli.demo_stage import SOURCE, Stage
+from bennu.cli.client import ApiClient
+from bennu.cli.demo.common import have_image
+from bennu.cli.demo.services import wait_running, wait_until
+from bennu.cli.demo.stage import SOURCE, DemoStage
 from bennu.cli.output import say
-from bennu.cli.scenes.props import have_image
-from bennu.cli.scenes.services import wait_running, wait_until
 
 # Each request is a new connection, twenty a second.
 ASK: Final = "while :; do curl -s -m 5 localhost:8000 || echo FAILED; echo; sleep 0.05; done"
@@ -21,11 +21,11 @@ CANARY: Final = (
 )
 
 
-def roll(stage: Stage) -> None:
+def roll(stage: DemoStage) -> None:
     have_image(stage, "webserver")
     folder = str(SOURCE / "examples/webserver")
     stage.type("build", "-q", "-t", "webserver:v2", "--build-arg", "VERSION=2", folder)
-    if Client(stage.host).json("GET", "/info")["Swarm"]["LocalNodeState"] != "active":
+    if ApiClient(stage.host).json("GET", "/info")["Swarm"]["LocalNodeState"] != "active":
         stage.type("swarm", "init")
     stage.type("service", "create", "-d", "--name", "webserver", "--replicas=2", "-p", "8000:8000", "webserver:v1")
     wait_running(stage, "webserver", 2)
@@ -58,14 +58,14 @@ def roll(stage: Stage) -> None:
     stage.type("swarm", "leave", "--force")
 
 
-def answers(stage: Stage) -> bool:
+def answers(stage: DemoStage) -> bool:
     argv = stage.daemon.inside("curl", "-s", "-o", "/dev/null", "-m", "2", "localhost:8000")
     return subprocess.run(argv, check=False).returncode == 0
 
 
-def state_of(stage: Stage) -> str:
-    service = Client(stage.host).json("GET", "/services/webserver")
+def state_of(stage: DemoStage) -> str:
+    service = ApiClient(stage.host).json("GET", "/services/webserver")
     return str((service.get("UpdateStatus") or {}).get("State", ""))
 
 
-ACTS: Final[tuple[Callable[[Stage], None], ...]] = (roll,)
+ACTS: Final[tuple[Callable[[DemoStage], None], ...]] = (roll,)

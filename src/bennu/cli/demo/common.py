@@ -3,14 +3,14 @@
 import time
 from datetime import datetime
 
-from bennu.cli.client import Client
-from bennu.cli.demo_stage import SOURCE, Stage, base_image
-from bennu.cli.failure import Failure
+from bennu.cli.client import ApiClient
+from bennu.cli.demo.stage import SOURCE, DemoStage, base_image
+from bennu.cli.failure import CommandFailure
 
 
-def have_image(stage: Stage, name: str) -> None:
+def have_image(stage: DemoStage, name: str) -> None:
     """Build the image of an example, `NAME:v1`, unless an earlier scene did."""
-    client = Client(stage.host)
+    client = ApiClient(stage.host)
     have = {tag for image in client.json("GET", "/images/json") for tag in image["RepoTags"] or ()}
     if "python:latest" not in have:
         stage.type("import", "-c", 'CMD ["python3"]', str(base_image("python")), "python:latest", expect="sha256:")
@@ -18,9 +18,9 @@ def have_image(stage: Stage, name: str) -> None:
         stage.type("build", "-q", "-t", f"{name}:v1", str(SOURCE / "examples" / name))
 
 
-def wait_alive(stage: Stage, name: str = "signaltest") -> None:
+def wait_alive(stage: DemoStage, name: str = "signaltest") -> None:
     """Until the program of this life has set its handlers: PID 1 does not even notice a signal before that."""
-    client = Client(stage.host)
+    client = ApiClient(stage.host)
     started = client.json("GET", f"/containers/{name}/json")["State"]["StartedAt"]
     since = datetime.fromisoformat(f"{started[:26].rstrip('Z')}+00:00").timestamp()
     query: dict[str, str | bool] = {"stdout": True, "since": f"{since:.6f}"}
@@ -28,4 +28,4 @@ def wait_alive(stage: Stage, name: str = "signaltest") -> None:
         if b"alive" in client.call("GET", f"/containers/{name}/logs", query=query):
             return
         time.sleep(0.05)
-    raise Failure(f"{name} does not come alive")
+    raise CommandFailure(f"{name} does not come alive")

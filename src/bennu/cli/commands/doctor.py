@@ -14,8 +14,8 @@ from typing import Final
 
 import click
 
-from bennu.cli.client import Client
-from bennu.cli.failure import ApiFailure, Failure
+from bennu.cli.client import ApiClient
+from bennu.cli.failure import ApiFailure, CommandFailure
 from bennu.cli.output import say, visible
 from bennu.host import DEFAULT_BRIDGE, Bridge, Finding, Verdict, examine
 
@@ -36,7 +36,7 @@ RESET: Final = "\x1b[0m"
 @click.option("--repair", is_flag=True, help="Make damaged or missing state anew from its copies; bennud must not run")
 @click.pass_obj
 def doctor(
-    client: Client,
+    client: ApiClient,
     *,
     data_root: str,
     exec_root: str,
@@ -66,11 +66,11 @@ def run_repair(data_root: str, exec_root: str) -> int:
     return subprocess.run([sys.executable, "-m", "bennu.daemon", "--repair", *given]).returncode
 
 
-def read_bridges(client: Client) -> list[Bridge]:
+def read_bridges(client: ApiClient) -> list[Bridge]:
     """Of all networks the daemon has; none when it does not answer."""
     try:
         networks = client.json("GET", "/networks")
-    except Failure:
+    except CommandFailure:
         return []
     return [
         Bridge(one["Options"].get(BRIDGE_NAME) or f"br-{one['Id'][:12]}", one["EnableIPv6"])
@@ -79,23 +79,23 @@ def read_bridges(client: Client) -> list[Bridge]:
     ]
 
 
-def look_at_daemon(client: Client) -> Finding:
+def look_at_daemon(client: ApiClient) -> Finding:
     """Ask the daemon whether it is there. That it is not is worth a warning: this machine may be fine."""
     try:
         version = client.json("GET", "/version")
     except ApiFailure as failure:
         return Finding("daemon", Verdict.WARN, f"answers at {client.host}, but: {failure.message}")
-    except Failure as failure:
+    except CommandFailure as failure:
         problem, _, cure = str(failure).partition("\n")
         return Finding("daemon", Verdict.WARN, problem, cure.removeprefix("Start it with: "))
     return Finding("daemon", Verdict.OK, f"{version.get('Version', 'unknown version')} answers at {client.host}")
 
 
-def read_warnings(client: Client) -> list[Finding]:
+def read_warnings(client: ApiClient) -> list[Finding]:
     """What the daemon itself finds wrong, such as records of its state that it cannot read."""
     try:
         warnings = client.json("GET", "/info").get("Warnings") or []
-    except Failure:
+    except CommandFailure:
         return []
     return [Finding("state", Verdict.WARN, text.removeprefix("WARNING: ")) for text in warnings]
 
