@@ -27,7 +27,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Workshop]:
 
 
 def sh(shop: Workshop, container_id: str, script: str) -> ProbeExec:
-    return shop.runtime.repeat(container_id, ["sh", "-c", script], name="probe")
+    return shop.runtime.execs.prepare_probe(container_id, ["sh", "-c", script], name="probe")
 
 
 async def run(command: ProbeExec, timeout_s: float = 10) -> ProbeExecResult:
@@ -75,7 +75,7 @@ async def test_much_output_is_cut_and_holds_nothing_up(shop: Workshop) -> None:
 
 async def test_what_cannot_be_started_is_told_in_runcs_words(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "60")
-    command = shop.runtime.repeat(container_id, ["nosuch"], name="probe")
+    command = shop.runtime.execs.prepare_probe(container_id, ["nosuch"], name="probe")
     for _ in range(50):  # what could not be started may take a moment longer to leave its group
         with pytest.raises(RuntimeFailure, match="executable file not found in") as failure:
             await run(command)
@@ -87,13 +87,13 @@ async def test_past_its_time_it_is_killed_with_all_it_started(shop: Workshop) ->
     began = time.monotonic()
     assert await run(sh(shop, container_id, STUBBORN), 0.4) == ProbeExecResult(None, b"up\n")
     assert time.monotonic() - began < 5
-    assert len(shop.runtime.pids(container_id)) == 1
+    assert len(shop.runtime.observer.pids(container_id)) == 1
 
 
 async def test_what_it_left_in_the_background_is_gone_when_it_has_ended(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "600")
     assert await run(sh(shop, container_id, "setsid sleep 61 & yes & echo done")) is not None
-    assert len(shop.runtime.pids(container_id)) == 1
+    assert len(shop.runtime.observer.pids(container_id)) == 1
 
 
 async def test_a_cancellation_at_any_moment_leaves_nothing(shop: Workshop) -> None:
@@ -107,7 +107,7 @@ async def test_a_cancellation_at_any_moment_leaves_nothing(shop: Workshop) -> No
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert len(shop.runtime.pids(container_id)) == 1
+        assert len(shop.runtime.observer.pids(container_id)) == 1
         assert descriptors() == before
     assert children() <= others  # every child was reaped
 
@@ -115,7 +115,9 @@ async def test_a_cancellation_at_any_moment_leaves_nothing(shop: Workshop) -> No
 async def test_a_run_that_a_killed_daemon_left_ends_before_the_next(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "600")
     first = asyncio.ensure_future(run(sh(shop, container_id, "exec sleep 61")))
-    left = await wait_until(lambda: [pid for pid in shop.runtime.pids(container_id) if "61" in cmdline_of(pid)])
+    left = await wait_until(
+        lambda: [pid for pid in shop.runtime.observer.pids(container_id) if "61" in cmdline_of(pid)]
+    )
     second = asyncio.ensure_future(run(sh(shop, container_id, "echo next")))  # as of another daemon
     assert await second == ProbeExecResult(0, b"next\n")
     assert not is_alive(left[0])
@@ -126,9 +128,9 @@ async def test_the_end_of_the_container_ends_it(shop: Workshop) -> None:
     container_id, created = await shop.start("sleep", "600")
     command, before = sh(shop, container_id, STUBBORN), descriptors()
     running = asyncio.ensure_future(run(command))
-    await wait_until(lambda: len(shop.runtime.pids(container_id)) >= 5)
+    await wait_until(lambda: len(shop.runtime.observer.pids(container_id)) >= 5)
     await shop.runtime.kill(container_id, signal.SIGKILL)
-    await shop.runtime.wait_conmon(created.conmon_pid)
+    await shop.runtime.observer.wait_conmon(created.conmon_pid)
     await shop.runtime.delete(container_id)
     assert await running == ProbeExecResult(137, b"up\n")
     assert descriptors() == before
@@ -138,14 +140,14 @@ async def test_one_cut_off_while_frozen_ends_when_it_is_thawed(shop: Workshop) -
     container_id, _ = await shop.start("sleep", "600")
     command = sh(shop, container_id, STUBBORN)
     running = asyncio.ensure_future(run(command))
-    await wait_until(lambda: len(shop.runtime.pids(container_id)) >= 5)
-    await shop.runtime.pause(container_id)
+    await wait_until(lambda: len(shop.runtime.observer.pids(container_id)) >= 5)
+    await shop.runtime.freezer.pause(container_id)
     running.cancel()
     await asyncio.sleep(0.05)
-    await shop.runtime.resume(container_id)
+    await shop.runtime.freezer.resume(container_id)
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert len(shop.runtime.pids(container_id)) == 1
+    assert len(shop.runtime.observer.pids(container_id)) == 1
     assert (await run(sh(shop, container_id, "echo again"))).output == b"again\n"
 
 
@@ -153,7 +155,7 @@ async def test_there_is_none_in_a_dead_container(shop: Workshop) -> None:
     container_id, created = await shop.start("sleep", "600")
     command = sh(shop, container_id, "true")
     await shop.runtime.kill(container_id, signal.SIGKILL)
-    await shop.runtime.wait_conmon(created.conmon_pid)
+    await shop.runtime.observer.wait_conmon(created.conmon_pid)
     with pytest.raises((NotAlive, RuntimeFailure)):
         await run(command)
 

@@ -111,7 +111,7 @@ class ContainerRoutes:
     async def top(self, request: web.Request) -> web.Response:
         container = self._find(request)
         container.check_running()
-        pids = self._engine.services.runtime.pids(container.id)
+        pids = self._engine.services.runtime.observer.pids(container.id)
         titles, rows = await read_processes(pids, text(request, "ps_args"))
         await container.publish("top")
         return json_response({"Titles": titles, "Processes": rows})
@@ -253,7 +253,7 @@ class ContainerRoutes:
         height, width = read_size(request)
         container = self._find(request)
         container.check_running()
-        await self._engine.services.runtime.resize(container.id, height, width)
+        await self._engine.services.runtime.streams.resize(container.id, height, width)
         await container.publish("resize", height=str(height), width=str(width))
         return empty_response()
 

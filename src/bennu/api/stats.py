@@ -79,7 +79,7 @@ class StatsRoutes:
             "id": container.id,
         }
         try:
-            seen = await self._engine.services.runtime.stats(container.id)
+            seen = await self._engine.services.runtime.observer.stats(container.id)
         except NotAlive:
             return shown
         shown |= {

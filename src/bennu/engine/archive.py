@@ -76,7 +76,7 @@ async def _mounts_of(services: Services, record: Record, writable: bool) -> list
 def _open_process(services: Services, container: Container) -> int:
     """-1: it does not run, or has just ended."""
     try:
-        return services.runtime.open_process(container.id) if container.record.pid else -1
+        return services.runtime.bundles.open_process(container.id) if container.record.pid else -1
     except NotAlive:
         return -1
 

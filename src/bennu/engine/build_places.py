@@ -64,7 +64,7 @@ class Places:
 
     async def _clear_group(self, group: str) -> None:
         try:
-            await self._services.runtime.clear_group(group)
+            await self._services.runtime.cgroups.clear(group)
         except BennuError as error:  # the next daemon tries again
             log.warning("%s", error)
 

@@ -38,7 +38,7 @@ class Container(Killable):
             if self.gone:
                 raise NotFound(f"No such container: {self.id}")
             if self.record.state is State.RUNNING:
-                attachment.connect(await self.services.runtime.attach(self.id))
+                attachment.connect(await self.services.runtime.streams.attach(self.id))
             else:
                 self.attachments.append(attachment)
         await self.publish("attach")
@@ -182,7 +182,7 @@ class Container(Killable):
             self.check_running()
             if briefly:
                 await self.commit(msgspec.structs.replace(self.record, pause_is_brief=True), [])
-            await self.services.runtime.pause(self.id)
+            await self.services.runtime.freezer.pause(self.id)
             self.unwatch_run()
             paused = msgspec.structs.replace(self.record, state=State.PAUSED, health=not_monitored(self.record.health))
             await self.commit(paused, [self.event("pause")])
@@ -191,7 +191,7 @@ class Container(Killable):
         async with self.lock:
             if self.record.state is not State.PAUSED:
                 raise BennuError(f"Container {self.id} is not paused")
-            await self.services.runtime.resume(self.id)
+            await self.services.runtime.freezer.resume(self.id)
             running = msgspec.structs.replace(self.record, state=State.RUNNING, pause_is_brief=False)
             await self.commit(running, [self.event("unpause")])
             self.watch_run()

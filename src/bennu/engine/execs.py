@@ -89,7 +89,7 @@ class Execs:
             raise Conflict(f"Container {container.record.name} is paused, unpause the container before exec")
         container.check_running()
         if session.request.user:
-            await self._services.runtime.check_exec_user(container.id, session.request.user)
+            await self._services.runtime.execs.check_user(container.id, session.request.user)
         self._drop_old()
         self._sessions[session.id] = session
         await container.publish(f"exec_create: {session.command}", execID=session.id)
@@ -106,7 +106,7 @@ class Execs:
         session.container.check_running()
         session.started = True
         try:
-            process = await self._services.runtime.exec(session.container.id, session.request)
+            process = await self._services.runtime.execs.run(session.container.id, session.request)
         except BaseException as error:
             session.exit_code = error.exit_code if isinstance(error, RuntimeFailure) else CANNOT_RUN
             session.ended.set()

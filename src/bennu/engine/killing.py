@@ -94,7 +94,7 @@ class Killable(Supervisor):
         events = [self.event("kill", signal=str(number))]
         unpause = paused and self._effect_of(number).unpause
         if unpause:
-            await self.services.runtime.resume(self.id)
+            await self.services.runtime.freezer.resume(self.id)
             changed.state, changed.pause_is_brief = State.RUNNING, False
             events.append(self.event("unpause"))
         await self._note(changed, events)
@@ -177,7 +177,7 @@ class Killable(Supervisor):
         if await self._wait_ended(LAST_WAIT_S):
             return
         with reserve():
-            blocker = await self.services.runtime.describe_stuck(self.id)
+            blocker = await self.services.runtime.observer.describe_stuck(self.id)
         async with self.lock:  # whoever asked is told that it failed, so nobody goes on with it
             await self.commit(msgspec.structs.replace(self.record, errand=None), [])
         raise BennuError(f"tried to kill container, but did not receive an exit event: {blocker}")
@@ -191,9 +191,9 @@ class Killable(Supervisor):
         """
         async with self.lock:
             try:
-                frozen = await self.services.runtime.is_frozen(self.id)
+                frozen = await self.services.runtime.freezer.is_frozen(self.id)
                 if frozen and self.record.pause_is_brief:
-                    await self.services.runtime.resume(self.id)
+                    await self.services.runtime.freezer.resume(self.id)
                     frozen = False
             except NotAlive:
                 return  # it ended meanwhile

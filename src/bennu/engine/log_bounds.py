@@ -98,7 +98,7 @@ class LogKeeper:
 
     async def _rotate(self, path: Path, bounds: LogBounds) -> None:
         container = self._container
-        reopen = partial(container.services.runtime.reopen_log, container.id)
+        reopen = partial(container.services.runtime.streams.reopen_log, container.id)
         try:
             if path.exists():
                 await rotate(path, reopen, bounds.max_files)

@@ -34,7 +34,7 @@ class MemoryMonitor:
     async def _tell(self) -> None:
         container = self._container
         is_news = False  # what was counted at first may have been told by a former daemon
-        async with contextlib.aclosing(container.services.runtime.watch_oom(container.id)) as counts:
+        async with contextlib.aclosing(container.services.runtime.observer.watch_oom(container.id)) as counts:
             async for kills in counts:
                 if is_news or kills > container.record.oom_told:
                     await self._tell_once(kills)

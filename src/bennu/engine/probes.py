@@ -111,7 +111,7 @@ class Prober:
 
     async def _run_command(self, probe: CommandProbe) -> tuple[int, str]:
         if self._command is None:
-            self._command = self._runtime.repeat(self._container_id, probe.args, name=self._purpose)
+            self._command = self._runtime.execs.prepare_probe(self._container_id, probe.args, name=self._purpose)
         try:
             ran = await self._command.run(self._timeout_ns / 1e9, keep_bytes=OUTPUT_BYTES)
         except TimeoutError:

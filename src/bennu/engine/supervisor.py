@@ -281,7 +281,7 @@ class Supervisor(ABC):
         """Wait for the next end, write it down, restart if that was decided. False: it stays ended."""
         if self.record.pid:
             with contextlib.suppress(NotAlive):  # its bundle is gone, so it is gone
-                await self.services.runtime.wait_end(self.id)
+                await self.services.runtime.observer.wait_end(self.id)
             async with self.lock:
                 with reserve():
                     await self._process_end()

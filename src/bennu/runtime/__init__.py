@@ -1,12 +1,12 @@
 """Processes of containers: OCI bundle, conmon, crun. Knows processes, knows no policy."""
 
 from bennu.runtime.attach import AttachStream
+from bennu.runtime.bundle import find_living
 from bennu.runtime.capabilities import parse_capabilities
 from bennu.runtime.devices import DeviceNode, parse_device_rule
 from bennu.runtime.exec import ExecProcess, ExecRequest
 from bennu.runtime.failures import NotAlive, RuntimeFailure
 from bennu.runtime.hostfacts import HostFacts
-from bennu.runtime.places import find_living
 from bennu.runtime.probe_exec import ProbeExec, ProbeExecResult
 from bennu.runtime.records import BundleRequest, Created, ExitRecord, Recovered
 from bennu.runtime.runtime import Runtime

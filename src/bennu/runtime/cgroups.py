@@ -1,9 +1,10 @@
 """Control groups of both versions: who is in one, what it used, what the memory limit did to it, and its end.
 
 A container's group has one path; under version 1 it exists once in every hierarchy. `hybrid` hosts count as version 1.
-Plain reads and writes of kernel files: quick, so not async.
+Plain reads and writes of kernel files: quick, so not async but where processes are waited for.
 """
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from bennu.beneath import beneath, entry_of
+from bennu.errors import BennuError
 from bennu.runtime.filesystems import CGROUP_KINDS, kind_of_filesystem
 from bennu.runtime.pidfd import open_pidfd
 
@@ -83,6 +85,26 @@ class Cgroups:
         pids = sorted(_pids_in(folders))
         for first in range(0, len(pids), OPEN_AT_ONCE):
             _signal_members(folders, pids[first : first + OPEN_AT_ONCE], signum)
+
+    async def kill_all(self, group: str) -> None:
+        """Kill everything in the group, again until nobody is left: what forks meanwhile is met in the next round.
+
+        Gives up after 2 s, silently: what does not die then waits in the kernel.
+        """
+        for _ in range(400):
+            if not self.pids(group):
+                return
+            self.kill(group, signal.SIGKILL)
+            await asyncio.sleep(0.005)
+
+    async def clear(self, group: str) -> None:
+        """Kill everything in the group and remove it. Idempotent. Raises: BennuError if something lives on for 2 s."""
+        for _ in range(200):
+            if self.remove(group):
+                return
+            self.kill(group, signal.SIGKILL)
+            await asyncio.sleep(0.01)
+        raise BennuError(f"control group {group} cannot be removed: {self.pids(group)} live in it")
 
     def remove(self, group: str) -> bool:
         """Remove the group with all below. False: something still lives in it."""

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
@@ -38,12 +38,6 @@ class ProbeExecResult:
     output: bytes
 
 
-class KillAll(Protocol):
-    """Kills until nobody is left in a control group."""
-
-    async def __call__(self, group: str) -> None: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeExec:
     """One command in one run of a container. It is run once at a time."""
@@ -57,7 +51,6 @@ class ProbeExec:
     container_group: str
     name: str  # of the control group below it
     cgroups: Cgroups
-    kill_all: KillAll
 
     @property
     def group(self) -> str:
@@ -102,7 +95,7 @@ class ProbeExec:
         """An empty group. What a run left whose daemon was killed is killed now."""
         try:
             if self.cgroups.is_populated(self.group):
-                await self.kill_all(self.group)
+                await self.cgroups.kill_all(self.group)
         except FileNotFoundError:
             try:
                 await asyncio.to_thread(self.cgroups.make_child, self.container_group, self.name)
@@ -158,10 +151,10 @@ class ProbeExec:
     async def _kill(self, child: "_Child") -> None:
         if not child.started and child.exit_code is None:
             child.kill()  # what it has begun ends with it, or is in the group
-        await self.kill_all(self.group)
+        await self.cgroups.kill_all(self.group)
         # A frozen process dies when it is thawed. The runtime ends when its process has.
         await child.wait_ended(None)
-        await self.kill_all(self.group)
+        await self.cgroups.kill_all(self.group)
 
 
 class _Child:

@@ -1,4 +1,4 @@
-"""Looking at containers: whether they live, what they use, how they ended."""
+"""Reads containers: whether they live, what they use, how they ended. Changes nothing; only `wait_end` cleans up."""
 
 import asyncio
 import contextlib
@@ -7,16 +7,22 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from bennu.descriptors import reserve
-from bennu.runtime.bundle import Bundle, BundleFacts
+from bennu.runtime.bundle import Bundle, BundleFacts, Bundles, living_pid, open_process
+from bennu.runtime.cgroups import Cgroups
 from bennu.runtime.failures import NotAlive
+from bennu.runtime.oom import MemoryWatch
 from bennu.runtime.pidfd import wait_gone, wait_readable
-from bennu.runtime.places import Places, living_pid
 from bennu.runtime.records import ExitRecord, Recovered
 from bennu.runtime.stats import Stats, read_stats
 
 
-class Watching(Places):
-    """The part of `Runtime` that changes nothing (`wait_end` cleans up after an end)."""
+class ContainerObserver:
+    """What can be seen of containers, by their ids."""
+
+    def __init__(self, bundles: Bundles, cgroups: Cgroups) -> None:
+        self._bundles = bundles
+        self._cgroups = cgroups
+        self._memory = MemoryWatch(cgroups)
 
     async def wait_conmon(self, conmon_pid: int) -> None:
         """Return when this process is gone: the container's end is then on record. Cancel-safe."""
@@ -28,22 +34,22 @@ class Watching(Places):
         Of a container that shares other PID namespaces, what its first process left behind is killed.
         """
         with reserve():
-            place, facts = self._facts(container_id)
+            bundle, facts = self._bundles.find(container_id)
         if facts.shared_pids:
-            await self._wait_process(place, facts)
+            await self._wait_process(bundle, facts)
             with reserve():
-                await self.kill_all(facts.cgroup)
+                await self._cgroups.kill_all(facts.cgroup)
         with contextlib.ExitStack() as held:
             with reserve():
-                conmon = held.enter_context(self._held_conmon(container_id))
+                conmon = held.enter_context(self._bundles.held_conmon(container_id))
             if conmon >= 0:
                 await wait_readable(conmon)
 
-    async def _wait_process(self, place: Bundle, facts: BundleFacts) -> None:
+    async def _wait_process(self, bundle: Bundle, facts: BundleFacts) -> None:
         """Return when the container's first process has ended."""
         try:
             with reserve():
-                pidfd = self._open_process(place, facts)
+                pidfd = open_process(bundle, facts)
         except NotAlive:
             return
         try:
@@ -53,10 +59,10 @@ class Watching(Places):
 
     def read_exit(self, container_id: str) -> ExitRecord | None:
         """None: no end is on record (it lives, or its conmon was killed)."""
-        place = self._bundle(container_id)
+        bundle = self._bundles.of(container_id)
         try:
-            text = place.exit_file.read_text()
-            ended_ns = place.exit_file.stat().st_mtime_ns
+            text = bundle.exit_file.read_text()
+            ended_ns = bundle.exit_file.stat().st_mtime_ns
         except FileNotFoundError:
             return None
         try:
@@ -64,40 +70,37 @@ class Watching(Places):
         except ValueError:
             code = None
         # conmon writes -1, or 0 if the process was not its child, when it could not learn the status.
-        if code is not None and (code < 0 or (code == 0 and place.orphan_marker.exists())):
+        if code is not None and (code < 0 or (code == 0 and bundle.orphan_marker.exists())):
             code = None
         return ExitRecord(code, ended_ns)
 
-    def containers(self) -> list[str]:
-        """The ids of all containers there is anything of; also of those whose creation was cut short."""
-        places = [Bundle(folder, folder) for folder in self._bundles.iterdir()]
-        return sorted(facts.id for facts in (place.read_facts() for place in places) if facts is not None)
-
     def recover(self, container_id: str) -> Recovered:
         """What there is of it; for a daemon that did not create it itself."""
-        place = self._bundle(container_id)
-        facts = place.read_facts()
-        return Recovered(self._conmon_pid(container_id), living_pid(place, facts), self.read_exit(container_id))
+        bundle = self._bundles.of(container_id)
+        facts = bundle.read_facts()
+        return Recovered(
+            self._bundles.conmon_pid(container_id), living_pid(bundle, facts), self.read_exit(container_id)
+        )
 
     def oom_kills(self, container_id: str) -> int:
         """How many of its processes the kernel killed for memory, until `delete`. Also after its end."""
-        facts = self._bundle(container_id).read_facts()
-        return self.cgroups.oom_kills(facts.cgroup) if facts else 0
+        facts = self._bundles.of(container_id).read_facts()
+        return self._cgroups.oom_kills(facts.cgroup) if facts else 0
 
     def memory_marks(self, container_id: str) -> tuple[int, int]:
         """Its memory limit and the most it used, in bytes, until `delete`; see `Cgroups.memory_marks`."""
-        facts = self._bundle(container_id).read_facts()
-        return self.cgroups.memory_marks(facts.cgroup) if facts else (0, 0)
+        facts = self._bundles.of(container_id).read_facts()
+        return self._cgroups.memory_marks(facts.cgroup) if facts else (0, 0)
 
     def watch_oom(self, container_id: str) -> AsyncGenerator[int, None]:
         """That number each time it grows, until the container is deleted. Close it."""
-        facts = self._bundle(container_id).read_facts()
-        return self.memory_watch.oom_kills(facts.cgroup if facts else "/nowhere")
+        facts = self._bundles.of(container_id).read_facts()
+        return self._memory.oom_kills(facts.cgroup if facts else "/nowhere")
 
     async def stats(self, container_id: str) -> Stats:
         """What it uses now. Raises: NotAlive."""
-        _, facts = self._facts(container_id)
-        return await asyncio.to_thread(read_stats, self.cgroups, facts.cgroup)
+        _, facts = self._bundles.find(container_id)
+        return await asyncio.to_thread(read_stats, self._cgroups, facts.cgroup)
 
     async def describe_stuck(self, container_id: str) -> str:
         """Why it does not die, as far as the kernel tells: who is left, in what state, waiting where."""
@@ -105,8 +108,8 @@ class Watching(Places):
 
     def pids(self, container_id: str) -> list[int]:
         """Host pids of all its processes. Empty if it does not live."""
-        facts = self._bundle(container_id).read_facts()
-        return self.cgroups.pids(facts.cgroup) if facts else []
+        facts = self._bundles.of(container_id).read_facts()
+        return self._cgroups.pids(facts.cgroup) if facts else []
 
 
 def _describe_process(pid: int) -> str:
