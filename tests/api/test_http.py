@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from bennu.api import not_implemented
-from bennu.api.body import MAX_BODY_BYTES, read_body, read_bounded
-from bennu.api.middleware import build_application
-from bennu.api.responses import json_response, no_content_response
-from bennu.api.serve import ApiServer
-from bennu.api.streams import RAW, Hijacked, ends_with_client, open_chunks, refuse_as_text, take_over
+from bennu.api.http.body import MAX_BODY_BYTES, read_body, read_bounded
+from bennu.api.http.middleware import build_application
+from bennu.api.http.responses import json_response, no_content_response
+from bennu.api.http.serve import ApiServer
+from bennu.api.http.streams import RAW, Hijacked, ends_with_client, open_chunks, refuse_as_text, take_over
+from bennu.api.routes import not_implemented
 from bennu.errors import BennuError, Conflict, NotFound, NotModified
 from bennu.model import HostConfig
 

@@ -5,10 +5,10 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bennu.api.detach_keys import DetachKeyMatcher, parse_keys
-from bennu.api.events import event_json, matches
-from bennu.api.query import Filters, filters, flag, instant_ns, integer
-from bennu.api.times import parse_moment, rfc3339
+from bennu.api.http.detach_keys import DetachKeyMatcher, parse_keys
+from bennu.api.http.query import Filters, filters, flag, instant_ns, integer
+from bennu.api.routes.events import event_json, matches
+from bennu.api.shapes.instants import parse_moment, rfc3339
 from bennu.engine.events import Actor, Event
 from bennu.errors import InvalidParameter
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from aiohttp import web
 
-from bennu.api import build, images
-from bennu.api.events import EventRoutes
-from bennu.api.middleware import build_application
-from bennu.api.serve import ApiServer
+from bennu.api.http.middleware import build_application
+from bennu.api.http.serve import ApiServer
+from bennu.api.routes import build, images
+from bennu.api.routes.events import EventRoutes
 from bennu.engine.build_places import make_builder
 from bennu.engine.events import Journal
 from bennu.engine.services import Resolving

@@ -7,8 +7,8 @@ import re
 import msgspec
 import pytest
 
-from bennu.api.image_filters import compile_pattern
-from bennu.api.progress import draw_bar, human_size
+from bennu.api.http.progress import draw_bar, human_size
+from bennu.api.shapes.image_list import compile_pattern
 from bennu.errors import InvalidParameter
 from bennu.images.image import ZERO_TIME_NS, format_time, image_config, parse_config, parse_time
 from bennu.images.reference import parse_reference

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from bennu.api.name_patterns import is_tame, name_pattern
+from bennu.api.http.name_patterns import is_tame, name_pattern
 from bennu.errors import InvalidParameter
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bennu.api.peer import show_command
+from bennu.api.http.peer import show_command
 from bennu.tls import show_subject
 
 

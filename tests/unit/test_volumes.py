@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bennu.api.query import Filters
-from bennu.api.volumes import volume_filter, volume_json
+from bennu.api.http.query import Filters
+from bennu.api.routes.volumes import volume_filter, volume_json
 from bennu.confined.client import Failure
 from bennu.confined.tree import resolve
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound

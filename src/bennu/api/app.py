@@ -2,7 +2,8 @@
 
 from aiohttp import web
 
-from bennu.api import (
+from bennu.api.http.middleware import build_application
+from bennu.api.routes import (
     archive,
     attach,
     build,
@@ -29,7 +30,6 @@ from bennu.api import (
     volumes,
     why,
 )
-from bennu.api.middleware import build_application
 from bennu.cluster import Cluster
 from bennu.engine.engine import Engine
 
