@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bennu.kernel.procfs import is_alive
 from bennu.model import ContainerConfig
 from bennu.runtime import NotAlive, Runtime, attach
-from bennu.runtime.pidfd import is_alive
 from support.containers import Workshop, needs_containers, open_workshop, read_all, wait_until
 
 pytestmark = needs_containers

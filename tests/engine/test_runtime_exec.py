@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bennu.kernel.procfs import is_alive
 from bennu.model import ContainerConfig, HostConfig, Ulimit
 from bennu.runtime import ExecRequest, NotAlive, RuntimeFailure
-from bennu.runtime.pidfd import is_alive
 from support.containers import Workshop, needs_containers, open_workshop, read_all, wait_until
 
 pytestmark = needs_containers

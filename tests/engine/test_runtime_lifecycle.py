@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bennu.kernel.procfs import find_by_argument, is_alive
 from bennu.model import ContainerConfig, HostConfig
 from bennu.runtime import BundleRequest, NotAlive, Runtime, RuntimeFailure
-from bennu.runtime.pidfd import find_by_argument, is_alive
 from support.containers import Workshop, needs_containers, open_workshop, read_all, wait_until
 
 pytestmark = needs_containers

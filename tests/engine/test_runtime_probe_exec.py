@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from bennu.kernel.procfs import cmdline_of, is_alive
 from bennu.model import ContainerConfig, HostConfig
 from bennu.runtime import NotAlive, ProbeExec, ProbeExecResult, RuntimeFailure
 from bennu.runtime.crun import sealed_copy
-from bennu.runtime.pidfd import cmdline_of, is_alive
 from support.containers import Workshop, needs_containers, open_workshop, wait_until
 
 pytestmark = needs_containers

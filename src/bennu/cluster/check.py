@@ -11,7 +11,7 @@ from bennu.cluster.limits import check_numbers
 from bennu.cluster.task_container import expand_mount
 from bennu.cluster.wire import ContainerSpec, Mode, Resources, ServiceSpecWire, TaskTemplate, UpdateConfigWire
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
-from bennu.go import parse_duration
+from bennu.go.duration import parse_duration
 from bennu.images.reference import parse_reference
 from bennu.model import Healthcheck
 from bennu.orchestration.constraints import parse_constraints

@@ -13,7 +13,7 @@ from bennu.cluster.connections import Sockets, count_connecting, is_listening, l
 from bennu.cluster.ports import is_ingress
 from bennu.cluster.records import ServiceRow
 from bennu.engine.container import Container
-from bennu.go import parse_duration
+from bennu.go.duration import parse_duration
 from bennu.network import Endpoint
 from bennu.network.fronts import Address, Port
 from bennu.network.fronts import Backend as Target

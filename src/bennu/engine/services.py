@@ -12,10 +12,10 @@ from bennu.engine.accounts import Accounts
 from bennu.engine.background import Background
 from bennu.engine.deaths import Deaths
 from bennu.engine.events import Journal
-from bennu.engine.file_watch import Writes
 from bennu.engine.probes import ProbePlaces
 from bennu.images import Images
 from bennu.images.building import Builder
+from bennu.kernel.inotify import FileWrites
 from bennu.lifecycle.death import Asker
 from bennu.network import Networks
 from bennu.runtime import Runtime
@@ -89,7 +89,7 @@ class Services:
     )  # container → those that run and have a legacy link to it
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
     accounts: Accounts = field(default_factory=Accounts)
-    writes: Writes = field(default_factory=Writes)
+    writes: FileWrites = field(default_factory=FileWrites)
     probe_places: ProbePlaces = field(init=False)
     index: "Index" = field(init=False)  # set by the engine as it is made
     execs: "Execs" = field(init=False)  # likewise

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from bennu.errors import InvalidParameter
-from bennu.go import parse_duration
+from bennu.go.duration import parse_duration
 from bennu.images.dockerfile import Instruction, expand, parse_instructions, parse_pairs, split_words
 from bennu.lifecycle.signals import parse_signal
 

@@ -1,19 +1,14 @@
 """An image: its configuration as it came, and the names it goes by here."""
 
-import datetime
 import re
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from bennu.errors import InvalidParameter
+from bennu.go.rfc3339 import ZERO_TIME_NS, parse_rfc3339
 from bennu.model import ImageConfig
-
-ZERO_TIME_NS: Final = -62135596800 * 10**9
-RFC3339: Final = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})\Z", re.ASCII
-)
 
 
 class ImageRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -97,24 +92,6 @@ def image_config(raw: dict[str, Any]) -> ImageConfig:
 
 
 def parse_time(value: object) -> int:
-    """RFC 3339 to nanoseconds since the epoch; what is none is Go's zero time."""
-    match = RFC3339.match(value) if isinstance(value, str) else None
-    if not match:
-        return ZERO_TIME_NS
-    zone = "+00:00" if match[3] in "Zz" else match[3]
-    try:
-        seconds = int((datetime.datetime.fromisoformat(match[1].upper() + zone) - _EPOCH).total_seconds())
-    except (ValueError, OverflowError):
-        return ZERO_TIME_NS
-    return seconds * 10**9 + int((match[2] or "")[:9].ljust(9, "0"))
-
-
-_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-
-
-def format_time(ns: int) -> str:
-    """RFC 3339 in UTC with as many digits of the second as needed, as Go prints it."""
-    seconds, nanos = divmod(ns, 10**9)
-    text = (_EPOCH + datetime.timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
-    fraction = f".{nanos:09d}".rstrip("0") if nanos else ""
-    return f"{text}{fraction}Z"
+    """Read a time of an image's configuration, in ns since the epoch; what is none is Go's zero time."""
+    instant_ns = parse_rfc3339(value) if isinstance(value, str) else None
+    return ZERO_TIME_NS if instant_ns is None else instant_ns

@@ -9,8 +9,9 @@ import msgspec
 
 from bennu.confined.client import HELPER, Failure, Folder
 from bennu.errors import BennuError, InvalidParameter
+from bennu.go.rfc3339 import format_rfc3339
 from bennu.images.changes import apply_changes
-from bennu.images.image import Image, format_time
+from bennu.images.image import Image
 from bennu.images.images import Images
 from bennu.images.layers import Layer
 from bennu.images.platform import host_architecture
@@ -54,7 +55,7 @@ async def import_image(
             layer = await images.layers.add(draft, hold)
         except InvalidParameter as error:
             raise BennuError(str(error)) from error  # dockerd answers 500 to a broken tar
-        created = format_time(time.time_ns())
+        created = format_rfc3339(time.time_ns())
         blob = {
             "architecture": architecture or host_architecture(),
             "comment": message,
@@ -89,7 +90,7 @@ async def commit_image(
         images.missing(parent.diff_ids, hold)
         draft = await images.layers.receive(pack_upper(upper_root / "diff"))
         layer = await images.layers.add(draft, hold)
-        created = format_time(time.time_ns())
+        created = format_rfc3339(time.time_ns())
         blob = _committed(parent, config, layer, created, author, comment, created_by) | {"container": container_id}
         return await images.add(msgspec.json.encode(blob), parent=parent.id, tags=[name] if name else [])
 

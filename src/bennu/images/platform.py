@@ -2,7 +2,7 @@
 
 import platform
 
-from bennu.go import architecture
+from bennu.go.arch import architecture
 
 
 def host_architecture() -> str:

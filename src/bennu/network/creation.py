@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from bennu.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere
-from bennu.go import parse_bool
+from bennu.go.bool import parse_bool
 from bennu.model import Shape
 from bennu.network.addresses import (
     DEFAULT_POOLS,

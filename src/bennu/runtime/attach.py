@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bennu.runtime.pidfd import DescriptorWriter
+from bennu.kernel.descriptor_io import DescriptorWriter
 
 KEPT_BYTES: Final = 4 << 20
 STUCK_AFTER_S: Final = 5.0

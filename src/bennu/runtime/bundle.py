@@ -18,9 +18,10 @@ from typing import Final
 import msgspec
 
 from bennu.beneath import entry_of
+from bennu.kernel.pidfd import held
+from bennu.kernel.procfs import cmdline_of, is_alive
 from bennu.runtime.cgroups import is_in_group
 from bennu.runtime.failures import NotAlive
-from bennu.runtime.pidfd import cmdline_of, held, is_alive
 
 BUNDLES: Final = "c"
 ID_DIGITS: Final = 24  # of a container's id in its bundle's name

@@ -15,8 +15,8 @@ from typing import Final
 
 from bennu.beneath import beneath, entry_of
 from bennu.errors import BennuError
-from bennu.runtime.filesystems import CGROUP_KINDS, kind_of_filesystem
-from bennu.runtime.pidfd import open_pidfd
+from bennu.kernel.libc import CGROUP_KINDS, kind_of_filesystem
+from bennu.kernel.pidfd import open_pidfd
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 OPEN_AT_ONCE: Final = 16  # processes that are signalled together

@@ -17,9 +17,9 @@ from typing import Final, Protocol
 import msgspec
 
 from bennu.errors import BennuError
+from bennu.kernel.descriptor_io import wait_readable
 from bennu.process import HelperTimeout
 from bennu.runtime.descriptors import Descriptors
-from bennu.runtime.pidfd import wait_readable
 
 # The container's standard input is a named pipe of ours instead of conmon's: conmon would close its own at the end of
 # any attached client, and at the end of this daemon too.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bennu.runtime.pidfd import DescriptorWriter
+from bennu.kernel.descriptor_io import DescriptorWriter
 from bennu.runtime.spec import HOME_ANNOTATION, capability_sets, has_variable, replace_env
 from bennu.runtime.users import User
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from bennu.kernel.descriptor_io import wait_readable
 from bennu.runtime.bundle import read_pid
-from bennu.runtime.pidfd import wait_readable
 
 
 async def read_new_pid(pipe: int, file: Path | None) -> int:

@@ -10,6 +10,8 @@ import msgspec
 
 from bennu.confined.client import HELPER, Process
 from bennu.errors import InvalidParameter
+from bennu.kernel.pidfd import held
+from bennu.pace import settle
 from bennu.runtime.bundle import Bundle, BundleFacts, Bundles, open_process
 from bennu.runtime.cgroups import Cgroups, is_in_group
 from bennu.runtime.crun import OciRuntime
@@ -17,7 +19,6 @@ from bennu.runtime.exec import ExecProcess, ExecRequest, plan_process
 from bennu.runtime.exec_start import start_exec
 from bennu.runtime.failures import RuntimeFailure
 from bennu.runtime.oom import set_oom_score
-from bennu.runtime.pidfd import finish, held
 from bennu.runtime.probe_exec import ProbeExec
 from bennu.runtime.users import User, find_user
 
@@ -63,7 +64,7 @@ class ContainerExecs:
         try:
             return await asyncio.shield(starting)
         except BaseException:
-            await finish(starting)
+            await settle(starting)
             if not starting.cancelled() and starting.exception() is None:
                 starting.result().kill()
                 starting.result().discard()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bennu.go import architecture
+from bennu.go.arch import architecture
 from bennu.runtime.capabilities import names_of_mask
 from bennu.runtime.cgroups import Cgroups
 

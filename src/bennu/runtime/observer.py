@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from bennu.descriptors import reserve
+from bennu.kernel.descriptor_io import wait_readable
+from bennu.kernel.pidfd import wait_gone
 from bennu.runtime.bundle import Bundle, BundleFacts, Bundles, living_pid, open_process
 from bennu.runtime.cgroups import Cgroups
 from bennu.runtime.failures import NotAlive
 from bennu.runtime.oom import MemoryWatch
-from bennu.runtime.pidfd import wait_gone, wait_readable
 from bennu.runtime.records import ExitRecord, Recovered
 from bennu.runtime.stats import Stats, read_stats
 

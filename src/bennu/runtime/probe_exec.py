@@ -15,12 +15,13 @@ from typing import Any, Final
 
 import msgspec
 
+from bennu.kernel.descriptor_io import wait_readable
+from bennu.pace import settle
 from bennu.runtime.cgroups import Cgroups
 from bennu.runtime.descriptors import Descriptors
 from bennu.runtime.exec_report import read_errors, read_new_pid
 from bennu.runtime.failures import NotAlive, exec_failure
 from bennu.runtime.oom import set_oom_score
-from bennu.runtime.pidfd import finish, wait_readable
 
 START_TIMEOUT_S: Final = 30  # for the runtime to set it up; dockerd's
 PIECE_BYTES: Final = 65536
@@ -145,7 +146,7 @@ class ProbeExec:
         try:
             await asyncio.shield(ending)
         except asyncio.CancelledError:
-            await finish(ending)
+            await settle(ending)
             raise
 
     async def _kill(self, child: "_Child") -> None:

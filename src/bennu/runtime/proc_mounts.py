@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from bennu.confined.tree import MAX_LINKS
+from bennu.kernel.libc import PROC, kind_of_filesystem
 from bennu.runtime.failures import RuntimeFailure, mount_failure
-from bennu.runtime.filesystems import PROC, kind_of_filesystem
 
 ALLOWED: Final = frozenset(
     {

@@ -17,7 +17,11 @@ import msgspec
 
 from bennu.beneath import entry_of
 from bennu.errors import BennuError
+from bennu.kernel.descriptor_io import wait_readable
+from bennu.kernel.pidfd import kill_by_argument, wait_gone
+from bennu.kernel.procfs import find_by_argument, parent_of
 from bennu.model import HostConfig
+from bennu.pace import settle
 from bennu.runtime.bundle import Bundle, BundleFacts, Bundles, conmon_mark, open_process, read_pid
 from bennu.runtime.cgroups import Cgroups, is_in_group
 from bennu.runtime.conmon import ConmonRequest, run_conmon
@@ -27,7 +31,6 @@ from bennu.runtime.failures import NotAlive, create_failure
 from bennu.runtime.freezer import Freezer
 from bennu.runtime.hostfacts import read_host_facts
 from bennu.runtime.observer import ContainerObserver
-from bennu.runtime.pidfd import find_by_argument, finish, kill_by_argument, parent_of, wait_gone, wait_readable
 from bennu.runtime.proc_mounts import check_mounted
 from bennu.runtime.records import BundleRequest, Created
 from bennu.runtime.resources import build_resources, lifted_limits
@@ -91,7 +94,7 @@ class Runtime:
         try:
             return await asyncio.shield(creation)
         except BaseException:
-            await finish(creation)
+            await settle(creation)
             await asyncio.shield(self.delete(container_id))
             raise
 

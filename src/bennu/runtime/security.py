@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bennu.errors import BennuError
-from bennu.go import parse_bool
+from bennu.go.bool import parse_bool
 from bennu.runtime.seccomp import Seccomp
 from bennu.runtime.seccomp_profile import SeccompProfile
 

@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import os
 
+from bennu.kernel.descriptor_io import DescriptorWriter
 from bennu.runtime.attach import AttachStream, connect_attach
 from bennu.runtime.bundle import Bundles
 from bennu.runtime.failures import NotAlive
-from bennu.runtime.pidfd import DescriptorWriter
 from bennu.runtime.stdin import drop_keeper, open_stdin
 
 

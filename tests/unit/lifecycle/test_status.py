@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bennu.errors import Conflict
+from bennu.go.units import human_duration
 from bennu.lifecycle.status import (
     TRANSITIONS,
     Event,
@@ -14,7 +15,6 @@ from bennu.lifecycle.status import (
     State,
     check_transition,
     describe_status,
-    human_duration,
     next_state,
 )
 

@@ -9,6 +9,7 @@ from aiohttp import web
 from bennu.api.http.responses import json_line
 from bennu.api.http.streams import open_chunks
 from bennu.errors import BennuError
+from bennu.go.units import human_size
 
 BAR: Final = 50
 Message = Mapping[str, Any]
@@ -58,13 +59,3 @@ def draw_bar(current: int, total: int) -> str:
     filled = min(100, 100 * current // total) // 2
     figures = f"{human_size(current):>8}" + (f"/{human_size(total)}" if current <= total else "")
     return f"[{'=' * filled}>{' ' * (BAR - filled)}] {figures}"
-
-
-def human_size(size: float) -> str:
-    """Decimal units, four significant digits, as Go's units.HumanSize."""
-    units = ("B", "kB", "MB", "GB", "TB", "PB")
-    number = 0
-    while size >= 1000 and number < len(units) - 1:
-        size /= 1000
-        number += 1
-    return f"{size:.4g}{units[number]}"

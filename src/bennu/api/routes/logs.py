@@ -1,6 +1,5 @@
 """`GET /containers/{id}/logs`: what a container has written, and what it goes on to write."""
 
-import time
 from collections.abc import Iterable
 from contextlib import aclosing
 
@@ -12,6 +11,7 @@ from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.logs import LogQuery, LogRecord, check_readable, read_logs
 from bennu.errors import Conflict, InvalidParameter
+from bennu.go.rfc3339 import format_rfc3339_padded
 from bennu.lifecycle.status import State
 
 
@@ -53,7 +53,7 @@ class LogEncoder:
         return b"".join(self._one(record) for record in records)
 
     def _one(self, record: LogRecord) -> bytes:
-        stamp = f"{full_stamp(record.at_ns)} ".encode() if self._timestamps else b""
+        stamp = f"{format_rfc3339_padded(record.at_ns)} ".encode() if self._timestamps else b""
         data = stamp + (b" " if self._details else b"") + record.data
         return data if self.tty else frame(STDERR if record.stream == "stderr" else STDOUT, data)
 
@@ -83,9 +83,3 @@ def check_has_log(container: Container) -> None:
     check_readable(container.record.host_config.log_config.type)
     if container.removing or container.record.state in (State.REMOVING, State.DEAD):
         raise Conflict("can not get logs from container which is dead or marked for removal")
-
-
-def full_stamp(instant_ns: int) -> str:
-    """RFC 3339 in UTC, always nine digits."""
-    seconds, nanos = divmod(instant_ns, 10**9)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanos:09d}Z"

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from bennu.api.http.query import flag
 from bennu.api.http.streams import STDERR, STDOUT, ends_with_client, frame, open_chunks, stream_type
-from bennu.api.routes.logs import full_stamp, read_query
+from bennu.api.routes.logs import read_query
 from bennu.cluster import Cluster
 from bennu.cluster.records import TaskRow
 from bennu.cluster.state import Changed
@@ -16,6 +16,7 @@ from bennu.cluster.translate import container_spec
 from bennu.engine.container import Container
 from bennu.engine.logs import LogQuery, LogRecord, read_logs
 from bennu.errors import InvalidParameter, NotFound
+from bennu.go.rfc3339 import format_rfc3339_padded
 
 
 def routes(cluster: Cluster) -> list[web.RouteDef]:
@@ -112,7 +113,7 @@ class ServiceLogStream:
             self._lines.put_nowait(None)
 
     def _dressed(self, row: TaskRow, record: LogRecord) -> bytes:
-        stamp = f"{full_stamp(record.at_ns)} ".encode() if flag(self._request, "timestamps") else b""
+        stamp = f"{format_rfc3339_padded(record.at_ns)} ".encode() if flag(self._request, "timestamps") else b""
         details = f"{_details(row)} ".encode() if flag(self._request, "details") else b""
         data = stamp + details + record.data
         return data if self._tty else frame(STDERR if record.stream == "stderr" else STDOUT, data)

@@ -14,7 +14,7 @@ from bennu.cluster.records import ServiceRow
 from bennu.cluster.translate import mode_json
 from bennu.cluster.wire import ServiceSpecWire
 from bennu.errors import InvalidParameter
-from bennu.go import parse_bool
+from bennu.go.bool import parse_bool
 
 FILTERS: Final = frozenset({"id", "name", "label", "mode", "runtime"})
 MODES: Final = {

@@ -3,8 +3,9 @@
 from typing import Any, Final
 
 from bennu.api.shapes.inspect import STORAGE_DRIVER
+from bennu.go.rfc3339 import format_rfc3339
 from bennu.images import Image, Images
-from bennu.images.image import format_time, parse_time
+from bennu.images.image import parse_time
 from bennu.images.importing import EMPTY_CONFIG
 
 Json = dict[str, Any]
@@ -47,7 +48,7 @@ def inspect_json(images: Images, image: Image, minor: int, *, for_old_compose: b
         "Comment": str(raw.get("comment") or _last_comment(raw)),
     }
     if raw.get("created") or minor < 44:
-        document["Created"] = format_time(image.created_ns)
+        document["Created"] = format_rfc3339(image.created_ns)
     if minor < 45 or for_old_compose:
         config = raw.get("container_config") or {}
         document |= {"Container": str(raw.get("container") or ""), "ContainerConfig": config_json({"config": config})}
@@ -65,7 +66,7 @@ def inspect_json(images: Images, image: Image, minor: int, *, for_old_compose: b
     return document | {
         "GraphDriver": {"Data": _layer_folders(images, image), "Name": STORAGE_DRIVER},
         "RootFS": {"Type": "layers"} | ({"Layers": image.diff_ids} if image.diff_ids else {}),
-        "Metadata": {"LastTagTime": format_time(image.last_tag_ns) if image.last_tag_ns else "0001-01-01T00:00:00Z"},
+        "Metadata": {"LastTagTime": format_rfc3339(image.last_tag_ns) if image.last_tag_ns else "0001-01-01T00:00:00Z"},
     }
 
 

@@ -2,23 +2,19 @@
 
 import contextlib
 import re
-import time
 from datetime import UTC, datetime
 from typing import Final
 
 from bennu.errors import InvalidParameter
-from bennu.go import parse_duration
+from bennu.go.duration import parse_duration
+from bennu.go.rfc3339 import format_rfc3339
 
 NEVER: Final = "0001-01-01T00:00:00Z"
 
 
 def rfc3339(instant_ns: int) -> str:
-    """UTC, up to nine fraction digits, trailing zeros trimmed; 0 is Docker's zero time."""
-    if instant_ns == 0:
-        return NEVER
-    seconds, nanos = divmod(instant_ns, 10**9)
-    fraction = f".{nanos:09d}".rstrip("0").rstrip(".")
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + fraction + "Z"
+    """Write an instant as the API does; 0 is Docker's zero time."""
+    return format_rfc3339(instant_ns) if instant_ns else NEVER
 
 
 def parse_moment(text: str, now_ns: int) -> int:

@@ -1,13 +1,8 @@
-"""Values as Go's standard library writes and reads them, for Docker's API is written in it. Pure.
-
-Durations are nanoseconds, and what Go's own cannot hold (some 292 years) is none.
-"""
+"""`time.Duration` as text. Durations are integers of nanoseconds; like Go's they end at 2**63 (some 292 years)."""
 
 import re
 from typing import Final
 
-TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 UNIT_NS: Final = {
     "ns": 1,
     "us": 10**3,
@@ -21,29 +16,13 @@ UNIT_NS: Final = {
 PART: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 MAX_NS: Final = 2**63
 MAX_DIGITS: Final = 64  # more than this says nothing that a duration can hold
-ARCHITECTURES: Final = {
-    "x86_64": "amd64",
-    "x64": "amd64",
-    "aarch64": "arm64",
-    "armhf": "arm",
-    "armv6l": "arm",
-    "armv7l": "arm",
-    "i386": "386",
-    "i686": "386",
-}
-
-
-def parse_bool(text: str) -> bool:
-    """As `strconv.ParseBool`. Raises: ValueError with Go's words."""
-    if text in TRUE:
-        return True
-    if text in FALSE:
-        return False
-    raise ValueError(f'strconv.ParseBool: parsing "{text[:100]}": invalid syntax')
 
 
 def parse_duration(text: str, *, signed: bool = False) -> int:
-    """As `time.ParseDuration`: `1m30s`, `.5s`, `0`; `signed`: `-2h` too. Raises: ValueError with Go's words."""
+    """Read a duration as `time.ParseDuration` does: `1m30s`, `.5s`, `0`; with `signed` also `-2h` and `+2h`.
+
+    Answers nanoseconds; a fraction of one is cut off. Raises: ValueError in Go's words.
+    """
     body = text[1:] if signed and text[:1] in ("-", "+") else text
     if body == "0":
         return 0
@@ -58,7 +37,7 @@ def parse_duration(text: str, *, signed: bool = False) -> int:
 
 
 def format_duration(ns: int) -> str:
-    """As Go prints a duration that is not negative: `1s`, `500ms`, `1m30s`."""
+    """Write `ns`, which is not negative, as `time.Duration.String` does: `1s`, `500ms`, `1m30s`."""
     if ns < UNIT_NS["s"]:
         for word in ("ms", "µs"):
             if ns >= UNIT_NS[word]:
@@ -70,8 +49,3 @@ def format_duration(ns: int) -> str:
     if hours:
         return f"{hours}h{minutes}m{seconds}"
     return f"{minutes}m{seconds}" if minutes else seconds
-
-
-def architecture(machine: str) -> str:
-    """GOARCH of what uname(2) calls a machine; a name that is Go's already, or unknown, stays."""
-    return ARCHITECTURES.get(machine, machine)

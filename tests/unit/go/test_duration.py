@@ -1,8 +1,8 @@
-"""Go's values, read and written as Go does."""
+"""Durations, read and written as Go does."""
 
 import pytest
 
-from bennu.go import ARCHITECTURES, architecture, format_duration, parse_bool, parse_duration
+from bennu.go.duration import format_duration, parse_duration
 
 MS, S = 10**6, 10**9
 MINUTE, HOUR = 60 * S, 3600 * S
@@ -67,18 +67,3 @@ def test_a_sign_is_read_where_it_means_something(text: str) -> None:
 def test_durations_as_go_prints_them(ns: int, text: str) -> None:
     assert format_duration(ns) == text
     assert parse_duration(text) == ns
-
-
-def test_yes_and_no() -> None:
-    assert all(map(parse_bool, ("1", "t", "T", "true", "TRUE", "True")))
-    assert not any(map(parse_bool, ("0", "f", "F", "false", "FALSE", "False")))
-    for text in ("", "yes", "tRUE", " 1"):
-        with pytest.raises(ValueError, match=f'strconv.ParseBool: parsing "{text}": invalid syntax'):
-            parse_bool(text)
-
-
-def test_architectures() -> None:
-    assert architecture("x86_64") == "amd64"
-    assert architecture("armv6l") == "arm"
-    assert architecture("riscv64") == "riscv64"
-    assert all(architecture(name) == name for name in ARCHITECTURES.values())

@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from bennu.runtime.pidfd import open_pidfd
+from bennu.kernel.pidfd import open_pidfd
 
 
 def test_a_process_that_is_gone_is_gone_though_its_session_lives_on() -> None:
