@@ -7,8 +7,7 @@ from typing import Final
 
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images.changes import probe_times
-from bennu.images.dockerfile import Instruction, expand, parse_line, split_words
-from bennu.images.flags import NEEDS_BUILDKIT, check_flags
+from bennu.images.dockerfile import NEEDS_BUILDKIT, Instruction, check_flags, expand, parse_line, split_words
 
 DIRECTIVE: Final = re.compile(r"#\s*(escape|syntax)\s*=\s*(\S+)\s*\Z", re.IGNORECASE)
 IN_STAGES: Final = frozenset(
