@@ -113,7 +113,7 @@ async def test_input_survives_the_daemon_and_can_still_be_ended(shop: Workshop) 
         try:
 
             async def attach_and_die() -> None:
-                stream = await Runtime(shop.folder / "x").attach(container_id)
+                stream = await Runtime(shop.folder / "x").streams.attach(container_id)
                 await stream.write(b"before\n")
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -123,7 +123,7 @@ async def test_input_survives_the_daemon_and_can_still_be_ended(shop: Workshop) 
     await asyncio.to_thread(os.waitpid, child, 0)
     await wait_until(lambda: "before" in shop.log_of(container_id).read_text())
     assert is_alive(created.pid)
-    stream = await Runtime(shop.folder / "x").attach(container_id)
+    stream = await Runtime(shop.folder / "x").streams.attach(container_id)
     await stream.write(b"after\n")
     await stream.close_stdin()
     assert await read_all(stream) == ("after\n", "")

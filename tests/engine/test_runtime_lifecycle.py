@@ -147,13 +147,13 @@ async def test_another_runtime_finds_what_lives_and_what_ended(shop: Workshop) -
     ended, other = await shop.start("sh", "-c", "exit 9")
     await shop.runtime.observer.wait_conmon(other.conmon_pid)
     successor = Runtime(shop.folder / "x")
-    found = successor.recover(living)
+    found = successor.observer.recover(living)
     assert (found.conmon_pid, found.pid, found.exit) == (created.conmon_pid, created.pid, None)
-    found = successor.recover(ended)
+    found = successor.observer.recover(ended)
     assert (found.conmon_pid, found.pid) == (0, 0)
     assert found.exit is not None
     assert found.exit.exit_code == 9
-    found = successor.recover("0" * 64)
+    found = successor.observer.recover("0" * 64)
     assert (found.conmon_pid, found.pid, found.exit) == (0, 0, None)
 
 
