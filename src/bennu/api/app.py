@@ -35,11 +35,12 @@ from bennu.engine.engine import Engine
 
 
 def make_app(engine: Engine, cluster: Cluster) -> web.Application:
-    """All of the API, answering for `engine` and the swarm it may be in."""
+    """Build the application that answers for `engine` and for the swarm it may be in."""
     return build_application(all_routes(engine, cluster))
 
 
 def all_routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
+    """List every route of the API, without the version in front."""
     return [
         *system.routes(engine, cluster),
         *containers.routes(engine),

@@ -1,4 +1,4 @@
-"""JSON bodies: decoded to Docker's shapes, with Go's leniency (null is "not given") and the API's error texts.
+"""Reads JSON bodies as Go does: null means "not given", unknown fields are passed over, errors have the API's texts.
 
 No string of a client holds a NUL character: nothing the kernel takes from us (a path, an argument, a name) could be
 made of one, so they are refused here once and not wherever one might lead.
@@ -26,13 +26,13 @@ MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(/[!#$%&'*+.^_`|~0-9
 
 
 async def read_body(request: web.Request, shape: type[Body]) -> Body:
-    """The body as `shape`; an empty one is `shape()`. Raises: InvalidParameter with the API's words."""
+    """Decode the body as `shape`; an empty body is `shape()`. Raises: InvalidParameter in the API's words."""
     found = await read_body_or_none(request, shape)
     return shape() if found is None else found
 
 
 async def read_body_or_none(request: web.Request, shape: type[Body]) -> Body | None:
-    """As `read_body`, but None for an absent body and for a plain `null`."""
+    """Decode the body as `shape`; None for an absent body and for a plain `null`. Raises: InvalidParameter."""
     check_content_type(request)
     raw = await read_bounded(request)
     if not raw:
@@ -43,13 +43,14 @@ async def read_body_or_none(request: web.Request, shape: type[Body]) -> Body | N
 
 
 async def decode_beside(raw: bytes, shape: type[Body]) -> Body | None:
-    """As `decode`; a large text in a thread, for others wait meanwhile. Raises: InvalidParameter."""
+    """Decode as `decode` does, a large text in a thread, so that others are served meanwhile. Raises: InvalidParameter."""
     if len(raw) < LARGE_BYTES:
         return decode(raw, shape)
     return await asyncio.to_thread(decode, raw, shape)
 
 
 def check_content_type(request: web.Request) -> None:
+    """Refuse a body that is not declared as JSON (moby `api/server/httputils/httputils.go`). Raises: InvalidParameter."""
     given = request.headers.get("Content-Type", "")
     if not given and not request.can_read_body:
         return
@@ -60,7 +61,7 @@ def check_content_type(request: web.Request) -> None:
 
 
 async def read_bounded(request: web.Request, limit: int = MAX_BODY_BYTES) -> bytes:
-    """The whole body. Raises: InvalidParameter when it is larger than `limit`."""
+    """Read the whole body. Raises: InvalidParameter when it is larger than `limit` bytes."""
     if (request.content_length or 0) > limit:
         raise InvalidParameter(f"request body too large: more than {limit} bytes")
     parts: list[bytes] = []
@@ -74,7 +75,7 @@ async def read_bounded(request: web.Request, limit: int = MAX_BODY_BYTES) -> byt
 
 
 async def body_of(request: web.Request) -> AsyncIterator[bytes]:
-    """A body as it comes. Raises: InvalidParameter when it breaks off, or is not framed as its head says."""
+    """Yield the body in pieces as they come. Raises: InvalidParameter when it breaks off or is framed wrongly."""
     try:
         async for part in request.content.iter_any():
             yield part
@@ -85,7 +86,7 @@ async def body_of(request: web.Request) -> AsyncIterator[bytes]:
 
 
 def decode(raw: bytes, shape: type[Body]) -> Body | None:
-    """Raises: InvalidParameter."""
+    """Decode JSON as `shape`; None for `null`. Raises: InvalidParameter in the API's words."""
     try:
         return _decode(raw, shape)
     except msgspec.ValidationError as error:

@@ -1,4 +1,7 @@
-"""Detach keys: the sequence of keystrokes with which a terminal's client leaves and the process stays."""
+"""Detach keys: the keystrokes with which the client of a terminal leaves while the process goes on.
+
+The names of keys are those of github.com/moby/term `ascii.go`; pinned by `test_reading.py`.
+"""
 
 from typing import Final
 
@@ -9,7 +12,7 @@ CONTROL: Final = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 
 
 def parse_keys(text: str) -> bytes:
-    """`ctrl-p,ctrl-q` and the like, as bytes. Raises: InvalidParameter."""
+    """Translate `ctrl-p,ctrl-q` and the like into bytes; "" is the default. Raises: InvalidParameter."""
     return bytes(_parse_key(key, text) for key in (text or DEFAULT).split(","))
 
 
@@ -28,14 +31,14 @@ def _parse_key(key: str, text: str) -> int:
 
 
 class DetachKeyMatcher:
-    """Finds the sequence in a stream of keystrokes; a partial match is held back until it is decided."""
+    """Finds the keys in a stream of keystrokes; holds a partial match back until it is decided."""
 
     def __init__(self, keys: bytes) -> None:
         self._keys = keys
         self._matched = 0
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """What the process may see, and whether the client has left (the rest of `data` is dropped then)."""
+        """Answer what the process may see, and whether the client has left; what follows the keys is dropped."""
         through = bytearray()
         for byte in data:
             while self._matched and byte != self._keys[self._matched]:

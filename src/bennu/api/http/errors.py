@@ -1,4 +1,4 @@
-"""Errors become HTTP here and nowhere else."""
+"""Turns errors into HTTP, here and nowhere else. The kinds are those of moby `api/server/httpstatus/status.go`."""
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -35,13 +35,13 @@ log = logging.getLogger(__name__)
 
 
 def status_of(error: BennuError) -> int:
-    """The status of the nearest kind in its family."""
+    """Answer the HTTP status of an error: that of the nearest of its base classes that has one."""
     return next(STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF)
 
 
 @web.middleware
 async def errors_to_http(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every failure leaves as `{"message": …}`; a bug as a 500 whose traceback is in the log.
+    """Answer every failure with `{"message": …}`; a bug is a 500, and its traceback goes to the log.
 
     Once the head of an answer is out, a failure breaks the connection off instead.
     """

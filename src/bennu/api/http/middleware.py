@@ -1,4 +1,4 @@
-"""What is the same for all routes: versions, headers, unknown paths, and which requests a client can interrupt."""
+"""What all routes share: versions, headers, unknown paths, and which requests a client can interrupt."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def build_application(routes: Iterable[web.RouteDef]) -> web.Application:
-    """These routes, each with and without a version in front."""
+    """Build an application of `routes`, each with and without a version in front."""
     finisher = Finisher()
     app = web.Application(middlewares=[edge, errors_to_http, check_version, finisher.middleware])
     for route in routes:  # HEAD is not implied by GET: dockerd answers it only where it says so
@@ -33,7 +33,7 @@ def build_application(routes: Iterable[web.RouteDef]) -> web.Application:
 
 @web.middleware
 async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What is answered before any resource is asked."""
+    """Answer what needs no resource: OPTIONS, doubled slashes, unknown paths, NULs."""
     connection = request.protocol
     assert isinstance(connection, Connection)
     connection.begin()
@@ -61,13 +61,13 @@ async def _route(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def check_version(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse versions that are not spoken here."""
+    """Refuse API versions that are not spoken here."""
     api_minor(request)
     return await handler(request)
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """On every answer of a known route."""
+    """Add the headers that every answer of a known route bears (moby `api/server/middleware/version.go`)."""
     if isinstance(request.protocol, Connection):
         request.protocol.answering = True
     headers = response.headers
@@ -81,7 +81,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
 
 
 class Finisher:
-    """Runs requests to their end although their client left: a stop that was asked for is a stop that happens.
+    """Runs a request to its end although its client has left, so that a stop that was asked for happens.
 
     The exceptions are marked with `ends_with_client` (streams, waits).
     """
@@ -91,6 +91,7 @@ class Finisher:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Shield requests that change something; let those be cancelled that read, or are marked."""
         if request.method in ("GET", "HEAD") or getattr(request.match_info.handler, "ends_with_client", False):
             return await handler(request)
         task = asyncio.ensure_future(handler(request))
@@ -103,7 +104,7 @@ class Finisher:
             raise
 
     async def close(self, app: web.Application) -> None:
-        """Give what still runs a moment, then cancel it."""
+        """Wait 5 s for the requests that still run, then cancel them."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
         for task in self._tasks:

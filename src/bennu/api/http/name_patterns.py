@@ -1,4 +1,7 @@
-"""Regular expressions from clients, for filters by name.
+"""Regular expressions of clients, for filters by name.
+
+Go's engine takes linear time; Python's can take exponential time, which would stop the event loop for everybody. So
+only expressions with bounded backtracking are taken: few repetitions, none nested, no look-around, no back references.
 
 Docker's engine of expressions takes linear time; Python's can take for ever, and holds up everybody meanwhile. So only
 expressions are taken that cannot: few repetitions, none inside another, nothing that looks around or back.
@@ -17,7 +20,7 @@ GROUP: Final = re.compile(r"\((?:\?:|\?P?<[A-Za-z_]\w*>)?(?!\?)")
 
 
 def name_pattern(text: str) -> re.Pattern[str] | None:
-    """The expression; None when it is none, and then it matches nothing but itself. Raises: InvalidParameter."""
+    """Compile the expression; None when it is malformed: it then matches only itself. Raises: InvalidParameter."""
     if not is_tame(text):
         raise InvalidParameter(f"invalid filter 'name={text[:100]}': the regular expression is too complex")
     try:
@@ -27,7 +30,7 @@ def name_pattern(text: str) -> re.Pattern[str] | None:
 
 
 def is_tame(text: str) -> bool:
-    """Whether matching it takes bounded time on a name of usual length."""
+    """Tell whether matching a name of usual length takes bounded time."""
     if len(text) > MAX_LENGTH:
         return False
     repeats = choices = position = 0

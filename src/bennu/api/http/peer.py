@@ -1,4 +1,7 @@
-"""Who is at the other end of the socket, for the death certificate: process, user and command line, or certificate."""
+"""Tells who is at the other end of a connection, for the death certificate: process and user, or TLS certificate.
+
+Apart from its only user, `routes/containers.py`, because it asks the kernel and /proc and not the engine.
+"""
 
 import contextlib
 import socket
@@ -15,7 +18,7 @@ MAX_COMMAND: Final = 512
 
 
 def requester_of(request: web.Request) -> Asker:
-    """The client's process as the kernel vouches for it, or whom its certificate names; nothing when it has left."""
+    """Name the client: the process that the kernel vouches for (SO_PEERCRED), or the subject of its certificate."""
     subject: str | None = getattr(request.protocol, "subject", None)
     if subject is not None:
         return Asker(kind="client", subject=subject or "a certificate without a subject")
@@ -28,7 +31,7 @@ def requester_of(request: web.Request) -> Asker:
 
 
 def read_command(pid: int) -> str:
-    """The command line of a process, cut to 512 characters; empty when it is gone (or in another pid namespace)."""
+    """Read the command line of a process, cut to 512 characters; "" when it is gone or in another PID namespace."""
     with contextlib.suppress(OSError):
         raw = Path(f"/proc/{pid}/cmdline").read_bytes()[: 4 * MAX_COMMAND]
         return show_command(raw.rstrip(b"\0").decode(errors="replace").split("\0"))[:MAX_COMMAND]
@@ -36,7 +39,7 @@ def read_command(pid: int) -> str:
 
 
 def show_command(words: list[str]) -> str:
-    """As a person typed it, in one printable line: without the interpreter of a script and the program's folder."""
+    """Write a command line as a person typed it, in one printable line, without interpreter and folders."""
     words = ["".join(sign if sign.isprintable() else " " for sign in word) for word in words]
     program = words[0].rpartition("/")[2]
     if program.startswith("python") and len(words) > 1 and not words[1].startswith("-"):

@@ -1,4 +1,4 @@
-"""Progress as Docker streams it: one JSON object a line, errors among them once the first line is out."""
+"""Streams progress as Docker does: one JSON object a line, errors included once the first line is out."""
 
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
@@ -18,7 +18,7 @@ Message = Mapping[str, Any]
 async def stream_progress(
     request: web.Request, messages: AsyncGenerator[Message, None], *, errors_in_stream: bool = False
 ) -> web.StreamResponse:
-    """Send messages as they come. A failure before the first one is an HTTP error, unless `errors_in_stream`."""
+    """Send messages as they come. A failure before the first is an HTTP error, unless `errors_in_stream`."""
     response: web.StreamResponse | None = None
     async with contextlib.aclosing(messages):
         try:
@@ -34,14 +34,14 @@ async def stream_progress(
 
 
 def error_message(error: BennuError) -> Message:
-    """`code` is there when a command's exit code is the reason (a failed RUN)."""
+    """Make the last message of a failed stream; `code` is the exit code of the command that failed (a RUN), if any."""
     code: int | None = getattr(error, "code", None)
     detail = {"message": str(error)} if code is None else {"code": code, "message": str(error)}
     return {"errorDetail": detail, "error": str(error)}
 
 
 def status(text: str, identifier: str = "", current: int = 0, total: int = 0) -> Message:
-    """A line of `docker pull` and its like; with figures it has a bar for people."""
+    """Make one message of `docker pull` and its like; with `total` bytes it has a bar for people."""
     message: dict[str, Any] = {"status": text}
     if current or total:
         message["progressDetail"] = {"current": current, "total": total} if total else {"current": current}
@@ -54,6 +54,7 @@ def status(text: str, identifier: str = "", current: int = 0, total: int = 0) ->
 
 
 def draw_bar(current: int, total: int) -> str:
+    """Draw the bar of moby `pkg/jsonmessage/jsonmessage.go`, pinned by `test_progress.py`; sizes in bytes."""
     if total <= 0:
         return f"{human_size(current):>8}"
     filled = min(100, 100 * current // total) // 2

@@ -1,4 +1,4 @@
-"""Query parameters, read the way dockerd reads them."""
+"""Reads query parameters as dockerd does (moby `api/server/httputils/form.go`), pinned by `test_reading.py`."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -16,29 +16,30 @@ INTEGER: Final = re.compile(r"[+-]?[0-9]+\Z", re.ASCII)
 
 
 def flag(request: web.Request, name: str, default: bool = False) -> bool:
-    """False for "", 0, no, false and none in any case; anything else is true."""
+    """Read a yes or no: "", 0, no, false and none are false in any case; anything else is true."""
     if name not in request.query:
         return default
     return request.query[name].strip().lower() not in FALSE_WORDS
 
 
 def text(request: web.Request, name: str, default: str = "") -> str:
+    """Read a text; `default` when it is absent."""
     return request.query.get(name, default)
 
 
 def header(request: web.Request, name: str) -> str:
-    """ "" when absent. Bytes that are no UTF-8 become U+FFFD, as when Go writes them as JSON."""
+    """Read a header; "" when absent. Bytes that are no UTF-8 become U+FFFD, as when Go writes them as JSON."""
     return request.headers.get(name, "").encode(errors="surrogateescape").decode(errors="replace")
 
 
 def integer(request: web.Request, name: str) -> int | None:
-    """None when absent or empty. Raises: InvalidParameter with Go's words."""
+    """Read an integer; None when absent or empty. Raises: InvalidParameter in Go's words."""
     value = request.query.get(name, "")
     return parse_integer(value) if value else None
 
 
 def parse_integer(value: str) -> int:
-    """A decimal number that fits 64 bits. Raises: InvalidParameter with the words of Go's `strconv.Atoi`."""
+    """Read a decimal number of 64 bits. Raises: InvalidParameter in the words of Go's `strconv.Atoi`."""
     if not INTEGER.match(value):
         raise InvalidParameter(f'strconv.Atoi: parsing "{value[:100]}": invalid syntax')
     if len(value) > 20 or not -INT64 <= int(value) < INT64:
@@ -47,7 +48,10 @@ def parse_integer(value: str) -> int:
 
 
 def instant_ns(request: web.Request, name: str) -> int | None:
-    """`since` and `until`: `seconds[.nanos]` since the epoch, as ns; None when absent. Raises: InvalidParameter."""
+    """Read `since` or `until`, `seconds[.nanos]`, as ns since the epoch; None when absent. Raises: InvalidParameter.
+
+    As moby `api/types/time/timestamp.go`.
+    """
     value = request.query.get(name, "")
     if not value:
         return None
@@ -61,7 +65,9 @@ def instant_ns(request: web.Request, name: str) -> int | None:
 
 
 class Filters(Mapping[str, list[str]]):
-    """`filters=`: for each key the values asked for. A key that was not asked for has no values."""
+    """`filters=`: the values asked for, by key. A key that was not asked for has none (moby
+    `api/types/filters/parse.go`).
+    """
 
     def __init__(self, values: Mapping[str, list[str]]) -> None:
         self._values = dict(values)
@@ -76,17 +82,17 @@ class Filters(Mapping[str, list[str]]):
         return len(self._values)
 
     def all(self, key: str) -> list[str]:
-        """The values of a key; empty when it was not asked for."""
+        """Answer the values of a key; empty when it was not asked for."""
         return self._values.get(key, [])
 
     def check(self, accepted: Collection[str]) -> None:
-        """Raises: InvalidParameter naming the first key that is not accepted."""
+        """Refuse keys that are not `accepted`. Raises: InvalidParameter naming the first of them."""
         for key in self._values:
             if key not in accepted:
                 raise InvalidParameter(f"invalid filter '{key}'")
 
     def boolean(self, key: str) -> bool | None:
-        """The value of a yes/no filter, None when not asked for. Raises: InvalidParameter."""
+        """Answer the value of a yes/no filter; None when it was not asked for. Raises: InvalidParameter."""
         values = {value.lower() for value in self.all(key)}
         if not values:
             return None
@@ -97,11 +103,11 @@ class Filters(Mapping[str, list[str]]):
         raise InvalidParameter(f"invalid filter '{key}=[{' '.join(self.all(key))}]'")
 
     def labels_match(self, labels: Mapping[str, str] | None, key: str = "label") -> bool:
-        """True when all asked `k` or `k=v` are among the labels."""
+        """Tell whether each `k` or `k=v` that was asked for is among the labels."""
         return all(_has_label(labels or {}, wanted) for wanted in self.all(key))
 
     def labels_refuse(self, labels: Mapping[str, str] | None) -> bool:
-        """True when any of the `label!` filters is among the labels."""
+        """Tell whether any of the `label!` filters is among the labels."""
         return any(_has_label(labels or {}, unwanted) for unwanted in self.all("label!"))
 
 
@@ -111,7 +117,7 @@ def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
 
 
 def filters(request: web.Request, name: str = "filters") -> Filters:
-    """`{"k":["v"]}` or the legacy `{"k":{"v":true}}`. Raises: InvalidParameter."""
+    """Read `{"k":["v"]}` or the legacy `{"k":{"v":true}}`. Raises: InvalidParameter."""
     value = request.query.get(name, "")
     if not value:
         return Filters({})
@@ -129,10 +135,10 @@ def _values(wanted: list[str] | dict[str, bool]) -> list[str]:
 
 
 def api_minor(request: web.Request) -> int:
-    """The minor of the version in the path; without one the client gets the newest. Raises: InvalidParameter."""
+    """Answer the minor of the version in the path, the newest without one. Raises: InvalidParameter."""
     return parse_version(request.match_info.get("version", API_VERSION))
 
 
 def is_version_at_least(request: web.Request, minor: int) -> bool:
-    """Whether the client speaks API 1.`minor` or newer."""
+    """Tell whether the client speaks API 1.`minor` or newer."""
     return api_minor(request) >= minor

@@ -1,4 +1,4 @@
-"""Answers of the common kinds: JSON, nothing, and an error's message."""
+"""Makes the common answers: JSON, nothing, and the message of an error."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -14,12 +14,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 def json_response(value: Any, status: int = 200) -> web.Response:
-    """`value` as JSON, ended by a newline as dockerd does."""
+    """Answer `value` as JSON, ended by a newline as dockerd does."""
     return web.Response(body=_encode(value) + b"\n", status=status, content_type="application/json")
 
 
 async def json_list_response(items: Iterable[Item], shape: Callable[[Item], Any]) -> web.Response:
-    """A list of what `shape` makes of each item. However long it is, others are answered meanwhile.
+    """Answer a list of what `shape` makes of each item; others are served between the items, however many.
 
     The items must be the caller's own: what they come from may change before this returns.
     """
@@ -28,18 +28,20 @@ async def json_list_response(items: Iterable[Item], shape: Callable[[Item], Any]
 
 
 def no_content_response() -> web.Response:
+    """Answer 204."""
     return web.Response(status=204)
 
 
 def empty_response(status: int = 200) -> web.Response:
-    """Just the status, and a `Content-Length: 0` that keeps the connection in use."""
+    """Answer a status with `Content-Length: 0`, which keeps the connection in use."""
     return web.Response(status=status, body=b"")
 
 
 def error_response(message: str, status: int) -> web.Response:
+    """Answer `{"message": …}`."""
     return json_response({"message": message}, status)
 
 
 def json_line(value: Any) -> bytes:
-    """One JSON object a line, as streams send them."""
+    """Encode one JSON object and a newline, as streams send them."""
     return _encode(value) + b"\n"

@@ -1,4 +1,4 @@
-"""From a listening socket to requests: aiohttp's protocol, made to bear clients that half-close."""
+"""Serves HTTP on listening sockets: aiohttp's protocol, extended for clients that close only their sending side."""
 
 import asyncio
 import re
@@ -38,20 +38,20 @@ class Connection(RequestHandler):
         self._raw: bytearray | None = bytearray()  # the present request as it came; None: too long to be kept
 
     def begin(self) -> None:
-        """A request is being worked on."""
+        """Note that a request is being worked on."""
         self._busy = True
         self.answering = False
         if self.half_closed:
             self._break_off_body()
 
     def end(self) -> bool:
-        """It is answered; False when the client will send no other."""
+        """Note that the request is answered; False when the client will send no other."""
         self._busy = False
         self._raw = bytearray()
         return not self.half_closed
 
     def take_input(self) -> bytes:
-        """What came behind the present request, once; for a connection that is taken over."""
+        """Take what came behind the present request, once; for a connection that is taken over."""
         raw, self._raw = bytes(self._raw or b""), bytearray()
         head, found, rest = raw.partition(b"\r\n\r\n")
         length = CONTENT_LENGTH.search(head)
@@ -75,7 +75,7 @@ class Connection(RequestHandler):
         return True
 
     def _break_off_body(self) -> None:
-        """What has not come of the present body will not: who waits for it is told, instead of waiting for ever."""
+        """Tell the reader of the present body that the rest will not come, instead of letting it wait for ever."""
         request = self._current_request
         if request is not None and not request.content.is_eof():
             request.content.set_exception(RequestPayloadError("the client ended in the middle of it"))
@@ -101,14 +101,14 @@ class Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """For what is not HTTP at all; errors of requests have been answered before."""
+        """Answer what is not HTTP at all; errors of requests have been answered before."""
         response = error_response(f"bad request: {message or exc}", status)
         response.force_close()
         return response
 
 
 class ApiServer:
-    """An application answering on any number of listening sockets."""
+    """Lets an application answer on any number of listening sockets."""
 
     def __init__(self, app: web.Application) -> None:
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, handler_cancellation=True)
@@ -116,7 +116,7 @@ class ApiServer:
         self._fronts: list[TlsFront] = []
 
     async def start(self, listening: Sequence[socket.socket], tls: ssl.SSLContext | None = None) -> None:
-        """`tls` is needed as soon as one of the sockets is no unix socket."""
+        """Serve on the sockets. `tls` is needed as soon as one of them is no unix socket."""
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         for listener in listening:
@@ -138,6 +138,7 @@ class ApiServer:
 
     @property
     def open_connections(self) -> int:
+        """Count the connections that are open now."""
         return len(self._runner.server.connections) if self._runner.server else 0
 
     async def close(self, timeout_s: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""A client's raw connection joined to a process's standard streams: attach and exec alike."""
+"""Joins a client's connection with a process's standard streams, for attach and exec alike."""
 
 import asyncio
 import contextlib
@@ -18,11 +18,11 @@ class StreamClient(Protocol):
     gone: asyncio.Event
 
     async def read(self) -> bytes | None:
-        """What the client sent; None when it will send no more."""
+        """Wait for what the client sends; None when it will send no more."""
         ...
 
     async def write(self, data: bytes) -> None:
-        """Raises: ConnectionError once it is gone."""
+        """Send to the client. Raises: ConnectionError once it is gone."""
         ...
 
 
@@ -30,11 +30,11 @@ class ProcessStreams(Protocol):
     """The process's side."""
 
     async def read(self) -> tuple[int, bytes] | None:
-        """The next (stream, bytes), 1 stdout or terminal, 2 stderr; None at the end."""
+        """Wait for the next (stream, bytes): 1 is stdout or the terminal, 2 stderr; None at the end."""
         ...
 
     async def write(self, data: bytes) -> None:
-        """Raises: OSError when the process is gone."""
+        """Write to the process's stdin. Raises: OSError when the process is gone."""
         ...
 
     async def close_stdin(self) -> None: ...
@@ -53,13 +53,15 @@ class AttachOptions:
 
 
 class SessionEnd(Enum):
+    """Why a session ended."""
+
     OUTPUT = "the process has no more output"
     DETACHED = "the client left by its keys"
     LEFT = "the client closed its input, or is gone"
 
 
 async def join(connection: StreamClient, process: ProcessStreams, options: AttachOptions) -> SessionEnd:
-    """Carry bytes both ways until one side ends. The connection stays open; nothing is left running."""
+    """Carry bytes both ways until one side ends. The connection stays open; no task is left running."""
     output = asyncio.ensure_future(_carry_output(connection, process, options))
     gone = asyncio.ensure_future(connection.gone.wait())
     waiting: set[asyncio.Future[Any]] = {output, gone}
@@ -84,7 +86,7 @@ async def join(connection: StreamClient, process: ProcessStreams, options: Attac
 
 
 async def _finish_input(entry: asyncio.Future[SessionEnd | None] | None) -> None:
-    """The client is gone, but what it had sent still is for the process."""
+    """Carry on what a client had sent before it went, for at most LAST_INPUT_S."""
     if entry is not None:
         await asyncio.wait([entry], timeout=LAST_INPUT_S)
 
@@ -101,7 +103,7 @@ async def _carry_output(connection: StreamClient, process: ProcessStreams, optio
 
 
 async def _carry_input(connection: StreamClient, process: ProcessStreams, options: AttachOptions) -> SessionEnd | None:
-    """None: the input has ended, and the output may go on."""
+    """Carry the client's input to the process. None: the input has ended, and the output may go on."""
     watch = DetachKeyMatcher(options.keys) if options.keys else None
     while (data := await connection.read()) is not None:
         left = False

@@ -1,4 +1,4 @@
-"""Everything that is not one request, one answer: chunked streams, and connections taken over from HTTP.
+"""Chunked streams, and connections that are taken over from HTTP (hijacked).
 
 A hijacked connection belongs to its handler: bytes the client sent are read in order, also those that came together
 with the request head; a client's half-close is an end of input and nothing more; a client that is gone sets `gone`.
@@ -28,7 +28,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def frame(stream: int, data: bytes) -> bytes:
-    """Docker's multiplexing: which stream, how long, then the bytes."""
+    """Prefix data with stream and length: Docker's multiplexing (moby `pkg/stdcopy/stdcopy.go`)."""
     return HEADER.pack(stream, len(data)) + data
 
 
@@ -39,6 +39,7 @@ def ends_with_client(handler: Function) -> Function:
 
 
 def stream_type(request: web.Request, *, multiplexed: bool) -> str:
+    """Choose the content type: multiplexed from API 1.42 on, if the stream is; else raw."""
     return MULTIPLEXED if multiplexed and is_version_at_least(request, 42) else RAW
 
 
@@ -48,7 +49,7 @@ async def open_chunks(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> web.StreamResponse:
-    """A chunked answer whose head is on its way when this returns; write to it, then return it.
+    """Begin a chunked answer and send its head; the handler writes to it and returns it.
 
     A handler that fails after this breaks the connection off: the client sees that it did not get everything.
     """
@@ -60,7 +61,7 @@ async def open_chunks(
 
 
 def has_hung_up(fd: int) -> bool:
-    """Whether the peer has closed both directions."""
+    """Tell whether the peer has closed both directions."""
     poll = select.poll()
     poll.register(fd, 0)
     return bool(poll.poll(0))
@@ -85,7 +86,7 @@ class HangUpWatch:
         self._callback()
 
     def close(self) -> None:
-        """Idempotent."""
+        """Stop watching. Idempotent."""
         if not self._epoll.closed:
             self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
@@ -93,7 +94,7 @@ class HangUpWatch:
 
 @runtime_checkable
 class Underlying(Protocol):
-    """What a connection is asked when it is taken over; `serve.Connection` is it."""
+    """What a connection offers to be taken over; `serve.Connection` is one."""
 
     half_closed: bool
 
@@ -103,7 +104,7 @@ class Underlying(Protocol):
 
 
 class Hijacked(asyncio.Protocol):
-    """The client's raw connection, after HTTP. Made by `hijack`."""
+    """A client's raw connection, after HTTP. Made by `hijack`."""
 
     def __init__(self, transport: asyncio.Transport, former: Underlying, received: bytes) -> None:
         self.gone = asyncio.Event()  # nobody is there to read what we write
@@ -119,7 +120,7 @@ class Hijacked(asyncio.Protocol):
     # --- for the handler ----------------------------------------------------------------------------------------
 
     async def read(self) -> bytes | None:
-        """What the client sent since; None after its half-close or its end."""
+        """Wait for what the client sends; None after its half-close or its end."""
         while not self._received:
             if self._ended:
                 return None
@@ -131,7 +132,7 @@ class Hijacked(asyncio.Protocol):
         return data
 
     async def write(self, data: bytes) -> None:
-        """Waits while the client is slow. Raises: ConnectionResetError once it is gone."""
+        """Send; waits while the client is slow. Raises: ConnectionResetError once it is gone."""
         if self.gone.is_set() or self._transport.is_closing():
             raise ConnectionResetError("the client is gone")
         self._transport.write(data)
@@ -185,7 +186,7 @@ class Hijacked(asyncio.Protocol):
 
 
 class Taken(web.StreamResponse):
-    """What a handler returns to aiohttp after a hijack: nothing is written any more."""
+    """What a handler returns to aiohttp after a hijack, so that nothing more is written."""
 
     def __init__(self, connection: Hijacked) -> None:
         super().__init__()
@@ -206,7 +207,7 @@ async def take_over(
     *,
     headers: Mapping[str, str] | None = None,
 ) -> web.StreamResponse:
-    """Hijack, do the work on the raw connection, close it. A failure inside ends the connection, nothing else.
+    """Hijack, run `work` on the raw connection, close it. A failure of `work` ends the connection and nothing else.
 
     Read the request's body before.
     """
@@ -223,7 +224,7 @@ async def take_over(
 
 
 async def refuse_as_text(request: web.Request, status: str, message: str) -> web.StreamResponse:
-    """How attach tells its errors: raw text on a connection that is closed after it."""
+    """Answer an error as raw text and close, as the clients of attach expect."""
 
     connection = hijack(request, RAW, status=status)
     with contextlib.suppress(ConnectionError):
@@ -235,7 +236,7 @@ async def refuse_as_text(request: web.Request, status: str, message: str) -> web
 def hijack(
     request: web.Request, content_type: str, *, status: str = "", headers: Mapping[str, str] | None = None
 ) -> Hijacked:
-    """Take the connection over; the head that says so is sent.
+    """Take the connection over and send the head that says so.
 
     `status` is for errors told as raw text; otherwise it is 101 for a client that asked for an upgrade, else 200.
     Return `Taken(connection)` from the handler, whatever happens in between.

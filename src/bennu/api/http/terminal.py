@@ -1,4 +1,4 @@
-"""A terminal's size, as clients send it."""
+"""Reads a terminal's size as clients send it (moby `api/server/router/container/container_routes.go`)."""
 
 from aiohttp import web
 
@@ -9,7 +9,7 @@ Size = tuple[int, int]  # height, width
 
 
 def read_size(request: web.Request) -> Size:
-    """From `h` and `w`. Raises: InvalidParameter with the words of the API."""
+    """Read `h` and `w`. Raises: InvalidParameter in the API's words."""
     return _dimension(request, "h", "height"), _dimension(request, "w", "width")
 
 
@@ -23,7 +23,7 @@ def _dimension(request: web.Request, name: str, word: str) -> int:
 
 
 def terminal_size(console_size: list[int] | None) -> Size | None:
-    """`ConsoleSize` of a body; None when absent, nonsense or empty."""
+    """Read `ConsoleSize` of a body; None when it is absent, empty or out of range."""
     match console_size:
         case [int() as height, int() as width] if 0 < height <= 65535 and 0 < width <= 65535:
             return height, width

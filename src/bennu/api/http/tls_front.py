@@ -1,4 +1,4 @@
-"""The API over TCP: TLS with a client certificate, or nothing, for whoever reaches the API is root."""
+"""Serves the API over TCP, only with TLS and a client certificate: whoever reaches the API is root."""
 
 import asyncio
 import contextlib
@@ -22,8 +22,10 @@ Welcome = Callable[[socket.socket, str], Awaitable[object]]
 
 
 class TlsFront:
-    """Accepts on one listening socket; each client that proves itself is given to `welcome` as a plain stream socket
-    with the subject of its certificate."""
+    """Accepts on one listening socket.
+
+    A client that proves itself is given to `welcome` as a plain stream socket, with the subject of its certificate.
+    """
 
     def __init__(self, listener: socket.socket, context: ssl.SSLContext, welcome: Welcome) -> None:
         self._listener = listener
@@ -74,7 +76,7 @@ class TlsFront:
                 await relay(session, plain)
 
     async def _admit(self, connection: socket.socket) -> Session | None:
-        """None: no client of ours."""
+        """Shake hands with a client. None: it is not admitted."""
         prepare(connection)
         session = Session(self._context, connection)
         try:
@@ -92,11 +94,11 @@ class TlsFront:
         return session
 
     def stop_accepting(self) -> None:
-        """Idempotent."""
+        """Accept nobody new. Idempotent."""
         self._accepting.cancel()
 
     async def close(self) -> None:
-        """Cut off whoever is left. Idempotent."""
+        """Cut off all clients. Idempotent."""
         tasks = [self._accepting, *self._clients]
         for task in tasks:
             task.cancel()

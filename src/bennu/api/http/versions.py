@@ -1,4 +1,4 @@
-"""The API versions spoken, and what is said to clients that speak another."""
+"""The API versions spoken here, and the refusal of others (moby `api/server/middleware/version.go`)."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ SERVER: Final = f"Bennu/{__version__} (linux)"
 
 
 def parse_version(version: str) -> int:
-    """The minor number of a version from a path. Raises: InvalidParameter when it is not spoken here."""
+    """Answer the minor number of a version. Raises: InvalidParameter when it is not spoken here."""
     asked, newest, oldest = (_numbers(text) for text in (version, API_VERSION, MIN_API_VERSION))
     if asked > newest:
         raise InvalidParameter(f"client version {version} is too new. Maximum supported API version is {API_VERSION}")
@@ -24,6 +24,6 @@ def parse_version(version: str) -> int:
 
 
 def _numbers(version: str) -> tuple[int, int]:
-    """As dockerd compares: missing parts are 0."""
+    """Split a version as dockerd compares it: missing parts are 0."""
     major, minor, *_ = [*version[:40].split("."), "", ""]
     return int(major or 0), int(minor or 0)

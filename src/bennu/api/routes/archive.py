@@ -1,4 +1,4 @@
-"""Files in and out of a container: what `docker cp` needs."""
+"""`/containers/{id}/archive`: files in and out of a container, for `docker cp`."""
 
 import base64
 from typing import Final
@@ -58,6 +58,7 @@ class ArchiveRoutes:
 
 
 def path_of(request: web.Request) -> str:
+    """Read the path asked for. Raises: InvalidParameter."""
     path = text(request, "path")
     if not path:
         raise InvalidParameter("bad parameter: path cannot be empty")
@@ -67,6 +68,7 @@ def path_of(request: web.Request) -> str:
 
 
 def encode_stat(stat: PathStat) -> str:
+    """Encode a stat as clients read it from the header: base64 of JSON."""
     facts = {
         "name": stat.name,
         "size": stat.size,

@@ -38,7 +38,7 @@ class AttachRoutes:
 
     @ends_with_client
     async def attach(self, request: web.Request) -> web.StreamResponse:
-        """Errors come as raw text: that is how clients of this call read them."""
+        """Join the streams over a hijacked connection. Errors come as raw text, which is how clients read them here."""
         try:
             container = self._engine.find(request.match_info["id"])
             options = read_attach_options(request, container)
@@ -62,7 +62,7 @@ class AttachRoutes:
                 container.detach(attachment)
 
     async def _replay(self, container: Container, client: StreamClient, options: AttachOptions) -> None:
-        """What the container has written so far. What it writes meanwhile waits in the attachment."""
+        """Send what the container has written so far. What it writes meanwhile waits in the attachment."""
         query = LogQuery(stdout=options.stdout, stderr=options.stderr, until_ns=time.time_ns())
         encoder = LogEncoder(tty=not options.framed)
         path = self._engine.services.log_path(container.id)
@@ -72,7 +72,7 @@ class AttachRoutes:
 
     @ends_with_client
     async def attach_web_socket(self, request: web.Request) -> web.StreamResponse:
-        """The same over a web socket, never multiplexed."""
+        """Join the streams over a web socket, never multiplexed."""
         socket = web.WebSocketResponse(autoping=True, heartbeat=30)
         if not socket.can_prepare(request):
             raise InvalidParameter("this is for web sockets: the request asks for no upgrade to one")
@@ -92,7 +92,7 @@ class AttachRoutes:
 
 
 async def hold(container: Container, attachment: Attachment, client: StreamClient, options: AttachOptions) -> None:
-    """One session, from its attachment to the end of it. Releases the attachment."""
+    """Run one session from its attachment to its end. Releases the attachment."""
     stopped = container.wait(WaitCondition.NOT_RUNNING)
     try:
         ended = await join(client, attachment, options)
@@ -106,7 +106,7 @@ async def hold(container: Container, attachment: Attachment, client: StreamClien
 
 
 class WebSocketClient:
-    """A web socket with the manners of a raw connection. It has no half-close: the end of input is the end.
+    """Makes a web socket look like a raw connection. It has no half-close: the end of input is the end.
 
     It is read even where no input is wanted: nothing else tells that it was closed.
     """
@@ -131,7 +131,7 @@ class WebSocketClient:
 
 
 def read_attach_options(request: web.Request, container: Container) -> AttachOptions:
-    """Raises: InvalidParameter for bad detach keys."""
+    """Read what the client asks for. Raises: InvalidParameter for bad detach keys."""
     config = container.record.config
     keys = parse_keys(text(request, "detachKeys"))
     return AttachOptions(

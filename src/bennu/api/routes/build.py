@@ -1,4 +1,4 @@
-"""`POST /build`: the classic builder's endpoint."""
+"""`POST /build`: the endpoint of the classic builder (moby `api/server/router/build/build_routes.go`)."""
 
 import contextlib
 from collections.abc import AsyncGenerator
@@ -78,7 +78,7 @@ class BuildRoutes:
 
 
 async def quietly(messages: AsyncGenerator[Message, None]) -> AsyncGenerator[Message, None]:
-    """Only the id; what led to a failure is told with it."""
+    """Pass on only the id, and with a failure what led to it (`docker build --quiet`)."""
     told: list[Message] = []
     async with contextlib.aclosing(messages):
         try:
@@ -96,7 +96,7 @@ async def quietly(messages: AsyncGenerator[Message, None]) -> AsyncGenerator[Mes
 
 
 def read_request(request: web.Request) -> BuildRequest:
-    """Raises: InvalidParameter; NotImplementedHere for what would have to be ignored."""
+    """Read the build asked for. Raises: InvalidParameter; NotImplementedHere for what would have to be ignored."""
     if any("\0" in name + value for name, value in request.query.items()):
         raise InvalidParameter("a build option contains a NUL")
     refuse_what_is_not_here(request)
@@ -117,7 +117,7 @@ def read_request(request: web.Request) -> BuildRequest:
 
 
 def refuse_what_is_not_here(request: web.Request) -> None:
-    """Raises: NotImplementedHere."""
+    """Refuse BuildKit and remote contexts. Raises: NotImplementedHere."""
     if text(request, "version") == "2":
         raise NotImplementedHere("BuildKit builds are not implemented")
     if text(request, "remote") not in ("", "client-session"):

@@ -1,4 +1,4 @@
-"""`POST /commit`: an image of what a container has become."""
+"""`POST /commit`: makes an image of a container's writable layer."""
 
 import asyncio
 import contextlib
@@ -88,7 +88,7 @@ class CommitRoutes:
 
 @contextlib.asynccontextmanager
 async def paused(container: Container) -> AsyncIterator[None]:
-    """Paused for the block and no longer, whenever the client leaves."""
+    """Keep the container paused for the block and no longer, whenever the client leaves."""
     is_ours = False
 
     async def pause() -> None:
@@ -105,7 +105,7 @@ async def paused(container: Container) -> AsyncIterator[None]:
 
 
 async def unless_removed(container: Container, work: Coroutine[Any, Any, Image]) -> Image:
-    """What the work comes to; it ends with its container. Raises: Conflict when that is removed before."""
+    """Answer what `work` comes to. Raises: Conflict when the container is removed before."""
     removed = container.waits.register(WaitCondition.REMOVED)
     making = asyncio.ensure_future(work)
     try:
@@ -118,6 +118,6 @@ async def unless_removed(container: Container, work: Coroutine[Any, Any, Image])
 
 
 def image_part(config: ContainerConfig) -> dict[str, Any]:
-    """What of a container's configuration is an image's, without what is empty."""
+    """Answer what of a container's configuration belongs into an image, without what is empty."""
     parts: dict[str, Any] = msgspec.to_builtins(config)
     return {key: value for key, value in parts.items() if value and key not in NOT_OF_IMAGES}

@@ -1,4 +1,4 @@
-"""`/containers`: create, the verbs that change a container's state, and what can be read of it at once."""
+"""`/containers`: create, the verbs that change a container's state, and what is read of it at once."""
 
 import time
 from typing import Final
@@ -30,7 +30,7 @@ CONFIG_KEYS: Final = frozenset(ContainerConfig.__struct_encode_fields__)
 
 
 class ContainerCreateBody(ContainerConfig):
-    """`Config` at the top level, the rest beside it."""
+    """The body of a create: `Config` at the top level, `HostConfig` and `NetworkingConfig` beside it."""
 
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None
@@ -40,7 +40,7 @@ class ContainerCreateBody(ContainerConfig):
 
 
 class UpdateBody(HostConfig):
-    """The limits that can be changed, of those a host configuration has; the policy beside them."""
+    """The body of an update: the limits that can be changed, and the restart policy beside them."""
 
     restart_policy: RestartPolicy | None = None  # type: ignore[assignment]
 
@@ -100,7 +100,7 @@ class ContainerRoutes:
         return json_response(inspect_container(self._engine, container, api_minor(request), sizes))
 
     async def _sizes(self, container: Container) -> tuple[int, int]:
-        """Bytes of the container's own layer, and of that and its image."""
+        """Measure the container's own layer, and that together with its image, in bytes."""
         own = await measure_tree(self._engine.services.folder(container.id) / "diff")
         try:
             image = self._engine.services.images.find(container.record.image_id).size
@@ -138,7 +138,7 @@ class ContainerRoutes:
         return json_response({"Id": container_id, "Warnings": [*warnings, *more]}, 201)
 
     def _check_platform(self, reference: str, asked: str) -> list[str]:
-        """A warning when the image is for another machine. Raises: NotFound when it is not what was asked for."""
+        """Warn when the image is for another machine. Raises: NotFound when it is not the platform asked for."""
         try:
             image = self._engine.services.images.find(reference)
         except BennuError:
@@ -259,7 +259,7 @@ class ContainerRoutes:
 
     @ends_with_client
     async def wait(self, request: web.Request) -> web.StreamResponse:
-        """The head goes out as soon as the wait is registered: clients start the container on seeing it."""
+        """Wait for the condition. The head goes out once the wait is registered: clients start the container on it."""
         condition = parse_condition(text(request, "condition"))
         ended = self._find(request).wait(condition)
         response = await open_chunks(request)
@@ -277,7 +277,7 @@ def parse_condition(name: str) -> WaitCondition:
 
 
 async def read_create_body(request: web.Request) -> ContainerCreateBody:
-    """Raises: InvalidParameter; also when no field of `Config` is given at all."""
+    """Read the body. Raises: InvalidParameter, also when no field of `Config` is given at all."""
     check_content_type(request)
     raw = await read_bounded(request)
     body = await decode_beside(raw, ContainerCreateBody) if raw else None
@@ -287,7 +287,7 @@ async def read_create_body(request: web.Request) -> ContainerCreateBody:
 
 
 def take_mac_address(body: ContainerCreateBody) -> None:
-    """`Config.MacAddress`, as older clients send it, belongs to the endpoint on the container's own network."""
+    """Move `Config.MacAddress`, as older clients send it, to the endpoint of the container's own network."""
     mode = (body.host_config.network_mode if body.host_config else "") or "default"
     if not body.mac_address or mode == "host" or mode.startswith("container:"):
         return
@@ -298,7 +298,7 @@ def take_mac_address(body: ContainerCreateBody) -> None:
 
 
 def drop_newer_fields(body: ContainerCreateBody, minor: int) -> None:
-    """What a client of this version cannot have meant is not heeded."""
+    """Drop fields that a client of this API version cannot have meant."""
     if minor < 44 and body.healthcheck:
         body.healthcheck.start_interval = 0
     if minor < 42 and body.host_config:
@@ -306,7 +306,7 @@ def drop_newer_fields(body: ContainerCreateBody, minor: int) -> None:
 
 
 def check_endpoints(networking: NetworkingConfig | None) -> None:
-    """Raises: InvalidParameter."""
+    """Refuse endpoints that cannot be. Raises: InvalidParameter."""
     for endpoint in ((networking.endpoints_config if networking else None) or {}).values():
         if endpoint:
             check_endpoint(endpoint)

@@ -1,4 +1,4 @@
-"""`/bennu/v1/…/deaths`: why containers ended. Bennu's own; the shapes are those of `Death` below, newest first."""
+"""`/bennu/v1/…/deaths`: why containers ended, newest first. Bennu's own; `Death` is the shape."""
 
 import time
 from typing import Any
@@ -85,7 +85,7 @@ class Death(Shape):
 
 
 def death_of(certificate: Certificate) -> Death:
-    """A certificate as clients see it, told."""
+    """Turn a certificate into what clients see, with its story and hints."""
     plain: dict[str, Any] = {
         name: getattr(certificate, name)
         for name in (
@@ -160,14 +160,14 @@ class DeathRoutes:
         self._engine = engine
 
     async def list(self, request: web.Request) -> web.Response:
-        """Of all containers, also removed ones; `since` as for events."""
+        """List the deaths of all containers, removed ones included; `since` as for events."""
         since = text(request, "since")
         since_ns = parse_moment(since, time.time_ns()) if since else 0
         found = [death_of(certificate) async for certificate in self._engine.services.deaths.since(since_ns)]
         return json_response(found[::-1])
 
     async def of_container(self, request: web.Request) -> web.Response:
-        """Of one container; a removed one is found by its last name or its id."""
+        """List the deaths of one container; a removed one is found by its last name or its id."""
         ref = request.match_info["id"]
         deaths = self._engine.services.deaths
         try:

@@ -1,4 +1,4 @@
-"""`GET /events`: the journal as a stream, with Docker's filters and its legacy fields."""
+"""`GET /events`: streams the journal with Docker's filters and legacy fields (moby `daemon/events/filter.go`)."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -45,7 +45,7 @@ class EventRoutes:
 
 
 def event_json(item: Event) -> dict[str, Any]:
-    """`status`, `id` and `from` are what clients older than API 1.52 read for containers and images."""
+    """Write an event; `status`, `id` and `from` are for clients older than API 1.52."""
     legacy: dict[str, Any] = {}
     if item.type in ("container", "image"):
         legacy = {"status": item.action, "id": item.actor.id}
@@ -62,7 +62,7 @@ def event_json(item: Event) -> dict[str, Any]:
 
 
 def matches(item: Event, asked: Filters) -> bool:
-    """Keys AND, values of one key OR, labels AND; keys that no event knows are ignored."""
+    """Tell whether an event is asked for: keys AND, values of one key OR, labels AND; unknown keys are ignored."""
     return (
         _is_one_of(item.type, asked.all("type"))
         and _is_one_of(item.scope, asked.all("scope"))
@@ -100,7 +100,7 @@ def _image_matches(item: Event, wanted: Sequence[str]) -> bool:
 
 
 def _without_tag(reference: str) -> str:
-    """`host:5000/a:1` → `host:5000/a`; a digest goes as well."""
+    """Cut the tag or digest off: `host:5000/a:1` → `host:5000/a`."""
     bare = reference.partition("@")[0]
     head, colon, tag = bare.rpartition(":")
     return head if colon and "/" not in tag else bare

@@ -1,4 +1,4 @@
-"""`/exec`: other processes inside a running container."""
+"""`/exec`: further processes in a running container (moby `api/server/router/container/exec.go`)."""
 
 import base64
 import dataclasses
@@ -88,7 +88,7 @@ class ExecRoutes:
         return await take_over(request, stream_type(request, multiplexed=not body.tty), work, headers=ROUTED)
 
     async def _run(self, connection: Hijacked, session: ExecSession, *, framed: bool) -> None:
-        """Errors come inside the stream; the exit code is final before the connection closes."""
+        """Run the session. Errors come inside the stream; the exit code is final before the connection closes."""
         try:
             process = await self._engine.execs.start(session)
         except BennuError as error:
@@ -135,7 +135,7 @@ def exec_request(body: ExecBody, size: Size | None) -> ExecRequest:
 
 
 def check_keys(keys: str) -> None:
-    """Raises: BennuError: dockerd answers 500 here, unlike for attach."""
+    """Refuse bad detach keys. Raises: BennuError: dockerd answers 500 here, unlike for attach."""
     try:
         parse_keys(keys)
     except InvalidParameter:

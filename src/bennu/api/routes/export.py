@@ -1,4 +1,4 @@
-"""What a container has made of its image: `docker diff`, `docker export`."""
+"""`docker diff` and `docker export`: what a container has made of its image."""
 
 from aiohttp import web
 

@@ -1,4 +1,4 @@
-"""`/images/…`: everything about images but building them."""
+"""`/images`: everything about images but building them."""
 
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -111,7 +111,7 @@ class ImageRoutes:
 
     @ends_with_client
     async def create(self, request: web.Request) -> web.StreamResponse:
-        """`docker pull` with `fromImage`, `docker import` with `fromSrc`."""
+        """Pull (`fromImage`) or import (`fromSrc`) an image, streaming the progress."""
         if text(request, "fromImage"):
             return await self._create_by_pull(request)
         return await stream_progress(request, self._import(request))
@@ -216,7 +216,7 @@ def loaded_lines(loaded: Loaded) -> list[str]:
 
 
 def pull_lines(step: Begun | FetchProgress | Pulled) -> list[Message]:
-    """What `docker pull` is told of a step."""
+    """Make the messages of one step of a pull."""
     match step:
         case Begun(reference):
             return [{"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag}]
@@ -228,7 +228,7 @@ def pull_lines(step: Begun | FetchProgress | Pulled) -> list[Message]:
 
 
 def pull_reference(name: str, tag: str) -> tuple[Reference, bool]:
-    """What `fromImage=` and `tag=` ask for, and whether that is all tags. Raises: InvalidParameter."""
+    """Read `fromImage=` and `tag=`, and whether all tags are meant. Raises: InvalidParameter."""
     reference = parse_reference(name)
     if tag.startswith("sha256:"):
         return parse_reference(f"{reference}@{tag}"), False
@@ -240,7 +240,7 @@ def pull_reference(name: str, tag: str) -> tuple[Reference, bool]:
 
 
 def repo_tag(repo: str, tag: str) -> Reference | None:
-    """What `repo=` and `tag=` name together; None when neither is given. Raises: InvalidParameter."""
+    """Read the name that `repo=` and `tag=` make; None when neither is given. Raises: InvalidParameter."""
     if not repo:
         return None
     name = parse_reference(repo)
@@ -252,7 +252,7 @@ def repo_tag(repo: str, tag: str) -> Reference | None:
 
 
 def _architecture(platform: str) -> str:
-    """The middle of `linux/arm64/v8`. Raises: InvalidParameter."""
+    """Answer the middle of `linux/arm64/v8`. Raises: InvalidParameter."""
     if not platform:
         return ""
     system, _, rest = platform.partition("/")

@@ -1,4 +1,4 @@
-"""`GET /containers/{id}/logs`: what a container has written, and what it goes on to write."""
+"""`GET /containers/{id}/logs`: what a container has written, and with `follow` what it goes on to write."""
 
 from collections.abc import Iterable
 from contextlib import aclosing
@@ -42,7 +42,7 @@ class LogRoutes:
 
 
 class LogEncoder:
-    """How records look on the wire."""
+    """Encodes log records for the wire."""
 
     def __init__(self, *, tty: bool, timestamps: bool = False, details: bool = False) -> None:
         self.tty = tty
@@ -59,7 +59,7 @@ class LogEncoder:
 
 
 def read_query(request: web.Request) -> LogQuery:
-    """Raises: InvalidParameter."""
+    """Read what is asked for. Raises: InvalidParameter."""
     stdout, stderr = flag(request, "stdout"), flag(request, "stderr")
     if not (stdout or stderr):
         raise InvalidParameter("Bad parameters: you must choose at least one stream")
@@ -74,12 +74,12 @@ def read_query(request: web.Request) -> LogQuery:
 
 
 def parse_tail(value: str) -> int | None:
-    """A number; anything else is everything."""
+    """Read a number of lines; None, which is all of them, for anything else."""
     return int(value) if value.isascii() and value.isdecimal() and len(value) < 19 else None
 
 
 def check_has_log(container: Container) -> None:
-    """Raises: NotImplementedHere, Conflict."""
+    """Refuse containers whose log cannot be read. Raises: NotImplementedHere, Conflict."""
     check_readable(container.record.host_config.log_config.type)
     if container.removing or container.record.state in (State.REMOVING, State.DEAD):
         raise Conflict("can not get logs from container which is dead or marked for removal")

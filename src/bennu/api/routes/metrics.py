@@ -1,4 +1,4 @@
-"""`GET /metrics`: what the engine counts, for Prometheus. The library is loaded by the first who asks."""
+"""`GET /metrics`: what the engine counts, for Prometheus. The first request loads the library."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
 
 def render(engine: Engine) -> bytes:
-    """The text format. Everything is read at this moment; nothing is kept between two calls."""
+    """Write the text format. Everything is read at this moment; nothing is kept between two calls."""
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.registry import Collector
 

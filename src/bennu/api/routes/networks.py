@@ -1,4 +1,4 @@
-"""`/networks`: what there is, what is made, who is put on it."""
+"""`/networks`: lists, makes and removes networks, connects containers to them."""
 
 import ipaddress
 import time
@@ -101,7 +101,7 @@ class NetworkRoutes:
 
 
 def network_filter(asked: Filters, in_use: Callable[[Network], bool]) -> Callable[[Network], bool]:
-    """Which networks a list shows. Raises: InvalidParameter."""
+    """Make the test of which networks a list shows (moby `daemon/network/filter.go`). Raises: InvalidParameter."""
     asked.check(LIST_FILTERS)
     dangling = asked.boolean("dangling")
     for kind in asked.all("type"):
@@ -130,13 +130,13 @@ def shown_driver(network: Network) -> str:
 
 
 def _matches(pattern: str, text: str) -> bool:
-    """Equal, or the pattern is found in it (dockerd takes it for a regular expression)."""
+    """Tell whether the pattern equals the text or is found in it; dockerd takes it for a regular expression."""
     expression = name_pattern(pattern)
     return pattern in text if expression is None else pattern == text or expression.search(text) is not None
 
 
 def network_json(network: Network, endpoints: dict[str, Endpoint]) -> Json:
-    """As dockerd 28 shows it."""
+    """Write a network as dockerd 28 shows it."""
     return {
         "Name": network.name,
         "Id": network.id,

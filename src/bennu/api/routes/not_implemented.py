@@ -1,4 +1,4 @@
-"""The API's routes that are known and not here: each says so by name, as honestly as its status code can."""
+"""Known routes of the API that are not here: each is refused with the name of the feature."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final

@@ -46,7 +46,7 @@ class RolloutRoutes:
         return do
 
     async def history(self, request: web.Request) -> web.Response:
-        """Revisions, newest first."""
+        """List the revisions, newest first."""
         row = self._rollouts.find(request.match_info["id"])
         revisions = row.service.revisions
         return json_response([revision_json(one, is_current=one is revisions[-1]) for one in reversed(revisions)])

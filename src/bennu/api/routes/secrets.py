@@ -1,4 +1,4 @@
-"""`/secrets` and `/configs`: alike but for what is shown."""
+"""`/secrets` and `/configs`: alike, but that the data of secrets is never shown."""
 
 import base64
 import binascii
@@ -103,7 +103,7 @@ class BlobRoutes:
 
 
 def decode_data(text: str) -> bytes:
-    """Base64, the URL-safe alphabet too. Raises: InvalidParameter."""
+    """Decode base64, also of the URL-safe alphabet. Raises: InvalidParameter."""
     try:
         return base64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):

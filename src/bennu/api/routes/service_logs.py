@@ -1,4 +1,4 @@
-"""`/services/{id}/logs` and `/tasks/{id}/logs`: what all the tasks have written, one stream."""
+"""`/services/{id}/logs` and `/tasks/{id}/logs`: what all the tasks have written, in one stream."""
 
 import asyncio
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class ServiceLogRoutes:
 
 
 class ServiceLogStream:
-    """One client's stream; tasks that come later join it if it follows."""
+    """Merges the logs of tasks for one client; when it follows, tasks that come later join."""
 
     def __init__(self, cluster: Cluster, request: web.Request, tty: bool) -> None:
         self._cluster = cluster

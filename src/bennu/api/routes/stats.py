@@ -44,7 +44,11 @@ class StatsRoutes:
 
     @ends_with_client
     async def stats(self, request: web.Request) -> web.StreamResponse:
-        """`stream=0` looks twice, a second apart, so that the client can tell cpu time per time; `one-shot=1` once."""
+        """Send what the container uses, every second.
+
+        `stream=0` looks twice, a second apart, so that the client can tell cpu time per time; `one-shot=1` looks once
+        (moby `daemon/stats.go`).
+        """
         container = self._engine.find(request.match_info["id"])
         if flag(request, "stream", default=True):
             return await self._stream(request, container)
@@ -94,7 +98,7 @@ class StatsRoutes:
 
 
 def read_interfaces(pid: int) -> dict[str, dict[str, int]]:
-    """The counters of a process's network interfaces, without loopback; none when it is gone."""
+    """Read the counters of a process's network interfaces, without loopback; none when it is gone."""
     try:
         lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
     except OSError:

@@ -1,4 +1,4 @@
-"""`/swarm`: this node's swarm, from its beginning to its end."""
+"""`/swarm`: makes, shows, changes and leaves this node's swarm."""
 
 import ipaddress
 import json
@@ -110,7 +110,7 @@ def _check_advertised(address: str) -> None:
 
 
 def read_version(request: web.Request, kind: str) -> int:
-    """`?version=N`. Raises: InvalidParameter in Go's words."""
+    """Read `?version=N`. Raises: InvalidParameter in Go's words."""
     value = request.query.get("version", "")
     if not (value.isascii() and value.isdecimal() and len(value) < 20):
         why = f'strconv.ParseUint: parsing "{value[:100]}": invalid syntax'
@@ -141,7 +141,7 @@ def swarm_json(cluster: ClusterRow) -> Json:
 
 
 def info_json(cluster: Cluster) -> Json:
-    """`/info`'s `Swarm`."""
+    """Write `Swarm` of `/info`."""
     row = cluster.state.cluster
     if row is None:
         return {

@@ -1,4 +1,4 @@
-"""`_ping`, `version`, `info`, `auth`, `system/df`: the engine about itself and its host."""
+"""`_ping`, `version`, `info`, `auth`, `system/df`: what the engine tells of itself and its host."""
 
 import asyncio
 import functools
@@ -153,7 +153,7 @@ class SystemRoutes:
         }
 
     async def disk_usage(self, request: web.Request) -> web.Response:
-        """What takes disk space; `type=container` and the like choose."""
+        """Tell what takes disk space; `type=container` and the like choose."""
         kinds = set(request.query.getall("type", [])) or {"container", "image", "volume", "build-cache"}
         services, minor = self._engine.services, api_minor(request)
         images = services.images.list()
@@ -192,7 +192,7 @@ class SystemRoutes:
 
 
 def host_facts() -> Json:
-    """Blocking, shortly: it reads /proc and /etc."""
+    """Read what `/info` tells of this host. Blocks shortly: it reads /proc and /etc."""
     v2 = is_cgroup_v2()
     release = os_release()
     options = ["name=seccomp,profile=builtin"] + (["name=cgroupns"] if v2 else [])
@@ -246,7 +246,7 @@ def memory_bytes() -> int:
 
 
 def has_controller(name: str) -> bool:
-    """In either hierarchy."""
+    """Tell whether a control group controller can be used, in either hierarchy."""
     if name in read_text("/sys/fs/cgroup/cgroup.controllers").split():
         return True
     return any(line.split()[0] == name and line.split()[-1] == "1" for line in _cgroup_lines())
@@ -267,7 +267,7 @@ def os_release() -> dict[str, str]:
 
 
 def filesystem_of(path: Path) -> str:
-    """The type of the file system that holds `path`."""
+    """Answer the type of the file system that holds `path`."""
     best, kind = "", "unknown"
     for line in read_text("/proc/self/mounts").splitlines():
         _, point, name, *_ = line.split(" ")

@@ -39,7 +39,7 @@ class TaskRoutes:
         return json_response(self._shape([row])(row))
 
     def _shape(self, rows: Sequence[TaskRow]) -> Callable[[TaskRow], Json]:
-        """What makes JSON of any of these."""
+        """Make the function that writes any of these rows as JSON."""
         networks = {network.id: network for network in self._cluster.engine.services.networks.all()}
         services = self._cluster.state.services.rows
         jobs = {
@@ -75,7 +75,7 @@ class TaskRoutes:
 
 
 def _desired(word: str) -> TaskState:
-    """The CLI asks for `accepted` where it means `running`; every state is a word."""
+    """Read a desired state; the docker command asks for `accepted` where it means `running`."""
     try:
         return TaskState.from_word(word.lower())
     except KeyError:

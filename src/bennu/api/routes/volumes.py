@@ -1,4 +1,4 @@
-"""`/volumes`: what there is, what is made, what is thrown away."""
+"""`/volumes`: lists, makes, removes and prunes volumes."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -67,7 +67,7 @@ class VolumeRoutes:
         return no_content_response()
 
     async def prune(self, request: web.Request) -> web.Response:
-        """Anonymous ones only, unless the filter `all` says otherwise; clients before API 1.42 mean all."""
+        """Remove unused anonymous volumes; with the filter `all`, or before API 1.42, named ones too."""
         asked = filters(request)
         knows_all = is_version_at_least(request, 42)
         asked.check(PRUNE_FILTERS | {"all"} if knows_all else PRUNE_FILTERS)
@@ -86,7 +86,7 @@ class VolumeRoutes:
 
 
 def volume_json(volume: Volume) -> Json:
-    """A volume as inspect, list and create show it."""
+    """Write a volume as inspect, list and create show it."""
     return {
         "CreatedAt": rfc3339(volume.created_ns // 10**9 * 10**9),
         "Driver": volume.driver,
@@ -99,7 +99,7 @@ def volume_json(volume: Volume) -> Json:
 
 
 def volume_filter(asked: Filters, is_used: Callable[[Volume], bool]) -> Callable[[Volume], bool]:
-    """Whether a volume is asked for. Keys AND, values of one OR, labels AND. Raises: InvalidParameter."""
+    """Make the test of which volumes are asked for: keys AND, values of one OR, labels AND. Raises: InvalidParameter."""
     asked.check(LIST_FILTERS)
     dangling = asked.boolean("dangling")
 
@@ -115,6 +115,6 @@ def volume_filter(asked: Filters, is_used: Callable[[Volume], bool]) -> Callable
 
 
 def _name_matches(name: str, wanted: str) -> bool:
-    """An unanchored regular expression, as dockerd has it; a broken one matches only itself."""
+    """Match an unanchored regular expression, as dockerd does; a malformed one matches only itself."""
     pattern = name_pattern(wanted)
     return name == wanted or (pattern is not None and pattern.search(name) is not None)

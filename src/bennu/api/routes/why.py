@@ -1,4 +1,4 @@
-"""`/bennu/v1/services/{id}/why` and `/bennu/v1/tasks/{id}/why`: the lives of each slot, and what was decided when."""
+"""`/bennu/v1/services/{id}/why` and `/bennu/v1/tasks/{id}/why`: each slot's attempts, and what was decided when."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ Waits = dict[str, list[str]]  # by subject: the reasons
 
 
 class TaskWhy(Shape):
-    """One attempt. `Made` and `Ended` are the orchestrator's reasons; `Death` is how its container ended, if it did."""
+    """One attempt. `Made` and `Ended` are the orchestrator's reasons; `Death` tells how its container ended, if it did."""
 
     id: str = msgspec.field(name="ID")
     name: str
@@ -36,7 +36,7 @@ class TaskWhy(Shape):
 
 
 class SlotWhy(Shape):
-    """A stable place in the service; its attempts, newest first."""
+    """A slot of the service with its attempts, newest first."""
 
     name: str
     tasks: list[TaskWhy]
@@ -75,7 +75,7 @@ class WhyRoutes:
         return json_response(await self._tell(service, self._cluster.state.tasks_of(service.id)))
 
     async def of_task(self, request: web.Request) -> web.Response:
-        """The story of the slot that the task is, or was, in."""
+        """Tell of the slot that the task is, or was, in."""
         self._cluster.state.require_cluster()
         task = self._cluster.state.tasks.find(request.match_info["id"], lambda row: row.name, "task")
         service = self._cluster.services.find(task.task.service_id)
@@ -133,7 +133,7 @@ class WhyRoutes:
 
 
 def slot_name(row: TaskRow) -> str:
-    """`web.1`, or of a global service the node's place: `web.NODE`."""
+    """Name a slot: `web.1`, or of a global service `web.NODE`."""
     return f"{row.service_name}.{row.task.slot or row.task.node_id or '?'}"
 
 

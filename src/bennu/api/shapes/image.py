@@ -1,4 +1,4 @@
-"""What images look like on the wire: list, inspect, history."""
+"""Images as clients see them: list, inspect, history."""
 
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ CONFIG_KEYS: Final = (
 
 
 def list_entry(image: Image, minor: int) -> Json:
-    """One of `GET /images/json` for a client of API 1.`minor`."""
+    """Write one entry of `GET /images/json` for a client of API 1.`minor`."""
     tags, digests = list(image.repo_tags), list(image.repo_digests)
     if minor < 43 and not tags and not digests:
         tags, digests = [NO_NAME], [NO_NAME.replace(":", "@")]
@@ -38,7 +38,7 @@ def list_entry(image: Image, minor: int) -> Json:
 
 
 def inspect_json(images: Images, image: Image, minor: int, *, for_old_compose: bool = False) -> Json:
-    """`GET /images/NAME/json` for a client of API 1.`minor`; docker-compose 1 reads old keys whatever it speaks."""
+    """Write `GET /images/NAME/json` for API 1.`minor`; docker-compose 1 reads old keys whatever it speaks."""
     raw = image.raw
     document: Json = {
         "Id": image.id,
@@ -94,7 +94,7 @@ def _layer_folders(images: Images, image: Image) -> Json:
 
 
 def history_json(images: Images, image: Image) -> list[Json]:
-    """Newest step first. Layers without a recorded step get one without words."""
+    """Write the history, newest step first; layers without a recorded step get one without words."""
     steps = [step for step in image.raw.get("history") or [] if isinstance(step, dict)]
     sizes = [layer.size if (layer := images.layers.get(diff_id)) else 0 for diff_id in image.diff_ids]
     entries: list[Json] = []

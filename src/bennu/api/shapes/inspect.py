@@ -1,4 +1,4 @@
-"""A container as `inspect` shows it: the record turned into Docker's JSON, keys in Docker's order."""
+"""A container as `inspect` shows it: the record as Docker's JSON, keys in Docker's order (moby `daemon/inspect.go`)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 def inspect_container(
     engine: Engine, container: Container, api_minor: int, sizes: tuple[int, int] | None = None
 ) -> Json:
-    """`sizes` are SizeRw and SizeRootFs when they were asked for."""
+    """Write a container; `sizes` are SizeRw and SizeRootFs in bytes, if they were asked for."""
     record = container.record
     folder = engine.services.folder(record.id)
     document: Json = {
@@ -55,12 +55,12 @@ def inspect_container(
 
 
 def own_facts(container: Container) -> Json:
-    """What Docker has no word for. `Ready` null: no `bennu.ready.*` label, or nobody has asked yet."""
+    """Write what Docker has no word for. `Ready` null: no `bennu.ready.*` label, or no probe has run yet."""
     return {"Lives": container.record.life, "Ready": container.readiness.ready}
 
 
 def state_word(container: Container) -> str:
-    """Docker's word; a removal under way is seen only on what no longer runs."""
+    """Answer Docker's word; a removal under way shows only on a container that no longer runs."""
     if container.removing and not container.record.running:
         return str(State.REMOVING)
     return str(container.record.state)
@@ -87,7 +87,7 @@ def state_of(container: Container) -> Json:
 
 
 def shown_log_path(engine: Engine, record: Record) -> str:
-    """Empty before the first start and where no log is kept."""
+    """Answer the path of the log; "" before the first start and where no log is kept."""
     if not record.started_at_ns or record.host_config.log_config.type == "none":
         return ""
     return str(engine.services.log_path(record.id))
@@ -122,7 +122,7 @@ def mount_point(point: MountPoint) -> Json:
 
 
 def network_settings(engine: Engine, record: Record, api_minor: int) -> Json:
-    """The flat fields mirror the default bridge, as long as clients of these versions look at them."""
+    """Write the networks; the flat fields mirror the default bridge for clients that still read them."""
     networks = networks_of(engine, record)
     flat = networks.get("bridge") or EndpointSettings()
     sandbox = record.sandbox
@@ -149,7 +149,7 @@ def network_settings(engine: Engine, record: Record, api_minor: int) -> Json:
 
 
 def networks_of(engine: Engine, record: Record) -> dict[str, EndpointSettings]:
-    """By name: what is in force where a sandbox is held, else what was asked, with the id of a network that has run."""
+    """Answer endpoints by network: those in force while a sandbox is held, else those asked for."""
     shown = dict(record.endpoints)
     if record.started_at_ns:
         for name, settings in shown.items():
@@ -196,7 +196,7 @@ def published_of(record: Record) -> Sequence[PublishedPort]:
 
 
 def port_map(record: Record) -> dict[str, list[dict[str, str]] | None]:
-    """`{"80/tcp": [bindings], "99/tcp": null}`; empty while there is no sandbox."""
+    """Write `{"80/tcp": [bindings], "99/tcp": null}`; empty while there is no sandbox."""
     if record.sandbox is None:
         return {}
     ports: dict[str, list[dict[str, str]] | None] = dict.fromkeys(exposed_of(record))

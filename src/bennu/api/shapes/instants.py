@@ -1,4 +1,4 @@
-"""Instants as the API writes and reads them. Inside they are integer ns since the epoch, 0 for "never"."""
+"""Instants as the API writes and reads them. Inside they are ns since the epoch, and 0 is "never"."""
 
 import contextlib
 import re
@@ -18,7 +18,10 @@ def rfc3339(instant_ns: int) -> str:
 
 
 def parse_moment(text: str, now_ns: int) -> int:
-    """A prune's `until`: seconds since the epoch, a duration back from now, or a date. Raises: InvalidParameter."""
+    """Read a prune's `until`: seconds since the epoch, a duration back from now, or a date. Raises: InvalidParameter.
+
+    As moby `api/types/time/timestamp.go`; pinned by `test_reading.py`.
+    """
     if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text, re.ASCII):
         seconds, _, fraction = text.partition(".")
         return int(seconds) * 10**9 + int(fraction.ljust(9, "0"))

@@ -1,4 +1,4 @@
-"""`GET /containers/json`: one line a container, and all the ways to choose among them."""
+"""`GET /containers/json`: chooses containers by filters and writes a line for each (moby `daemon/list.go`)."""
 
 import re
 import time
@@ -37,7 +37,7 @@ Test = Callable[[Container], bool]
 
 
 def choose(engine: Engine, filters: Filters, *, everything: bool, limit: int) -> list[Container]:
-    """Newest first. Raises: InvalidParameter, NotFound."""
+    """Choose containers, newest first. Raises: InvalidParameter, NotFound."""
     filters.check(ACCEPTED)
     if limit > 0 or filters.all("status"):
         everything = True
@@ -93,7 +93,7 @@ def _since_test(instant_ns: int) -> Test:
 
 
 def _matches(wanted: Sequence[str], names_of: Callable[[Container], Iterable[str]]) -> Test:
-    """The exact text, or an unanchored regular expression; a malformed one matches nothing."""
+    """Make a test for the exact text or an unanchored regular expression; a malformed one matches nothing."""
     patterns = [pattern for pattern in map(name_pattern, wanted) if pattern is not None]
 
     def test(container: Container) -> bool:
@@ -130,7 +130,7 @@ def _health_test(wanted: Sequence[str]) -> Test:
 
 
 def _descendants(engine: Engine, ancestors: Sequence[str]) -> Iterator[str]:
-    """The ids of these images and of all that were built from them; unknown ones have none."""
+    """Yield the ids of images and of all that were built from them; unknown ones have none."""
     roots: set[str] = set()
     for name in ancestors:
         try:
@@ -188,7 +188,7 @@ class PortFilter:
 
 
 def parse_port_filter(text: str) -> PortFilter:
-    """`80`, `80/udp`, `8000-8010/tcp`. Raises: InvalidParameter."""
+    """Read `80`, `80/udp` or `8000-8010/tcp`. Raises: InvalidParameter."""
     match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/([a-z]+))?", text, re.ASCII)
     if not match:
         raise InvalidParameter(
@@ -246,7 +246,7 @@ def status_text(container: Container) -> str:
 
 
 def shown_image(engine: Engine, container: Container) -> str:
-    """The reference it was created from, but the image's id once that names another image or none."""
+    """Answer the reference it was created from; the image's id once that names another image or none."""
     reference = container.record.config.image
     try:
         same = engine.services.images.find(reference).id == container.record.image_id
@@ -260,7 +260,7 @@ def shown_command(path: str, args: Sequence[str]) -> str:
 
 
 def _ports(container: Container) -> Iterator[Json]:
-    """Live ports only: what is published, then what is merely exposed."""
+    """Yield the live ports: first what is published, then what is merely exposed."""
     record = container.record
     if record.state is State.RESTARTING or record.sandbox is None:
         return

@@ -1,4 +1,4 @@
-"""Services, tasks and nodes as clients see them."""
+"""Services, tasks, nodes, secrets and configs as clients see them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -69,7 +69,7 @@ def update_status_json(status: UpdateStatus) -> Json:
 
 
 def service_status_json(row: ServiceRow, tasks: list[TaskRow], nodes: dict[str, NodeRow]) -> Json:
-    """`ServiceStatus` of a list: counts of tasks."""
+    """Write `ServiceStatus` of a list: counts of tasks."""
     iteration = row.service.iteration
     running = sum(1 for item in tasks if item.task.state is TaskState.RUNNING)
     completed = sum(1 for item in tasks if item.task.state is TaskState.COMPLETE and item.task.iteration == iteration)
@@ -86,7 +86,10 @@ def service_status_json(row: ServiceRow, tasks: list[TaskRow], nodes: dict[str, 
 
 
 def task_json(row: TaskRow, networks: dict[str, Network], *, is_job: bool) -> Json:
-    """`is_job`: its service is one. docker's client waits for ever for tasks of a job that do not say which round."""
+    """Write a task.
+
+    `is_job`: docker's client waits for ever for tasks of a job that do not say which round they are of.
+    """
     task = row.task
     shown = meta_json(row) | {"Labels": {}, "Spec": template_json(task.spec), "ServiceID": task.service_id}
     shown["Spec"].pop("Runtime", None)
@@ -139,7 +142,7 @@ def _granted_json(kind: str, value: str) -> Json:
 
 
 def generic_json(resources: Mapping[str, int | frozenset[str]]) -> list[Json] | None:
-    """A node's own: a count, or each piece by its name."""
+    """Write a node's generic resources: a count, or each piece by its name."""
     found = [
         _granted_json(kind, word)
         for kind, value in sorted(resources.items())
