@@ -1,4 +1,4 @@
-"""buildah's words into those of Docker's classic builder. Pure."""
+"""Translates what buildah prints into the words of Docker's classic builder. Pure; pinned by `test_dockerfile.py`."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ NOISE: Final = ("COMMIT ", "Getting image source signatures", "Copying blob ", "
 
 
 class BuildOutput:
-    """Follows a build, line by line; knows which step is on, and what to show of each line."""
+    """Follows a build line by line: knows which step is on, and what to show of each line."""
 
     def __init__(self, dockerfile: Dockerfile, more_steps: int, base_ids: Mapping[str, str]) -> None:
         self._dockerfile = dockerfile
@@ -30,7 +30,7 @@ class BuildOutput:
         self._held: list[str] = []  # perhaps the last words of the builder
 
     def show(self, line: str) -> list[str]:
-        """Texts for the client's stream."""
+        """Answer the texts that the client's stream gets for a line of buildah's."""
         if line.startswith(NOISE[1:]) or re.match(r"(\[[0-9/]+\] )?COMMIT\b", line):
             return []
         if line.startswith(("Error: ", "error running container: ", 'time="', ": exit status")):
@@ -65,7 +65,7 @@ class BuildOutput:
         return texts
 
     def failure(self) -> tuple[str, int | None]:
-        """Of a build that failed: Docker's words, and the code of a RUN that ended with one."""
+        """Answer, for a build that failed, Docker's words and the exit code of the RUN that ended it, if one did."""
         words = "\n".join(self._held)
         last = self._held[-1].removeprefix("Error: ") if self._held else "the builder died without a word"
         if match := NOT_FOUND.search(words):

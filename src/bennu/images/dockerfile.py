@@ -1,4 +1,4 @@
-"""The instructions of a Dockerfile: words, flags, quotes, variables. Also the language of `--change`. Pure.
+"""Reads the instructions of a Dockerfile: words, flags, quotes, variables. Also the language of `--change`. Pure.
 
 Honoured are the flags of Docker's classic builder. What is not listed is refused, and never left to the builder behind
 us: it knows flags that reach into its host.
@@ -43,7 +43,7 @@ class Instruction:
     rest: str
 
     def json_list(self) -> list[str] | None:
-        """The rest as a JSON list of strings, None when it is not one: then it is for the shell."""
+        """Read the rest as a JSON list of strings; None when it is not one: it is then for the shell."""
         if not self.rest.startswith("["):
             return None
         try:
@@ -53,14 +53,14 @@ class Instruction:
 
 
 def parse_instructions(lines: Sequence[str]) -> list[Instruction]:
-    """Comments and empty lines are nothing."""
+    """Read instructions; comments and empty lines are left out. Raises: InvalidParameter."""
     text = CONTINUED.sub("", "\n".join(lines))
     stripped = (line.strip() for line in text.split("\n"))
     return [parse_line(line) for line in stripped if line and not line.startswith("#")]
 
 
 def parse_line(line: str) -> Instruction:
-    """Raises: InvalidParameter for a flag that is given twice."""
+    """Read one instruction. Raises: InvalidParameter for a flag that is given twice."""
     word, *more = BLANKS.split(line.strip(), maxsplit=1)
     words, rest = _split_flags(more[0] if more else "")
     flags: dict[str, str] = {}
@@ -73,7 +73,9 @@ def parse_line(line: str) -> Instruction:
 
 
 def _split_flags(text: str) -> tuple[list[str], str]:
-    """The words at the begin that start with `--`, quotes and backslashes taken away, and what follows them.
+    """Split off the words at the begin that start with `--`, without quotes and backslashes.
+
+    As moby `builder/dockerfile/parser/line_parsers.go` and `bflag.go`.
 
     A `--` alone ends them and belongs to neither.
     """
@@ -99,7 +101,7 @@ def _split_flags(text: str) -> tuple[list[str], str]:
 
 
 def check_flags(instruction: Instruction) -> None:
-    """Raises: InvalidParameter for flags that nobody knows; NotImplementedHere for BuildKit's."""
+    """Refuse flags: unknown ones with InvalidParameter, BuildKit's with NotImplementedHere."""
     word = instruction.word
     honoured, known = HONOURED.get(word, frozenset[str]()), BUILDKIT.get(word, frozenset[str]())
     for name, value in instruction.flags.items():
@@ -118,7 +120,7 @@ def check_flags(instruction: Instruction) -> None:
 
 
 def split_words(text: str) -> list[str]:
-    """Words parted by blanks; quotes and backslashes keep blanks together and stay in the word."""
+    """Split at blanks; quotes and backslashes keep blanks together and stay in the word."""
     words: list[str] = []
     word = ""
     quote = ""
@@ -139,7 +141,7 @@ def split_words(text: str) -> list[str]:
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
-    """Take quotes away and put the values of variables in; nothing is replaced inside single quotes."""
+    """Remove quotes and insert variables; nothing is replaced inside single quotes."""
     out = ""
     for part in re.split(r"('[^']*')", text):
         if len(part) > 1 and part.startswith("'") and part.endswith("'"):
@@ -165,7 +167,7 @@ def _substitute(text: str, env: Mapping[str, str]) -> str:
 
 
 def parse_pairs(instruction: Instruction, env: Mapping[str, str]) -> dict[str, str]:
-    """`k=v k2="v 2"`, or the old `k the rest`. Raises: InvalidParameter."""
+    """Read `k=v k2="v 2"`, or the old form `k the rest`. Raises: InvalidParameter."""
     words = split_words(instruction.rest)
     if not words:
         raise InvalidParameter(f"{instruction.word} requires at least one argument")

@@ -1,4 +1,4 @@
-"""A Dockerfile as its builder needs to see it: logical lines, stages, and the images it starts from. Pure."""
+"""Reads a Dockerfile as far as its builder needs: logical lines, stages, and the images they start from. Pure."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ START_INTERVAL: Final = re.compile(r"--start-interval=\S*\s*")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A logical line: continued lines joined, comments inside left out. `number` is where it begins."""
+    """A logical line: continued lines are joined, comments inside left out. `number` is where it begins."""
 
     number: int
     text: str
@@ -36,6 +36,8 @@ class Line:
 
 @dataclass(slots=True)
 class DockerfileStage:
+    """One stage, from a FROM to the next."""
+
     name: str  # lower case; "" if it has none
     base: str  # as written, arguments put in
     lines: list[Line] = field(default_factory=list)  # FROM first
@@ -43,6 +45,8 @@ class DockerfileStage:
 
 @dataclass(frozen=True, slots=True)
 class Dockerfile:
+    """The stages of a Dockerfile that a build needs."""
+
     escape: str
     head: Sequence[Line]  # ARGs before the first stage
     stages: Sequence[DockerfileStage]  # up to the target
@@ -52,7 +56,7 @@ class Dockerfile:
         return sum(len(stage.lines) for stage in self.stages)
 
     def images(self) -> list[str]:
-        """The images from outside, in order of their first use: bases, and what COPY takes from."""
+        """List the images from outside in order of first use: bases, and what COPY takes from."""
         found: dict[str, None] = {}
         names: set[str] = set()
         for number, stage in enumerate(self.stages):
@@ -65,7 +69,7 @@ class Dockerfile:
         return list(found)
 
     def rewritten(self, replace: Mapping[str, str]) -> str:
-        """The same file with images from outside called otherwise; one logical line a line.
+        """Write the file anew with other names for the images from outside; one logical line a line.
 
         Old builders do not know HEALTHCHECK's --start-interval: it is left out, and belongs into the result.
         """
@@ -86,7 +90,8 @@ class Dockerfile:
         return "\n".join(out) + "\n"
 
     def check_triggers(self, of_images: Mapping[str, Sequence[str]]) -> None:
-        """Whether what the bases have added to this build may be in it. `of_images`: ONBUILD of those from outside.
+        """Refuse ONBUILD instructions of bases that may not be in this build. `of_images`: those instructions, by
+        image.
 
         Raises: InvalidParameter, NotImplementedHere.
         """
@@ -99,7 +104,7 @@ class Dockerfile:
                 names[stage.name] = stage
 
     def start_interval(self) -> int | str:
-        """In ns, what the HEALTHCHECK says that holds in the end; else the image from outside that it comes from.
+        """Answer the start interval of the HEALTHCHECK in force, in ns; else the image from outside that gives it.
 
         Raises: InvalidParameter for a HEALTHCHECK whose times cannot be read.
         """
@@ -124,8 +129,10 @@ def _from_line(stage: DockerfileStage, base: str) -> str:
 
 
 def _copy_line(copy: Instruction, names: set[str], number: int, replace: Mapping[str, str]) -> str:
-    """Written anew, so that there is one way to read it. `--link` only saves time: builders that do not know it may
-    do without."""
+    """Write a COPY anew, so that there is one way to read it.
+
+    `--link` only saves time: builders that do not know it may do without.
+    """
     flags = {name: value for name, value in copy.flags.items() if name != "link"}
     source = flags.get("from", "")
     if source and not _is_stage(source, names, number):
@@ -138,7 +145,7 @@ def _recorded(stage: DockerfileStage) -> list[str]:
 
 
 def _check_trigger(text: str, stages: set[str]) -> None:
-    """The builder takes triggers from the image as they are, all of them together: each must be one plain line."""
+    """Check one ONBUILD instruction: the builder takes it from the image as text, so it must be one plain line."""
     if not text.replace("\t", " ").isprintable() or text.rstrip().endswith(("\\", "`")):
         raise InvalidParameter("onbuild trigger should be a single expression")
     instruction = parse_line(text)
@@ -153,7 +160,7 @@ def _check_trigger(text: str, stages: set[str]) -> None:
 
 
 def check_instruction(instruction: Instruction) -> None:
-    """Raises: InvalidParameter, NotImplementedHere."""
+    """Refuse instructions that a build does not honour. Raises: InvalidParameter, NotImplementedHere."""
     if instruction.word not in IN_STAGES:
         raise InvalidParameter(f"unknown instruction: {instruction.word}")
     check_flags(instruction)
@@ -168,7 +175,7 @@ def _copied_from(line: Line) -> str:
 
 
 def parse_dockerfile(text: str, arguments: Mapping[str, str | None], target: str = "") -> Dockerfile:
-    """Raises: InvalidParameter with Docker's words, as far as a look from here can tell."""
+    """Read a Dockerfile up to `target`. Raises: InvalidParameter in Docker's words, where this can be told in advance."""
     escape, lines = _logical_lines(text)
     if not lines:
         raise InvalidParameter("file with no instructions")
@@ -189,7 +196,7 @@ def parse_dockerfile(text: str, arguments: Mapping[str, str | None], target: str
 
 
 def _check_recorded(instruction: Instruction) -> None:
-    """What ONBUILD may not even record; the rest is checked when it is to be done. Raises: InvalidParameter."""
+    """Refuse what ONBUILD may not even record; the rest is checked when it is to run. Raises: InvalidParameter."""
     if instruction.word != "ONBUILD":
         return
     word = parse_line(instruction.rest).word
@@ -248,7 +255,7 @@ def _global_arguments(head: Sequence[Line], arguments: Mapping[str, str | None])
 
 
 def _logical_lines(text: str) -> tuple[str, list[Line]]:
-    """The escape character, and the lines."""
+    """Split a text into its escape character and its logical lines."""
     escape = "\\"
     lines: list[Line] = []
     pending, begun = "", 0

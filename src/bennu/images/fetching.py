@@ -1,4 +1,4 @@
-"""Bringing one image in from anywhere skopeo reaches: manifest, configuration, then the layers that are missing."""
+"""Brings one image in from anywhere skopeo reaches: manifest, configuration, then the layers that are missing."""
 
 import asyncio
 import hashlib
@@ -22,7 +22,7 @@ DIGEST_FORM: Final = "sha256:"
 
 
 class LayerPhase(StrEnum):
-    """Of one layer, in Docker's words."""
+    """How far a layer is, in the words of `docker pull`."""
 
     FS_LAYER = "Pulling fs layer"
     EXISTS = "Already exists"
@@ -36,7 +36,7 @@ class LayerPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FetchProgress:
-    """How far a layer is; `blob` is its digest in the manifest."""
+    """Progress of one layer, in bytes; `blob` is its digest in the manifest."""
 
     blob: str
     phase: LayerPhase
@@ -52,7 +52,7 @@ class Fetched:
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """Raises: BennuError."""
+    """Read a manifest or a list of manifests. Raises: BennuError."""
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -67,7 +67,7 @@ def parse_manifest(data: bytes) -> Manifest:
 
 
 async def resolve_manifest(source: Source, at: str) -> tuple[bytes, Manifest]:
-    """What the source names, and the image's own manifest for this machine.
+    """Answer what the source names, and the manifest of the image for this machine.
 
     `at` is the location without tag, to which a digest can be appended; "" if there can be no list.
     """
@@ -85,7 +85,7 @@ async def resolve_manifest(source: Source, at: str) -> tuple[bytes, Manifest]:
 async def fetch(
     images: Images, source: Source, manifest: Manifest, hold: LayerHold
 ) -> AsyncGenerator[FetchProgress | Fetched, None]:
-    """Bring all that is missing; the last item is `Fetched`. Raises: BennuError; then whole layers stay held."""
+    """Bring in all that is missing; the last item is `Fetched`. Raises: BennuError; whole layers then stay held."""
     assert manifest.config is not None
     layers = manifest.layers or []
     async with ImageProxy(source) as proxy:
@@ -151,7 +151,7 @@ async def _fetch_layer(
     queue: asyncio.Queue[FetchProgress | None],
     slots: asyncio.Semaphore,
 ) -> None:
-    """One layer, once: who comes second waits for the first and finds it there."""
+    """Bring in one layer once: a second fetch of it waits for the first and finds it there."""
 
     def tell(phase: LayerPhase, current: int = 0) -> None:
         queue.put_nowait(FetchProgress(descriptor.digest, phase, current, descriptor.size if current else 0))

@@ -1,4 +1,4 @@
-"""An image: its configuration as it came, and the names it goes by here."""
+"""An image: its configuration as it came, and the names it has here."""
 
 import re
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ class Image:
 
 
 def parse_config(blob: bytes) -> dict[str, Any]:
-    """The configuration blob of an image, checked for what we rely on. Raises: InvalidParameter."""
+    """Read the configuration blob of an image and check what we rely on. Raises: InvalidParameter."""
     try:
         raw = msgspec.json.decode(blob, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -73,7 +73,7 @@ def _is_digest(value: object) -> bool:
 
 
 def image_config(raw: dict[str, Any]) -> ImageConfig:
-    """The `config` part as a shape; what is null is as good as absent. Raises: InvalidParameter."""
+    """Read the `config` part; null is as good as absent. Raises: InvalidParameter."""
     part = raw.get("config") or {}
     given = {key: value for key, value in part.items() if value is not None} if isinstance(part, dict) else {}
     for key in ("Entrypoint", "Cmd", "Shell", "OnBuild", "Env"):

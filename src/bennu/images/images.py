@@ -1,4 +1,4 @@
-"""The images of one host: which there are, what they are called, and how one becomes a root filesystem."""
+"""The images of one host: which there are, their names, and how one becomes a root filesystem."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ class Images:
         self._writing = asyncio.Lock()
 
     async def open(self, *, whole: bool = True) -> None:
-        """Load what is there; half-done work of a former daemon is removed.
+        """Load what is there; remove half-done work of a former daemon.
 
         What no image needs is deleted only where all images are known: the store is `whole` and each could be read.
         """
@@ -71,7 +71,9 @@ class Images:
         await self._clear_away({record.id for record in records}, whole=whole)
 
     async def _clear_away(self, ids: Set[str], *, whole: bool) -> None:
-        """Layers and blobs that no image needs; put aside where not every image is known. `ids`: of the records."""
+        """Remove layers and blobs that no image needs; put them aside where an image may be unknown. `ids`: of the
+        records.
+        """
         if whole and ids == self._images.keys() and all(self._unread.values()):
             await self.collect()
             await asyncio.to_thread(self.layers.sweep_blobs, ids | self._unread.keys())
@@ -81,7 +83,7 @@ class Images:
         await asyncio.to_thread(self.layers.put_unused_aside, wanted, ids | self._unread.keys())
 
     def _read_diff_ids(self, image_id: str) -> Sequence[str]:
-        """The layers of an image whose record cannot be read; as far as its configuration tells."""
+        """Read the layers of an image whose record cannot be read, as far as its configuration tells."""
         try:
             found: Sequence[str] = parse_config(self.layers.blob_path(image_id).read_bytes())["rootfs"]["diff_ids"]
             return found
@@ -122,11 +124,11 @@ class Images:
     # --- finding ------------------------------------------------------------------------------------------------
 
     def list(self) -> list[Image]:
-        """All images, newest first."""
+        """List all images, newest first."""
         return sorted((image for image in self._images.values() if not image.removed), key=lambda i: -i.created_ns)
 
     def find(self, ref: str) -> Image:
-        """By name, `name@digest`, full id or the beginning of one. Raises: NotFound, InvalidParameter."""
+        """Find an image by name, `name@digest`, id or the beginning of an id. Raises: NotFound, InvalidParameter."""
         if SHA256.match(ref) or HEX64.match(ref):
             found = self._images.get("sha256:" + ref.removeprefix("sha256:"))
             if found is None or found.removed:
@@ -139,7 +141,7 @@ class Images:
         return self._images[image_id]
 
     def by_id(self, image_id: str) -> Image:
-        """Also one that was removed by force while containers use it. Raises: NotFound."""
+        """Find an image by id, also one that was removed by force while containers use it. Raises: NotFound."""
         if image_id not in self._images:
             raise NotFound(f"No such image: {image_id}")
         return self._images[image_id]
@@ -149,7 +151,7 @@ class Images:
         return None if image is None or image.removed else image
 
     def resolve(self, reference: Reference) -> str | None:
-        """The id a name stands for here."""
+        """Answer the id that a name stands for; None when the name is unknown here."""
         if reference.digest:
             return self._digests.get(f"{reference.familiar_name}@{reference.digest}")
         return self._tags.get(str(reference.tagged()))
@@ -160,6 +162,7 @@ class Images:
         return matches[0] if len(matches) == 1 else None
 
     def children(self, image: Image) -> Sequence[Image]:
+        """List the images that were built from this one."""
         return [other for other in self._images.values() if other.parent == image.id and not other.removed]
 
     # --- changing what there is -----------------------------------------------------------------------------------
@@ -167,7 +170,7 @@ class Images:
     async def add(
         self, config: bytes, *, parent: str = "", tags: Iterable[Reference] = (), digests: Iterable[Reference] = ()
     ) -> Image:
-        """Make an image of a configuration whose layers are here (and held by the caller).
+        """Make an image of a configuration whose layers are here and held by the caller.
 
         Raises: InvalidParameter for a bad configuration; Unavailable when the disk is full.
         """
@@ -191,7 +194,7 @@ class Images:
         return image
 
     async def tag(self, image: Image, name: Reference) -> None:
-        """Call it so from now on; the name leaves the image that had it."""
+        """Give an image a name; the image that had it loses it."""
         async with self._writing:
             full = str(name.tagged())
             record = image.record()
@@ -203,7 +206,7 @@ class Images:
             self._name_all()
 
     async def untag(self, names: Sequence[str]) -> None:
-        """Drop names (`name:tag` or `name@digest`, familiar); absent ones are fine."""
+        """Drop names (`name:tag` or `name@digest`, familiar). Idempotent."""
         async with self._writing:
             await self.store.commit(Transaction([Delete(_name_key(name)) for name in names]))
             for name in names:
@@ -211,7 +214,7 @@ class Images:
             self._name_all()
 
     async def delete(self, image: Image) -> Sequence[Layer]:
-        """Forget an image and its names; answers the layers that went with it, topmost first.
+        """Forget an image and its names; answer the layers that went with it, topmost first.
 
         While containers use it, its layers stay until the last of them is gone.
         """
@@ -234,7 +237,7 @@ class Images:
 
     @contextlib.contextmanager
     def in_use(self, image: Image) -> Iterator[None]:
-        """Around making a container, which `users` does not know yet: the image may lose its names, not its layers."""
+        """Keep an image's layers for the block, while a container is made that `users` does not know yet."""
         self._borrowed[image.id] += 1
         try:
             yield
@@ -245,13 +248,13 @@ class Images:
         return self._borrowed[image.id] > 0 or bool(self.users(image.id))
 
     async def let_go(self, image_id: str) -> None:
-        """A container of it is gone: if the image was removed meanwhile and this was the last one, it goes now."""
+        """Note that a container of the image is gone: a removed image goes with the last of its containers."""
         image = self._images.get(image_id)
         if image is not None and image.removed and not self._is_used(image):
             await self.collect()
 
     async def collect(self) -> None:
-        """Let go of removed images whose last container is gone, and of layers nobody needs."""
+        """Remove images that wait for their last container to go, and layers that nobody needs."""
         async with self._writing:
             gone = [image for image in self._images.values() if image.removed and not self._is_used(image)]
             if gone:
@@ -274,7 +277,7 @@ class Images:
         return [found[diff_id] for diff_id in order if diff_id in found]
 
     def missing(self, diff_ids: Sequence[str], hold: LayerHold) -> Sequence[str]:
-        """Which of these layers are not here; those that are, are held."""
+        """List which of these layers are not here; those that are here are held."""
         for diff_id in diff_ids:
             hold.add(diff_id)
         return [diff_id for diff_id in diff_ids if self.layers.get(diff_id) is None]
@@ -282,7 +285,7 @@ class Images:
     # --- root filesystems -------------------------------------------------------------------------------------------
 
     async def mount(self, image: Image, upper_root: Path) -> Path:
-        """The image with a writable layer at `upper_root/{diff,work}`, seen at `upper_root/merged`. Idempotent.
+        """Mount the image with a writable layer `upper_root/{diff,work}` at `upper_root/merged`. Idempotent.
 
         Raises: BennuError.
         """
@@ -307,7 +310,7 @@ class Images:
             raise BennuError(f"a layer of {image.id} is missing: {error}") from None
 
     def _dress_root(self, image: Image, upper: Path) -> None:
-        """`/` looks as the topmost layer that says so made it."""
+        """Give `/` the owner and mode of the topmost layer that names it."""
         upper.chmod(0o755)
         for diff_id in reversed(image.diff_ids):
             layer = self.layers.get(diff_id)
@@ -321,11 +324,11 @@ class Images:
         return os.path.ismount(upper_root / "merged")
 
     async def unmount(self, upper_root: Path) -> None:
-        """Idempotent. Raises: BennuError."""
+        """Unmount what `mount` mounted. Idempotent. Raises: BennuError."""
         await asyncio.to_thread(unmount, upper_root / "merged")
 
     async def remove_upper(self, upper_root: Path) -> None:
-        """Unmount and delete the writable layer; what else is in the folder stays. Idempotent. Raises: BennuError."""
+        """Unmount and delete the writable layer; other files in the folder stay. Idempotent. Raises: BennuError."""
         await asyncio.to_thread(_remove_upper, upper_root)
 
 

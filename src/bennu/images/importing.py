@@ -1,4 +1,4 @@
-"""Images made here: from a bare tar (`docker import`), or from what a container wrote (`docker commit`)."""
+"""Makes images from a bare tar (`docker import`) or from a container's writable layer (`docker commit`)."""
 
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
@@ -47,7 +47,9 @@ async def import_image(
     changes: Sequence[str] = (),
     architecture: str = "",
 ) -> Image:
-    """One layer out of a tar, compressed or not. Raises: InvalidParameter, Unavailable; then nothing is left of it."""
+    """Make an image of one layer from a tar, compressed or not. Raises: InvalidParameter, Unavailable; then none is
+    left.
+    """
     config = apply_changes(EMPTY_CONFIG, changes)
     draft = await images.layers.receive(tar)
     with images.layers.hold() as hold:
@@ -81,7 +83,7 @@ async def commit_image(
     created_by: str = "",
     changes: Sequence[str] = (),
 ) -> Image:
-    """The parent and what was written over it (`upper_root/diff`) as a new image.
+    """Make an image of the parent and what was written over it (`upper_root/diff`).
 
     `config` is the container's, with Docker's keys. Pause the container before. Raises: InvalidParameter, Unavailable.
     """
@@ -117,7 +119,9 @@ def _history(image: Image) -> list[Any]:
 
 
 async def pack_upper(upper: Path) -> AsyncIterator[bytes]:
-    """A writable layer as a layer's tar, overlayfs's marks turned into whiteouts. Raises: BennuError."""
+    """Yield a writable layer as a layer's tar; marks of overlayfs become whiteouts (OCI image-spec `layer.md`). Raises:
+    BennuError.
+    """
     try:
         async with HELPER.begin("pack_layer", Folder(upper), output=True) as session:
             assert session.output is not None

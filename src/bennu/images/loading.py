@@ -1,4 +1,7 @@
-"""`docker load`: archives of images, as `docker save` (old and new), skopeo and podman write them."""
+"""`docker load`: reads archives of images as `docker save` (old and new), skopeo and podman write them.
+
+The formats are those of moby `image/tarexport/load.go` and of the OCI image layout.
+"""
 
 import asyncio
 import contextlib
@@ -42,7 +45,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class ArchivedImage:
-    """An image as an archive describes it; layers are names of parts, bottom first."""
+    """An image as an archive describes it; layers are names of members, bottom first."""
 
     config: bytes
     layers: Sequence[str]
@@ -51,6 +54,8 @@ class ArchivedImage:
 
 @dataclass(frozen=True, slots=True)
 class LayerProgress:
+    """How much of a layer is unpacked, in bytes."""
+
     diff_id: str
     current: int
     total: int
@@ -58,6 +63,8 @@ class LayerProgress:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
+    """An image that was brought in, and its names."""
+
     image: Image
     tags: Sequence[Reference]
     displaced: Mapping[str, str]  # names that were taken from another image, and its id
@@ -72,7 +79,7 @@ class Archive:
         self._read = 0
 
     def find(self, name: str) -> Part | None:
-        """Follows links, which stay inside."""
+        """Find a member by name, following links, which stay inside the archive."""
         part = self._parts.get(posixpath.normpath(name))
         for _ in range(MAX_LINKS):
             if part is None or not part.link:
@@ -84,7 +91,7 @@ class Archive:
         return self._folder / part.file
 
     def read(self, name: str) -> bytes:
-        """Blocking: a document of bounded size, as all of them together are. Raises: InvalidParameter."""
+        """Read a document; its size is bounded, and that of all together. Blocking. Raises: InvalidParameter."""
         part = self.find(name)
         if part is None:
             raise InvalidParameter(f"invalid archive: it has no {name}")
@@ -107,7 +114,7 @@ class Archive:
 
 
 async def load(images: Images, data: AsyncIterable[bytes]) -> AsyncGenerator[LayerProgress | Loaded, None]:
-    """Bring all images of an archive in; yields how it goes. Images loaded before a failure stay.
+    """Bring in all images of an archive, yielding progress. Images loaded before a failure stay.
 
     Raises: InvalidParameter for what is no archive; Unavailable when the disk is full.
     """
@@ -120,7 +127,7 @@ async def load(images: Images, data: AsyncIterable[bytes]) -> AsyncGenerator[Lay
 
 @contextlib.asynccontextmanager
 async def take_apart(images: Images, data: AsyncIterable[bytes]) -> AsyncIterator[Archive]:
-    """Spread an archive's members out on the disk as it comes; gone after the block."""
+    """Write an archive's members to disk as it comes; they are gone after the block."""
     folder = images.layers.new_path()
     try:
         await asyncio.to_thread(folder.mkdir, 0o700)
@@ -132,7 +139,7 @@ async def take_apart(images: Images, data: AsyncIterable[bytes]) -> AsyncIterato
 
 
 class ArchiveIndex:
-    """The members of an archive as the helper tells them, so many as an image can have."""
+    """Collects the members of an archive as the helper tells them, up to what an image can have."""
 
     def __init__(self) -> None:
         self.parts: dict[str, Part] = {}
@@ -140,7 +147,7 @@ class ArchiveIndex:
         self._names = 0
 
     def hear(self, told: dict[str, Any]) -> None:
-        """Raises: InvalidParameter when it is too much."""
+        """Note one member. Raises: InvalidParameter when there are too many."""
         if "name" not in told:
             return
         part = Part(**told)
@@ -199,7 +206,7 @@ async def _load_layer(
 
 
 def _take_part(images: Images, archive: Archive, part: Part) -> LayerDraft:
-    """A second name, for two images of an archive may name the same part."""
+    """Link a member under a second name, for two images of an archive may name the same one."""
     path = images.layers.new_path()
     path.hardlink_to(archive.path(part))
     return LayerDraft(path, part.digest, part.size)
@@ -249,7 +256,7 @@ class Manifest(msgspec.Struct, rename="camel"):
 
 
 def plan(archive: Archive) -> list[ArchivedImage]:
-    """Blocking: all images of an archive. Raises: InvalidParameter."""
+    """Read which images an archive holds. Blocking. Raises: InvalidParameter."""
     if archive.find("manifest.json") is not None:
         entries = archive.read_json("manifest.json", list[ManifestEntry])
         return [_plan_docker(archive, entry) for entry in entries]
@@ -285,7 +292,7 @@ def _plan_oci(archive: Archive, descriptor: Descriptor, depth: int = 0) -> Archi
 
 
 def _names_of(annotations: Mapping[str, str]) -> list[Reference]:
-    """A full name if there is one; a bare tag names nothing."""
+    """Read an image's names from annotations: full names only; a bare tag names nothing."""
     text = annotations.get(CONTAINERD_NAME) or annotations.get(OCI_NAME) or ""
     if ":" not in text and "/" not in text:
         return []
@@ -296,7 +303,7 @@ def _names_of(annotations: Mapping[str, str]) -> list[Reference]:
 
 
 def choose_platform(descriptors: Sequence[Descriptor]) -> Descriptor:
-    """The entry for this machine; without any platform the first. Raises: BennuError."""
+    """Choose the entry for this machine; where no entry has a platform, the first. Raises: BennuError."""
     wanted = host_architecture()
     for descriptor in descriptors:
         platform = descriptor.platform or {}

@@ -1,4 +1,4 @@
-"""Mounting layers over each other with the kernel's overlayfs. Blocking calls: the callers use threads."""
+"""Mounts layers over each other with the kernel's overlayfs. Blocking calls: callers use threads."""
 
 import contextlib
 import errno
@@ -61,7 +61,7 @@ def _mount(target: Path, options: Sequence[str]) -> None:
 
 
 def unmount(target: Path) -> None:
-    """Idempotent; what still uses it keeps it until it lets go. Raises: BennuError."""
+    """Unmount at once; whoever uses the mount keeps it until he lets go. Idempotent. Raises: BennuError."""
     try:
         kernel_unmount(target)
     except OSError as error:
@@ -70,7 +70,7 @@ def unmount(target: Path) -> None:
 
 
 def is_left_alone(upper: Path, path: str) -> bool:
-    """Whether the writable layer says nothing of `path`, or no more than that it is a folder.
+    """Tell whether the writable layer does not have `path`, or has it only as a folder.
 
     Then it is what the layers below say, as long as no link leads there. No file is opened and no link is followed.
     """
@@ -106,7 +106,7 @@ def _is_opaque(folder: int) -> bool:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with everything in it, whatever a container made of it; absent is fine. Raises: BennuError."""
+    """Remove a folder with everything in it, whatever a container made of it. Idempotent. Raises: BennuError."""
     try:
         shutil.rmtree(path)
     except (OSError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""This machine in the words of images (Go's)."""
+"""The platform of this host, in the words of images (GOARCH)."""
 
 import platform
 
@@ -6,4 +6,5 @@ from bennu.go.arch import architecture
 
 
 def host_architecture() -> str:
+    """Answer this host's architecture: `amd64`, `arm64`, …"""
     return architecture(platform.machine())

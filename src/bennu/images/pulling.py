@@ -1,4 +1,4 @@
-"""`docker pull`."""
+"""`docker pull`: brings an image in from its registry under its name."""
 
 import contextlib
 import hashlib
@@ -30,7 +30,7 @@ class Pulled:
 async def pull(
     images: Images, reference: Reference, auth: Auth, *, all_tags: bool = False
 ) -> AsyncGenerator[Begun | FetchProgress | Pulled, None]:
-    """Bring an image in under its name. Raises: NotFound, BennuError with Docker's words; layers that came stay out."""
+    """Bring an image in under its name. Raises: NotFound, BennuError in Docker's words; no layer is kept then."""
     references = [reference]
     if all_tags:
         async with registry_source(reference, auth, images.layers.tmp) as source:

@@ -43,14 +43,14 @@ async def read_body_or_none(request: web.Request, shape: type[Body]) -> Body | N
 
 
 async def decode_beside(raw: bytes, shape: type[Body]) -> Body | None:
-    """Decode as `decode` does, a large text in a thread, so that others are served meanwhile. Raises: InvalidParameter."""
+    """Decode as `decode`, a large text in a thread so that others are served meanwhile. Raises: InvalidParameter."""
     if len(raw) < LARGE_BYTES:
         return decode(raw, shape)
     return await asyncio.to_thread(decode, raw, shape)
 
 
 def check_content_type(request: web.Request) -> None:
-    """Refuse a body that is not declared as JSON (moby `api/server/httputils/httputils.go`). Raises: InvalidParameter."""
+    """Refuse what is not declared as JSON, as moby `api/server/httputils/httputils.go`. Raises: InvalidParameter."""
     given = request.headers.get("Content-Type", "")
     if not given and not request.can_read_body:
         return

@@ -99,7 +99,7 @@ def volume_json(volume: Volume) -> Json:
 
 
 def volume_filter(asked: Filters, is_used: Callable[[Volume], bool]) -> Callable[[Volume], bool]:
-    """Make the test of which volumes are asked for: keys AND, values of one OR, labels AND. Raises: InvalidParameter."""
+    """Make the test of what is asked for: keys AND, values of one key OR, labels AND. Raises: InvalidParameter."""
     asked.check(LIST_FILTERS)
     dangling = asked.boolean("dangling")
 

@@ -18,7 +18,7 @@ Waits = dict[str, list[str]]  # by subject: the reasons
 
 
 class TaskWhy(Shape):
-    """One attempt. `Made` and `Ended` are the orchestrator's reasons; `Death` tells how its container ended, if it did."""
+    """One attempt. `Made` and `Ended` are the orchestrator's reasons; `Death` tells how its container ended."""
 
     id: str = msgspec.field(name="ID")
     name: str
