@@ -1,4 +1,4 @@
-"""Asks the engine, one connection a request; every failure comes out as a `CommandFailure`."""
+"""Asks the daemon over HTTP, one connection a request; every failure is a `CommandFailure`."""
 
 import errno
 import http.client
@@ -26,14 +26,14 @@ def segment(text: str) -> str:
 
 
 class ApiClient:
-    """The daemon at `host`, which is whole: `unix:///path` or `tcp://host:port`."""
+    """Talks to the daemon at `host`: `unix:///path` or `tcp://host:port`."""
 
     def __init__(self, host: str, tls: "TlsFiles | None" = None) -> None:
         self.host = host
         self.tls = tls
 
     def call(self, method: str, path: str, *, query: Query | None = None) -> bytes:
-        """The body of the answer. Raises: ApiFailure for a status of 400 and above."""
+        """Answer the body of an answer. Raises: ApiFailure for a status of 400 and above; CannotConnect."""
         connection = http.client.HTTPConnection("bennu")
         connection.sock = self._connect()
         try:
@@ -50,6 +50,7 @@ class ApiClient:
         return body
 
     def json(self, method: str, path: str, *, query: Query | None = None) -> Any:
+        """Answer the body as decoded JSON; raises as `call`."""
         text = self.call(method, path, query=query)
         try:
             return json.loads(text)
@@ -84,6 +85,7 @@ class ApiClient:
 
 
 def encode_query(query: Query | None) -> str:
+    """Write a query string; None and False are left out, True is 1."""
     given = {name: value for name, value in (query or {}).items() if value is not None and value is not False}
     return "?" + urlencode({name: "1" if value is True else value for name, value in given.items()}) if given else ""
 

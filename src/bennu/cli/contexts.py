@@ -1,4 +1,7 @@
-"""Contexts of the docker command: named endpoints, which it alone knows how to find."""
+"""Asks the docker command for its contexts: named endpoints, which it alone knows how to find.
+
+Apart from `docker.py`, which every command line loads and which therefore must not load the client.
+"""
 
 import json
 import os
@@ -13,7 +16,7 @@ from bennu.cli.tls import TlsFiles
 
 
 def ask_docker(context: str | None, config: str | None) -> ApiClient:
-    """A client of the daemon that the docker command would talk to. Raises: Failure with docker's own words."""
+    """Make a client of the daemon that the docker command would talk to. Raises: CommandFailure in docker's words."""
     program = os.environ.get("DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND") or find_docker()
     if program is None:
         raise CommandFailure(f"contexts are the docker command's, and there is none on PATH: {CURE}")
@@ -25,7 +28,7 @@ def ask_docker(context: str | None, config: str | None) -> ApiClient:
 
 
 def open_context(found: dict[str, Any]) -> ApiClient:
-    """Pure, from what `docker context inspect` tells of one."""
+    """Make a client of what `docker context inspect` tells of a context. Pure."""
     endpoint = found["Endpoints"]["docker"]
     if not found["TLSMaterial"].get("docker"):
         return ApiClient(endpoint["Host"])

@@ -1,8 +1,8 @@
-"""What ends a command: a message for stderr and an exit code."""
+"""Failures that end a command: a message for stderr and an exit code."""
 
 
 class CommandFailure(Exception):
-    """The command ends here."""
+    """Ends the command with a message and an exit code."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)

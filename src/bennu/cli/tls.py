@@ -1,4 +1,4 @@
-"""TCP with certificates: docker's options and variables for them, and the connection."""
+"""Connects over TCP with certificates, by docker's options and variables."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ CONNECT_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """What this side shows and whom it trusts. Not `verify`: anybody may answer."""
+    """What this side shows and whom it trusts; without `verify` anybody may answer."""
 
     ca: Path
     certificate: Path
@@ -26,7 +26,7 @@ class TlsFiles:
 def find_tls(
     tls: bool, tlsverify: bool, tlscacert: str | None, tlscert: str | None, tlskey: str | None
 ) -> TlsFiles | None:
-    """From options and DOCKER_TLS, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH, as the docker command has it; None: no TLS."""
+    """Read the options, DOCKER_TLS, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH as the docker command does; None: no TLS."""
     verify = tlsverify or bool(os.environ.get("DOCKER_TLS_VERIFY"))
     if not (verify or tls or os.environ.get("DOCKER_TLS")):
         return None
@@ -40,7 +40,7 @@ def find_tls(
 
 
 def connect(address: str, port: int, files: TlsFiles) -> socket.socket:
-    """Raises: Failure (certificates), OSError; ValueError for an address that no certificate can have."""
+    """Connect. Raises: CommandFailure (certificates), OSError; ValueError for an impossible address."""
     context = open_context(files)
     remote = socket.create_connection((address, port), timeout=CONNECT_S)
     try:
@@ -53,7 +53,7 @@ def connect(address: str, port: int, files: TlsFiles) -> socket.socket:
 
 
 def open_context(files: TlsFiles) -> ssl.SSLContext:
-    """Raises: Failure naming the file that is missing or wrong."""
+    """Load the files. Raises: CommandFailure naming the file that is missing or wrong."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as Go: an intermediate CA alone can be trusted
     if not files.verify:

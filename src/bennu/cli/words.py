@@ -27,7 +27,7 @@ REST: Final = "Every other word is handed to the docker command, with Bennu's da
 
 
 class Words(click.Group):
-    """The table above, in its order."""
+    """The commands of the table above, in its order."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(WORDS)
@@ -78,7 +78,7 @@ def _find_tls(options: dict[str, Any]) -> Any:
 
 
 def run_words(args: list[str], program: str) -> int:
-    """Run one command line; its exit code. Every expected failure is said on stderr here."""
+    """Run one command line and answer its exit code; every expected failure is told on stderr here."""
     if args[:1] == ["help"]:
         args = [*(word for word in args[1:] if word in WORDS), "--help"]
     words.epilog = REST if program == "bennu" else None

@@ -90,8 +90,7 @@ class Dockerfile:
         return "\n".join(out) + "\n"
 
     def check_triggers(self, of_images: Mapping[str, Sequence[str]]) -> None:
-        """Refuse ONBUILD instructions of bases that may not be in this build. `of_images`: those instructions, by
-        image.
+        """Refuse ONBUILD instructions of bases that may not be in this build.
 
         Raises: InvalidParameter, NotImplementedHere.
         """
@@ -175,7 +174,7 @@ def _copied_from(line: Line) -> str:
 
 
 def parse_dockerfile(text: str, arguments: Mapping[str, str | None], target: str = "") -> Dockerfile:
-    """Read a Dockerfile up to `target`. Raises: InvalidParameter in Docker's words, where this can be told in advance."""
+    """Read a Dockerfile up to `target`. Raises: InvalidParameter in Docker's words, as far as it shows in advance."""
     escape, lines = _logical_lines(text)
     if not lines:
         raise InvalidParameter("file with no instructions")

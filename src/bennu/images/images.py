@@ -71,9 +71,7 @@ class Images:
         await self._clear_away({record.id for record in records}, whole=whole)
 
     async def _clear_away(self, ids: Set[str], *, whole: bool) -> None:
-        """Remove layers and blobs that no image needs; put them aside where an image may be unknown. `ids`: of the
-        records.
-        """
+        """Remove what no image needs; put it aside where an image may be unknown. `ids`: of the images on record."""
         if whole and ids == self._images.keys() and all(self._unread.values()):
             await self.collect()
             await asyncio.to_thread(self.layers.sweep_blobs, ids | self._unread.keys())

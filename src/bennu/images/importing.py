@@ -47,8 +47,9 @@ async def import_image(
     changes: Sequence[str] = (),
     architecture: str = "",
 ) -> Image:
-    """Make an image of one layer from a tar, compressed or not. Raises: InvalidParameter, Unavailable; then none is
-    left.
+    """Make an image of one layer from a tar, compressed or not.
+
+    Raises: InvalidParameter, Unavailable; then nothing is left of it.
     """
     config = apply_changes(EMPTY_CONFIG, changes)
     draft = await images.layers.receive(tar)
@@ -119,8 +120,9 @@ def _history(image: Image) -> list[Any]:
 
 
 async def pack_upper(upper: Path) -> AsyncIterator[bytes]:
-    """Yield a writable layer as a layer's tar; marks of overlayfs become whiteouts (OCI image-spec `layer.md`). Raises:
-    BennuError.
+    """Yield a writable layer as a layer's tar; marks of overlayfs become whiteouts. Raises: BennuError.
+
+    Whiteouts are those of the OCI image-spec `layer.md`.
     """
     try:
         async with HELPER.begin("pack_layer", Folder(upper), output=True) as session:

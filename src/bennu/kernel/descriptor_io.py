@@ -30,7 +30,9 @@ class DescriptorWriter:
         self._ready: asyncio.Future[None] | None = None
 
     async def write(self, data: bytes) -> None:
-        """Waits while the other side is full. One at a time. Raises: OSError when there is no other side any more."""
+        """Write all of it; waits while the other side is full. One at a time. Raises: OSError when there is no other
+        side.
+        """
         rest = memoryview(data)
         while rest:
             if self._descriptor < 0:
@@ -53,7 +55,7 @@ class DescriptorWriter:
                 loop.remove_writer(descriptor)
 
     def close(self) -> None:
-        """Idempotent; a write under way fails."""
+        """Close it. Idempotent; a write under way fails."""
         if self._descriptor < 0:
             return
         descriptor, self._descriptor = self._descriptor, -1

@@ -12,7 +12,7 @@ from bennu.kernel.procfs import cmdline_of
 
 
 def open_pidfd(pid: int) -> int:
-    """A descriptor of the process, or of the zombie it has become. Raises: ProcessLookupError; OSError.
+    """Open a descriptor of the process, or of the zombie it has become. Raises: ProcessLookupError; OSError.
 
     While others are in the session or group that bore the number of one that is gone, older kernels answer EINVAL.
     """
@@ -27,7 +27,7 @@ def open_pidfd(pid: int) -> int:
 
 @contextlib.contextmanager
 def held(pid: int, is_it: Callable[[int], bool]) -> Iterator[int]:
-    """A descriptor of the process of this number, if that is the one that is meant.
+    """Hold a descriptor of the process of this number, if it is the one that is meant.
 
     It is looked at once it is held, so that its number cannot go to another in between.
     Raises: ProcessLookupError if it is not; OSError.
@@ -48,7 +48,7 @@ async def wait_gone(pid: int) -> None:
 
 
 async def kill_by_argument(pid: int, word: str) -> None:
-    """Kill a process that has this argument, and wait until it is gone. Another of that number is left alone."""
+    """Kill the process if it has this argument, and wait until it is gone. Another of that number is left alone."""
     with contextlib.suppress(ProcessLookupError), held(pid, lambda pid: word in cmdline_of(pid)) as pidfd:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         await wait_readable(pidfd)

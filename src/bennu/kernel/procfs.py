@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs under this number; a zombie does not. Raises: OSError when it cannot be known."""
+    """Tell whether a process runs under this number; a zombie does not. Raises: OSError when it cannot be known."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError, IndexError):
         stat = Path(f"/proc/{pid}/stat").read_bytes()
         return stat[stat.rindex(b")") + 2 :].split(None, 1)[0] not in (b"Z", b"X")
@@ -14,7 +14,7 @@ def is_alive(pid: int) -> bool:
 
 
 def parent_of(pid: int) -> int:
-    """0: there is no such process. Raises: OSError when it cannot be known."""
+    """Answer the parent's number; 0: there is no such process. Raises: OSError when it cannot be known."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -23,7 +23,7 @@ def parent_of(pid: int) -> int:
 
 
 def cmdline_of(pid: int) -> set[str]:
-    """The arguments a process was started with; none if there is no such process.
+    """Read the arguments a process was started with, as a set; none if there is no such process.
 
     Raises: OSError when it cannot be known, for want of descriptors: it may well live.
     """
@@ -34,6 +34,6 @@ def cmdline_of(pid: int) -> set[str]:
 
 
 def find_by_argument(word: str) -> list[int]:
-    """All living processes with this argument; looks at every process of the host."""
+    """List all living processes with this argument; looks at every process of the host."""
     pids = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdecimal()]
     return [pid for pid in pids if word in cmdline_of(pid) and is_alive(pid)]

@@ -1,4 +1,4 @@
-"""Processes of containers: OCI bundle, conmon, crun. Knows processes, knows no policy."""
+"""Runs the processes of containers: OCI bundles, conmon, crun. Knows processes, knows no policy."""
 
 from bennu.runtime.attach import AttachStream
 from bennu.runtime.bundle import find_living

@@ -72,11 +72,11 @@ class Bundle:
 
     @property
     def orphan_marker(self) -> Path:
-        """Exists if conmon is not the parent of the container's process, so cannot learn its exit status."""
+        """Exists if conmon is not the parent of the container's process, and so cannot learn its exit status."""
         return self.root / "orphan"
 
     def read_facts(self) -> BundleFacts | None:
-        """None: there is no such container, or its creation was cut short."""
+        """Read the facts. None: there is no such container, or its creation was cut short."""
         try:
             return msgspec.json.decode(self.facts_file.read_bytes(), type=BundleFacts)
         except (FileNotFoundError, msgspec.DecodeError):
@@ -87,7 +87,7 @@ class Bundle:
 
 
 def read_pid(path: Path) -> int:
-    """The number in a pid file; 0 if there is none."""
+    """Read the number in a pid file; 0 if there is none."""
     try:
         return int(path.read_text().strip())
     except (FileNotFoundError, ValueError):
@@ -108,7 +108,7 @@ class Bundles:
         return Bundle(entry_of(self._folder, container_id[:ID_DIGITS]), entry_of(self.exits, container_id))
 
     def find(self, container_id: str) -> tuple[Bundle, BundleFacts]:
-        """The bundle with its facts. Raises: NotAlive if there are none."""
+        """Find the bundle and its facts. Raises: NotAlive if there are none."""
         bundle = self.of(container_id)
         facts = bundle.read_facts()
         if facts is None:
@@ -116,7 +116,7 @@ class Bundles:
         return bundle, facts
 
     def ids(self) -> list[str]:
-        """The ids of all containers that have a bundle, ascending; also of those whose creation was cut short."""
+        """List the ids of all containers that have a bundle, ascending; also of those whose creation was cut short."""
         return sorted(facts.id for _, facts in _bundles_in(self._folder))
 
     def open_process(self, container_id: str) -> int:
@@ -124,7 +124,7 @@ class Bundles:
         return open_process(*self.find(container_id))
 
     def conmon_pid(self, container_id: str) -> int:
-        """The pid of the container's conmon; 0 when it is gone, also if another process bears its number now."""
+        """Answer the pid of the container's conmon; 0 when it is gone, also if its number is another's now."""
         pid = read_pid(self.of(container_id).conmon_pid_file)
         return pid if pid and conmon_mark(container_id) in cmdline_of(pid) else 0
 
@@ -150,18 +150,18 @@ def open_process(bundle: Bundle, facts: BundleFacts) -> int:
 
 
 def conmon_mark(container_id: str) -> str:
-    """The argument by which a container's conmon is recognised."""
+    """Answer the argument by which a container's conmon is recognised."""
     return f"--cid={container_id}"
 
 
 def living_pid(bundle: Bundle, facts: BundleFacts | None) -> int:
-    """The pid of the container's first process; 0 when it does not live."""
+    """Answer the pid of the container's first process; 0 when it does not live."""
     pid = read_pid(bundle.pid_file)
     return pid if facts is not None and pid and is_in_group(pid, facts.cgroup) and is_alive(pid) else 0
 
 
 def find_living(exec_root: Path) -> dict[str, int]:
-    """The pids of all containers that live, by id; for callers that have no `Runtime`."""
+    """Answer the pids of all containers that live, by id; for callers that have no `Runtime`."""
     found = {facts.id: living_pid(bundle, facts) for bundle, facts in _bundles_in(exec_root / BUNDLES)}
     return {container_id: pid for container_id, pid in found.items() if pid}
 

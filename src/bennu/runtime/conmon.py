@@ -1,4 +1,4 @@
-"""Starting conmon, the small process that stays with a container: it owns its streams and records its end.
+"""Starts conmon, the small process that stays with a container: it owns its streams and records its end.
 
 conmon forks away at once and belongs to nobody afterwards: its own session, its own control group, none of our
 descriptors. It reports through a pipe whether the container could be created; it then waits, stopped at its own
@@ -28,7 +28,7 @@ CREATE_TIMEOUT_S: Final = 120
 
 
 class ConmonReport(msgspec.Struct):
-    """What conmon says about a creation: the container's pid, or a negative number and the runtime's error."""
+    """What conmon reports of a creation: the container's pid, or a negative number and the runtime's error."""
 
     data: int
     message: str = ""
@@ -50,7 +50,7 @@ class ConmonRequest:
 
 
 def conmon_argv(program: str, request: ConmonRequest) -> list[str]:
-    """The command line. Pure."""
+    """Build the command line. Pure."""
     runtime, *arguments = request.runtime
     if request.stdin is not None:
         arguments = ["-c", FEED_STDIN, "sh", str(request.stdin), runtime, *arguments]
@@ -76,7 +76,7 @@ def conmon_argv(program: str, request: ConmonRequest) -> list[str]:
 
 
 class Enter(Protocol):
-    """Puts a process where it must live before it does anything."""
+    """Moves a process to its control group before it does anything."""
 
     async def __call__(self, pid: int) -> None: ...
 
@@ -111,7 +111,7 @@ async def run_conmon(request: ConmonRequest, *, enter: Enter, keep_fds: Sequence
 
 
 async def _start(request: ConmonRequest, report: int, gate: int, keep_fds: Sequence[int]) -> asyncio.subprocess.Process:
-    """conmon, waiting at its `gate`; `report` is where it writes how it went."""
+    """Start conmon, which waits at its `gate`; `report` is the pipe for its answer."""
     program = shutil.which("conmon")
     if program is None:
         raise BennuError("conmon is not installed")
@@ -133,7 +133,7 @@ async def _start(request: ConmonRequest, report: int, gate: int, keep_fds: Seque
 
 
 async def _read_report(descriptor: int, stderr: bytes) -> ConmonReport:
-    """conmon keeps the pipe open for life, so a report ends with its line."""
+    """Read conmon's answer, one line: conmon keeps the pipe open for life."""
     got = b""
     while b"\n" not in got:
         try:

@@ -71,7 +71,7 @@ class ContainerExecs:
             raise
 
     def prepare_probe(self, container_id: str, args: Sequence[str], *, name: str) -> ProbeExec:
-        """A command to be run again and again in this run of it, all it starts in a control group called `name`.
+        """Prepare a command that is run again and again, in a control group `name` below the container's.
 
         Blocks for a moment. Raises: NotAlive.
         """
@@ -90,7 +90,7 @@ class ContainerExecs:
         ).prepare()
 
     async def check_user(self, container_id: str, user: str) -> None:
-        """Whether a further process can run as this user. Raises: InvalidParameter in dockerd's words; NotAlive."""
+        """Refuse a user that a further process cannot run as. Raises: InvalidParameter in dockerd's words; NotAlive."""
         bundle, facts = self._bundles.find(container_id)
         try:
             await self._exec_user(bundle, facts, user)

@@ -13,7 +13,7 @@ FREEZE_LIMIT_MS: Final = 1000
 
 
 class Freezer:
-    """The freezer of the control groups, by containers' ids."""
+    """Freezes and thaws containers, by their ids."""
 
     def __init__(self, bundles: Bundles, cgroups: Cgroups) -> None:
         self._bundles = bundles
@@ -24,11 +24,11 @@ class Freezer:
         await self._set_frozen(container_id, frozen=True)
 
     async def resume(self, container_id: str) -> None:
-        """Let it run on. Raises: NotAlive, BennuError."""
+        """Thaw everything in it. Raises: NotAlive, BennuError."""
         await self._set_frozen(container_id, frozen=False)
 
     async def is_frozen(self, container_id: str) -> bool:
-        """Whether it is paused; a freeze that was begun is brought to its end first. Raises: NotAlive."""
+        """Tell whether it is paused; a freeze that was begun is brought to its end first. Raises: NotAlive."""
         bundle, facts = self._bundles.find(container_id)
         os.close(open_process(bundle, facts))
         if self._cgroups.is_frozen(facts.cgroup):

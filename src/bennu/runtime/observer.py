@@ -18,7 +18,7 @@ from bennu.runtime.stats import Stats, read_stats
 
 
 class ContainerObserver:
-    """What can be seen of containers, by their ids."""
+    """Reads containers, by their ids."""
 
     def __init__(self, bundles: Bundles, cgroups: Cgroups) -> None:
         self._bundles = bundles
@@ -59,7 +59,7 @@ class ContainerObserver:
             os.close(pidfd)
 
     def read_exit(self, container_id: str) -> ExitRecord | None:
-        """None: no end is on record (it lives, or its conmon was killed)."""
+        """Read how the container ended. None: no end is on record (it lives, or its conmon was killed)."""
         bundle = self._bundles.of(container_id)
         try:
             text = bundle.exit_file.read_text()
@@ -76,7 +76,7 @@ class ContainerObserver:
         return ExitRecord(code, ended_ns)
 
     def recover(self, container_id: str) -> Recovered:
-        """What there is of it; for a daemon that did not create it itself."""
+        """Read what there is of a container, for a daemon that did not create it itself."""
         bundle = self._bundles.of(container_id)
         facts = bundle.read_facts()
         return Recovered(
@@ -84,31 +84,31 @@ class ContainerObserver:
         )
 
     def oom_kills(self, container_id: str) -> int:
-        """How many of its processes the kernel killed for memory, until `delete`. Also after its end."""
+        """Count its processes that the kernel killed for memory, until `delete`; also after its end."""
         facts = self._bundles.of(container_id).read_facts()
         return self._cgroups.oom_kills(facts.cgroup) if facts else 0
 
     def memory_marks(self, container_id: str) -> tuple[int, int]:
-        """Its memory limit and the most it used, in bytes, until `delete`; see `Cgroups.memory_marks`."""
+        """Answer its memory limit and peak in bytes, until `delete`; see `Cgroups.memory_marks`."""
         facts = self._bundles.of(container_id).read_facts()
         return self._cgroups.memory_marks(facts.cgroup) if facts else (0, 0)
 
     def watch_oom(self, container_id: str) -> AsyncGenerator[int, None]:
-        """That number each time it grows, until the container is deleted. Close it."""
+        """Yield that count each time it grows, until the container is deleted. Close it."""
         facts = self._bundles.of(container_id).read_facts()
         return self._memory.oom_kills(facts.cgroup if facts else "/nowhere")
 
     async def stats(self, container_id: str) -> Stats:
-        """What it uses now. Raises: NotAlive."""
+        """Read what it uses now. Raises: NotAlive."""
         _, facts = self._bundles.find(container_id)
         return await asyncio.to_thread(read_stats, self._cgroups, facts.cgroup)
 
     async def describe_stuck(self, container_id: str) -> str:
-        """Why it does not die, as far as the kernel tells: who is left, in what state, waiting where."""
+        """Say why it does not die, as far as the kernel tells: who is left, in what state, waiting where."""
         return await asyncio.to_thread(lambda: "; ".join(map(_describe_process, self.pids(container_id)[:5])))
 
     def pids(self, container_id: str) -> list[int]:
-        """Host pids of all its processes. Empty if it does not live."""
+        """List the host pids of all its processes. Empty if it does not live."""
         facts = self._bundles.of(container_id).read_facts()
         return self._cgroups.pids(facts.cgroup) if facts else []
 

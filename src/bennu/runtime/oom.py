@@ -1,4 +1,4 @@
-"""Hearing of a control group's memory trouble as it happens, and who shall be the first to go.
+"""Tells of kills for want of memory in a control group as they happen, and sets who is killed first.
 
 Version 1 tells through an eventfd that is registered in the group, and once more when the group is removed. Version 2
 changes `memory.events`, which inotify watches; that tells nothing of a removal, so `cgroup.events` is watched beside
@@ -17,14 +17,14 @@ from bennu.runtime.cgroups import Cgroups
 
 
 class MemoryWatch:
-    """For any number of groups."""
+    """Watches any number of control groups."""
 
     def __init__(self, cgroups: Cgroups) -> None:
         self._cgroups = cgroups
         self._files = FileChanges()
 
     async def oom_kills(self, group: str) -> AsyncGenerator[int, None]:
-        """The number of processes killed for memory, each time it has grown, until the group is gone or empty.
+        """Yield the number of processes killed for memory each time it has grown, until the group is gone or empty.
 
         Close it to let go of the group.
         """
@@ -62,7 +62,7 @@ class MemoryWatch:
             os.close(events)
 
     async def _be_counted(self, group: str, before: int) -> None:
-        """Version 1 tells of the trouble a moment before it counts the victim; on a busy host the moment is long."""
+        """Wait until the victim is counted: version 1 tells of the kill a moment earlier, longer on a busy host."""
         pause_s = 0.01
         while pause_s < 2 and self._cgroups.oom_kills(group) == before and self._cgroups.folders(group):
             await asyncio.sleep(pause_s)
@@ -70,7 +70,7 @@ class MemoryWatch:
 
 
 def _register_eventfd(folder: Path) -> int:
-    """It tells as long as it is open."""
+    """Open an eventfd that the kernel writes to; it tells as long as it is open."""
     events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
     try:
         with (folder / "memory.oom_control").open() as control:
@@ -82,7 +82,7 @@ def _register_eventfd(folder: Path) -> int:
 
 
 def set_oom_score(pid: int, score: int) -> None:
-    """A further process would else have the daemon's own score. No error if it has ended."""
+    """Set a process's oom_score_adj, which it else inherits from the daemon. No error if it has ended."""
     with contextlib.suppress(OSError):
         path = Path(f"/proc/{pid}/oom_score_adj")
         if int(path.read_text()) != score:

@@ -1,4 +1,4 @@
-"""A command that is run in a container again and again, each time to its end, at little cost: a probe.
+"""Runs one command in a container again and again, each time to its end, at little cost: a probe.
 
 What is the same every time is worked out once and lies beside the container's configuration, where the runtime reads
 it. All that the command ever starts is in one control group below the container's. The group is kept between the
@@ -58,12 +58,12 @@ class ProbeExec:
         return f"{self.container_group}/{self.name}"
 
     def prepare(self) -> "ProbeExec":
-        """To be called before the first run, and once only."""
+        """Write the file of the process. To be called once, before the first run."""
         self.file.write_bytes(msgspec.json.encode(self.process))
         return self
 
     async def run(self, timeout_s: float, *, keep_bytes: int) -> ProbeExecResult:
-        """Once, to its end or its timeout, which counts from when it runs; nothing of it is left, also if cancelled.
+        """Run to the end or to the timeout, counted from the start; nothing of it is left, also if cancelled.
 
         Raises: RuntimeFailure in runc's words; NotAlive; TimeoutError if it did not even start; OSError.
         """
@@ -93,7 +93,7 @@ class ProbeExec:
             return False  # the container is gone, with all in it
 
     async def _make_room(self) -> None:
-        """An empty group. What a run left whose daemon was killed is killed now."""
+        """Provide an empty group: what a run left whose daemon was killed is killed now."""
         try:
             if self.cgroups.is_populated(self.group):
                 await self.cgroups.kill_all(self.group)
@@ -174,13 +174,13 @@ class _Child:
         asyncio.get_running_loop().add_reader(output, self._take)
 
     async def wait_started(self, pid_file: Path | None) -> int:
-        """The new process's pid, once it runs; 0: it could not be started. Cancel-safe."""
+        """Wait for the new process's pid; 0: it could not be started. Cancel-safe."""
         pid = await read_new_pid(self._pid_pipe, pid_file)
         self.started = pid > 0
         return pid
 
     async def wait_ended(self, timeout_s: float | None) -> bool:
-        """Whether it has ended by then. Cancel-safe."""
+        """Wait for its end, at most `timeout_s`; tell whether it came. Cancel-safe."""
         if self.exit_code is not None:
             return True
         try:
@@ -199,7 +199,7 @@ class _Child:
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def take_rest(self) -> None:
-        """What is there still, as far as it is wanted; then no more. Once it has ended."""
+        """Take what is there still, as far as it is wanted. To be called once it has ended."""
         while len(self.output) < self._room and self._take():
             pass
         asyncio.get_running_loop().remove_reader(self._output)

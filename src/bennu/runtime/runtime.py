@@ -70,7 +70,8 @@ class Runtime:
         return "crun" if self._oci.is_crun else "runc"
 
     def make_shm(self, container_id: str, size_bytes: int) -> Path:
-        """A /dev/shm on the host, for a container that shares it; `delete` unmounts it. Idempotent. Raises: BennuError.
+        """Mount a /dev/shm on the host for a container that shares it; `delete` unmounts it. Idempotent. Raises:
+        BennuError.
 
         Blocks for a moment.
         """
@@ -78,7 +79,7 @@ class Runtime:
         return self.shm_of(container_id)
 
     def shm_of(self, container_id: str) -> Path:
-        """Where the /dev/shm of a container that shares it is, if it lives."""
+        """Answer where the /dev/shm of a container that shares it is, if it lives."""
         return entry_of(self._shms, container_id)
 
     # --- creation -------------------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ class Runtime:
         return Created(report.data, conmon_pid)
 
     def _check_mounted(self, bundle: Bundle, facts: BundleFacts, pid: int, spec: Mapping[str, Any]) -> None:
-        """Raises: RuntimeFailure if its mounts came to lie where none may; NotAlive."""
+        """Refuse mounts that came to lie where none may. Raises: RuntimeFailure; NotAlive."""
         try:
             check_mounted(pid, spec)
         except OSError as error:
@@ -152,7 +153,7 @@ class Runtime:
         os.close(open_process(bundle, facts))  # afterwards, so it was this process that was looked at
 
     async def _enter_conmon_group(self, pid: int) -> None:
-        """Out of the daemon's own group, with which it would be killed. Where that is not allowed it stays."""
+        """Move conmon out of the daemon's own group, with which it would be killed; where that is refused it stays."""
         with contextlib.suppress(OSError):
             await asyncio.to_thread(self.cgroups.enter, CONMON_GROUP, pid)
 
@@ -195,7 +196,7 @@ class Runtime:
         bundle.config.write_bytes(msgspec.json.encode(spec))
 
     async def _free_cpus(self, group: str) -> None:
-        """Version 1 takes no CPU from a group that one below has; a probe may be under way in there."""
+        """Remove idle groups below: version 1 takes no CPU from a group while one below has it."""
         for _ in range(FREE_LIMIT_MS // 10):
             if self.cgroups.remove_idle_children(group):
                 return
@@ -239,7 +240,7 @@ class Runtime:
             await kill_by_argument(pid, mark)
 
     def _is_known_to_runtime(self, container_id: str, facts: BundleFacts | None) -> bool:
-        """crun remembers a container only in files, so one that has ended need not be deleted by it."""
+        """Tell whether the runtime has to delete it: crun knows an ended container only by files, which we remove."""
         if not (self._oci.root / container_id).exists():
             return False
         pid = read_pid(self.bundles.of(container_id).pid_file)
@@ -251,12 +252,12 @@ class Runtime:
 
 
 def _shares_pids(spec: Mapping[str, Any]) -> bool:
-    """Its PID namespace is not its own, so the kernel does not kill the rest when its first process ends."""
+    """Tell whether its PID namespace is another's: the kernel then kills nobody when its first process ends."""
     return not any(space["type"] == "pid" and not space.get("path") for space in spec["linux"]["namespaces"])
 
 
 async def _end_conmon(pidfd: int) -> None:
-    """Its container is gone, so it is about to go; one that hangs on a client is killed."""
+    """Wait for conmon, whose container is gone; one that hangs on a client for 2 s is killed."""
     try:
         async with asyncio.timeout(2):
             await wait_readable(pidfd)

@@ -1,7 +1,8 @@
-"""System call filters that were compiled once.
+"""Remembers compiled system call filters.
 
 Compiling the default profile takes crun as long as all the rest of a creation. It leaves the result with the
-container's state and takes a compiled one instead of a profile; so what it compiled first is handed to it afterwards.
+container's state and takes a compiled filter instead of a profile; so what it compiled first is handed to it
+afterwards. Apart from `runtime.py`, its only user, because it keeps state of its own.
 """
 
 import base64
@@ -17,13 +18,13 @@ KEPT: Final = 32
 
 
 class SeccompCache:
-    """Compiled filters by profile, the last used ones."""
+    """The compiled filters of the profiles used last, by profile."""
 
     def __init__(self) -> None:
         self._compiled: dict[str, str] = {}
 
     def shorten(self, spec: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The same configuration with its profile compiled, if that is known."""
+        """Replace the profile of a configuration by its compiled form, if that is known."""
         profile = spec["linux"].get("seccomp")
         compiled = self._compiled.pop(_key(profile), "") if profile else ""
         if not compiled:

@@ -1,4 +1,7 @@
-"""A /dev/shm that lies on the host, so that other containers can be given the same one (IPC mode `shareable`)."""
+"""Mounts a /dev/shm on the host, so that other containers can be given the same one (IPC mode `shareable`).
+
+Apart from `runtime.py`, its only user, and from `mounts.py`, which is pure.
+"""
 
 import contextlib
 import os
@@ -10,7 +13,9 @@ from bennu.runtime.mounts import DEFAULT_SHM_BYTES
 
 
 def mount_shm(folder: Path, size_bytes: int) -> None:
-    """Mount it at `folder`, which is made. One that is there already stays. Raises: BennuError."""
+    """Mount it at `folder`, which is made; one that is there already stays. `size_bytes` 0: the default. Raises:
+    BennuError.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.is_mount():
         return
@@ -22,7 +27,7 @@ def mount_shm(folder: Path, size_bytes: int) -> None:
 
 
 def unmount_shm(folder: Path) -> None:
-    """Idempotent; who still uses it keeps it."""
+    """Unmount it and remove the folder; whoever still uses it keeps it. Idempotent."""
     if folder.is_mount():
         with contextlib.suppress(OSError):
             unmount(folder)

@@ -59,5 +59,5 @@ def drop_keeper(conmon: int, descriptor: int) -> None:
 
 
 def open_stdin(path: Path) -> DescriptorWriter:
-    """One client's end of the pipe. Raises: OSError if nothing can read from it any more."""
+    """Open one client's end of the pipe. Raises: OSError if nothing can read from it any more."""
     return DescriptorWriter(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), 65536, owned=True)

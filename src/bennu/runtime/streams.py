@@ -12,7 +12,7 @@ from bennu.runtime.stdin import drop_keeper, open_stdin
 
 
 class ContainerStreams:
-    """The standard streams of containers, by their ids."""
+    """Connects to the standard streams of containers, by their ids."""
 
     def __init__(self, bundles: Bundles) -> None:
         self._bundles = bundles
@@ -41,7 +41,7 @@ class ContainerStreams:
         return AttachStream(sock, writer, end_stdin)
 
     async def resize(self, container_id: str, height: int, width: int) -> None:
-        """Tell its terminal. Without one nothing happens. Raises: NotAlive."""
+        """Set the size of its terminal; without one nothing happens. Raises: NotAlive."""
         _, facts = self._bundles.find(container_id)
         if facts.tty:
             await self._tell_conmon(container_id, f"1 {height} {width}")

@@ -234,9 +234,7 @@ class Volumes:
         await self.commit(Delete(PREFIX + volume.name), "destroy", volume)
 
     def set_free(self, names: Iterable[str]) -> builtins.list[Put]:
-        """Make the writes by which volumes outlive the container they were born with; they go with its record's
-        deletion.
-        """
+        """Make the writes by which volumes outlive the container they were born with; commit them with its deletion."""
         born = [volume for name in names if (volume := self._volumes.get(name)) is not None and volume.born_with]
         freed = [msgspec.structs.replace(volume, born_with="") for volume in born]
         return [Put(PREFIX + volume.name, msgspec.json.encode(volume)) for volume in freed]

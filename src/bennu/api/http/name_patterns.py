@@ -2,9 +2,6 @@
 
 Go's engine takes linear time; Python's can take exponential time, which would stop the event loop for everybody. So
 only expressions with bounded backtracking are taken: few repetitions, none nested, no look-around, no back references.
-
-Docker's engine of expressions takes linear time; Python's can take for ever, and holds up everybody meanwhile. So only
-expressions are taken that cannot: few repetitions, none inside another, nothing that looks around or back.
 """
 
 import re

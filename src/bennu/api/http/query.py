@@ -65,8 +65,9 @@ def instant_ns(request: web.Request, name: str) -> int | None:
 
 
 class Filters(Mapping[str, list[str]]):
-    """`filters=`: the values asked for, by key. A key that was not asked for has none (moby
-    `api/types/filters/parse.go`).
+    """`filters=`: the values asked for, by key; a key that was not asked for has none.
+
+    As moby `api/types/filters/parse.go`.
     """
 
     def __init__(self, values: Mapping[str, list[str]]) -> None:

@@ -48,8 +48,9 @@ class ReasonShape(Shape):
 
 
 class ServiceWhy(Shape):
-    """`Decisions` are the last ones about the service as a whole (rollouts), newest first; `Waits` is what stands in
-    its way as a whole."""
+    """What is known of a service: its slots, what it waits for, and the last decisions about it as a whole, newest
+    first.
+    """
 
     service: str
     slots: list[SlotWhy]

@@ -52,7 +52,7 @@ def demo(pace: float, scenes: tuple[str, ...]) -> int:
 
 
 def find_scene(word: str) -> tuple[str, str]:
-    """By its number or a word of its title."""
+    """Find a scene by its number or a word of its title. Raises: click.BadParameter."""
     for number, scene in enumerate(SCENES, start=1):
         if word == str(number) or word.lower() in scene[0].lower():
             return scene

@@ -60,14 +60,14 @@ def doctor(
 
 
 def run_repair(data_root: str, exec_root: str) -> int:
-    """By the daemon's own program, whose business the state is; what is not said here it reads in its configuration."""
+    """Repair the state by the daemon's own program; options that are not given are read from its configuration."""
     roots = (("--data-root", data_root, DATA_ROOT), ("--exec-root", exec_root, EXEC_ROOT))
     given = [word for flag, value, default in roots if value != default for word in (flag, value)]
     return subprocess.run([sys.executable, "-m", "bennu.daemon", "--repair", *given]).returncode
 
 
 def read_bridges(client: ApiClient) -> list[Bridge]:
-    """Of all networks the daemon has; none when it does not answer."""
+    """List the bridges of all networks of the daemon; none when it does not answer."""
     try:
         networks = client.json("GET", "/networks")
     except CommandFailure:
@@ -80,7 +80,7 @@ def read_bridges(client: ApiClient) -> list[Bridge]:
 
 
 def look_at_daemon(client: ApiClient) -> Finding:
-    """Ask the daemon whether it is there. That it is not is worth a warning: this machine may be fine."""
+    """Ask whether the daemon answers. If not, that is only a warning: this machine may be fine."""
     try:
         version = client.json("GET", "/version")
     except ApiFailure as failure:
@@ -92,7 +92,7 @@ def look_at_daemon(client: ApiClient) -> Finding:
 
 
 def read_warnings(client: ApiClient) -> list[Finding]:
-    """What the daemon itself finds wrong, such as records of its state that it cannot read."""
+    """Ask what the daemon itself finds wrong, such as records that it cannot read."""
     try:
         warnings = client.json("GET", "/info").get("Warnings") or []
     except CommandFailure:
@@ -116,7 +116,7 @@ def print_json(findings: Sequence[Finding]) -> None:
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """Pure: one line that ends the list."""
+    """Write the one line that ends the list. Pure."""
     failed = sum(finding.verdict is Verdict.FAIL for finding in findings)
     warned = sum(finding.verdict is Verdict.WARN for finding in findings)
     if failed:

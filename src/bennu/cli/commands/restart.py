@@ -1,4 +1,4 @@
-"""restart --now: what has died and waits for its next life does not wait any longer."""
+"""restart --now: skips the delay of a pending restart."""
 
 import click
 
@@ -12,7 +12,7 @@ from bennu.cli.output import say
 @click.argument("containers", metavar="CONTAINER [CONTAINER...]", nargs=-1, required=True)
 @click.pass_obj
 def restart(client: ApiClient, now: bool, containers: tuple[str, ...]) -> None:
-    """Start containers at once whose restart policy lets them wait."""
+    """Start containers at once that wait for their restart policy's delay."""
     problems = []
     for name in containers:
         try:

@@ -1,4 +1,4 @@
-"""rollout: how a service gets from one version to the next, watched and steered; and the revisions it left behind."""
+"""rollout: watches and steers how a service gets from one revision to the next, and lists its revisions."""
 
 import json as json_module
 import sys
@@ -160,7 +160,7 @@ def watch(client: ApiClient, service: str) -> int:
 
 
 def looking(client: ApiClient, service: str) -> Iterator[Json]:
-    """How it stands, again and again, to the last look. A daemon that is away for a moment is waited for."""
+    """Yield how it stands, again and again, until it has ended; a daemon that is away for a moment is waited for."""
     away_since: float | None = None
     while True:
         try:
@@ -183,7 +183,7 @@ def is_about_to_begin(found: Json) -> bool:
 
 
 def print_changes(looks: Iterator[Json]) -> Json:
-    """A line for each change, for logs and pipes."""
+    """Print a line for each change, for logs and pipes; answer the last look."""
     known: dict[str, str] = {}
     last: Json = {}
     for last in looks:
@@ -199,7 +199,7 @@ def print_changes(looks: Iterator[Json]) -> Json:
 
 
 def made_visible(found: Any) -> Any:
-    """The same, of which a terminal can show every word."""
+    """Replace what would steer a terminal in every text of JSON."""
     if isinstance(found, dict):
         return {name: made_visible(value) for name, value in found.items()}
     if isinstance(found, list):
@@ -208,7 +208,7 @@ def made_visible(found: Any) -> Any:
 
 
 def draw_live(looks: Iterator[Json]) -> Json:
-    """The picture stays on the screen; a person who leaves early is told that the rollout goes on."""
+    """Keep the picture on the screen; a person who leaves early is told that the rollout goes on."""
     from rich.live import Live
 
     last: Json = {}

@@ -116,12 +116,12 @@ def requester(by: dict[str, Any]) -> str:
 
 
 def shorten_time(moment: str) -> str:
-    """`2026-03-01 12:00:00Z`; "" stays so."""
+    """Cut to whole seconds: `2026-03-01 12:00:00Z`; "" stays so."""
     return moment[:19].replace("T", " ") + "Z" if moment else ""
 
 
 def milliseconds(moment: str) -> str:
-    """`2026-03-01 12:00:00.250Z`; "" stays so."""
+    """Cut to milliseconds: `2026-03-01 12:00:00.250Z`; "" stays so."""
     fraction = moment[19:].strip(".Z").ljust(3, "0")[:3]
     return f"{moment[:19].replace('T', ' ')}.{fraction}Z" if moment else ""
 
@@ -130,7 +130,7 @@ def milliseconds(moment: str) -> str:
 
 
 def find_service_why(client: ApiClient, name: str) -> dict[str, Any] | None:
-    """What is known of a service of that name, else of a task; None if there is neither."""
+    """Ask about a service of that name, else a task; None if there is neither."""
     for kind in ("services", "tasks"):
         try:
             found: dict[str, Any] = client.json("GET", f"/bennu/v1/{kind}/{segment(name)}/why")

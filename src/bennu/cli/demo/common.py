@@ -1,4 +1,4 @@
-"""What several scenes need."""
+"""Helpers that several scenes share."""
 
 import time
 from datetime import datetime
@@ -19,7 +19,7 @@ def have_image(stage: DemoStage, name: str) -> None:
 
 
 def wait_alive(stage: DemoStage, name: str = "signaltest") -> None:
-    """Until the program of this life has set its handlers: PID 1 does not even notice a signal before that."""
+    """Wait until the program has set its signal handlers: PID 1 does not even notice a signal before that."""
     client = ApiClient(stage.host)
     started = client.json("GET", f"/containers/{name}/json")["State"]["StartedAt"]
     since = datetime.fromisoformat(f"{started[:26].rstrip('Z')}+00:00").timestamp()

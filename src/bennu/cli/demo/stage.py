@@ -1,4 +1,4 @@
-"""Where a demo plays: a bennud with roots, socket, mounts and network of its own, gone without a trace afterwards.
+"""The place of a demo: a bennud with roots, socket, mounts and network of its own, all gone afterwards.
 
 The daemon gets a network and a mount namespace for itself, so whatever it makes there ends with it. Its socket is an
 ordinary file: another terminal can look in while the demo runs.
@@ -34,7 +34,7 @@ BOLD, DIM, GREEN, RED, RESET = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x
 
 @dataclass(slots=True)
 class DemoStage:
-    """One daemon, and the docker command on it."""
+    """Types docker commands at one daemon, and checks what they print."""
 
     docker: str
     folder: Path
@@ -62,21 +62,21 @@ class DemoStage:
         return f"{colour}{text}{RESET}" if self.colours else text
 
     def tell(self, text: str) -> None:
-        """A sentence of the narrator."""
+        """Print a sentence of the narrator."""
         say("")
         say(self.paint(BOLD, f"# {text}"), styled=True)
         time.sleep(self.pace_s)
 
     def type(self, *words: str, expect: str = "", code: int = 0) -> str:
-        """Type a docker command, show its real output. What was not as promised is marked and remembered."""
+        """Type a docker command and show its output; an output or exit code other than promised is remembered."""
         return self._run("docker", [self.docker, *words], words, expect, code)
 
     def type_bennu(self, *words: str, expect: str = "", code: int = 0) -> str:
-        """What only bennu can say."""
+        """Type a command of bennu's own."""
         return self._run("bennu", [str(PROGRAMS / "bennu"), *words], words, expect, code)
 
     def type_host(self, *words: str, expect: str = "", code: int = 0) -> str:
-        """Another program, on the daemon's own host."""
+        """Run another program on the daemon's own host."""
         return self._run(words[0], self.daemon.inside(*words), words[1:], expect, code)
 
     def _run(self, program: str, argv: Sequence[str], words: Sequence[str], expect: str, code: int) -> str:
@@ -102,7 +102,7 @@ class DemoStage:
         return output
 
     def follow(self, *words: str, seconds: float) -> None:
-        """Type a docker command that does not end, watch it for a while."""
+        """Type a docker command that does not end, and watch it for some seconds."""
         self._show("docker", words)
         watched = subprocess.Popen([self.docker, *words], env=self.environment, stdin=subprocess.DEVNULL)
         time.sleep(seconds)
@@ -123,7 +123,7 @@ class DemoStage:
 
 
 class PrivateDaemon:
-    """A bennud that can be killed and started again; its network and mounts are kept by a process that only waits."""
+    """A bennud that can be killed and started again; a process that only waits keeps its network and mounts."""
 
     def __init__(self, folder: Path) -> None:
         self.run = Path(f"/run/bennu-demo-{secrets.token_hex(3)}")
@@ -145,11 +145,11 @@ class PrivateDaemon:
         return self._daemon.pid if self._daemon else 0
 
     def inside(self, *words: str) -> list[str]:
-        """The command line that runs `words` where the daemon's ports are published."""
+        """Write the command line that runs `words` where the daemon's ports are published."""
         return ["nsenter", f"--target={self._keeper.pid}", "--mount", "--net", *words]
 
     def start(self) -> None:
-        """Raises: Failure with its log when it does not answer."""
+        """Start it and wait until it answers. Raises: CommandFailure with its log."""
         words = [str(PROGRAMS / "bennud"), "--data-root", str(self._folder / "data"), "--exec-root", str(self.run)]
         with (self._folder / "log").open("ab") as log:
             # A command that was interrupted may still become a container while the rest is cleaned up.
@@ -160,13 +160,13 @@ class PrivateDaemon:
         wait_for_answer(self.host, self._daemon, self._folder / "log")
 
     def kill(self) -> None:
-        """As `kill -9` does."""
+        """Kill it as `kill -9` does."""
         if self._daemon is not None:
             self._daemon.kill()
             self._daemon.wait()
 
     def end(self) -> None:
-        """Leave nothing, in whatever state the play was left. Idempotent."""
+        """Remove everything, in whatever state the demo was left. Idempotent."""
         with contextlib.suppress(CommandFailure):
             if self._daemon is None or self._daemon.poll() is not None:
                 self.start()  # containers outlive a daemon, and it takes one to remove them
@@ -183,7 +183,7 @@ class PrivateDaemon:
 
 @contextlib.contextmanager
 def private_daemon(folder: Path) -> Iterator[PrivateDaemon]:
-    """A daemon that lives as long as the block. Raises: Failure with its log when it does not start.
+    """Run a daemon for the block. Raises: CommandFailure with its log when it does not start.
 
     SIGTERM, SIGINT and a closed terminal end the block, and are not heard while it is cleaned up.
     """
@@ -220,7 +220,7 @@ def wait_for_answer(host: str, daemon: subprocess.Popen[bytes], log: Path) -> No
 
 
 def remove_everything(client: ApiClient) -> None:
-    """The swarm first: it would replace its tasks' containers."""
+    """Remove all that the demo made; the swarm first, for it would replace its tasks' containers."""
     if client.json("GET", "/info")["Swarm"]["LocalNodeState"] != "inactive":
         client.call("POST", "/swarm/leave", query={"force": True})
     for container in client.json("GET", "/containers/json", query={"all": True}):
@@ -238,7 +238,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def base_image(name: str) -> Path:
-    """The tar file of a base image; built when it never was. Raises: Failure."""
+    """Answer the tar file of a base image, building it when it never was. Raises: CommandFailure."""
     recipe = SOURCE / "examples/base-images"
     if not recipe.exists():
         raise CommandFailure("the demo needs Bennu's source tree: clone it and run ./dev demo")
