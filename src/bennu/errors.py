@@ -9,7 +9,7 @@
     ├── NotImplementedHere   a known feature that is not here; the message names it (501)
     └── Unavailable          try again later or elsewhere (503)
 
-The mapping to HTTP lives in `api/errors.py` and nowhere else. Messages are what the client is shown, word for word.
+The mapping to HTTP lives in `api/http/errors.py` and nowhere else. Clients are shown the messages word for word.
 """
 
 

@@ -5,11 +5,12 @@ come to an end (a computation gone wrong, a folder on a server that is gone) has
 """
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -64,3 +65,12 @@ def in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":
 
     threading.Thread(target=run, name="own work", daemon=True).start()
     return answered
+
+
+async def settle(task: "asyncio.Future[Any]") -> None:
+    """Wait until it is done, however often the caller is cancelled meanwhile; what came of it is not told."""
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()

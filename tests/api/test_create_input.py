@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bennu.api.containers import check_endpoints
+from bennu.api.routes.containers import check_endpoints
 from bennu.engine.defaults import fill_host_defaults, merge_image
 from bennu.engine.names import random_name
 from bennu.engine.validate import discard_unsupported, split_security_option, validate_create, validate_name

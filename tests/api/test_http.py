@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from bennu.api import absent
-from bennu.api.answer import answer, no_content
-from bennu.api.assembly import assemble
-from bennu.api.body import MAX_BODY_BYTES, read_body, read_bounded
-from bennu.api.serve import ApiServer
-from bennu.api.streams import RAW, Hijacked, ends_with_client, open_chunks, refuse_as_text, take_over
+from bennu.api.http.body import MAX_BODY_BYTES, read_body, read_bounded
+from bennu.api.http.middleware import build_application
+from bennu.api.http.responses import json_response, no_content_response
+from bennu.api.http.serve import ApiServer
+from bennu.api.http.streams import RAW, Hijacked, ends_with_client, open_chunks, refuse_as_text, take_over
+from bennu.api.routes import not_implemented
 from bennu.errors import BennuError, Conflict, NotFound, NotModified
 from bennu.model import HostConfig
 
@@ -67,7 +67,7 @@ def test_routes(seen: Seen) -> list[web.RouteDef]:
         return await take_over(request, RAW, work)
 
     async def host_config(request: web.Request) -> web.StreamResponse:
-        return answer(await read_body(request, HostConfig))
+        return json_response(await read_body(request, HostConfig))
 
     @ends_with_client
     async def wait_for_ever(request: web.Request) -> web.StreamResponse:
@@ -87,11 +87,11 @@ def test_routes(seen: Seen) -> list[web.RouteDef]:
     async def change(request: web.Request) -> web.StreamResponse:
         await seen.go_on.wait()
         seen.finished.set()
-        return no_content()
+        return no_content_response()
 
     async def slow(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(0.2)
-        return answer("late")
+        return json_response("late")
 
     async def refused(request: web.Request) -> web.StreamResponse:
         return await refuse_as_text(request, "404 Not Found", "No such container: x")
@@ -118,7 +118,7 @@ def test_routes(seen: Seen) -> list[web.RouteDef]:
         web.get("/same", failing(NotModified("as it was"))),
         web.get("/plain-failure", failing(BennuError("it broke"))),
         web.get("/bug", failing(RuntimeError("a bug"))),
-        *absent.routes(),
+        *not_implemented.routes(),
     ]
 
 
@@ -128,7 +128,7 @@ test_routes.__test__ = False  # type: ignore[attr-defined]
 @asynccontextmanager
 async def serving(path: Path) -> AsyncIterator[tuple[ApiServer, Seen]]:
     seen = Seen()
-    server = ApiServer(assemble(test_routes(seen)))
+    server = ApiServer(build_application(test_routes(seen)))
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()

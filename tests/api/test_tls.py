@@ -14,7 +14,7 @@ import docker
 import pytest
 from docker.tls import TLSConfig
 
-from bennu.api.tls_front import HANDSHAKE_S, MOST_HANDSHAKES
+from bennu.api.http.tls_front import HANDSHAKE_S, MOST_HANDSHAKES
 from bennu.cli import tls
 from bennu.daemon.hosts import Tls, open_context
 from bennu.tls import show_subject

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from api.test_tls import ALICE, free_port, tls_options
-from bennu.api.tls_front import HANDSHAKE_S, MOST_HANDSHAKES
+from bennu.api.http.tls_front import HANDSHAKE_S, MOST_HANDSHAKES
 from support import traces
 from support.certificates import Authority
 from support.daemon import Daemon

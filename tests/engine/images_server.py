@@ -12,10 +12,10 @@ from typing import Any
 
 from aiohttp import web
 
-from bennu.api import build, images
-from bennu.api.assembly import assemble
-from bennu.api.events import Events
-from bennu.api.serve import ApiServer
+from bennu.api.http.middleware import build_application
+from bennu.api.http.serve import ApiServer
+from bennu.api.routes import build, images
+from bennu.api.routes.events import EventRoutes
 from bennu.engine.build_places import make_builder
 from bennu.engine.context import Resolving
 from bennu.engine.events import Journal
@@ -47,9 +47,9 @@ async def serve_images(root: Path, path: Path) -> AsyncIterator[Images]:
         await builder.open()
         engine: Any = SimpleNamespace(services=services, builder=builder)
         routes = [web.route(method, "/_ping", ping) for method in ("GET", "HEAD")]
-        routes.append(web.route("GET", "/events", Events(engine).events))
+        routes.append(web.route("GET", "/events", EventRoutes(engine).events))
         routes += [*images.routes(engine), *build.routes(engine)]
-        server = ApiServer(assemble(routes))
+        server = ApiServer(build_application(routes))
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen()

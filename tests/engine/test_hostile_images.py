@@ -21,8 +21,8 @@ from images_helpers import Entry, digest_of, entry, is_root, make_tar, needs_roo
 from bennu.errors import BennuError, InvalidParameter
 from bennu.images import loading
 from bennu.images.layers import Layers
-from bennu.images.machine import host_architecture
 from bennu.images.overlay import remove_tree
+from bennu.images.platform import host_architecture
 from support.cli import Cli
 from support.daemon import UnixConnection
 from support.images import import_base

@@ -12,7 +12,7 @@ from pathlib import Path
 from images_fixtures import Server, image_server, plain_registry  # noqa: F401 - fixtures
 from images_helpers import digest_of, entry, make_tar
 
-from bennu.images.machine import host_architecture
+from bennu.images.platform import host_architecture
 
 
 def test_what_is_pushed_comes_back_as_it_was(server: Server, registry: str) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from bennu.kernel.pidfd import wait_gone
+from bennu.kernel.procfs import is_alive
 from bennu.model import ContainerConfig
 from bennu.runtime import NotAlive, Runtime, attach
-from bennu.runtime.waiting import is_alive, wait_gone
 from support.containers import Workshop, needs_containers, open_workshop, read_all, wait_until
 
 pytestmark = needs_containers
@@ -42,7 +43,7 @@ async def test_a_lot_of_output_arrives_whole_and_in_order(shop: Workshop) -> Non
 
 async def test_every_attached_client_gets_everything(shop: Workshop) -> None:
     container_id, _ = await shop.create("seq", "1", "5000")
-    streams = [await shop.runtime.attach(container_id) for _ in range(3)]
+    streams = [await shop.runtime.streams.attach(container_id) for _ in range(3)]
     await shop.runtime.start(container_id)
     results = await asyncio.gather(*(read_all(stream) for stream in streams))
     assert results == [("".join(f"{n}\n" for n in range(1, 5001)), "")] * 3
@@ -50,7 +51,7 @@ async def test_every_attached_client_gets_everything(shop: Workshop) -> None:
 
 async def test_input_written_before_the_start_arrives(shop: Workshop) -> None:
     container_id, _ = await shop.create("cat", config=INTERACTIVE)
-    stream = await shop.runtime.attach(container_id)
+    stream = await shop.runtime.streams.attach(container_id)
     await stream.write(b"early\n")
     await stream.close_stdin()
     await shop.runtime.start(container_id)
@@ -59,7 +60,7 @@ async def test_input_written_before_the_start_arrives(shop: Workshop) -> None:
 
 async def test_a_lot_of_input_arrives_whole(shop: Workshop) -> None:
     container_id, _ = await shop.create("md5sum", config=INTERACTIVE)
-    stream = await shop.runtime.attach(container_id)
+    stream = await shop.runtime.streams.attach(container_id)
     await shop.runtime.start(container_id)
     data = os.urandom(3_000_001)
     await stream.write(data)
@@ -69,7 +70,7 @@ async def test_a_lot_of_input_arrives_whole(shop: Workshop) -> None:
 
 async def test_the_end_of_input_leaves_the_output_open(shop: Workshop) -> None:
     container_id, _ = await shop.create("sh", "-c", "cat; sleep 0.1; echo after", config=INTERACTIVE)
-    stream = await shop.runtime.attach(container_id)
+    stream = await shop.runtime.streams.attach(container_id)
     await shop.runtime.start(container_id)
     await stream.write(b"in\n")
     await stream.close_stdin()
@@ -78,8 +79,8 @@ async def test_the_end_of_input_leaves_the_output_open(shop: Workshop) -> None:
 
 async def test_a_client_that_leaves_does_not_end_the_input(shop: Workshop) -> None:
     container_id, created = await shop.create("cat", config=INTERACTIVE)
-    watcher = await shop.runtime.attach(container_id)
-    writer = await shop.runtime.attach(container_id)
+    watcher = await shop.runtime.streams.attach(container_id)
+    writer = await shop.runtime.streams.attach(container_id)
     await shop.runtime.start(container_id)
     watcher.close()
     await asyncio.sleep(0.05)
@@ -91,14 +92,14 @@ async def test_a_client_that_leaves_does_not_end_the_input(shop: Workshop) -> No
 
 async def test_input_that_lasts_outlives_its_clients(shop: Workshop) -> None:
     container_id, created = await shop.start("cat", config=LASTING)
-    first = await shop.runtime.attach(container_id)
+    first = await shop.runtime.streams.attach(container_id)
     await first.write(b"one\n")
     assert await first.read() == (1, b"one\n")
     await first.close_stdin()
     first.close()
     await asyncio.sleep(0.05)
     assert is_alive(created.pid)
-    second = await shop.runtime.attach(container_id)
+    second = await shop.runtime.streams.attach(container_id)
     await second.write(b"two\n")
     assert await second.read() == (1, b"two\n")
     second.close()
@@ -113,7 +114,7 @@ async def test_input_survives_the_daemon_and_can_still_be_ended(shop: Workshop) 
         try:
 
             async def attach_and_die() -> None:
-                stream = await Runtime(shop.folder / "x").attach(container_id)
+                stream = await Runtime(shop.folder / "x").streams.attach(container_id)
                 await stream.write(b"before\n")
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -123,7 +124,7 @@ async def test_input_survives_the_daemon_and_can_still_be_ended(shop: Workshop) 
     await asyncio.to_thread(os.waitpid, child, 0)
     await wait_until(lambda: "before" in shop.log_of(container_id).read_text())
     assert is_alive(created.pid)
-    stream = await Runtime(shop.folder / "x").attach(container_id)
+    stream = await Runtime(shop.folder / "x").streams.attach(container_id)
     await stream.write(b"after\n")
     await stream.close_stdin()
     assert await read_all(stream) == ("after\n", "")
@@ -131,7 +132,7 @@ async def test_input_survives_the_daemon_and_can_still_be_ended(shop: Workshop) 
 
 async def test_without_open_input_the_container_reads_nothing(shop: Workshop) -> None:
     container_id, _ = await shop.create("cat")
-    stream = await shop.runtime.attach(container_id)
+    stream = await shop.runtime.streams.attach(container_id)
     await shop.runtime.start(container_id)
     await stream.write(b"ignored\n")
     assert await read_all(stream) == ("", "")
@@ -139,7 +140,7 @@ async def test_without_open_input_the_container_reads_nothing(shop: Workshop) ->
 
 async def test_a_reader_that_went_away_is_told_to_the_writer(shop: Workshop) -> None:
     container_id, created = await shop.create("sh", "-c", "exec 0<&-; echo closed; sleep 60", config=INTERACTIVE)
-    stream = await shop.runtime.attach(container_id)
+    stream = await shop.runtime.streams.attach(container_id)
     await shop.runtime.start(container_id)
     assert await stream.read() == (1, b"closed\n")
     with pytest.raises(OSError, match=r"[Bb]roken pipe"):
@@ -150,7 +151,7 @@ async def test_a_reader_that_went_away_is_told_to_the_writer(shop: Workshop) -> 
 
 async def test_a_terminal_takes_input_and_gives_everything_as_output(shop: Workshop) -> None:
     container_id, _ = await shop.create("sh", "-c", "echo err >&2; read line; echo got $line", config=TERMINAL)
-    stream = await shop.runtime.attach(container_id)
+    stream = await shop.runtime.streams.attach(container_id)
     await shop.runtime.start(container_id)
     assert await stream.read() == (1, b"err\r\n")
     await stream.write(b"word\n")
@@ -160,17 +161,17 @@ async def test_a_terminal_takes_input_and_gives_everything_as_output(shop: Works
 async def test_a_terminal_follows_its_clients_size(shop: Workshop) -> None:
     script = "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.02; done"
     container_id, _ = await shop.create("sh", "-c", script, config=TERMINAL)
-    stream = await shop.runtime.attach(container_id)
+    stream = await shop.runtime.streams.attach(container_id)
     await shop.runtime.start(container_id)
     assert await stream.read() == (1, b"ready\r\n")
-    await shop.runtime.resize(container_id, 33, 101)
+    await shop.runtime.streams.resize(container_id, 33, 101)
     assert await read_all(stream) == ("33 101\r\n", "")
 
 
 async def test_the_last_of_many_sizes_wins(shop: Workshop) -> None:
     container_id, _ = await shop.start("sh", "-c", "read line; stty size", config=TERMINAL)
-    stream = await shop.runtime.attach(container_id)
-    await asyncio.gather(*(shop.runtime.resize(container_id, 10 + n, 80 + n) for n in range(5)))
+    stream = await shop.runtime.streams.attach(container_id)
+    await asyncio.gather(*(shop.runtime.streams.resize(container_id, 10 + n, 80 + n) for n in range(5)))
     await stream.write(b"\n")
     assert (await read_all(stream))[0].endswith("14 84\r\n")
 
@@ -181,8 +182,8 @@ async def test_a_client_that_does_not_read_is_cut_off_and_the_container_goes_on(
     monkeypatch.setattr(attach, "STUCK_AFTER_S", 0.3)
     monkeypatch.setattr(attach, "KEPT_BYTES", 1 << 18)
     container_id, created = await shop.create("sh", "-c", "seq 1 300000; echo done >&2")
-    stuck = await shop.runtime.attach(container_id)
-    other = await shop.runtime.attach(container_id)
+    stuck = await shop.runtime.streams.attach(container_id)
+    other = await shop.runtime.streams.attach(container_id)
     await shop.runtime.start(container_id)
     stdout, stderr = await read_all(other)
     assert (stdout.splitlines()[-1], stderr) == ("300000", "done\n")
@@ -196,7 +197,7 @@ async def test_a_slow_client_loses_nothing(shop: Workshop, monkeypatch: pytest.M
     monkeypatch.setattr(attach, "STUCK_AFTER_S", 0.5)
     monkeypatch.setattr(attach, "KEPT_BYTES", 1 << 16)
     container_id, _ = await shop.create("seq", "1", "100000")
-    stream = await shop.runtime.attach(container_id)
+    stream = await shop.runtime.streams.attach(container_id)
     await shop.runtime.start(container_id)
     got = bytearray()
     while piece := await stream.read():
@@ -209,7 +210,7 @@ async def test_a_slow_client_loses_nothing(shop: Workshop, monkeypatch: pytest.M
 async def test_conmon_waits_for_a_client_that_does_not_take_its_share(shop: Workshop) -> None:
     """Why we always do: the container itself stops."""
     container_id, created = await shop.create("sh", "-c", "seq 1 300000; echo done")
-    raw = await attach.connect_attach(shop.runtime._bundle(container_id).root)
+    raw = await attach.connect_attach(shop.runtime.bundles.of(container_id).root)
     await shop.runtime.start(container_id)
     await asyncio.sleep(0.5)
     assert is_alive(created.pid)
@@ -223,12 +224,12 @@ async def test_there_is_nothing_to_attach_to_after_the_end(shop: Workshop) -> No
     container_id, created = await shop.start("true")
     await wait_gone(created.conmon_pid)
     with pytest.raises(NotAlive):
-        await shop.runtime.attach(container_id)
+        await shop.runtime.streams.attach(container_id)
 
 
 async def test_closing_wakes_a_reader(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "60")
-    stream = await shop.runtime.attach(container_id)
+    stream = await shop.runtime.streams.attach(container_id)
     reader = asyncio.ensure_future(stream.read())
     await asyncio.sleep(0.01)
     stream.close()
@@ -242,9 +243,9 @@ async def test_a_new_log_file_begins_where_the_old_one_was(shop: Workshop) -> No
     await wait_until(lambda: log.exists() and log.stat().st_size > 500)
     aside = log.with_suffix(".1")
     log.rename(aside)
-    await shop.runtime.reopen_log(container_id)
+    await shop.runtime.streams.reopen_log(container_id)
     await wait_until(lambda: log.exists() and log.stat().st_size > 500)
     await shop.runtime.kill(container_id, signal.SIGKILL)
-    await shop.runtime.wait_end(container_id)
+    await shop.runtime.observer.wait_end(container_id)
     numbers = [int(line.split()[-1]) for line in (aside.read_text() + log.read_text()).splitlines()]
     assert numbers == list(range(1, len(numbers) + 1))

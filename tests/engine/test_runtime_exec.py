@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from bennu.kernel.pidfd import wait_gone
+from bennu.kernel.procfs import is_alive
 from bennu.model import ContainerConfig, HostConfig, Ulimit
 from bennu.runtime import ExecRequest, NotAlive, RuntimeFailure
-from bennu.runtime.waiting import is_alive, wait_gone
 from support.containers import Workshop, needs_containers, open_workshop, read_all, wait_until
 
 pytestmark = needs_containers
@@ -23,7 +24,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Workshop]:
 
 
 async def output_of(shop: Workshop, container_id: str, script: str, **more: object) -> str:
-    process = await shop.runtime.exec(container_id, ExecRequest(args=["sh", "-c", script], **more))  # type: ignore[arg-type]
+    process = await shop.runtime.execs.run(container_id, ExecRequest(args=["sh", "-c", script], **more))  # type: ignore[arg-type]
     stdout, stderr = await read_all(process)
     assert (await process.wait(), stderr) == (0, "")
     return stdout
@@ -31,24 +32,24 @@ async def output_of(shop: Workshop, container_id: str, script: str, **more: obje
 
 async def test_output_and_exit_code(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "60")
-    process = await shop.runtime.exec(container_id, ExecRequest(args=["sh", "-c", "echo o; echo e >&2; exit 7"]))
+    process = await shop.runtime.execs.run(container_id, ExecRequest(args=["sh", "-c", "echo o; echo e >&2; exit 7"]))
     assert await read_all(process) == ("o\n", "e\n")
     assert await process.wait() == 7
 
 
 async def test_the_pid_is_the_hosts(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "60")
-    process = await shop.runtime.exec(container_id, ExecRequest(args=["sleep", "61"]))
+    process = await shop.runtime.execs.run(container_id, ExecRequest(args=["sleep", "61"]))
     # The kernel knows the new program a moment before its arguments.
     await wait_until(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes() == b"sleep\x0061\x00")
-    assert process.pid in shop.runtime.pids(container_id)
+    assert process.pid in shop.runtime.observer.pids(container_id)
     process.kill(signal.SIGTERM)
     assert await process.wait() == 128 + 15
 
 
 async def test_input_ends_where_it_ends(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "60")
-    process = await shop.runtime.exec(container_id, ExecRequest(args=["sh", "-c", "cat; echo end"], stdin=True))
+    process = await shop.runtime.execs.run(container_id, ExecRequest(args=["sh", "-c", "cat; echo end"], stdin=True))
     data = b"x" * 300_000 + b"\n"
     reading = asyncio.ensure_future(read_all(process))
     await process.write(data)
@@ -60,7 +61,7 @@ async def test_input_ends_where_it_ends(shop: Workshop) -> None:
 async def test_a_terminal(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "60")
     request = ExecRequest(args=["sh", "-c", "echo go; read x; stty size; tty; echo $TERM"], tty=True, stdin=True)
-    process = await shop.runtime.exec(container_id, request)
+    process = await shop.runtime.execs.run(container_id, request)
     assert await process.read() == (1, b"go\r\n")
     await process.resize(20, 70)
     await process.write(b"\n")
@@ -72,7 +73,7 @@ async def test_a_terminal_has_its_size_from_the_start(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "60")
     script = "sleep 0.1; stty size"  # crun sets the size while the program already begins
     request = ExecRequest(args=["sh", "-c", script], tty=True, stdin=True, console_size=(44, 99))
-    process = await shop.runtime.exec(container_id, request)
+    process = await shop.runtime.execs.run(container_id, request)
     assert await read_all(process) == ("44 99\r\n", "")
 
 
@@ -128,7 +129,7 @@ async def test_what_cannot_start_says_why(shop: Workshop, request_: ExecRequest,
         (shop.rootfs / name).chmod(0o755)
     container_id, _ = await shop.start("sleep", "60")
     with pytest.raises(RuntimeFailure) as caught:
-        await shop.runtime.exec(container_id, request_)
+        await shop.runtime.execs.run(container_id, request_)
     assert str(caught.value).startswith("OCI runtime exec failed: exec failed: unable to start container process: ")
     assert told in str(caught.value)
     assert caught.value.exit_code == code
@@ -137,20 +138,20 @@ async def test_what_cannot_start_says_why(shop: Workshop, request_: ExecRequest,
 async def test_an_unknown_user(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "60")
     with pytest.raises(RuntimeFailure, match="unable to find user nosuch: no matching entries"):
-        await shop.runtime.exec(container_id, ExecRequest(args=["id"], user="nosuch"))
+        await shop.runtime.execs.run(container_id, ExecRequest(args=["id"], user="nosuch"))
 
 
 async def test_a_command_that_fails_with_the_codes_of_failed_starts(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "60")
     for code in (1, 126, 127, 255):
-        process = await shop.runtime.exec(container_id, ExecRequest(args=["sh", "-c", f"exit {code}"]))
+        process = await shop.runtime.execs.run(container_id, ExecRequest(args=["sh", "-c", f"exit {code}"]))
         assert await process.wait() == code
         process.discard()
 
 
 async def test_it_dies_with_its_container(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "60")
-    process = await shop.runtime.exec(container_id, ExecRequest(args=["sleep", "60"]))
+    process = await shop.runtime.execs.run(container_id, ExecRequest(args=["sleep", "60"]))
     await shop.runtime.kill(container_id, signal.SIGKILL)
     async with asyncio.timeout(5):
         assert await process.wait() == 137
@@ -161,12 +162,12 @@ async def test_there_is_no_exec_in_a_dead_container(shop: Workshop) -> None:
     container_id, created = await shop.start("true")
     await wait_gone(created.conmon_pid)
     with pytest.raises((NotAlive, RuntimeFailure)):
-        await shop.runtime.exec(container_id, ExecRequest(args=["true"]))
+        await shop.runtime.execs.run(container_id, ExecRequest(args=["true"]))
 
 
 async def test_what_it_left_behind_does_not_keep_its_streams_open(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "60")
-    process = await shop.runtime.exec(container_id, ExecRequest(args=["sh", "-c", "sleep 60 & echo here"]))
+    process = await shop.runtime.execs.run(container_id, ExecRequest(args=["sh", "-c", "sleep 60 & echo here"]))
     before = time.monotonic()
     assert await read_all(process) == ("here\n", "")
     assert time.monotonic() - before < 2
@@ -174,7 +175,7 @@ async def test_what_it_left_behind_does_not_keep_its_streams_open(shop: Workshop
 
 async def test_output_nobody_reads_does_not_hold_it_up(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "60")
-    process = await shop.runtime.exec(container_id, ExecRequest(args=["seq", "1", "500000"]))
+    process = await shop.runtime.execs.run(container_id, ExecRequest(args=["seq", "1", "500000"]))
     await asyncio.sleep(0.1)
     assert is_alive(process.pid)
     process.discard()
@@ -185,7 +186,7 @@ async def test_output_nobody_reads_does_not_hold_it_up(shop: Workshop) -> None:
 async def test_a_cancelled_exec_leaves_no_process(shop: Workshop) -> None:
     container_id, _ = await shop.start("sleep", "600")
     for delay_s in (0.0, 0.002, 0.004, 0.006):
-        task = asyncio.ensure_future(shop.runtime.exec(container_id, ExecRequest(args=["sleep", "60"], tty=True)))
+        task = asyncio.ensure_future(shop.runtime.execs.run(container_id, ExecRequest(args=["sleep", "60"], tty=True)))
         await asyncio.sleep(delay_s)
         task.cancel()
         try:
@@ -195,5 +196,5 @@ async def test_a_cancelled_exec_leaves_no_process(shop: Workshop) -> None:
         else:
             process.kill()
             await process.wait()
-    await wait_until(lambda: len(shop.runtime.pids(container_id)) == 1, 2.0)
-    assert not list(shop.runtime._bundle(container_id).root.glob("tty-*"))
+    await wait_until(lambda: len(shop.runtime.observer.pids(container_id)) == 1, 2.0)
+    assert not list(shop.runtime.bundles.of(container_id).root.glob("tty-*"))

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from bennu.kernel.pidfd import wait_gone
+from bennu.kernel.procfs import find_by_argument, is_alive
 from bennu.model import ContainerConfig, HostConfig
 from bennu.runtime import BundleRequest, NotAlive, Runtime, RuntimeFailure
-from bennu.runtime.waiting import find_by_word, is_alive, wait_gone
 from support.containers import Workshop, needs_containers, open_workshop, read_all, wait_until
 
 pytestmark = needs_containers
@@ -46,7 +47,7 @@ async def test_a_signal_that_kills_shows_in_the_exit_code(shop: Workshop) -> Non
     container_id, created = await shop.start("sleep", "60")
     await shop.runtime.kill(container_id, signal.SIGKILL)
     await wait_gone(created.conmon_pid)
-    end = shop.runtime.read_exit(container_id)
+    end = shop.runtime.observer.read_exit(container_id)
     assert end is not None
     assert end.exit_code == 128 + 9
 
@@ -58,7 +59,7 @@ async def test_the_first_process_gets_the_signal_it_handles(shop: Workshop) -> N
     await wait_until(lambda: "ready" in shop.log_of(container_id).read_text())
     await shop.runtime.kill(container_id, signal.SIGTERM)
     await wait_gone(created.conmon_pid)
-    end = shop.runtime.read_exit(container_id)
+    end = shop.runtime.observer.read_exit(container_id)
     assert end is not None
     assert end.exit_code == 15
 
@@ -72,25 +73,25 @@ async def test_a_dead_container_cannot_be_signalled(shop: Workshop) -> None:
 
 async def test_delete_kills_everything_and_may_be_repeated(shop: Workshop) -> None:
     container_id, created = await shop.start("sh", "-c", "sleep 60 & sleep 60; true")
-    await wait_until(lambda: len(shop.runtime.pids(container_id)) == 3)
+    await wait_until(lambda: len(shop.runtime.observer.pids(container_id)) == 3)
     await shop.runtime.delete(container_id)
     assert not is_alive(created.pid)
     assert not is_alive(created.conmon_pid)
-    assert shop.runtime.pids(container_id) == []
+    assert shop.runtime.observer.pids(container_id) == []
     await shop.runtime.delete(container_id)
 
 
 async def test_the_same_id_can_live_again(shop: Workshop) -> None:
     container_id, first = await shop.start("true")
     await wait_gone(first.conmon_pid)
-    place = shop.runtime._bundle(container_id)
+    place = shop.runtime.bundles.of(container_id)
     assert place.exit_file.exists()
     spec = await shop.spec(container_id, "false", config=ContainerConfig(), host=HostConfig())
     second = await shop.runtime.create(container_id, BundleRequest(spec=spec, log_path=None))
-    assert shop.runtime.read_exit(container_id) is None
+    assert shop.runtime.observer.read_exit(container_id) is None
     await shop.runtime.start(container_id)
     await wait_gone(second.conmon_pid)
-    end = shop.runtime.read_exit(container_id)
+    end = shop.runtime.observer.read_exit(container_id)
     assert end is not None
     assert end.exit_code == 1
 
@@ -111,7 +112,7 @@ async def test_a_cancelled_creation_leaves_nothing(shop: Workshop, delay_s: floa
     with pytest.raises(asyncio.CancelledError):
         await task
     [container_id] = shop.made
-    assert shop.runtime.pids(container_id) == []
+    assert shop.runtime.observer.pids(container_id) == []
     assert shop.runtime.cgroups.folders(f"/bennu/{container_id}") == []
     assert list((shop.folder / "x/c").iterdir()) == []
     assert list((shop.folder / "x/oci").iterdir()) == []
@@ -135,8 +136,8 @@ async def test_a_killed_conmon_leaves_the_end_unknown(shop: Workshop) -> None:
     container_id, created = await shop.start("sleep", "60")
     os.kill(created.conmon_pid, signal.SIGKILL)
     await wait_gone(created.conmon_pid)
-    assert shop.runtime.read_exit(container_id) is None
-    recovered = shop.runtime.recover(container_id)
+    assert shop.runtime.observer.read_exit(container_id) is None
+    recovered = shop.runtime.observer.recover(container_id)
     assert (recovered.conmon_pid, recovered.pid) == (0, created.pid)
     await shop.runtime.delete(container_id)
     assert not is_alive(created.pid)
@@ -147,13 +148,13 @@ async def test_another_runtime_finds_what_lives_and_what_ended(shop: Workshop) -
     ended, other = await shop.start("sh", "-c", "exit 9")
     await wait_gone(other.conmon_pid)
     successor = Runtime(shop.folder / "x")
-    found = successor.recover(living)
+    found = successor.observer.recover(living)
     assert (found.conmon_pid, found.pid, found.exit) == (created.conmon_pid, created.pid, None)
-    found = successor.recover(ended)
+    found = successor.observer.recover(ended)
     assert (found.conmon_pid, found.pid) == (0, 0)
     assert found.exit is not None
     assert found.exit.exit_code == 9
-    found = successor.recover("0" * 64)
+    found = successor.observer.recover("0" * 64)
     assert (found.conmon_pid, found.pid, found.exit) == (0, 0, None)
 
 
@@ -177,11 +178,11 @@ async def test_what_a_daemon_that_died_was_creating_can_be_deleted(shop: Worksho
             os._exit(1)
     await asyncio.to_thread(os.waitpid, child, 0)
     await asyncio.sleep(after_s)
-    assert shop.runtime.containers() == [container_id]
+    assert shop.runtime.bundles.ids() == [container_id]
     await shop.runtime.delete(container_id)
     await asyncio.sleep(0.1)
-    assert shop.runtime.containers() == []
-    assert find_by_word(f"--cid={container_id}") == find_by_word(container_id) == []
+    assert shop.runtime.bundles.ids() == []
+    assert find_by_argument(f"--cid={container_id}") == find_by_argument(container_id) == []
     assert shop.runtime.cgroups.folders(f"/bennu/{container_id}") == []
     assert list((shop.folder / "x/oci").iterdir()) == []
 
@@ -189,9 +190,9 @@ async def test_what_a_daemon_that_died_was_creating_can_be_deleted(shop: Worksho
 async def test_what_is_left_in_a_shared_pid_namespace_is_killed_at_the_end(shop: Workshop) -> None:
     container_id, created = await shop.start("sh", "-c", "(while :; do echo y; sleep 0.01; done) & exit 4", pid_ns="")
     async with asyncio.timeout(5):
-        await shop.runtime.wait_end(container_id)
-    assert shop.runtime.pids(container_id) == []
-    end = shop.runtime.read_exit(container_id)
+        await shop.runtime.observer.wait_end(container_id)
+    assert shop.runtime.observer.pids(container_id) == []
+    end = shop.runtime.observer.read_exit(container_id)
     assert end is not None
     assert end.exit_code == 4
     assert not is_alive(created.pid)
@@ -204,6 +205,6 @@ async def test_a_long_exec_root_is_no_obstacle(tmp_path: Path) -> None:
         outcome = await shop.sh("echo far")
         assert (outcome.stdout, outcome.exit_code) == ("far\n", 0)
         container_id, _ = await shop.create("sh", "-c", "echo tty", config=ContainerConfig(tty=True))
-        stream = await shop.runtime.attach(container_id)
+        stream = await shop.runtime.streams.attach(container_id)
         await shop.runtime.start(container_id)
         assert await read_all(stream) == ("tty\r\n", "")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from bennu.kernel.pidfd import wait_gone
 from bennu.model import ContainerConfig, Device, HostConfig, MountPoint, Ulimit
 from bennu.runtime import RuntimeFailure, SpecRequest
-from bennu.runtime.waiting import wait_gone
 from support.containers import Workshop, needs_containers, open_workshop, wait_until
 
 pytestmark = needs_containers
@@ -34,15 +34,15 @@ async def shop(tmp_path: Path) -> AsyncIterator[Workshop]:
 async def test_who_eats_too_much_memory_is_killed_and_that_stays_known(shop: Workshop) -> None:
     container_id, created = await shop.start("sh", "-c", EAT, host=HostConfig(memory=16 * MIB, memory_swap=16 * MIB))
     await wait_gone(created.conmon_pid)
-    end = shop.runtime.read_exit(container_id)
+    end = shop.runtime.observer.read_exit(container_id)
     assert end is not None
     assert end.exit_code == 137
-    assert shop.runtime.oom_kills(container_id) >= 1
-    limit, peak = shop.runtime.memory_marks(container_id)
+    assert shop.runtime.observer.oom_kills(container_id) >= 1
+    limit, peak = shop.runtime.observer.memory_marks(container_id)
     assert limit == 16 * MIB
     assert 12 * MIB < peak <= 16 * MIB
     await shop.runtime.delete(container_id)
-    assert shop.runtime.oom_kills(container_id) == 0
+    assert shop.runtime.observer.oom_kills(container_id) == 0
 
 
 async def test_memory_trouble_is_heard_as_it_happens(shop: Workshop) -> None:
@@ -52,7 +52,7 @@ async def test_memory_trouble_is_heard_as_it_happens(shop: Workshop) -> None:
     heard: list[int] = []
 
     async def listen() -> None:
-        async for count in shop.runtime.watch_oom(container_id):
+        async for count in shop.runtime.observer.watch_oom(container_id):
             heard.append(count)
 
     listener = asyncio.ensure_future(listen())
@@ -70,7 +70,7 @@ async def test_a_container_without_trouble_ends_the_listening_silently(shop: Wor
     heard = []
 
     async def listen() -> None:
-        async for count in shop.runtime.watch_oom(container_id):
+        async for count in shop.runtime.observer.watch_oom(container_id):
             heard.append(count)
 
     listener = asyncio.ensure_future(listen())
@@ -87,7 +87,7 @@ async def test_limits_change_while_it_lives(shop: Workshop) -> None:
     )
     new = HostConfig(memory=32 * MIB, memory_swap=48 * MIB, pids_limit=11, nano_cpus=250_000_000, cpu_shares=333)
     await shop.runtime.update(container_id, new)
-    stats = await shop.runtime.stats(container_id)
+    stats = await shop.runtime.observer.stats(container_id)
     assert stats.memory["limit"] == 32 * MIB
     assert stats.pids["limit"] == 11
     if not shop.runtime.cgroups.unified:
@@ -95,7 +95,7 @@ async def test_limits_change_while_it_lives(shop: Workshop) -> None:
         assert (folder / "cpu.cfs_quota_us").read_text() == "25000\n"
         assert (folder / "cpu.shares").read_text() == "333\n"
     await shop.runtime.update(container_id, HostConfig(memory=32 * MIB, memory_swap=48 * MIB))
-    stats = await shop.runtime.stats(container_id)
+    stats = await shop.runtime.observer.stats(container_id)
     assert stats.pids["limit"] == 2**64 - 1
 
 
@@ -110,12 +110,12 @@ async def test_no_more_processes_than_allowed(shop: Workshop) -> None:
 async def test_statistics_count(shop: Workshop) -> None:
     container_id, _ = await shop.start("sh", "-c", "while :; do :; done", host=HostConfig(memory=64 * MIB))
     began_ns = time.monotonic_ns()
-    first = await shop.runtime.stats(container_id)
+    first = await shop.runtime.observer.stats(container_id)
     used = 0
     async with asyncio.timeout(20):
         while used <= 20_000_000:  # on a busy host its turn may be long in coming
             await asyncio.sleep(0.1)
-            second = await shop.runtime.stats(container_id)
+            second = await shop.runtime.observer.stats(container_id)
             used = second.cpu["cpu_usage"]["total_usage"] - first.cpu["cpu_usage"]["total_usage"]
     assert used < 2 * (time.monotonic_ns() - began_ns), "one process uses one processor"
     assert second.cpu["system_cpu_usage"] > first.cpu["system_cpu_usage"]
@@ -152,18 +152,18 @@ async def test_a_paused_container_stands_still_and_goes_on(shop: Workshop) -> No
     container_id, _ = await shop.start("sh", "-c", "while :; do echo tick; sleep 0.01; done")
     log = shop.log_of(container_id)
     await wait_until(lambda: log.stat().st_size > 0)
-    await shop.runtime.pause(container_id)
+    await shop.runtime.freezer.pause(container_id)
     await asyncio.sleep(0.05)
     size = log.stat().st_size
     await asyncio.sleep(0.1)
     assert log.stat().st_size == size
-    await shop.runtime.resume(container_id)
+    await shop.runtime.freezer.resume(container_id)
     await wait_until(lambda: log.stat().st_size > size)
 
 
 async def test_a_paused_container_can_be_deleted(shop: Workshop) -> None:
     container_id, created = await shop.start("sleep", "60")
-    await shop.runtime.pause(container_id)
+    await shop.runtime.freezer.pause(container_id)
     async with asyncio.timeout(10):
         await shop.runtime.delete(container_id)
     assert not Path(f"/proc/{created.pid}").exists() or "Z" in Path(f"/proc/{created.pid}/stat").read_text()
@@ -171,9 +171,9 @@ async def test_a_paused_container_can_be_deleted(shop: Workshop) -> None:
 
 async def test_a_signal_waits_for_the_thaw(shop: Workshop) -> None:
     container_id, created = await shop.start("sleep", "60")
-    await shop.runtime.pause(container_id)
+    await shop.runtime.freezer.pause(container_id)
     await shop.runtime.kill(container_id, signal.SIGKILL)
-    await shop.runtime.resume(container_id)
+    await shop.runtime.freezer.resume(container_id)
     async with asyncio.timeout(5):
         await wait_gone(created.conmon_pid)
 
@@ -378,11 +378,11 @@ async def test_an_init_reaps_and_forwards(shop: Workshop) -> None:
     assert outcome.stdout.startswith("/sbin/docker-init -- sh -c")
     assert outcome.exit_code == 3
     container_id, created = await shop.start("sleep", "60", host=host)
-    await wait_until(lambda: len(shop.runtime.pids(container_id)) == 2)
+    await wait_until(lambda: len(shop.runtime.observer.pids(container_id)) == 2)
     await shop.runtime.kill(container_id, signal.SIGTERM)
     async with asyncio.timeout(5):
         await wait_gone(created.conmon_pid)
-    end = shop.runtime.read_exit(container_id)
+    end = shop.runtime.observer.read_exit(container_id)
     assert end is not None
     assert end.exit_code == 143
 
@@ -407,7 +407,7 @@ async def test_runc_takes_the_place_of_crun(tmp_path: Path) -> None:
         with pytest.raises(RuntimeFailure, match='exec: "nosuch": executable file not found in \\$PATH: unknown'):
             await shop.run("nosuch")
         container_id, _ = await shop.start("sleep", "60")
-        process = await shop.runtime.exec(container_id, ExecRequest(args=["sh", "-c", "echo also; exit 5"]))
+        process = await shop.runtime.execs.run(container_id, ExecRequest(args=["sh", "-c", "echo also; exit 5"]))
         assert await process.read() == (1, b"also\n")
         assert await process.wait() == 5
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bennu.runtime.waiting import is_alive
+from bennu.kernel.procfs import is_alive
 from support import images
 from support.daemon import Daemon
 from support.waiting import wait_for

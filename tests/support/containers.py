@@ -125,11 +125,11 @@ class Workshop:
     ) -> Outcome:
         """From creation to the end, attached."""
         container_id, _ = await self.create(*args, config=config, host=host, **more)
-        stream = await self.runtime.attach(container_id)
+        stream = await self.runtime.streams.attach(container_id)
         await self.runtime.start(container_id)
         stdout, stderr = await read_all(stream)
-        await self.runtime.wait_end(container_id)
-        return Outcome(stdout, stderr, self.runtime.read_exit(container_id))
+        await self.runtime.observer.wait_end(container_id)
+        return Outcome(stdout, stderr, self.runtime.observer.read_exit(container_id))
 
     async def sh(
         self, script: str, *, config: ContainerConfig | None = None, host: HostConfig | None = None, **more: Any

@@ -22,8 +22,8 @@ from urllib.parse import quote
 from aiohttp import web
 from msgspec import inspect as shapes
 
-from bennu.api import containers, exec, networks, nodes, secrets, swarm, volumes
 from bennu.api.app import all_routes
+from bennu.api.routes import containers, exec, networks, nodes, secrets, swarm, volumes
 from bennu.cluster.swarm_spec import SPEC_DEFAULTS
 from bennu.cluster.wire import ServiceSpecWire
 from bennu.model import ContainerConfig
@@ -202,7 +202,7 @@ NOT_TAR: Final = (
 )
 # What a route reads from its body, and a body that it accepts.
 BODIES: Final[dict[tuple[str, str], tuple[Any, dict[str, Json]]]] = {
-    ("POST", "/containers/create"): (containers.CreateBody, {"Image": "busybox", "Cmd": ["sleep", "60"]}),
+    ("POST", "/containers/create"): (containers.ContainerCreateBody, {"Image": "busybox", "Cmd": ["sleep", "60"]}),
     ("POST", "/containers/{id}/update"): (containers.UpdateBody, {}),
     ("POST", "/containers/{id}/exec"): (exec.ExecBody, {"Cmd": ["true"]}),
     ("POST", "/exec/{id}/start"): (exec.StartBody, {"Detach": True}),
@@ -210,7 +210,7 @@ BODIES: Final[dict[tuple[str, str], tuple[Any, dict[str, Json]]]] = {
     ("POST", "/networks/create"): (NetworkRequest, {"Name": "made"}),
     ("POST", "/networks/{id}/connect"): (networks.ConnectBody, {"Container": "subject"}),
     ("POST", "/networks/{id}/disconnect"): (networks.DisconnectBody, {"Container": "subject"}),
-    ("POST", "/volumes/create"): (volumes.CreateBody, {"Name": "made"}),
+    ("POST", "/volumes/create"): (volumes.VolumeCreateBody, {"Name": "made"}),
     ("POST", "/swarm/init"): (
         swarm.InitBody,
         {"ListenAddr": "127.0.0.1:2377", "AdvertiseAddr": "127.0.0.1", "Spec": dict(SPEC_DEFAULTS)},

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bennu.engine import log_files, logs
-from bennu.engine.file_watch import Writes
 from bennu.engine.log_bounds import LogBounds, is_due, parse_bounds, pause_before_full
 from bennu.engine.log_files import mark_end_of_run, rotate
 from bennu.engine.log_records import RECORD_BYTES, Assembler, LogRecord
 from bennu.engine.logs import LogQuery, check_readable, read_logs
 from bennu.errors import Conflict, InvalidParameter, NotImplementedHere
+from bennu.kernel.inotify import FileWrites
 
 SECOND_NS = 10**9
 START_NS = 1_790_000_000 * SECOND_NS  # 2026-09-21T14:13:20Z
@@ -535,7 +535,7 @@ def open_files() -> set[Path]:
 
 async def test_the_next_write_to_a_quiet_file_is_heard_of_and_nothing_before(tmp_path: Path) -> None:
     """Of many files, each by who waits for it; when nobody waits, no descriptor is left."""
-    before, writes = open_files(), Writes()
+    before, writes = open_files(), FileWrites()
     paths = [tmp_path / name for name in "abc"]
     for path in paths:
         path.write_text("x")

@@ -2,8 +2,9 @@
 
 from aiohttp import web
 
-from bennu.api import (
-    absent,
+from bennu.api.http.middleware import build_application
+from bennu.api.routes import (
+    archive,
     attach,
     build,
     commit,
@@ -11,42 +12,42 @@ from bennu.api import (
     deaths,
     events,
     exec,
-    files,
+    export,
     images,
     logs,
     metrics,
     networks,
     nodes,
+    not_implemented,
     rollouts,
     secrets,
     service_logs,
     services,
-    snapshots,
     stats,
-    stories,
     swarm,
     system,
     tasks,
     volumes,
+    why,
 )
-from bennu.api.assembly import assemble
 from bennu.cluster import Cluster
 from bennu.engine.engine import Engine
 
 
 def make_app(engine: Engine, cluster: Cluster) -> web.Application:
-    """All of the API, answering for `engine` and the swarm it may be in."""
-    return assemble(all_routes(engine, cluster))
+    """Build the application that answers for `engine` and for the swarm it may be in."""
+    return build_application(all_routes(engine, cluster))
 
 
 def all_routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
+    """List every route of the API, without the version in front."""
     return [
         *system.routes(engine, cluster),
         *containers.routes(engine),
         *attach.routes(engine),
         *exec.routes(engine),
         *events.routes(engine),
-        *files.routes(engine),
+        *archive.routes(engine),
         *logs.routes(engine),
         *stats.routes(engine),
         *build.routes(engine),
@@ -61,9 +62,9 @@ def all_routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
         *rollouts.routes(cluster),
         *service_logs.routes(cluster),
         *tasks.routes(cluster),
-        *stories.routes(cluster),
+        *why.routes(cluster),
         *secrets.routes(cluster),
         *metrics.routes(engine),
-        *snapshots.routes(engine),
-        *absent.routes(),
+        *export.routes(engine),
+        *not_implemented.routes(),
     ]

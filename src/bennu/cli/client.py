@@ -1,4 +1,4 @@
-"""Asks the engine, one connection a request; every failure comes out as a `Failure`."""
+"""Asks the daemon over HTTP, one connection a request; every failure is a `CommandFailure`."""
 
 import errno
 import http.client
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from bennu.cli.endpoint import DEFAULT_HOST
-from bennu.cli.failure import ApiFailure, CannotConnect, Failure
+from bennu.cli.failure import ApiFailure, CannotConnect, CommandFailure
 
 if TYPE_CHECKING:
     from bennu.cli.tls import TlsFiles
@@ -25,15 +25,15 @@ def segment(text: str) -> str:
     return quote(text, safe=":@")
 
 
-class Client:
-    """The daemon at `host`, which is whole: `unix:///path` or `tcp://host:port`."""
+class ApiClient:
+    """Talks to the daemon at `host`: `unix:///path` or `tcp://host:port`."""
 
     def __init__(self, host: str, tls: "TlsFiles | None" = None) -> None:
         self.host = host
         self.tls = tls
 
     def call(self, method: str, path: str, *, query: Query | None = None) -> bytes:
-        """The body of the answer. Raises: ApiFailure for a status of 400 and above."""
+        """Answer the body of an answer. Raises: ApiFailure for a status of 400 and above; CannotConnect."""
         connection = http.client.HTTPConnection("bennu")
         connection.sock = self._connect()
         try:
@@ -50,11 +50,12 @@ class Client:
         return body
 
     def json(self, method: str, path: str, *, query: Query | None = None) -> Any:
+        """Answer the body as decoded JSON; raises as `call`."""
         text = self.call(method, path, query=query)
         try:
             return json.loads(text)
         except ValueError:
-            raise Failure(f"cannot understand the daemon's answer: {text[:200]!r}") from None
+            raise CommandFailure(f"cannot understand the daemon's answer: {text[:200]!r}") from None
 
     def _connect(self) -> socket.socket:
         parts = urlsplit(self.host)
@@ -73,17 +74,18 @@ class Client:
             raise CannotConnect(explain_connect(self.host, error)) from None
         except ValueError:  # of a port that is no number, of a name that cannot be one
             pass
-        raise Failure(f"unable to parse docker host `{self.host}`: use unix:///path or tcp://host:port")
+        raise CommandFailure(f"unable to parse docker host `{self.host}`: use unix:///path or tcp://host:port")
 
-    def _explain(self, error: Exception) -> Failure:
+    def _explain(self, error: Exception) -> CommandFailure:
         if self.tls is not None:
             from bennu.cli import tls
 
-            return Failure(tls.explain(self.host, error))
-        return Failure(f"error during connect to {self.host}: {error}")
+            return CommandFailure(tls.explain(self.host, error))
+        return CommandFailure(f"error during connect to {self.host}: {error}")
 
 
 def encode_query(query: Query | None) -> str:
+    """Write a query string; None and False are left out, True is 1."""
     given = {name: value for name, value in (query or {}).items() if value is not None and value is not False}
     return "?" + urlencode({name: "1" if value is True else value for name, value in given.items()}) if given else ""
 

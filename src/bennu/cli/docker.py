@@ -1,4 +1,4 @@
-"""The docker command, which says everything that is docker's to say."""
+"""Finds the docker command, and replaces this process by it."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def become_docker(args: list[str]) -> NoReturn:
 
 
 def find_docker() -> str | None:
-    """On PATH, but not this program under that name."""
+    """Find docker on PATH, but not this program under that name; None if there is none."""
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         path = f"{folder or '.'}/docker"
         if os.access(path, os.X_OK) and os.path.realpath(path) != os.path.realpath(sys.argv[0]):

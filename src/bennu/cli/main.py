@@ -1,4 +1,4 @@
-"""The `bennu` command: a word of its own is run here, every other one is handed to the docker command.
+"""The `bennu` command: runs a word of its own, and hands every other one to the docker command.
 
 Nothing is loaded before it is known whose the word is: `bennu run` costs little more than `docker run`.
 """
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def is_own(args: list[str]) -> bool:
-    """Pure. Also a line without a word (`bennu --version`), and `restart --now`, which docker does not know."""
+    """Tell whether a line is ours: also one without a word (`bennu --version`), and `restart --now`. Pure."""
     at = find_word(args)
     word, more = (args[at], args[at + 1 :]) if at < len(args) else ("help", [])
     if word == "help":
@@ -34,7 +34,7 @@ def is_own(args: list[str]) -> bool:
 
 
 def find_word(args: list[str]) -> int:
-    """Pure: where the global options end."""
+    """Answer where the global options end. Pure."""
     at = 0
     while at < len(args) and args[at].startswith("-"):
         at += 2 if args[at] in WITH_VALUE else 1

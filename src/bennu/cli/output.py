@@ -1,4 +1,4 @@
-"""Plain output: tables with docker's spacing, and nothing that steers a terminal."""
+"""Prints plain output: tables with docker's spacing, and nothing that steers a terminal."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,18 +12,19 @@ SHOWN: Final = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for
 
 
 def say(text: str, *, styled: bool = False) -> None:
-    """One line on stdout, at once, whatever bytes a name holds. `styled`: what steers the terminal in it is ours."""
+    """Print a line on stdout at once, whatever bytes a name holds. `styled`: what steers the terminal in it is ours."""
     sys.stdout.write((text if styled else visible(text, sys.stdout)) + "\n")
     sys.stdout.flush()
 
 
 def complain(text: str) -> None:
+    """Print a line on stderr, after what stdout still holds."""
     sys.stdout.flush()
     print(visible(text, sys.stderr), file=sys.stderr, flush=True)
 
 
 def visible(text: str, stream: TextIO) -> str:
-    """What may be written there: on a terminal, nothing that steers it, for containers choose words as well.
+    """Replace what would steer a terminal: containers choose words as well.
 
     Logs and streams of containers, and of builds, go through as they are: their programs may want to.
     """
@@ -31,7 +32,7 @@ def visible(text: str, stream: TextIO) -> str:
 
 
 def align(rows: Iterable[Sequence[str]]) -> str:
-    """Rows as lines; each column three spaces wider than its widest cell and at least ten, the last one as it is."""
+    """Write rows as lines; each column is three spaces wider than its widest cell and at least ten, but the last."""
     rows = list(rows)
     widths: dict[int, int] = {}
     for row in rows:
@@ -49,7 +50,7 @@ def shorten_id(identity: str) -> str:
 
 
 def ellipsis(text: str, width: int) -> str:
-    """At most `width` characters, the last one `…` when something was cut."""
+    """Cut to at most `width` characters, the last one `…` when something was cut."""
     if len(text) <= width:
         return text
     return text[: width - 1] + "…" if width > 1 else text[:width]

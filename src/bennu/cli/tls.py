@@ -1,4 +1,4 @@
-"""TCP with certificates: docker's options and variables for them, and the connection."""
+"""Connects over TCP with certificates, by docker's options and variables."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bennu.cli.failure import Failure
+from bennu.cli.failure import CommandFailure
 
 DEFAULT_PORT: Final = 2376
 CONNECT_S: Final = 30.0
@@ -15,7 +15,7 @@ CONNECT_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """What this side shows and whom it trusts. Not `verify`: anybody may answer."""
+    """What this side shows and whom it trusts; without `verify` anybody may answer."""
 
     ca: Path
     certificate: Path
@@ -26,7 +26,7 @@ class TlsFiles:
 def find_tls(
     tls: bool, tlsverify: bool, tlscacert: str | None, tlscert: str | None, tlskey: str | None
 ) -> TlsFiles | None:
-    """From options and DOCKER_TLS, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH, as the docker command has it; None: no TLS."""
+    """Read the options, DOCKER_TLS, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH as the docker command does; None: no TLS."""
     verify = tlsverify or bool(os.environ.get("DOCKER_TLS_VERIFY"))
     if not (verify or tls or os.environ.get("DOCKER_TLS")):
         return None
@@ -40,20 +40,20 @@ def find_tls(
 
 
 def connect(address: str, port: int, files: TlsFiles) -> socket.socket:
-    """Raises: Failure (certificates), OSError; ValueError for an address that no certificate can have."""
+    """Connect. Raises: CommandFailure (certificates), OSError; ValueError for an impossible address."""
     context = open_context(files)
     remote = socket.create_connection((address, port), timeout=CONNECT_S)
     try:
         session = context.wrap_socket(remote, server_hostname=address)
     except (ssl.SSLError, TimeoutError) as error:
         remote.close()
-        raise Failure(explain(f"tcp://{address}:{port}", error)) from None
+        raise CommandFailure(explain(f"tcp://{address}:{port}", error)) from None
     session.settimeout(None)
     return session
 
 
 def open_context(files: TlsFiles) -> ssl.SSLContext:
-    """Raises: Failure naming the file that is missing or wrong."""
+    """Load the files. Raises: CommandFailure naming the file that is missing or wrong."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as Go: an intermediate CA alone can be trusted
     if not files.verify:
@@ -64,7 +64,7 @@ def open_context(files: TlsFiles) -> ssl.SSLContext:
         if files.verify or files.certificate.exists():
             context.load_cert_chain(_readable(files.certificate), _readable(files.key))
     except ssl.SSLError as error:
-        raise Failure(
+        raise CommandFailure(
             f"cannot use the certificates in {files.ca}, {files.certificate} and {files.key}: {error}"
         ) from None
     return context
@@ -74,7 +74,7 @@ def _readable(path: Path) -> Path:
     try:
         path.open().close()
     except OSError as error:
-        raise Failure(
+        raise CommandFailure(
             f"unable to resolve docker endpoint: open {path}: {(error.strerror or str(error)).lower()}"
         ) from None
     return path

@@ -11,23 +11,23 @@ from typing import Any, Final
 import click
 
 from bennu import __version__
-from bennu.cli.client import Client
+from bennu.cli.client import ApiClient
 from bennu.cli.endpoint import find_host
-from bennu.cli.failure import Failure
+from bennu.cli.failure import CommandFailure
 
 WORDS: Final = {
     "why": ("commands.why:why", "Tell why a container died, who asked for it, and what was decided then"),
     "rollout": ("commands.rollout:rollout", "Watch and steer the rollout of a service"),
     "restart": ("commands.restart:restart", "With --now: skip the delay of a restart that is pending"),
-    "doctor": ("doctor:doctor", "Check what this machine offers, and say the cure for what is missing"),
-    "demo": ("demo:demo", "Play scenes on real containers, in private roots"),
+    "doctor": ("commands.doctor:doctor", "Check what this machine offers, and say the cure for what is missing"),
+    "demo": ("commands.demo:demo", "Play scenes on real containers, in private roots"),
 }
 HELP: Final = "What only Bennu can say of containers and services."
 REST: Final = "Every other word is handed to the docker command, with Bennu's daemon for its host."
 
 
 class Words(click.Group):
-    """The table above, in its order."""
+    """The commands of the table above, in its order."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(WORDS)
@@ -68,7 +68,7 @@ def words(ctx: click.Context, /, host: str | None, context: str | None, config: 
         ctx.obj = ask_docker(context, config)
         return
     address = find_host(host or (os.environ["DOCKER_HOST"] if is_plugin else None))
-    ctx.obj = Client(address, _find_tls(tls) if address.startswith("tcp://") else None)
+    ctx.obj = ApiClient(address, _find_tls(tls) if address.startswith("tcp://") else None)
 
 
 def _find_tls(options: dict[str, Any]) -> Any:
@@ -78,14 +78,14 @@ def _find_tls(options: dict[str, Any]) -> Any:
 
 
 def run_words(args: list[str], program: str) -> int:
-    """Run one command line; its exit code. Every expected failure is said on stderr here."""
+    """Run one command line and answer its exit code; every expected failure is told on stderr here."""
     if args[:1] == ["help"]:
         args = [*(word for word in args[1:] if word in WORDS), "--help"]
     words.epilog = REST if program == "bennu" else None
     try:
         result: Any = words.main(args, prog_name=program, standalone_mode=False)
         sys.stdout.flush()
-    except Failure as failure:
+    except CommandFailure as failure:
         from bennu.cli.output import complain
 
         complain(str(failure))

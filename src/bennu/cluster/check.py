@@ -12,7 +12,7 @@ from bennu.cluster.task_container import expand_mount
 from bennu.cluster.translate import to_core
 from bennu.cluster.wire import ContainerSpec, Mode, Resources, ServiceSpecWire, TaskTemplate, UpdateConfigWire
 from bennu.errors import InvalidParameter, NotImplementedHere
-from bennu.go import parse_duration
+from bennu.go.duration import parse_duration
 from bennu.images.reference import parse_reference
 from bennu.model import Healthcheck
 from bennu.orchestration.constraints import BadConstraint

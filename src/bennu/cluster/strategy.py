@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from bennu.cluster.errors import invalid
-from bennu.go import parse_duration
+from bennu.go.duration import parse_duration
 from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep, Rolling, Strategy
 
 PREFIX: Final = "bennu.rollout."

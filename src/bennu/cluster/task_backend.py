@@ -13,7 +13,7 @@ from bennu.cluster.ports import is_ingress
 from bennu.cluster.records import ServiceRow, TaskRow
 from bennu.cluster.state import State
 from bennu.engine.container import Container
-from bennu.go import parse_duration
+from bennu.go.duration import parse_duration
 from bennu.network import Endpoint, Networks
 from bennu.network.frontends import BackendAddress, BackendPort
 from bennu.network.frontends import ServiceBackend as Target

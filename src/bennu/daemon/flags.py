@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Final
 
 from bennu.errors import InvalidParameter
-from bennu.go import parse_bool
+from bennu.go.bool import parse_bool
 
 
 class Kind(Enum):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from bennu.api.app import make_app
-from bennu.api.serve import ApiServer
+from bennu.api.http.serve import ApiServer
 from bennu.cluster import open_cluster
 from bennu.daemon.hosts import open_context
 from bennu.daemon.options import Options

@@ -82,7 +82,7 @@ async def _mounts_of(services: EngineContext, record: Record, writable: bool) ->
 def _open_process(services: EngineContext, container: Container) -> int:
     """-1: it does not run, or has just ended."""
     try:
-        return services.runtime.open_process(container.id) if container.record.pid else -1
+        return services.runtime.bundles.open_process(container.id) if container.record.pid else -1
     except NotAlive:
         return -1
 

@@ -20,7 +20,7 @@ from bennu.images.build_place import BuildPlace
 from bennu.images.buildah import Buildah
 from bennu.images.building import Builder
 from bennu.network import EndpointRequest, Network, Sandbox, read_resolv_conf, render_hosts, render_resolv_conf
-from bennu.runtime.confinement import default_confinement
+from bennu.runtime.spec import default_confinement
 
 log = logging.getLogger(__name__)
 DEFAULT_NETWORK: Final = "bridge"
@@ -64,7 +64,7 @@ class Places:
 
     async def _clear_group(self, group: str) -> None:
         try:
-            await self._services.runtime.clear_group(group)
+            await self._services.runtime.cgroups.clear(group)
         except BennuError as error:  # the next daemon tries again
             log.warning("%s", error)
 

@@ -220,7 +220,7 @@ class Container:
             if self.gone:
                 raise NotFound(f"No such container: {self.id}")
             if self.record.state is State.RUNNING:
-                attachment.connect(await self.services.runtime.attach(self.id))
+                attachment.connect(await self.services.runtime.streams.attach(self.id))
             else:
                 self.attachments.append(attachment)
         await self.publish("attach")

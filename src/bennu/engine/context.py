@@ -14,10 +14,10 @@ from bennu.engine.background import Background
 from bennu.engine.deaths import Deaths
 from bennu.engine.events import Journal
 from bennu.engine.execs import Execs
-from bennu.engine.file_watch import Writes
 from bennu.engine.probes import ProbePlaces
 from bennu.engine.record import Record
 from bennu.images import Images
+from bennu.kernel.inotify import FileWrites
 from bennu.network import Networks
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import HostFacts
@@ -121,7 +121,7 @@ class EngineContext:
     linkers: dict[str, set[str]] = field(default_factory=dict)  # container → who runs and has a legacy link to it
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
     accounts: Accounts = field(default_factory=Accounts)
-    writes: Writes = field(default_factory=Writes)
+    writes: FileWrites = field(default_factory=FileWrites)
     pre_stop: PreStop = field(default_factory=PreStop)
 
     def folder(self, container_id: str) -> Path:

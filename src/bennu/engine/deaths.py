@@ -121,7 +121,7 @@ def _parse(entry: Entry) -> tuple[str, str]:
 
 def look_at_end(runtime: Runtime, record: Record, *, daemon_ends: bool) -> Exited:
     """What can be seen of the end of a container's process, before the runtime forgets it."""
-    ended = runtime.read_exit(record.id)
+    ended = runtime.observer.read_exit(record.id)
     exit_code = ended.exit_code if ended else None
     return Exited(
         exit_code=exit_code,
@@ -137,10 +137,10 @@ def read_oom(runtime: Runtime, container_id: str, *, main_process: bool) -> Oom 
 
     It does not say who; `main_process`: the end looks as if the first process was among them.
     """
-    kills = runtime.oom_kills(container_id)
+    kills = runtime.observer.oom_kills(container_id)
     if not kills:
         return None
-    limit, peak = runtime.memory_marks(container_id)
+    limit, peak = runtime.observer.memory_marks(container_id)
     return Oom(kills, limit, peak, main_process)
 
 

@@ -55,10 +55,10 @@ async def perform(container: "Container", effect: Effect) -> LifeEvent | None:
         case SendSignal():
             return await _send(container, effect)
         case Freeze():
-            await container.services.runtime.pause(container.id)
+            await container.services.runtime.freezer.pause(container.id)
             return Paused()
         case Thaw():
-            await container.services.runtime.resume(container.id)
+            await container.services.runtime.freezer.resume(container.id)
             return Thawed()
         case WatchRun():
             container.monitors.watch()
@@ -126,7 +126,7 @@ async def _send(container: "Container", effect: SendSignal) -> LifeEvent:
     except NotAlive:
         return SignalMissed(effect.again)
     if effect.thaw:
-        await runtime.resume(container.id)
+        await runtime.freezer.resume(container.id)
     return SignalSent()
 
 

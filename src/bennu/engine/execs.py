@@ -105,7 +105,7 @@ class Execs:
             raise Conflict(f"Container {container.record.name} is paused, unpause the container before exec")
         container.check_running()
         if session.request.user:
-            await self._runtime.check_exec_user(container.id, session.request.user)
+            await self._runtime.execs.check_user(container.id, session.request.user)
         self._drop_old()
         self._sessions[session.id] = session
         await container.publish(f"exec_create: {session.command}", execID=session.id)
@@ -122,7 +122,7 @@ class Execs:
         session.container.check_running()
         session.started = True
         try:
-            process = await self._runtime.exec(session.container.id, session.request)
+            process = await self._runtime.execs.run(session.container.id, session.request)
         except BaseException as error:
             session.exit_code = error.exit_code if isinstance(error, RuntimeFailure) else CANNOT_RUN
             session.ended.set()

@@ -53,7 +53,7 @@ async def launch(services: EngineContext, record: Record, attachments: Sequence[
         bundle = await _make_bundle(services, held)
         created = await services.runtime.create(record.id, bundle)
         for attachment in attachments:
-            attachment.connect(await services.runtime.attach(record.id))
+            attachment.connect(await services.runtime.streams.attach(record.id))
         started_at_ns = time.time_ns()
         await services.runtime.start(record.id)
     except BaseException:

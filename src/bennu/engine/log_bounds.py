@@ -105,7 +105,7 @@ class LogKeeper:
 
     async def _rotate(self, path: Path, bounds: LogBounds) -> None:
         container_id = self._container.record.id
-        reopen = partial(self._services.runtime.reopen_log, container_id)
+        reopen = partial(self._services.runtime.streams.reopen_log, container_id)
         try:
             if path.exists():
                 await rotate(path, reopen, bounds.max_files)

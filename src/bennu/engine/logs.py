@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from bennu.engine.file_watch import FolderWatch
 from bennu.engine.log_files import BLOCK, mark_end_of_run, open_after, open_all, rotate, tail_start
 from bennu.engine.log_records import Assembler, LogRecord
 from bennu.errors import NotImplementedHere
+from bennu.kernel.inotify import FolderWatch
 
 __all__ = ["LogQuery", "LogRecord", "check_readable", "mark_end_of_run", "read_logs", "rotate"]
 

@@ -220,7 +220,7 @@ class MemoryMonitor:
 
     async def _tell(self) -> None:
         container, is_news = self._container, False  # what was counted at first may have been told by a former daemon
-        async with contextlib.aclosing(self._services.runtime.watch_oom(container.record.id)) as counts:
+        async with contextlib.aclosing(self._services.runtime.observer.watch_oom(container.record.id)) as counts:
             async for kills in counts:
                 if is_news or kills > container.record.life.run.oom_told:
                     with contextlib.suppress(

@@ -58,9 +58,9 @@ def read_record(folder: Path) -> Record | None:
 def unknown_sandboxes(services: EngineContext, known: Iterable[str]) -> dict[str, Sandbox]:
     """By id: what those hold that run and are on no record, so that it is neither lent to others nor taken away."""
     found = {}
-    for container_id in set(services.runtime.containers()).difference(known):
+    for container_id in set(services.runtime.bundles.ids()).difference(known):
         record = read_record(services.folder(container_id))
-        if record is not None and record.sandbox is not None and services.runtime.recover(container_id).pid:
+        if record is not None and record.sandbox is not None and services.runtime.observer.recover(container_id).pid:
             found[container_id] = record.sandbox
     return found
 
@@ -72,11 +72,11 @@ async def clear_orphans(services: EngineContext, known: set[str]) -> None:
     folders = {folder.name: folder for folder in await asyncio.to_thread(lambda: list(parent.iterdir()))}
     cut_short = {name for name in folders.keys() - known if is_cut_short(folders[name])}
     await services.volumes.sweep(cut_short)  # first: the marks tell it what to sweep
-    for container_id in sorted({*folders, *services.runtime.containers()} - known):
+    for container_id in sorted({*folders, *services.runtime.bundles.ids()} - known):
         try:
             if container_id in cut_short:
                 await _clear(services, folders[container_id])
-            elif services.runtime.recover(container_id).pid:
+            elif services.runtime.observer.recover(container_id).pid:
                 log.warning("container %s runs and is on no record: left as it is; %s", container_id[:12], CURE)
             elif container_id in folders:
                 await _put_aside(services, folders[container_id])

@@ -25,7 +25,7 @@ from bennu.lifecycle.probe import (
     judge_answer,
 )
 from bennu.network.namespaces.netns import enter, in_own_thread
-from bennu.runtime import RepeatedExec, Runtime
+from bennu.runtime import ProbeExec, Runtime
 
 PROBES_AT_ONCE: Final = 32
 PLACE_S: Final = 1.0
@@ -115,7 +115,7 @@ class Prober:
         self._probe = probe
         self._timeout_ns = timeout_ns
         self._purpose = purpose
-        self._command: RepeatedExec | None = None
+        self._command: ProbeExec | None = None
 
     async def run(self) -> ProbeResult:
         """To its end or its timeout; then nothing of it is left, also after a cancellation. Raises nothing."""
@@ -131,7 +131,7 @@ class Prober:
 
     async def _run_command(self, probe: CommandProbe) -> tuple[int, str]:
         if self._command is None:
-            self._command = self._runtime.repeat(self._container_id, probe.args, name=self._purpose)
+            self._command = self._runtime.execs.prepare_probe(self._container_id, probe.args, name=self._purpose)
         try:
             ran = await self._command.run(self._timeout_ns / 1e9, keep_bytes=OUTPUT_BYTES)
         except TimeoutError:

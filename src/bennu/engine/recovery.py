@@ -90,7 +90,7 @@ async def _is_frozen(services: EngineContext, record: Record) -> bool | None:
     if not record.pid or record.life.run.boot_id != services.boot_id:
         return None
     try:
-        return await services.runtime.is_frozen(record.id)
+        return await services.runtime.freezer.is_frozen(record.id)
     except NotAlive:
         return None  # it ended meanwhile
     except BennuError as error:

@@ -104,7 +104,7 @@ class Supervisor:
                 if not container.record.pid:
                     await asyncio.get_running_loop().create_future()
                 with contextlib.suppress(NotAlive):  # its bundle is gone, so it is gone
-                    await container.services.runtime.wait_end(container.id)
+                    await container.services.runtime.observer.wait_end(container.id)
         except TimeoutError:
             if not timer.expired():
                 raise

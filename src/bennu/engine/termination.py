@@ -94,7 +94,7 @@ async def wait_killed(container: "Container", *, after_s: float = 0) -> None:
     if await _wait_ended(container, LAST_WAIT_S):
         return
     with reserve():
-        blocker = await container.services.runtime.describe_stuck(container.id)
+        blocker = await container.services.runtime.observer.describe_stuck(container.id)
     async with container.lock:
         await container.advance(OperationFailed())
     raise BennuError(f"tried to kill container, but did not receive an exit event: {blocker}")

@@ -8,14 +8,13 @@ only another mount namespace has mounted is mounted here as well: crun would mak
 nothing takes away.
 """
 
-import ctypes
-import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from bennu.host.finding import Finding, fail, ok, warn
+from bennu.kernel.libc import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 WANTED: Final = {
@@ -24,7 +23,6 @@ WANTED: Final = {
     "cpu": "cpu limits",
     "cpuset": "--cpuset-cpus",
 }
-_MOUNT_FLAGS: Final = 0x2 | 0x4 | 0x8  # nosuid, nodev, noexec
 
 
 class Mode(StrEnum):
@@ -118,14 +116,7 @@ def mount_leftover(layout: Layout, root: Path = CGROUP_ROOT) -> dict[str, str]:
         where = root / controller
         try:
             where.mkdir(exist_ok=True)
-            _mount("cgroup", where, "cgroup", controller)
+            mount("cgroup", where, "cgroup", flags=MS_NOSUID | MS_NODEV | MS_NOEXEC, options=controller)
         except OSError as error:
             failures[controller] = error.strerror or str(error)
     return failures
-
-
-def _mount(source: str, where: Path, kind: str, options: str) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(source.encode(), os.fsencode(where), kind.encode(), _MOUNT_FLAGS, options.encode()) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(where))

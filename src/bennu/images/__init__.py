@@ -1,4 +1,4 @@
-"""Images: content store, layers, names; how they come in, go out and become root filesystems."""
+"""Images of one host: content, layers and names; how images come in, go out and become root filesystems."""
 
 from bennu.images.image import Image
 from bennu.images.images import Images

@@ -1,4 +1,7 @@
-"""Where the steps of a build run: what the builder needs to be given of networks, control groups and confinement."""
+"""What the builder needs to be given of networks, control groups and confinement; the engine gives it.
+
+A Protocol of its own, so that `images` does not import the engine.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -8,7 +11,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class BuildPlace:
-    """One build's own, from its begin to its end."""
+    """Where the steps of one build run; it exists from the build's begin to its end."""
 
     network: str  # a network namespace's file; "": the host's
     connected: bool  # False: only the builder is on the network, its steps are on none
@@ -24,12 +27,12 @@ class BuildPlaces(Protocol):
     """Gives a place to each build. Knows nothing of Dockerfiles."""
 
     def open(self, network: str, extra_hosts: Sequence[str]) -> AbstractAsyncContextManager[BuildPlace]:
-        """`network` as the client wrote it. When the block is left, however, nothing of the place is left.
+        """Make a place for one build; `network` is as the client wrote it. Nothing of it is left after the block.
 
         Raises: BennuError.
         """
         ...
 
     async def clear(self) -> None:
-        """Remove what is left of places of a former daemon. While no place is open."""
+        """Remove what is left of places of a former daemon. To be called while no place is open."""
         ...

@@ -55,7 +55,7 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
 
 
 def enter(network: str) -> None:
-    """Namespaces of its own; those of processes begin with the next child."""
+    """Unshare the namespaces of this process; its PID namespace begins with the next child."""
     if network:
         file = os.open(network, os.O_RDONLY | os.O_CLOEXEC)
         check(libc.setns(file, CLONE_NEWNET), network)
@@ -88,7 +88,7 @@ def build_root(root: str, shown: list[tuple[str, str, bool]]) -> None:
 
 
 def below(root: str, path: str) -> str:
-    """Where `path` is to be in the new root; the folders above it are made."""
+    """Answer where `path` is to be in the new root; the folders above it are made."""
     place = root + path
     os.makedirs(os.path.dirname(place), exist_ok=True)
     return place
@@ -106,14 +106,14 @@ def show(source: str, place: str, *, writable: bool) -> None:
 
 
 def mounts_at(place: str) -> list[str]:
-    """The mount points there and below: each is made read-only for itself."""
+    """List the mount points at and below `place`: each has to be made read-only for itself."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         points = [OCTAL.sub(lambda code: chr(int(code[1], 8)), line.split(" ")[4]) for line in file]
     return [point for point in points if point == place or point.startswith(f"{place}/")]
 
 
 def live(world: dict[str, Any], command: list[str], outside: int) -> None:
-    """The first process of the world, and then the command itself."""
+    """Run as the first process of the world, then start the command and answer its exit code."""
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")
     if select.select([outside], [], [], 0)[0]:
         os._exit(1)  # the other end closed: our parent died before we could say that we want to die with it

@@ -1,4 +1,4 @@
-"""buildah, which does a build's steps: its storage and settings, and the world it is let loose in.
+"""Runs buildah, which does a build's steps: its storage, its settings, and the world that it is shut in.
 
 A build runs in a world of its own (`build_world.py`): of this host it sees programs to read, buildah's storage and
 its own work, and the network that it was given. It leaves this world for nobody, and none of it outlives us.
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 class Buildah:
-    """`run_root` is for what a reboot may take: its mount counts."""
+    """`run_root` is for what a reboot may take: its count of mounts."""
 
     def __init__(self, root: Path, run_root: Path) -> None:
         self.root = root
@@ -59,7 +59,7 @@ class Buildah:
         return self.root / "storage"
 
     def write_settings(self) -> None:
-        """Blocking. Raises: Unavailable when there is no buildah."""
+        """Write buildah's configuration files. Blocking. Raises: Unavailable when there is no buildah."""
         if shutil.which("buildah") is None:
             raise Unavailable(MISSING)
         for folder in (self.root, self.storage, self.run_root):
@@ -76,7 +76,7 @@ class Buildah:
             (self.root / name).write_text(text)
 
     def environment(self, tmp: Path) -> dict[str, str]:
-        """Nothing of ours but the proxies, which ADD uses, as dockerd's does; `tmp` is for what it leaves lying."""
+        """Make buildah's environment: of ours only the proxies, which ADD uses as dockerd's does; `tmp` is TMPDIR."""
         return {
             **{name: value for name, value in os.environ.items() if name in PROXIES},
             "PATH": os.environ.get("PATH", PATH),
@@ -88,13 +88,13 @@ class Buildah:
         }
 
     async def call(self, tmp: Path, *arguments: str) -> None:
-        """A short errand on the storage; a failure is only logged."""
+        """Run a short command on the storage; a failure is only logged."""
         done = await run(["buildah", *arguments], timeout_s=120, env=self.environment(tmp))
         if done.exit_code != 0:
             log.warning("buildah %s: %s", arguments[0], done.stderr.decode(errors="replace").strip())
 
     async def clear(self, tmp: Path) -> None:
-        """Remove what builds that were cut off left in the storage; none runs now."""
+        """Remove what builds that were cut off left in the storage. To be called while none runs."""
         await self.call(tmp, "rm", "--all")
         # The mounts went with the worlds they were in; what is remembered of them would only be wrong.
         await asyncio.to_thread(remove_tree, self.run_root)
@@ -104,14 +104,14 @@ class Buildah:
         await asyncio.to_thread(self.write_settings)
 
     def _has_containers(self) -> bool:
-        """One whose making was cut off is nothing that buildah itself would find and remove."""
+        """Tell whether storage holds containers; one whose making was cut off buildah itself would not find."""
         try:
             return bool(json.loads((self.storage / "overlay-containers/containers.json").read_bytes()))
         except (OSError, ValueError):
             return False
 
     def used_bytes(self) -> int:
-        """Blocking."""
+        """Measure the storage. Blocking."""
         total = 0
         for folder, _, files in os.walk(self.root):
             for name in files:
@@ -122,7 +122,7 @@ class Buildah:
     # --- a build's world ------------------------------------------------------------------------------------------
 
     def furnish(self, work: Path, place: BuildPlace) -> list[str | Path]:
-        """Write the world's files into `work`; answers how a command is started in it. Blocking.
+        """Write the world's files into `work`; answer the command line that starts a command in it. Blocking.
 
         The command finds `work`, `work/tmp` for its own use, and in `work/runtime` the program that runs steps.
         """
@@ -142,7 +142,7 @@ class Buildah:
         return [sys.executable, "-I", "-S", WORLD, json.dumps(world), "--"]
 
     def _shown(self, work: Path) -> Sequence[tuple[str, str, bool]]:
-        """Places of this host in the world: where, as what, and whether they may be written."""
+        """List the places of this host in the world: (where, as what, whether they may be written)."""
         places = [(path, path, True) for path in (self.storage, self.run_root, work)]
         places += [(self.root / name, self.root / name, False) for name in ("storage.conf", "registries.conf")]
         places += [(self.root / "containers.conf", self.root / "containers.conf", False)]

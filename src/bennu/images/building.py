@@ -1,4 +1,4 @@
-"""`docker build`: buildah does the steps, in storage of its own; bases go there from our store, the result comes back.
+"""`docker build`: buildah does the steps in storage of its own; bases go there from our store, the result comes back.
 
 A build never reaches for a registry on its own account: every image a Dockerfile names is looked up here, pulled here
 if it is missing, and handed to buildah under its id. What a Dockerfile may say is decided before buildah sees it.
@@ -18,9 +18,11 @@ import msgspec
 
 from bennu.confined.client import HELPER, OUR_FAULT, Failure, Folder
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, Unavailable
+from bennu.images.build_output import BuildOutput
 from bennu.images.build_place import BuildPlace, BuildPlaces
 from bennu.images.buildah import PROXIES, Buildah
-from bennu.images.fetching import Fetched, Step, fetch, parse_manifest
+from bennu.images.dockerfile_stages import Dockerfile, parse_dockerfile
+from bennu.images.fetching import Fetched, FetchProgress, fetch, parse_manifest
 from bennu.images.image import Image
 from bennu.images.images import Images
 from bennu.images.layers import disk_error, unpacking
@@ -29,8 +31,6 @@ from bennu.images.pulling import Begun, Pulled
 from bennu.images.pushing import lay_out
 from bennu.images.reference import Reference, parse_reference
 from bennu.images.skopeo import Source, read_manifest, skopeo
-from bennu.images.stages import Dockerfile, parse_dockerfile
-from bennu.images.transcript import Transcript
 from bennu.process import signal_group, started
 
 MAX_DOCKERFILE: Final = 4 << 20
@@ -40,7 +40,7 @@ KEPT_CONFIG: Final = (
     *("StopSignal", "OnBuild", "Shell"),
 )
 
-Puller = Callable[[Reference], AsyncGenerator[Begun | Step | Pulled, None]]
+Puller = Callable[[Reference], AsyncGenerator[Begun | FetchProgress | Pulled, None]]
 
 
 class BuildFailed(BennuError):
@@ -69,7 +69,7 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """For the client's stream, as it is."""
+    """A text for the client's stream, passed on as it is."""
 
     text: str
 
@@ -79,11 +79,11 @@ class Built:
     image: Image
 
 
-Message = Text | Built | Begun | Step | Pulled
+Message = Text | Built | Begun | FetchProgress | Pulled
 
 
 class Builder:
-    """All builds of one host."""
+    """Runs all builds of one host."""
 
     def __init__(self, images: Images, buildah: Buildah, places: BuildPlaces) -> None:
         self._images = images
@@ -107,7 +107,7 @@ class Builder:
     async def build(
         self, request: BuildRequest, context: AsyncIterable[bytes], pull: Puller
     ) -> AsyncGenerator[Message, None]:
-        """Yields what happens, at last `Built`; `pull` brings images that are not here.
+        """Build an image, yielding what happens and at last `Built`; `pull` brings images that are not here.
 
         Raises: BuildFailed; InvalidParameter, NotFound, Unavailable; NotImplementedHere.
         """
@@ -169,7 +169,7 @@ class Builder:
     async def _gather(
         self, request: BuildRequest, dockerfile: Dockerfile, bases: dict[str, Image], pull: Puller
     ) -> AsyncGenerator[Message, None]:
-        """Find every image the Dockerfile names here, or bring it here."""
+        """Find each image that the Dockerfile names, or pull it."""
         for name in dockerfile.images():
             if not request.pull:
                 with contextlib.suppress(NotFound):
@@ -186,7 +186,7 @@ class Builder:
         ids = {name: image.id.removeprefix("sha256:") for name, image in bases.items()}
         file = work / "Dockerfile"
         await asyncio.to_thread(file.write_text, dockerfile.rewritten(ids))
-        transcript = Transcript(dockerfile, bool(request.labels), ids)
+        transcript = BuildOutput(dockerfile, bool(request.labels), ids)
         world = await asyncio.to_thread(self._buildah.furnish, work, place)
         argv = [
             *world,
@@ -203,8 +203,10 @@ class Builder:
         built_hex = (await asyncio.to_thread((work / "id").read_text)).removeprefix("sha256:")
         yield Built(await self._take(built_hex, request, bases.get(base), start_interval_ns))
 
-    async def _follow(self, argv: Sequence[str | Path], tmp: Path, transcript: Transcript) -> AsyncGenerator[str, None]:
-        """Run buildah to its end; a client that leaves ends it, and the step it is at."""
+    async def _follow(
+        self, argv: Sequence[str | Path], tmp: Path, transcript: BuildOutput
+    ) -> AsyncGenerator[str, None]:
+        """Run buildah to its end; a client that leaves ends buildah and the step it is at."""
         running = started(argv, stderr=asyncio.subprocess.STDOUT, env=self._buildah.environment(tmp))
         async with running as process:
             assert process.stdout is not None
@@ -223,7 +225,7 @@ class Builder:
     # --- between the two storages ---------------------------------------------------------------------------------
 
     async def _lend(self, image: Image, work: Path) -> None:
-        """Have an image in buildah's storage under its own id."""
+        """Copy an image into buildah's storage under its own id."""
         image_hex = image.id.removeprefix("sha256:")
         if (self._buildah.storage / "overlay-images" / image_hex).is_dir():
             return
@@ -234,7 +236,7 @@ class Builder:
         await asyncio.to_thread(remove_tree, folder)
 
     async def _take(self, built_hex: str, request: BuildRequest, base: Image | None, start_interval_ns: int) -> Image:
-        """Bring a built image into our store: only its new layers travel."""
+        """Bring a built image into our store; only its new layers are copied."""
         source = Source(f"containers-storage:@{built_hex}", env=self._environment())
         manifest = parse_manifest(await read_manifest(source))
         with self._images.layers.hold() as hold:
@@ -252,7 +254,7 @@ class Builder:
         return self._buildah.environment(self._images.layers.tmp)
 
     async def _clear(self) -> None:
-        """Have settings written and nothing left of builds that were cut off. Raises: Unavailable."""
+        """Write buildah's settings and remove what builds that were cut off left. Raises: Unavailable."""
         if self._active:
             return
         if not self._has_settings:
@@ -263,7 +265,7 @@ class Builder:
             self._has_remains = False
 
     async def prune(self) -> int:
-        """Drop everything cached; answers the bytes gained. Raises: Conflict while a build runs."""
+        """Drop everything cached; answer the bytes that became free. Raises: Conflict while a build runs."""
         async with self._preparing:
             if self._active:
                 raise Conflict("the build cache is in use: a build is running")
@@ -292,7 +294,7 @@ def _build_argv(request: BuildRequest, place: BuildPlace, work: Path) -> list[st
 
 
 def _start_interval_ns(dockerfile: Dockerfile, bases: Mapping[str, Image]) -> int:
-    """What a builder that does not know it has left out, or lost from the base image."""
+    """Answer the health check's start interval, which old builders leave out or lose from the base image."""
     found = dockerfile.start_interval()
     if isinstance(found, int):
         return found
@@ -301,7 +303,7 @@ def _start_interval_ns(dockerfile: Dockerfile, bases: Mapping[str, Image]) -> in
 
 
 def tidy(config: bytes, start_interval_ns: int = 0) -> bytes:
-    """The configuration as Docker would have written it: what buildah adds for itself is left out.
+    """Rewrite the built configuration as Docker would have it: what buildah adds for itself is left out.
 
     `start_interval_ns`: of the health check, if it has one.
 
@@ -321,7 +323,7 @@ def tidy(config: bytes, start_interval_ns: int = 0) -> bytes:
 
 
 async def lines_of(stream: asyncio.StreamReader) -> AsyncGenerator[str, None]:
-    """Lines without their ends; one that is endless comes in pieces."""
+    """Yield lines without their ends; an endless line comes in pieces."""
     pending = b""
     while data := await stream.read(65536):
         *lines, pending = (pending + data).split(b"\n")
@@ -335,7 +337,7 @@ async def lines_of(stream: asyncio.StreamReader) -> AsyncGenerator[str, None]:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Asked first: buildah then ends the container of its step."""
+    """Ask buildah to end, so that it ends the container of its step, then kill it."""
     signal_group(process, signal.SIGTERM)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(STOP_GRACE_S):
@@ -343,7 +345,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 async def _read_dockerfile(folder: Path, request: BuildRequest) -> Dockerfile:
-    """Links in the context lead nowhere outside of it. Raises: InvalidParameter."""
+    """Read the Dockerfile; links in the context lead nowhere outside of it. Raises: InvalidParameter."""
     try:
         read = await HELPER.ask("read", Folder(folder), path=f"/{request.dockerfile}", limit=MAX_DOCKERFILE)
     except Failure as failure:

@@ -1,4 +1,7 @@
-"""`--change`: Dockerfile instructions applied to an image's configuration. Pure."""
+"""`--change`: applies Dockerfile instructions to an image's configuration. Pure; pinned by `test_changes.py`.
+
+The rules are those of moby `builder/dockerfile/dispatchers.go`.
+"""
 
 import posixpath
 import re
@@ -6,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from bennu.errors import InvalidParameter
-from bennu.go import parse_duration
+from bennu.go.duration import parse_duration
 from bennu.images.dockerfile import Instruction, expand, parse_instructions, parse_pairs, split_words
 from bennu.lifecycle.signals import parse_signal
 
@@ -19,7 +22,7 @@ BUILD_ONLY: Final = frozenset({"ADD", "ARG", "COPY", "FROM", "MAINTAINER", "RUN"
 
 
 def apply_changes(config: Mapping[str, Any], changes: Sequence[str]) -> Config:
-    """The configuration (Docker's keys) after the instructions. Raises: InvalidParameter with Docker's words."""
+    """Answer the configuration (Docker's keys) after the instructions. Raises: InvalidParameter in Docker's words."""
     changed = dict(config)
     instructions = parse_instructions(changes)
     for instruction in instructions:
@@ -140,7 +143,7 @@ def _healthcheck(config: Config, instruction: Instruction) -> None:
 
 
 def probe_times(flags: Mapping[str, str]) -> dict[str, int]:
-    """What HEALTHCHECK's flags make of `Config.Healthcheck`. Raises: InvalidParameter."""
+    """Turn the flags of HEALTHCHECK into fields of `Config.Healthcheck`, in ns. Raises: InvalidParameter."""
     times: dict[str, int] = {}
     for flag, key in PROBE_FLAGS.items():
         if flags.get(flag):

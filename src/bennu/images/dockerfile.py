@@ -1,4 +1,8 @@
-"""The language of Dockerfile instructions, as far as `--change` of import and commit speaks it. Pure."""
+"""Reads the instructions of a Dockerfile: words, flags, quotes, variables. Also the language of `--change`. Pure.
+
+Honoured are the flags of Docker's classic builder. What is not listed is refused, and never left to the builder behind
+us: it knows flags that reach into its host.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,11 +11,27 @@ from typing import Final
 
 import msgspec
 
-from bennu.errors import InvalidParameter
+from bennu.errors import InvalidParameter, NotImplementedHere
 
 BLANKS: Final = re.compile(r"[\t\v\f\r ]+")
 CONTINUED: Final = re.compile(r"\\[ \t]*\n")
 VARIABLE: Final = re.compile(r"\\(.)|\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-+])([^}]*))?\})")
+HONOURED: Final[Mapping[str, frozenset[str]]] = {
+    "FROM": frozenset(("platform",)),
+    "COPY": frozenset(("from", "chown", "chmod", "link")),
+    "ADD": frozenset(("chown", "chmod", "link")),
+    "HEALTHCHECK": frozenset(("interval", "timeout", "start-period", "start-interval", "retries")),
+}
+# Known to Docker's parser; the classic builder refuses them, or passes over what they ask for.
+BUILDKIT: Final[Mapping[str, frozenset[str]]] = {
+    "RUN": frozenset(("mount", "network", "device")),
+    "COPY": frozenset(("exclude",)),
+    "ADD": frozenset(("checksum", "exclude", "keep-git-dir", "unpack")),
+}
+# The builder behind us would take anything else apart in its own way: bytes of some letters are blanks to it.
+PLAIN: Final = re.compile(r"[!#-&(-\[\]-~]*")
+HELP: Final = "https://docs.docker.com/go/buildkit/"
+NEEDS_BUILDKIT: Final = f"requires BuildKit. Refer to {HELP} to learn how to build images with BuildKit enabled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +43,7 @@ class Instruction:
     rest: str
 
     def json_list(self) -> list[str] | None:
-        """The rest as a JSON list of strings, None when it is not one: then it is for the shell."""
+        """Read the rest as a JSON list of strings; None when it is not one: it is then for the shell."""
         if not self.rest.startswith("["):
             return None
         try:
@@ -33,14 +53,14 @@ class Instruction:
 
 
 def parse_instructions(lines: Sequence[str]) -> list[Instruction]:
-    """Comments and empty lines are nothing."""
+    """Read instructions; comments and empty lines are left out. Raises: InvalidParameter."""
     text = CONTINUED.sub("", "\n".join(lines))
     stripped = (line.strip() for line in text.split("\n"))
     return [parse_line(line) for line in stripped if line and not line.startswith("#")]
 
 
 def parse_line(line: str) -> Instruction:
-    """Raises: InvalidParameter for a flag that is given twice."""
+    """Read one instruction. Raises: InvalidParameter for a flag that is given twice."""
     word, *more = BLANKS.split(line.strip(), maxsplit=1)
     words, rest = _split_flags(more[0] if more else "")
     flags: dict[str, str] = {}
@@ -53,7 +73,9 @@ def parse_line(line: str) -> Instruction:
 
 
 def _split_flags(text: str) -> tuple[list[str], str]:
-    """The words at the begin that start with `--`, quotes and backslashes taken away, and what follows them.
+    """Split off the words at the begin that start with `--`, without quotes and backslashes.
+
+    As moby `builder/dockerfile/parser/line_parsers.go` and `bflag.go`.
 
     A `--` alone ends them and belongs to neither.
     """
@@ -78,8 +100,27 @@ def _split_flags(text: str) -> tuple[list[str], str]:
     return flags, text
 
 
+def check_flags(instruction: Instruction) -> None:
+    """Refuse flags: unknown ones with InvalidParameter, BuildKit's with NotImplementedHere."""
+    word = instruction.word
+    honoured, known = HONOURED.get(word, frozenset[str]()), BUILDKIT.get(word, frozenset[str]())
+    for name, value in instruction.flags.items():
+        if name not in honoured | known:
+            raise InvalidParameter(f"unknown flag: --{name}")
+        if not value and name != "link":
+            raise InvalidParameter(f"missing a value on flag: --{name}")
+        if name == "link" and value not in ("", "true", "false"):
+            raise InvalidParameter(f"expecting boolean value for flag --link, not: {value}")
+        if name in known:
+            raise NotImplementedHere(f"the --{name} option {NEEDS_BUILDKIT}")
+        if not PLAIN.fullmatch(value):
+            raise InvalidParameter(f"invalid value for flag --{name}: {value}")
+    if instruction.rest.startswith("--"):
+        raise InvalidParameter(f"unknown flag: {instruction.rest.split()[0]}")
+
+
 def split_words(text: str) -> list[str]:
-    """Words parted by blanks; quotes and backslashes keep blanks together and stay in the word."""
+    """Split at blanks; quotes and backslashes keep blanks together and stay in the word."""
     words: list[str] = []
     word = ""
     quote = ""
@@ -100,7 +141,7 @@ def split_words(text: str) -> list[str]:
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
-    """Take quotes away and put the values of variables in; nothing is replaced inside single quotes."""
+    """Remove quotes and insert variables; nothing is replaced inside single quotes."""
     out = ""
     for part in re.split(r"('[^']*')", text):
         if len(part) > 1 and part.startswith("'") and part.endswith("'"):
@@ -126,7 +167,7 @@ def _substitute(text: str, env: Mapping[str, str]) -> str:
 
 
 def parse_pairs(instruction: Instruction, env: Mapping[str, str]) -> dict[str, str]:
-    """`k=v k2="v 2"`, or the old `k the rest`. Raises: InvalidParameter."""
+    """Read `k=v k2="v 2"`, or the old form `k the rest`. Raises: InvalidParameter."""
     words = split_words(instruction.rest)
     if not words:
         raise InvalidParameter(f"{instruction.word} requires at least one argument")

@@ -1,4 +1,4 @@
-"""Bringing one image in from anywhere skopeo reaches: manifest, configuration, then the layers that are missing."""
+"""Brings one image in from anywhere skopeo reaches: manifest, configuration, then the layers that are missing."""
 
 import asyncio
 import hashlib
@@ -12,7 +12,7 @@ import msgspec
 from bennu.errors import BennuError
 from bennu.images.image import parse_config
 from bennu.images.images import Images
-from bennu.images.layers import Hold
+from bennu.images.layers import LayerHold
 from bennu.images.loading import Descriptor, Manifest, choose_platform
 from bennu.images.skopeo import ImageProxy, Source, read_manifest
 
@@ -21,8 +21,8 @@ MAX_CONFIG: Final = 4 << 20
 DIGEST_FORM: Final = "sha256:"
 
 
-class Phase(StrEnum):
-    """Of one layer, in Docker's words."""
+class LayerPhase(StrEnum):
+    """How far a layer is, in the words of `docker pull`."""
 
     FS_LAYER = "Pulling fs layer"
     EXISTS = "Already exists"
@@ -35,11 +35,11 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """How far a layer is; `blob` is its digest in the manifest."""
+class FetchProgress:
+    """Progress of one layer, in bytes; `blob` is its digest in the manifest."""
 
     blob: str
-    phase: Phase
+    phase: LayerPhase
     current: int = 0
     total: int = 0
 
@@ -52,7 +52,7 @@ class Fetched:
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """Raises: BennuError."""
+    """Read a manifest or a list of manifests. Raises: BennuError."""
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -67,7 +67,7 @@ def parse_manifest(data: bytes) -> Manifest:
 
 
 async def resolve_manifest(source: Source, at: str) -> tuple[bytes, Manifest]:
-    """What the source names, and the image's own manifest for this machine.
+    """Answer what the source names, and the manifest of the image for this machine.
 
     `at` is the location without tag, to which a digest can be appended; "" if there can be no list.
     """
@@ -82,8 +82,10 @@ async def resolve_manifest(source: Source, at: str) -> tuple[bytes, Manifest]:
     return raw, manifest
 
 
-async def fetch(images: Images, source: Source, manifest: Manifest, hold: Hold) -> AsyncGenerator[Step | Fetched, None]:
-    """Bring all that is missing; the last item is `Fetched`. Raises: BennuError; then whole layers stay held."""
+async def fetch(
+    images: Images, source: Source, manifest: Manifest, hold: LayerHold
+) -> AsyncGenerator[FetchProgress | Fetched, None]:
+    """Bring in all that is missing; the last item is `Fetched`. Raises: BennuError; whole layers then stay held."""
     assert manifest.config is not None
     layers = manifest.layers or []
     async with ImageProxy(source) as proxy:
@@ -92,7 +94,7 @@ async def fetch(images: Images, source: Source, manifest: Manifest, hold: Hold) 
         if len(diff_ids) != len(layers):
             raise BennuError("invalid manifest: it does not have the layers of its configuration")
         images.missing(diff_ids, hold)
-        queue: asyncio.Queue[Step | None] = asyncio.Queue()
+        queue: asyncio.Queue[FetchProgress | None] = asyncio.Queue()
         work = asyncio.ensure_future(_fetch_layers(images, proxy, layers, diff_ids, hold, queue))
         work.add_done_callback(lambda _: queue.put_nowait(None))
         try:
@@ -125,18 +127,18 @@ async def _fetch_layers(
     proxy: ImageProxy,
     layers: Sequence[Descriptor],
     diff_ids: Sequence[str],
-    hold: Hold,
-    queue: asyncio.Queue[Step | None],
+    hold: LayerHold,
+    queue: asyncio.Queue[FetchProgress | None],
 ) -> None:
     slots = asyncio.Semaphore(PARALLEL)
     async with asyncio.TaskGroup() as group:
         started: set[str] = set()
         for descriptor, diff_id in zip(layers, diff_ids, strict=True):
             if images.layers.get(diff_id) is not None:
-                queue.put_nowait(Step(descriptor.digest, Phase.EXISTS))
+                queue.put_nowait(FetchProgress(descriptor.digest, LayerPhase.EXISTS))
             elif diff_id not in started:
                 started.add(diff_id)
-                queue.put_nowait(Step(descriptor.digest, Phase.FS_LAYER))
+                queue.put_nowait(FetchProgress(descriptor.digest, LayerPhase.FS_LAYER))
                 group.create_task(_fetch_layer(images, proxy, descriptor, diff_id, hold, queue, slots))
 
 
@@ -145,29 +147,29 @@ async def _fetch_layer(
     proxy: ImageProxy,
     descriptor: Descriptor,
     diff_id: str,
-    hold: Hold,
-    queue: asyncio.Queue[Step | None],
+    hold: LayerHold,
+    queue: asyncio.Queue[FetchProgress | None],
     slots: asyncio.Semaphore,
 ) -> None:
-    """One layer, once: who comes second waits for the first and finds it there."""
+    """Bring in one layer once: a second fetch of it waits for the first and finds it there."""
 
-    def tell(phase: Phase, current: int = 0) -> None:
-        queue.put_nowait(Step(descriptor.digest, phase, current, descriptor.size if current else 0))
+    def tell(phase: LayerPhase, current: int = 0) -> None:
+        queue.put_nowait(FetchProgress(descriptor.digest, phase, current, descriptor.size if current else 0))
 
     if slots.locked():
-        tell(Phase.WAITING)
+        tell(LayerPhase.WAITING)
     async with images.layers.coming(diff_id):
         if images.layers.get(diff_id) is None:
             async with slots:
                 draft = await images.layers.receive(
-                    proxy.blob(descriptor.digest, descriptor.size), lambda count: tell(Phase.DOWNLOADING, count)
+                    proxy.blob(descriptor.digest, descriptor.size), lambda count: tell(LayerPhase.DOWNLOADING, count)
                 )
-            tell(Phase.VERIFYING)
+            tell(LayerPhase.VERIFYING)
             if draft.digest != descriptor.digest:
                 draft.path.unlink(missing_ok=True)
                 raise BennuError(f"filesystem layer verification failed for digest {descriptor.digest}")
-            tell(Phase.DOWNLOADED)
+            tell(LayerPhase.DOWNLOADED)
             await images.layers.add(
-                draft, hold, diff_id=diff_id, on_progress=lambda count: tell(Phase.EXTRACTING, count)
+                draft, hold, diff_id=diff_id, on_progress=lambda count: tell(LayerPhase.EXTRACTING, count)
             )
-        tell(Phase.DONE)
+        tell(LayerPhase.DONE)

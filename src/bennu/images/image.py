@@ -1,19 +1,14 @@
-"""An image: its configuration as it came, and the names it goes by here."""
+"""An image: its configuration as it came, and the names it has here."""
 
-import datetime
 import re
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from bennu.errors import InvalidParameter
+from bennu.go.rfc3339 import ZERO_TIME_NS, parse_rfc3339
 from bennu.model import ImageConfig
-
-ZERO_TIME_NS: Final = -62135596800 * 10**9
-RFC3339: Final = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})\Z", re.ASCII
-)
 
 
 class ImageRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -58,7 +53,7 @@ class Image:
 
 
 def parse_config(blob: bytes) -> dict[str, Any]:
-    """The configuration blob of an image, checked for what we rely on. Raises: InvalidParameter."""
+    """Read the configuration blob of an image and check what we rely on. Raises: InvalidParameter."""
     try:
         raw = msgspec.json.decode(blob, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -78,7 +73,7 @@ def _is_digest(value: object) -> bool:
 
 
 def image_config(raw: dict[str, Any]) -> ImageConfig:
-    """The `config` part as a shape; what is null is as good as absent. Raises: InvalidParameter."""
+    """Read the `config` part; null is as good as absent. Raises: InvalidParameter."""
     part = raw.get("config") or {}
     given = {key: value for key, value in part.items() if value is not None} if isinstance(part, dict) else {}
     for key in ("Entrypoint", "Cmd", "Shell", "OnBuild", "Env"):
@@ -97,24 +92,6 @@ def image_config(raw: dict[str, Any]) -> ImageConfig:
 
 
 def parse_time(value: object) -> int:
-    """RFC 3339 to nanoseconds since the epoch; what is none is Go's zero time."""
-    match = RFC3339.match(value) if isinstance(value, str) else None
-    if not match:
-        return ZERO_TIME_NS
-    zone = "+00:00" if match[3] in "Zz" else match[3]
-    try:
-        seconds = int((datetime.datetime.fromisoformat(match[1].upper() + zone) - _EPOCH).total_seconds())
-    except (ValueError, OverflowError):
-        return ZERO_TIME_NS
-    return seconds * 10**9 + int((match[2] or "")[:9].ljust(9, "0"))
-
-
-_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-
-
-def format_time(ns: int) -> str:
-    """RFC 3339 in UTC with as many digits of the second as needed, as Go prints it."""
-    seconds, nanos = divmod(ns, 10**9)
-    text = (_EPOCH + datetime.timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
-    fraction = f".{nanos:09d}".rstrip("0") if nanos else ""
-    return f"{text}{fraction}Z"
+    """Read a time of an image's configuration, in ns since the epoch; what is none is Go's zero time."""
+    instant_ns = parse_rfc3339(value) if isinstance(value, str) else None
+    return ZERO_TIME_NS if instant_ns is None else instant_ns

@@ -1,4 +1,4 @@
-"""The images of one host: which there are, what they are called, and how one becomes a root filesystem."""
+"""The images of one host: which there are, their names, and how one becomes a root filesystem."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ import msgspec
 
 from bennu.errors import BennuError, NotFound
 from bennu.images.image import Image, ImageRecord, image_config, parse_config, parse_time
-from bennu.images.layers import Hold, Layer, Layers
+from bennu.images.layers import Layer, LayerHold, Layers
 from bennu.images.overlay import mount_overlay, remove_tree, unmount
 from bennu.images.reference import HEX64, SHA256, Reference, parse_reference
 from bennu.store import Delete, Put, Store, Transaction, aside
@@ -60,7 +60,7 @@ class Images:
         return self._users.users_of_image(image_id) if self._users is not None else []
 
     async def open(self, *, whole: bool = True) -> None:
-        """Load what is there; half-done work of a former daemon is removed.
+        """Load what is there; remove half-done work of a former daemon.
 
         What no image needs is deleted only where all images are known: the store is `whole` and each could be read.
         """
@@ -83,7 +83,7 @@ class Images:
         await self._clear_away({record.id for record in records}, whole=whole)
 
     async def _clear_away(self, ids: Set[str], *, whole: bool) -> None:
-        """Layers and blobs that no image needs; put aside where not every image is known. `ids`: of the records."""
+        """Remove what no image needs; put it aside where an image may be unknown. `ids`: of the images on record."""
         if whole and ids == self._images.keys() and all(self._unread.values()):
             await self.collect()
             await asyncio.to_thread(self.layers.sweep_blobs, ids | self._unread.keys())
@@ -93,7 +93,7 @@ class Images:
         await asyncio.to_thread(self.layers.put_unused_aside, wanted, ids | self._unread.keys())
 
     def _read_diff_ids(self, image_id: str) -> Sequence[str]:
-        """The layers of an image whose record cannot be read; as far as its configuration tells."""
+        """Read the layers of an image whose record cannot be read, as far as its configuration tells."""
         try:
             found: Sequence[str] = parse_config(self.layers.blob_path(image_id).read_bytes())["rootfs"]["diff_ids"]
             return found
@@ -134,11 +134,11 @@ class Images:
     # --- finding ------------------------------------------------------------------------------------------------
 
     def list(self) -> list[Image]:
-        """All images, newest first."""
+        """List all images, newest first."""
         return sorted((image for image in self._images.values() if not image.removed), key=lambda i: -i.created_ns)
 
     def find(self, ref: str) -> Image:
-        """By name, `name@digest`, full id or the beginning of one. Raises: NotFound, InvalidParameter."""
+        """Find an image by name, `name@digest`, id or the beginning of an id. Raises: NotFound, InvalidParameter."""
         if SHA256.match(ref) or HEX64.match(ref):
             found = self._images.get("sha256:" + ref.removeprefix("sha256:"))
             if found is None or found.removed:
@@ -151,7 +151,7 @@ class Images:
         return self._images[image_id]
 
     def by_id(self, image_id: str) -> Image:
-        """Also one that was removed by force while containers use it. Raises: NotFound."""
+        """Find an image by id, also one that was removed by force while containers use it. Raises: NotFound."""
         if image_id not in self._images:
             raise NotFound(f"No such image: {image_id}")
         return self._images[image_id]
@@ -161,7 +161,7 @@ class Images:
         return None if image is None or image.removed else image
 
     def resolve(self, reference: Reference) -> str | None:
-        """The id a name stands for here."""
+        """Answer the id that a name stands for; None when the name is unknown here."""
         if reference.digest:
             return self._digests.get(f"{reference.familiar_name}@{reference.digest}")
         return self._tags.get(str(reference.tagged()))
@@ -172,6 +172,7 @@ class Images:
         return matches[0] if len(matches) == 1 else None
 
     def children(self, image: Image) -> Sequence[Image]:
+        """List the images that were built from this one."""
         return [other for other in self._images.values() if other.parent == image.id and not other.removed]
 
     # --- changing what there is -----------------------------------------------------------------------------------
@@ -179,7 +180,7 @@ class Images:
     async def add(
         self, config: bytes, *, parent: str = "", tags: Iterable[Reference] = (), digests: Iterable[Reference] = ()
     ) -> Image:
-        """Make an image of a configuration whose layers are here (and held by the caller).
+        """Make an image of a configuration whose layers are here and held by the caller.
 
         Raises: InvalidParameter for a bad configuration; Unavailable when the disk is full.
         """
@@ -203,7 +204,7 @@ class Images:
         return image
 
     async def tag(self, image: Image, name: Reference) -> None:
-        """Call it so from now on; the name leaves the image that had it."""
+        """Give an image a name; the image that had it loses it."""
         async with self._writing:
             full = str(name.tagged())
             record = image.record()
@@ -215,7 +216,7 @@ class Images:
             self._name_all()
 
     async def untag(self, names: Sequence[str]) -> None:
-        """Drop names (`name:tag` or `name@digest`, familiar); absent ones are fine."""
+        """Drop names (`name:tag` or `name@digest`, familiar). Idempotent."""
         async with self._writing:
             await self.store.commit(Transaction([Delete(_name_key(name)) for name in names]))
             for name in names:
@@ -223,7 +224,7 @@ class Images:
             self._name_all()
 
     async def delete(self, image: Image) -> Sequence[Layer]:
-        """Forget an image and its names; answers the layers that went with it, topmost first.
+        """Forget an image and its names; answer the layers that went with it, topmost first.
 
         While containers use it, its layers stay until the last of them is gone.
         """
@@ -246,7 +247,7 @@ class Images:
 
     @contextlib.contextmanager
     def in_use(self, image: Image) -> Iterator[None]:
-        """Around making a container, which `users` does not know yet: the image may lose its names, not its layers."""
+        """Keep an image's layers for the block, while a container is made that `users` does not know yet."""
         self._borrowed[image.id] += 1
         try:
             yield
@@ -257,13 +258,13 @@ class Images:
         return self._borrowed[image.id] > 0 or bool(self.users(image.id))
 
     async def let_go(self, image_id: str) -> None:
-        """A container of it is gone: if the image was removed meanwhile and this was the last one, it goes now."""
+        """Note that a container of the image is gone: a removed image goes with the last of its containers."""
         image = self._images.get(image_id)
         if image is not None and image.removed and not self._is_used(image):
             await self.collect()
 
     async def collect(self) -> None:
-        """Let go of removed images whose last container is gone, and of layers nobody needs."""
+        """Remove images that wait for their last container to go, and layers that nobody needs."""
         async with self._writing:
             gone = [image for image in self._images.values() if image.removed and not self._is_used(image)]
             if gone:
@@ -285,8 +286,8 @@ class Images:
         order = dict.fromkeys(diff_id for image in gone for diff_id in reversed(image.diff_ids))
         return [found[diff_id] for diff_id in order if diff_id in found]
 
-    def missing(self, diff_ids: Sequence[str], hold: Hold) -> Sequence[str]:
-        """Which of these layers are not here; those that are, are held."""
+    def missing(self, diff_ids: Sequence[str], hold: LayerHold) -> Sequence[str]:
+        """List which of these layers are not here; those that are here are held."""
         for diff_id in diff_ids:
             hold.add(diff_id)
         return [diff_id for diff_id in diff_ids if self.layers.get(diff_id) is None]
@@ -294,7 +295,7 @@ class Images:
     # --- root filesystems -------------------------------------------------------------------------------------------
 
     async def mount(self, image: Image, upper_root: Path) -> Path:
-        """The image with a writable layer at `upper_root/{diff,work}`, seen at `upper_root/merged`. Idempotent.
+        """Mount the image with a writable layer `upper_root/{diff,work}` at `upper_root/merged`. Idempotent.
 
         Raises: BennuError.
         """
@@ -319,7 +320,7 @@ class Images:
             raise BennuError(f"a layer of {image.id} is missing: {error}") from None
 
     def _dress_root(self, image: Image, upper: Path) -> None:
-        """`/` looks as the topmost layer that says so made it."""
+        """Give `/` the owner and mode of the topmost layer that names it."""
         upper.chmod(0o755)
         for diff_id in reversed(image.diff_ids):
             layer = self.layers.get(diff_id)
@@ -333,11 +334,11 @@ class Images:
         return os.path.ismount(upper_root / "merged")
 
     async def unmount(self, upper_root: Path) -> None:
-        """Idempotent. Raises: BennuError."""
+        """Unmount what `mount` mounted. Idempotent. Raises: BennuError."""
         await asyncio.to_thread(unmount, upper_root / "merged")
 
     async def remove_upper(self, upper_root: Path) -> None:
-        """Unmount and delete the writable layer; what else is in the folder stays. Idempotent. Raises: BennuError."""
+        """Unmount and delete the writable layer; other files in the folder stay. Idempotent. Raises: BennuError."""
         await asyncio.to_thread(_remove_upper, upper_root)
 
 

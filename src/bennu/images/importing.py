@@ -1,4 +1,4 @@
-"""Images made here: from a bare tar (`docker import`), or from what a container wrote (`docker commit`)."""
+"""Makes images from a bare tar (`docker import`) or from a container's writable layer (`docker commit`)."""
 
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
@@ -9,11 +9,12 @@ import msgspec
 
 from bennu.confined.client import HELPER, Failure, Folder
 from bennu.errors import BennuError, InvalidParameter
+from bennu.go.rfc3339 import format_rfc3339
 from bennu.images.changes import apply_changes
-from bennu.images.image import Image, format_time
+from bennu.images.image import Image
 from bennu.images.images import Images
 from bennu.images.layers import Layer
-from bennu.images.machine import host_architecture
+from bennu.images.platform import host_architecture
 from bennu.images.reference import Reference
 
 EMPTY_CONFIG: Final[Mapping[str, Any]] = {
@@ -46,7 +47,10 @@ async def import_image(
     changes: Sequence[str] = (),
     architecture: str = "",
 ) -> Image:
-    """One layer out of a tar, compressed or not. Raises: InvalidParameter, Unavailable; then nothing is left of it."""
+    """Make an image of one layer from a tar, compressed or not.
+
+    Raises: InvalidParameter, Unavailable; then nothing is left of it.
+    """
     config = apply_changes(EMPTY_CONFIG, changes)
     draft = await images.layers.receive(tar)
     with images.layers.hold() as hold:
@@ -54,7 +58,7 @@ async def import_image(
             layer = await images.layers.add(draft, hold)
         except InvalidParameter as error:
             raise BennuError(str(error)) from error  # dockerd answers 500 to a broken tar
-        created = format_time(time.time_ns())
+        created = format_rfc3339(time.time_ns())
         blob = {
             "architecture": architecture or host_architecture(),
             "comment": message,
@@ -80,7 +84,7 @@ async def commit_image(
     created_by: str = "",
     changes: Sequence[str] = (),
 ) -> Image:
-    """The parent and what was written over it (`upper_root/diff`) as a new image.
+    """Make an image of the parent and what was written over it (`upper_root/diff`).
 
     `config` is the container's, with Docker's keys. Pause the container before. Raises: InvalidParameter, Unavailable.
     """
@@ -89,7 +93,7 @@ async def commit_image(
         images.missing(parent.diff_ids, hold)
         draft = await images.layers.receive(pack_upper(upper_root / "diff"))
         layer = await images.layers.add(draft, hold)
-        created = format_time(time.time_ns())
+        created = format_rfc3339(time.time_ns())
         blob = _committed(parent, config, layer, created, author, comment, created_by) | {"container": container_id}
         return await images.add(msgspec.json.encode(blob), parent=parent.id, tags=[name] if name else [])
 
@@ -116,7 +120,10 @@ def _history(image: Image) -> list[Any]:
 
 
 async def pack_upper(upper: Path) -> AsyncIterator[bytes]:
-    """A writable layer as a layer's tar, overlayfs's marks turned into whiteouts. Raises: BennuError."""
+    """Yield a writable layer as a layer's tar; marks of overlayfs become whiteouts. Raises: BennuError.
+
+    Whiteouts are those of the OCI image-spec `layer.md`.
+    """
     try:
         async with HELPER.begin("pack_layer", Folder(upper), output=True) as session:
             assert session.output is not None

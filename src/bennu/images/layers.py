@@ -1,4 +1,4 @@
-"""Layers and blobs on disk: everything is whole or not there.
+"""Keeps layers and blobs on disk; each is whole or not there.
 
     images/blobs/<hex>           a blob as it came: an image's configuration, or a layer's tar (compressed or not)
     images/layers/<hex>/diff     that layer unpacked, ready to be a lower folder; <hex> is its diff ID
@@ -6,7 +6,7 @@
     images/tmp/                  work in progress; emptied when the daemon starts
 
 A layer is written and unpacked under tmp and renamed when it is complete and on the disk. Layers that no image uses are
-collected; who is bringing one in holds it meanwhile (`Hold`).
+collected; who is bringing one in holds it meanwhile (`LayerHold`).
 """
 
 import asyncio
@@ -39,7 +39,7 @@ Progress = Callable[[int], None]
 
 
 class Layer(msgspec.Struct, frozen=True):
-    """An unpacked layer. `size` is the bytes of its files; `has_root`: it says how `/` itself looks."""
+    """An unpacked layer. `size`: the bytes of its files; `has_root`: whether it names owner and mode of `/`."""
 
     diff_id: str
     blob: str  # digest of the tar as it came
@@ -51,7 +51,7 @@ class Layer(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What the helper says of a layer it has unpacked."""
+    """What the helper tells of a layer that it has unpacked."""
 
     diff_id: str
     tar_size: int
@@ -60,16 +60,16 @@ class Unpacked:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A blob that has arrived and is not yet anybody's: a file under tmp."""
+class LayerDraft:
+    """A blob that has arrived and belongs to nobody yet: a file under tmp."""
 
     path: Path
     digest: str
     size: int
 
 
-class Hold:
-    """Keeps layers from being collected while an image is being put together from them."""
+class LayerHold:
+    """Keeps layers from being collected while an image is put together from them."""
 
     def __init__(self, held: Counter[str]) -> None:
         self._held = held
@@ -91,7 +91,7 @@ class Hold:
 
 
 class Layers:
-    """The content of all images of this host. One event loop; disk work is done in threads and helper programs."""
+    """The content of all images of this host. For one event loop; disk work is done in threads and helper programs."""
 
     def __init__(self, root: Path) -> None:
         self.root = root / "layers"
@@ -106,7 +106,7 @@ class Layers:
         self._held: Counter[str] = Counter()
 
     def open(self) -> None:
-        """Blocking: read what is there, remove what was left half-done."""
+        """Read what is there and remove what is half-done. Blocking."""
         for folder in (self.root, self.tmp, self.blobs, self.empty):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.empty.chmod(0o755)
@@ -124,30 +124,30 @@ class Layers:
     def get(self, diff_id: str) -> Layer | None:
         return self._known.get(diff_id)
 
-    def hold(self) -> Hold:
-        return Hold(self._held)
+    def hold(self) -> LayerHold:
+        return LayerHold(self._held)
 
     def lower_of(self, diff_id: str) -> str:
-        """The unpacked layer's folder, relative to `root`."""
+        """Answer the unpacked layer's folder, relative to `root`."""
         return f"{_hex(diff_id)}/diff"
 
     def blob_path(self, digest: str) -> Path:
         return entry_of(self.blobs, _hex(digest))
 
     def new_path(self) -> Path:
-        """A name under tmp that nobody has."""
+        """Answer a name under tmp that nobody has."""
         return self.tmp / secrets.token_hex(8)
 
     @contextlib.asynccontextmanager
     async def coming(self, diff_id: str) -> AsyncIterator[None]:
-        """Around the transfer of a layer: nobody else transfers the same one meanwhile."""
+        """Keep others from transferring the same layer during the block."""
         lock = self._arrivals.get(diff_id)
         if lock is None:
             lock = self._arrivals[diff_id] = asyncio.Lock()
         async with lock:
             yield
 
-    async def receive(self, data: AsyncIterable[bytes], on_progress: Progress | None = None) -> Draft:
+    async def receive(self, data: AsyncIterable[bytes], on_progress: Progress | None = None) -> LayerDraft:
         """Write a stream to a file under tmp. Raises: Unavailable when the disk is full; whatever `data` raises."""
         path = self.new_path()
         digest = hashlib.sha256()
@@ -174,10 +174,12 @@ class Layers:
             if isinstance(error, OSError) and not isinstance(error, ConnectionError):
                 raise disk_error(error) from error
             raise
-        return Draft(path, f"sha256:{digest.hexdigest()}", size)
+        return LayerDraft(path, f"sha256:{digest.hexdigest()}", size)
 
-    async def add(self, draft: Draft, hold: Hold, *, diff_id: str = "", on_progress: Progress | None = None) -> Layer:
-        """Unpack a draft and keep it as a layer, held; the draft is consumed, whatever happens.
+    async def add(
+        self, draft: LayerDraft, hold: LayerHold, *, diff_id: str = "", on_progress: Progress | None = None
+    ) -> Layer:
+        """Unpack a draft and keep it as a layer, held by `hold`. The draft is consumed, whatever happens.
 
         A layer that is there already is not unpacked again. With `diff_id` the content must have it.
         Raises: InvalidParameter for a damaged or dangerous tar; Unavailable when the disk is full.
@@ -195,7 +197,7 @@ class Layers:
         finally:
             draft.path.unlink(missing_ok=True)
 
-    async def _unpack(self, draft: Draft, hold: Hold, diff_id: str, on_progress: Progress | None) -> Layer:
+    async def _unpack(self, draft: LayerDraft, hold: LayerHold, diff_id: str, on_progress: Progress | None) -> Layer:
         work = self.new_path()
         try:
             await asyncio.to_thread(_make_work, work)
@@ -220,8 +222,8 @@ class Layers:
             async with HELPER.begin("unpack_layer", tree, input=source.fileno()) as session:
                 return Unpacked(**await session.result(lambda told: on_progress(told["read"]) if on_progress else None))
 
-    def _keep(self, work: Path, draft: Draft, layer: Layer) -> None:
-        """Blob first, then the layer: a layer that is there has its blob."""
+    def _keep(self, work: Path, draft: LayerDraft, layer: Layer) -> None:
+        """Keep the blob first, then the layer: a layer that is there has its blob."""
         self._keep_blob(draft.path, layer.blob)
         write_durably(work / "meta", msgspec.json.encode(layer))
         work.rename(entry_of(self.root, _hex(layer.diff_id)))
@@ -234,7 +236,7 @@ class Layers:
         sync_folder(self.blobs)
 
     def write_blob(self, data: bytes) -> str:
-        """Blocking: keep a small blob (an image's configuration) durably; answers its digest."""
+        """Keep a small blob (an image's configuration) durably; answer its digest. Blocking."""
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         path = self.new_path()
         try:
@@ -247,7 +249,7 @@ class Layers:
         return digest
 
     async def collect(self, wanted: Collection[str]) -> tuple[list[Layer], list[Path]]:
-        """Take the layers that are neither wanted (diff IDs) nor held out of the store.
+        """Take layers that are neither wanted (diff IDs) nor held out of the store.
 
         Answers them, and folders under tmp that the caller is to remove with `remove_trash`.
         """
@@ -258,7 +260,7 @@ class Layers:
             return unused, await asyncio.to_thread(self._put_away, unused)
 
     def _put_away(self, layers: Collection[Layer]) -> list[Path]:
-        """Move layers out of sight as a whole, so that half a layer is never met; answers what is to be deleted."""
+        """Move layers out of sight as a whole, so that half a layer is never met; answer what is to be deleted."""
         trash = []
         for layer in layers:
             trash.append(self.new_path())
@@ -271,12 +273,14 @@ class Layers:
             await asyncio.to_thread(remove_tree, folder)
 
     def sweep_blobs(self, config_digests: Collection[str]) -> None:
-        """Blocking, at start only: remove blobs that belong to no layer and no image."""
+        """Remove blobs that belong to no layer and no image. Blocking; at start only."""
         for path in self._unused_blobs(config_digests):
             path.unlink()
 
     def put_unused_aside(self, wanted: Collection[str], config_digests: Collection[str]) -> None:
-        """Blocking, at start only, in place of `collect` and `sweep_blobs`: an image that needs it may be unknown."""
+        """Put aside what `collect` and `sweep_blobs` would remove, for an unknown image may need it. Blocking; at
+        start.
+        """
         for layer in [layer for key, layer in self._known.items() if key not in wanted]:
             del self._known[layer.diff_id]
             place = set_aside(self.root / _hex(layer.diff_id), self._lost / "layers")
@@ -291,7 +295,7 @@ class Layers:
 
 @contextlib.contextmanager
 def unpacking() -> Iterator[None]:
-    """Around what the helper unpacks. Raises: InvalidParameter for what is wrong with the tar; Unavailable; Failure."""
+    """Translate failures of the helper in the block. Raises: InvalidParameter for a bad tar; Unavailable; Failure."""
     try:
         yield
     except Failure as failure:

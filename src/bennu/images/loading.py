@@ -1,4 +1,7 @@
-"""`docker load`: archives of images, as `docker save` (old and new), skopeo and podman write them."""
+"""`docker load`: reads archives of images as `docker save` (old and new), skopeo and podman write them.
+
+The formats are those of moby `image/tarexport/load.go` and of the OCI image layout.
+"""
 
 import asyncio
 import contextlib
@@ -14,9 +17,9 @@ from bennu.confined.client import HELPER, Folder
 from bennu.errors import BennuError, InvalidParameter
 from bennu.images.image import Image, parse_config
 from bennu.images.images import Images
-from bennu.images.layers import Draft, Hold, disk_error, unpacking
-from bennu.images.machine import host_architecture
+from bennu.images.layers import LayerDraft, LayerHold, disk_error, unpacking
 from bennu.images.overlay import remove_tree
+from bennu.images.platform import host_architecture
 from bennu.images.reference import Reference, parse_reference
 
 MAX_DOCUMENT: Final = 4 << 20  # manifests and configurations; docker and skopeo have the same limit
@@ -41,8 +44,8 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """An image as an archive describes it; layers are names of parts, bottom first."""
+class ArchivedImage:
+    """An image as an archive describes it; layers are names of members, bottom first."""
 
     config: bytes
     layers: Sequence[str]
@@ -51,6 +54,8 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class LayerProgress:
+    """How much of a layer is unpacked, in bytes."""
+
     diff_id: str
     current: int
     total: int
@@ -58,6 +63,8 @@ class LayerProgress:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
+    """An image that was brought in, and its names."""
+
     image: Image
     tags: Sequence[Reference]
     displaced: Mapping[str, str]  # names that were taken from another image, and its id
@@ -72,7 +79,7 @@ class Archive:
         self._read = 0
 
     def find(self, name: str) -> Part | None:
-        """Follows links, which stay inside."""
+        """Find a member by name, following links, which stay inside the archive."""
         part = self._parts.get(posixpath.normpath(name))
         for _ in range(MAX_LINKS):
             if part is None or not part.link:
@@ -84,7 +91,7 @@ class Archive:
         return self._folder / part.file
 
     def read(self, name: str) -> bytes:
-        """Blocking: a document of bounded size, as all of them together are. Raises: InvalidParameter."""
+        """Read a document; its size is bounded, and that of all together. Blocking. Raises: InvalidParameter."""
         part = self.find(name)
         if part is None:
             raise InvalidParameter(f"invalid archive: it has no {name}")
@@ -107,7 +114,7 @@ class Archive:
 
 
 async def load(images: Images, data: AsyncIterable[bytes]) -> AsyncGenerator[LayerProgress | Loaded, None]:
-    """Bring all images of an archive in; yields how it goes. Images loaded before a failure stay.
+    """Bring in all images of an archive, yielding progress. Images loaded before a failure stay.
 
     Raises: InvalidParameter for what is no archive; Unavailable when the disk is full.
     """
@@ -120,7 +127,7 @@ async def load(images: Images, data: AsyncIterable[bytes]) -> AsyncGenerator[Lay
 
 @contextlib.asynccontextmanager
 async def take_apart(images: Images, data: AsyncIterable[bytes]) -> AsyncIterator[Archive]:
-    """Spread an archive's members out on the disk as it comes; gone after the block."""
+    """Write an archive's members to disk as it comes; they are gone after the block."""
     folder = images.layers.new_path()
     try:
         await asyncio.to_thread(folder.mkdir, 0o700)
@@ -131,8 +138,8 @@ async def take_apart(images: Images, data: AsyncIterable[bytes]) -> AsyncIterato
         await asyncio.shield(asyncio.to_thread(remove_tree, folder))
 
 
-class Gathering:
-    """The members of an archive as the helper tells them, so many as an image can have."""
+class ArchiveIndex:
+    """Collects the members of an archive as the helper tells them, up to what an image can have."""
 
     def __init__(self) -> None:
         self.parts: dict[str, Part] = {}
@@ -140,7 +147,7 @@ class Gathering:
         self._names = 0
 
     def hear(self, told: dict[str, Any]) -> None:
-        """Raises: InvalidParameter when it is too much."""
+        """Note one member. Raises: InvalidParameter when there are too many."""
         if "name" not in told:
             return
         part = Part(**told)
@@ -154,14 +161,16 @@ class Gathering:
 
 
 async def _spread(folder: Path, data: AsyncIterable[bytes]) -> dict[str, Part]:
-    gathering = Gathering()
+    gathering = ArchiveIndex()
     with unpacking():
         async with HELPER.begin("take_apart", Folder(folder, writable=True), input=True) as session:
             await session.feed(data, gathering.hear)
     return gathering.parts
 
 
-async def _load_one(images: Images, archive: Archive, planned: Planned) -> AsyncGenerator[LayerProgress | Loaded, None]:
+async def _load_one(
+    images: Images, archive: Archive, planned: ArchivedImage
+) -> AsyncGenerator[LayerProgress | Loaded, None]:
     raw = parse_config(planned.config)
     diff_ids: list[str] = raw["rootfs"]["diff_ids"]
     if len(diff_ids) != len(planned.layers):
@@ -182,7 +191,7 @@ async def _load_one(images: Images, archive: Archive, planned: Planned) -> Async
 
 
 async def _load_layer(
-    images: Images, archive: Archive, name: str, diff_id: str, hold: Hold
+    images: Images, archive: Archive, name: str, diff_id: str, hold: LayerHold
 ) -> AsyncGenerator[LayerProgress, None]:
     part = archive.find(name)
     if part is None:
@@ -196,11 +205,11 @@ async def _load_layer(
     yield LayerProgress(diff_id, part.size, part.size)
 
 
-def _take_part(images: Images, archive: Archive, part: Part) -> Draft:
-    """A second name, for two images of an archive may name the same part."""
+def _take_part(images: Images, archive: Archive, part: Part) -> LayerDraft:
+    """Link a member under a second name, for two images of an archive may name the same one."""
     path = images.layers.new_path()
     path.hardlink_to(archive.path(part))
-    return Draft(path, part.digest, part.size)
+    return LayerDraft(path, part.digest, part.size)
 
 
 async def with_progress(work: Callable[[Callable[[int], None]], Any]) -> AsyncGenerator[int, None]:
@@ -246,8 +255,8 @@ class Manifest(msgspec.Struct, rename="camel"):
     manifests: list[Descriptor] | None = None
 
 
-def plan(archive: Archive) -> list[Planned]:
-    """Blocking: all images of an archive. Raises: InvalidParameter."""
+def plan(archive: Archive) -> list[ArchivedImage]:
+    """Read which images an archive holds. Blocking. Raises: InvalidParameter."""
     if archive.find("manifest.json") is not None:
         entries = archive.read_json("manifest.json", list[ManifestEntry])
         return [_plan_docker(archive, entry) for entry in entries]
@@ -257,17 +266,17 @@ def plan(archive: Archive) -> list[Planned]:
     raise InvalidParameter("invalid archive: does not contain a manifest.json or an index.json")
 
 
-def _plan_docker(archive: Archive, entry: ManifestEntry) -> Planned:
+def _plan_docker(archive: Archive, entry: ManifestEntry) -> ArchivedImage:
     tags = []
     for text in entry.repo_tags or []:
         reference = parse_reference(text)
         if not reference.tag:
             raise InvalidParameter(f'invalid tag "{text}"')
         tags.append(reference)
-    return Planned(archive.read(entry.config), entry.layers or [], tags)
+    return ArchivedImage(archive.read(entry.config), entry.layers or [], tags)
 
 
-def _plan_oci(archive: Archive, descriptor: Descriptor, depth: int = 0) -> Planned:
+def _plan_oci(archive: Archive, descriptor: Descriptor, depth: int = 0) -> ArchivedImage:
     manifest: Manifest = _decode(archive.read_blob(descriptor.digest), Manifest, descriptor.digest)
     if manifest.manifests is not None:
         if depth >= MAX_INDEX_DEPTH:
@@ -279,11 +288,11 @@ def _plan_oci(archive: Archive, descriptor: Descriptor, depth: int = 0) -> Plann
         raise InvalidParameter("invalid archive: a manifest without a configuration")
     config = archive.read_blob(manifest.config.digest)
     layers = [_blob_name(layer.digest) for layer in manifest.layers or []]
-    return Planned(config, layers, _names_of(descriptor.annotations or {}))
+    return ArchivedImage(config, layers, _names_of(descriptor.annotations or {}))
 
 
 def _names_of(annotations: Mapping[str, str]) -> list[Reference]:
-    """A full name if there is one; a bare tag names nothing."""
+    """Read an image's names from annotations: full names only; a bare tag names nothing."""
     text = annotations.get(CONTAINERD_NAME) or annotations.get(OCI_NAME) or ""
     if ":" not in text and "/" not in text:
         return []
@@ -294,7 +303,7 @@ def _names_of(annotations: Mapping[str, str]) -> list[Reference]:
 
 
 def choose_platform(descriptors: Sequence[Descriptor]) -> Descriptor:
-    """The entry for this machine; without any platform the first. Raises: BennuError."""
+    """Choose the entry for this machine; where no entry has a platform, the first. Raises: BennuError."""
     wanted = host_architecture()
     for descriptor in descriptors:
         platform = descriptor.platform or {}

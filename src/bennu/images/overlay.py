@@ -1,7 +1,6 @@
-"""Mounting layers over each other with the kernel's overlayfs. Blocking calls: the callers use threads."""
+"""Mounts layers over each other with the kernel's overlayfs. Blocking calls: callers use threads."""
 
 import contextlib
-import ctypes
 import errno
 import os
 import shutil
@@ -11,16 +10,15 @@ from pathlib import Path
 from typing import Final
 
 from bennu.errors import BennuError
+from bennu.kernel.libc import mount
+from bennu.kernel.libc import unmount as kernel_unmount
 
 MAX_OPTIONS: Final = 4000  # mount(2) takes one page
-MNT_DETACH: Final = 2
 # What the host may have set otherwise, and what a layer's difference could then not be read from.
 PARAMETERS: Final = (("index", "index=off"), ("redirect_dir", "redirect_dir=off"), ("metacopy", "metacopy=off"))
 
 OPAQUE: Final = "trusted.overlay.opaque"  # on a folder that hides those below it
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def mount_overlay(layers_root: Path, lowers: Sequence[str], upper_root: Path) -> Path:
@@ -53,24 +51,26 @@ def _escape(path: Path, *, colon: bool = False) -> str:
 
 
 def _mount(target: Path, options: Sequence[str]) -> None:
-    data = ",".join(options).encode()
-    if len(data) >= MAX_OPTIONS + 90:
+    data = ",".join(options)
+    if len(data.encode()) >= MAX_OPTIONS + 90:
         raise BennuError("the image has too many layers to be mounted")
-    if _libc.mount(b"overlay", os.fsencode(target), b"overlay", 0, data) != 0:
-        number = ctypes.get_errno()
-        raise BennuError(f"cannot mount the image's layers at {target}: {os.strerror(number)}")
+    try:
+        mount("overlay", target, "overlay", options=data)
+    except OSError as error:
+        raise BennuError(f"cannot mount the image's layers at {target}: {error.strerror}") from error
 
 
 def unmount(target: Path) -> None:
-    """Idempotent; what still uses it keeps it until it lets go. Raises: BennuError."""
-    if _libc.umount2(os.fsencode(target), MNT_DETACH) != 0:
-        number = ctypes.get_errno()
-        if number not in (errno.EINVAL, errno.ENOENT):
-            raise BennuError(f"cannot unmount {target}: {os.strerror(number)}")
+    """Unmount at once; whoever uses the mount keeps it until he lets go. Idempotent. Raises: BennuError."""
+    try:
+        kernel_unmount(target)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise BennuError(f"cannot unmount {target}: {error.strerror}") from error
 
 
 def is_left_alone(upper: Path, path: str) -> bool:
-    """Whether the writable layer says nothing of `path`, or no more than that it is a folder.
+    """Tell whether the writable layer does not have `path`, or has it only as a folder.
 
     Then it is what the layers below say, as long as no link leads there. No file is opened and no link is followed.
     """
@@ -106,7 +106,7 @@ def _is_opaque(folder: int) -> bool:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with everything in it, whatever a container made of it; absent is fine. Raises: BennuError."""
+    """Remove a folder with everything in it, whatever a container made of it. Idempotent. Raises: BennuError."""
     try:
         shutil.rmtree(path)
     except (OSError, RecursionError) as error:

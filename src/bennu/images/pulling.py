@@ -1,11 +1,11 @@
-"""`docker pull`."""
+"""`docker pull`: brings an image in from its registry under its name."""
 
 import contextlib
 import hashlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from bennu.images.fetching import Fetched, Step, fetch, resolve_manifest
+from bennu.images.fetching import Fetched, FetchProgress, fetch, resolve_manifest
 from bennu.images.image import Image
 from bennu.images.images import Images
 from bennu.images.reference import Reference
@@ -29,8 +29,8 @@ class Pulled:
 
 async def pull(
     images: Images, reference: Reference, auth: Auth, *, all_tags: bool = False
-) -> AsyncGenerator[Begun | Step | Pulled, None]:
-    """Bring an image in under its name. Raises: NotFound, BennuError with Docker's words; layers that came stay out."""
+) -> AsyncGenerator[Begun | FetchProgress | Pulled, None]:
+    """Bring an image in under its name. Raises: NotFound, BennuError in Docker's words; no layer is kept then."""
     references = [reference]
     if all_tags:
         async with registry_source(reference, auth, images.layers.tmp) as source:
@@ -42,7 +42,9 @@ async def pull(
                 yield step
 
 
-async def _pull_one(images: Images, reference: Reference, auth: Auth) -> AsyncGenerator[Begun | Step | Pulled, None]:
+async def _pull_one(
+    images: Images, reference: Reference, auth: Auth
+) -> AsyncGenerator[Begun | FetchProgress | Pulled, None]:
     async with registry_source(reference, auth, images.layers.tmp) as source:
         raw, manifest = await resolve_manifest(source, f"docker://{reference.full_name}")
         yield Begun(reference)

@@ -1,4 +1,4 @@
-"""`docker push`, and the layout in which images are handed to skopeo: its `dir:`, blobs linked, not copied."""
+"""`docker push`, and the layout in which images are handed to skopeo: its `dir:`, with blobs linked, not copied."""
 
 import asyncio
 import hashlib
@@ -38,7 +38,7 @@ class Pushed:
 
 
 def chosen_names(images: Images, name: Reference) -> list[Reference]:
-    """One tag, or all that the repository has here. Raises: NotFound with Docker's words."""
+    """Answer the tag that was named, or all that the repository has here. Raises: NotFound in Docker's words."""
     if name.tag:
         if images.resolve(name) is None:
             raise NotFound(f"tag does not exist: {name}")
@@ -51,7 +51,7 @@ def chosen_names(images: Images, name: Reference) -> list[Reference]:
 
 
 async def push(images: Images, names: Sequence[Reference], auth: Auth) -> AsyncGenerator[Pushing | Pushed, None]:
-    """Bring images to their registry. Raises: BennuError in Docker's words."""
+    """Send images to their registry. Raises: BennuError in Docker's words."""
     for name in names:
         image = images.find(str(name))
         for diff_id in image.diff_ids:
@@ -80,7 +80,7 @@ async def _push_one(images: Images, image: Image, name: Reference, auth: Auth) -
 
 
 def lay_out(images: Images, image: Image, folder: Path) -> None:
-    """Blocking: make `folder` with the image in it."""
+    """Make `folder` with the image in it. Blocking."""
     folder.mkdir()
     layers = images.layers
     config = layers.blob_path(image.id)
@@ -92,7 +92,7 @@ def lay_out(images: Images, image: Image, folder: Path) -> None:
 
 
 def manifest_of(images: Images, image: Image, config_size: int) -> bytes:
-    """A Docker schema 2 manifest over the blobs as they are kept."""
+    """Write a Docker schema 2 manifest over the blobs as they are kept."""
     config = {"mediaType": f"{KIND}container.image.v1+json", "size": config_size, "digest": image.id}
     layers = [
         {

@@ -1,4 +1,7 @@
-"""Image references as Docker reads them: `[domain/]path[:tag][@digest]`, an id, or the beginning of one. Pure."""
+"""Reads image references as Docker does: `[domain/]path[:tag][@digest]`, an id, or the beginning of one. Pure.
+
+The grammar is that of github.com/distribution/reference `normalize.go`; pinned by `test_reference.py`.
+"""
 
 import re
 from dataclasses import dataclass
@@ -39,10 +42,11 @@ class Reference:
 
     @property
     def full_name(self) -> str:
+        """Answer the name with its domain, without tag and digest."""
         return f"{self.domain}/{self.path}"
 
     def tagged(self) -> "Reference":
-        """With `latest` when it has neither tag nor digest."""
+        """Answer the reference with `latest` when it has neither tag nor digest."""
         if self.tag or self.digest:
             return self
         return Reference(self.domain, self.path, DEFAULT_TAG)
@@ -54,7 +58,7 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference:
-    """A name with or without tag and digest. Raises: InvalidParameter with Docker's words."""
+    """Read a name with or without tag and digest. Raises: InvalidParameter in Docker's words."""
     if HEX64.match(text):
         raise InvalidParameter(f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings")
     domain, rest = _split_domain(text)
@@ -73,7 +77,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def _split_domain(text: str) -> tuple[str, str]:
-    """The registry and the rest; without a registry it is the hub, and there a lone name is an official one."""
+    """Split off the registry; without one it is the hub, where a lone name is an official image (`library/`)."""
     first, slash, rest = text.partition("/")
     is_domain = slash and (any(mark in first for mark in ".:[") or first == "localhost" or first.lower() != first)
     domain, remainder = (first, rest) if is_domain else (HUB, text)

@@ -1,4 +1,7 @@
-"""`docker rmi` and `docker image prune`: what may go, in which order, and what is said about it."""
+"""`docker rmi` and `docker image prune`: what may go, in which order, and what is told of it.
+
+The rules are those of moby `daemon/images/image_delete.go`.
+"""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +36,7 @@ def short_id(identifier: str) -> str:
 
 
 def chain_ids(diff_ids: Sequence[str]) -> list[str]:
-    """What Docker calls a layer in the place it has in an image."""
+    """Answer Docker's ids of layers in their place in an image (ChainID of the OCI image-spec `config.md`)."""
     chains: list[str] = []
     for diff_id in diff_ids:
         joined = f"{chains[-1]} {diff_id}" if chains else ""
@@ -60,7 +63,7 @@ async def remove_image(images: Images, ref: str, *, force: bool = False, prune: 
 
 
 async def _remove_name(images: Images, image: Image, ref: str, removal: Removal, *, force: bool) -> bool:
-    """True when other names are left, and the image with them."""
+    """Drop a name. True: the image stays, for it has other names."""
     if not force and _is_single_name(_names(image)) and (users := images.users(image.id)):
         raise Conflict(
             f'conflict: unable to remove repository reference "{ref}" (must force) - container '
@@ -111,7 +114,7 @@ async def _delete_quietly(images: Images, image: Image, removal: Removal) -> Non
 
 
 def _check(images: Images, image: Image, *, force: bool, names: bool) -> None:
-    """Raises: ImageInUse."""
+    """Refuse to remove an image that is in use. Raises: ImageInUse."""
     if images.children(image):
         raise ImageInUse(image, "image has dependent child images", hard=True)
     users = images.users(image.id)
@@ -137,7 +140,7 @@ def _repository(name: str) -> str:
 
 
 def _is_single_name(names: Sequence[str]) -> bool:
-    """At most one tag, and any digests are of that tag's repository."""
+    """Tell whether there is at most one tag, and all digests are of that tag's repository."""
     tags = [name for name in names if "@" not in name]
     repositories = {_repository(name) for name in names}
     return len(names) <= 1 or (len(tags) <= 1 and len(repositories) == 1)

@@ -1,4 +1,4 @@
-"""Images found by what is on the disk, where no record tells of them."""
+"""Finds images by what is on disk, where no record tells of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ MOST_BYTES = 8 << 20  # of a configuration: what is larger is a layer
 
 
 def put_back(root: Path, lost: Path) -> int:
-    """Bring home what was put aside; how many layers and blobs that was. `root` is the folder of all images."""
+    """Move back what was put aside; answer how many layers and blobs. `root` is the folder of all images."""
     count = 0
     for kind in ("layers", "blobs"):
         for path in sorted((lost / kind).iterdir()) if (lost / kind).exists() else ():
@@ -26,7 +26,7 @@ def put_back(root: Path, lost: Path) -> int:
 
 
 def find_images(root: Path) -> Iterator[Put]:
-    """A record, without a name, of every image whose configuration and layers are all here."""
+    """Yield a record, without a name, for each image whose configuration and layers are all here."""
     layers = {f"sha256:{path.name}" for path in (root / "layers").glob("*") if (path / "meta").exists()}
     for path in (root / "blobs").glob("*"):
         if path.stat().st_size <= MOST_BYTES and is_image(path.read_bytes(), layers):
@@ -35,6 +35,7 @@ def find_images(root: Path) -> Iterator[Put]:
 
 
 def is_image(blob: bytes, layers: set[str]) -> bool:
+    """Tell whether a blob is the configuration of an image whose layers are here."""
     try:
         raw = parse_config(blob)
     except InvalidParameter:

@@ -1,4 +1,4 @@
-"""`docker save`: one tar that is both an OCI layout and a docker-archive, so that old and new tools read it."""
+"""`docker save`: writes one tar that is an OCI layout and a docker-archive at once, for old and new tools."""
 
 import asyncio
 import bz2
@@ -25,7 +25,7 @@ OCI: Final = "application/vnd.oci.image"
 
 
 async def save(images: Images, refs: Sequence[str]) -> AsyncGenerator[bytes, None]:
-    """The archive, piece by piece. Raises: NotFound, InvalidParameter (before the first piece)."""
+    """Yield the archive in pieces. Raises: NotFound, InvalidParameter before the first piece."""
     chosen = choose(images, refs)
     with images.layers.hold() as hold:
         for image in chosen:
@@ -39,7 +39,7 @@ async def save(images: Images, refs: Sequence[str]) -> AsyncGenerator[bytes, Non
 
 
 def choose(images: Images, refs: Sequence[str]) -> dict[Image, list[Reference]]:
-    """The images asked for and the tags each goes by in the archive: those asked for by name, not by id."""
+    """Answer the images asked for, each with the tags it has in the archive: those asked for by name, not by id."""
     chosen: dict[Image, list[Reference]] = {}
     for ref in refs:
         image = images.find(ref)
@@ -51,7 +51,7 @@ def choose(images: Images, refs: Sequence[str]) -> dict[Image, list[Reference]]:
 
 
 def _pieces(images: Images, chosen: dict[Image, list[Reference]]) -> Iterator[bytes]:
-    """Blocking. A tar written into a buffer that is emptied as it fills."""
+    """Write a tar into a buffer that is emptied as it fills. Blocking."""
     buffer = io.BytesIO()
 
     def taken() -> bytes:
@@ -81,7 +81,7 @@ def _layers_of(images: Images, image: Image) -> list[Layer]:
 
 
 def _add_layer(tar: tarfile.TarFile, path: Path, layer: Layer) -> Iterator[None]:
-    """Write a layer as a plain tar, coming up for air after every chunk."""
+    """Write a layer as a plain tar, pausing after every chunk so that the buffer can be emptied."""
     header = _header(_blob_name(layer.diff_id), layer.tar_size)
     tar.addfile(header)
     stream = cast(IO[bytes], tar.fileobj)
@@ -100,7 +100,7 @@ def _add_layer(tar: tarfile.TarFile, path: Path, layer: Layer) -> Iterator[None]
 
 
 def open_plain(path: Path) -> IO[bytes]:
-    """A layer's blob without its compression."""
+    """Open a layer's blob without its compression."""
     with path.open("rb") as file:
         magic = file.read(6)
     if magic.startswith(b"\x1f\x8b"):
@@ -117,7 +117,7 @@ def open_plain(path: Path) -> IO[bytes]:
 
 
 def _documents(images: Images, chosen: dict[Image, list[Reference]]) -> dict[str, bytes]:
-    """Everything but the layers, by name."""
+    """Make everything but the layers, by name."""
     documents: dict[str, bytes] = {}
     descriptors: list[dict[str, Any]] = []
     entries: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""skopeo: everything that speaks with registries, and with buildah's storage, through one narrow door.
+"""Speaks with registries, and with buildah's storage, through skopeo alone.
 
 Blobs come through `skopeo experimental-image-proxy`, which hands out pipes, so that progress is exact and the bytes are
 checked here. Manifests are read raw, because the proxy would turn them into OCI's form and lose the health check.
@@ -37,7 +37,7 @@ MISSING: Final = "skopeo is not installed: apt-get install skopeo"
 
 
 class Auth(msgspec.Struct):
-    """What a client sends as `X-Registry-Auth`."""
+    """A login, as clients send it in `X-Registry-Auth`."""
 
     username: str = ""
     password: str = ""
@@ -52,17 +52,17 @@ class Auth(msgspec.Struct):
 
 
 def parse_auth(header: str) -> Auth:
-    """`X-Registry-Auth` is base64 of JSON; a broken one is no login, as for dockerd."""
+    """Read `X-Registry-Auth`, base64 of JSON; a broken one is no login, as for dockerd."""
     return _decode_header(header, Auth) or Auth()
 
 
 def parse_logins(header: str) -> dict[str, Auth]:
-    """`X-Registry-Config`: the logins of a build, by registry."""
+    """Read `X-Registry-Config`: the logins of a build, by registry."""
     return _decode_header(header, dict[str, Auth]) or {}
 
 
 def login_for(reference: Reference, logins: Mapping[str, Auth]) -> Auth:
-    """The login of a build that is meant for this image's registry."""
+    """Choose the login of a build that is meant for this image's registry."""
     keys = ("https://index.docker.io/v1/", HUB) if reference.domain == HUB else (reference.domain,)
     return next((logins[key] for key in keys if key in logins), Auth())
 
@@ -87,7 +87,7 @@ class Source:
 
 @contextlib.asynccontextmanager
 async def registry_source(reference: Reference, auth: Auth, tmp: Path) -> AsyncIterator[Source]:
-    """An image in its registry; a login lives in a private file for the length of the block."""
+    """Give an image in its registry; a login lies in a private file during the block."""
     options = [] if not is_local(reference.domain) else ["--tls-verify=false"]
     tag = f"@{reference.digest}" if reference.digest else f":{reference.tagged().tag}"
     location = f"docker://{reference.full_name}{tag}"
@@ -113,7 +113,7 @@ def _auth_file(domain: str, auth: Auth) -> dict[str, Any]:
 
 
 def is_local(domain: str) -> bool:
-    """Registries on this machine may speak plain HTTP, as dockerd has it."""
+    """Tell whether a registry is on this machine and may speak plain HTTP, as dockerd has it."""
     host = domain.rsplit(":", 1)[0] if not domain.endswith("]") else domain
     host = host.strip("[]")
     if host == "localhost":
@@ -125,18 +125,18 @@ def is_local(domain: str) -> bool:
 
 
 async def read_manifest(source: Source) -> bytes:
-    """The manifest or list of manifests, byte for byte. Raises: BennuError in Docker's words."""
+    """Read the manifest or list of manifests, byte for byte. Raises: BennuError in Docker's words."""
     return await skopeo(["inspect", "--raw", *source.options, source.location], source)
 
 
 async def list_tags(source: Source, reference: Reference) -> list[str]:
-    """All tags of a repository. Raises: BennuError in Docker's words."""
+    """List all tags of a repository. Raises: BennuError in Docker's words."""
     found = await skopeo(["list-tags", *source.options, f"docker://{reference.full_name}"], source)
     return list(msgspec.json.decode(found)["Tags"] or [])
 
 
 async def skopeo(arguments: Sequence[str], source: Source) -> bytes:
-    """Run to its end; answers its output. Raises: BennuError in Docker's words."""
+    """Run skopeo to its end; answer its output. Raises: BennuError in Docker's words."""
     env = None if source.env is None else {**os.environ, **source.env}
     try:
         done = await run(["skopeo", *arguments], timeout_s=TIMEOUT_S, env=env)
@@ -148,7 +148,7 @@ async def skopeo(arguments: Sequence[str], source: Source) -> bytes:
 
 
 def failure(stderr: str, reference: Reference | None) -> BennuError:
-    """What skopeo's last words mean, told as dockerd would."""
+    """Translate skopeo's last words into dockerd's; pinned by `test_skopeo.py`."""
     match = FATAL.search(stderr)
     words = stderr.strip()
     if match:
@@ -221,7 +221,7 @@ class ImageProxy:
         await self._stack.aclose()
 
     async def blob(self, digest: str, size: int) -> AsyncIterator[bytes]:
-        """The bytes of a blob as they come; the caller checks the digest. Raises: BennuError.
+        """Yield the bytes of a blob as they come; the caller checks the digest. Raises: BennuError.
 
         The proxy closes its end of the pipe only when it is told that we have all, and tells its errors only then: so
         that is said when `size` bytes are here, or when nothing came for a while.
@@ -250,7 +250,7 @@ class ImageProxy:
             transport.close()
 
     async def _call(self, method: str, *arguments: Any) -> tuple[Any, int, int]:
-        """Answers value, descriptor and its id. Raises: BennuError."""
+        """Call a method; answer its value, a descriptor and the descriptor's id. Raises: BennuError."""
         async with self._turn:
             request = json.dumps({"method": method, "args": arguments}).encode()
             reply, descriptors = await asyncio.to_thread(self._exchange, request)
@@ -264,7 +264,7 @@ class ImageProxy:
         return answer.get("value"), descriptors[0] if descriptors else -1, int(answer.get("pipeid") or 0)
 
     def _exchange(self, request: bytes) -> tuple[bytes, list[int]]:
-        """Blocking; skopeo's end closes the socket, which ends it."""
+        """Send a request and read its answer. Blocking; skopeo's end closes the socket, which ends it."""
         self._socket.settimeout(TIMEOUT_S)
         try:
             self._socket.send(request)

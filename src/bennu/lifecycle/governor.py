@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bennu.errors import InvalidParameter
-from bennu.go import parse_duration
+from bennu.go.duration import parse_duration
 from bennu.lifecycle.restart import BACK_OFF_FIRST_NS, BACK_OFF_MAX_NS, Restart, Start, Stay
 
 PREFIX: Final = "bennu.restart."

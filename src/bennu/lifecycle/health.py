@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from bennu.errors import InvalidParameter
-from bennu.go import format_duration
+from bennu.go.duration import format_duration
 from bennu.lifecycle.probe import HEALTH, OUTPUT_BYTES, Probe, command_probe, probe_from_labels
 
 SECOND_NS: Final = 10**9

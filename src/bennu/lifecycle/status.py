@@ -5,10 +5,8 @@ from the one state at the wire.
 """
 
 from enum import StrEnum
-from typing import Final
 
-SECOND_NS: Final = 10**9
-HOUR_NS: Final = 3600 * SECOND_NS
+from bennu.go.units import human_duration
 
 
 class State(StrEnum):
@@ -21,27 +19,6 @@ class State(StrEnum):
     REMOVING = "removing"
     EXITED = "exited"
     DEAD = "dead"
-
-
-def human_duration(ns: int) -> str:
-    """Docker's rough duration: `Less than a second`, `About a minute`, `3 weeks`."""
-    seconds = max(0, ns) // SECOND_NS
-    minutes = seconds // 60
-    if seconds < 60:
-        return {0: "Less than a second", 1: "1 second"}.get(seconds, f"{seconds} seconds")
-    if minutes < 60:
-        return "About a minute" if minutes == 1 else f"{minutes} minutes"
-    return _hours(rounded=(ns + HOUR_NS // 2) // HOUR_NS, whole=ns // HOUR_NS)
-
-
-def _hours(*, rounded: int, whole: int) -> str:
-    """Docker rounds hours, and counts days, weeks and months in rounded hours; years in whole ones."""
-    if rounded < 48:
-        return "About an hour" if rounded == 1 else f"{rounded} hours"
-    for limit, unit, word in ((336, 24, "days"), (1440, 168, "weeks"), (17520, 720, "months")):
-        if rounded < limit:
-            return f"{rounded // unit} {word}"
-    return f"{whole // 8760} years"
 
 
 def describe_status(

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from bennu.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere
-from bennu.go import parse_bool
+from bennu.go.bool import parse_bool
 from bennu.model import Shape
 from bennu.network.ipam.addresses import (
     DEFAULT_POOLS,

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from bennu.errors import BennuError
-from bennu.go import TRUE
+from bennu.go.bool import TRUE
 from bennu.model import EndpointIPAMConfig, EndpointSettings, PublishedPort
 
 OPTION_BRIDGE_NAME: Final = "com.docker.network.bridge.name"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bennu.go import architecture as go_architecture
+from bennu.go.arch import architecture as go_architecture
 from bennu.orchestration.constraints import unmet_constraint
 from bennu.orchestration.fleet import Tally
 from bennu.orchestration.model import ServiceId, Task

@@ -1,14 +1,14 @@
-"""Processes of containers: OCI bundle, conmon, crun. Knows processes, knows no policy."""
+"""Runs the processes of containers: OCI bundles, conmon, crun. Knows processes, knows no policy."""
 
 from bennu.runtime.attach import AttachStream
+from bennu.runtime.bundle import find_living
 from bennu.runtime.capabilities import parse_capabilities
 from bennu.runtime.devices import DeviceNode, parse_device_rule
 from bennu.runtime.exec import ExecProcess, ExecRequest
 from bennu.runtime.failures import NotAlive, RuntimeFailure
 from bennu.runtime.hostfacts import HostFacts
-from bennu.runtime.places import find_living
+from bennu.runtime.probe_exec import ProbeExec, ProbeExecResult
 from bennu.runtime.records import BundleRequest, Created, ExitRecord, Recovered
-from bennu.runtime.repeated import Ran, RepeatedExec
 from bennu.runtime.runtime import Runtime
 from bennu.runtime.seccomp_profile import SeccompProfile
 from bennu.runtime.security import Security, parse_security_options
@@ -26,9 +26,9 @@ __all__ = [
     "ExitRecord",
     "HostFacts",
     "NotAlive",
-    "Ran",
+    "ProbeExec",
+    "ProbeExecResult",
     "Recovered",
-    "RepeatedExec",
     "Runtime",
     "RuntimeFailure",
     "SeccompProfile",

@@ -1,4 +1,4 @@
-"""The streams of a running container, through conmon's attach socket.
+"""Reads and writes the streams of a running container through conmon's attach socket.
 
 conmon sends what the container writes to every attached client, one after the other, and *waits* for each: while one
 does not take its share, nobody gets anything, the container's pipe fills and it stops. So what arrives is taken at
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bennu.runtime.waiting import DescriptorWriter
+from bennu.kernel.descriptor_io import DescriptorWriter
 
 KEPT_BYTES: Final = 4 << 20
 STUCK_AFTER_S: Final = 5.0
@@ -51,13 +51,13 @@ def _connect(bundle: Path) -> socket.socket:
 
 
 class AttachStream:
-    """One client of a container's streams. Used by one reader and one writer task; made and used in the event loop.
+    """One client of a container's streams, for one reader and one writer task; made and used in the event loop.
 
     `cut` tells after the end that it came because this client did not read.
     """
 
     def __init__(self, sock: socket.socket, stdin: DescriptorWriter | None, end_stdin: Callable[[], None]) -> None:
-        """`stdin` None: the container takes no input. `end_stdin`: this client has no more input."""
+        """`stdin` None: the container takes no input. `end_stdin` is called when this client has no more input."""
         self._sock = sock
         self._stdin = stdin
         self._end_stdin = end_stdin
@@ -75,7 +75,7 @@ class AttachStream:
     # --- output ---------------------------------------------------------------------------------------------------
 
     async def read(self) -> tuple[int, bytes] | None:
-        """The next (stream, bytes); stream 1 is stdout or the terminal, 2 is stderr. None: there is no more."""
+        """Wait for the next (stream, bytes); 1 is stdout or the terminal, 2 is stderr. None: there is no more."""
         while not self._kept:
             if self._ended:
                 return None
@@ -102,7 +102,7 @@ class AttachStream:
             self._reading = False
 
     def _take(self) -> None:
-        """Take what is there; many packets at once, but give others a turn."""
+        """Take what is there, many packets at once, but let others have a turn."""
         for _ in range(64):
             try:
                 packet = self._sock.recv(PACKET_BYTES)
@@ -131,7 +131,7 @@ class AttachStream:
         self._finish()
 
     def _finish(self) -> None:
-        """No more will come; what is kept can still be read."""
+        """Note that no more will come; what is kept can still be read."""
         self._ended = True
         self._pause()
         if self._stuck_timer is not None:
@@ -145,7 +145,7 @@ class AttachStream:
     # --- input ----------------------------------------------------------------------------------------------------
 
     async def write(self, data: bytes) -> None:
-        """To the container's standard input; waits while it is full. A container without one ignores it.
+        """Write to the container's stdin; waits while it is full. A container without stdin ignores it.
 
         Raises: OSError when the container will not read any more, or this stream was closed.
         """
@@ -153,14 +153,14 @@ class AttachStream:
             await self._stdin.write(data)
 
     async def close_stdin(self) -> None:
-        """This client has no more input. Ends the container's standard input if that is to end with its client."""
+        """Note that this client has no more input; ends the container's stdin if that is to end with its client."""
         if self._stdin is not None:
             self._stdin.close()
             self._stdin = None
             self._end_stdin()
 
     def close(self) -> None:
-        """Let go. Idempotent; the container does not notice, and a reader waiting gets None."""
+        """Disconnect. Idempotent; the container does not notice, and a waiting reader gets None."""
         if self._closed:
             return
         self._closed = True

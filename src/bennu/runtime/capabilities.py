@@ -1,4 +1,6 @@
-"""Which Linux capabilities a container's processes have. Pure."""
+"""Decides which Linux capabilities a container's processes have. Pure; as moby `oci/caps/utils.go`, pinned by
+`test_spec.py`.
+"""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
@@ -28,7 +30,7 @@ DEFAULT: Final = tuple(
 
 
 def parse_capabilities(field: str, names: Iterable[str], available: Collection[str]) -> list[str]:
-    """Names as clients write them → canonical ones, `ALL` among them. `field` is CapAdd or CapDrop.
+    """Turn names as clients write them into canonical ones, `ALL` among them. `field` is CapAdd or CapDrop.
 
     Raises: InvalidParameter for an unknown one, or one that this host cannot give.
     """
@@ -53,7 +55,7 @@ def parse_capabilities(field: str, names: Iterable[str], available: Collection[s
 def decide_capabilities(
     add: Sequence[str], drop: Sequence[str], *, privileged: bool, available: Collection[str]
 ) -> list[str]:
-    """The bounding set, ordered by number. Names are canonical.
+    """Decide the bounding set, ordered by number. Names are canonical.
 
     1. privileged: everything this host has.  2. `ALL` added: everything minus the dropped.
     3. `ALL` dropped: only the added.  4. else the default, minus the dropped, plus the added.
@@ -70,5 +72,5 @@ def decide_capabilities(
 
 
 def names_of_mask(mask: int) -> frozenset[str]:
-    """The capabilities whose bits are set."""
+    """Name the capabilities whose bits are set."""
     return frozenset(name for bit, name in enumerate(ALL) if mask >> bit & 1)

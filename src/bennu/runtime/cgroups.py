@@ -1,9 +1,10 @@
-"""Control groups of both versions: who is in one, what it used, what the memory limit did to it, and its end.
+"""Reads and changes control groups of both versions: members, usage, limits, freezing, removal.
 
 A container's group has one path; under version 1 it exists once in every hierarchy. `hybrid` hosts count as version 1.
-Plain reads and writes of kernel files: quick, so not async.
+Plain reads and writes of kernel files: quick, so not async but where processes are waited for.
 """
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from bennu.beneath import beneath, entry_of
-from bennu.runtime.filesystems import CGROUP_KINDS, kind_of_filesystem
-from bennu.runtime.waiting import open_pidfd
+from bennu.errors import BennuError
+from bennu.kernel.libc import CGROUP_KINDS, kind_of_filesystem
+from bennu.kernel.pidfd import open_pidfd
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 OPEN_AT_ONCE: Final = 16  # processes that are signalled together
@@ -28,12 +30,12 @@ class Cgroups:
 
     @cached_property
     def unified(self) -> bool:
-        """Pure version 2."""
+        """Whether the host has version 2 alone."""
         return (self.root / "cgroup.controllers").exists()
 
     @cached_property
     def hierarchies(self) -> dict[str, Path]:
-        """Controller name (or `systemd`, `unified`) → mount point; under version 2 just `unified`."""
+        """Mount points by controller (or `systemd`, `unified`); under version 2 just `unified`."""
         if self.unified:
             return {"unified": self.root}
         found: dict[str, Path] = {}
@@ -51,26 +53,26 @@ class Cgroups:
 
     @cached_property
     def _mounts(self) -> list[Path]:
-        """The mount points, each once: two names can stand for one hierarchy."""
+        """The mount points, each once, for two names can stand for one hierarchy."""
         return list(dict.fromkeys(self.hierarchies.values()))
 
     def folder(self, controller: str, group: str) -> Path:
-        """The folder of `group` where `controller`'s files are. Raises: FileNotFoundError if the host lacks it."""
+        """Answer the folder of `group` with `controller`'s files. Raises: FileNotFoundError if the host lacks it."""
         mount = self.hierarchies.get("unified" if self.unified else controller)
         if mount is None:
             raise FileNotFoundError(f"cgroup controller {controller} is not mounted")
         return beneath(mount, group)
 
     def folders(self, group: str) -> list[Path]:
-        """All folders of `group` that exist, one a hierarchy."""
+        """List all folders of `group` that exist, one a hierarchy."""
         return [folder for mount in self._mounts if (folder := beneath(mount, group)).is_dir()]
 
     def _proven(self, group: str) -> list[Path]:
-        """Those of them that are control groups, as the kernel says: what is no such thing is not ours to touch."""
+        """List those that the kernel says are control groups; anything else is not ours to touch."""
         return [folder for folder in self.folders(group) if kind_of_filesystem(folder) in CGROUP_KINDS]
 
     def pids(self, group: str) -> list[int]:
-        """Host pids of everything in the group and below, ascending. Empty if it is gone."""
+        """List the host pids of everything in the group and below, ascending. Empty if it is gone."""
         return sorted(_pids_in(self.folders(group)))
 
     def kill(self, group: str, signum: int) -> None:
@@ -83,6 +85,26 @@ class Cgroups:
         pids = sorted(_pids_in(folders))
         for first in range(0, len(pids), OPEN_AT_ONCE):
             _signal_members(folders, pids[first : first + OPEN_AT_ONCE], signum)
+
+    async def kill_all(self, group: str) -> None:
+        """Kill everything in the group, again until nobody is left: what forks meanwhile is met in the next round.
+
+        Gives up after 2 s, silently: what does not die then waits in the kernel.
+        """
+        for _ in range(400):
+            if not self.pids(group):
+                return
+            self.kill(group, signal.SIGKILL)
+            await asyncio.sleep(0.005)
+
+    async def clear(self, group: str) -> None:
+        """Kill everything in the group and remove it. Idempotent. Raises: BennuError if something lives on for 2 s."""
+        for _ in range(200):
+            if self.remove(group):
+                return
+            self.kill(group, signal.SIGKILL)
+            await asyncio.sleep(0.01)
+        raise BennuError(f"control group {group} cannot be removed: {self.pids(group)} live in it")
 
     def remove(self, group: str) -> bool:
         """Remove the group with all below. False: something still lives in it."""
@@ -98,7 +120,7 @@ class Cgroups:
         return done
 
     def make_child(self, group: str, name: str) -> None:
-        """A group below one that exists, in every hierarchy. Idempotent. Raises: FileNotFoundError."""
+        """Make a group below one that exists, in each hierarchy. Idempotent. Raises: FileNotFoundError."""
         # The first hierarchy comes last: where a group is there, as `is_populated` sees it, it is everywhere.
         for folder in reversed([beneath(mount, group) for mount in self._mounts]):
             if folder.is_dir():
@@ -109,14 +131,14 @@ class Cgroups:
         self.is_populated(f"{group}/{name}")
 
     def is_populated(self, group: str) -> bool:
-        """Whether a process is in it, or (version 2) below it; quick. Raises: FileNotFoundError: there is no group."""
+        """Tell whether a process is in it, or (version 2) below it; quick. Raises: FileNotFoundError if it is gone."""
         folder = beneath(self._mounts[0], group)
         if self.unified:
             return "populated 1" in (folder / "cgroup.events").read_text()
         return (folder / "cgroup.procs").read_text() != ""
 
     def remove_idle_children(self, group: str) -> bool:
-        """Remove the groups directly below; whoever wants one makes it anew. False: one is in use."""
+        """Remove the groups directly below; their users make them anew. False: one is in use."""
         children = [child for folder in self.folders(group) for child in folder.iterdir() if child.is_dir()]
         for child in children:
             with contextlib.suppress(OSError):
@@ -124,7 +146,7 @@ class Cgroups:
         return not any(child.exists() for child in children)
 
     def freeze(self, group: str, *, frozen: bool) -> None:
-        """Ask for it; under version 1 the kernel may take a while. Raises: OSError."""
+        """Ask the kernel to freeze or thaw the group; version 1 may take a while. Raises: OSError."""
         if self.unified:
             (self.folder("unified", group) / "cgroup.freeze").write_text("1" if frozen else "0")
         else:
@@ -139,7 +161,7 @@ class Cgroups:
             return False
 
     def is_asked_to_freeze(self, group: str) -> bool:
-        """Whether it is frozen, or the kernel is about to do it."""
+        """Tell whether it is frozen, or the kernel is about to freeze it."""
         with contextlib.suppress(OSError):
             if self.unified:
                 return (self.folder("unified", group) / "cgroup.freeze").read_text().strip() == "1"
@@ -147,14 +169,14 @@ class Cgroups:
         return False
 
     def lift(self, group: str, kinds: Sequence[str]) -> None:
-        """Take away the limits of these kinds: memory, cpu, pids. Raises: OSError."""
+        """Remove the limits of these kinds: memory, cpu, pids. Raises: OSError."""
         for kind in kinds:
             for name, value in _NO_LIMIT[self.unified][kind]:
                 with contextlib.suppress(FileNotFoundError):  # without swap accounting there is no swap limit
                     (self.folder(kind, group) / name).write_text(value)
 
     def oom_kills(self, group: str) -> int:
-        """How many of its processes the kernel killed for memory, below it too; 0 also if the group is gone."""
+        """Count the processes that the kernel killed for memory, below it too; 0 also if the group is gone."""
         if self.unified:
             counted = [self.folder("unified", group) / "memory.events"]
         else:  # a group counts its own only
@@ -166,7 +188,7 @@ class Cgroups:
         return kills
 
     def memory_marks(self, group: str) -> tuple[int, int]:
-        """The limit on memory and the most that was used, in bytes; a limit of 0: there is none, or nobody knows."""
+        """Answer the memory limit and the peak usage in bytes; a limit of 0: there is none, or it is unknown."""
         names = (
             ("memory.max", "memory.peak")
             if self.unified
@@ -219,7 +241,7 @@ _CONTROLLERS: Final = {
 
 
 def own_groups() -> list[tuple[tuple[str, ...], str]]:
-    """Controllers and path of each group this process is in, except those where it is at the top."""
+    """List controllers and path of each group that this process is in, except where it is at the top."""
     groups = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -230,7 +252,7 @@ def own_groups() -> list[tuple[tuple[str, ...], str]]:
 
 
 def is_in_group(pid: int, group: str) -> bool:
-    """Whether a process is in a control group or below it. Raises: OSError when it cannot be known."""
+    """Tell whether a process is in a control group or below it. Raises: OSError when it cannot be known."""
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -239,9 +261,9 @@ def is_in_group(pid: int, group: str) -> bool:
 
 
 def _signal_members(folders: Sequence[Path], pids: Iterable[int], signum: int) -> None:
-    """Signal those of the processes that are in there: a number may have gone to another since it was read.
+    """Signal those of the processes that are members now: a number may have gone to another since it was read.
 
-    Whom a descriptor means does not change, so who is a member now, and is held, is the one that is signalled.
+    A pidfd keeps meaning the same process, so whoever is held and then seen as a member is the one that is signalled.
     """
     held = {}
     try:
@@ -259,7 +281,7 @@ def _signal_members(folders: Sequence[Path], pids: Iterable[int], signum: int) -
 
 
 def _pids_in(folders: Iterable[Path]) -> set[int]:
-    """Of one group, whose processes are in each of its hierarchies."""
+    """Read the members of one group, whose processes are in each of its hierarchies."""
     for folder in folders:
         if pids := set(_pids_below(folder)):
             return pids
@@ -275,7 +297,7 @@ def _pids_below(folder: Path) -> Iterator[int]:
 
 
 def _field(path: Path, name: str) -> int:
-    """The number behind `name` in a file of `name number` lines; 0 if it is not there."""
+    """Read the number behind `name` in a file of `name number` lines; 0 if it is not there."""
     for line in path.read_text().splitlines():
         key, _, value = line.partition(" ")
         if key == name:
@@ -284,7 +306,7 @@ def _field(path: Path, name: str) -> int:
 
 
 def _inherit_cpuset(folder: Path) -> None:
-    """A new cpuset of version 1 is empty, and nothing can enter an empty one."""
+    """Fill an empty cpuset of version 1 from the group above: nothing can enter an empty one."""
     for name in ("cpuset.cpus", "cpuset.mems"):
         if not (folder / name).read_text().strip():
             if not (folder.parent / name).read_text().strip():

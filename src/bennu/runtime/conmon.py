@@ -1,4 +1,4 @@
-"""Starting conmon, the small process that stays with a container: it owns its streams and records its end.
+"""Starts conmon, the small process that stays with a container: it owns its streams and records its end.
 
 conmon forks away at once and belongs to nobody afterwards: its own session, its own control group, none of our
 descriptors. It reports through a pipe whether the container could be created; it then waits, stopped at its own
@@ -17,9 +17,9 @@ from typing import Final, Protocol
 import msgspec
 
 from bennu.errors import BennuError
+from bennu.kernel.descriptor_io import wait_readable
 from bennu.process import HelperTimeout
 from bennu.runtime.descriptors import Descriptors
-from bennu.runtime.waiting import wait_readable
 
 # The container's standard input is a named pipe of ours instead of conmon's: conmon would close its own at the end of
 # any attached client, and at the end of this daemon too.
@@ -27,8 +27,8 @@ FEED_STDIN: Final = 'stdin=$1; shift; exec "$@" <"$stdin"'
 CREATE_TIMEOUT_S: Final = 120
 
 
-class Report(msgspec.Struct):
-    """What conmon says about a creation: the container's pid, or a negative number and the runtime's error."""
+class ConmonReport(msgspec.Struct):
+    """What conmon reports of a creation: the container's pid, or a negative number and the runtime's error."""
 
     data: int
     message: str = ""
@@ -50,7 +50,7 @@ class ConmonRequest:
 
 
 def conmon_argv(program: str, request: ConmonRequest) -> list[str]:
-    """The command line. Pure."""
+    """Build the command line. Pure."""
     runtime, *arguments = request.runtime
     if request.stdin is not None:
         arguments = ["-c", FEED_STDIN, "sh", str(request.stdin), runtime, *arguments]
@@ -76,12 +76,12 @@ def conmon_argv(program: str, request: ConmonRequest) -> list[str]:
 
 
 class Enter(Protocol):
-    """Puts a process where it must live before it does anything."""
+    """Moves a process to its control group before it does anything."""
 
     async def __call__(self, pid: int) -> None: ...
 
 
-async def run_conmon(request: ConmonRequest, *, enter: Enter, keep_fds: Sequence[int] = ()) -> Report:
+async def run_conmon(request: ConmonRequest, *, enter: Enter, keep_fds: Sequence[int] = ()) -> ConmonReport:
     """Start conmon and wait until the container is created, or cannot be.
 
     `enter(pid)` is called before conmon forks; `keep_fds` stay open in conmon under the same numbers. After a
@@ -111,7 +111,7 @@ async def run_conmon(request: ConmonRequest, *, enter: Enter, keep_fds: Sequence
 
 
 async def _start(request: ConmonRequest, report: int, gate: int, keep_fds: Sequence[int]) -> asyncio.subprocess.Process:
-    """conmon, waiting at its `gate`; `report` is where it writes how it went."""
+    """Start conmon, which waits at its `gate`; `report` is the pipe for its answer."""
     program = shutil.which("conmon")
     if program is None:
         raise BennuError("conmon is not installed")
@@ -132,8 +132,8 @@ async def _start(request: ConmonRequest, report: int, gate: int, keep_fds: Seque
     )
 
 
-async def _read_report(descriptor: int, stderr: bytes) -> Report:
-    """conmon keeps the pipe open for life, so a report ends with its line."""
+async def _read_report(descriptor: int, stderr: bytes) -> ConmonReport:
+    """Read conmon's answer, one line: conmon keeps the pipe open for life."""
     got = b""
     while b"\n" not in got:
         try:
@@ -145,7 +145,7 @@ async def _read_report(descriptor: int, stderr: bytes) -> Report:
             break
         got += piece
     try:
-        return msgspec.json.decode(got, type=Report)
+        return msgspec.json.decode(got, type=ConmonReport)
     except msgspec.DecodeError:
         said = (stderr or got).decode(errors="replace").strip()
         raise BennuError(f"conmon failed: {said or 'it gave no reason'}") from None

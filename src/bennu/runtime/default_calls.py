@@ -1,4 +1,4 @@
-"""Which system calls a container may make if nobody says otherwise: the facts, as Docker has them. Pure.
+"""Lists the system calls that a container may make by default, as moby `profiles/seccomp/default_linux.go` does. Pure.
 
 A container shares the kernel with everybody, so it gets the calls that programs live on, and of the rest those alone
 that its capabilities stand for: who may not administer the system has no use for `mount`, and a hole in it is none

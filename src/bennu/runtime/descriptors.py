@@ -1,10 +1,10 @@
-"""File descriptors that are handed out and closed together."""
+"""Keeps file descriptors together that are handed out and closed together."""
 
 import os
 
 
 class Descriptors:
-    """Descriptors that are closed in the end, except those given away."""
+    """Closes its descriptors in the end, except those given away."""
 
     def __init__(self) -> None:
         self.all: list[int] = []
@@ -20,7 +20,7 @@ class Descriptors:
         return descriptor
 
     def add_pipe(self, writers: "Descriptors", *, readers_are_theirs: bool = False) -> int:
-        """A pipe with our end here, not blocking, and the other end in `writers`."""
+        """Open a pipe; our end is here and does not block, the other end is in `writers`."""
         read, write = os.pipe()
         mine, other = (write, read) if readers_are_theirs else (read, write)
         os.set_blocking(mine, False)

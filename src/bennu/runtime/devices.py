@@ -1,4 +1,4 @@
-"""Device nodes given to a container, and the rules of its device control group."""
+"""Gives device nodes to a container, with the rules of its device control group (moby `oci/devices_linux.go`)."""
 
 import os
 import re
@@ -18,7 +18,7 @@ _NOT_A_DEVICE_DIR: Final = frozenset({"pts", "shm", "fd", "mqueue", ".lxc", ".lx
 
 @dataclass(frozen=True, slots=True)
 class DeviceNode:
-    """A device as it is on this host, and where it goes. `type` is c or b; `access` some of rwm."""
+    """A device of this host, and where it goes. `type` is c or b; `access` is some of rwm."""
 
     path: str
     type: str
@@ -56,7 +56,7 @@ def _read_device(device: Device) -> list[DeviceNode]:
 
 
 def read_all_devices() -> list[DeviceNode]:
-    """Every device of this host, for privileged containers. Blocking."""
+    """Read every device of this host, for privileged containers. Blocking."""
     return list(_below(Path("/dev"), "/dev", "rwm", everything=False))
 
 
@@ -93,7 +93,7 @@ def _node(path: Path, target: str, access: str) -> DeviceNode | None:
 
 
 def device_entries(nodes: Iterable[DeviceNode]) -> list[dict[str, Any]]:
-    """The `linux.devices` of an OCI configuration. Pure."""
+    """Write `linux.devices` of an OCI configuration. Pure."""
     return [
         {
             "path": node.path,
@@ -109,7 +109,7 @@ def device_entries(nodes: Iterable[DeviceNode]) -> list[dict[str, Any]]:
 
 
 def device_rules(nodes: Iterable[DeviceNode], rules: Iterable[str], *, privileged: bool) -> list[dict[str, Any]]:
-    """The `linux.resources.devices` of an OCI configuration. Pure. Raises: BennuError for a malformed rule."""
+    """Write `linux.resources.devices` of an OCI configuration. Pure. Raises: BennuError for a malformed rule."""
     if privileged:
         return [{"allow": True, "access": "rwm"}]
     allowed: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
@@ -133,7 +133,10 @@ def _allow(kind: str, major: int | None, minor: int | None, access: str) -> dict
 
 
 def parse_device_rule(text: str) -> dict[str, Any]:
-    """`c 1:3 rwm`, with `*` for any number. Pure. Raises: BennuError."""
+    """Read `c 1:3 rwm`, with `*` for any number. Pure. Raises: BennuError.
+
+    As moby `oci/oci.go`; pinned by `test_spec.py`.
+    """
     match = _RULE.match(text)
     if match is None:
         raise BennuError(f"invalid device cgroup rule format: '{text}'")

@@ -1,4 +1,4 @@
-"""Further processes in a running container: what to run, and the process while it runs.
+"""A further process in a running container: what to run, and the process while it runs.
 
 Such a process is the child of a waiting `crun exec`, whose end brings its exit code. It does not outlive its daemon's
 interest: its streams are pipes (or a terminal) of ours.
@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bennu.kernel.descriptor_io import DescriptorWriter
 from bennu.runtime.spec import HOME_ANNOTATION, capability_sets, has_variable, replace_env
 from bennu.runtime.users import User
-from bennu.runtime.waiting import DescriptorWriter
 
 KEPT_BYTES: Final = 1 << 20
 PIECE_BYTES: Final = 32768
@@ -43,7 +43,7 @@ class ExecRequest:
 def plan_process(
     spec: Mapping[str, Any], request: ExecRequest, user: User | None, available: Sequence[str]
 ) -> dict[str, Any]:
-    """The OCI process object, from the container's configuration. Pure. `user` None: the container's own."""
+    """Write the OCI process object, from the container's configuration. Pure. `user` None: the container's own."""
     base = spec["process"]
     changes = [*(("TERM=xterm",) if request.tty else ()), *request.env]
     env = replace_env(base["env"], changes)
@@ -72,7 +72,7 @@ def user_object(user: User) -> dict[str, Any]:
 
 
 class ExecProcess:
-    """One process in a container. Used by one reader and one writer task; `pid` is the host's."""
+    """One process in a container, for one reader and one writer task; `pid` is the host's."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class ExecProcess:
     # --- its streams ----------------------------------------------------------------------------------------------
 
     async def read(self) -> tuple[int, bytes] | None:
-        """The next (stream, bytes). None: it has ended (or closed its output) and there is no more."""
+        """Wait for the next (stream, bytes). None: it has ended or closed its output, and there is no more."""
         while not self._kept:
             if not self._outputs:
                 return None
@@ -120,18 +120,18 @@ class ExecProcess:
         return stream, data
 
     async def write(self, data: bytes) -> None:
-        """To its standard input; waits while it is full. Raises: OSError when it reads no more."""
+        """Write to its stdin; waits while it is full. Raises: OSError when it reads no more."""
         if self._writer is not None:
             await self._writer.write(data)
 
     async def close_stdin(self) -> None:
-        """Its standard input ends here; a terminal's does not. Idempotent."""
+        """End its stdin; that of a terminal stays. Idempotent."""
         if self._writer is not None and self._terminal < 0:
             self._writer.close()
             self._writer = None
 
     def discard(self) -> None:
-        """Nobody reads any more: its output is taken and dropped, so that it is not held up."""
+        """Drop its output from now on, so that it is not held up when nobody reads any more."""
         self._discarding = True
         self._kept.clear()
         self._kept_bytes = 0
@@ -141,7 +141,7 @@ class ExecProcess:
                 self._loop.add_reader(descriptor, self._take, descriptor)
 
     async def resize(self, height: int, width: int) -> None:
-        """Tell its terminal; without one nothing happens."""
+        """Set the size of its terminal; without one nothing happens."""
         if self._terminal >= 0:
             with contextlib.suppress(OSError):
                 fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
@@ -183,7 +183,7 @@ class ExecProcess:
     # --- its end --------------------------------------------------------------------------------------------------
 
     async def wait(self) -> int:
-        """Its exit code; 128+n if signal n killed it. All it wrote is then there to be read."""
+        """Wait for its exit code; 128+n if signal n killed it. All it wrote can then be read."""
         code = await asyncio.shield(self._exit)
         return code if code >= 0 else 128 - code
 
@@ -192,7 +192,7 @@ class ExecProcess:
         self._signal_it(signum)
 
     def _ended(self) -> None:
-        """It is gone: take what it left in the pipes. What it left running does not keep its streams open."""
+        """Take what it left in the pipes. What it left running does not keep its streams open."""
         for descriptor in list(self._outputs):
             while self._take(descriptor):
                 pass

@@ -1,4 +1,4 @@
-"""What `crun exec` reports as it starts a process: its pid through one pipe of ours, its errors through another."""
+"""Reads what `crun exec` reports as it starts a process: the pid through one pipe, errors through another."""
 
 import asyncio
 import contextlib
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import msgspec
 
-from bennu.runtime.paths import read_pid
-from bennu.runtime.waiting import wait_readable
+from bennu.kernel.descriptor_io import wait_readable
+from bennu.runtime.bundle import read_pid
 
 
 async def read_new_pid(pipe: int, file: Path | None) -> int:
-    """The pid the runtime reports through the pipe, or in the file. 0: it ended without, and closed the pipe."""
+    """Read the pid from the pipe, or from the file. 0: the runtime ended without one."""
     if file is None:
         await wait_readable(pipe)
         return int(os.read(pipe, 32) or b"0")
@@ -29,7 +29,7 @@ async def read_new_pid(pipe: int, file: Path | None) -> int:
 
 
 def read_errors(log: int) -> str:
-    """What the runtime logged as errors; warnings do not count."""
+    """Read what the runtime logged as errors; warnings do not count."""
     try:
         lines = os.read(log, 1 << 16).splitlines()
     except BlockingIOError:

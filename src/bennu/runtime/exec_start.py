@@ -1,4 +1,4 @@
-"""Starting a further process in a container through `crun exec`, and knowing for certain whether it started.
+"""Starts a further process in a container through `crun exec`, and tells for certain whether it started.
 
 The runtime writes the process's pid only when everything but its program is set up, and its errors into a log; both
 are pipes of ours. That a program cannot be executed shows after that. So a start counts when the process runs another
@@ -45,7 +45,7 @@ async def start_exec(
     folder: Path,
     pid_in_file: bool,
 ) -> Started:
-    """Start it with `command`, the runtime and its global options.
+    """Start the process with `command`, the runtime and its global options.
 
     `folder` takes the terminal's socket while it starts; `pid_in_file`: the runtime needs a real pid file, for it
     renames it into place (runc). A failure or a cancellation leaves no process.
@@ -105,7 +105,7 @@ async def _wait_executed(
 
 
 async def _executes(pid: int, runtime_pid: int) -> bool:
-    """Wait until a process runs another program than the runtime. False: it ended, before or after that."""
+    """Wait until a process runs another program than the runtime's. False: it ended, before or after that."""
     while True:
         try:
             if not Path(f"/proc/{pid}/exe").samefile(f"/proc/{runtime_pid}/exe"):
@@ -119,7 +119,7 @@ async def _executes(pid: int, runtime_pid: int) -> bool:
 
 
 class _Streams:
-    """What the runtime gets as its three streams, and our ends of them."""
+    """The three streams that the runtime gets, and our ends of them."""
 
     def __init__(self) -> None:
         self.theirs = [asyncio.subprocess.DEVNULL] * 3
@@ -138,7 +138,7 @@ class _Streams:
                 self.theirs[stream] = theirs.all[-1]
 
     def open_terminal(self, mine: Descriptors, folder: Path, stack: contextlib.ExitStack) -> str:
-        """Answers the path of the socket that the runtime is to send its terminal to."""
+        """Listen for a terminal; answer the path of the socket that the runtime sends it to."""
         place = mine.add(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         path = f"/proc/self/fd/{place}/tty-{secrets.token_hex(4)}"  # a socket's own path must be short
         self._listener = stack.enter_context(_listening(path))
@@ -146,14 +146,14 @@ class _Streams:
         return path
 
     def receive_terminal(self, mine: Descriptors) -> None:
-        """If one was opened, it is what both directions go through from here on. Raises: BennuError."""
+        """Receive the terminal, if one was opened; both directions go through it from then on. Raises: BennuError."""
         if self._listener is not None:
             self.stdin = mine.add(_receive_terminal(self._listener))
             self.outputs = {self.stdin: 1}
 
 
 def _memory_file(content: bytes) -> int:
-    """A descriptor of a file that exists only as long as someone has it open."""
+    """Open a file that exists only as long as someone has it open."""
     descriptor = os.memfd_create("process", os.MFD_CLOEXEC)
     os.write(descriptor, content)
     return descriptor
@@ -161,7 +161,7 @@ def _memory_file(content: bytes) -> int:
 
 @contextlib.contextmanager
 def _listening(path: str) -> Iterator[socket.socket]:
-    """Where the runtime will send its terminal to, for as long as that takes."""
+    """Listen where the runtime will send its terminal, for the block."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         try:
@@ -173,7 +173,7 @@ def _listening(path: str) -> Iterator[socket.socket]:
 
 
 def _receive_terminal(listener: socket.socket) -> int:
-    """The runtime sends it before it reports the pid, so it is here. Raises: BennuError."""
+    """Receive the terminal, which the runtime sends before it reports the pid. Raises: BennuError."""
     try:
         connection, _ = listener.accept()
         with connection:

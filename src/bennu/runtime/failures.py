@@ -1,4 +1,4 @@
-"""What the OCI runtime says when a process cannot be started, in the words clients know.
+"""Translates what the OCI runtime says of a failed start into the words that clients know (runc's).
 
 Clients read the text: `docker run` turns "executable file not found" into exit code 127. crun says the same things in
 other words, so every known sentence of it is said again as runc says it; an unknown one is passed on as it is.
@@ -32,23 +32,23 @@ class RuntimeFailure(BennuError):
 
 
 class NotAlive(Conflict):
-    """The container, or the process meant, is not there (any more)."""
+    """The container, or the process meant, does not live."""
 
 
 def create_failure(stderr: str, spec: Mapping[str, Any]) -> RuntimeFailure:
-    """What a failed creation of a container is told as. `spec` is its OCI configuration."""
+    """Translate a failed creation of a container. `spec` is its OCI configuration."""
     process = spec["process"]
     failed = _Failed(process["args"], process.get("cwd", "/"), spec.get("mounts", ()))
     return _failure(CREATE_PREFIX, _reason(stderr, failed))
 
 
 def mount_failure(source: str, target: str, reason: str) -> RuntimeFailure:
-    """What a mount that cannot be is told as."""
+    """Word a mount that cannot be."""
     return _failure(CREATE_PREFIX, f'{_INIT}error mounting "{source}" to rootfs at "{target}": {reason}')
 
 
 def exec_failure(stderr: str, args: Sequence[str], cwd: str) -> RuntimeFailure:
-    """What a failed start of a further process is told as."""
+    """Translate a failed start of a further process."""
     return _failure(EXEC_PREFIX, _reason(stderr, _Failed(args, cwd, (), in_exec=True)))
 
 
@@ -58,7 +58,7 @@ def _failure(prefix: str, reason: str) -> RuntimeFailure:
 
 
 def last_line(stderr: str) -> str:
-    """The error itself: warnings may come before it, and runc wraps it in a log line."""
+    """Answer the error itself: warnings may come before it, and runc wraps it in a log line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     if not lines:
         return ""

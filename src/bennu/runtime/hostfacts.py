@@ -1,4 +1,4 @@
-"""What this host can give to containers, read once: limits that cannot be raised, capabilities, kernel features."""
+"""Reads once what this host can give to containers: limits that cannot be raised, capabilities, kernel features."""
 
 import contextlib
 import platform
@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bennu.go import architecture
+from bennu.go.arch import architecture
 from bennu.runtime.capabilities import names_of_mask
 from bennu.runtime.cgroups import Cgroups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """Defaults: a host that can do everything, for pure tests."""
+    """What this host can give. The defaults, a host that can do everything, are for pure tests."""
 
     architecture: str = "amd64"  # Go's name
     kernel: tuple[int, int] = (6, 1)
@@ -33,7 +33,7 @@ class HostFacts:
 
 
 def read_host_facts(cgroups: Cgroups) -> HostFacts:
-    """Blocking; a few dozen small files."""
+    """Read a few dozen small files. Blocks for about a millisecond."""
     available = names_of_mask(_status_mask("CapBnd") & _status_mask("CapPrm"))
     return HostFacts(
         architecture=architecture(platform.machine()),
@@ -51,7 +51,7 @@ def read_host_facts(cgroups: Cgroups) -> HostFacts:
 
 
 def kernel_version(release: str) -> tuple[int, int]:
-    """`6.1.0-18-amd64` → (6, 1)."""
+    """Read a kernel's release: `6.1.0-18-amd64` → (6, 1)."""
     match = re.match(r"(\d+)\.(\d+)", release)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
@@ -62,7 +62,7 @@ def _status_mask(name: str) -> int:
 
 
 def _read_hard_limits(*, may_raise: bool) -> dict[str, int]:
-    """Nobody opens more files than the kernel's own limit; who may not raise limits has to do with its own."""
+    """Read the limits that we cannot exceed: the kernel's own, and ours where we may not raise them."""
     if may_raise:
         return {"RLIMIT_NOFILE": int(Path("/proc/sys/fs/nr_open").read_text())}
     return {

@@ -1,4 +1,4 @@
-"""What is mounted in a container: the default file systems, the client's mounts, the engine's files. Pure."""
+"""Decides what is mounted in a container: default file systems, the client's mounts, the engine's files. Pure."""
 
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ Entry = dict[str, Any]
 
 
 def default_mounts(*, cgroup_v2: bool, privileged: bool, shm: Entry | None, host_ipc: bool) -> list[Entry]:
-    """The file systems every container has, in mounting order. `shm` None: no /dev/shm."""
+    """List the file systems that every container has, in mounting order. `shm` None: no /dev/shm."""
     access = "rw" if privileged else "ro"
     secure = ["nosuid", "noexec", "nodev"]
     mqueue = _entry("/dev/mqueue", "mqueue", "mqueue", secure)
@@ -39,13 +39,13 @@ def default_mounts(*, cgroup_v2: bool, privileged: bool, shm: Entry | None, host
 
 
 def private_shm(size_bytes: int) -> Entry:
-    """A /dev/shm of the container's own."""
+    """Describe a /dev/shm of the container's own."""
     options = ["nosuid", "noexec", "nodev", "mode=1777", f"size={size_bytes or DEFAULT_SHM_BYTES}"]
     return _entry("/dev/shm", "tmpfs", "shm", options)
 
 
 def joined_shm(source: str) -> Entry:
-    """The /dev/shm of the host or of another container."""
+    """Describe the /dev/shm of the host or of another container."""
     return bind_entry(source, "/dev/shm", read_only=False)
 
 
@@ -54,7 +54,7 @@ def bind_entry(source: str, target: str, *, read_only: bool, propagation: str = 
 
 
 def client_mounts(points: Sequence[MountPoint], host: HostConfig) -> list[Entry]:
-    """The client's binds, volumes and tmpfs, parents before children. Raises: InvalidParameter for tmpfs options."""
+    """List the client's binds, volumes and tmpfs, parents before children. Raises: InvalidParameter."""
     asked = {posixpath.normpath(mount.target): mount for mount in (host.mounts or ())} if host.mounts else {}
     entries = [_point(point, asked.get(point.destination)) for point in points if point.type != "tmpfs"]
     entries += [_typed_tmpfs(target, mount) for target, mount in asked.items() if mount.type == "tmpfs"]
@@ -64,7 +64,7 @@ def client_mounts(points: Sequence[MountPoint], host: HostConfig) -> list[Entry]
 
 
 def parents_first(entries: Sequence[Entry]) -> list[Entry]:
-    """What is mounted inside of another mount comes after it."""
+    """Order mounts so that one inside of another comes after it."""
     return sorted(entries, key=lambda entry: entry["destination"].rstrip("/").count("/"))
 
 
@@ -79,7 +79,7 @@ def _point(point: MountPoint, asked: Mount | None) -> Entry:
 
 
 def _typed_tmpfs(target: str, mount: Mount) -> Entry:
-    """A `--mount type=tmpfs`."""
+    """Describe a `--mount type=tmpfs`."""
     words = ["ro"] if mount.read_only else []
     options = mount.tmpfs_options
     if options is not None:
@@ -103,7 +103,7 @@ _VALUES: Final = frozenset({"mode", "uid", "gid", "size", "nr_blocks", "nr_inode
 
 
 def tmpfs_entry(target: str, options: str) -> Entry:
-    """A tmpfs with Docker's cautious defaults under the client's options. Raises: InvalidParameter."""
+    """Describe a tmpfs with Docker's cautious defaults under the client's options. Raises: InvalidParameter."""
     chosen: dict[Any, str] = {}
     for word in ["noexec", "nosuid", "nodev", *(word for word in options.split(",") if word)]:
         name, equals, value = word.partition("=")
@@ -118,7 +118,7 @@ def tmpfs_entry(target: str, options: str) -> Entry:
 
 
 def merge_mounts(defaults: Iterable[Entry], clients: Sequence[Entry]) -> list[Entry]:
-    """The client's mounts take the place of defaults; a client's /dev replaces everything below it."""
+    """Let the client's mounts take the place of defaults; a client's /dev replaces everything below it."""
     targets = {entry["destination"] for entry in clients}
     kept = [
         entry
@@ -129,7 +129,7 @@ def merge_mounts(defaults: Iterable[Entry], clients: Sequence[Entry]) -> list[En
 
 
 def root_propagation(entries: Iterable[Mapping[str, Any]]) -> str:
-    """What the container's root must be for its mounts to propagate; "" if none does."""
+    """Answer what the container's root must be for its mounts to propagate; "" if none does."""
     words = {word for entry in entries for word in entry["options"]}
     if words & _SHARED:
         return "shared"

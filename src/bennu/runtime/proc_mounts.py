@@ -1,4 +1,4 @@
-"""Nothing is mounted over a container's /proc or in it: masks and security labels are written there. runc's rule.
+"""Refuses mounts over a container's /proc or in it: masks and security labels are written there. runc's rule.
 
 A target is what it is once its links are followed, as the container sees it: an image, or a volume that is mounted
 before, can have a link there. Files that others are used to putting over those of the kernel may be.
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from bennu.confined.tree import MAX_LINKS
+from bennu.kernel.libc import PROC, kind_of_filesystem
 from bennu.runtime.failures import RuntimeFailure, mount_failure
-from bennu.runtime.filesystems import PROC, kind_of_filesystem
 
 ALLOWED: Final = frozenset(
     {
@@ -27,7 +27,7 @@ ALLOWED: Final = frozenset(
 
 
 def check_mounts(rootfs: Path, entries: Iterable[Mapping[str, Any]]) -> None:
-    """Look at the mounts of an OCI configuration, in their order. Raises: RuntimeFailure in runc's words."""
+    """Check the mounts of an OCI configuration, in their order. Raises: RuntimeFailure in runc's words."""
     mounted: dict[str, str] = {}
     for entry in entries:
         target = real_target(rootfs, entry["destination"], mounted)
@@ -38,7 +38,7 @@ def check_mounts(rootfs: Path, entries: Iterable[Mapping[str, Any]]) -> None:
 
 
 class Mounted(NamedTuple):
-    """A mount as `mountinfo` tells it: `root` is what of its file system lies at `target`."""
+    """A mount of `mountinfo`: `root` is what of its file system lies at `target`."""
 
     device: str
     root: str
@@ -47,14 +47,14 @@ class Mounted(NamedTuple):
 
 
 def check_mounted(pid: int, spec: Mapping[str, Any]) -> None:
-    """Look at what a created process has in /proc. Raises: RuntimeFailure in runc's words; OSError if it is gone."""
+    """Check what a created process has in /proc. Raises: RuntimeFailure in runc's words; OSError if it is gone."""
     mount = find_misplaced(mounted_in_proc(pid), spec["linux"]["maskedPaths"])
     if mount is not None:
         raise _refusal(mount.root, mount.target, f"{spec['root']['path']}{mount.target}", mount.target)
 
 
 def find_misplaced(found: Iterable[Mounted], masked: Iterable[str]) -> Mounted | None:
-    """One that must not be there, or what stands for a /proc that is missing; None: all is well."""
+    """Find a mount that must not be there, or what stands for a missing /proc; None: all is well."""
     bases = [mount for mount in found if mount.target == "/proc"]
     if wrong := [mount for mount in bases if mount.kind != "proc"]:
         return wrong[0]
@@ -67,7 +67,7 @@ def find_misplaced(found: Iterable[Mounted], masked: Iterable[str]) -> Mounted |
 
 
 def mounted_in_proc(pid: int | str) -> list[Mounted]:
-    """The mounts at and below a process's /proc, in their order. Raises: OSError if it is gone."""
+    """List the mounts at and below a process's /proc, in their order. Raises: OSError if it is gone."""
     found = []
     for line in Path(f"/proc/{pid}/mountinfo").read_bytes().decode(errors="surrogateescape").split("\n"):
         place, _, system = line.partition(" - ")
@@ -79,13 +79,13 @@ def mounted_in_proc(pid: int | str) -> list[Mounted]:
 
 
 def _may_stay(mount: Mounted, base: Mounted, allowed: Collection[str]) -> bool:
-    """A piece of /proc over itself, as the runtime makes it read-only; a mask of its; a file that others put there."""
+    """Allow a piece of /proc over itself (read-only paths), a mask, and files that others put there."""
     over_itself = mount.device == base.device and mount.target == f"/proc{mount.root}"
     return over_itself or _without_links(mount.target) in allowed
 
 
 def _without_links(path: str) -> str:
-    """One name for what the kernel's own links in /proc lead to: every process's is `self`, and `net` is in there."""
+    """Follow the kernel's own links in /proc, so that there is one name: `self` for each process, `net` in it."""
     path = re.sub(r"^/proc/(thread-self|\d+(/task/\d+)?)(?=/|$)", "/proc/self", path)
     return re.sub(r"^/proc/(net|mounts)(?=/|$)", r"/proc/self/\1", path)
 
@@ -102,7 +102,7 @@ def _may_lie_there(target: str, entry: Mapping[str, Any]) -> bool:
 
 
 def real_target(rootfs: Path, path: str, mounted: Mapping[str, str]) -> str:
-    """Where a path leads inside the root once `mounted` (target → source) are in place. What is missing is no link."""
+    """Follow a path inside the root once `mounted` (target → source) are in place. What is missing is no link."""
     done: list[str] = []
     pending = path.split("/")[::-1]
     links = 0
@@ -125,7 +125,7 @@ def real_target(rootfs: Path, path: str, mounted: Mapping[str, str]) -> str:
 
 
 def _on_host(rootfs: Path, parts: list[str], mounted: Mapping[str, str]) -> Path:
-    """The place on the host of a path whose parents are no links."""
+    """Answer where on the host a path lies whose parents are no links."""
     for count in range(len(parts) - 1, 0, -1):
         if source := mounted.get("/" + "/".join(parts[:count])):
             return Path(source, *parts[count:])

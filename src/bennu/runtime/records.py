@@ -1,4 +1,4 @@
-"""What the runtime is given and what it tells: plain values."""
+"""The values that the runtime is given and answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Limits: from `HostConfig` to the `linux.resources` and `process.rlimits` of an OCI configuration. Pure."""
+"""Turns limits of `HostConfig` into `linux.resources` and `process.rlimits` of an OCI configuration. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -19,7 +19,7 @@ RLIMITS: Final = frozenset(
 
 
 def build_resources(host: HostConfig, facts: HostFacts) -> dict[str, Any]:
-    """Memory, cpu, pids and block I/O; without device rules. Empty objects are left out."""
+    """Write memory, cpu, pids and block I/O, without device rules. Empty objects are left out."""
     resources = {
         "memory": _memory(host, facts),
         "cpu": _cpu(host),
@@ -68,7 +68,7 @@ def _block_io(host: HostConfig, facts: HostFacts) -> dict[str, Any]:
 
 
 def build_rlimits(ulimits: Sequence[Ulimit], facts: HostFacts) -> list[dict[str, Any]]:
-    """Process limits, lowered to what we may give. Raises: RuntimeFailure (128) for an unknown name."""
+    """Write process limits, lowered to what we may give. Raises: RuntimeFailure (128) for an unknown name."""
     asked = [_rlimit(ulimit, facts) for ulimit in ulimits]
     if facts.given_files is None or any(limit["type"] == "RLIMIT_NOFILE" for limit in asked):
         return asked
@@ -89,11 +89,11 @@ def _rlimit(ulimit: Ulimit, facts: HostFacts) -> dict[str, Any]:
 
 
 def decide_oom_score_adj(asked: int, facts: HostFacts) -> int:
-    """As asked, or as low as we may go."""
+    """Answer the score asked for, or the lowest that we may give."""
     return asked if facts.can_raise_limits else max(asked, facts.oom_score_adj)
 
 
 def lifted_limits(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Which of memory, cpu and pids had a limit and shall have none. OCI runtimes do not agree on how to say that."""
+    """List which of memory, cpu and pids lose their limit: OCI runtimes do not agree on how to write that."""
     kinds = (("memory", "limit"), ("cpu", "quota"), ("pids", "limit"))
     return [kind for kind, name in kinds if name in before.get(kind, {}) and name not in after.get(kind, {})]

@@ -1,4 +1,4 @@
-"""The system call filter of a container: the one place that says which it gets, and what ours consists of. Pure.
+"""Decides the system call filter of a container, and says what ours consists of. Pure; pinned by `test_seccomp.py`.
 
 What ours refuses is refused in two ways. A call that is known and not for containers is not permitted (EPERM). One
 that neither this page nor `default_calls` names is newer than both and does not exist (ENOSYS), which is what makes a
@@ -49,7 +49,7 @@ def decide_filter(
     architecture: str,
     kernel: tuple[int, int],
 ) -> Mapping[str, Any] | None:
-    """`linux.seccomp` of the OCI configuration; not to be changed, others may hold it. None: no filter.
+    """Decide `linux.seccomp` of the OCI configuration; not to be changed, it is shared. None: no filter.
 
     `asked` None: nobody said anything, and then only the privileged go without. `capabilities` are those of the
     bounding set; `architecture` is Go's name of it.
@@ -65,13 +65,13 @@ def decide_filter(
 
 
 def native(architecture: str) -> tuple[str, ...]:
-    """What a kernel of this architecture serves, in OCI's names, its own first; nothing if it is not known."""
+    """List the architectures that a kernel serves, in OCI's names, its own first; none if it is unknown."""
     return ARCHITECTURES.get(architecture, ())
 
 
 @lru_cache(maxsize=64)
 def default_filter(capabilities: frozenset[str], architecture: str, kernel: tuple[int, int]) -> Mapping[str, Any]:
-    """Ours; `architecture` as rules name it. Made once for all containers that have the same capabilities."""
+    """Write our filter; `architecture` as rules name it. Cached by its arguments."""
     opened = _opened(capabilities, architecture, kernel)
     gated = _words(OPENED_BY).union(_words(SINCE))
     refused = _words(NEVER).union(gated) - opened - BY_FLAGS
@@ -101,7 +101,7 @@ def _opened(capabilities: Collection[str], architecture: str, kernel: tuple[int,
 
 
 def _socket_rules() -> list[dict[str, Any]]:
-    """Every family but two. The kernel looks at half of the argument: what has anything in the other is refused."""
+    """Allow each family but two. The kernel looks at half of the argument, so a set upper half is refused."""
     between = [value for value in range(AF_ALG, AF_LAST + 1) if value not in (AF_ALG, AF_VSOCK)]
     return [
         _rule(ALLOW, ["socket"], _compare(0, LESS, AF_ALG)),
@@ -122,7 +122,7 @@ def _personality_rules() -> list[dict[str, Any]]:
 
 
 def _clone_rules(at: int) -> list[dict[str, Any]]:
-    """Threads and processes, but none in a new namespace. The flags are the argument number `at`."""
+    """Allow threads and processes, but none in a new namespace. The flags are the argument number `at`."""
     return [
         _rule(ALLOW, ["clone"], _compare(at, MASKED, NAMESPACES, 0)),
         *(_rule(ERRNO, ["clone"], _compare(at, MASKED, flag, flag), errnoRet=errno.EPERM) for flag in NAMESPACE_FLAGS),

@@ -1,4 +1,4 @@
-"""A filter of the client's own: read from JSON, in Docker's conditional form or the plain one of OCI runtimes. Pure.
+"""Reads a seccomp filter of the client's own, in Docker's conditional form or in that of OCI runtimes. Pure.
 
 A rule of the conditional form applies if the container has the capabilities, and the host the architecture and the
 kernel, that its `includes` name, and none of those its `excludes` name.
@@ -18,8 +18,8 @@ UINT64_MAX: Final = (1 << 64) - 1
 ERRNO_MAX: Final = 0xFFFF
 
 
-class Action(StrEnum):
-    """What becomes of a call."""
+class SeccompAction(StrEnum):
+    """What the kernel does with a call."""
 
     KILL = "SCMP_ACT_KILL"
     KILL_PROCESS = "SCMP_ACT_KILL_PROCESS"
@@ -44,8 +44,8 @@ class Operator(StrEnum):
     MASKED_EQUAL = "SCMP_CMP_MASKED_EQ"
 
 
-ALLOW: Final = Action.ALLOW.value
-ERRNO: Final = Action.ERRNO.value
+ALLOW: Final = SeccompAction.ALLOW.value
+ERRNO: Final = SeccompAction.ERRNO.value
 EQUAL: Final = Operator.EQUAL.value
 GREATER: Final = Operator.GREATER.value
 LESS: Final = Operator.LESS.value
@@ -54,8 +54,8 @@ MASKED: Final = Operator.MASKED_EQUAL.value
 Errno = Annotated[int, Meta(ge=0, le=ERRNO_MAX)]
 
 
-class Comparison(Struct, rename="camel"):
-    """`value_two` is what a masked argument must be equal to; the others do not look at it."""
+class ArgumentComparison(Struct, rename="camel"):
+    """A comparison of one argument; `value_two` is what a masked argument must equal, else it is unused."""
 
     index: Annotated[int, Meta(ge=0, le=5)]
     value: int
@@ -68,7 +68,7 @@ class Comparison(Struct, rename="camel"):
 
 
 class Condition(Struct, rename="camel"):
-    """Where a rule applies, or does not."""
+    """The capabilities, architectures and kernel that a rule asks for."""
 
     caps: list[str] | None = None
     arches: list[str] | None = None
@@ -82,14 +82,14 @@ class Condition(Struct, rename="camel"):
         return int(major), int(minor)
 
 
-class Rule(Struct, rename="camel"):
-    """`name` is how older profiles say `names`."""
+class SeccompRule(Struct, rename="camel"):
+    """One rule; `name` is how older profiles write `names`."""
 
-    action: Action
+    action: SeccompAction
     names: list[str] | None = None
     name: str = ""
     errno_ret: Errno | None = None
-    args: list[Comparison] | None = None
+    args: list[ArgumentComparison] | None = None
     includes: Condition | None = None
     excludes: Condition | None = None
 
@@ -100,7 +100,7 @@ class Rule(Struct, rename="camel"):
             )
 
     def plain(self) -> dict[str, Any]:
-        """Without what it depends on."""
+        """Write the rule in OCI's form, without its conditions."""
         plain: dict[str, Any] = {"names": [self.name] if self.name else self.names or [], "action": self.action.value}
         if self.errno_ret is not None:
             plain["errnoRet"] = self.errno_ret
@@ -110,20 +110,20 @@ class Rule(Struct, rename="camel"):
 
 
 class Architecture(Struct, rename="camel"):
-    """One that a host may have, and those of other word sizes that its kernel serves as well."""
+    """An architecture, and those of other word sizes that its kernel serves as well."""
 
     architecture: str
     sub_architectures: list[str] | None = None
 
 
 class SeccompProfile(Struct, rename="camel"):
-    """All of it. Fields that nobody knows are passed over, as dockerd does."""
+    """A whole profile. Unknown fields are passed over, as dockerd does (moby `profiles/seccomp/seccomp.go`)."""
 
-    default_action: Action
+    default_action: SeccompAction
     default_errno_ret: Errno | None = None
     architectures: list[str] | None = None
     arch_map: list[Architecture] | None = None
-    syscalls: list[Rule] | None = None
+    syscalls: list[SeccompRule] | None = None
     flags: list[str] | None = None
     listener_path: str | None = None
     listener_metadata: str | None = None
@@ -137,8 +137,10 @@ class SeccompProfile(Struct, rename="camel"):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises: InvalidParameter for what is broken, and for one that does not say what holds where no rule does:
-        to take that for no filter at all would be to open a container for a slip of the pen."""
+        """Read a profile. Raises: InvalidParameter for what is broken, and when no default action is given.
+
+        A missing default is no "no filter": that would open a container for a slip of the pen.
+        """
         try:
             return msgspec.json.decode(text, type=cls)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
@@ -153,7 +155,10 @@ def resolve_profile(
     capabilities: Collection[str],
     native: Sequence[str],
 ) -> dict[str, Any]:
-    """The profile for this host and container, in OCI's form. `native`: what the kernel serves, its own first."""
+    """Write the profile for this host and container in OCI's form.
+
+    `native`: the architectures that the kernel serves, its own first.
+    """
     applying = [rule for rule in profile.syscalls or () if _applies(rule, architecture, kernel, capabilities)]
     resolved: dict[str, Any] = {
         "defaultAction": profile.default_action.value,
@@ -174,15 +179,15 @@ def _mapped(entries: Sequence[Architecture], own: Sequence[str]) -> list[str]:
     return list(own)
 
 
-def _repeats_default(rule: Rule, profile: SeccompProfile) -> bool:
-    """Such a rule changes nothing, and libseccomp refuses it."""
+def _repeats_default(rule: SeccompRule, profile: SeccompProfile) -> bool:
+    """Tell whether a rule changes nothing; libseccomp refuses such a rule."""
     if rule.action is not profile.default_action:
         return False
     ours, theirs = (errno.EPERM if code is None else code for code in (rule.errno_ret, profile.default_errno_ret))
-    return ours == theirs or rule.action not in (Action.ERRNO, Action.TRACE)
+    return ours == theirs or rule.action not in (SeccompAction.ERRNO, SeccompAction.TRACE)
 
 
-def _applies(rule: Rule, architecture: str, kernel: tuple[int, int], capabilities: Collection[str]) -> bool:
+def _applies(rule: SeccompRule, architecture: str, kernel: tuple[int, int], capabilities: Collection[str]) -> bool:
     wanted, refused = rule.includes or Condition(), rule.excludes or Condition()
     if wanted.arches and architecture not in wanted.arches:
         return False

@@ -1,18 +1,18 @@
-"""`HostConfig.SecurityOpt`, parsed. Pure."""
+"""Reads `HostConfig.SecurityOpt` (moby `daemon/daemon_unix.go`). Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from bennu.errors import BennuError
-from bennu.go import parse_bool
+from bennu.go.bool import parse_bool
 from bennu.runtime.seccomp import Seccomp
 from bennu.runtime.seccomp_profile import SeccompProfile
 
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """`seccomp` None: the client said nothing of it."""
+    """What the options say; `seccomp` None: nothing."""
 
     no_new_privileges: bool = False
     apparmor: str = ""
@@ -21,7 +21,7 @@ class Security:
 
 
 def parse_security_options(options: Iterable[str]) -> Security:
-    """Raises: BennuError (a 500, as dockerd) in dockerd's words; InvalidParameter for a broken seccomp profile."""
+    """Read the options. Raises: BennuError (a 500, as dockerd); InvalidParameter for a bad seccomp profile."""
     found: dict[str, Any] = {}
     for option in options:
         key, value = _split(option)
@@ -58,7 +58,7 @@ def _boolean(option: str, value: str) -> bool:
 
 
 def _seccomp(value: str) -> Seccomp | SeccompProfile | None:
-    """Clients read the file and send what is in it. An empty value asks for nothing."""
+    """Read a filter's name or a profile, whose file the client has read. An empty value asks for nothing."""
     if not value:
         return None
     return Seccomp(value) if value in tuple(Seccomp) else SeccompProfile.parse(value)

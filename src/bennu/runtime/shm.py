@@ -1,32 +1,35 @@
-"""A /dev/shm that lies on the host, so that other containers can be given the same one (IPC mode `shareable`)."""
+"""Mounts a /dev/shm on the host, so that other containers can be given the same one (IPC mode `shareable`).
+
+Apart from `runtime.py`, its only user, and from `mounts.py`, which is pure.
+"""
 
 import contextlib
-import ctypes
 import os
 from pathlib import Path
-from typing import Final
 
 from bennu.errors import BennuError
+from bennu.kernel.libc import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount, unmount
 from bennu.runtime.mounts import DEFAULT_SHM_BYTES
-
-_FLAGS: Final = 0x2 | 0x4 | 0x8  # nosuid, nodev, noexec
-_DETACH: Final = 2
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def mount_shm(folder: Path, size_bytes: int) -> None:
-    """Mount it at `folder`, which is made. One that is there already stays. Raises: BennuError."""
+    """Mount it at `folder`, which is made; one that is there already stays. `size_bytes` 0: the default. Raises:
+    BennuError.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.is_mount():
         return
-    data = f"mode=1777,size={size_bytes or DEFAULT_SHM_BYTES}".encode()
-    if _libc.mount(b"shm", os.fsencode(folder), b"tmpfs", _FLAGS, data) != 0:
-        raise BennuError(f"mounting shm tmpfs: {os.strerror(ctypes.get_errno()).lower()}")
+    options = f"mode=1777,size={size_bytes or DEFAULT_SHM_BYTES}"
+    try:
+        mount("shm", folder, "tmpfs", flags=MS_NOSUID | MS_NODEV | MS_NOEXEC, options=options)
+    except OSError as error:
+        raise BennuError(f"mounting shm tmpfs: {os.strerror(error.errno or 0).lower()}") from error
 
 
 def unmount_shm(folder: Path) -> None:
-    """Idempotent; who still uses it keeps it."""
+    """Unmount it and remove the folder; whoever still uses it keeps it. Idempotent."""
     if folder.is_mount():
-        _libc.umount2(os.fsencode(folder), _DETACH)
+        with contextlib.suppress(OSError):
+            unmount(folder)
     with contextlib.suppress(FileNotFoundError):
         folder.rmdir()

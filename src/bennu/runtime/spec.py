@@ -1,4 +1,4 @@
-"""The OCI configuration of a container, from Docker's configuration and what the engine has resolved. Pure.
+"""Writes the OCI configuration of a container (runtime-spec `config.md`), as moby `daemon/oci_linux.go` does. Pure.
 
 `build_spec` decides everything; reading (users, devices, this host) has been done before, by the functions of
 `users`, `devices` and `hostfacts`.
@@ -72,7 +72,7 @@ class SpecRequest:
 
 
 def build_spec(request: SpecRequest) -> dict[str, Any]:
-    """The whole `config.json`. Raises: BennuError, RuntimeFailure in dockerd's words for what cannot be."""
+    """Write the whole `config.json`. Raises: BennuError, RuntimeFailure in dockerd's words for what cannot be."""
     config, host = request.config, request.host_config
     security = parse_security_options(host.security_opt or ())
     mounts = _mounts(request, security)
@@ -95,12 +95,31 @@ def build_spec(request: SpecRequest) -> dict[str, Any]:
     return spec
 
 
+def default_confinement(host: HostFacts) -> dict[str, Any]:
+    """Write how a container is confined whose client asked for nothing, in the terms of an OCI configuration.
+
+    For configurations that somebody else writes: the steps of a build.
+    """
+    asked_nothing = SpecRequest(
+        container_id="", config=ContainerConfig(), host_config=HostConfig(), host=host, args=(), rootfs=""
+    )
+    spec = build_spec(asked_nothing)
+    process, linux = spec["process"], spec["linux"]
+    return {
+        "capabilities": process["capabilities"]["bounding"],
+        "rlimits": process.get("rlimits", []),
+        "maskedPaths": linux["maskedPaths"],
+        "readonlyPaths": linux["readonlyPaths"],
+        "seccomp": linux.get("seccomp"),
+    }
+
+
 def _hostname(request: SpecRequest) -> str:
     return request.hostname or request.config.hostname or request.container_id[:12]
 
 
 def container_group(container_id: str, host: HostConfig) -> str:
-    """The path of its control group."""
+    """Answer the path of its control group."""
     return clean(f"{host.cgroup_parent or DEFAULT_GROUP}/{container_id}")
 
 
@@ -139,7 +158,7 @@ def _process(request: SpecRequest, security: Security) -> dict[str, Any]:
 
 
 def _needs_init(request: SpecRequest) -> bool:
-    """A PID namespace of another already has an init."""
+    """Tell whether an init is wanted here: a PID namespace of another has one already."""
     return request.host_config.init is True and request.pid_ns is None
 
 
@@ -154,13 +173,13 @@ def _capabilities(request: SpecRequest) -> list[str]:
 
 
 def capability_sets(bounding: Sequence[str], uid: int) -> dict[str, list[str]]:
-    """Inheritable and ambient stay empty; another user than root holds nothing at first."""
+    """Write the five sets; inheritable and ambient stay empty, and only root holds something at first."""
     held = list(bounding) if uid == 0 else []
     return {"bounding": list(bounding), "effective": held, "permitted": list(held)}
 
 
 def build_env(own: Iterable[str], *, extra: Iterable[str] = (), hostname: str, tty: bool, home: str) -> list[str]:
-    """The environment of a container's first process, in dockerd's order."""
+    """Build the environment of a container's first process, in dockerd's order."""
     base = [f"PATH={DEFAULT_PATH}", f"HOSTNAME={hostname}"]
     if tty:
         base.append("TERM=xterm")

@@ -1,4 +1,4 @@
-"""What a container's control group used, in the shape of Docker's `stats` (its parts about cpu, memory, pids, disks).
+"""Reads what a control group used, in the shape of Docker's `stats`: cpu, memory, pids, block I/O.
 
 Reading is plain file access; the files of both versions become the same numbers.
 """
@@ -17,7 +17,7 @@ _NS_PER_TICK: Final = 10**9 // os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """One look. `cpu`, `memory`, `pids` and `blkio` are Docker's `cpu_stats`, `memory_stats`, `pids_stats`, …"""
+    """One reading. `cpu`, `memory`, `pids` and `blkio` are Docker's `cpu_stats`, `memory_stats`, `pids_stats`, …"""
 
     cpu: dict[str, Any]
     memory: dict[str, Any]
@@ -26,7 +26,7 @@ class Stats:
 
 
 def read_stats(cgroups: Cgroups, group: str) -> Stats:
-    """What can be read; of a group that is gone, nothing."""
+    """Read what can be read; of a group that is gone, nothing."""
     files = _Files(cgroups, group)
     if cgroups.unified:
         return Stats(_cpu_v2(files), _memory_v2(files), _pids(files), _blkio_v2(files))
@@ -39,7 +39,7 @@ def _is_no_limit(limit: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """The files of one group; what cannot be read is empty or 0."""
+    """Reads the files of one group; what cannot be read is empty or 0."""
 
     cgroups: Cgroups
     group: str
@@ -50,12 +50,12 @@ class _Files:
         return ""
 
     def number(self, controller: str, name: str) -> int:
-        """`max` counts as no limit: -1."""
+        """Read a number; `max`, which is no limit, is -1."""
         text = self.text(controller, name).strip()
         return -1 if text == "max" else int(text or 0)
 
     def fields(self, controller: str, name: str) -> dict[str, int]:
-        """A file of `name number` lines."""
+        """Read a file of `name number` lines."""
         pairs = (line.split() for line in self.text(controller, name).splitlines())
         return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
@@ -73,7 +73,7 @@ def _cpu(usage: Mapping[str, Any], throttling: Mapping[str, int]) -> dict[str, A
 
 
 def read_system_cpu_ns() -> int:
-    """Time all cpus of the host have spent since boot, as dockerd counts it: without guest time."""
+    """Read the time that all cpus have spent since boot, as dockerd counts it: without guest time."""
     first = Path("/proc/stat").read_text().partition("\n")[0].split()
     return sum(int(ticks) for ticks in first[1:8]) * _NS_PER_TICK
 
@@ -132,7 +132,7 @@ def _memory_v2(files: _Files) -> dict[str, Any]:
 
 
 def _memory_limit(limit: int) -> int:
-    """Without a limit of its own, the host's memory is the limit."""
+    """Answer the limit; without one, the host's memory is the limit."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return total if _is_no_limit(limit) else min(limit, total)
 

@@ -8,17 +8,13 @@ reads. Whoever receives it there and lets go of it has closed the container's st
 
 import array
 import contextlib
-import ctypes
 import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from bennu.runtime.waiting import DescriptorWriter
-
-_SYS_PIDFD_GETFD: Final = 438  # the same on all architectures
-_libc = ctypes.CDLL(None, use_errno=True)
+from bennu.kernel.descriptor_io import DescriptorWriter
+from bennu.kernel.libc import copy_descriptor
 
 
 @dataclass(slots=True)
@@ -55,11 +51,7 @@ def drop_keeper(conmon: int, descriptor: int) -> None:
 
     Raises: OSError if the kernel refuses (it asks for the right to trace conmon); ProcessLookupError if conmon is gone.
     """
-    copy = _libc.syscall(_SYS_PIDFD_GETFD, conmon, descriptor, 0)
-    if copy < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    with socket.socket(fileno=copy) as receiver, contextlib.suppress(BlockingIOError):
+    with socket.socket(fileno=copy_descriptor(conmon, descriptor)) as receiver, contextlib.suppress(BlockingIOError):
         _, ancillary, _, _ = receiver.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_DONTWAIT)
         for _level, _kind, data in ancillary:
             for received in array.array("i", data):
@@ -67,5 +59,5 @@ def drop_keeper(conmon: int, descriptor: int) -> None:
 
 
 def open_stdin(path: Path) -> DescriptorWriter:
-    """One client's end of the pipe. Raises: OSError if nothing can read from it any more."""
+    """Open one client's end of the pipe. Raises: OSError if nothing can read from it any more."""
     return DescriptorWriter(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), 65536, owned=True)

@@ -1,4 +1,7 @@
-"""Who a container's process runs as: `name|uid[:group|gid]` looked up in the container's own passwd and group files."""
+"""Decides who a process runs as: `name|uid[:group|gid]`, looked up in the container's passwd and group. Pure.
+
+As github.com/moby/sys/user `user.go`; pinned by `test_users.py`.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ MAX_DIGITS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """`groups` are the supplementary ones, the primary group first."""
+    """Ids of a user; `groups` are the supplementary ones, the primary group first."""
 
     uid: int = 0
     gid: int = 0
@@ -73,7 +76,7 @@ def _checked_id(text: str) -> int:
 
 
 def parse_passwd(text: str) -> Iterable[PasswdEntry]:
-    """The entries that make sense; others are skipped, as the C library does."""
+    """Yield the entries that make sense; others are skipped, as the C library does."""
     for fields in _records(text, 7):
         if fields[2].isdecimal() and fields[3].isdecimal():
             yield PasswdEntry(fields[0], int(fields[2]), int(fields[3]), fields[5])

@@ -1,4 +1,4 @@
-"""Filling a new volume with what the image has at its place."""
+"""Fills a new volume with what the image has at its place."""
 
 from pathlib import Path
 from typing import Final
@@ -9,7 +9,7 @@ FILLING: Final = ".filling"  # beside the volume's data: it is being filled, and
 
 
 def needs_filling(volume: Path) -> bool:
-    """Whether nothing is in a volume yet, or not all that was to be."""
+    """Tell whether nothing is in a volume yet, or not all that was to be copied."""
     return not any(volume.iterdir()) or volume.with_name(FILLING).exists()
 
 

@@ -1,4 +1,4 @@
-"""Volumes with options: `type`, `device` and `o`, mounted while containers use them."""
+"""Mounts volumes that have options (`type`, `device`, `o`) while containers use them."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ ADDRESS: Final = re.compile(r"(?:^|(?<=,))addr=([^,]*)")
 
 
 def check_options(volume_name: str, options: Mapping[str, str]) -> None:
-    """Raises: InvalidParameter with dockerd's words."""
+    """Refuse options that the local driver does not have. Raises: InvalidParameter in dockerd's words."""
     wrong = f"create {volume_name}: "
     for option in sorted(options):
         if option not in OPTIONS:
@@ -32,7 +32,7 @@ def check_options(volume_name: str, options: Mapping[str, str]) -> None:
 
 
 async def mount_options(mountpoint: str, options: Mapping[str, str]) -> None:
-    """Mount what the options say. The kernel's own mount: no helper program of a filesystem is needed.
+    """Mount what the options name, with mount(2): no helper program of a file system is needed.
 
     Raises: BennuError.
     """
@@ -47,7 +47,7 @@ async def mount_options(mountpoint: str, options: Mapping[str, str]) -> None:
 
 
 async def _resolve(kind: str, flags: str, failed: str) -> str:
-    """Network filesystems want an address; people write host names."""
+    """Replace the host name of a network file system by its address, which the kernel wants."""
     named = ADDRESS.search(flags) if kind in RESOLVED_TYPES else None
     if named is None or not named[1]:
         return flags
@@ -59,7 +59,7 @@ async def _resolve(kind: str, flags: str, failed: str) -> str:
 
 
 async def unmount(mountpoint: str) -> None:
-    """Raises: BennuError."""
+    """Unmount the volume. Raises: BennuError."""
     done = await run(["umount", "-i", "--", mountpoint], timeout_s=TIMEOUT_S)
     if done.exit_code != 0 and await asyncio.to_thread(is_mounted, mountpoint):
         said = done.stderr.decode(errors="replace").strip()
@@ -67,7 +67,7 @@ async def unmount(mountpoint: str) -> None:
 
 
 def is_mounted(mountpoint: str) -> bool:
-    """Whether something is mounted exactly there, bind mounts of the same filesystem included."""
+    """Tell whether something is mounted exactly there, bind mounts of the same file system included."""
     wanted = mountpoint.encode()
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         if _unescape(line.split(b" ", 5)[4]) == wanted:

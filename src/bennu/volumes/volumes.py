@@ -121,7 +121,7 @@ class Volumes:
             Path(volume.mountpoint).mkdir(mode=0o755, parents=True, exist_ok=True)
 
     def _find_unrecorded(self, unread: Set[str]) -> builtins.list[str]:
-        """Folders with data and without a record; empty ones are swept away. Those of `unread` records are theirs."""
+        """Find folders with data and without a record, not those of `unread` records; remove the empty ones."""
         names = []
         for folder in sorted(self._root.iterdir()):
             if (
@@ -138,7 +138,7 @@ class Volumes:
         return names
 
     def find(self, name: str) -> Volume:
-        """Raises: NotFound."""
+        """Find a volume by name. Raises: NotFound."""
         try:
             return self._volumes[name]
         except KeyError:
@@ -157,7 +157,7 @@ class Volumes:
         labels: Mapping[str, str] | None = None,
         born_with: str = "",
     ) -> Volume:
-        """Create it, or answer the one of that name as it is. "" makes an anonymous one.
+        """Create a volume, or answer the one of that name as it is. The name "" makes an anonymous one.
 
         `born_with`: the container about to be created with it; see `sweep`.
         Raises: InvalidParameter, NotFound (driver), with dockerd's words; OSError.
@@ -189,7 +189,7 @@ class Volumes:
 
     @contextlib.asynccontextmanager
     async def filling(self, name: str) -> AsyncIterator[None]:
-        """Around the filling of a volume: two containers that are made with it at once do not both fill it."""
+        """Keep two containers that are made with a new volume at once from both filling it."""
         lock = self._fillings.get(name)
         if lock is None:
             lock = self._fillings[name] = asyncio.Lock()
@@ -199,7 +199,7 @@ class Volumes:
     # --- use ------------------------------------------------------------------------------------------------------
 
     async def mount(self, name: str) -> None:
-        """Before a container that uses it starts: mount what its options say, if they say anything. Idempotent.
+        """Mount what the volume's options name, before a container that uses it starts. Idempotent.
 
         Raises: NotFound; BennuError with the reason.
         """
@@ -211,7 +211,7 @@ class Volumes:
                 await mount_options(volume.mountpoint, volume.options)
 
     async def unmount_unused(self, name: str, by_container: str = "") -> None:
-        """After a container that used it has ended: unmount it, unless another one runs. Idempotent.
+        """Unmount a volume after a container that used it has ended, unless another one runs. Idempotent.
 
         `by_container`: the one that has ended.
 
@@ -228,7 +228,7 @@ class Volumes:
     # --- end ------------------------------------------------------------------------------------------------------
 
     async def remove(self, name: str, *, force: bool = False, by_container: str = "") -> None:
-        """Remove it with its data; `force` tolerates that there is none.
+        """Remove a volume with its data; `force`: one that does not exist is no error.
 
         `by_container`: the one container whose use of it does not count, since it is being removed.
         Raises: NotFound, Conflict when containers use it.
@@ -252,20 +252,20 @@ class Volumes:
         await self._commit(Delete(PREFIX + volume.name), "destroy", volume)
 
     def set_free(self, names: Iterable[str]) -> builtins.list[Put]:
-        """Writes that make volumes outlive the container they were born with, to go with the deletion of its record."""
+        """Make the writes by which volumes outlive the container they were born with; commit them with its deletion."""
         born = [volume for name in names if (volume := self._volumes.get(name)) is not None and volume.born_with]
         freed = [msgspec.structs.replace(volume, born_with="") for volume in born]
         return [Put(PREFIX + volume.name, msgspec.json.encode(volume)) for volume in freed]
 
     async def sweep(self, cut_short: Container[str]) -> None:
-        """Remove what was born with these containers, whose creation never came to its end."""
+        """Remove volumes born with containers whose creation never came to its end."""
         for volume in self.list():
             if volume.born_with in cut_short and not self.users(volume.name):
                 log.warning("volume %s of a container that was never created is removed", volume.name)
                 await self.remove(volume.name)
 
     async def prune(self, wanted: Callable[[Volume], bool]) -> tuple[builtins.list[str], int]:
-        """Remove the unused ones among the `wanted`: (their names, the bytes that became free)."""
+        """Remove unused ones among the `wanted`; answer their names and the bytes that became free."""
         names, freed = [], 0
         for volume in self.list():
             if not wanted(volume) or self.users(volume.name):
@@ -280,14 +280,14 @@ class Volumes:
         return names, freed
 
     async def measure(self, volume: Volume) -> int:
-        """Bytes of its files, each inode once; 0 of a volume with mount options, whose data lives elsewhere."""
+        """Count the bytes of its files, each inode once; 0 for a volume with options, whose data lives elsewhere."""
         if volume.options:
             return 0
         return await measure_tree(Path(volume.mountpoint))
 
 
 def check_name(name: str) -> None:
-    """Raises: InvalidParameter with dockerd's words."""
+    """Refuse names that a volume cannot have. Raises: InvalidParameter in dockerd's words."""
     if len(name) == 1:
         raise InvalidParameter(
             f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
@@ -302,7 +302,7 @@ def check_name(name: str) -> None:
 
 
 async def _delete_tree(folder: Path) -> None:
-    """Delete it, however deep it is; what is mounted below is left alone. Raises: BennuError."""
+    """Delete a folder, however deep; what is mounted below is left alone. Raises: BennuError."""
     done = await run(["rm", "-rf", "--one-file-system", "--", folder], timeout_s=DELETE_TIMEOUT_S)
     if done.exit_code != 0:
         raise BennuError(f"cannot delete {folder}: {done.stderr.decode(errors='replace').strip()}")

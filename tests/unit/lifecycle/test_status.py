@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bennu.lifecycle.status import State, describe_status, human_duration
+from bennu.go.units import human_duration
+from bennu.lifecycle.status import State, describe_status
 
 S = 10**9
 MINUTE, HOUR, DAY = 60 * S, 3600 * S, 86400 * S

@@ -1,1 +1,1 @@
-"""One module for each family of subcommands."""
+"""One module for each of Bennu's own words."""

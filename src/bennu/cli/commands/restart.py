@@ -1,9 +1,9 @@
-"""restart --now: what has died and waits for its next life does not wait any longer."""
+"""restart --now: skips the delay of a pending restart."""
 
 import click
 
-from bennu.cli.client import Client, segment
-from bennu.cli.failure import ApiFailure, Failure
+from bennu.cli.client import ApiClient, segment
+from bennu.cli.failure import ApiFailure, CommandFailure
 from bennu.cli.output import say
 
 
@@ -11,8 +11,8 @@ from bennu.cli.output import say
 @click.option("--now", is_flag=True, required=True, help="Skip the delay of a restart that is pending")
 @click.argument("containers", metavar="CONTAINER [CONTAINER...]", nargs=-1, required=True)
 @click.pass_obj
-def restart(client: Client, now: bool, containers: tuple[str, ...]) -> None:
-    """Start containers at once whose restart policy lets them wait."""
+def restart(client: ApiClient, now: bool, containers: tuple[str, ...]) -> None:
+    """Start containers at once that wait for their restart policy's delay."""
     problems = []
     for name in containers:
         try:
@@ -21,4 +21,4 @@ def restart(client: Client, now: bool, containers: tuple[str, ...]) -> None:
         except ApiFailure as failure:
             problems.append(str(failure))
     if problems:
-        raise Failure("\n".join(problems))
+        raise CommandFailure("\n".join(problems))

@@ -1,4 +1,4 @@
-"""rollout: how a service gets from one version to the next, watched and steered; and the revisions it left behind."""
+"""rollout: watches and steers how a service gets from one revision to the next, and lists its revisions."""
 
 import json as json_module
 import sys
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from bennu.cli.client import Client, segment
+from bennu.cli.client import ApiClient, segment
 from bennu.cli.commands.rollout_view import (
     HEADERS,
     UNDER_WAY,
@@ -21,7 +21,7 @@ from bennu.cli.commands.rollout_view import (
     task_words,
 )
 from bennu.cli.commands.why import shorten_time
-from bennu.cli.failure import Failure
+from bennu.cli.failure import CommandFailure
 from bennu.cli.output import align, say, visible
 
 LOOK_EVERY_S: Final = 0.25
@@ -33,7 +33,7 @@ def path_of(service: str, rest: str) -> str:
     return f"/bennu/v1/services/{segment(service)}/{rest}"
 
 
-def read(client: Client, service: str) -> Json:
+def read(client: ApiClient, service: str) -> Json:
     found: Json = client.json("GET", path_of(service, "rollout"))
     return found
 
@@ -54,7 +54,7 @@ JSON: Final = click.option("--json", is_flag=True, help="Print it as JSON")
 @JSON
 @SERVICE
 @click.pass_obj
-def status(client: Client, service: str, json: bool) -> None:
+def status(client: ApiClient, service: str, json: bool) -> None:
     """Tell how a rollout stands, and what it waits for."""
     found = read(client, service)
     if json:
@@ -68,7 +68,7 @@ def status(client: Client, service: str, json: bool) -> None:
     say("\n".join(lines))
 
 
-def _do(client: Client, service: str, path: str, **query: int) -> None:
+def _do(client: ApiClient, service: str, path: str, **query: int) -> None:
     client.call("POST", path_of(service, path), query=query)
     say(service)
 
@@ -76,7 +76,7 @@ def _do(client: Client, service: str, path: str, **query: int) -> None:
 @rollout.command()
 @SERVICE
 @click.pass_obj
-def pause(client: Client, service: str) -> None:
+def pause(client: ApiClient, service: str) -> None:
     """Hold a rollout where it is."""
     _do(client, service, "rollout/pause")
 
@@ -84,7 +84,7 @@ def pause(client: Client, service: str) -> None:
 @rollout.command()
 @SERVICE
 @click.pass_obj
-def resume(client: Client, service: str) -> None:
+def resume(client: ApiClient, service: str) -> None:
     """Go on with a paused rollout."""
     _do(client, service, "rollout/resume")
 
@@ -92,7 +92,7 @@ def resume(client: Client, service: str) -> None:
 @rollout.command()
 @SERVICE
 @click.pass_obj
-def promote(client: Client, service: str) -> None:
+def promote(client: ApiClient, service: str) -> None:
     """End the watching of a canary or blue/green rollout in its favour."""
     _do(client, service, "rollout/promote")
 
@@ -100,7 +100,7 @@ def promote(client: Client, service: str) -> None:
 @rollout.command()
 @SERVICE
 @click.pass_obj
-def abort(client: Client, service: str) -> None:
+def abort(client: ApiClient, service: str) -> None:
     """Go back to the previous version."""
     _do(client, service, "rollout/abort")
 
@@ -109,7 +109,7 @@ def abort(client: Client, service: str) -> None:
 @click.option("--to", type=int, required=True, help="Number of the revision, see history")
 @SERVICE
 @click.pass_obj
-def rollback(client: Client, service: str, to: int) -> None:
+def rollback(client: ApiClient, service: str, to: int) -> None:
     """Go back to any revision that is remembered."""
     _do(client, service, "rollback", to=to)
 
@@ -118,7 +118,7 @@ def rollback(client: Client, service: str, to: int) -> None:
 @JSON
 @SERVICE
 @click.pass_obj
-def history(client: Client, service: str, json: bool) -> None:
+def history(client: ApiClient, service: str, json: bool) -> None:
     """List the revisions of a service."""
     found = client.json("GET", path_of(service, "history"))
     if json:
@@ -148,7 +148,7 @@ def mode_words(mode: Json) -> str:
 @rollout.command()
 @SERVICE
 @click.pass_obj
-def watch(client: Client, service: str) -> int:
+def watch(client: ApiClient, service: str) -> int:
     """Show a rollout live, until it has ended or is paused; exit code 1 when it did not end well."""
     looks = looking(client, service)
     try:
@@ -159,13 +159,13 @@ def watch(client: Client, service: str) -> int:
     return 0 if last["State"] in ("completed", "rollback_completed", "") else 1
 
 
-def looking(client: Client, service: str) -> Iterator[Json]:
-    """How it stands, again and again, to the last look. A daemon that is away for a moment is waited for."""
+def looking(client: ApiClient, service: str) -> Iterator[Json]:
+    """Yield how it stands, again and again, until it has ended; a daemon that is away for a moment is waited for."""
     away_since: float | None = None
     while True:
         try:
             found = read(client, service)
-        except Failure as failure:
+        except CommandFailure as failure:
             away_since = away_since or time.monotonic()
             if time.monotonic() - away_since > 30 or "not found" in str(failure):
                 raise
@@ -183,7 +183,7 @@ def is_about_to_begin(found: Json) -> bool:
 
 
 def print_changes(looks: Iterator[Json]) -> Json:
-    """A line for each change, for logs and pipes."""
+    """Print a line for each change, for logs and pipes; answer the last look."""
     known: dict[str, str] = {}
     last: Json = {}
     for last in looks:
@@ -199,7 +199,7 @@ def print_changes(looks: Iterator[Json]) -> Json:
 
 
 def made_visible(found: Any) -> Any:
-    """The same, of which a terminal can show every word."""
+    """Replace what would steer a terminal in every text of JSON."""
     if isinstance(found, dict):
         return {name: made_visible(value) for name, value in found.items()}
     if isinstance(found, list):
@@ -208,7 +208,7 @@ def made_visible(found: Any) -> Any:
 
 
 def draw_live(looks: Iterator[Json]) -> Json:
-    """The picture stays on the screen; a person who leaves early is told that the rollout goes on."""
+    """Keep the picture on the screen; a person who leaves early is told that the rollout goes on."""
     from rich.live import Live
 
     last: Json = {}

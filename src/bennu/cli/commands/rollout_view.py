@@ -51,7 +51,7 @@ def headline(found: Json) -> list[str]:
 
 
 def stage_words(found: Json) -> list[str]:
-    """How far a watched rollout is, and what its judge says."""
+    """Say how far a canary or blue/green rollout is, and what its analysis says."""
     lines = []
     if found["State"] in (*UNDER_WAY, "paused") and found["Steps"] and not found["Promoted"]:
         lines.append(f"step {min(found['Step'], found['Steps'])} of {found['Steps']}")
@@ -95,14 +95,14 @@ def traffic_words(task: Json) -> str:
 
 
 def task_words(task: Json) -> str:
-    """For a line of a log: without what changes at every look."""
+    """Describe a task for a line of a log, without what changes at every look."""
     traffic = "drains" if task["DrainLeft"] is not None else "serves" if task["InBalancer"] else ""
     words = [f"revision {task['Revision']}", state_words(task), task["Health"], traffic, task["Err"]]
     return ", ".join(word for word in words if word)
 
 
 def next_lines(found: Json) -> list[str]:
-    """What stands in the way and until when, the soonest first; what is said of several slots is said once."""
+    """Say what stands in the way and until when, the soonest first; the same of several slots is said once."""
     subjects: dict[tuple[float, str], list[str]] = {}
     for wait in found["Waits"]:
         if wait["Reason"] == found["Message"]:
@@ -122,7 +122,7 @@ def shorten_ids(words: str) -> str:
 
 
 def name_all(subjects: Sequence[str]) -> str:
-    """`slot 3: `, `slots 3 to 5 and 7: `; the rollout itself needs no name."""
+    """Name slots: `slot 3: `, `slots 3 to 5 and 7: `; the rollout itself needs no name."""
     if list(subjects) == ["rollout"]:
         return ""
     if len(subjects) == 1:
@@ -137,7 +137,7 @@ def name_all(subjects: Sequence[str]) -> str:
 
 
 def join_ranges(names: Sequence[str]) -> list[str]:
-    """Three numbers or more in a row as `3 to 5`; other names as they are."""
+    """Write three numbers or more in a row as `3 to 5`; other names as they are."""
     runs: list[list[str]] = []
     for name in names:
         last = runs[-1][-1] if runs else ""
@@ -152,7 +152,7 @@ def join_ranges(names: Sequence[str]) -> list[str]:
 
 
 def picture(found: Json, *, width: int, height: int) -> "RenderableType":
-    """Fits into `width` columns and `height` lines."""
+    """Draw the rollout into `width` columns and `height` lines."""
     from rich.console import Group
     from rich.text import Text
 
@@ -205,7 +205,7 @@ def taken_words(found: Json) -> str:
 
 
 def bar(found: Json) -> "Text":
-    """One cell a slot as far as they fit: green serves the revision in force, yellow is in work, red failed."""
+    """Draw a cell a slot as far as they fit: green serves the new revision, yellow is in work, red failed."""
     from rich.text import Text
 
     looks = [slot_colour(tasks, found) for tasks in by_slot(found["Tasks"])]
@@ -234,7 +234,7 @@ def slot_colour(tasks: Sequence[Json], found: Json) -> str:
 
 
 def colour(task: Json, found: Json) -> str:
-    """Green: serves the revision in force; none: still serves another one; dim: on its way out, or only kept warm."""
+    """Green: serves the new revision; none: still serves another; dim: on its way out, or only kept warm."""
     if task["State"] in ("failed", "rejected"):
         return "red"
     if task["DesiredState"] not in ("running", "ready"):
@@ -252,7 +252,7 @@ def is_moving(task: Json) -> bool:
 
 
 def choose(found: Json, room: int) -> list[Json]:
-    """The tasks that are shown where not all can be: those that move, then those of the revision in force."""
+    """Choose the tasks to show where not all fit: those that change, then those of the new revision."""
     order = sorted(found["Tasks"], key=lambda task: (not is_moving(task), task["Revision"] != found["Revision"]))
     chosen = {task["ID"] for task in order[:room]}
     return [task for task in found["Tasks"] if task["ID"] in chosen]

@@ -1,14 +1,13 @@
-"""why: how a container died, who asked for it, and what was decided then."""
+"""why: how a container died, who asked for it, and what was decided then; of a service, each slot's lives."""
 
 import json as json_module
 from typing import Any
 
 import click
 
-from bennu.cli.client import Client, segment
-from bennu.cli.commands.why_service import find_story, tell
-from bennu.cli.failure import ApiFailure, Failure
-from bennu.cli.output import align, say
+from bennu.cli.client import ApiClient, segment
+from bennu.cli.failure import ApiFailure, CommandFailure
+from bennu.cli.output import align, say, shorten_id
 
 
 @click.command()
@@ -16,25 +15,25 @@ from bennu.cli.output import align, say
 @click.option("--json", is_flag=True, help="Print the certificates as JSON")
 @click.argument("name", metavar="CONTAINER|SERVICE|TASK")
 @click.pass_obj
-def why(client: Client, name: str, all: bool, json: bool) -> None:
+def why(client: ApiClient, name: str, all: bool, json: bool) -> None:
     """Tell why a container died, who asked for it, and what was decided then."""
     # What there is goes before what there was: a service may bear the name of a container that was removed.
-    if not is_container(client, name) and (story := find_story(client, name)) is not None:
-        print_json(story) if json else tell(story)
+    if not is_container(client, name) and (story := find_service_why(client, name)) is not None:
+        print_json(story) if json else tell_service(story)
         return
     deaths = client.json("GET", f"/bennu/v1/containers/{segment(name)}/deaths")
     if json:
         print_json(deaths if all else deaths[:1])
         return
     if not deaths:
-        raise Failure(f"{name} has not died yet")
+        raise CommandFailure(f"{name} has not died yet")
     if all:
         say(align([HEADERS, *(row(death) for death in deaths)]))
     else:
         say("\n".join(full_story(deaths[0])))
 
 
-def is_container(client: Client, name: str) -> bool:
+def is_container(client: ApiClient, name: str) -> bool:
     try:
         client.json("GET", f"/containers/{segment(name)}/json")
     except ApiFailure:
@@ -43,6 +42,7 @@ def is_container(client: Client, name: str) -> bool:
 
 
 HEADERS = ("LIFE", "ENDED", "LIVED", "CAUSE", "EXIT", "ASKED BY", "THEN")
+ENDING = ("complete", "shutdown", "remove")  # desired states of a task that is to end
 
 
 def print_json(found: object) -> None:
@@ -60,7 +60,7 @@ def row(death: dict[str, Any]) -> tuple[str, ...]:
         format_ns(death["Lived"]),
         death["Cause"],
         "unknown" if code is None else str(code),
-        ellipsis(asker(death["AskedBy"]), 40),
+        ellipsis(requester(death["AskedBy"]), 40),
         f"{death['Decision']['Action']}: {death['Decision']['Reason']}",
     )
 
@@ -94,7 +94,7 @@ def facts(death: dict[str, Any]) -> list[tuple[str, str]]:
         ("Cause", death["Cause"]),
         ("Exit", death["Meaning"]),
         ("Error", death["Error"]),
-        ("Asked by", asker(death["AskedBy"])),
+        ("Asked by", requester(death["AskedBy"])),
         ("Policy", death["RestartPolicy"]),
         ("Then", f"{death['Decision']['Action']}: {death['Decision']['Reason']}"),
         ("Next try", milliseconds(death["Decision"]["NextTry"])),
@@ -107,7 +107,7 @@ def facts(death: dict[str, Any]) -> list[tuple[str, str]]:
     return [(f"{name}:", value) for name, value in found if value]
 
 
-def asker(by: dict[str, Any]) -> str:
+def requester(by: dict[str, Any]) -> str:
     if by["Kind"] == "client" and by["Pid"] is not None:
         return f"{by['Command'] or 'a client'} (pid {by['Pid']}, uid {by['Uid']})"
     if by["Subject"]:
@@ -116,11 +116,54 @@ def asker(by: dict[str, Any]) -> str:
 
 
 def shorten_time(moment: str) -> str:
-    """`2026-03-01 12:00:00Z`; "" stays so."""
+    """Cut to whole seconds: `2026-03-01 12:00:00Z`; "" stays so."""
     return moment[:19].replace("T", " ") + "Z" if moment else ""
 
 
 def milliseconds(moment: str) -> str:
-    """`2026-03-01 12:00:00.250Z`; "" stays so."""
+    """Cut to milliseconds: `2026-03-01 12:00:00.250Z`; "" stays so."""
     fraction = moment[19:].strip(".Z").ljust(3, "0")[:3]
     return f"{moment[:19].replace('T', ' ')}.{fraction}Z" if moment else ""
+
+
+# --- of services and tasks --------------------------------------------------------------------------------------
+
+
+def find_service_why(client: ApiClient, name: str) -> dict[str, Any] | None:
+    """Ask about a service of that name, else a task; None if there is neither."""
+    for kind in ("services", "tasks"):
+        try:
+            found: dict[str, Any] = client.json("GET", f"/bennu/v1/{kind}/{segment(name)}/why")
+        except ApiFailure:
+            continue
+        return found
+    return None
+
+
+def tell_service(story: dict[str, Any]) -> None:
+    lines = [f"{story['Service']}: {reason}" for reason in story["Waits"]]
+    for slot in story["Slots"]:
+        lines.append(slot["Name"])
+        for task in slot["Tasks"]:
+            lines += [f"  {line}" for line in task_lines(task)]
+    if story["Decisions"]:
+        lines += ["", f"Decisions about {story['Service']}:"]
+        lines += [f"  {decision['Time'][:19]}Z  {decision['Reason']}" for decision in story["Decisions"]]
+    say("\n".join(lines) if lines else f"{story['Service']} has no tasks")
+
+
+def task_lines(task: dict[str, Any]) -> list[str]:
+    lines = [f"{shorten_id(task['ID'])}  {task['State']} since {task['Since'][:19]}Z  {task['Image']}"]
+    if task["Err"]:
+        lines.append(f"    {'waits: ' if task['State'] in ('new', 'pending') else ''}{task['Err']}")
+    if task.get("Awaits"):
+        lines.append(f"    waits: {task['Awaits']}")
+    if task["Made"]:
+        lines.append(f"    made because {task['Made']}")
+    if task["Ended"]:
+        word = "to end" if task["Desired"] in ENDING else "let run"
+        lines.append(f"    {word} because {task['Ended']}")
+    if task["Death"]:
+        lines += [f"    {sentence}" for sentence in task["Death"]["Story"][:2]]
+        lines += [f"    Hint: {hint}" for hint in task["Death"]["Hints"]]
+    return lines

@@ -1,0 +1,144 @@
+"""`/containers/{id}/attach`: a client joins a container's standard streams, before or during a run."""
+
+import asyncio
+import dataclasses
+import time
+from contextlib import aclosing
+from typing import Final
+
+from aiohttp import WSMsgType, web
+
+from bennu.api.http.detach_keys import parse_keys
+from bennu.api.http.errors import status_of
+from bennu.api.http.query import flag, text
+from bennu.api.http.sessions import AttachOptions, SessionEnd, StreamClient, join
+from bennu.api.http.streams import Hijacked, ends_with_client, refuse_as_text, stream_type, take_over
+from bennu.api.routes.logs import LogEncoder, check_has_log
+from bennu.engine.attach import Attachment
+from bennu.engine.container import Container
+from bennu.engine.engine import Engine
+from bennu.engine.logs import LogQuery, read_logs
+from bennu.engine.waits import WaitCondition
+from bennu.errors import BennuError, InvalidParameter
+
+REASONS: Final = {400: "Bad Request", 404: "Not Found", 409: "Conflict", 501: "Not Implemented"}
+
+
+def routes(engine: Engine) -> list[web.RouteDef]:
+    api = AttachRoutes(engine)
+    return [
+        web.route("POST", "/containers/{id}/attach", api.attach),
+        web.route("GET", "/containers/{id}/attach/ws", api.attach_web_socket),
+    ]
+
+
+class AttachRoutes:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @ends_with_client
+    async def attach(self, request: web.Request) -> web.StreamResponse:
+        """Join the streams over a hijacked connection. Errors come as raw text, which is how clients read them here."""
+        try:
+            container = self._engine.find(request.match_info["id"])
+            options = read_attach_options(request, container)
+            if flag(request, "logs"):
+                check_has_log(container)
+            attachment = await container.attach() if flag(request, "stream") else None
+        except BennuError as error:
+            status = status_of(error)
+            return await refuse_as_text(request, f"{status} {REASONS.get(status, 'Internal Server Error')}", str(error))
+
+        async def work(connection: Hijacked) -> None:
+            if flag(request, "logs"):
+                await self._replay(container, connection, options)
+            if attachment is not None:
+                await hold(container, attachment, connection, options)
+
+        try:
+            return await take_over(request, stream_type(request, multiplexed=options.framed), work)
+        finally:
+            if attachment is not None:
+                container.detach(attachment)
+
+    async def _replay(self, container: Container, client: StreamClient, options: AttachOptions) -> None:
+        """Send what the container has written so far. What it writes meanwhile waits in the attachment."""
+        query = LogQuery(stdout=options.stdout, stderr=options.stderr, until_ns=time.time_ns())
+        encoder = LogEncoder(tty=not options.framed)
+        path = self._engine.services.log_path(container.id)
+        async with aclosing(read_logs(path, query, ended=container.exited)) as batches:
+            async for records in batches:
+                await client.write(encoder.encode(records))
+
+    @ends_with_client
+    async def attach_web_socket(self, request: web.Request) -> web.StreamResponse:
+        """Join the streams over a web socket, never multiplexed."""
+        socket = web.WebSocketResponse(autoping=True, heartbeat=30)
+        if not socket.can_prepare(request):
+            raise InvalidParameter("this is for web sockets: the request asks for no upgrade to one")
+        container = self._engine.find(request.match_info["id"])
+        options = read_attach_options(request, container)
+        held = dataclasses.replace(options, framed=False, stdin=True, leave_at_end_of_input=True)
+        attachment = await container.attach()
+        try:
+            await socket.prepare(request)
+            try:
+                await hold(container, attachment, WebSocketClient(socket, takes_input=options.stdin), held)
+            finally:
+                await socket.close()
+        finally:
+            container.detach(attachment)
+        return socket
+
+
+async def hold(container: Container, attachment: Attachment, client: StreamClient, options: AttachOptions) -> None:
+    """Run one session from its attachment to its end. Releases the attachment."""
+    stopped = container.wait(WaitCondition.NOT_RUNNING)
+    try:
+        ended = await join(client, attachment, options)
+        if ended is SessionEnd.DETACHED:
+            await container.publish("detach")
+        if ended is SessionEnd.OUTPUT and container.record.config.stdin_once and not container.record.config.tty:
+            await stopped
+    finally:
+        stopped.cancel()
+        container.detach(attachment)
+
+
+class WebSocketClient:
+    """Makes a web socket look like a raw connection. It has no half-close: the end of input is the end.
+
+    It is read even where no input is wanted: nothing else tells that it was closed.
+    """
+
+    def __init__(self, socket: web.WebSocketResponse, *, takes_input: bool) -> None:
+        self.gone = asyncio.Event()
+        self._socket = socket
+        self._takes_input = takes_input
+
+    async def read(self) -> bytes | None:
+        message = await self._socket.receive()
+        match message.type:
+            case WSMsgType.BINARY:
+                return bytes(message.data) if self._takes_input else b""
+            case WSMsgType.TEXT:
+                return str(message.data).encode() if self._takes_input else b""
+        self.gone.set()
+        return None
+
+    async def write(self, data: bytes) -> None:
+        await self._socket.send_bytes(data)
+
+
+def read_attach_options(request: web.Request, container: Container) -> AttachOptions:
+    """Read what the client asks for. Raises: InvalidParameter for bad detach keys."""
+    config = container.record.config
+    keys = parse_keys(text(request, "detachKeys"))
+    return AttachOptions(
+        framed=not config.tty,
+        stdin=flag(request, "stdin") and config.open_stdin,
+        stdout=flag(request, "stdout"),
+        stderr=flag(request, "stderr"),
+        keys=keys if config.tty else None,
+        leave_at_end_of_input=config.tty or not config.stdin_once,
+    )

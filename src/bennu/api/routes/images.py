@@ -1,0 +1,261 @@
+"""`/images`: everything about images but building them."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+from aiohttp import web
+
+from bennu.api.http.body import body_of
+from bennu.api.http.progress import Message, status, stream_progress
+from bennu.api.http.query import api_minor, filters, flag, text
+from bennu.api.http.responses import empty_response, json_response
+from bennu.api.http.streams import ends_with_client, open_chunks
+from bennu.api.shapes.image import history_json, inspect_json
+from bennu.api.shapes.image_list import list_images, prune_test
+from bennu.engine.engine import Engine
+from bennu.errors import InvalidParameter, NotImplementedHere
+from bennu.images import Image, Images
+from bennu.images.fetching import FetchProgress
+from bennu.images.importing import import_image
+from bennu.images.loading import LayerProgress, Loaded, load
+from bennu.images.platform import host_architecture
+from bennu.images.pulling import Begun, Pulled, pull
+from bennu.images.pushing import Pushing, chosen_names, push
+from bennu.images.reference import TAG, Reference, parse_reference
+from bennu.images.removal import Removal, prune_images, remove_image, short_id
+from bennu.images.saving import choose, save
+from bennu.images.skopeo import Auth, parse_auth
+
+
+def routes(engine: Engine) -> list[web.RouteDef]:
+    api = ImageRoutes(engine)
+    return [
+        web.route("GET", "/images/json", api.list),
+        web.route("GET", "/images/search", api.search),
+        web.route("GET", "/images/get", api.save),
+        web.route("GET", "/images/{name:.+}/get", api.save),
+        web.route("POST", "/images/load", api.load),
+        web.route("POST", "/images/create", api.create),
+        web.route("POST", "/images/prune", api.prune),
+        web.route("GET", "/images/{name:.+}/json", api.inspect),
+        web.route("GET", "/images/{name:.+}/history", api.history),
+        web.route("POST", "/images/{name:.+}/tag", api.tag),
+        web.route("POST", "/images/{name:.+}/push", api.push),
+        web.route("DELETE", "/images/{name:.+}", api.remove),
+    ]
+
+
+class ImageRoutes:
+    def __init__(self, engine: Engine) -> None:
+        self._journal = engine.services.journal
+        self._images: Images = engine.services.images
+
+    async def announce(self, action: str, actor_id: str, name: str, labels: Mapping[str, str] | None = None) -> None:
+        await self._journal.publish("image", action, actor_id, {**(labels or {}), "name": name})
+
+    async def _announce_removal(self, removal: Removal) -> None:
+        for action, image_id, labels in removal.events:
+            await self.announce(action, image_id, image_id, labels)
+
+    # --- looking ------------------------------------------------------------------------------------------------
+
+    async def list(self, request: web.Request) -> web.Response:
+        asked, minor = filters(request), api_minor(request)
+        return json_response(list_images(self._images, asked, everything=flag(request, "all"), minor=minor))
+
+    async def inspect(self, request: web.Request) -> web.Response:
+        image = self._images.find(request.match_info["name"])
+        is_old_compose = request.headers.get("User-Agent", "").startswith("docker-compose/1.")
+        return json_response(inspect_json(self._images, image, api_minor(request), for_old_compose=is_old_compose))
+
+    async def history(self, request: web.Request) -> web.Response:
+        return json_response(history_json(self._images, self._images.find(request.match_info["name"])))
+
+    async def search(self, request: web.Request) -> web.Response:
+        raise NotImplementedHere("searching a registry for images is not implemented")
+
+    # --- names and removal --------------------------------------------------------------------------------------
+
+    async def tag(self, request: web.Request) -> web.Response:
+        name = repo_tag(text(request, "repo"), text(request, "tag"))
+        if name is None:
+            raise InvalidParameter("invalid reference format")
+        if name.familiar_name == "sha256":
+            raise InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
+        image = self._images.find(request.match_info["name"])
+        await self._tag(image, name)
+        return empty_response(201)
+
+    async def _tag(self, image: Image, name: Reference) -> None:
+        await self._images.tag(image, name)
+        await self.announce("tag", image.id, str(name.tagged()), image.labels)
+
+    async def remove(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if not name.strip():
+            raise InvalidParameter("image name cannot be blank")
+        force, prune = flag(request, "force"), not flag(request, "noprune")
+        removal = await remove_image(self._images, name, force=force, prune=prune)
+        await self._announce_removal(removal)
+        return json_response(removal.records)
+
+    async def prune(self, request: web.Request) -> web.Response:
+        asked = filters(request)
+        accept = prune_test(asked)
+        removal = await prune_images(self._images, dangling_only=asked.boolean("dangling") is not False, accept=accept)
+        await self._announce_removal(removal)
+        await self._journal.publish("image", "prune", "", {"reclaimed": str(removal.reclaimed)})
+        return json_response({"ImagesDeleted": removal.records or None, "SpaceReclaimed": removal.reclaimed})
+
+    # --- coming in ----------------------------------------------------------------------------------------------
+
+    @ends_with_client
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """Pull (`fromImage`) or import (`fromSrc`) an image, streaming the progress."""
+        if text(request, "fromImage"):
+            return await self._create_by_pull(request)
+        return await stream_progress(request, self._import(request))
+
+    async def _create_by_pull(self, request: web.Request) -> web.StreamResponse:
+        reference, all_tags = pull_reference(text(request, "fromImage"), text(request, "tag"))
+        wanted = _architecture(text(request, "platform"))
+        if wanted not in ("", host_architecture()):
+            raise NotImplementedHere("pulling images of other architectures is not implemented")
+        auth = parse_auth(request.headers.get("X-Registry-Auth", ""))
+        return await stream_progress(request, self.pull_messages(reference, auth, all_tags=all_tags))
+
+    async def pull_messages(
+        self, reference: Reference, auth: Auth, *, all_tags: bool = False
+    ) -> AsyncGenerator[Message, None]:
+        async with contextlib.aclosing(pull(self._images, reference, auth, all_tags=all_tags)) as steps:
+            async for step in steps:
+                for message in pull_lines(step):
+                    yield message
+                if isinstance(step, Pulled):
+                    name = step.reference.familiar_name
+                    await self.announce("pull", str(step.reference.tagged()), name, step.image.labels)
+
+    async def _import(self, request: web.Request) -> AsyncGenerator[Message, None]:
+        source = text(request, "fromSrc")
+        name = repo_tag(text(request, "repo"), text(request, "tag"))
+        if source != "-":
+            raise NotImplementedHere("importing from a URL is not implemented")
+        image = await import_image(
+            self._images,
+            body_of(request),
+            name=name,
+            message=text(request, "message") or "Imported from -",
+            changes=request.query.getall("changes", []),
+            architecture=_architecture(text(request, "platform")),
+        )
+        if name is not None:
+            await self.announce("tag", image.id, str(name.tagged()), image.labels)
+        await self.announce("import", image.id, image.id, image.labels)
+        yield status(image.id)
+
+    @ends_with_client
+    async def load(self, request: web.Request) -> web.StreamResponse:
+        return await stream_progress(request, self._load(request), errors_in_stream=True)
+
+    async def _load(self, request: web.Request) -> AsyncGenerator[Message, None]:
+        quiet = flag(request, "quiet")
+        async with contextlib.aclosing(load(self._images, body_of(request))) as steps:
+            async for step in steps:
+                if isinstance(step, LayerProgress):
+                    if not quiet:
+                        yield status("Loading layer", short_id(step.diff_id), step.current, step.total)
+                else:
+                    await self.announce("load", step.image.id, step.image.id, step.image.labels)
+                    for text in loaded_lines(step):
+                        yield {"stream": f"{text}\n"}
+
+    # --- going out ----------------------------------------------------------------------------------------------
+
+    async def save(self, request: web.Request) -> web.StreamResponse:
+        named = request.match_info.get("name")
+        refs = [named] if named else request.query.getall("names", [])
+        chosen = choose(self._images, refs)
+        response = await open_chunks(request, "application/x-tar")
+        async with contextlib.aclosing(save(self._images, refs)) as pieces:
+            async for piece in pieces:
+                await response.write(piece)
+        for image in chosen:
+            await self.announce("save", image.id, image.id, image.labels)
+        return response
+
+    @ends_with_client
+    async def push(self, request: web.Request) -> web.StreamResponse:
+        name = parse_reference(request.match_info["name"])
+        if name.digest:
+            raise InvalidParameter("cannot push a digest reference")
+        if tag := text(request, "tag"):
+            name = repo_tag(str(name), tag) or name
+        auth = parse_auth(request.headers.get("X-Registry-Auth", ""))
+        return await stream_progress(request, self._push(chosen_names(self._images, name), auth))
+
+    async def _push(self, names: Sequence[Reference], auth: Auth) -> AsyncGenerator[Message, None]:
+        yield {"status": f"The push refers to repository [{names[0].full_name}]"}
+        async with contextlib.aclosing(push(self._images, names, auth)) as steps:
+            async for step in steps:
+                if isinstance(step, Pushing):
+                    yield status("Pushed" if step.arrived else "Preparing", short_id(step.diff_id))
+                    continue
+                await self.announce("push", str(step.reference), step.reference.familiar_name, step.image.labels)
+                tag, size = step.reference.tag, step.manifest_size
+                yield {"status": f"{tag}: digest: {step.digest} size: {size}"}
+                yield {"progressDetail": {}, "aux": {"Tag": tag, "Digest": step.digest, "Size": size}}
+
+
+def loaded_lines(loaded: Loaded) -> list[str]:
+    lines = [
+        f"The image {name} already exists, renaming the old one with ID {holder} to empty string"
+        for name, holder in loaded.displaced.items()
+    ]
+    lines += [f"Loaded image: {tag}" for tag in loaded.tags]
+    return lines if loaded.tags else [*lines, f"Loaded image ID: {loaded.image.id}"]
+
+
+def pull_lines(step: Begun | FetchProgress | Pulled) -> list[Message]:
+    """Make the messages of one step of a pull."""
+    match step:
+        case Begun(reference):
+            return [{"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag}]
+        case FetchProgress():
+            return [status(step.phase, short_id(step.blob), step.current, step.total)]
+        case Pulled(reference, _, digest, is_new):
+            news = "Downloaded newer image for" if is_new else "Image is up to date for"
+            return [{"status": f"Digest: {digest}"}, {"status": f"Status: {news} {reference}"}]
+
+
+def pull_reference(name: str, tag: str) -> tuple[Reference, bool]:
+    """Read `fromImage=` and `tag=`, and whether all tags are meant. Raises: InvalidParameter."""
+    reference = parse_reference(name)
+    if tag.startswith("sha256:"):
+        return parse_reference(f"{reference}@{tag}"), False
+    if tag:
+        if not TAG.match(tag):
+            raise InvalidParameter("invalid reference format")
+        return Reference(reference.domain, reference.path, tag), False
+    return reference, not (reference.tag or reference.digest)
+
+
+def repo_tag(repo: str, tag: str) -> Reference | None:
+    """Read the name that `repo=` and `tag=` make; None when neither is given. Raises: InvalidParameter."""
+    if not repo:
+        return None
+    name = parse_reference(repo)
+    if name.digest:
+        raise InvalidParameter("cannot import digest reference")
+    if tag and not TAG.match(tag):
+        raise InvalidParameter("invalid tag format")
+    return Reference(name.domain, name.path, tag or name.tag).tagged()
+
+
+def _architecture(platform: str) -> str:
+    """Answer the middle of `linux/arm64/v8`. Raises: InvalidParameter."""
+    if not platform:
+        return ""
+    system, _, rest = platform.partition("/")
+    if system != "linux":
+        raise InvalidParameter(f'"{platform}": unsupported operating system')
+    return rest.partition("/")[0]

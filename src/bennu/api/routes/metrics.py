@@ -1,0 +1,61 @@
+"""`GET /metrics`: what the engine counts, for Prometheus. The first request loads the library."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from bennu.engine.engine import Engine
+from bennu.engine.probes import PLACE_S, PROBES_AT_ONCE
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+
+def routes(engine: Engine) -> list[web.RouteDef]:
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(body=render(engine), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    return [web.route("GET", "/metrics", metrics)]
+
+
+def render(engine: Engine) -> bytes:
+    """Write the text format. Everything is read at this moment; nothing is kept between two calls."""
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.registry import Collector
+
+    class EngineCollector(Collector):
+        def collect(self) -> "Iterable[Metric]":
+            return collect(engine)
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(EngineCollector())
+    return generate_latest(registry)
+
+
+def collect(engine: Engine) -> "Iterable[Metric]":
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    containers = engine.list()
+    states = GaugeMetricFamily("bennu_containers", "Containers by state.", labels=["state"])
+    for state, count in Counter(str(container.record.state) for container in containers).items():
+        states.add_metric([state], count)
+    yield states
+    health = GaugeMetricFamily("bennu_containers_health", "Checked containers, by status.", labels=["status"])
+    for status, count in Counter(c.record.health.status for c in containers if c.record.health).items():
+        health.add_metric([status], count)
+    yield health
+    tally = engine.services.tally
+    deaths = CounterMetricFamily("bennu_deaths", "Endings since this daemon started, by cause.", labels=["cause"])
+    for name, count in tally.items():
+        if name.startswith("death "):
+            deaths.add_metric([name.removeprefix("death ")], count)
+    yield deaths
+    yield CounterMetricFamily("bennu_restarts", "Restarts by policy since this start.", value=tally["restarts"])
+    yield CounterMetricFamily("bennu_probes", "Probes finished since this daemon started.", value=tally["probes"])
+    yield GaugeMetricFamily("bennu_probes_running", "Probes under way.", value=tally["probes running"])
+    slow = f"Of these, probes that took longer than {PLACE_S:g} s and have given their place to others."
+    yield GaugeMetricFamily("bennu_probes_slow", slow, value=tally["probes slow"])
+    yield GaugeMetricFamily("bennu_probes_waiting", "Probes that wait for a place.", value=tally["probes waiting"])
+    yield GaugeMetricFamily("bennu_probes_limit", "Places for probes.", value=PROBES_AT_ONCE)

@@ -1,0 +1,276 @@
+"""`_ping`, `version`, `info`, `auth`, `system/df`: what the engine tells of itself and its host."""
+
+import asyncio
+import functools
+import os
+import platform
+import re
+import socket
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+
+from bennu import __version__
+from bennu.api.http.query import api_minor
+from bennu.api.http.responses import json_response
+from bennu.api.http.versions import API_VERSION, MIN_API_VERSION
+from bennu.api.routes.swarm import info_json
+from bennu.api.routes.volumes import volume_json
+from bennu.api.shapes.image import list_entry as image_entry
+from bennu.api.shapes.inspect import STORAGE_DRIVER
+from bennu.api.shapes.instants import rfc3339
+from bennu.api.shapes.list import list_entry
+from bennu.api.shapes.service import generic_json
+from bennu.cluster import Cluster
+from bennu.confined.client import measure_tree
+from bennu.engine.container import Container
+from bennu.engine.defaults import is_cgroup_v2
+from bennu.engine.engine import Engine
+from bennu.errors import NotImplementedHere
+from bennu.images.platform import host_architecture
+from bennu.lifecycle.status import State
+from bennu.store.aside import read_aside
+from bennu.volumes import Volume
+
+NO_CACHE: Final = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
+PING: Final = NO_CACHE | {"Builder-Version": "1"}
+REGISTRY: Final = "https://index.docker.io/v1/"
+REGISTRIES: Final = {
+    "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
+    "IndexConfigs": {
+        "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True},
+    },
+    "Mirrors": [],
+}
+Json = dict[str, Any]
+
+
+def routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
+    api = SystemRoutes(engine, cluster)
+    return [
+        web.route("GET", "/_ping", api.ping),
+        web.route("HEAD", "/_ping", api.ping),
+        web.route("GET", "/version", version),
+        web.route("GET", "/info", api.info),
+        web.route("GET", "/system/df", api.disk_usage),
+        web.route("POST", "/auth", auth),
+        web.route("GET", "/plugins", plugins),
+    ]
+
+
+async def auth(request: web.Request) -> web.Response:
+    raise NotImplementedHere("checking registry credentials is not implemented")
+
+
+async def plugins(request: web.Request) -> web.Response:
+    return json_response([])  # none can be installed
+
+
+async def version(request: web.Request) -> web.Response:
+    common = {
+        "ApiVersion": API_VERSION,
+        "MinAPIVersion": MIN_API_VERSION,
+        "GitCommit": "",
+        "GoVersion": "",
+        "Os": "linux",
+        "Arch": host_architecture(),
+        "KernelVersion": platform.release(),
+        "BuildTime": "",
+    }
+    engine = {"Name": "Engine", "Version": __version__, "Details": common | {"Experimental": "false"}}
+    python = {"Name": "python", "Version": platform.python_version(), "Details": {}}
+    return json_response(
+        {
+            "Platform": {"Name": "Bennu"},
+            "Components": [engine, python],
+            "Version": __version__,
+            **common,
+        }
+    )
+
+
+class SystemRoutes:
+    def __init__(self, engine: Engine, cluster: Cluster) -> None:
+        self._engine = engine
+        self._cluster = cluster
+
+    async def ping(self, request: web.Request) -> web.Response:
+        headers = PING | {"Swarm": "active/manager" if self._cluster.is_active else "inactive"}
+        if request.method == "HEAD":
+            return web.Response(headers=headers | {"Content-Length": "0"}, content_type="text/plain", charset="utf-8")
+        return web.Response(text="OK", headers=headers, content_type="text/plain", charset="utf-8")
+
+    async def info(self, request: web.Request) -> web.Response:
+        warnings = [str(one) for one in await read_aside(self._engine.services.store)]
+        told = {"Warnings": [f"WARNING: {text}" for text in warnings] or None}
+        return json_response(self._containers() | self._engine_facts() | await asyncio.to_thread(host_facts) | told)
+
+    def _containers(self) -> Json:
+        states = Counter(container.record.state for container in self._engine.list())
+        return {
+            "Containers": states.total(),
+            "ContainersRunning": states[State.RUNNING],
+            "ContainersPaused": states[State.PAUSED],
+            "ContainersStopped": states.total() - states[State.RUNNING] - states[State.PAUSED],
+            "Images": len(self._engine.services.images.list()),
+        }
+
+    def _engine_facts(self) -> Json:
+        services = self._engine.services
+        return {
+            "Driver": STORAGE_DRIVER,
+            "DriverStatus": [["Backing Filesystem", filesystem_of(services.data_root)], ["Supports d_type", "true"]],
+            "Plugins": {
+                "Volume": ["local"],
+                "Network": ["bridge", "host", "null"],
+                "Authorization": None,
+                "Log": ["json-file", "local", "none"],
+            },
+            "LoggingDriver": "json-file",
+            "DockerRootDir": str(services.data_root),
+            "Runtimes": {"crun": {"path": "crun"}},
+            "DefaultRuntime": "crun",
+            "Swarm": info_json(self._cluster),
+            "LiveRestoreEnabled": True,
+            "Isolation": "",
+            "InitBinary": "tini",
+            "ServerVersion": __version__,
+            "ExperimentalBuild": False,
+            "Labels": [f"{name}={value}" for name, value in self._cluster.nodes.host.labels.items()],
+            "GenericResources": generic_json(self._cluster.nodes.host.generic),
+            "HttpProxy": "",
+            "HttpsProxy": "",
+            "NoProxy": "",
+            "IndexServerAddress": REGISTRY,
+            "RegistryConfig": REGISTRIES,
+            "ContainerdCommit": {"ID": ""},
+            "RuncCommit": {"ID": ""},
+            "InitCommit": {"ID": ""},
+        }
+
+    async def disk_usage(self, request: web.Request) -> web.Response:
+        """Tell what takes disk space; `type=container` and the like choose."""
+        kinds = set(request.query.getall("type", [])) or {"container", "image", "volume", "build-cache"}
+        services, minor = self._engine.services, api_minor(request)
+        images = services.images.list()
+        document: Json = {"LayersSize": sum(image.size for image in images)}
+        if "image" in kinds:
+            used = Counter(container.record.image_id for container in self._engine.list())
+            document["Images"] = [
+                image_entry(image, minor) | {"Containers": used[image.id], "SharedSize": 0} for image in images
+            ]
+        if "container" in kinds:
+            document["Containers"] = [
+                list_entry(self._engine, container, minor, await self._sizes(container))
+                for container in self._engine.list()
+            ]
+        if "volume" in kinds:
+            document["Volumes"] = [await self._volume(volume) for volume in services.volumes.list()]
+        if "build-cache" in kinds:
+            document["BuildCache"] = []
+        return json_response(document)
+
+    async def _sizes(self, container: Container) -> tuple[int, int]:
+        services = self._engine.services
+        own = await measure_tree(services.folder(container.id) / "diff")
+        image = services.images.get(container.record.image_id)
+        return own, own + (image.size if image else 0)
+
+    async def _volume(self, volume: Volume) -> Json:
+        users = sum(
+            any(point.name == volume.name for point in container.record.mounts) for container in self._engine.list()
+        )
+        size = await self._engine.services.volumes.measure(volume)
+        return volume_json(volume) | {"UsageData": {"RefCount": users, "Size": size}}
+
+
+# --- the host ---------------------------------------------------------------------------------------------------
+
+
+def host_facts() -> Json:
+    """Read what `/info` tells of this host. Blocks shortly: it reads /proc and /etc."""
+    v2 = is_cgroup_v2()
+    release = os_release()
+    options = ["name=seccomp,profile=builtin"] + (["name=cgroupns"] if v2 else [])
+    return {
+        "ID": host_id(),
+        "NCPU": os.cpu_count() or 1,
+        "MemTotal": memory_bytes(),
+        "Name": socket.gethostname(),
+        "OSType": "linux",
+        "OperatingSystem": release.get("PRETTY_NAME", "Linux"),
+        "OSVersion": release.get("VERSION_ID", ""),
+        "Architecture": platform.machine(),
+        "KernelVersion": platform.release(),
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": "2" if v2 else "1",
+        "MemoryLimit": has_controller("memory"),
+        "SwapLimit": has_swap_limit(v2),
+        "CpuCfsPeriod": has_controller("cpu"),
+        "CpuCfsQuota": has_controller("cpu"),
+        "CPUShares": has_controller("cpu"),
+        "CPUSet": has_controller("cpuset"),
+        "PidsLimit": has_controller("pids"),
+        "OomKillDisable": not v2,
+        "IPv4Forwarding": read_text("/proc/sys/net/ipv4/ip_forward") == "1",
+        "BridgeNfIptables": read_text("/proc/sys/net/bridge/bridge-nf-call-iptables") == "1",
+        "BridgeNfIp6tables": read_text("/proc/sys/net/bridge/bridge-nf-call-ip6tables") == "1",
+        "NGoroutines": threading.active_count(),
+        "NEventsListener": 0,
+        "SecurityOptions": options,
+        "SystemTime": rfc3339(time.time_ns()),
+        "Debug": False,
+        "NFd": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
+    }
+
+
+@functools.cache
+def host_id() -> str:
+    return read_text("/etc/machine-id")
+
+
+def read_text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def memory_bytes() -> int:
+    found = re.search(r"^MemTotal:\s+([0-9]+) kB", read_text("/proc/meminfo"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def has_controller(name: str) -> bool:
+    """Tell whether a control group controller can be used, in either hierarchy."""
+    if name in read_text("/sys/fs/cgroup/cgroup.controllers").split():
+        return True
+    return any(line.split()[0] == name and line.split()[-1] == "1" for line in _cgroup_lines())
+
+
+def _cgroup_lines() -> list[str]:
+    return [line for line in read_text("/proc/cgroups").splitlines() if not line.startswith("#")]
+
+
+def has_swap_limit(v2: bool) -> bool:
+    return v2 or Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists()
+
+
+def os_release() -> dict[str, str]:
+    lines = (read_text("/etc/os-release") or read_text("/usr/lib/os-release")).splitlines()
+    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+    return {key: value.strip("\"'") for key, _, value in pairs}
+
+
+def filesystem_of(path: Path) -> str:
+    """Answer the type of the file system that holds `path`."""
+    best, kind = "", "unknown"
+    for line in read_text("/proc/self/mounts").splitlines():
+        _, point, name, *_ = line.split(" ")
+        if (path == Path(point) or Path(point) in path.parents) and len(point) >= len(best):
+            best, kind = point, name
+    return kind

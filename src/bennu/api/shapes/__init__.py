@@ -1,0 +1,1 @@
+"""What the API shows of containers, images and services: JSON made of the engine's values. Answers no request."""

@@ -1,0 +1,206 @@
+"""A container as `inspect` shows it: the record as Docker's JSON, keys in Docker's order (moby `daemon/inspect.go`)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from bennu.api.shapes.instants import rfc3339
+from bennu.engine.container import Container
+from bennu.engine.engine import Engine
+from bennu.engine.record import Record
+from bennu.errors import NotFound
+from bennu.lifecycle.status import State
+from bennu.model import EndpointSettings, MountPoint, PublishedPort
+from bennu.network.model import as_settings
+from bennu.network.nat.port_bindings import exposed_names
+
+STORAGE_DRIVER: Final = "overlay2"
+Json = dict[str, Any]
+
+
+def inspect_container(
+    engine: Engine, container: Container, api_minor: int, sizes: tuple[int, int] | None = None
+) -> Json:
+    """Write a container; `sizes` are SizeRw and SizeRootFs in bytes, if they were asked for."""
+    record = container.record
+    folder = engine.services.folder(record.id)
+    document: Json = {
+        "Id": record.id,
+        "Created": rfc3339(record.created_ns),
+        "Path": record.path,
+        "Args": record.args,
+        "State": state_of(container),
+        "Image": record.image_id,
+        "ResolvConfPath": str(folder / "resolv.conf"),
+        "HostnamePath": str(folder / "hostname"),
+        "HostsPath": str(folder / "hosts"),
+        "LogPath": shown_log_path(engine, record),
+        "Name": f"/{record.name}",
+        "RestartCount": record.life.restarts.count,
+        "Driver": STORAGE_DRIVER,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": engine.execs.running_in(record.id) or None,
+        "HostConfig": record.host_config,
+        "GraphDriver": graph_driver(engine, record),
+    }
+    if sizes is not None:
+        document["SizeRw"], document["SizeRootFs"] = sizes
+    document["Mounts"] = [mount_point(point) for point in record.mounts]
+    document["Config"] = record.config
+    document["NetworkSettings"] = network_settings(engine, record, api_minor)
+    document["Bennu"] = own_facts(container)
+    return document
+
+
+def own_facts(container: Container) -> Json:
+    """Write what Docker has no word for. `Ready` null: no `bennu.ready.*` label, or no probe has run yet."""
+    return {"Lives": container.record.life.ordinal, "Ready": container.readiness.ready}
+
+
+def state_word(container: Container) -> str:
+    """Answer Docker's word; a removal under way shows only on a container that no longer runs."""
+    if container.removing and not container.record.running:
+        return str(State.REMOVING)
+    return str(container.record.state)
+
+
+def state_of(container: Container) -> Json:
+    record = container.record
+    state: Json = {
+        "Status": state_word(container),
+        "Running": record.running,
+        "Paused": record.state is State.PAUSED,
+        "Restarting": record.state is State.RESTARTING,
+        "OOMKilled": record.oom_killed,
+        "Dead": record.state is State.DEAD,
+        "Pid": record.pid,
+        "ExitCode": container.exit_code,
+        "Error": record.error,
+        "StartedAt": rfc3339(record.started_at_ns),
+        "FinishedAt": rfc3339(record.finished_at_ns),
+    }
+    if record.health is not None:
+        state["Health"] = record.health
+    return state
+
+
+def shown_log_path(engine: Engine, record: Record) -> str:
+    """Answer the path of the log; "" before the first start and where no log is kept."""
+    if not record.started_at_ns or record.host_config.log_config.type == "none":
+        return ""
+    return str(engine.services.log_path(record.id))
+
+
+def graph_driver(engine: Engine, record: Record) -> Json:
+    folder = engine.services.folder(record.id)
+    data = {
+        "MergedDir": str(folder / "merged"),
+        "UpperDir": str(folder / "diff"),
+        "WorkDir": str(folder / "work"),
+    }
+    image = engine.services.images.get(record.image_id)
+    if image is not None:
+        layers = engine.services.images.layers
+        lowers = [str(layers.root / layers.lower_of(diff_id)) for diff_id in reversed(image.diff_ids)]
+        data = {"LowerDir": ":".join(lowers)} | data
+    return {"Data": data, "Name": STORAGE_DRIVER}
+
+
+def mount_point(point: MountPoint) -> Json:
+    shown: Json = {"Type": point.type}
+    if point.name:
+        shown["Name"] = point.name
+    shown |= {"Source": point.source, "Destination": point.destination}
+    if point.driver:
+        shown["Driver"] = point.driver
+    return shown | {"Mode": point.mode, "RW": point.rw, "Propagation": point.propagation}
+
+
+# --- network ----------------------------------------------------------------------------------------------------
+
+
+def network_settings(engine: Engine, record: Record, api_minor: int) -> Json:
+    """Write the networks; the flat fields mirror the default bridge for clients that still read them."""
+    networks = networks_of(engine, record)
+    flat = networks.get("bridge") or EndpointSettings()
+    sandbox = record.sandbox
+    return {
+        "Bridge": "",
+        "SandboxID": sandbox.sandbox_id if sandbox else "",
+        "SandboxKey": sandbox.netns if sandbox else "",
+        "Ports": port_map(record),
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": flat.endpoint_id,
+        "Gateway": flat.gateway,
+        "GlobalIPv6Address": flat.global_ipv6_address,
+        "GlobalIPv6PrefixLen": flat.global_ipv6_prefix_len,
+        "IPAddress": flat.ip_address,
+        "IPPrefixLen": flat.ip_prefix_len,
+        "IPv6Gateway": flat.ipv6_gateway,
+        "MacAddress": flat.mac_address,
+        "Networks": {name: endpoint_json(settings, api_minor) for name, settings in networks.items()},
+    }
+
+
+def networks_of(engine: Engine, record: Record) -> dict[str, EndpointSettings]:
+    """Answer endpoints by network: those in force while a sandbox is held, else those asked for."""
+    shown = dict(record.endpoints)
+    if record.started_at_ns:
+        for name, settings in shown.items():
+            if not settings.network_id:
+                shown[name] = with_network_id(engine, name, settings)
+    return shown | dict(as_settings(record.sandbox) if record.sandbox else {})
+
+
+def with_network_id(engine: Engine, name: str, settings: EndpointSettings) -> EndpointSettings:
+    try:
+        network_id = engine.services.networks.find(name).id
+    except NotFound:
+        return settings
+    copied = {field: getattr(settings, field) for field in settings.__struct_fields__}
+    return EndpointSettings(**copied | {"network_id": network_id})
+
+
+def endpoint_json(settings: EndpointSettings, api_minor: int) -> Json:
+    shown: Json = {
+        "IPAMConfig": settings.ipam_config,
+        "Links": settings.links,
+        "Aliases": settings.aliases,
+        "MacAddress": settings.mac_address,
+        "DriverOpts": settings.driver_opts,
+        "NetworkID": settings.network_id,
+        "EndpointID": settings.endpoint_id,
+        "Gateway": settings.gateway,
+        "IPAddress": settings.ip_address,
+        "IPPrefixLen": settings.ip_prefix_len,
+        "IPv6Gateway": settings.ipv6_gateway,
+        "GlobalIPv6Address": settings.global_ipv6_address,
+        "GlobalIPv6PrefixLen": settings.global_ipv6_prefix_len,
+    }
+    return shown | ({"DNSNames": settings.dns_names} if api_minor >= 44 else {})
+
+
+def exposed_of(record: Record) -> Sequence[str]:
+    exposed = record.config.exposed_ports
+    return exposed_names(exposed if isinstance(exposed, Mapping) else None)
+
+
+def published_of(record: Record) -> Sequence[PublishedPort]:
+    return record.sandbox.ports if record.sandbox else []
+
+
+def port_map(record: Record) -> dict[str, list[dict[str, str]] | None]:
+    """Write `{"80/tcp": [bindings], "99/tcp": null}`; empty while there is no sandbox."""
+    if record.sandbox is None:
+        return {}
+    ports: dict[str, list[dict[str, str]] | None] = dict.fromkeys(exposed_of(record))
+    for port in published_of(record):
+        key = f"{port.container_port}/{port.proto}"
+        ports[key] = [*(ports.get(key) or []), {"HostIp": port.host_ip, "HostPort": str(port.host_port)}]
+    return ports

@@ -1,0 +1,37 @@
+"""Sizes and durations for people, as github.com/docker/go-units writes them."""
+
+from typing import Final
+
+SECOND_NS: Final = 10**9
+HOUR_NS: Final = 3600 * SECOND_NS
+
+
+def human_size(size: float) -> str:
+    """Write a size in bytes with decimal units and four significant digits, as `units.HumanSize`: `1.5MB`."""
+    units = ("B", "kB", "MB", "GB", "TB", "PB")
+    number = 0
+    while size >= 1000 and number < len(units) - 1:
+        size /= 1000
+        number += 1
+    return f"{size:.4g}{units[number]}"
+
+
+def human_duration(ns: int) -> str:
+    """Write a duration roughly, as `units.HumanDuration`: `Less than a second`, `About a minute`, `3 weeks`."""
+    seconds = max(0, ns) // SECOND_NS
+    minutes = seconds // 60
+    if seconds < 60:
+        return {0: "Less than a second", 1: "1 second"}.get(seconds, f"{seconds} seconds")
+    if minutes < 60:
+        return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    return _hours(rounded=(ns + HOUR_NS // 2) // HOUR_NS, whole=ns // HOUR_NS)
+
+
+def _hours(*, rounded: int, whole: int) -> str:
+    """Docker rounds hours, and counts days, weeks and months in rounded hours; years in whole ones."""
+    if rounded < 48:
+        return "About an hour" if rounded == 1 else f"{rounded} hours"
+    for limit, unit, word in ((336, 24, "days"), (1440, 168, "weeks"), (17520, 720, "months")):
+        if rounded < limit:
+            return f"{rounded // unit} {word}"
+    return f"{whole // 8760} years"

@@ -1,9 +1,0 @@
-"""This machine in the words of images (Go's)."""
-
-import platform
-
-from bennu.go import architecture
-
-
-def host_architecture() -> str:
-    return architecture(platform.machine())

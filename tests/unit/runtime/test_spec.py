@@ -1,0 +1,342 @@
+"""The OCI configuration, decided from plain values."""
+
+from typing import Any
+
+import pytest
+
+from bennu.errors import BennuError, InvalidParameter
+from bennu.model import ContainerConfig, HostConfig, MountPoint, TmpfsOptions, Ulimit
+from bennu.model import Mount as AskedMount
+from bennu.runtime import HostFacts, SpecRequest, User, build_env, build_spec, container_group, parse_security_options
+from bennu.runtime.capabilities import ALL, DEFAULT, decide_capabilities, names_of_mask, parse_capabilities
+from bennu.runtime.devices import DeviceNode, device_rules, parse_device_rule
+from bennu.runtime.mounts import merge_mounts, root_propagation, tmpfs_entry
+from bennu.runtime.resources import UNLIMITED, build_resources, build_rlimits, lifted_limits
+from bennu.runtime.seccomp import Seccomp
+from bennu.runtime.seccomp_profile import SeccompAction, SeccompProfile
+from bennu.runtime.spec import DEFAULT_PATH
+
+HOST = HostFacts(capabilities=frozenset(ALL), init_binary="/usr/bin/tini-static")
+
+
+def spec(
+    config: ContainerConfig | None = None, host: HostConfig | None = None, *, facts: HostFacts = HOST, **more: Any
+) -> dict[str, Any]:
+    values: dict[str, Any] = {"host": facts, "args": ["/app", "-x"], "rootfs": "/r", "container_id": "c" * 64} | more
+    return build_spec(SpecRequest(config=config or ContainerConfig(), host_config=host or HostConfig(), **values))
+
+
+# --- environment --------------------------------------------------------------------------------------------------
+
+
+def test_the_environment_is_in_dockerds_order() -> None:
+    env = build_env(["A=1", "PATH=/mine", "B=2"], extra=["LINK=x"], hostname="h", tty=True, home="/root")
+    assert env == ["PATH=/mine", "HOSTNAME=h", "TERM=xterm", "LINK=x", "A=1", "B=2", "HOME=/root"]
+
+
+def test_a_name_alone_removes_a_variable() -> None:
+    env = build_env(["HOSTNAME", "LINK", "E="], extra=["LINK=x"], hostname="h", tty=False, home="/")
+    assert env == [f"PATH={DEFAULT_PATH}", "E=", "HOME=/"]
+
+
+def test_a_home_of_ones_own_stays() -> None:
+    assert build_env(["HOME=/h"], hostname="h", tty=False, home="/root")[-1] == "HOME=/h"
+    assert "annotations" not in spec(ContainerConfig(env=["HOME=/h"]))
+
+
+# --- capabilities -------------------------------------------------------------------------------------------------
+
+
+def test_the_default_is_the_well_known_mask() -> None:
+    assert names_of_mask(0xA80425FB) == set(DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("add", "drop", "expected"),
+    [
+        pytest.param([], [], set(DEFAULT), id="default"),
+        pytest.param(["NET_ADMIN"], [], {*DEFAULT, "CAP_NET_ADMIN"}, id="add"),
+        pytest.param([], ["CAP_CHOWN", "mknod"], set(DEFAULT) - {"CAP_CHOWN", "CAP_MKNOD"}, id="drop"),
+        pytest.param(["ALL"], ["SYS_ADMIN"], set(ALL) - {"CAP_SYS_ADMIN"}, id="all-but-one"),
+        pytest.param(["kill"], ["all"], {"CAP_KILL"}, id="only-one"),
+        pytest.param(["CHOWN"], ["CHOWN"], set(DEFAULT), id="dropped-then-added"),
+        pytest.param(["ALL"], ["ALL"], set(ALL), id="all-added-all-dropped"),
+    ],
+)
+def test_adding_and_dropping(add: list[str], drop: list[str], expected: set[str]) -> None:
+    given = parse_capabilities("CapAdd", add, ALL), parse_capabilities("CapDrop", drop, ALL)
+    assert set(decide_capabilities(*given, privileged=False, available=ALL)) == expected
+
+
+def test_unknown_and_unavailable_capabilities() -> None:
+    with pytest.raises(InvalidParameter, match=r'^invalid CapAdd: unknown capability: "CAP_BOGUS"$'):
+        parse_capabilities("CapAdd", ["bogus"], ALL)
+    with pytest.raises(InvalidParameter, match=r'^invalid CapDrop: unknown capability: "CAP_BOGUS"$'):
+        parse_capabilities("CapDrop", ["CAP_BOGUS"], ALL)
+    with pytest.raises(InvalidParameter, match=r"not available in the current environment"):
+        parse_capabilities("CapAdd", ["BPF"], DEFAULT)
+    assert parse_capabilities("CapDrop", ["BPF"], DEFAULT) == ["CAP_BPF"]
+
+
+def test_only_root_holds_capabilities_at_first() -> None:
+    root = spec()["process"]["capabilities"]
+    assert set(root["effective"]) == set(root["permitted"]) == set(root["bounding"]) == set(DEFAULT)
+    other = spec(user=User(uid=7, gid=7, groups=(7,)))["process"]["capabilities"]
+    assert (other["effective"], other["permitted"], set(other["bounding"])) == ([], [], set(DEFAULT))
+
+
+# --- process ------------------------------------------------------------------------------------------------------
+
+
+def test_an_init_stands_before_the_command_unless_another_is_there() -> None:
+    own = spec(host=HostConfig(init=True))
+    assert own["process"]["args"] == ["/sbin/docker-init", "--", "/app", "-x"]
+    assert own["mounts"][-1] == {
+        "destination": "/sbin/docker-init",
+        "type": "bind",
+        "source": "/usr/bin/tini-static",
+        "options": ["rbind", "ro", "rprivate"],
+    }
+    joined = spec(host=HostConfig(init=True), pid_ns="/proc/1/ns/pid")
+    assert joined["process"]["args"] == ["/app", "-x"]
+
+
+def test_a_terminal_has_the_clients_size() -> None:
+    process = spec(ContainerConfig(tty=True), HostConfig(console_size=[40, 120]))["process"]
+    assert process["terminal"] is True
+    assert process["consoleSize"] == {"height": 40, "width": 120}
+    assert "consoleSize" not in spec(ContainerConfig(tty=True))["process"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "can_raise", "ours", "given"),
+    [(0, True, 0, 0), (-900, True, 0, -900), (-900, False, 0, 0), (-900, False, -100, -100), (300, False, 0, 300)],
+)
+def test_the_oom_score_is_not_lower_than_we_may(asked: int, can_raise: bool, ours: int, given: int) -> None:
+    facts = HostFacts(can_raise_limits=can_raise, oom_score_adj=ours)
+    assert spec(host=HostConfig(oom_score_adj=asked), facts=facts)["process"]["oomScoreAdj"] == given
+
+
+# --- namespaces ---------------------------------------------------------------------------------------------------
+
+
+def namespaces(**more: Any) -> dict[str, str | None]:
+    return {space["type"]: space.get("path") for space in spec(**more)["linux"]["namespaces"]}
+
+
+def test_namespaces_are_its_own_unless_told() -> None:
+    own = {"mount": None, "network": None, "uts": None, "pid": None, "ipc": None, "cgroup": None}
+    assert namespaces() == own
+    assert namespaces(netns="", pid_ns="", ipc_ns="", uts_ns="") == {"mount": None, "cgroup": None}
+    assert namespaces(netns="/run/n", pid_ns="/p")["network"] == "/run/n"
+
+
+def test_the_control_group_namespace_depends_on_the_version() -> None:
+    old = HostFacts(cgroup_v2=False)
+    assert "cgroup" not in namespaces(facts=old)
+    assert "cgroup" in build_and_name(old, "private")
+    assert "cgroup" not in build_and_name(HOST, "host")
+
+
+def build_and_name(facts: HostFacts, mode: str) -> set[str]:
+    request = SpecRequest(
+        config=ContainerConfig(),
+        host_config=HostConfig(cgroupns_mode=mode),
+        host=facts,
+        args=["x"],
+        rootfs="/",
+        container_id="c",
+    )
+    return {space["type"] for space in build_spec(request)["linux"]["namespaces"]}
+
+
+def test_the_hosts_name_is_not_set() -> None:
+    assert "hostname" not in spec(uts_ns="")
+    assert spec()["hostname"] == "c" * 12
+    assert spec(ContainerConfig(hostname="nest", domainname="egypt"))["linux"]["sysctl"]["kernel.domainname"] == "egypt"
+
+
+def test_low_ports_are_open_in_a_network_of_its_own() -> None:
+    assert spec()["linux"]["sysctl"]["net.ipv4.ip_unprivileged_port_start"] == "0"
+    assert "sysctl" not in spec(netns="")["linux"]
+    assert "sysctl" not in spec(host=HostConfig(network_mode="container:x"), netns="/n")["linux"]
+    assert spec(host=HostConfig(sysctls={"net.a": "1"}))["linux"]["sysctl"]["net.a"] == "1"
+
+
+def test_the_control_group_is_below_its_parent() -> None:
+    assert container_group("abc", HostConfig()) == "/bennu/abc"
+    assert container_group("abc", HostConfig(cgroup_parent="/a/b/")) == "/a/b/abc"
+
+
+# --- mounts -------------------------------------------------------------------------------------------------------
+
+
+def mounted(**more: Any) -> dict[str, dict[str, Any]]:
+    return {entry["destination"]: entry for entry in spec(**more)["mounts"]}
+
+
+def test_default_mounts() -> None:
+    found = mounted()
+    assert list(found) == ["/proc", "/dev", "/dev/pts", "/sys", "/sys/fs/cgroup", "/dev/mqueue", "/dev/shm"]
+    assert "ro" in found["/sys"]["options"]
+    assert "size=67108864" in found["/dev/shm"]["options"]
+    assert "rw" in mounted(host=HostConfig(privileged=True))["/sys"]["options"]
+
+
+def test_shared_memory_follows_the_ipc_namespace() -> None:
+    assert "/dev/shm" not in mounted(host=HostConfig(ipc_mode="none"))
+    assert mounted(ipc_ns="")["/dev/shm"]["source"] == "/dev/shm"
+    assert mounted(ipc_ns="")["/dev/mqueue"]["type"] == "bind"
+    assert mounted(ipc_ns="/proc/9/ns/ipc", shm_path="/run/s")["/dev/shm"]["source"] == "/run/s"
+
+
+def test_the_clients_mounts_come_parents_first_and_replace_defaults() -> None:
+    points = [
+        MountPoint(type="bind", source="/b", destination="/a/b/c", propagation="rprivate"),
+        MountPoint(type="volume", source="/v", destination="/a", rw=False),
+        MountPoint(type="bind", source="/m", destination="/dev/shm", propagation="rslave"),
+    ]
+    found = mounted(mounts=points)
+    assert list(found)[-3:] == ["/a", "/dev/shm", "/a/b/c"]
+    assert found["/a"]["options"] == ["rbind", "ro", "rprivate", "rro"]
+    assert found["/dev/shm"]["source"] == "/m"
+    assert spec(mounts=points)["linux"]["rootfsPropagation"] == "rslave"
+
+
+def test_old_kernels_have_no_recursive_read_only() -> None:
+    point = MountPoint(type="bind", source="/b", destination="/a", rw=False, propagation="rprivate")
+    assert "rro" not in mounted(mounts=[point], facts=HostFacts(kernel=(5, 11)))["/a"]["options"]
+
+
+def test_a_dev_of_the_client_replaces_what_is_below() -> None:
+    merged = merge_mounts(
+        [{"destination": path, "options": []} for path in ("/proc", "/dev", "/dev/pts", "/dev/shm")],
+        [{"destination": "/dev", "options": ["shared"]}],
+    )
+    assert [entry["destination"] for entry in merged] == ["/proc", "/dev"]
+    assert root_propagation(merged) == "shared"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", ["noexec", "nosuid", "nodev"]),
+        ("exec,size=64m", ["nosuid", "nodev", "exec", "size=64m"]),
+        ("size=1m,mode=700,size=2m,ro", ["noexec", "nosuid", "nodev", "mode=700", "size=2m", "ro"]),
+    ],
+)
+def test_tmpfs_options(options: str, expected: list[str]) -> None:
+    assert tmpfs_entry("/t", options)["options"] == expected
+
+
+@pytest.mark.parametrize("option", ["bogus", "size", "size=", "colour=red"])
+def test_bad_tmpfs_options(option: str) -> None:
+    with pytest.raises(InvalidParameter, match=f'^Invalid tmpfs option "{option}"$'):
+        tmpfs_entry("/t", option)
+
+
+def test_a_typed_tmpfs() -> None:
+    asked = AskedMount(type="tmpfs", target="/t", tmpfs_options=TmpfsOptions(size_bytes=4096, mode=0o1770))
+    found = mounted(host=HostConfig(mounts=[asked]))
+    assert found["/t"]["options"] == ["noexec", "nosuid", "nodev", "size=4096", "mode=1770"]
+
+
+# --- limits -------------------------------------------------------------------------------------------------------
+
+
+def test_limits() -> None:
+    host = HostConfig(
+        memory=100,
+        memory_swap=200,
+        memory_reservation=50,
+        nano_cpus=1_500_000_000,
+        cpu_shares=512,
+        cpuset_cpus="0",
+        pids_limit=9,
+        blkio_weight=300,
+    )
+    assert build_resources(host, HOST) == {
+        "memory": {"limit": 100, "swap": 200, "reservation": 50},
+        "cpu": {"shares": 512, "quota": 150_000, "period": 100_000, "cpus": "0"},
+        "pids": {"limit": 9},
+        "blockIO": {"weight": 300},
+    }
+    assert build_resources(HostConfig(pids_limit=-1), HOST) == {}
+
+
+def test_a_host_without_a_feature_gets_no_such_limit() -> None:
+    facts = HostFacts(swap_limit=False, blkio_weight=False, cgroup_v2=False)
+    host = HostConfig(memory=100, memory_swap=200, blkio_weight=300, oom_kill_disable=True, memory_swappiness=0)
+    assert build_resources(host, facts) == {"memory": {"limit": 100, "swappiness": 0, "disableOOMKiller": True}}
+
+
+def test_lifted_limits() -> None:
+    before = build_resources(HostConfig(memory=100, nano_cpus=10**9, pids_limit=5), HOST)
+    assert lifted_limits(before, build_resources(HostConfig(memory=50), HOST)) == ["cpu", "pids"]
+
+
+@pytest.mark.parametrize(
+    ("highest", "soft", "hard", "given"),
+    [
+        pytest.param(-1, 10, 5000, (10, 5000), id="any"),
+        pytest.param(1000, 10, 500, (10, 500), id="within"),
+        pytest.param(1000, 10, 5000, (10, 1000), id="hard-lowered"),
+        pytest.param(1000, 3000, 5000, (1000, 1000), id="both-lowered"),
+        pytest.param(-1, -1, -1, (UNLIMITED, UNLIMITED), id="none"),
+        pytest.param(1000, -1, -1, (1000, 1000), id="none-lowered"),
+    ],
+)
+def test_process_limits(highest: int, soft: int, hard: int, given: tuple[int, int]) -> None:
+    facts = HostFacts(hard_limits={"RLIMIT_NOFILE": highest})
+    [limit] = build_rlimits([Ulimit(name="nofile", soft=soft, hard=hard)], facts)
+    assert limit == {"type": "RLIMIT_NOFILE", "soft": given[0], "hard": given[1]}
+
+
+# --- security -----------------------------------------------------------------------------------------------------
+
+
+def test_security_options() -> None:
+    found = parse_security_options(["no-new-privileges", "seccomp=unconfined", "label=disable", "apparmor=own"])
+    assert (found.no_new_privileges, found.seccomp, found.apparmor) == (True, Seccomp.UNCONFINED, "own")
+    assert parse_security_options(["no-new-privileges:false"]).no_new_privileges is False
+    own = parse_security_options(['seccomp={"defaultAction":"SCMP_ACT_LOG"}']).seccomp
+    assert own == SeccompProfile(default_action=SeccompAction.LOG)
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("bogus", 'invalid --security-opt 1: "bogus"'),
+        ("a=b", 'invalid --security-opt 2: "a=b"'),
+        ("no-new-privileges=perhaps", 'invalid --security-opt 2: "no-new-privileges=perhaps"'),
+    ],
+)
+def test_bad_security_options(option: str, told: str) -> None:
+    with pytest.raises(BennuError) as caught:
+        parse_security_options([option])
+    assert (str(caught.value), type(caught.value)) == (told, BennuError)
+
+
+def test_paths_are_masked_unless_told() -> None:
+    assert "/proc/kcore" in spec()["linux"]["maskedPaths"]
+    assert spec(host=HostConfig(masked_paths=["/x"], readonly_paths=[]))["linux"]["maskedPaths"] == ["/x"]
+    privileged = spec(host=HostConfig(privileged=True))["linux"]
+    assert (privileged["maskedPaths"], privileged["readonlyPaths"]) == ([], [])
+    assert privileged["resources"]["devices"] == [{"allow": True, "access": "rwm"}]
+
+
+# --- devices ------------------------------------------------------------------------------------------------------
+
+
+def test_devices_are_denied_first() -> None:
+    node = DeviceNode("/dev/x", "c", 10, 20, 0o600, 0, 0, "rw")
+    rules = device_rules([node], ["b *:3 r"], privileged=False)
+    assert rules[0] == {"allow": False, "access": "rwm"}
+    assert {"allow": True, "type": "c", "major": 10, "minor": 20, "access": "rw"} in rules
+    assert rules[-1] == {"allow": True, "type": "b", "minor": 3, "access": "r"}
+
+
+@pytest.mark.parametrize("rule", ["", "x 1:2 r", "c 1:2 q", "c 1 r", "c 1:2  rwm", "c 1:2 rwmr"])
+def test_malformed_device_rules(rule: str) -> None:
+    with pytest.raises(BennuError, match=r"^invalid device cgroup rule format: "):
+        parse_device_rule(rule)
