@@ -1,5 +1,4 @@
-"""Two rules about names, with the exceptions of today. The lists may only get shorter: an entry that is no exception
-any more fails the test, as a new exception does.
+"""Two rules about names.
 
 A public name of the pure core that nothing in `src` reaches is a rule that is tested and not in force: sooner or later
 the shell has a second copy of it, and the two drift apart. A class name that stands for two classes misleads readers.
@@ -14,28 +13,6 @@ from typing import Final, TypeAlias
 ROOT: Final = Path(__file__).parents[1]
 SOURCE: Final = ROOT / "src"
 PURE: Final = ("bennu.lifecycle", "bennu.orchestration", "bennu.go")
-
-NOT_IN_FORCE: Final = {
-    "bennu.lifecycle.status.next_state",
-    "bennu.orchestration.counts.ServiceCounts",
-    "bennu.orchestration.counts.count_tasks",
-    "bennu.orchestration.observe.classify_end",
-    "bennu.orchestration.validate.validate_name",
-    "bennu.orchestration.validate.validate_spec",
-}
-# How many classes of this name there are.
-SHARED_CLASS_NAMES: Final = {
-    **dict.fromkeys(
-        [
-            "Agent", "Asker", "Attachment", "Backend", "Changes", "Comparison", "CreateBody", "Deaths", "Decision",
-            "Draft", "Event", "Failure", "Filters", "Gathering", "HealthProbe", "Manager", "Mode", "Nodes", "Phase",
-            "Places", "Plan", "Planned", "Prepared", "Probe", "Program", "Readiness", "Remains", "Report", "Restart",
-            "Session", "Stage", "State", "Stats", "Stay", "Step", "Streams", "Verdict", "Witness",
-        ],
-        2,
-    ),
-    **dict.fromkeys(["Client", "Facts", "Mark", "RestartPolicy", "Services"], 3),
-}  # fmt: skip
 
 # A definition at the top of a module: the module's name, and its own.
 Place: TypeAlias = tuple[str, str]
@@ -119,16 +96,12 @@ def test_no_rule_of_the_pure_core_is_without_a_caller() -> None:
         for name in names_of(statement)
         if not name.startswith("_") and (module, name) not in in_force
     }
-    new, gone = idle - NOT_IN_FORCE, NOT_IN_FORCE - idle
-    assert not new, "nothing in src asks for these: use them, or delete them"
-    assert not gone, "no exceptions any more: take them off the list"
+    assert not idle, "nothing in src asks for these: use them, or delete them"
 
 
 def test_a_class_name_stands_for_one_class() -> None:
     times = Counter(
         node.name for tree in read_modules().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
     )
-    new = {name: number for name, number in times.items() if number > SHARED_CLASS_NAMES.get(name, 1)}
-    gone = {name: times[name] for name, number in SHARED_CLASS_NAMES.items() if times[name] < number}
-    assert not new, "one name, one class: find the newer one another name"
-    assert not gone, "fewer by now: bring the list down to it"
+    shared = {name: number for name, number in times.items() if number > 1}
+    assert not shared, "one name, one class: find the newer one another name"

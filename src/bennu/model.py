@@ -58,7 +58,7 @@ class ContainerConfig(Shape):
     shell: list[str] | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class RestartPolicy(Shape):
+class RestartPolicyShape(Shape):
     name: str = "no"
     maximum_retry_count: int = 0
 
@@ -132,7 +132,7 @@ class HostConfig(Shape):
     log_config: LogConfig = msgspec.field(default_factory=LogConfig)
     network_mode: str = ""
     port_bindings: dict[str, list[PortBinding] | None] | None = None
-    restart_policy: RestartPolicy = msgspec.field(default_factory=RestartPolicy)
+    restart_policy: RestartPolicyShape = msgspec.field(default_factory=RestartPolicyShape)
     auto_remove: bool = False
     volume_driver: str = ""
     volumes_from: list[str] | None = None

@@ -15,7 +15,7 @@ KEEP_ALIVE_S: Final = 15  # as Go's servers and clients; after nine without an a
 LAST_WORDS_S: Final = 1.0  # for what the peer had under way when our side ended
 
 
-class Session:
+class TlsSession:
     """The server's side of a session over a connected, non-blocking socket; reading and writing may overlap."""
 
     def __init__(self, context: ssl.SSLContext, connection: socket.socket) -> None:
@@ -103,7 +103,7 @@ def prepare(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, option, KEEP_ALIVE_S)
 
 
-async def relay(session: Session, plain: socket.socket) -> None:
+async def relay(session: TlsSession, plain: socket.socket) -> None:
     """Carry bytes between a session and a plain stream socket, half-closes too, until both have ended or one is cut.
 
     The caller closes both sockets.
@@ -130,7 +130,7 @@ def _is_closed(plain: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-async def _carry_in(session: Session, plain: socket.socket) -> None:
+async def _carry_in(session: TlsSession, plain: socket.socket) -> None:
     """Returns when the peer is gone."""
     loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError):
@@ -143,7 +143,7 @@ async def _carry_in(session: Session, plain: socket.socket) -> None:
         await session.closed()
 
 
-async def _carry_out(plain: socket.socket, session: Session) -> bool:
+async def _carry_out(plain: socket.socket, session: TlsSession) -> bool:
     """Whether the peer heard that no more comes, and may itself go on; else it is gone."""
     loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError):

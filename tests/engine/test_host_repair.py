@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bennu.host import Verdict, examine, kernel
+from bennu.host import FindingVerdict, examine, kernel
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -54,7 +54,7 @@ def test_probes_leave_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_data_root_that_cannot_hold_layers_is_found_out() -> None:
     finding = asyncio.run(kernel.check_overlay(Path("/proc/nowhere")))
-    assert finding.verdict is Verdict.FAIL
+    assert finding.verdict is FindingVerdict.FAIL
 
 
 def test_every_finding_that_is_not_fine_says_why() -> None:

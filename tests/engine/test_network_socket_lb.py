@@ -13,7 +13,7 @@ from network_helpers import Host, echo_server, exchange, needs_network, open_hos
 
 from bennu import bpf
 from bennu.errors import BennuError
-from bennu.host import Verdict, forsaken
+from bennu.host import FindingVerdict, forsaken
 from bennu.host.kernel import check_connects
 from bennu.network import EndpointRequest, PortRequest, Sandbox
 from bennu.network.frontends import BackendPort, Frontend, ServiceBackend
@@ -33,7 +33,7 @@ GUEST = "198.18.78.9"  # an address that this host has for a while
 @pytest.fixture(autouse=True)
 def _able() -> None:
     finding = check_connects()
-    assert finding.verdict is Verdict.OK
+    assert finding.verdict is FindingVerdict.OK
     if "straight" not in finding.text:
         pytest.skip(finding.text)
 

@@ -8,7 +8,7 @@ import pytest
 from bennu.orchestration.actions import CreateTask, Plan, SetDesired
 from bennu.orchestration.model import ServiceId, Task
 from bennu.orchestration.revisions import create_service
-from bennu.orchestration.spec import RestartPolicy, ServiceSpec, TaskSpec
+from bennu.orchestration.spec import ServiceSpec, TaskRestartPolicy, TaskSpec
 from bennu.orchestration.states import NS_PER_SECOND, Origin, TaskState
 from bennu.simulate.laws import LawBroken
 from bennu.simulate.run import SeedFailed, run_cluster, run_seed, run_seeds
@@ -76,7 +76,7 @@ def test_a_cluster_of_100_nodes_gets_to_steady_state() -> None:
 
 def a_world() -> World:
     world = Scenario(0).world
-    spec = ServiceSpec(name="web", task=TaskSpec(b"good#1", RestartPolicy(max_attempts=1)))
+    spec = ServiceSpec(name="web", task=TaskSpec(b"good#1", TaskRestartPolicy(max_attempts=1)))
     world.put_service(create_service(ServiceId("web"), spec, now_ns=0))
     return world
 

@@ -10,7 +10,7 @@ import pytest
 from bennu.cluster import codec
 from bennu.cluster.manager import Manager
 from bennu.cluster.records import BlobRow, NodeRow
-from bennu.cluster.state import Change, Changed, State, open_state
+from bennu.cluster.state import Change, Changed, ClusterState, open_state
 from bennu.engine.events import Journal
 from bennu.orchestration.model import Node, NodeId
 from bennu.orchestration.states import NodeState
@@ -24,7 +24,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 @pytest.fixture
-async def state(store: SqliteStore) -> AsyncIterator[State]:
+async def state(store: SqliteStore) -> AsyncIterator[ClusterState]:
     journal = Journal(store)
     await journal.open()
     async with open_state(store, journal) as opened:
@@ -41,7 +41,7 @@ async def until(condition: object) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_what_was_committed_is_seen_and_told_before_the_commit_returns(state: State) -> None:
+async def test_what_was_committed_is_seen_and_told_before_the_commit_returns(state: ClusterState) -> None:
     told: list[Changed] = []
     state.watchers.append(told.extend)
     change = Change()
@@ -54,7 +54,7 @@ async def test_what_was_committed_is_seen_and_told_before_the_commit_returns(sta
     assert told == [Changed("configs", "c", None, row)]
 
 
-async def test_what_another_wrote_is_seen_and_told_as_well(state: State, store: SqliteStore) -> None:
+async def test_what_another_wrote_is_seen_and_told_as_well(state: ClusterState, store: SqliteStore) -> None:
     told: list[Changed] = []
     state.watchers.append(told.extend)
     revision = await store.commit(Transaction([Put(state.configs.key("c"), codec.encode(a_config("c")))]))
@@ -62,7 +62,7 @@ async def test_what_another_wrote_is_seen_and_told_as_well(state: State, store: 
     assert state.configs.rows["c"].index == revision
 
 
-async def test_a_commit_that_leaves_nothing_behind_returns(state: State) -> None:
+async def test_a_commit_that_leaves_nothing_behind_returns(state: ClusterState) -> None:
     change = Change()
     change.put(state.configs, a_config("c"))
     change.delete(state.configs, "c")
@@ -70,7 +70,7 @@ async def test_a_commit_that_leaves_nothing_behind_returns(state: State) -> None
         assert await state.commit(change) == 0
 
 
-async def test_a_watcher_that_fails_keeps_nobody_from_writing(state: State) -> None:
+async def test_a_watcher_that_fails_keeps_nobody_from_writing(state: ClusterState) -> None:
     def fail(told: list[Changed]) -> None:
         raise ZeroDivisionError
 
@@ -83,7 +83,7 @@ async def test_a_watcher_that_fails_keeps_nobody_from_writing(state: State) -> N
     assert told
 
 
-async def test_a_state_that_fell_behind_the_store_catches_up(state: State, store: SqliteStore) -> None:
+async def test_a_state_that_fell_behind_the_store_catches_up(state: ClusterState, store: SqliteStore) -> None:
     change = Change()
     for name in ("gone", "kept"):
         change.put(state.configs, a_config(name))
@@ -107,7 +107,7 @@ async def test_a_state_that_fell_behind_the_store_catches_up(state: State, store
 
 
 async def test_a_node_is_down_when_its_lease_ends_and_up_when_it_has_one_again(
-    state: State, store: SqliteStore
+    state: ClusterState, store: SqliteStore
 ) -> None:
     lease = await state.hold_alive("n", 10**12)
     change = Change()

@@ -13,7 +13,7 @@ from bennu.cluster import thinking
 from bennu.cluster.limits import check_size
 from bennu.cluster.manager import Manager
 from bennu.cluster.records import NodeRow, ServiceRow
-from bennu.cluster.state import Change, Changed, State, open_state
+from bennu.cluster.state import Change, Changed, ClusterState, open_state
 from bennu.cluster.thinking import Thinking, TooLong
 from bennu.cluster.troubles import FIRST_NS, MOST_NS, Troubles
 from bennu.engine.events import Journal
@@ -31,7 +31,7 @@ TEMPLATE = b'{"ContainerSpec":{"Image":"nothing"}}'
 
 
 @pytest.fixture
-async def state(tmp_path: Path) -> AsyncIterator[State]:
+async def state(tmp_path: Path) -> AsyncIterator[ClusterState]:
     async with open_sqlite(tmp_path / "state.db") as store:
         journal = Journal(store)
         await journal.open()
@@ -40,7 +40,7 @@ async def state(tmp_path: Path) -> AsyncIterator[State]:
 
 
 @contextlib.asynccontextmanager
-async def managed(state: State) -> AsyncIterator[Manager]:
+async def managed(state: ClusterState) -> AsyncIterator[Manager]:
     node = Node(id=NodeId("n"), state=NodeState.READY, resources=NodeResources(10**12, 10**12))
     change = Change()
     change.put(state.nodes, NodeRow(id="n", node=node))
@@ -56,7 +56,7 @@ async def managed(state: State) -> AsyncIterator[Manager]:
         manager.close()
 
 
-async def put(state: State, name: str, replicas: int, *constraints: str) -> None:
+async def put(state: ClusterState, name: str, replicas: int, *constraints: str) -> None:
     task = TaskSpec(container=TEMPLATE, placement=Placement(constraints=constraints))
     service = create_service(ServiceId(name), ServiceSpec(name, Replicated(replicas), task), now_ns=1)
     change = Change()
@@ -71,12 +71,12 @@ async def until(condition: object, limit_s: float = 30) -> None:
             await asyncio.sleep(0.01)
 
 
-def assigned(state: State, name: str) -> int:
+def assigned(state: ClusterState, name: str) -> int:
     return sum(row.task.state is TaskState.ASSIGNED for row in state.tasks_of(name))
 
 
 async def test_a_service_on_which_the_core_fails_is_let_alone_and_says_so_while_others_are_managed(
-    state: State,
+    state: ClusterState,
 ) -> None:
     async with managed(state) as manager:
         await put(state, "bad", 2, "this is no constraint")
@@ -93,7 +93,7 @@ async def test_a_service_on_which_the_core_fails_is_let_alone_and_says_so_while_
 
 
 async def test_what_could_not_be_written_about_a_node_is_decided_again(
-    state: State, monkeypatch: pytest.MonkeyPatch
+    state: ClusterState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bennu.cluster.manager.RETRY_S", 0.01)
     change = Change()
@@ -118,7 +118,9 @@ async def test_what_could_not_be_written_about_a_node_is_decided_again(
     assert not refusals
 
 
-async def test_a_great_number_of_tasks_is_made_in_portions_between_which_others_have_their_turn(state: State) -> None:
+async def test_a_great_number_of_tasks_is_made_in_portions_between_which_others_have_their_turn(
+    state: ClusterState,
+) -> None:
     sizes: list[int] = []
     state.watchers.append(lambda told: sizes.append(len([one for one in told if one.table == "tasks"])))
     async with managed(state):
@@ -134,7 +136,7 @@ async def test_a_great_number_of_tasks_is_made_in_portions_between_which_others_
     assert longest < LONGEST_TURN_S
 
 
-async def test_a_small_service_does_not_wait_for_the_end_of_a_great_one(state: State) -> None:
+async def test_a_small_service_does_not_wait_for_the_end_of_a_great_one(state: ClusterState) -> None:
     order: list[str] = []
 
     def note(told: list[Changed]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from bennu.cluster.records import BoundPort, Reason, ServiceRow
 from bennu.cluster.round_rows import KEPT_REASONS, Facts, StoredState, change_of, with_facts
-from bennu.cluster.state import Change, State, open_state
+from bennu.cluster.state import Change, ClusterState, open_state
 from bennu.engine.events import Journal
 from bennu.orchestration.actions import Action, CreateTask, DeleteTask, SetDesired, SetRollout
 from bennu.orchestration.failures import FailureLog
@@ -24,7 +24,7 @@ WEB = ServiceId("web")
 
 
 @pytest.fixture
-async def state(tmp_path: Path) -> AsyncIterator[State]:
+async def state(tmp_path: Path) -> AsyncIterator[ClusterState]:
     async with open_sqlite(tmp_path / "state.db") as store:
         journal = Journal(store)
         await journal.open()
@@ -37,11 +37,11 @@ async def state(tmp_path: Path) -> AsyncIterator[State]:
             yield opened
 
 
-def a_round(state: State) -> Round:
+def a_round(state: ClusterState) -> Round:
     return Round(StoredState(state), Fleet(), FailureLog(), new_task_id=lambda: f"t{len(state.tasks.rows) + 1}")
 
 
-async def write(state: State, *actions: Action) -> Change:
+async def write(state: ClusterState, *actions: Action) -> Change:
     work = a_round(state)
     for action in actions:
         work.apply(action, WEB, now_ns=7)
@@ -50,7 +50,7 @@ async def write(state: State, *actions: Action) -> Change:
     return change
 
 
-async def test_a_task_is_stored_with_why_it_was_made_and_why_it_is_to_end(state: State) -> None:
+async def test_a_task_is_stored_with_why_it_was_made_and_why_it_is_to_end(state: ClusterState) -> None:
     await write(state, CreateTask(1, "slot 1 is empty"))
     row = state.tasks.rows["t1"]
     assert (row.name, row.service_labels, row.why_made) == ("web.1.t1", {"tier": "front"}, "slot 1 is empty")
@@ -61,13 +61,13 @@ async def test_a_task_is_stored_with_why_it_was_made_and_why_it_is_to_end(state:
     assert not state.tasks.rows
 
 
-async def test_what_is_made_and_deleted_in_one_round_was_never_there(state: State) -> None:
+async def test_what_is_made_and_deleted_in_one_round_was_never_there(state: ClusterState) -> None:
     change = await write(state, CreateTask(1, "made"), DeleteTask(TaskId("t1"), "and deleted"))
     assert not change.puts
     assert not state.tasks.rows
 
 
-async def test_what_an_agent_knows_of_a_container_is_kept_beside_what_it_reports(state: State) -> None:
+async def test_what_an_agent_knows_of_a_container_is_kept_beside_what_it_reports(state: ClusterState) -> None:
     await write(state, CreateTask(1, "slot 1 is empty"))
     bound = (BoundPort("0.0.0.0", 8080, 80, "tcp"),)
     told = {"t1": with_facts(state.tasks.rows["t1"], Facts(container_id="c", pid=4, bound=bound))}
@@ -79,7 +79,9 @@ async def test_what_an_agent_knows_of_a_container_is_kept_beside_what_it_reports
     assert with_facts(row, Facts()) == row
 
 
-async def test_each_decision_about_a_rollout_leaves_its_reason_and_is_told_if_clients_see_it(state: State) -> None:
+async def test_each_decision_about_a_rollout_leaves_its_reason_and_is_told_if_clients_see_it(
+    state: ClusterState,
+) -> None:
     status = UpdateStatus(UpdateState.UPDATING, "update in progress")
     change = await write(
         state, SetRollout(status, None, "it is outdated"), SetRollout(status, None, "nothing that a client sees")

@@ -10,7 +10,16 @@ from bennu.cluster.records import SightingsRow
 from bennu.cluster.witness import Notebook, as_probe, parse_tcp_counters
 from bennu.engine.record import HealthProbe
 from bennu.orchestration.evidence import Cohort, Evidence
-from bennu.orchestration.ledger import Glance, Ledger, Probe, note, quantile_ns, step_of, sum_up, without_chance
+from bennu.orchestration.ledger import (
+    Glance,
+    Ledger,
+    ReadinessProbe,
+    note,
+    quantile_ns,
+    step_of,
+    sum_up,
+    without_chance,
+)
 
 MS = 10**6
 NEW = Ledger(is_new=True)
@@ -22,8 +31,8 @@ def after(*looks: Glance, ledger: Ledger = NEW) -> Ledger:
     return reduce(note, looks, ledger)
 
 
-def probe(second: int, took_ms: int) -> Probe:
-    return Probe(f"2026-03-01T10:00:{second:02}.000000000Z", took_ms * MS)
+def probe(second: int, took_ms: int) -> ReadinessProbe:
+    return ReadinessProbe(f"2026-03-01T10:00:{second:02}.000000000Z", took_ms * MS)
 
 
 @pytest.mark.parametrize(

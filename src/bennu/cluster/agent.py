@@ -12,7 +12,7 @@ from collections.abc import Callable
 from bennu.cluster.load_balancer import LoadBalancer
 from bennu.cluster.records import TaskRow
 from bennu.cluster.round_rows import Facts
-from bennu.cluster.state import Changed, State
+from bennu.cluster.state import Changed, ClusterState
 from bennu.cluster.task_containers import TaskContainers, task_of
 from bennu.cluster.task_files import TaskFiles
 from bennu.cluster.task_runner import RunnerContext, TaskRunner
@@ -30,7 +30,7 @@ class Agent:
     def __init__(
         self,
         engine: Engine,
-        state: State,
+        state: ClusterState,
         report: Callable[[str, Report, Facts], None],
         balancer: LoadBalancer,
         files: TaskFiles,

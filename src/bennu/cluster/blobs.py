@@ -7,7 +7,7 @@ from typing import Final, Literal
 from bennu.cluster.errors import check_version, exists, invalid
 from bennu.cluster.ids import new_id
 from bennu.cluster.records import BlobRow, ServiceRow
-from bennu.cluster.state import Change, State
+from bennu.cluster.state import Change, ClusterState
 from bennu.cluster.telling import blob_event
 from bennu.cluster.translate import container_spec
 from bennu.cluster.vault import Vault
@@ -19,7 +19,7 @@ MAX_CONFIG: Final = 1_024_000
 class Blobs:
     """Those of one kind. A secret's data is sealed before it reaches the store."""
 
-    def __init__(self, kind: Literal["secret", "config"], state: State, vault: Vault) -> None:
+    def __init__(self, kind: Literal["secret", "config"], state: ClusterState, vault: Vault) -> None:
         self.kind = kind
         self._state = state
         self._table = state.secrets if kind == "secret" else state.configs

@@ -27,7 +27,7 @@ from bennu.cluster.pools import read_data_port, read_pools
 from bennu.cluster.records import ClusterRow, NodeRow
 from bennu.cluster.service_networks import ServiceNetworks
 from bennu.cluster.services import Services
-from bennu.cluster.state import Change, State, open_state
+from bennu.cluster.state import Change, ClusterState, open_state
 from bennu.cluster.swarm_spec import complete_swarm_spec
 from bennu.cluster.task_containers import remove_all_tasks
 from bennu.cluster.task_files import TaskFiles
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 class Cluster:
     """Made by `open_cluster`. Outside a swarm every verb but `init` raises Unavailable."""
 
-    def __init__(self, engine: Engine, state: State, host: HostNode) -> None:
+    def __init__(self, engine: Engine, state: ClusterState, host: HostNode) -> None:
         services = engine.services
         self.engine = engine
         self.state = state

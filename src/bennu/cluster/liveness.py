@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Final
 
-from bennu.cluster.state import State
+from bennu.cluster.state import ClusterState
 from bennu.errors import Unavailable
 from bennu.store import NO_LEASE, LeaseLost
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 class Pulse:
     """`begin` it, then `run` it. After three periods of silence the store lets the node go."""
 
-    def __init__(self, state: State, node_id: str) -> None:
+    def __init__(self, state: ClusterState, node_id: str) -> None:
         self._state = state
         self._node_id = node_id
         self._lease = NO_LEASE

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from bennu.cluster.ports import is_ingress
 from bennu.cluster.records import ServiceRow, TaskRow
-from bennu.cluster.state import State
+from bennu.cluster.state import ClusterState
 from bennu.cluster.task_backend import LOOK_FOR_LISTENER_S, TaskBackend
 from bennu.cluster.translate import read_template
 from bennu.engine.container import Container
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 class LoadBalancer:
     """`present` says what a service shows, `follow`, `arrange` and `leave` who is behind it."""
 
-    def __init__(self, networks: Networks, state: State) -> None:
+    def __init__(self, networks: Networks, state: ClusterState) -> None:
         self._networks = networks
         self._balancer = networks.balancer
         self._state = state

@@ -17,7 +17,7 @@ from typing import Final
 from bennu.cluster.ids import new_id
 from bennu.cluster.records import AliveRow, NodeRow, Row, ServiceRow, TaskRow
 from bennu.cluster.round_rows import Facts, StoredState, change_of, with_facts
-from bennu.cluster.state import Changed, State
+from bennu.cluster.state import Changed, ClusterState
 from bennu.cluster.thinking import Thinking
 from bennu.cluster.troubles import Troubles, in_words
 from bennu.cluster.wakes import Wakes
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 class Manager:
     """`run` it beside the agent. Everything it knows besides the state can be lost at any time."""
 
-    def __init__(self, state: State, testify: Testify = lambda service, tasks, now_ns: None) -> None:
+    def __init__(self, state: ClusterState, testify: Testify = lambda service, tasks, now_ns: None) -> None:
         self._state = state
         self._testify = testify
         self._reports: list[tuple[str, Report, Facts]] = []

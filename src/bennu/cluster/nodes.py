@@ -12,7 +12,7 @@ from typing import Any, Final
 from bennu import __version__
 from bennu.cluster.errors import check_version, precondition
 from bennu.cluster.records import NodeRow
-from bennu.cluster.state import Change, State
+from bennu.cluster.state import Change, ClusterState
 from bennu.cluster.telling import node_event
 from bennu.errors import InvalidParameter, Unavailable
 from bennu.orchestration.model import Node, NodeId, NodeResources
@@ -54,7 +54,7 @@ class HostNode:
 
 
 class Nodes:
-    def __init__(self, state: State, host: HostNode) -> None:
+    def __init__(self, state: ClusterState, host: HostNode) -> None:
         self.host = host
         self._state = state
 

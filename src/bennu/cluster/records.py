@@ -22,7 +22,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Attachment:
+class NetworkAttachment:
     """An address on a network: a task's, or a service's virtual one."""
 
     network_id: str
@@ -40,7 +40,7 @@ class Reason(NamedTuple):
 class ServiceRow(Row):
     service: Service
     ports: tuple[PortSpec, ...] = ()  # with the numbers really used
-    vips: tuple[Attachment, ...] = ()  # its virtual addresses, one on each of its networks
+    vips: tuple[NetworkAttachment, ...] = ()  # its virtual addresses, one on each of its networks
     reasons: tuple[Reason, ...] = ()  # of the last decisions about it as a whole, oldest first
 
     @property
@@ -70,7 +70,7 @@ class TaskRow(Row):
     container_id: str = ""
     pid: int = 0
     bound: tuple[BoundPort, ...] = ()
-    attachments: tuple[Attachment, ...] = ()
+    attachments: tuple[NetworkAttachment, ...] = ()
     why_made: str = ""  # the orchestrator's reasons, in words
     why_desired: str = ""
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar, assert_never
 
-from bennu.cluster.records import Attachment, BoundPort, Reason, Row, ServiceRow, TaskRow
-from bennu.cluster.state import Change, State, Table
+from bennu.cluster.records import BoundPort, NetworkAttachment, Reason, Row, ServiceRow, TaskRow
+from bennu.cluster.state import Change, ClusterState, Table
 from bennu.cluster.telling import service_event
 from bennu.orchestration.actions import Action, SetDesired
 from bennu.orchestration.model import Node, NodeId, Service, ServiceId, Task, TaskId
@@ -38,7 +38,7 @@ class Column(Mapping[K, V], Generic[R, K, V]):
 class StoredState:
     """The state as a round sees it. Good for one round."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: ClusterState) -> None:
         self._state = state
         self.services: Mapping[ServiceId, Service] = Column(state.services, lambda row: row.service)
         self.tasks: Mapping[TaskId, Task] = Column(state.tasks, lambda row: row.task)
@@ -58,7 +58,7 @@ class Facts:
     container_id: str = ""
     pid: int | None = None
     bound: tuple[BoundPort, ...] | None = None
-    attachments: tuple[Attachment, ...] | None = None
+    attachments: tuple[NetworkAttachment, ...] | None = None
 
 
 def with_facts(row: TaskRow, facts: Facts) -> TaskRow:
@@ -71,7 +71,7 @@ def with_facts(row: TaskRow, facts: Facts) -> TaskRow:
     )
 
 
-async def change_of(state: State, writes: Iterable[Write], told: Mapping[str, TaskRow]) -> Change:
+async def change_of(state: ClusterState, writes: Iterable[Write], told: Mapping[str, TaskRow]) -> Change:
     """The transaction that makes these writes, and the rows of which agents told facts, durable."""
     change = Change()
     for row in told.values():
@@ -94,7 +94,9 @@ def _latest(table: Table[R], change: Change, row_id: str) -> R:
     return prepared if isinstance(prepared, table.kind) else table.rows[row_id]
 
 
-def _write_task(state: State, change: Change, before: Task | None, after: Task | None, action: Action | None) -> None:
+def _write_task(
+    state: ClusterState, change: Change, before: Task | None, after: Task | None, action: Action | None
+) -> None:
     if after is None:
         assert before is not None
         change.delete(state.tasks, before.id)
@@ -116,7 +118,7 @@ def _write_task(state: State, change: Change, before: Task | None, after: Task |
     change.put(state.tasks, made)
 
 
-def _write_service(state: State, change: Change, write: ServiceWrite) -> None:
+def _write_service(state: ClusterState, change: Change, write: ServiceWrite) -> None:
     row = _latest(state.services, change, write.after.id)
     changed = _with_reason(replace(row, service=write.after), write)
     change.put(state.services, changed)

@@ -12,8 +12,8 @@ from typing import Final
 from bennu.cluster.errors import invalid, precondition
 from bennu.cluster.load_balancer import LoadBalancer
 from bennu.cluster.ports import allocate_ports, are_numbers_of, is_ingress, needs_ingress
-from bennu.cluster.records import Attachment, ServiceRow
-from bennu.cluster.state import Change, Changed, State
+from bennu.cluster.records import NetworkAttachment, ServiceRow
+from bennu.cluster.state import Change, Changed, ClusterState
 from bennu.cluster.task_containers import task_of
 from bennu.cluster.translate import read_template
 from bennu.cluster.wire import ServiceSpecWire
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class ServiceNetworks:
-    def __init__(self, engine: Engine, state: State, balancer: LoadBalancer) -> None:
+    def __init__(self, engine: Engine, state: ClusterState, balancer: LoadBalancer) -> None:
         self._engine = engine
         self._networks = engine.services.networks
         self._state = state
@@ -65,7 +65,7 @@ class ServiceNetworks:
         ports = allocate_ports(service.spec.endpoint, others, row.ports)
         networks = {network.id: network for network in self._with_vip(service.spec)}
         found = await self._networks.balancer.reserve(row.id, networks)
-        vips = tuple(Attachment(key, _with_length(networks[key], found[key])) for key in networks)
+        vips = tuple(NetworkAttachment(key, _with_length(networks[key], found[key])) for key in networks)
         try:
             yield replace(row, service=service, ports=ports, vips=vips)
         except BaseException:

@@ -94,7 +94,7 @@ class Changed:
 Watcher = Callable[[list[Changed]], None]
 
 
-class State:
+class ClusterState:
     """All tables. Made by `open_state`."""
 
     def __init__(self, store: Store, journal: Journal) -> None:
@@ -291,9 +291,9 @@ class State:
 
 
 @asynccontextmanager
-async def open_state(store: Store, journal: Journal) -> AsyncIterator[State]:
+async def open_state(store: Store, journal: Journal) -> AsyncIterator[ClusterState]:
     """The state as it is stored, kept so until the end of the block."""
-    state = State(store, journal)
+    state = ClusterState(store, journal)
     await state.load()
     async with Background() as following:
         following.create_task(state.follow(), name="state of the cluster")

@@ -11,7 +11,7 @@ from typing import Final
 from bennu.cluster.connections import Sockets, count_connecting, is_listening, look_at_sockets
 from bennu.cluster.ports import is_ingress
 from bennu.cluster.records import ServiceRow, TaskRow
-from bennu.cluster.state import State
+from bennu.cluster.state import ClusterState
 from bennu.engine.container import Container
 from bennu.go.duration import parse_duration
 from bennu.network import Endpoint, Networks
@@ -34,7 +34,7 @@ class TaskBackend:
     """Of a task whose container was started. The load balancer alone writes its fields."""
 
     def __init__(
-        self, networks: Networks, state: State, row: TaskRow, container: Container, on_change: Callable[[], None]
+        self, networks: Networks, state: ClusterState, row: TaskRow, container: Container, on_change: Callable[[], None]
     ) -> None:
         self.container = container
         self.on_change = on_change  # told when its stop has failed: it is to be looked at anew

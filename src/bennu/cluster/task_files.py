@@ -10,7 +10,7 @@ from typing import Final
 
 from bennu.beneath import entry_of
 from bennu.cluster.records import NodeRow, TaskRow
-from bennu.cluster.state import State
+from bennu.cluster.state import ClusterState
 from bennu.cluster.task_container import template_context
 from bennu.cluster.translate import container_spec
 from bennu.cluster.vault import Vault
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 class TaskFiles:
     """The files of this node's tasks, in a file system that is never written to a disk."""
 
-    def __init__(self, state: State, vault: Vault, root: Path) -> None:
+    def __init__(self, state: ClusterState, vault: Vault, root: Path) -> None:
         self._state = state
         self._vault = vault
         self._root = root

@@ -18,9 +18,9 @@ from typing import Final
 from bennu.cluster.images import provide_image
 from bennu.cluster.load_balancer import LoadBalancer
 from bennu.cluster.ports import needs_ingress
-from bennu.cluster.records import Attachment, BoundPort, NodeRow, TaskRow
+from bennu.cluster.records import BoundPort, NetworkAttachment, NodeRow, TaskRow
 from bennu.cluster.round_rows import Facts
-from bennu.cluster.state import State
+from bennu.cluster.state import ClusterState
 from bennu.cluster.task_backend import TaskBackend
 from bennu.cluster.task_container import container_request
 from bennu.cluster.task_containers import TaskContainers
@@ -38,11 +38,11 @@ from bennu.orchestration.task_step import (
     End,
     Hold,
     Prepare,
-    Process,
-    Seen,
     Serve,
-    Start,
+    StartTask,
     Stop,
+    TaskProcess,
+    TaskSeen,
     next_task_step,
     progress,
     refusal,
@@ -57,7 +57,7 @@ class RunnerContext:
     """What the runners of one node share. `report` tells the manager; `work` owns what goes on beside a runner."""
 
     engine: Engine
-    state: State
+    state: ClusterState
     balancer: LoadBalancer
     files: TaskFiles
     containers: TaskContainers
@@ -117,7 +117,7 @@ class TaskRunner:
             case Hold():
                 self._tell(progress(TaskState.READY))
                 await self._wait(None)
-            case Start():
+            case StartTask():
                 self._tell(progress(TaskState.READY))
                 return await self._start()
             case Serve(state, awaits):
@@ -131,22 +131,22 @@ class TaskRunner:
                 return False
         return True
 
-    async def _look(self) -> Seen:
+    async def _look(self) -> TaskSeen:
         if self._container is None:
-            return Seen(Process.ABSENT)
+            return TaskSeen(TaskProcess.ABSENT)
         record = self._container.record
         if record.state is ContainerState.CREATED and not record.life.ordinal:
-            return Seen(Process.MADE)
+            return TaskSeen(TaskProcess.MADE)
         if self._backend is None:
             self._backend = self._context.balancer.add(self.row, self._container, self.poke)
             self._go_on_stopping(self._container)
         if not record.running:
-            return Seen(Process.ENDED, exit_code=record.exit_code, error=record.error)
+            return TaskSeen(TaskProcess.ENDED, exit_code=record.exit_code, error=record.error)
         health = record.health.status if record.health else "none"
         is_asked = (
             self._reported < TaskState.RUNNING and not self._is_to_end and health not in ("starting", "unhealthy")
         )
-        return Seen(Process.RUNS, health, is_up=is_asked and await self._backend.is_up(health))
+        return TaskSeen(TaskProcess.RUNS, health, is_up=is_asked and await self._backend.is_up(health))
 
     # --- until it runs ------------------------------------------------------------------------------------------
 
@@ -245,7 +245,7 @@ class TaskRunner:
             BoundPort(port.host_ip, port.host_port, port.container_port, port.proto) for port in record.sandbox.ports
         )
         attachments = tuple(
-            Attachment(endpoint.network_id, f"{endpoint.ip_address}/{endpoint.ip_prefix_len}")
+            NetworkAttachment(endpoint.network_id, f"{endpoint.ip_address}/{endpoint.ip_prefix_len}")
             for endpoint in record.sandbox.endpoints
         )
         return Facts(container_id=record.id, pid=record.pid, bound=bound, attachments=attachments)

@@ -106,11 +106,11 @@ def _plugins(template: TaskTemplate, spec: ContainerSpec) -> frozenset[tuple[str
     return frozenset(needed)
 
 
-def _restart(template: TaskTemplate) -> core.RestartPolicy | None:
+def _restart(template: TaskTemplate) -> core.TaskRestartPolicy | None:
     policy = template.restart_policy
     if policy is None:
         return None
-    return core.RestartPolicy(
+    return core.TaskRestartPolicy(
         condition=RestartCondition(policy.condition or "any"),
         delay_ns=core.DEFAULT_RESTART_DELAY_NS if policy.delay is None else policy.delay,
         max_attempts=policy.max_attempts or 0,

@@ -141,7 +141,7 @@ class PlacementWire(Wire):
     platforms: list[PlatformWire] | None = None
 
 
-class NetworkAttachment(Wire):
+class NetworkAttachmentConfig(Wire):
     target: str = ""
     aliases: list[str] | None = None
     driver_opts: dict[str, str] | None = None
@@ -161,7 +161,7 @@ class TaskTemplate(Wire):
     resources: Resources | None = None
     restart_policy: RestartPolicyWire | None = None
     placement: PlacementWire | None = None
-    networks: list[NetworkAttachment] | None = None
+    networks: list[NetworkAttachmentConfig] | None = None
     log_driver: LogDriver | None = None
     force_update: int = 0
     runtime: str = ""
@@ -220,5 +220,5 @@ class ServiceSpecWire(Wire):
     mode: Mode | None = None
     update_config: UpdateConfigWire | None = None
     rollback_config: UpdateConfigWire | None = None
-    networks: list[NetworkAttachment] | None = None
+    networks: list[NetworkAttachmentConfig] | None = None
     endpoint_spec: EndpointWire | None = None

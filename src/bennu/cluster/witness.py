@@ -19,14 +19,14 @@ from typing import Final
 
 from bennu.cluster.manager import Manager
 from bennu.cluster.records import SightingsRow, TaskRow
-from bennu.cluster.state import Change, State
+from bennu.cluster.state import Change, ClusterState
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.record import HealthProbe
 from bennu.errors import BennuError
 from bennu.orchestration.config import is_under_watch
 from bennu.orchestration.evidence import Evidence
-from bennu.orchestration.ledger import Glance, Ledger, Probe, note, testify
+from bennu.orchestration.ledger import Glance, Ledger, ReadinessProbe, note, testify
 from bennu.orchestration.model import Rollout, Service, Task
 from bennu.orchestration.watched import died_by_itself, is_of_rollout, watched_ns
 
@@ -55,7 +55,7 @@ class Notebook:
 class Witness:
     """`run` it beside the manager, which asks for what was seen."""
 
-    def __init__(self, engine: Engine, state: State) -> None:
+    def __init__(self, engine: Engine, state: ClusterState) -> None:
         self._engine = engine
         self._state = state
         self._notebooks = {
@@ -131,9 +131,9 @@ class Witness:
         return testify(service, rollout, tasks, ledgers, now_ns=now_ns)
 
 
-def as_probe(probe: HealthProbe) -> Probe:
+def as_probe(probe: HealthProbe) -> ReadinessProbe:
     took = datetime.fromisoformat(probe.end) - datetime.fromisoformat(probe.start)
-    return Probe(probe.start, int(took.total_seconds() * 1e9))
+    return ReadinessProbe(probe.start, int(took.total_seconds() * 1e9))
 
 
 def read_tcp_counters(pid: int) -> tuple[int, int] | None:

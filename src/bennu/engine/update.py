@@ -11,7 +11,7 @@ from bennu.engine.record import Record
 from bennu.engine.validate import check_resources, check_restart_policy
 from bennu.errors import BennuError, Conflict
 from bennu.lifecycle.status import State
-from bennu.model import HostConfig, RestartPolicy
+from bennu.model import HostConfig, RestartPolicyShape
 
 # What can be changed; 0, "" and null mean "as it was".
 CHANGEABLE: Final = (
@@ -21,7 +21,7 @@ CHANGEABLE: Final = (
 
 
 async def update_container(
-    services: EngineContext, container: Container, asked: HostConfig, policy: RestartPolicy | None
+    services: EngineContext, container: Container, asked: HostConfig, policy: RestartPolicyShape | None
 ) -> None:
     """In force at once where a process lives; on disk before this returns. Raises: BennuError with dockerd's words."""
     changed = plan_update(container.record, asked, policy, removing=container.removing)
@@ -31,7 +31,7 @@ async def update_container(
     await container.change("update", {}, host_config=changed)
 
 
-def plan_update(record: Record, asked: HostConfig, policy: RestartPolicy | None, *, removing: bool) -> HostConfig:
+def plan_update(record: Record, asked: HostConfig, policy: RestartPolicyShape | None, *, removing: bool) -> HostConfig:
     """The host configuration after the update. Pure. Raises: InvalidParameter, Conflict, BennuError."""
     failed = f"Cannot update container {record.id}: "
     present = record.host_config

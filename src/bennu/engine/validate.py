@@ -17,7 +17,7 @@ import msgspec
 from bennu.engine.unhonoured import refuse_unhonoured
 from bennu.errors import BennuError, InvalidParameter
 from bennu.lifecycle.signals import parse_signal
-from bennu.model import ContainerConfig, EndpointSettings, Healthcheck, HostConfig, RestartPolicy
+from bennu.model import ContainerConfig, EndpointSettings, Healthcheck, HostConfig, RestartPolicyShape
 from bennu.network.nat.port_bindings import exposed_names, parse_port_bindings
 from bennu.runtime import parse_security_options
 
@@ -147,7 +147,7 @@ def check_healthcheck(check: Healthcheck) -> None:
 # --- restart policy ---------------------------------------------------------------------------------------------
 
 
-def check_restart_policy(policy: RestartPolicy, *, auto_remove: bool = False) -> None:
+def check_restart_policy(policy: RestartPolicyShape, *, auto_remove: bool = False) -> None:
     """Raises: InvalidParameter."""
     wrong = "invalid restart policy: "
     count = policy.maximum_retry_count

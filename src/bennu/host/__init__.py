@@ -13,10 +13,10 @@ from typing import Final
 
 from bennu.errors import Unavailable
 from bennu.host import cgroups, firewall, forsaken, kernel, rights, tools
-from bennu.host.finding import Finding, Verdict, ok, warn
+from bennu.host.finding import Finding, FindingVerdict, ok, warn
 from bennu.host.firewall import Bridge
 
-__all__ = ["DEFAULT_BRIDGE", "Bridge", "Finding", "Prepared", "Verdict", "examine", "prepare"]
+__all__ = ["DEFAULT_BRIDGE", "Bridge", "Finding", "FindingVerdict", "Prepared", "examine", "prepare"]
 
 DEFAULT_BRIDGE: Final = "bennu0"
 STATUS: Final = Path("/proc/self/status")
@@ -64,12 +64,12 @@ async def prepare(data_root: Path, oci_runtime: str, *, bridge: str = DEFAULT_BR
     findings += [finding for finding in cgroups.judge(layout) if not layout.leftover or finding.name != "cgroups"]
     if os.geteuid() == 0 and shutil.which("nft"):
         findings += await firewall.check_firewall([Bridge(bridge)])
-    if failures := [finding for finding in findings if finding.verdict is Verdict.FAIL]:
+    if failures := [finding for finding in findings if finding.verdict is FindingVerdict.FAIL]:
         reasons = "; ".join(
             f"{one.name}: {one.text}" + (f" (cure: {one.cure})" if one.cure else "") for one in failures
         )
         raise Unavailable(f"this machine cannot run containers: {reasons}")
-    return Prepared(oci_runtime, [finding for finding in findings if finding.verdict is Verdict.WARN])
+    return Prepared(oci_runtime, [finding for finding in findings if finding.verdict is FindingVerdict.WARN])
 
 
 def repair_hybrid(layout: cgroups.Layout, oci_runtime: str) -> tuple[str, Finding]:
@@ -85,4 +85,4 @@ def repair_hybrid(layout: cgroups.Layout, oci_runtime: str) -> tuple[str, Findin
     if shutil.which("runc"):
         return "runc", warn("cgroups", f"{text}; runc is used instead of crun, which refuses such a host")
     cure = "apt-get install runc, or boot with systemd.unified_cgroup_hierarchy=1"
-    return oci_runtime, Finding("cgroups", Verdict.FAIL, f"{text}; crun refuses such a host", cure)
+    return oci_runtime, Finding("cgroups", FindingVerdict.FAIL, f"{text}; crun refuses such a host", cure)

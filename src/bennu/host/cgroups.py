@@ -25,7 +25,7 @@ WANTED: Final = {
 }
 
 
-class Mode(StrEnum):
+class CgroupMode(StrEnum):
     V1 = "v1"
     V2 = "v2"
     HYBRID = "hybrid"
@@ -36,7 +36,7 @@ class Mode(StrEnum):
 class Layout:
     """`v1` and `v2` name controllers by the side they can be used on."""
 
-    mode: Mode
+    mode: CgroupMode
     v1: frozenset[str]
     v2: frozenset[str]
     nested: bool = False  # version 2 and not the machine's root group: inside another container
@@ -45,7 +45,7 @@ class Layout:
     @property
     def refused(self) -> frozenset[str]:
         """What crun refuses over: controllers of a hybrid machine that are on no version 1 mount."""
-        return self.v2 if self.mode is Mode.HYBRID else frozenset()
+        return self.v2 if self.mode is CgroupMode.HYBRID else frozenset()
 
     @property
     def leftover(self) -> frozenset[str]:
@@ -67,10 +67,10 @@ def read_layout(root: Path = CGROUP_ROOT, proc: Path = Path("/proc/self")) -> La
             v1 |= {word for word in options.split(",") if (root / word).exists()}
     v2 = frozenset((v2_at / "cgroup.controllers").read_text().split()) if v2_at else frozenset()
     if v2_at == root:
-        return Layout(Mode.V2, frozenset(), v2, nested=(root / "cgroup.type").exists())
+        return Layout(CgroupMode.V2, frozenset(), v2, nested=(root / "cgroup.type").exists())
     if not v1:
-        return Layout(Mode.NONE, frozenset(), v2)
-    return Layout(Mode.HYBRID if v2_at else Mode.V1, frozenset(v1), v2, unseen=_unseen(proc / "cgroup", v1))
+        return Layout(CgroupMode.NONE, frozenset(), v2)
+    return Layout(CgroupMode.HYBRID if v2_at else CgroupMode.V1, frozenset(v1), v2, unseen=_unseen(proc / "cgroup", v1))
 
 
 def _unseen(groups: Path, v1: set[str]) -> frozenset[str]:
@@ -82,7 +82,7 @@ def _unseen(groups: Path, v1: set[str]) -> frozenset[str]:
 def judge(layout: Layout) -> list[Finding]:
     """Pure: what the layout means for containers."""
     name = "cgroups"
-    if layout.mode is Mode.NONE:
+    if layout.mode is CgroupMode.NONE:
         cure = f"mount -t cgroup2 cgroup2 {CGROUP_ROOT}"
         return [fail(name, f"no control groups are mounted at {CGROUP_ROOT}", cure)]
     findings = []
@@ -94,8 +94,13 @@ def judge(layout: Layout) -> list[Finding]:
         )
         findings.append(warn(name, f"{names} is not mounted as v1 here; bennud does that", cure))
     else:
-        findings.append(ok(name, {Mode.V2: "v2", Mode.V1: "v1", Mode.HYBRID: "v1 beside v2 (hybrid)"}[layout.mode]))
-    usable = layout.v2 if layout.mode is Mode.V2 else layout.v1 | layout.leftover
+        findings.append(
+            ok(
+                name,
+                {CgroupMode.V2: "v2", CgroupMode.V1: "v1", CgroupMode.HYBRID: "v1 beside v2 (hybrid)"}[layout.mode],
+            )
+        )
+    usable = layout.v2 if layout.mode is CgroupMode.V2 else layout.v1 | layout.leftover
     lost = [f"{controller} ({meaning})" for controller, meaning in WANTED.items() if controller not in usable]
     if lost:
         cure = "boot with cgroup_enable=memory, or delegate the controllers to this group"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Verdict(StrEnum):
+class FindingVerdict(StrEnum):
     OK = "ok"
     WARN = "warn"  # containers run, something named in the text does not
     FAIL = "fail"  # no container can run
@@ -15,18 +15,18 @@ class Finding:
     """`cure` is a command to type, or what to change when no single command does it."""
 
     name: str
-    verdict: Verdict
+    verdict: FindingVerdict
     text: str
     cure: str = ""
 
 
 def ok(name: str, text: str) -> Finding:
-    return Finding(name, Verdict.OK, text)
+    return Finding(name, FindingVerdict.OK, text)
 
 
 def warn(name: str, text: str, cure: str = "") -> Finding:
-    return Finding(name, Verdict.WARN, text, cure)
+    return Finding(name, FindingVerdict.WARN, text, cure)
 
 
 def fail(name: str, text: str, cure: str = "") -> Finding:
-    return Finding(name, Verdict.FAIL, text, cure)
+    return Finding(name, FindingVerdict.FAIL, text, cure)

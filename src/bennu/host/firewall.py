@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bennu.errors import BennuError
 from bennu.host import forwarding
-from bennu.host.finding import Finding, Verdict, fail, ok, warn
+from bennu.host.finding import Finding, FindingVerdict, fail, ok, warn
 from bennu.process import run
 
 NFT_TIMEOUT_S: Final = 20
@@ -50,7 +50,7 @@ def check_forwarding(path: Path = IP_FORWARD) -> Finding:
             f"containers; the table inet {forwarding.TABLE} drops all else"
         )
         cure = f"to make it a router: net.ipv4.ip_forward=1 in /etc/sysctl.d, then rm {forwarding.mark_path()}"
-        return Finding("ip_forward", Verdict.OK, text, cure)
+        return Finding("ip_forward", FindingVerdict.OK, text, cure)
     if on:
         return ok("ip_forward", "on")
     if writable:

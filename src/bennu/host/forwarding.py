@@ -32,7 +32,7 @@ class Switched(msgspec.Struct, frozen=True):
     before: dict[str, str]  # other knobs that are touched with it, as they were
 
 
-class Mark(msgspec.Struct, frozen=True):
+class ForwardingMark(msgspec.Struct, frozen=True):
     """What is written down. `boot`: a folder that outlives the machine's run must not speak of an earlier one."""
 
     boot: str
@@ -53,14 +53,14 @@ def mark_path() -> Path:
     return FOLDER / str(number)
 
 
-def read_mark() -> Mark:
+def read_mark() -> ForwardingMark:
     """Empty when forwarding is none of our doing."""
     boot = BOOT_ID.read_text().strip()
     try:
-        mark = msgspec.json.decode(mark_path().read_bytes(), type=Mark)
+        mark = msgspec.json.decode(mark_path().read_bytes(), type=ForwardingMark)
     except (OSError, msgspec.DecodeError):
-        return Mark(boot)
-    return mark if mark.boot == boot else Mark(boot)
+        return ForwardingMark(boot)
+    return mark if mark.boot == boot else ForwardingMark(boot)
 
 
 def claim(families: Iterable[str]) -> list[str]:
@@ -70,7 +70,7 @@ def claim(families: Iterable[str]) -> list[str]:
         mark = read_mark()
         # One that was ours, and that somebody switched off, comes back as it was noted first.
         noted = {family: mark.families.get(family) or _look(family) for family in off}
-        _write(Mark(mark.boot, {**mark.families, **noted}))
+        _write(ForwardingMark(mark.boot, {**mark.families, **noted}))
     return off
 
 
@@ -84,7 +84,7 @@ def switch_on(family: str) -> bool:
     if sysctl.write(SWITCHES[family], "1"):
         return True
     mark = read_mark()
-    _write(Mark(mark.boot, {name: one for name, one in mark.families.items() if name != family}))
+    _write(ForwardingMark(mark.boot, {name: one for name, one in mark.families.items() if name != family}))
     return False
 
 
@@ -116,7 +116,7 @@ def _interfaces(family: str) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != "all") if folder.exists() else []
 
 
-def _write(mark: Mark) -> None:
+def _write(mark: ForwardingMark) -> None:
     FOLDER.mkdir(mode=0o755, exist_ok=True)
     path = mark_path()
     fresh = path.with_suffix(".new")

@@ -24,7 +24,7 @@ HARDLY: Final = 0.001
 LEAST_REFUSED: Final = 5  # fewer refused connections say nothing, whatever the chance
 
 
-class Probe(NamedTuple):
+class ReadinessProbe(NamedTuple):
     """`start` only tells probes apart and orders them."""
 
     start: str
@@ -40,7 +40,7 @@ class Glance:
     was_oom_killed: bool = False
     health: str = ""
     is_ready: bool | None = None
-    probes: tuple[Probe, ...] = ()
+    probes: tuple[ReadinessProbe, ...] = ()
     counted: tuple[int, int] | None = None
     serves: bool = False  # it runs and is ready: who is refused before that is only a probe
 

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bennu.orchestration.model import Service, Task
-from bennu.orchestration.spec import RestartPolicy
+from bennu.orchestration.spec import TaskRestartPolicy
 from bennu.orchestration.states import NS_PER_SECOND, RestartCondition, TaskState
 
 # How long a start waits for the end of what it succeeds, at most. swarmkit: one minute, not configurable.
@@ -30,7 +30,7 @@ STOP_TIMEOUT_NS = 60 * NS_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
-class Restart:
+class RestartTask:
     """Make a successor, to be started `delay_ns` from now."""
 
     delay_ns: int
@@ -39,7 +39,7 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
-class Stay:
+class KeepEnded:
     """The slot keeps its ended task."""
 
     reason: str
@@ -69,7 +69,7 @@ def may_restart(task: Task, *, is_job: bool, now_ns: int) -> str | None:
 
 def decide_restart(
     task: Task, service: Service, *, of_slot: Iterable[Task], at_once: bool, now_ns: int
-) -> Restart | Stay:
+) -> RestartTask | KeepEnded:
     """Decide what follows a task that ended or whose node is gone.
 
     Args:
@@ -81,10 +81,10 @@ def decide_restart(
     """
     refusal = may_restart(task, is_job=service.is_job, now_ns=now_ns)
     if refusal is not None:
-        return Stay(refusal)
+        return KeepEnded(refusal)
     policy = task.spec.restart_policy
     delay_ns = 0 if at_once else policy.delay_ns
-    return Restart(
+    return RestartTask(
         delay_ns, next_record(task, service, of_slot, now_ns=now_ns), _describe(task, policy, delay_ns, at_once)
     )
 
@@ -100,7 +100,7 @@ def next_record(task: Task, service: Service, of_slot: Iterable[Task], *, now_ns
     return (*sorted(past), now_ns)[-policy.max_attempts :]
 
 
-def _in_window(task: Task, policy: RestartPolicy, now_ns: int) -> tuple[int, ...]:
+def _in_window(task: Task, policy: TaskRestartPolicy, now_ns: int) -> tuple[int, ...]:
     if policy.window_ns == 0:
         return task.restarts
     ended = _ended_at(task, now_ns)
@@ -115,7 +115,7 @@ def _ended_at(task: Task, now_ns: int) -> int:
     return min(known, default=now_ns)
 
 
-def _describe(task: Task, policy: RestartPolicy, delay_ns: int, at_once: bool) -> str:
+def _describe(task: Task, policy: TaskRestartPolicy, delay_ns: int, at_once: bool) -> str:
     when = "at once, its node is drained" if at_once else f"after {delay_ns / NS_PER_SECOND:g} s"
     attempt = f", attempt {len(task.restarts) + 1} of {policy.max_attempts}" if policy.max_attempts else ""
     return f"restart condition is {policy.condition}; {when}{attempt}"

@@ -2,9 +2,9 @@
 
 Law: a spec is a value. Two specs are the same wish exactly if they compare equal; that comparison, and nothing else,
 decides whether a running task is outdated (`dirty.py`). So "absent" and "explicitly the default" are kept apart
-wherever Docker keeps them apart (`restart=None` is not `RestartPolicy()`), and what the core has no opinion on (image,
-arguments, mounts, limits, health check, …) travels as one opaque `container` payload: the shell's canonical encoding of
-the container part, which the core compares and never opens.
+wherever Docker keeps them apart (`restart=None` is not `TaskRestartPolicy()`), and what the core has no opinion on
+(image, arguments, mounts, limits, health check, …) travels as one opaque `container` payload: the shell's canonical
+encoding of the container part, which the core compares and never opens.
 
 The wire shapes live at the API's edge and are turned into these types there, once, with Docker's defaults for objects
 that are present but lack a field (an `UpdateConfig: {}` on the wire has parallelism 0; an absent one has 1).
@@ -30,7 +30,7 @@ DEFAULT_MONITOR_NS: Final = 5 * NS_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
-class RestartPolicy:
+class TaskRestartPolicy:
     """When the successor of an ended task is made, and how often.
 
     `max_attempts` 0 means no limit; `window_ns` 0 means that attempts are counted since the slot's version began.
@@ -111,7 +111,7 @@ class TaskSpec:
     """The template of a task: what the orchestrator judges, and `container`, which it only compares."""
 
     container: bytes = b""
-    restart: RestartPolicy | None = None
+    restart: TaskRestartPolicy | None = None
     placement: Placement = Placement()
     reservation: Reservation = Reservation()
     plugins: frozenset[tuple[str, str]] = frozenset()  # (type, name) a node must have: Volume, Network, Log
@@ -120,9 +120,9 @@ class TaskSpec:
     registry_auth: str = ""  # changes of it alone replace no task that is ready to running
 
     @property
-    def restart_policy(self) -> RestartPolicy:
+    def restart_policy(self) -> TaskRestartPolicy:
         """The policy in force: the given one, or Docker's default (any, 5 s, no limit)."""
-        return self.restart or RestartPolicy()
+        return self.restart or TaskRestartPolicy()
 
 
 @dataclass(frozen=True, slots=True)

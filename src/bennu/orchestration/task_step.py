@@ -29,7 +29,7 @@ MESSAGES: Final[Mapping[TaskState, str]] = {
 }
 
 
-class Process(Enum):
+class TaskProcess(Enum):
     ABSENT = "absent"  # there is no container
     MADE = "made"  # and never started
     RUNS = "runs"
@@ -37,10 +37,10 @@ class Process(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class TaskSeen:
     """What a node sees of a task's container."""
 
-    process: Process
+    process: TaskProcess
     health: str = "none"  # of its health check: none, starting, healthy, unhealthy
     is_up: bool = False  # it may be called running, as far as readiness and ports are concerned
     exit_code: int | None = None
@@ -58,8 +58,8 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Start its container."""
+class StartTask:
+    """StartTask its container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,10 @@ class End:
     report: Report
 
 
-TaskStep: TypeAlias = Prepare | Hold | Start | Serve | Stop | End
+TaskStep: TypeAlias = Prepare | Hold | StartTask | Serve | Stop | End
 
 
-def next_task_step(desired: TaskState, reported: TaskState, seen: Seen, *, name: str) -> TaskStep:
+def next_task_step(desired: TaskState, reported: TaskState, seen: TaskSeen, *, name: str) -> TaskStep:
     """The next step for a task.
 
     Args:
@@ -98,23 +98,23 @@ def next_task_step(desired: TaskState, reported: TaskState, seen: Seen, *, name:
     """
     is_to_end = desired > TaskState.COMPLETE
     match seen.process:
-        case Process.ABSENT:
+        case TaskProcess.ABSENT:
             if reported >= TaskState.READY:
                 return End(refusal(reported, f"No such container: {name}"))
             return End(progress(TaskState.SHUTDOWN)) if is_to_end else Prepare()
-        case Process.MADE:
+        case TaskProcess.MADE:
             if is_to_end:
                 return End(progress(TaskState.SHUTDOWN))
-            return Start() if desired >= TaskState.RUNNING else Hold()
-        case Process.RUNS:
+            return StartTask() if desired >= TaskState.RUNNING else Hold()
+        case TaskProcess.RUNS:
             if is_to_end or seen.health == "unhealthy":
                 return Stop(for_health=not is_to_end)
             return _serve(reported, seen)
-        case Process.ENDED:
+        case TaskProcess.ENDED:
             return End(classify_end(exit_code=seen.exit_code, was_ordered=is_to_end, error=seen.error))
 
 
-def _serve(reported: TaskState, seen: Seen) -> Serve:
+def _serve(reported: TaskState, seen: TaskSeen) -> Serve:
     if reported >= TaskState.RUNNING:
         return Serve(TaskState.RUNNING)
     if seen.health == "starting":

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from bennu.orchestration.actions import CreateTask, SetDesired
 from bennu.orchestration.config import fills_with_previous, starts_beside
 from bennu.orchestration.model import NodeId, SlotKey, Task, TaskId
-from bennu.orchestration.restart import STOP_TIMEOUT_NS, Stay, decide_restart
+from bennu.orchestration.restart import STOP_TIMEOUT_NS, KeepEnded, decide_restart
 from bennu.orchestration.revisions import as_before
 from bennu.orchestration.slots import Scene, Slot
 from bennu.orchestration.states import Availability, Origin, TaskState, UpdateState
@@ -143,7 +143,7 @@ def _succeed(scene: Scene, slot: Slot, task: Task, what: str, *, at_once: bool) 
     of_previous = fills_with_previous(scene.service, task)
     service = as_before(scene.service) if of_previous else scene.service
     decision = decide_restart(task, service, of_slot=slot.tasks, at_once=at_once, now_ns=scene.now_ns)
-    if isinstance(decision, Stay):
+    if isinstance(decision, KeepEnded):
         return f"{what}; not restarted: {decision.reason}"
     scene.draft.do(
         CreateTask(

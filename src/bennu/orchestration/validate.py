@@ -17,8 +17,8 @@ from bennu.orchestration.spec import (
     GlobalJob,
     ReplicatedJob,
     Reservation,
-    RestartPolicy,
     ServiceSpec,
+    TaskRestartPolicy,
     UpdateConfig,
 )
 from bennu.orchestration.states import EndpointMode, PublishMode
@@ -69,7 +69,7 @@ def _validate_reservation(wanted: Reservation) -> None:
             raise InvalidParameter(f"invalid argument for resource {kind}")
 
 
-def _validate_restart(policy: RestartPolicy) -> None:
+def _validate_restart(policy: TaskRestartPolicy) -> None:
     for word, duration_ns in (("delay", policy.delay_ns), ("window", policy.window_ns)):
         if duration_ns < 0:
             raise InvalidParameter(f"TaskSpec: restart-{word} cannot be negative")

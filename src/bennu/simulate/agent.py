@@ -12,10 +12,20 @@ from functools import partial
 from bennu.orchestration.model import NodeId, Task, TaskId
 from bennu.orchestration.observe import Report, classify_end
 from bennu.orchestration.states import NS_PER_SECOND, TaskState
-from bennu.orchestration.task_step import MESSAGES, End, Prepare, Process, Seen, Start, Stop, next_task_step, refusal
+from bennu.orchestration.task_step import (
+    MESSAGES,
+    End,
+    Prepare,
+    StartTask,
+    Stop,
+    TaskProcess,
+    TaskSeen,
+    next_task_step,
+    refusal,
+)
 from bennu.orchestration.traffic import Backend, Signs, Step, decide_ready, plan_traffic
 from bennu.orchestration.watched import may_serve
-from bennu.simulate.programs import Program, draw, program_of
+from bennu.simulate.programs import SimulatedProgram, draw, program_of
 from bennu.simulate.world import World
 
 RETRY_NS = 3 * NS_PER_SECOND
@@ -23,11 +33,11 @@ HEARTBEAT_NS = 5 * NS_PER_SECOND
 
 
 @dataclass(slots=True)
-class Life:
+class SimulatedTask:
     """One task as its node knows it."""
 
     task: Task  # as last told
-    program: Program
+    program: SimulatedProgram
     state: TaskState = TaskState.ACCEPTED
     exit_code: int | None = None
     err: str = ""
@@ -41,14 +51,14 @@ class Life:
     reported: TaskState = TaskState.NEW  # the highest state the manager is known to have
 
 
-class Agent:
+class SimulatedAgent:
     """The agent of one node. `noise` is the chance that a message is lost, doubled or delayed by seconds."""
 
     def __init__(self, world: World, node_id: NodeId, *, noise: float) -> None:
         self.world = world
         self.node_id = node_id
         self.noise = noise
-        self.lives: dict[TaskId, Life] = {}
+        self.lives: dict[TaskId, SimulatedTask] = {}
         self.is_connected = True
         self.is_gone = False
         self.sync_is_due = False
@@ -118,30 +128,30 @@ class Agent:
             self._forget(self.lives[task_id])
 
     def _accept(self, task: Task) -> None:
-        life = Life(task, program_of(task.spec.container))
+        life = SimulatedTask(task, program_of(task.spec.container))
         self.lives[task.id] = life
         if task.has_ended:
             life.state = task.state
             return
         self._follow(life)
 
-    def _seen(self, life: Life) -> Seen:
+    def _seen(self, life: SimulatedTask) -> TaskSeen:
         if life.state < TaskState.READY:
-            return Seen(Process.ABSENT)
+            return TaskSeen(TaskProcess.ABSENT)
         if life.state is TaskState.READY:
-            return Seen(Process.MADE)
+            return TaskSeen(TaskProcess.MADE)
         if life.has_process:
-            return Seen(Process.RUNS, is_up=life.state is TaskState.RUNNING)
-        return Seen(Process.ENDED, exit_code=life.exit_code)
+            return TaskSeen(TaskProcess.RUNS, is_up=life.state is TaskState.RUNNING)
+        return TaskSeen(TaskProcess.ENDED, exit_code=life.exit_code)
 
-    def _follow(self, life: Life) -> None:
+    def _follow(self, life: SimulatedTask) -> None:
         """Take the next step, if it is none that is being taken already."""
         match next_task_step(life.task.desired, life.state, self._seen(life), name=life.task.id):
             case Prepare() if life.state is TaskState.ACCEPTED:
                 life.state = TaskState.PREPARING
                 self._report(life)
                 self.world.after(draw(self.world.random, life.program.prepare), partial(self._prepared, life))
-            case Start():
+            case StartTask():
                 self._start(life)
             case Stop() if not life.is_stopping:
                 life.is_stopping = True
@@ -150,7 +160,7 @@ class Agent:
                 life.state = report.state
                 self._report(life)
 
-    def _prepared(self, life: Life) -> None:
+    def _prepared(self, life: SimulatedTask) -> None:
         if life.state is not TaskState.PREPARING:
             return
         if life.program.is_rejected:
@@ -161,7 +171,7 @@ class Agent:
         self._report(life)
         self._follow(life)
 
-    def _start(self, life: Life) -> None:
+    def _start(self, life: SimulatedTask) -> None:
         world = self.world
         world.laws.on_process_start(life.task)
         life.state, life.has_process = TaskState.STARTING, True
@@ -174,13 +184,13 @@ class Agent:
             code = life.program.exit_code
             world.after(comes_up_ns + lives_ns, partial(self._end_by_itself, life, code))
 
-    def _up(self, life: Life) -> None:
+    def _up(self, life: SimulatedTask) -> None:
         if life.state is TaskState.STARTING and not life.is_stopping:
             life.state = TaskState.RUNNING
             self._report(life)
             self._answer(life, is_ready=True)
 
-    def _answer(self, life: Life, *, is_ready: bool) -> None:
+    def _answer(self, life: SimulatedTask, *, is_ready: bool) -> None:
         """Its readiness probe is answered well from now on, or with an error; in time it changes its mind."""
         if not life.has_process:
             return
@@ -190,17 +200,17 @@ class Agent:
             lasts_ns = draw(self.world.random, life.program.errs if is_ready else life.program.recovers)
             self.world.after(lasts_ns, partial(self._answer, life, is_ready=not is_ready))
 
-    def kill(self, life: Life) -> None:
+    def kill(self, life: SimulatedTask) -> None:
         """A person or the kernel kills the process."""
         self._end_by_itself(life, 137)
 
-    def _end_by_itself(self, life: Life, code: int) -> None:
+    def _end_by_itself(self, life: SimulatedTask, code: int) -> None:
         if not life.has_process:
             return
         report = classify_end(exit_code=code, was_ordered=life.is_stopping)
         self._end(life, report.state, code, report.err)
 
-    def _end(self, life: Life, state: TaskState, code: int | None, err: str) -> None:
+    def _end(self, life: SimulatedTask, state: TaskState, code: int | None, err: str) -> None:
         life.has_process = life.in_balancer = False
         life.is_ready = None
         life.state, life.exit_code, life.err = state, code, err
@@ -208,7 +218,7 @@ class Agent:
 
     # -- stopping and traffic
 
-    def _backend(self, life: Life) -> Backend:
+    def _backend(self, life: SimulatedTask) -> Backend:
         service = self.world.services.get(life.task.service_id)
         return Backend(
             readiness=decide_ready(Signs(state=life.state, label_ready=life.is_ready)),
@@ -219,7 +229,7 @@ class Agent:
             connections=1 if self.world.now_ns < life.last_connection_ends_ns else 0,
         )
 
-    def _traffic(self, life: Life) -> None:
+    def _traffic(self, life: SimulatedTask) -> None:
         """Ask the core for the next step of this backend and take it."""
         if not life.has_process:
             return
@@ -241,7 +251,7 @@ class Agent:
                 at_ns = min(plan.wake_at_ns, max(world.now_ns + 1, life.last_connection_ends_ns))
                 world.after(at_ns - world.now_ns, partial(self._traffic, life))
 
-    def _forget(self, life: Life) -> None:
+    def _forget(self, life: SimulatedTask) -> None:
         """The manager no longer knows the task: end it, then drop it."""
         life.task = replace(life.task, desired=TaskState.REMOVE)
         if life.has_process:
@@ -252,7 +262,7 @@ class Agent:
 
     # -- reporting
 
-    def _report(self, life: Life) -> None:
+    def _report(self, life: SimulatedTask) -> None:
         """Send the present state; come back later to see whether it arrived."""
         random = self.world.random
         life.changed_at_ns = self.world.now_ns
@@ -269,10 +279,10 @@ class Agent:
             self.world.after(random.randrange(5 * NS_PER_SECOND), partial(self._deliver, life, report))
         self.world.after(RETRY_NS, partial(self._repeat, life, report.state))
 
-    def _deliver(self, life: Life, report: Report) -> None:
+    def _deliver(self, life: SimulatedTask, report: Report) -> None:
         if self.is_connected and not self.is_gone and self.world.manager.take_in(life.task.id, report):
             life.reported = max(life.reported, report.state)
 
-    def _repeat(self, life: Life, state: TaskState) -> None:
+    def _repeat(self, life: SimulatedTask, state: TaskState) -> None:
         if life.state is state and life.reported < state and life.task.id in self.lives and self.is_connected:
             self._report(life)

@@ -29,7 +29,7 @@ class ManagerDied(Exception):
     """Thrown between two writes; nothing after it happens in this life."""
 
 
-class Manager:
+class SimulatedManager:
     """One manager after another. Of its fields only the counters and `plans` outlive a death."""
 
     def __init__(self, world: World, *, history_limit: int = 5) -> None:

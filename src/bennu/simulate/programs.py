@@ -14,7 +14,7 @@ from bennu.orchestration.states import NS_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class SimulatedProgram:
     """Times in seconds; a pair is drawn from uniformly. `lives` None: until stopped."""
 
     prepare: tuple[float, float] = (0.02, 0.4)
@@ -32,23 +32,25 @@ class Program:
 
 
 PROGRAMS: Final = {
-    "good": Program(),
-    "slow": Program(prepare=(1, 5), start=(2, 8)),
-    "stubborn": Program(stop=(9.9, 10.0), drain=(0, 30)),
-    "crash": Program(lives=(0.0, 0.3), exit_code=1),
-    "early": Program(lives=(0.5, 4.0), exit_code=7),
-    "late": Program(lives=(8.0, 40.0), exit_code=137),
-    "brief": Program(lives=(1.0, 9.0), exit_code=0),
-    "missing": Program(is_rejected=True),
-    "unready": Program(never_ready=True),
-    "greedy": Program(lives=(1.0, 4.0), exit_code=137, is_oom=True),
-    "sluggish": Program(answers=(0.05, 0.15)),
-    "erring": Program(errs=(3.0, 12.0)),
-    "nervous": Program(lives=(5.0, 400.0), exit_code=1, errs=(20.0, 400.0)),  # as good as most of what people run
+    "good": SimulatedProgram(),
+    "slow": SimulatedProgram(prepare=(1, 5), start=(2, 8)),
+    "stubborn": SimulatedProgram(stop=(9.9, 10.0), drain=(0, 30)),
+    "crash": SimulatedProgram(lives=(0.0, 0.3), exit_code=1),
+    "early": SimulatedProgram(lives=(0.5, 4.0), exit_code=7),
+    "late": SimulatedProgram(lives=(8.0, 40.0), exit_code=137),
+    "brief": SimulatedProgram(lives=(1.0, 9.0), exit_code=0),
+    "missing": SimulatedProgram(is_rejected=True),
+    "unready": SimulatedProgram(never_ready=True),
+    "greedy": SimulatedProgram(lives=(1.0, 4.0), exit_code=137, is_oom=True),
+    "sluggish": SimulatedProgram(answers=(0.05, 0.15)),
+    "erring": SimulatedProgram(errs=(3.0, 12.0)),
+    "nervous": SimulatedProgram(
+        lives=(5.0, 400.0), exit_code=1, errs=(20.0, 400.0)
+    ),  # as good as most of what people run
 }
 
 
-def program_of(container: bytes) -> Program:
+def program_of(container: bytes) -> SimulatedProgram:
     return PROGRAMS[container.decode().partition("#")[0]]
 
 

@@ -12,10 +12,10 @@ from bennu.orchestration.model import Node, NodeId, NodeResources, ServiceId
 from bennu.orchestration.revisions import accept_update, create_service
 from bennu.orchestration.spec import Replicated, Rolling, ServiceSpec, Strategy, TaskSpec, UpdateConfig
 from bennu.orchestration.states import NS_PER_SECOND, UpdateState
-from bennu.simulate.agent import Agent
+from bennu.simulate.agent import SimulatedAgent
 from bennu.simulate.laws import Laws
-from bennu.simulate.manager import Manager
-from bennu.simulate.witness import Witness
+from bennu.simulate.manager import SimulatedManager
+from bennu.simulate.witness import SimulatedWitness
 from bennu.simulate.world import World
 
 SETTLED_S = 30
@@ -48,12 +48,12 @@ def play_release(release: Release, seed: int) -> Outcome:
     """Raises: LawBroken."""
     world = World(seed)
     world.laws = Laws(world)
-    world.manager = Manager(world)
-    world.witness = Witness(world)
+    world.manager = SimulatedManager(world)
+    world.witness = SimulatedWitness(world)
     for number in range(1, 4):
         node = Node(id=NodeId(f"n{number}"), resources=NodeResources(8_000_000_000, 8 << 30))
         world.nodes[node.id] = node
-        world.agents[node.id] = Agent(world, node.id, noise=0.0)
+        world.agents[node.id] = SimulatedAgent(world, node.id, noise=0.0)
         world.manager.fleet.put_node(node)
     service_id = ServiceId("web")
     spec = ServiceSpec(

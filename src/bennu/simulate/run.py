@@ -11,11 +11,11 @@ from bennu.orchestration.model import Node, NodeId, NodeResources, ServiceId
 from bennu.orchestration.revisions import create_service
 from bennu.orchestration.spec import Replicated, Reservation, ServiceSpec, TaskSpec
 from bennu.orchestration.states import NS_PER_SECOND, TaskState
-from bennu.simulate.agent import Agent
+from bennu.simulate.agent import SimulatedAgent
 from bennu.simulate.laws import Laws
-from bennu.simulate.manager import Manager
+from bennu.simulate.manager import SimulatedManager
 from bennu.simulate.scenario import Scenario
-from bennu.simulate.witness import Witness
+from bennu.simulate.witness import SimulatedWitness
 from bennu.simulate.world import World
 
 
@@ -76,12 +76,12 @@ def run_cluster(*, nodes: int, services: int, replicas: int, seed: int = 1) -> C
     """Bring a large cluster up on the virtual clock, then kill one task, and measure what it costs."""
     world = World(seed)
     world.laws = Laws(world)
-    world.manager = Manager(world)
-    world.witness = Witness(world)
+    world.manager = SimulatedManager(world)
+    world.witness = SimulatedWitness(world)
     for number in range(nodes):
         node = Node(id=NodeId(f"n{number:05d}"), resources=NodeResources(64_000_000_000, 256 << 30))
         world.nodes[node.id] = node
-        world.agents[node.id] = Agent(world, node.id, noise=0.0)
+        world.agents[node.id] = SimulatedAgent(world, node.id, noise=0.0)
         world.manager.fleet.put_node(node)
     began = time.process_time()
     for number in range(services):

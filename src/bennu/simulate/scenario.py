@@ -26,10 +26,10 @@ from bennu.orchestration.spec import (
     Replicated,
     ReplicatedJob,
     Reservation,
-    RestartPolicy,
     Rolling,
     ServiceSpec,
     Strategy,
+    TaskRestartPolicy,
     TaskSpec,
     UpdateConfig,
 )
@@ -42,11 +42,11 @@ from bennu.orchestration.states import (
     UpdateOrder,
 )
 from bennu.orchestration.verbs import abort_rollout, pause_rollout, promote_rollout, resume_rollout
-from bennu.simulate.agent import Agent
+from bennu.simulate.agent import SimulatedAgent
 from bennu.simulate.laws import Laws
-from bennu.simulate.manager import Manager
+from bennu.simulate.manager import SimulatedManager
 from bennu.simulate.programs import PROGRAMS
-from bennu.simulate.witness import Witness
+from bennu.simulate.witness import SimulatedWitness
 from bennu.simulate.world import World
 
 TROUBLE_S = 45
@@ -63,8 +63,8 @@ class Scenario:
         self.random = world.random
         self.release = 0
         world.laws = Laws(world)
-        world.manager = Manager(world, history_limit=self._pick(5, 5, 5, 0, 1, -1))
-        world.witness = Witness(world)
+        world.manager = SimulatedManager(world, history_limit=self._pick(5, 5, 5, 0, 1, -1))
+        world.witness = SimulatedWitness(world)
         noise = self._pick(0.0, 0.05, 0.3)
         for number in range(1, self.random.randint(1, 4) + 1):
             self._add_node(NodeId(f"n{number}"), noise)
@@ -95,7 +95,7 @@ class Scenario:
             resources=NodeResources(4_000_000_000, 4 << 30, {"gpu": frozenset({"g1", "g2"})}),
         )
         self.world.nodes[node_id] = node
-        self.world.agents[node_id] = Agent(self.world, node_id, noise=noise)
+        self.world.agents[node_id] = SimulatedAgent(self.world, node_id, noise=noise)
         self.world.manager.fleet.put_node(node)
 
     def _mode(self) -> Mode:
@@ -126,8 +126,8 @@ class Scenario:
             ),
         )
 
-    def _restart(self, soonest: int) -> RestartPolicy:
-        return RestartPolicy(
+    def _restart(self, soonest: int) -> TaskRestartPolicy:
+        return TaskRestartPolicy(
             condition=self._pick(*RestartCondition, RestartCondition.ANY, RestartCondition.ON_FAILURE),
             delay_ns=self._pick(soonest, 1, 3, 5, 5, 8) * NS_PER_SECOND,
             max_attempts=self._pick(0, 0, 1, 2, 3),

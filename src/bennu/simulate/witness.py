@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bennu.orchestration.config import is_under_watch
 from bennu.orchestration.evidence import Evidence
-from bennu.orchestration.ledger import Glance, Ledger, Probe, note, testify
+from bennu.orchestration.ledger import Glance, Ledger, ReadinessProbe, note, testify
 from bennu.orchestration.model import Rollout, Service, ServiceId, Task
 from bennu.orchestration.states import NS_PER_SECOND
 from bennu.orchestration.watched import died_by_itself, is_of_rollout, watched_ns
@@ -17,7 +17,7 @@ from bennu.simulate.world import World
 LOOK_EVERY_NS = NS_PER_SECOND
 
 
-class Witness:
+class SimulatedWitness:
     def __init__(self, world: World) -> None:
         self.world = world
         self._books: dict[ServiceId, tuple[int, dict[str, Ledger]]] = {}
@@ -46,7 +46,11 @@ class Witness:
         agent = world.agents.get(task.node_id) if task.node_id else None
         life = agent.lives.get(task.id) if agent else None
         answers = life is not None and life.has_process and life.is_ready is not None
-        probe = Probe(f"{world.now_ns:020}", draw(world.random, life.program.answers)) if life and answers else None
+        probe = (
+            ReadinessProbe(f"{world.now_ns:020}", draw(world.random, life.program.answers))
+            if life and answers
+            else None
+        )
         return Glance(
             died=died_by_itself(rollout, task),
             watched_ns=watched_ns(rollout, task, now_ns=world.manager.now_ns),

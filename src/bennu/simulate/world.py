@@ -1,7 +1,8 @@
 """The world of a simulation: virtual time, the durable store, and who is told what.
 
-Law: what is in `World` survives every simulated death; what is in `Manager` and `Agent` objects survives only as their
-docstrings say. All randomness comes from one generator, and no set of strings is ever iterated: a seed is a history.
+Law: what is in `World` survives every simulated death; what is in `SimulatedManager` and `SimulatedAgent` objects
+survives only as their docstrings say. All randomness comes from one generator, and no set of strings is ever iterated:
+a seed is a history.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from bennu.orchestration.model import Node, NodeId, Service, ServiceId, Task, Ta
 from bennu.orchestration.states import NS_PER_SECOND
 
 if TYPE_CHECKING:
-    from bennu.simulate.agent import Agent
+    from bennu.simulate.agent import SimulatedAgent
     from bennu.simulate.laws import Laws
-    from bennu.simulate.manager import Manager
-    from bennu.simulate.witness import Witness
+    from bennu.simulate.manager import SimulatedManager
+    from bennu.simulate.witness import SimulatedWitness
 
 
 LEASE_NS = 15 * NS_PER_SECOND
@@ -28,9 +29,9 @@ LEASE_NS = 15 * NS_PER_SECOND
 class World:
     """Time, store and people. `now_ns` is true time: it only the simulator knows."""
 
-    manager: Manager
+    manager: SimulatedManager
     laws: Laws
-    witness: Witness
+    witness: SimulatedWitness
 
     def __init__(self, seed: int, *, verbose: bool = False) -> None:
         self.random = Random(seed)
@@ -39,7 +40,7 @@ class World:
         self.services: dict[ServiceId, Service] = {}
         self.tasks: dict[TaskId, Task] = {}
         self.nodes: dict[NodeId, Node] = {}
-        self.agents: dict[NodeId, Agent] = {}
+        self.agents: dict[NodeId, SimulatedAgent] = {}
         self.leases: dict[NodeId, int] = {}  # of agents: when each ends
         self.newest_stored_ns = 0
         self.steps = 0

@@ -16,8 +16,8 @@ from bennu.orchestration.spec import (
     PortSpec,
     Replicated,
     Reservation,
-    RestartPolicy,
     ServiceSpec,
+    TaskRestartPolicy,
     TaskSpec,
     UpdateConfig,
 )
@@ -42,7 +42,7 @@ def changed_task(**fields: object) -> ServiceSpec:
         pytest.param(changed_task(placement=Placement(("node.id==n1",))), False, id="satisfied-constraint"),
         pytest.param(changed_task(placement=Placement(("node.id==n2",))), True, id="unsatisfied-constraint"),
         pytest.param(changed_task(container=b"v2"), True, id="image-args-env-mounts-…"),
-        pytest.param(changed_task(restart=RestartPolicy()), True, id="default-made-explicit"),
+        pytest.param(changed_task(restart=TaskRestartPolicy()), True, id="default-made-explicit"),
         pytest.param(changed_task(reservation=Reservation(1)), True, id="reservations"),
         pytest.param(changed_task(force_update=1), True, id="force"),
         pytest.param(changed_task(registry_auth="b"), False, id="credentials-alone"),

@@ -20,8 +20,8 @@ from bennu.orchestration.spec import (
     PortSpec,
     ReplicatedJob,
     Reservation,
-    RestartPolicy,
     ServiceSpec,
+    TaskRestartPolicy,
     TaskSpec,
     UpdateConfig,
 )
@@ -52,7 +52,7 @@ def test_an_exit_with_0_that_the_engine_has_an_error_for_is_a_failure() -> None:
 
 
 def test_running_counts_tasks_on_lost_nodes_too() -> None:
-    stage = Stage(a_spec(3, task=TaskSpec(b"v1", RestartPolicy(delay_ns=0))))
+    stage = Stage(a_spec(3, task=TaskSpec(b"v1", TaskRestartPolicy(delay_ns=0))))
     stage.advance(2)
     stage.set_node("n1", state=NodeState.DOWN)
     stage.advance(2)
@@ -112,10 +112,13 @@ GOOD = ServiceSpec(name="web")
         ),
         (replace(GOOD, task=TaskSpec(reservation=Reservation(0, 1000))), "invalid memory value 1000: Must be at least"),
         (
-            replace(GOOD, task=TaskSpec(restart=RestartPolicy(delay_ns=-1))),
+            replace(GOOD, task=TaskSpec(restart=TaskRestartPolicy(delay_ns=-1))),
             "TaskSpec: restart-delay cannot be negative",
         ),
-        (replace(GOOD, task=TaskSpec(restart=RestartPolicy(window_ns=-1))), "TaskSpec: restart-window cannot be neg"),
+        (
+            replace(GOOD, task=TaskSpec(restart=TaskRestartPolicy(window_ns=-1))),
+            "TaskSpec: restart-window cannot be neg",
+        ),
         (replace(GOOD, update=UpdateConfig(delay_ns=-1)), "TaskSpec: update-delay cannot be negative"),
         (replace(GOOD, rollback=UpdateConfig(monitor_ns=-1)), "TaskSpec: rollback-monitor cannot be negative"),
         (

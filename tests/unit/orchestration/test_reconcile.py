@@ -23,7 +23,7 @@ from bennu.orchestration.spec import (
     Placement,
     Replicated,
     ReplicatedJob,
-    RestartPolicy,
+    TaskRestartPolicy,
     TaskSpec,
     UpdateConfig,
 )
@@ -112,7 +112,7 @@ def test_a_removed_service_winds_up() -> None:
 
 
 def test_history_counts_the_live_task_too() -> None:
-    stage = Stage(a_spec(1, task=TaskSpec(b"v1", RestartPolicy(delay_ns=S))))
+    stage = Stage(a_spec(1, task=TaskSpec(b"v1", TaskRestartPolicy(delay_ns=S))))
     for _ in range(9):
         stage.advance(2)
         stage.fail_slot(1)
@@ -122,7 +122,7 @@ def test_history_counts_the_live_task_too() -> None:
 
 @pytest.mark.parametrize(("limit", "kept"), [(-1, 10), (0, 1), (1, 1), (3, 3)])
 def test_the_history_limit(limit: int, kept: int) -> None:
-    stage = Stage(a_spec(1, task=TaskSpec(b"v1", RestartPolicy(delay_ns=S))))
+    stage = Stage(a_spec(1, task=TaskSpec(b"v1", TaskRestartPolicy(delay_ns=S))))
     stage.history_limit = limit
     for _ in range(9):
         stage.advance(2)
@@ -132,7 +132,7 @@ def test_the_history_limit(limit: int, kept: int) -> None:
 
 
 def test_max_attempts_replaces_the_history_limit() -> None:
-    stage = Stage(a_spec(1, task=TaskSpec(b"v1", RestartPolicy(delay_ns=S, max_attempts=2, window_ns=S))))
+    stage = Stage(a_spec(1, task=TaskSpec(b"v1", TaskRestartPolicy(delay_ns=S, max_attempts=2, window_ns=S))))
     for _ in range(9):
         stage.advance(3)
         stage.fail_slot(1)
@@ -197,7 +197,7 @@ def test_a_replicated_job_numbers_from_0_and_keeps_its_concurrency() -> None:
 
 
 def test_a_failing_job_task_is_tried_again_after_the_delay_until_its_attempts_are_used_up() -> None:
-    policy = RestartPolicy(RestartCondition.ON_FAILURE, delay_ns=2 * S, max_attempts=2)
+    policy = TaskRestartPolicy(RestartCondition.ON_FAILURE, delay_ns=2 * S, max_attempts=2)
     stage = Stage(a_spec(mode=ReplicatedJob(), task=TaskSpec(b"crash", policy)))
     stage.advance(600)
     made = [at for at, action in stage.history if isinstance(action, CreateTask)]

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 from orchestration.stage import S, Stage, a_node, a_spec
 
 from bennu.orchestration.model import Service, ServiceId, Task, TaskId, TaskStatus
-from bennu.orchestration.restart import Restart, Stay, decide_restart, may_restart
-from bennu.orchestration.spec import RestartPolicy, ServiceSpec, TaskSpec
+from bennu.orchestration.restart import KeepEnded, RestartTask, decide_restart, may_restart
+from bennu.orchestration.spec import ServiceSpec, TaskRestartPolicy, TaskSpec
 from bennu.orchestration.states import Availability, NodeState, RestartCondition, TaskState
 
 
 def with_policy(**fields: object) -> TaskSpec:
-    return TaskSpec(container=b"v1", restart=RestartPolicy(**fields))  # type: ignore[arg-type]
+    return TaskSpec(container=b"v1", restart=TaskRestartPolicy(**fields))  # type: ignore[arg-type]
 
 
-def an_ended_task(policy: RestartPolicy, state: TaskState, *, restarts: tuple[int, ...] = (), at: int = 0) -> Task:
+def an_ended_task(policy: TaskRestartPolicy, state: TaskState, *, restarts: tuple[int, ...] = (), at: int = 0) -> Task:
     return Task(
         id=TaskId("t"),
         service_id=ServiceId("web"),
@@ -47,12 +47,12 @@ def an_ended_task(policy: RestartPolicy, state: TaskState, *, restarts: tuple[in
 def test_the_condition_decides_by_how_the_task_ended(
     condition: RestartCondition, state: TaskState, restarts: bool
 ) -> None:
-    task = an_ended_task(RestartPolicy(condition=condition), state)
+    task = an_ended_task(TaskRestartPolicy(condition=condition), state)
     assert (may_restart(task, is_job=False, now_ns=0) is None) is restarts
 
 
 def test_a_window_looks_back_from_the_failure_and_forgets_its_far_edge() -> None:
-    policy = RestartPolicy(max_attempts=2, window_ns=10 * S)
+    policy = TaskRestartPolicy(max_attempts=2, window_ns=10 * S)
     inside = an_ended_task(policy, TaskState.FAILED, restarts=(91 * S, 95 * S), at=100 * S)
     edge = replace(inside, restarts=(90 * S, 95 * S))
     later = replace(inside, restarts=(95 * S, 100 * S))
@@ -171,7 +171,7 @@ def test_a_dead_node_is_not_waited_for_but_the_delay_is() -> None:
 )
 def test_attempts_in_any_window_never_exceed_the_limit(gaps: list[int], attempts: int, window: int) -> None:
     """Law 6, for any rhythm of failures: the checker counts restarts by itself."""
-    policy = RestartPolicy(max_attempts=attempts, window_ns=window * S, delay_ns=0)
+    policy = TaskRestartPolicy(max_attempts=attempts, window_ns=window * S, delay_ns=0)
     spec = ServiceSpec(name="web", task=TaskSpec(restart=policy))
     service = Service(id=ServiceId("web"), spec=spec)
     now, task, made = 0, an_ended_task(policy, TaskState.FAILED), list[int]()
@@ -179,11 +179,11 @@ def test_attempts_in_any_window_never_exceed_the_limit(gaps: list[int], attempts
         now += gap * S + 1
         task = replace(task, status=TaskStatus(TaskState.FAILED, applied_at_ns=now))
         decision = decide_restart(task, service, of_slot=[task], at_once=False, now_ns=now)
-        if isinstance(decision, Stay):
+        if isinstance(decision, KeepEnded):
             recent = [at for at in made if window == 0 or at > now - window * S]
             assert len(recent) >= attempts, decision.reason
             break
-        assert isinstance(decision, Restart)
+        assert isinstance(decision, RestartTask)
         made.append(now)
         assert len([at for at in made if window == 0 or at > now - window * S]) <= attempts
         task = replace(task, restarts=decision.restarts, created_at_ns=now)

@@ -14,7 +14,7 @@ from bennu.orchestration.spec import (
     Global,
     PortSpec,
     Reservation,
-    RestartPolicy,
+    TaskRestartPolicy,
     TaskSpec,
     UpdateConfig,
 )
@@ -179,7 +179,7 @@ def test_a_crash_after_the_monitor_does_not_count() -> None:
 
 def test_failures_up_to_the_ratio_are_tolerated_and_each_slot_counts_once() -> None:
     stage = running_stage(
-        4, UpdateConfig(parallelism=1, max_failure_ratio=0.25), task=TaskSpec(b"v1", RestartPolicy(delay_ns=S))
+        4, UpdateConfig(parallelism=1, max_failure_ratio=0.25), task=TaskSpec(b"v1", TaskRestartPolicy(delay_ns=S))
     )
     stage.update_image(b"v2")
     for _ in range(3):  # slot 1 fails again and again: one slot of four
@@ -334,7 +334,7 @@ def test_update_status_goes_away_with_an_update_that_touches_nothing() -> None:
 
 
 def test_slots_stopped_for_good_are_updated_too() -> None:
-    policy = RestartPolicy(RestartCondition.NONE)
+    policy = TaskRestartPolicy(RestartCondition.NONE)
     stage = running_stage(2, task=TaskSpec(b"v1", policy))
     stage.fail_slot(1)
     stage.advance(10)

@@ -12,7 +12,7 @@ from bennu.orchestration.model import NodeId, Task, TaskId
 from bennu.orchestration.nodes import ORPHAN_AFTER_NS
 from bennu.orchestration.observe import Report
 from bennu.orchestration.round import FULL, ORDINARY_BYTES, NodeWrite, Round, ServiceWrite, TaskWrite
-from bennu.orchestration.spec import Canary, RestartPolicy, TaskSpec
+from bennu.orchestration.spec import Canary, TaskRestartPolicy, TaskSpec
 from bennu.orchestration.states import NodeState, TaskState
 
 
@@ -62,7 +62,7 @@ def test_what_was_looked_at_until_it_was_quiet_is_quiet_for_the_next_round_too()
 
 
 def test_writes_that_are_cut_after_any_of_them_are_completed_by_the_next_round() -> None:
-    whole = Store(a_spec(2, task=TaskSpec(b"v1", RestartPolicy(delay_ns=0))))
+    whole = Store(a_spec(2, task=TaskSpec(b"v1", TaskRestartPolicy(delay_ns=0))))
     whole.finish()
     ended = replace(whole.tasks[TaskId("t1")], status=replace(whole.tasks[TaskId("t1")].status, state=TaskState.FAILED))
 

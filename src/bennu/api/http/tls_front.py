@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from bennu.tls import Session, prepare, relay
+from bennu.tls import TlsSession, prepare, relay
 
 HANDSHAKE_S: Final = 10
 MOST_HANDSHAKES: Final = 256  # at a time; who comes then takes the place of whoever has hesitated longest
@@ -75,10 +75,10 @@ class TlsFront:
                 await self._welcome(inner, session.subject)
                 await relay(session, plain)
 
-    async def _admit(self, connection: socket.socket) -> Session | None:
+    async def _admit(self, connection: socket.socket) -> TlsSession | None:
         """Shake hands with a client. None: it is not admitted."""
         prepare(connection)
-        session = Session(self._context, connection)
+        session = TlsSession(self._context, connection)
         try:
             async with asyncio.timeout(HANDSHAKE_S):
                 await session.shake_hands()

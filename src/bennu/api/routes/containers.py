@@ -24,7 +24,7 @@ from bennu.engine.validate import check_endpoint, discard_unsupported
 from bennu.engine.waits import WaitCondition
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotImplementedHere
 from bennu.images.platform import host_architecture
-from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicy, Shape
+from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicyShape, Shape
 
 CONFIG_KEYS: Final = frozenset(ContainerConfig.__struct_encode_fields__)
 
@@ -42,7 +42,7 @@ class ContainerCreateBody(ContainerConfig):
 class UpdateBody(HostConfig):
     """The body of an update: the limits that can be changed, and the restart policy beside them."""
 
-    restart_policy: RestartPolicy | None = None  # type: ignore[assignment]
+    restart_policy: RestartPolicyShape | None = None  # type: ignore[assignment]
 
 
 class WaitError(Shape):

@@ -17,10 +17,10 @@ import click
 from bennu.cli.client import ApiClient
 from bennu.cli.failure import ApiFailure, CommandFailure
 from bennu.cli.output import say, visible
-from bennu.host import DEFAULT_BRIDGE, Bridge, Finding, Verdict, examine
+from bennu.host import DEFAULT_BRIDGE, Bridge, Finding, FindingVerdict, examine
 
-MARKS: Final = {Verdict.OK: "ok", Verdict.WARN: "warn", Verdict.FAIL: "FAIL"}
-COLOURS: Final = {Verdict.OK: "\x1b[32m", Verdict.WARN: "\x1b[33m", Verdict.FAIL: "\x1b[1;31m"}
+MARKS: Final = {FindingVerdict.OK: "ok", FindingVerdict.WARN: "warn", FindingVerdict.FAIL: "FAIL"}
+COLOURS: Final = {FindingVerdict.OK: "\x1b[32m", FindingVerdict.WARN: "\x1b[33m", FindingVerdict.FAIL: "\x1b[1;31m"}
 BRIDGE_NAME: Final = "com.docker.network.bridge.name"
 DATA_ROOT: Final = "/var/lib/bennu"
 EXEC_ROOT: Final = "/run/bennu"
@@ -50,13 +50,13 @@ def doctor(
         return run_repair(data_root, exec_root)
     findings = asyncio.run(examine(Path(data_root), bridges=read_bridges(client) or [Bridge(bridge)]))
     findings += [look_at_daemon(client), *read_warnings(client)]
-    shown = [finding for finding in findings if not quiet or finding.verdict is not Verdict.OK]
+    shown = [finding for finding in findings if not quiet or finding.verdict is not FindingVerdict.OK]
     if json:
         print_json(shown)
     else:
         print_findings(shown, colours=sys.stdout.isatty())
         say(summary(findings))
-    return 1 if any(finding.verdict is Verdict.FAIL for finding in findings) else 0
+    return 1 if any(finding.verdict is FindingVerdict.FAIL for finding in findings) else 0
 
 
 def run_repair(data_root: str, exec_root: str) -> int:
@@ -84,11 +84,11 @@ def look_at_daemon(client: ApiClient) -> Finding:
     try:
         version = client.json("GET", "/version")
     except ApiFailure as failure:
-        return Finding("daemon", Verdict.WARN, f"answers at {client.host}, but: {failure.message}")
+        return Finding("daemon", FindingVerdict.WARN, f"answers at {client.host}, but: {failure.message}")
     except CommandFailure as failure:
         problem, _, cure = str(failure).partition("\n")
-        return Finding("daemon", Verdict.WARN, problem, cure.removeprefix("Start it with: "))
-    return Finding("daemon", Verdict.OK, f"{version.get('Version', 'unknown version')} answers at {client.host}")
+        return Finding("daemon", FindingVerdict.WARN, problem, cure.removeprefix("Start it with: "))
+    return Finding("daemon", FindingVerdict.OK, f"{version.get('Version', 'unknown version')} answers at {client.host}")
 
 
 def read_warnings(client: ApiClient) -> list[Finding]:
@@ -97,7 +97,7 @@ def read_warnings(client: ApiClient) -> list[Finding]:
         warnings = client.json("GET", "/info").get("Warnings") or []
     except CommandFailure:
         return []
-    return [Finding("state", Verdict.WARN, text.removeprefix("WARNING: ")) for text in warnings]
+    return [Finding("state", FindingVerdict.WARN, text.removeprefix("WARNING: ")) for text in warnings]
 
 
 def print_findings(findings: Sequence[Finding], *, colours: bool) -> None:
@@ -117,8 +117,8 @@ def print_json(findings: Sequence[Finding]) -> None:
 
 def summary(findings: Sequence[Finding]) -> str:
     """Write the one line that ends the list. Pure."""
-    failed = sum(finding.verdict is Verdict.FAIL for finding in findings)
-    warned = sum(finding.verdict is Verdict.WARN for finding in findings)
+    failed = sum(finding.verdict is FindingVerdict.FAIL for finding in findings)
+    warned = sum(finding.verdict is FindingVerdict.WARN for finding in findings)
     if failed:
         return f"\nThis machine cannot run containers yet: {failed} to cure, {warned} to know of."
     if warned:
