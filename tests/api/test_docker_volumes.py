@@ -1,16 +1,20 @@
 """Volumes of the unmodified docker command: data that outlives containers, filling, options, removal."""
 
 import json
+import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from support.cli import Cli
 from support.daemon import Daemon
 from support.images import import_base
+from support.silence import silent_folder
 from support.waiting import wait_for
 
 
@@ -206,3 +210,34 @@ def test_two_containers_made_at_once_with_a_new_volume_both_find_it_filled(docke
     with ThreadPoolExecutor(6) as pool:
         assert set(pool.map(live, range(6))) == {"/bin/busybox\n"}
     docker("volume", "rm", "shared")
+
+
+def test_a_volume_is_not_pruned_while_a_container_is_made_with_it(docker: Cli, daemon: Daemon, busybox: str) -> None:
+    ended = threading.Event()
+
+    def prune() -> None:
+        while not ended.is_set():
+            daemon.request("POST", "/volumes/prune?filters=" + quote('{"all":["true"]}'))
+
+    with ThreadPoolExecutor(1) as pool:
+        pruning = pool.submit(prune)
+        try:
+            for _ in range(8):
+                assert run(docker, "-v", "/bin", busybox, "ls", "/bin/busybox").line == "/bin/busybox"
+        finally:
+            ended.set()
+        pruning.result()
+
+
+@pytest.mark.skipif(not os.access("/dev/fuse", os.W_OK), reason="no FUSE in this kernel")
+def test_a_volume_on_a_server_that_is_gone_holds_up_no_other(docker: Cli, busybox: str, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool, silent_folder(tmp_path / "silent") as silent:
+        options = ("-o", "type=none", "-o", "o=bind", "-o", f"device={silent}/x")
+        docker("volume", "create", *options, "gone")
+        docker("create", "--name=waits", "-v", "gone:/data:nocopy", busybox, "true")
+        waiting = pool.submit(docker, "start", "waits", ok=False, timeout_s=100)
+        time.sleep(0.5)
+        assert run(docker, "-v", "/data", busybox, "echo", "served", timeout_s=10).line == "served"
+        docker("volume", "create", "other", timeout_s=10)
+        docker("volume", "rm", "other", timeout_s=10)
+        assert not waiting.done()

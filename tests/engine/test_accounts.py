@@ -1,14 +1,20 @@
 """Users, groups and the working directory are those of the container's own root, also if its image is known."""
 
+import contextlib
+import io
 import os
+import tarfile
+import time
 from pathlib import Path
 
 import pytest
 
 from bennu.images.overlay import is_left_alone, mount_overlay, unmount
 from support.cli import Cli
+from support.daemon import Daemon, UnixConnection
 
 SHOW_HOME = "echo home is $HOME"
+FORGED = b"root:x:0:0::/forged:/bin/sh\n" + b"#" * 4096
 
 
 def restarted(docker: Cli, name: str) -> str:
@@ -53,6 +59,34 @@ def test_each_container_gets_the_working_directory_that_its_image_lacks(docker: 
         assert docker("logs", name).out.split() == ["/made/below", "0:0:755"]
     docker("run", "--name", "takes", "-w", "/srv", busybox, "sh", "-c", "rmdir /srv; touch /srv; echo taken")
     assert "Cannot mkdir: /srv is not a directory" in docker("start", "-a", "takes", ok=False).err
+
+
+def test_what_is_written_into_one_container_before_its_start_is_no_other_ones(
+    docker: Cli, daemon: Daemon, busybox: str
+) -> None:
+    """An upload that has begun goes on while the container starts, the first of its image with this folder."""
+    docker("create", "--name=written", "-w", "/folder", busybox, "true")
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        users = tarfile.TarInfo("passwd")
+        users.size = len(FORGED)
+        archive.addfile(users, io.BytesIO(FORGED))
+    head, rest = packed.getvalue()[:1024], packed.getvalue()[1024:]
+    with contextlib.closing(UnixConnection(daemon.socket)) as upload:
+        upload.putrequest("PUT", "/containers/written/archive?path=/etc")
+        upload.putheader("Content-Length", str(len(head) + len(rest)))
+        upload.endheaders(head)
+        time.sleep(0.5)  # it is unpacked: the daemon has begun with it
+        docker("start", "-a", "written")
+        upload.send(rest)
+        upload.getresponse().read()
+    assert docker("run", "--rm", "-w", "/folder", busybox, "sh", "-c", SHOW_HOME).line == "home is /root"
+
+
+def test_a_working_directory_with_a_name_too_long_is_refused_in_words(docker: Cli, busybox: str) -> None:
+    docker("run", "--rm", "-w", "/srv", busybox, "true")
+    said = docker("run", "--rm", "-w", "/" + "a" * 300, busybox, "true", ok=False)
+    assert "mkdir" in said.err and "file name too long" in said.err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")

@@ -1,7 +1,6 @@
 """A daemon that may open no more files, or start no more processes, still ends containers."""
 
 import contextlib
-import ctypes
 import os
 import secrets
 import socket
@@ -19,11 +18,11 @@ from bennu.runtime.cgroups import Cgroups
 from support import images
 from support.cli import Cli
 from support.daemon import BENNUD, Daemon, UnixConnection
+from support.silence import silent_folder
 from support.waiting import wait_for
 
 FILES = 120
 HELD_UP = 40  # more than a daemon has threads for blocking work
-MNT_DETACH = 2
 
 
 def end_in_every_way(docker: Cli, stopped: str, killed: str, removed: str) -> None:
@@ -52,21 +51,6 @@ def test_containers_end_though_the_daemon_has_opened_all_files_it_may(make_daemo
         end_in_every_way(docker, "fills0", "fills1", "fills2")
     docker("rm", "-f", "fills3", "fills4")  # a start needs more for a moment than three containers hold
     docker("run", "--rm", "--network=none", "busybox", "true")
-
-
-@contextlib.contextmanager
-def silent_folder(folder: Path) -> Iterator[Path]:
-    """A file system at `folder` whose program never answers, as with a network file system whose server is gone."""
-    folder.mkdir()
-    fuse = os.open("/dev/fuse", os.O_RDWR)
-    libc = ctypes.CDLL(None, use_errno=True)
-    options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0".encode()
-    try:
-        assert libc.mount(b"silent", os.fsencode(folder), b"fuse", 0, options) == 0, os.strerror(ctypes.get_errno())
-        yield folder
-    finally:
-        os.close(fuse)
-        libc.umount2(os.fsencode(folder), MNT_DETACH)
 
 
 @pytest.mark.skipif(not os.access("/dev/fuse", os.W_OK), reason="no FUSE in this kernel")

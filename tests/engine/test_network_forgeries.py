@@ -81,7 +81,7 @@ async def test_services_of_the_host_hear_nothing_that_claims_to_come_from_its_lo
     mac = Path("/sys/class/net", network.bridge, "address").read_text().strip()
     for address, sources in (
         (endpoint.gateway, ("127.0.0.1", "127.1.2.3", "127.255.255.254", endpoint.ip_address)),
-        (endpoint.ipv6_gateway, ("::1", endpoint.ipv6_address)),
+        (endpoint.ipv6_gateway, ("::1", "::ffff:127.0.0.1", endpoint.ipv6_address)),
     ):
         with listener(address) as service:
             port = service.getsockname()[1]

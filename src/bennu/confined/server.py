@@ -30,6 +30,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -39,6 +40,7 @@ from bennu.confined.words import MAX_REQUEST, Refused, describe, say_to
 MAX_DESCRIPTORS: Final = 253  # the kernel's own limit for a message
 TAKEN: Final = b"+"  # said of the channel by the child that waits: it has a request
 GONE: Final = b"-"  # bennud is gone
+FORK_AGAIN_S: Final = 0.1
 FORK_AFTER_MS: Final = 50  # leaves the processors to what was asked for, unless somebody asks again meanwhile
 READ: Final = (jail.CAP_DAC_READ_SEARCH,)
 READ_LAYER: Final = (*READ, jail.CAP_SYS_ADMIN)
@@ -101,7 +103,14 @@ def serve(channel: socket.socket, means: Means) -> None:
     word = b""
     while word != GONE:
         heard, said = os.pipe2(os.O_CLOEXEC)
-        if os.fork() == 0:
+        try:
+            child = os.fork()
+        except OSError:  # no process more for now: what runs goes on, and who asks waits
+            os.close(heard)
+            os.close(said)
+            time.sleep(FORK_AGAIN_S)
+            continue
+        if child == 0:
             os.close(heard)
             stand_by(channel, said, means)
         os.close(said)

@@ -81,15 +81,17 @@ def _read_text(path: str, limit: int) -> str:
 def furnish(working_dir: str) -> dict[str, Any]:
     """Make the working directory (root:root, 0755) with those above it, as dockerd does.
 
-    Answers `accounts` (see `read_accounts`) and `plain`: whether the directory was there, and no link leads to it or to
-    the two files. Raises: Refused in dockerd's words if something else is in the way.
+    Answers `accounts` (see `read_accounts`) and `plain`: whether the directory was there, no link leads to it or to the
+    two files, and these were read, or are not there. Raises: Refused in dockerd's words if something is in the way.
     """
     done, plain = "", True
     for part in [part for part in working_dir.split("/") if part not in ("", ".")]:
         done += f"/{part}"
         plain = not _make_folder(done) and plain
     plain = plain and all(os.path.realpath(path) == path for path in ("/etc/passwd", "/etc/group", done or "/"))
-    return {"accounts": read_accounts(), "plain": plain}
+    accounts = read_accounts()
+    plain = plain and all(text or not os.path.lexists(f"/etc/{name}") for name, text in accounts.items())
+    return {"accounts": accounts, "plain": plain}
 
 
 def _make_folder(path: str) -> bool:

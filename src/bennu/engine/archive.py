@@ -58,7 +58,7 @@ async def _begun(
             return
         async with container.lock:
             ends.push_async_callback(_unmount_unused, services, container)
-            record = container.record
+            record, container.is_new = container.record, False
             image = services.images.by_id(record.image_id)
             rootfs = await services.images.mount(image, services.folder(container.id))
             root = Folder(rootfs, writable and not record.host_config.readonly_rootfs)

@@ -72,6 +72,7 @@ class Container:
         self.exited = asyncio.Event()  # set while no process exists: followers of the log stop, stops are done
         self.removing = False
         self.gone = False  # its record is deleted: nothing may write it again
+        self.is_new = False  # it never ran, and nothing was copied into it: its root is its image's
         self.keep_after_exit = False  # an API restart is under way: no auto-removal
         self.attachments: list[Attachment] = []  # waiting for the next start
         self.supervisor = Supervisor(self)
@@ -350,7 +351,8 @@ class Container:
         except BennuError as error:
             raise BennuError(f"Cannot restart container {called or self.record.name}: {error}") from error
         finally:
-            self.keep_after_exit = False
+            self.is_new = False  # it never ran, and nothing was copied into it: its root is its image's
+        self.keep_after_exit = False
         await self.publish("restart")
 
     async def finish_errand(self, *, is_held: bool = False) -> None:

@@ -84,30 +84,32 @@ async def create_container(
     plan = partial(plan_mounts, config, host, inherited_mounts(services, host.volumes_from or []))
     planned = await in_thread(plan) if host.mounts else plan()  # a source may be on a server that never answers
     folder = services.folder(container_id)
-    try:
-        await asyncio.to_thread(_make_folder, folder)
-        mounts = await resolve_mounts(services, planned, container_id)
-        record = Record(
-            id=container_id,
-            name=name,
-            created_ns=time.time_ns(),
-            image_id=image.id,
-            path=argv[0],
-            args=argv[1:],
-            config=config,
-            host_config=host,
-            endpoints=requested_endpoints(host, networking),
-            mounts=mounts,
-        )
-        check_endpoints(services, record)
-        await _fill_volumes(services, image, folder, planned, mounts)
-        container = Container(services, record)
-        put = Put(f"containers/{container_id}", encode_record(record))
-        await services.journal.commit([put], [container.event("create")], adds=True)
-        (folder / MAKING).unlink()
-    except BaseException:
-        await asyncio.shield(_take_back(services, folder, container_id))
-        raise
+    with services.volumes.holding(container_id) as hold:
+        try:
+            await asyncio.to_thread(_make_folder, folder)
+            mounts = await resolve_mounts(services, planned, container_id, hold)
+            record = Record(
+                id=container_id,
+                name=name,
+                created_ns=time.time_ns(),
+                image_id=image.id,
+                path=argv[0],
+                args=argv[1:],
+                config=config,
+                host_config=host,
+                endpoints=requested_endpoints(host, networking),
+                mounts=mounts,
+            )
+            check_endpoints(services, record)
+            await _fill_volumes(services, image, folder, planned, mounts)
+            container = Container(services, record)
+            container.is_new = True
+            put = Put(f"containers/{container_id}", encode_record(record))
+            await services.journal.commit([put], [container.event("create")], adds=True)
+            (folder / MAKING).unlink()
+        except BaseException:
+            await asyncio.shield(_take_back(services, folder, container_id))
+            raise
     return container
 
 
@@ -149,7 +151,7 @@ async def _take_back(services: EngineContext, folder: Path, container_id: str) -
     """Named volumes stay, as with dockerd: another client may use them already."""
     for volume in services.volumes.list():
         if volume.born_with == container_id:
-            await services.volumes.remove(volume.name, force=True)
+            await services.volumes.remove(volume.name, force=True, by_container=container_id)
     await asyncio.to_thread(shutil.rmtree, folder, True)
 
 

@@ -105,7 +105,8 @@ async def begin_run(container: "Container") -> None:
 
 async def _make_run(container: "Container") -> None:
     services = container.services
-    launched = await launch(services, container.record, container.attachments)
+    is_new, container.is_new = container.is_new, False
+    launched = await launch(services, container.record, container.attachments, is_new=is_new)
     container.attachments = []
     started = RunStarted(pid=launched.pid, boot_id=services.boot_id, at_ns=launched.started_at_ns)
     try:

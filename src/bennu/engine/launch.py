@@ -44,13 +44,15 @@ class Launched:
     events: list[Event]  # what the network and the volumes have to say
 
 
-async def launch(services: EngineContext, record: Record, attachments: Sequence[Attachment]) -> Launched:
+async def launch(
+    services: EngineContext, record: Record, attachments: Sequence[Attachment], *, is_new: bool = False
+) -> Launched:
     """Start the container's process. Raises: whatever kept it from starting; then nothing of it is held any more."""
     held = record
     try:
         sandbox, events = await open_sandbox(services, record)
         held = msgspec.structs.replace(record, sandbox=sandbox)
-        bundle = await _make_bundle(services, held)
+        bundle = await _make_bundle(services, held, is_new=is_new)
         created = await services.runtime.create(record.id, bundle)
         for attachment in attachments:
             attachment.connect(await services.runtime.streams.attach(record.id))
@@ -76,12 +78,12 @@ def _volume_event(action: str, record: Record, point: MountPoint) -> Event:
     return event("volume", action, point.name, attributes)
 
 
-async def _make_bundle(services: EngineContext, record: Record) -> BundleRequest:
+async def _make_bundle(services: EngineContext, record: Record, *, is_new: bool) -> BundleRequest:
     """Mount root filesystem and volumes, write the files of the network, and say what the runtime is to make."""
     for point in _volumes(record):
         await services.volumes.mount(point.name)
     rootfs = await services.images.mount(services.images.by_id(record.image_id), services.folder(record.id))
-    accounts = await _furnish(services, record, rootfs)
+    accounts = await _furnish(services, record, rootfs, is_new=is_new)
     spec = await in_thread(lambda: _make_spec(services, record, rootfs, accounts))
     log_driver = record.host_config.log_config.type
     return BundleRequest(
@@ -92,18 +94,19 @@ async def _make_bundle(services: EngineContext, record: Record) -> BundleRequest
     )
 
 
-async def _furnish(services: EngineContext, record: Record, rootfs: Path) -> Mapping[str, str]:
+async def _furnish(services: EngineContext, record: Record, rootfs: Path, *, is_new: bool) -> Mapping[str, str]:
     """Have the working directory made; answers the texts of `passwd` and `group`. Raises: BennuError.
 
-    As long as a container has changed none of the three they are its image's, which is looked at once for all of them.
+    As long as a container has changed none of the three they are its image's. What these are is learned from containers
+    alone that nobody has been able to write to (`is_new`): what one can write there must never be another one's.
     """
     working_dir, upper = record.config.working_dir, services.folder(record.id) / "diff"
-    is_the_images = all(is_left_alone(upper, path) for path in ("/etc/passwd", "/etc/group", working_dir))
-    if is_the_images and (known := services.accounts.get(record.image_id, working_dir)) is not None:
+    known = services.accounts.get(record.image_id, working_dir)
+    if known is not None and all(is_left_alone(upper, path) for path in ("/etc/passwd", "/etc/group", working_dir)):
         return known
     found = await HELPER.ask("furnish", Folder(rootfs, writable=True), working_dir=working_dir)
     accounts: dict[str, str] = found["accounts"]
-    if is_the_images and found["plain"]:
+    if is_new and found["plain"]:
         services.accounts.put(record.image_id, working_dir, accounts)
     return accounts
 

@@ -7,7 +7,7 @@ Later sources yield to earlier ones at the same target, as in dockerd: volumes-f
 import posixpath
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -173,20 +173,29 @@ def inherited_mounts(services: EngineContext, volumes_from: Sequence[str]) -> li
     return inherited
 
 
-async def resolve_mounts(services: EngineContext, planned: Sequence[Planned], container_id: str) -> list[MountPoint]:
-    """Make the volumes that do not exist yet and say where everything is. Raises: BennuError of the volumes."""
-    return [await _resolve(services, mount, container_id) for mount in planned]
+async def resolve_mounts(
+    services: EngineContext, planned: Sequence[Planned], container_id: str, hold: Callable[[str], None]
+) -> list[MountPoint]:
+    """Make the volumes that do not exist yet and say where everything is. Raises: BennuError of the volumes.
+
+    `hold` is given the name of each volume before it is looked for: see `Volumes.holding`.
+    """
+    return [await _resolve(services, mount, container_id, hold) for mount in planned]
 
 
-async def _resolve(services: EngineContext, mount: Planned, container_id: str) -> MountPoint:
+async def _resolve(
+    services: EngineContext, mount: Planned, container_id: str, hold: Callable[[str], None]
+) -> MountPoint:
     if mount.subpath:
         raise InvalidParameter("volume subpath is not supported")
     if mount.type == "volume":
         labels = dict(mount.labels)
         if mount.anonymous:
             labels["com.docker.volume.anonymous"] = ""
+        named = mount.source or secrets.token_hex(32)
+        hold(named)
         volume = await services.volumes.create(
-            mount.source or secrets.token_hex(32),
+            named,
             mount.driver,
             dict(mount.driver_options),
             labels,

@@ -88,10 +88,8 @@ def is_left_alone(upper: Path, path: str) -> bool:
         return not _is_opaque(place)
     except FileNotFoundError:
         return True
-    except OSError as error:
-        if error.errno in (errno.ENOTDIR, errno.ELOOP):  # a file, a link, or the mark of what was deleted
-            return False
-        raise
+    except OSError:  # a file, a link, the mark of what was deleted; or a name too long to be anything
+        return False
     finally:
         os.close(place)
 

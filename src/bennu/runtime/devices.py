@@ -61,19 +61,23 @@ def read_all_devices() -> list[DeviceNode]:
 
 
 def _below(folder: Path, target: str, access: str, *, everything: bool) -> Iterator[DeviceNode]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        return
-    for entry in entries:
-        where = f"{target.rstrip('/')}/{entry.name}"
-        if entry.is_dir(follow_symlinks=False):
-            if everything or entry.name not in _NOT_A_DEVICE_DIR:
-                yield from _below(Path(entry.path), where, access, everything=everything)
-        elif entry.name != "console" and not entry.is_symlink():
-            node = _node(Path(entry.path), where, access)
-            if node is not None:
-                yield node
+    """Without recursion: the folder may be a stranger's, and as deep as can be."""
+    ahead = [(folder, target)]
+    while ahead:
+        folder, target = ahead.pop()
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in entries:
+            where = f"{target.rstrip('/')}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                if everything or entry.name not in _NOT_A_DEVICE_DIR:
+                    ahead.append((Path(entry.path), where))
+            elif entry.name != "console" and not entry.is_symlink():
+                node = _node(Path(entry.path), where, access)
+                if node is not None:
+                    yield node
 
 
 def _node(path: Path, target: str, access: str) -> DeviceNode | None:

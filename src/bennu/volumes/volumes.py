@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping, Set
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
@@ -84,13 +84,17 @@ class Volumes:
         self._volumes: dict[str, Volume] = {}
         self._lock = asyncio.Lock()
         self._fillings: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by name
+        # By name: what a volume's options name may be on a server that never answers; no other volume waits for it.
+        self._mountings: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._held: dict[str, set[str]] = {}  # by the id of a container that is being made: its volumes' names
 
     async def _commit_alone(self, write: Put | Delete, action: str, volume: Volume) -> None:
         await self._store.commit(Transaction([write]))
 
     def users(self, name: str) -> builtins.list[str]:
-        """The ids of the containers that use it."""
-        return self._users.users_of_volume(name) if self._users is not None else []
+        """The ids of the containers that use it, or are being made with it."""
+        holders = [container_id for container_id, names in self._held.items() if name in names]
+        return holders + (self._users.users_of_volume(name) if self._users is not None else [])
 
     def running_users(self, name: str) -> builtins.list[str]:
         return self._users.running_users_of_volume(name) if self._users is not None else []
@@ -187,14 +191,19 @@ class Volumes:
             options=None if options is None else dict(options),
         )
 
-    @contextlib.asynccontextmanager
-    async def filling(self, name: str) -> AsyncIterator[None]:
-        """Keep two containers that are made with a new volume at once from both filling it."""
-        lock = self._fillings.get(name)
-        if lock is None:
-            lock = self._fillings[name] = asyncio.Lock()
-        async with lock:
-            yield
+    def filling(self, name: str) -> asyncio.Lock:
+        """What keeps two containers that are made with a new volume at once from both filling it."""
+        return _lock_of(self._fillings, name)
+
+    @contextlib.contextmanager
+    def holding(self, container_id: str) -> Iterator[Callable[[str], None]]:
+        """Keep the volumes that the yielded function is given, by name, from being removed: a container is being made
+        with them, and is on no record yet."""
+        names = self._held[container_id] = set[str]()
+        try:
+            yield names.add
+        finally:
+            del self._held[container_id]
 
     # --- use ------------------------------------------------------------------------------------------------------
 
@@ -206,7 +215,7 @@ class Volumes:
         volume = self.find(name)
         if not volume.options:
             return
-        async with self._lock:
+        async with _lock_of(self._mountings, name):
             if not await asyncio.to_thread(is_mounted, volume.mountpoint):
                 await mount_options(volume.mountpoint, volume.options)
 
@@ -220,7 +229,7 @@ class Volumes:
         volume = self._volumes.get(name)
         if volume is None or not volume.options:
             return
-        async with self._lock:
+        async with _lock_of(self._mountings, name):
             others = [user for user in self.running_users(name) if user != by_container]
             if not others and await asyncio.to_thread(is_mounted, volume.mountpoint):
                 await unmount(volume.mountpoint)
@@ -233,16 +242,21 @@ class Volumes:
         `by_container`: the one container whose use of it does not count, since it is being removed.
         Raises: NotFound, Conflict when containers use it.
         """
-        async with self._lock:
+        async with _lock_of(self._mountings, name):
             if force and name not in self._volumes:
                 return
             volume = self.find(name)
-            users = [user for user in self.users(name) if user != by_container]
-            if users:
-                raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+            self._check_unused(name, by_container)
             if await asyncio.to_thread(is_mounted, volume.mountpoint):
                 await unmount(volume.mountpoint)
-            await asyncio.shield(self._remove(volume))
+            async with self._lock:
+                self._check_unused(name, by_container)
+                await asyncio.shield(self._remove(volume))
+
+    def _check_unused(self, name: str, by_container: str) -> None:
+        users = [user for user in self.users(name) if user != by_container]
+        if users:
+            raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
 
     async def _remove(self, volume: Volume) -> None:
         marked = msgspec.structs.replace(volume, removing=True)
@@ -284,6 +298,13 @@ class Volumes:
         if volume.options:
             return 0
         return await measure_tree(Path(volume.mountpoint))
+
+
+def _lock_of(locks: WeakValueDictionary[str, asyncio.Lock], name: str) -> asyncio.Lock:
+    lock = locks.get(name)
+    if lock is None:
+        lock = locks[name] = asyncio.Lock()
+    return lock
 
 
 def check_name(name: str) -> None:

@@ -39,6 +39,7 @@ MAPS: Final = {
     "any6": "inet_proto . inet_service : ipv6_addr . inet_service",
 }
 LOOPBACK: Final = "127.0.0.0/8"
+MAPPED_IPV4: Final = "::ffff:0.0.0.0/96"  # a socket for both families shows such a peer as an IPv4 address
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +155,9 @@ def _guard(bridges: Sequence[BridgeRules]) -> list[str]:
     lines = ["type filter hook prerouting priority raw; policy accept;"]
     if bridges:
         # The address first: it lets nearly every packet pass at the price of one comparison. Of IPv6 the kernel lets
-        # no packet to or from ::1 in.
+        # no packet to or from ::1 in, but those with an IPv4 address inside of an IPv6 one.
         lines += [f"ip {end} {LOOPBACK} iifname {_names(bridges)} drop" for end in ("daddr", "saddr")]
+        lines += [f"ip6 saddr {MAPPED_IPV4} iifname {_names(bridges)} drop"]
     return lines
 
 
