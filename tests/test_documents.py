@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "changes").glob("*.md")])
 # `docs/engine.md`, `engine/launch.py::launch`, `unit/test_store.py`: below the root, the source, or the tests.
 NAMED = re.compile(r"`([\w.-]+/[\w./-]*?)(?:::(\w+)[^`]*)?`")
+LINKED = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")  # to files, not to another host
+BARE = re.compile(r"`([\w-]+\.py)\b")
 PLACES = (ROOT, ROOT / "src/bennu", ROOT / "src", ROOT / "tests")
 
 
@@ -25,6 +27,14 @@ def test_every_file_that_a_document_names_is_there(document: Path) -> None:
         if symbol:
             defined = {getattr(node, "name", "") for node in ast.walk(ast.parse(found.read_text()))}
             assert symbol in defined, f"{name} has no {symbol}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_bare_names_of_modules_lead_somewhere(document: Path) -> None:
+    text = document.read_text()
+    assert [name for name in LINKED.findall(text) if not (document.parent / name).exists()] == []
+    modules = {path.name for place in ("src", "tests", "bench", "examples") for path in (ROOT / place).rglob("*.py")}
+    assert [name for name in BARE.findall(text) if name not in modules] == []
 
 
 def test_every_fragment_of_a_change_has_a_name_that_gathers_it() -> None:
