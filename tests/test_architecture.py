@@ -92,6 +92,41 @@ def test_no_module_outgrows_a_reader() -> None:
     assert not long
 
 
+def test_no_files_import_each_other_in_a_ring() -> None:
+    """Names that only annotations need (`TYPE_CHECKING`) are no imports: who holds whom may be told both ways."""
+    paths = {
+        ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__"): path
+        for path in modules()
+    }
+    arrows = {name: {one for one in needed(path, set(paths)) if one != name} for name, path in paths.items()}
+    while free := [name for name, to in arrows.items() if not to & arrows.keys()]:
+        for name in free:
+            del arrows[name]
+    assert not arrows, f"these are in a ring, or lead to one: {sorted(arrows)}"
+
+
+def needed(path: Path, names: set[str]) -> set[str]:
+    """The modules of ours that the file cannot be loaded without, or loads inside of a function."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        node
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test)
+        for statement in branch.body
+        for node in ast.walk(statement)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= members & names or {node.module}
+    return found & names
+
+
 def test_helper_programs_are_started_in_one_place_without_a_shell() -> None:
     for path in modules():
         text = path.read_text()

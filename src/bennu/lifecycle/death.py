@@ -117,7 +117,7 @@ class Certificate:
     container_id: str
     name: str
     image: str
-    life: int  # its how-manieth; a failed start counts as none and bears the number of the life before
+    life: int  # ordinal of this run, from 1; a failed start keeps that of the run before
     started_at_ns: int  # 0: it never started
     finished_at_ns: int
     cause: Cause

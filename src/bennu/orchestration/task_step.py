@@ -59,7 +59,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class StartTask:
-    """StartTask its container."""
+    """Start its container."""
 
 
 @dataclass(frozen=True, slots=True)
