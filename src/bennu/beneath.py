@@ -11,19 +11,19 @@ from bennu.errors import InvalidParameter
 
 
 def entry_of(folder: Path, name: str) -> Path:
-    """The entry of that name. Raises: InvalidParameter for what is not the name of one entry."""
+    """Answer the path of the entry `name`. Raises: InvalidParameter for what is not the name of one entry."""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise InvalidParameter(f"{name!r} is not the name of a file")
     return folder / name
 
 
 def beneath(folder: Path, path: str) -> Path:
-    """The place of a path of which the folder is the root; `..` does not lead out of it. Raises: InvalidParameter."""
+    """Join `path`, of which the folder is the root; `..` does not lead out of it. Raises: InvalidParameter."""
     return folder / clean(path).lstrip("/")
 
 
 def clean(path: str) -> str:
-    """An absolute path without `.`, `..`, or slashes too many. Raises: InvalidParameter if it holds a NUL."""
+    """Make a path absolute, without `.`, `..`, or slashes too many. Raises: InvalidParameter if it holds a NUL."""
     if "\0" in path:
         raise InvalidParameter(f"{path!r} is not a path: it holds a NUL")
     return "/" + posixpath.normpath(f"/{path}").lstrip("/")

@@ -20,13 +20,13 @@ _in_use: list[int] = []  # how many each of those who have opened it leaves to o
 
 
 def keep_back() -> None:
-    """From here on descriptors are kept. To be called once, before the first container."""
+    """Begin to keep descriptors back. To be called once, before the first container."""
     _apply()
 
 
 @contextlib.contextmanager
 def reserve(*, leave: int = 0) -> Iterator[None]:
-    """What is opened in the block may be of the reserve, but for `leave` of it. Keep it short."""
+    """Let the block open descriptors of the reserve, except `leave` of them. Keep the block short."""
     _in_use.append(leave)
     _apply()
     try:
@@ -37,7 +37,7 @@ def reserve(*, leave: int = 0) -> Iterator[None]:
 
 
 def is_spare(fd: int) -> bool:
-    """Whether a descriptor that was just made may be kept by one who can do without it.
+    """Tell whether a descriptor that was just made may be kept by a caller that can do without it.
 
     The kernel gives the lowest number that is free, so the number tells how many are in use.
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Its name is on the disk once `sync_folder` was called for its folder."""
+    """Write a file and sync it; its name is on the disk once `sync_folder` was called for its folder."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -22,7 +22,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Old or new whatever dies, without a sync: after a power failure it may be either, or empty. Mode 0600."""
+    """Replace a file: after the death of any process it is the old or the new one, whole. Mode 0600.
+
+    There is no sync: after a power failure it may be either, or empty.
+    """
     draft = path.with_name(path.name + ".draft")
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123 - a descriptor

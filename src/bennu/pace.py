@@ -31,7 +31,7 @@ class Pace:
 
 
 async def paced(items: Iterable[Item]) -> AsyncIterator[Item]:
-    """The items, with rests between them as the work on them needs. Nothing may change what they come from."""
+    """Yield the items, with rests between them as the work on them needs. Their source must not change meanwhile."""
     pace = Pace()
     for item in items:
         yield item
@@ -39,7 +39,7 @@ async def paced(items: Iterable[Item]) -> AsyncIterator[Item]:
 
 
 def in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":
-    """A thread for this alone, that dies with the process: those of a pool would be missed by others.
+    """Run the work in a thread of its own that dies with the process: others would miss a thread of a pool.
 
     It has the caller's context, as `asyncio.to_thread` gives it.
     """

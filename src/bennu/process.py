@@ -72,7 +72,7 @@ async def started(
     pass_fds: Sequence[int] = (),
     line_limit: int = 1 << 20,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A program that talks while it runs. Leaving the block, however, kills its process group and reaps it.
+    """Run a program that talks while it runs. Leaving the block, however, kills its process group and reaps it.
 
     `stdin`, `stdout` and `stderr` are descriptors or asyncio's marks. Raises: OSError if it cannot be started.
     """

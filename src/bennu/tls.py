@@ -26,7 +26,7 @@ class TlsSession:
         self._read_ahead = bytearray()
 
     async def shake_hands(self) -> None:
-        """Raises: ssl.SSLError (its alert has been sent), OSError."""
+        """Perform the handshake. Raises: ssl.SSLError (its alert has been sent), OSError."""
         while True:
             try:
                 self._tls.do_handshake()
@@ -46,7 +46,7 @@ class TlsSession:
         return show_subject(self._tls.getpeercert() or {})
 
     async def read(self) -> bytes:
-        """What the peer sent; b"" when it said that it will send no more. Raises: OSError when it was cut off."""
+        """Read what the peer sent; b"" when it said that it will send no more. Raises: OSError when it was cut off."""
         while True:
             if data := bytes(self._read_ahead):
                 self._read_ahead.clear()
@@ -60,7 +60,7 @@ class TlsSession:
                 await self._fill()
 
     async def write(self, data: bytes) -> None:
-        """Raises: OSError when the peer is gone."""
+        """Send `data` encrypted. Raises: OSError when the peer is gone."""
         self._tls.write(data)
         await self._flush()
 
@@ -95,7 +95,7 @@ class TlsSession:
 
 
 def prepare(connection: socket.socket) -> None:
-    """A TCP connection for a session: never blocks nor delays, and one whose peer vanished ends within minutes."""
+    """Set up a TCP connection for a session: it never blocks nor delays, and ends within minutes of its peer's loss."""
     connection.setblocking(False)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -124,14 +124,14 @@ async def relay(session: TlsSession, plain: socket.socket) -> None:
 
 
 def _is_closed(plain: socket.socket) -> bool:
-    """In both directions, by whichever side."""
+    """Tell whether both directions are closed, by either side."""
     poll = select.poll()
     poll.register(plain, 0)
     return bool(poll.poll(0))
 
 
 async def _carry_in(session: TlsSession, plain: socket.socket) -> None:
-    """Returns when the peer is gone."""
+    """Carry what the peer sends to the plain socket; returns when the peer is gone."""
     loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError):
         try:
@@ -144,7 +144,7 @@ async def _carry_in(session: TlsSession, plain: socket.socket) -> None:
 
 
 async def _carry_out(plain: socket.socket, session: TlsSession) -> bool:
-    """Whether the peer heard that no more comes, and may itself go on; else it is gone."""
+    """Carry to the peer what comes; False: it is gone. True: it knows that no more comes, and may itself go on."""
     loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError):
         while data := await loop.sock_recv(plain, READ_SIZE):
@@ -168,7 +168,7 @@ ESCAPED: Final = str.maketrans({"\\": r"\\", ",": r"\,"})  # else one value coul
 
 
 def show_subject(certificate: dict) -> str:  # type: ignore[type-arg]
-    """The subject of what `getpeercert` gives, in its own order, in one printable line."""
+    """Write the subject of what `getpeercert` gives, in its own order, in one printable line."""
     parts = [(SHORT_NAMES.get(name, name), value) for part in certificate.get("subject", ()) for name, value in part]
     line = ", ".join(f"{name}={value.translate(ESCAPED)}" for name, value in parts)
     return "".join(sign if sign.isprintable() else " " for sign in line)

@@ -58,7 +58,7 @@ class Comparison(ctypes.Structure):
 
 
 def compile_filter() -> bytes:
-    """The filter as the kernel takes it. A call that is not in it fails with ENOSYS. Raises: OSError."""
+    """Compile the filter for the kernel. A call that is not in it fails with ENOSYS. Raises: OSError."""
     library = ctypes.CDLL(LIBRARY)
     library.seccomp_init.restype = ctypes.c_void_p
     library.seccomp_rule_add_array.argtypes = (

@@ -108,7 +108,7 @@ class Session:
             await cancel(feeding, ending)
 
     async def result(self, hear: Hear | None = None) -> Any:
-        """What the task answers at its end; `hear` gets what it tells before. Raises: Failure."""
+        """Wait for the task's end and give its result; `hear` gets what it tells before. Raises: Failure."""
         last = b""
         while line := await self._answers.readline():  # to the end, so that the process is gone with its last word
             if last and hear is not None:
@@ -117,7 +117,7 @@ class Session:
         return _read_end(last)
 
     async def answer(self) -> Any:
-        """What a task answers that tells nothing before, however long it is. Raises: Failure."""
+        """Give the result, however long, of a task that tells nothing before its end. Raises: Failure."""
         line = await self._answers.read()
         return await asyncio.to_thread(_read_end, line) if len(line) > LONG_ANSWER else _read_end(line)
 
@@ -194,7 +194,7 @@ class Confined:
         output: bool = False,
         **arguments: Any,
     ) -> AsyncIterator[Session]:
-        """A task that may read or write a stream. Leaving the block ends it, however far it is.
+        """Run a task that may read or write a stream. Leaving the block ends it, however far it is.
 
         `enter`: the first tree is the task's root, the others are mounted in it; else they are its folders /0 and /1.
         `input`: a descriptor to read from, or True for `Session.input` to write to.
@@ -224,7 +224,7 @@ class Confined:
             yield session
 
     def _send(self, request: bytes, passed: Sequence[int], trees: Sequence[Tree]) -> None:
-        """The trees' descriptors go after the first two, as the server expects them."""
+        """Send a request; the trees' descriptors go after the first two, as the server expects them."""
         opened: list[int] = []
         try:
             for tree in trees:
@@ -304,7 +304,7 @@ def _read(line: bytes) -> dict[str, Any]:
 
 
 def _read_end(line: bytes) -> Any:
-    """What the last line answers. One that is no whole answer was left by somebody who was ended. Raises: Failure."""
+    """Read the result in the last line; a line that is incomplete is of a task that was killed. Raises: Failure."""
     try:
         message = _read(line)
     except ValueError:
@@ -341,7 +341,7 @@ def _pair(ends: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
 
 
 def _pipe(ends: contextlib.ExitStack) -> tuple[int, int]:
-    """Whoever holds the second end waits for the answer: when it is closed, the kernel ends the task."""
+    """Open a pipe whose second end the waiting side holds: when that is closed, the kernel ends the task."""
     waiting, held = os.pipe2(os.O_CLOEXEC)
     ends.callback(os.close, waiting)
     ends.callback(os.close, held)
@@ -356,7 +356,7 @@ HELPER: Final = Confined()
 
 
 async def measure_tree(folder: Path) -> int:
-    """Bytes of the files below, each inode once; 0 when there is no such folder, -1 when it cannot be told."""
+    """Count the bytes of the files below, each inode once; 0: there is no such folder, -1: they cannot be counted."""
     try:
         size: int = await HELPER.ask("measure", Folder(folder), limit_s=None)
     except FileNotFoundError:

@@ -104,7 +104,7 @@ def create(source: str, found: os.stat_result) -> None:
 
 
 def dress(source: str, copy: str | int, found: os.stat_result) -> None:
-    """Owner, mode, extended attributes, times, in this order: a change of owner takes set-user-id bits away.
+    """Set owner, mode, extended attributes, times, in this order: a change of owner takes set-user-id bits away.
 
     A file or folder is given by its descriptor: its name may be somebody else's link by now.
     """

@@ -79,7 +79,7 @@ def _checked(result: int, what: str) -> int:
 
 
 def clone_mount(path: bytes, *, recursive: bool = False) -> int:
-    """A descriptor of a detached copy of the mount at `path`, whose root is `path` itself. Raises: OSError."""
+    """Copy the mount at `path`, detached; answer a descriptor of the copy, whose root is `path`. Raises: OSError."""
     flags = OPEN_TREE_CLONE | os.O_CLOEXEC | AT_SYMLINK_NOFOLLOW | (AT_RECURSIVE if recursive else 0)
     return _checked(_libc.syscall(OPEN_TREE, AT_FDCWD, path, flags), "open_tree")
 
@@ -114,7 +114,7 @@ def _enter_here() -> None:
 
 
 def open_proc() -> int:
-    """A procfs of this process's own namespace that is mounted nowhere. Raises: OSError."""
+    """Open a procfs of this process's own namespace that is mounted nowhere. Raises: OSError."""
     context = _checked(_libc.syscall(FSOPEN, b"proc", 0), "fsopen")
     try:
         _checked(_libc.syscall(FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0), "fsconfig")
@@ -124,7 +124,7 @@ def open_proc() -> int:
 
 
 def mounts_of(pidfd: int, home: int) -> int:
-    """A detached copy of all that the process of `pidfd` has mounted, from its root on; `home`: see `leave_host`.
+    """Copy, detached, all that the process of `pidfd` has mounted, from its root on; `home`: see `leave_host`.
 
     Raises: OSError; ProcessLookupError when the process is gone.
     """
@@ -194,7 +194,7 @@ def _move(tree: int, path: str) -> None:
 
 
 def _make_place(path: str, *, is_folder: bool) -> None:
-    """What a runtime makes as well, where there is nothing to mount on. Raises: OSError."""
+    """Make the folder or file to mount on where there is none, as a runtime does. Raises: OSError."""
     os.makedirs(path if is_folder else os.path.dirname(path), exist_ok=True)
     if not is_folder and not os.path.exists(path):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
@@ -207,7 +207,7 @@ def _take_out_kernel_files(proc: int) -> None:
 
 
 def _find_kernel_files(proc: int) -> bytes | None:
-    """Where the first of this mount namespace is; the first of a tree has the others in it."""
+    """Find the first mount of a kernel file system in this namespace; the first of a tree has the others in it."""
     with open(os.open("self/mountinfo", os.O_RDONLY, dir_fd=proc), "rb") as file:
         for line in file:
             fields, _, kind = line.partition(b" - ")
@@ -217,7 +217,7 @@ def _find_kernel_files(proc: int) -> bytes | None:
 
 
 def _tame(tree: int, *, writable: bool) -> None:
-    """No programs, devices or set-user-id below it, and no news from where it was copied."""
+    """Forbid programs, devices and set-user-id below it, and cut it off from mounts made where it was copied."""
     attributes = MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | (0 if writable else MOUNT_ATTR_RDONLY)
     _set_attributes(tree, attributes, propagation=MS_PRIVATE, flags=AT_RECURSIVE)
 

@@ -18,19 +18,19 @@ CHUNK: Final = 1 << 20
 
 
 def pack_path(path: str, output: int) -> None:
-    """A file, or a folder with all that is in it, under the last part of `path` as typed. Raises: OSError."""
+    """Pack a file, or a folder with all that is in it, under the last part of `path` as typed. Raises: OSError."""
     with Packer(output) as packer:
         packer.add_tree(path.rstrip("/") or "/", name_of(path))
 
 
 def pack_root(output: int) -> None:
-    """All that is in the root, whose entries stand at the top of the tar. Raises: OSError."""
+    """Pack all that is in the root; its entries stand at the top of the tar. Raises: OSError."""
     with Packer(output) as packer:
         packer.add_contents("/", "")
 
 
 def pack_layer(output: int) -> None:
-    """The writable layer of an overlay as an image's layer. Raises: OSError.
+    """Pack the writable layer of an overlay as an image's layer. Raises: OSError.
 
     Character devices 0/0 become `.wh.` files, opaque folders get a `.wh..wh..opq`; all extended attributes but
     overlayfs's own are kept.
@@ -40,7 +40,7 @@ def pack_layer(output: int) -> None:
 
 
 def name_of(path: str) -> str:
-    """The last part as typed: `/etc/` is `etc`, `/etc/.` stays `.` (the contents, not the folder)."""
+    """Answer the last part as typed: `/etc/` is `etc`, `/etc/.` stays `.` (the contents, not the folder)."""
     return path.rstrip("/").rpartition("/")[2] or "/"
 
 

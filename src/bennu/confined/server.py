@@ -97,7 +97,7 @@ class Means(NamedTuple):
 
 
 def serve(channel: socket.socket, means: Means) -> None:
-    """Until bennud is gone, have a child that waits for the next request."""
+    """Keep a child waiting for the next request until bennud is gone."""
     asked = select.poll()
     asked.register(channel, select.POLLIN)
     word = b""
@@ -156,7 +156,7 @@ def answer(message: bytes, descriptors: list[int], means: Means) -> None:
 
 
 def perform(request: Mapping[str, Any], descriptors: list[int], say: Callable[[Any], None], means: Means) -> Any:
-    """Raises: whatever the task raises."""
+    """Perform a request and answer the task's result. Raises: whatever the task raises."""
     task, capabilities = TASKS[request["task"]]
     end_when_closed(descriptors.pop(0))
     trees = []
@@ -190,7 +190,7 @@ def end_when_closed(waiting: int) -> None:
 
 
 def close_imports() -> None:
-    """From here on a module that is missing is missing: none is looked for in the tree."""
+    """Close all ways to import: a module that is missing from now on is not looked for in the tree."""
     sys.meta_path.clear()
     sys.path_hooks.clear()
     sys.path.clear()

@@ -126,7 +126,7 @@ class Member(tarfile.TarInfo):
         return text[: self.size]
 
     def _extended(self, archive: tarfile.TarFile, fields: dict[str, str], records: list[tuple[str, str]]) -> "Member":
-        """What the extensions say put in place; `archive` knows then where the next header is."""
+        """Build the member with the extensions' values in place; `archive` knows then where the next header is."""
         said = dict(records)
         library = cast(Any, self)
         if size := said.pop("size", ""):
@@ -151,7 +151,7 @@ class Member(tarfile.TarInfo):
 
 
 def parse_records(text: bytes) -> list[tuple[str, str]]:
-    """A pax header: `LENGTH KEY=VALUE` and a newline each, where LENGTH counts all of it. Raises: Refused."""
+    """Parse a pax header: `LENGTH KEY=VALUE` and a newline each, where LENGTH counts all of it. Raises: Refused."""
     records = []
     start = 0
     while start < len(text):
@@ -180,7 +180,7 @@ def decode(text: bytes) -> str:
 
 
 def decompress(source: io.BufferedReader) -> Any:
-    """The plain tar, whatever it was compressed with. Raises: Refused."""
+    """Open the plain tar, however it was compressed: gzip, bzip2, xz, zstd or not at all. Raises: Refused."""
     magic = source.peek(6)[:6]
     if magic.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=source)
@@ -202,7 +202,7 @@ def open_tar(source: io.BufferedReader) -> Digesting:
 
 
 def read_members(tar: Digesting, take: Callable[[tarfile.TarFile, tarfile.TarInfo], None]) -> None:
-    """Every header in order, then the rest of the stream. Raises: Refused."""
+    """Read every header in order, then the rest of the stream. Raises: Refused."""
     try:
         with tarfile.open(
             fileobj=cast(Any, tar), mode="r|", bufsize=CHUNK, encoding="utf-8", tarinfo=Member, errorlevel=2
@@ -222,7 +222,10 @@ def read_members(tar: Digesting, take: Callable[[tarfile.TarFile, tarfile.TarInf
 
 
 def next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
-    """The docker command ends a context with neither padding nor trailer; content was counted as it was read."""
+    """Read the next header; None at the end.
+
+    The docker command ends a context with neither padding nor trailer; content was counted as it was read.
+    """
     try:
         return archive.next()
     except tarfile.ReadError as error:

@@ -42,7 +42,7 @@ FURNITURE: Final = frozenset(
 
 
 def go_mode(mode: int) -> int:
-    """st_mode as Go's os.FileMode."""
+    """Translate st_mode to Go's os.FileMode."""
     bits = stat.S_IMODE(mode) & 0o777 | GO_KINDS.get(stat.S_IFMT(mode), 0)
     for ours, go in GO_BITS.items():
         bits |= go if mode & ours else 0
@@ -50,7 +50,7 @@ def go_mode(mode: int) -> int:
 
 
 def stat_path(path: str) -> dict[str, Any]:
-    """What `docker cp` asks about a path first. Raises: OSError."""
+    """Answer what `docker cp` asks about a path first. Raises: OSError."""
     found = os.lstat(path)
     target = ""
     if stat.S_ISLNK(found.st_mode):
@@ -66,7 +66,7 @@ def stat_path(path: str) -> dict[str, Any]:
 
 
 def read_accounts() -> dict[str, str]:
-    """The texts of /etc/passwd and /etc/group; "" for one that is missing or no regular file."""
+    """Read the texts of /etc/passwd and /etc/group; "" for one that is missing or no regular file."""
     return {name: _read_text(f"/etc/{name}", MAX_ACCOUNTS_BYTES) for name in ("passwd", "group")}
 
 
@@ -95,7 +95,7 @@ def furnish(working_dir: str) -> dict[str, Any]:
 
 
 def _make_folder(path: str) -> bool:
-    """Whether it was not there. Raises: Refused."""
+    """Make a folder; answer False when it was there already. Raises: Refused."""
     try:
         os.mkdir(path, 0o755)
         return True
@@ -110,14 +110,14 @@ def _make_folder(path: str) -> bool:
 
 
 def read_file(path: str, limit: int) -> dict[str, Any]:
-    """The text of a regular file, and whether it is longer than `limit` bytes. Raises: OSError."""
+    """Read the text of a regular file, and tell whether it is longer than `limit` bytes. Raises: OSError."""
     with open(open_file(path), "rb") as file:
         data = file.read(limit + 1)
     return {"text": data[:limit].decode("utf-8", "replace"), "longer": len(data) > limit}
 
 
 def measure() -> int:
-    """Bytes of the files of the tree, each inode once."""
+    """Count the bytes of the files of the tree, each inode once."""
     seen: dict[tuple[int, int], int] = {}
     for _, _, found in walk("/"):
         if not stat.S_ISDIR(found.st_mode):
@@ -129,7 +129,7 @@ def measure() -> int:
 
 
 def find_changes(lowers: Sequence[str]) -> list[tuple[str, int]]:
-    """`docker diff`: paths and kinds (0 modified, 1 added, 2 deleted) in order of the paths.
+    """List for `docker diff` paths and kinds (0 modified, 1 added, 2 deleted) in order of the paths.
 
     The writable layer is /0, in which a character device 0/0 hides what is below; the image's layers are `lowers` below
     /1, topmost first.
@@ -159,7 +159,7 @@ def _changes(upper: str, lowers: Sequence[str]) -> Iterator[tuple[str, int]]:
 
 
 def _is_furnished(path: str, found: os.stat_result, below: os.stat_result | None) -> bool:
-    """Whether the engine put it there, or brought the image's own folder up to put something into it."""
+    """Tell whether the engine put it there, or copied the image's own folder up to put something into it."""
     if path in FURNITURE:
         return stat.S_ISDIR(found.st_mode) or found.st_size == 0
     holds = any(name.startswith(f"{path}/") for name in FURNITURE)
@@ -171,7 +171,7 @@ def _owned(found: os.stat_result) -> tuple[int, int, int]:
 
 
 def _find_below(path: str, lowers: Sequence[str]) -> os.stat_result | None:
-    """What the image has there: the topmost layer that says anything of the path decides."""
+    """Look up what the image has there: the topmost layer that says anything of the path decides."""
     for lower in lowers:
         try:
             found = os.lstat(f"{lower}/{path}")

@@ -13,11 +13,11 @@ LEASE_LOOKS: Final = 1000  # the kernel takes a lease away after 45 s
 
 
 def walk(root: str) -> Iterator[tuple[str, str, os.stat_result]]:
-    """Everything below the folder `root`, a folder before what is in it, each folder in order of the names.
+    """Walk through everything below the folder `root`, a folder before its contents, each folder in order of the names.
 
-    Answers a name relative to `root`, the name in the folder that this process stands in until the next is asked for,
-    and what it is. So no path is ever too long, however deep the tree. What vanishes meanwhile is left out; who moves
-    folders meanwhile has an odd answer, and cannot lead out of the process's root. Raises: OSError.
+    Yields a name relative to `root`, the name in the folder that this process stands in until the next is asked for,
+    and its status. So no path is ever too long, however deep the tree. What vanishes meanwhile is left out; moving
+    folders meanwhile makes the answer odd, and cannot lead out of the process's root. Raises: OSError.
     """
     os.chdir(root)
     folders = [("", _entries())]
@@ -43,7 +43,7 @@ def _entries() -> list[str]:
 
 
 def _step_into(entry: str) -> bool:
-    """Whether it was still a folder."""
+    """Enter a folder; answer False if it is none any more."""
     try:
         folder = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
@@ -58,9 +58,9 @@ def _step_into(entry: str) -> bool:
 
 
 def open_file(path: str) -> int:
-    """A descriptor of a regular file; whatever else may stand there is neither opened for long nor waited for.
+    """Open a regular file and answer its descriptor; anything else there is neither held open nor waited for.
 
-    Who holds a lease on it is given the time that the kernel gives him. Raises: FileNotFoundError for what is no
+    The holder of a lease on it is given the time that the kernel gives him. Raises: FileNotFoundError for what is no
     regular file; OSError.
     """
     for _ in range(LEASE_LOOKS):
@@ -78,12 +78,12 @@ def open_file(path: str) -> int:
 
 
 def printable(name: str) -> str:
-    """A name as JSON can carry it, which knows no bytes that are no text: replaced as Go replaces them."""
+    """Make a name fit for JSON, which cannot hold bytes that are no text: they are replaced as Go replaces them."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def resolve(root: str, target: str) -> str | None:
-    """Where `target` leads for somebody whose root is the folder `root`, as a path below it; None if nowhere."""
+    """Resolve `target` with the folder `root` as root, to a path below it; None if it leads nowhere."""
     place: list[str] = []
     ahead = [part for part in reversed(target.split("/")) if part not in ("", ".")]
     links = 0

@@ -32,7 +32,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def clean_name(name: str) -> str:
-    """The path inside, without a leading slash; "" is the root. Raises: Refused when it points outside."""
+    """Clean a name to a path without a leading slash; "" is the root. Raises: Refused when it points outside."""
     clean = posixpath.normpath("./" + name.lstrip("/"))
     if clean == ".." or clean.startswith("../"):
         raise Refused(f'"{name}" is outside of the layer')
@@ -40,7 +40,7 @@ def clean_name(name: str) -> str:
 
 
 def mtime_ns(member: tarfile.TarInfo) -> int:
-    """Exact where the header is; what no file system can hold becomes the epoch."""
+    """Read a member's time, exactly where the header is exact; what no file system can hold becomes the epoch."""
     match = PAX_TIME.match(member.pax_headers.get("mtime", ""))
     if match:
         ns = int(match[2]) * 10**9 + int((match[3] or "")[:9].ljust(9, "0"))
@@ -83,7 +83,7 @@ class Unpacker:
             self._white_out(folder, base.removeprefix(WHITEOUT))
 
     def finish(self) -> None:
-        """Folders get their times last: filling them changes them."""
+        """Set the folders' times, last: filling them changes them."""
         for path, ns in self._folder_times.items():
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 os.utime(self._base + path, ns=(ns, ns), follow_symlinks=False)
@@ -135,7 +135,7 @@ class Unpacker:
             os.setxattr(path, OPAQUE, b"y")
 
     def _make_room(self, path: str, name: str, *, for_folder: bool = False) -> None:
-        """Whatever a later entry of the same name finds in its way is replaced."""
+        """Remove what a later entry of the same name finds in its way."""
         self._whited_out.discard(path)
         if self._same_kind and for_folder and os.path.lexists(path):
             raise Refused(f'cannot overwrite non-directory "{path}" with directory "{name}"')
@@ -179,7 +179,7 @@ class Unpacker:
         self.size += member.size
 
     def _dress(self, member: tarfile.TarInfo, path: str) -> None:
-        """Owner, mode, extended attributes, time: in this order, as a change of owner clears setuid bits."""
+        """Set owner, mode, extended attributes, time, in this order, as a change of owner clears setuid bits."""
         os.chown(path, member.uid, member.gid, follow_symlinks=False)
         if not member.issym():
             os.chmod(path, member.mode & 0o7777)
@@ -201,7 +201,7 @@ def link(target: str, path: str) -> None:
 
 
 def set_xattr(path: str, name: str, value: bytes) -> None:
-    """Overlayfs's own marks are never taken from an image: they would reach into other layers."""
+    """Set an extended attribute, but never overlayfs's own from an image: they would reach into other layers."""
     if name.startswith(("trusted.overlay.", "user.overlay.")):
         return
     with contextlib.suppress(OSError):  # a file system without them: the file is still the file
@@ -231,7 +231,7 @@ def remove_tree(path: str) -> None:
 
 
 def unpack_layer(*, input: int, say: Say) -> dict[str, Any]:
-    """An image's layer; on the disk before it answers. `size` counts the bytes of regular files.
+    """Unpack an image's layer, which is on the disk before this returns. `size` counts the bytes of regular files.
 
     `root` is whether the tar says how the root folder itself looks. Raises: Refused, OSError.
     """
@@ -244,12 +244,12 @@ def unpack_layer(*, input: int, say: Say) -> dict[str, Any]:
 
 
 def unpack_tree(*, input: int, say: Say) -> None:
-    """A build's context. Raises: Refused, OSError."""
+    """Unpack a build's context. Raises: Refused, OSError."""
     _unpack(open_source(input, say), Unpacker())
 
 
 def unpack_into(*, path: str, same_kind: bool, input: int, say: Say) -> None:
-    """A tar of a client at a folder that is there; no byte at all is a tar of nothing. Raises: Refused, OSError."""
+    """Unpack a client's tar into a folder that exists; no byte at all is an empty tar. Raises: Refused, OSError."""
     if not stat.S_ISDIR(os.stat(path).st_mode):
         raise Refused("extraction point is not a directory", "not-a-folder")
     source = open_source(input, say)
@@ -265,7 +265,7 @@ def _unpack(source: io.BufferedReader, unpacker: Unpacker) -> Digesting:
 
 
 def take_apart(*, input: int, say: Say) -> None:
-    """An image archive: each regular file becomes a file of the tree whose name is a number.
+    """Unpack an image archive: each regular file becomes a file of the tree whose name is a number.
 
     Told in a line {"name", "file", "digest", "size"}; links are told as {"name", "link"}. Raises: Refused, OSError.
     """

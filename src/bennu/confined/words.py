@@ -28,7 +28,7 @@ def say_to(descriptor: int) -> Callable[[Any], None]:
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """An error in plain words, without a look at its traceback.
+    """Describe an error in plain words, without a look at its traceback.
 
     `kind`: "invalid" for what the content is to blame for, "missing", "not-a-folder", "system" for the kernel's word,
     "bug" for the rest.

@@ -50,7 +50,7 @@ class Reader:
         self._wants = 1  # 0: a frame is complete
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes; none at the end."""
+        """Read at most `size` bytes; none at the end."""
         out = Buffer(ctypes.addressof(self._room), min(size, CHUNK), 0)
         while out.position == 0:
             if self._waiting.position == self._waiting.size and not self._refill():
@@ -62,7 +62,7 @@ class Reader:
         return self._room.raw[: out.position]
 
     def _refill(self) -> bool:
-        """Whether there is more. Raises: EOFError inside a frame."""
+        """Read on; answer False at the end. Raises: EOFError inside a frame."""
         self._in = self._source.read(CHUNK)
         if not self._in and self._wants:
             raise EOFError

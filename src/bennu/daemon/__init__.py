@@ -9,7 +9,7 @@ from bennu.errors import BennuError
 
 
 def main() -> None:
-    """Entry point. The engine is imported only once the arguments are known to be good."""
+    """Run bennud. The engine is imported only once the arguments are known to be good."""
     arguments = sys.argv[1:]
     if wants(arguments, "help"):
         print("\n".join(help_lines()))

@@ -164,7 +164,7 @@ Settings = dict[str, str | bool | list[str]]  # by flag name
 
 
 def parse_arguments(arguments: Sequence[str]) -> Settings:
-    """`--name value`, `--name=value`, `-x value`, `-xvalue`. Raises: InvalidParameter."""
+    """Parse `--name value`, `--name=value`, `-x value`, `-xvalue`. Raises: InvalidParameter."""
     settings: Settings = {}
     remaining = iter(arguments)
     for argument in remaining:

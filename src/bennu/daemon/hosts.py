@@ -24,7 +24,10 @@ class Tls:
 
 
 def read_tls(settings: Settings) -> Tls | None:
-    """None unless clients have to show a certificate: without one, whoever reaches the port would be root."""
+    """Read the paths of certificates; None unless clients must show one.
+
+    Without a certificate, everybody who reaches the port would be root.
+    """
     if not settings.get("tlsverify"):
         return None
 
@@ -35,7 +38,7 @@ def read_tls(settings: Settings) -> Tls | None:
 
 
 def open_context(tls: Tls) -> ssl.SSLContext:
-    """For a server whose clients must have a certificate of the CA's. Raises: BennuError naming the file."""
+    """Open the context of a server whose clients need a certificate of the CA. Raises: BennuError naming the file."""
     for path in (tls.ca, tls.certificate, tls.key):
         try:
             path.open().close()
@@ -62,7 +65,7 @@ def _no_password() -> str:
 
 
 def check_host(host: str, tls: Tls | None) -> str:
-    """The address in full. Raises: InvalidParameter."""
+    """Check the address of a listener and complete it. Raises: InvalidParameter."""
     scheme, found, rest = host.partition("://")
     if not found:
         scheme, rest = "tcp", host
@@ -98,7 +101,7 @@ def _check_tcp(host: str, rest: str, tls: Tls | None) -> str:
 
 
 def split_tcp(host: str) -> tuple[str, int]:
-    """Address and port of a checked `tcp://` host."""
+    """Split a checked `tcp://` host into address and port."""
     parts = urlsplit(host)
     assert parts.hostname is not None and parts.port is not None
     return parts.hostname, parts.port

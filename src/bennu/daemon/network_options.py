@@ -12,7 +12,7 @@ LARGEST_MTU: Final = 65535
 
 
 def read_network_settings(settings: Settings) -> NetworkSettings:
-    """Raises: InvalidParameter, NotImplementedHere."""
+    """Read the settings of networks. Raises: InvalidParameter, NotImplementedHere."""
     usual = NetworkSettings()
     return NetworkSettings(
         bridge=str(settings.get("bridge", "")),
@@ -27,7 +27,7 @@ def read_network_settings(settings: Settings) -> NetworkSettings:
 
 
 def read_resolving(settings: Settings) -> Resolving:
-    """Raises: InvalidParameter."""
+    """Read the settings of name resolution. Raises: InvalidParameter."""
     return Resolving(
         servers=tuple(_read_address("dns", server) for server in _many(settings, "dns")),
         search=tuple(_many(settings, "dns-search")),
@@ -61,7 +61,7 @@ def _read_host_address(text: str) -> str:
 
 
 def _read_pool(text: str) -> tuple[str, int]:
-    """`base=10.0.0.0/16,size=24`."""
+    """Read an address pool: `base=10.0.0.0/16,size=24`."""
     wrong = f'invalid argument "{text}" for "--default-address-pool" flag: '
     fields: dict[str, str] = {}
     for field in text.split(","):

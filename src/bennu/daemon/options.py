@@ -47,12 +47,15 @@ class Options:
 
 
 def read_options(arguments: Sequence[str]) -> Options:
-    """Raises: InvalidParameter, BennuError (unreadable file) with a line for the person who started bennud."""
+    """Read the command line and the configuration file.
+
+    Raises: InvalidParameter, BennuError (unreadable file) with a line for the person who started bennud.
+    """
     return check_options(_with_file(parse_arguments(arguments)))
 
 
 def wants(arguments: Sequence[str], name: str) -> bool:
-    """Whether a switch such as `--help` is on the command line, before anything else is judged."""
+    """Tell whether a switch such as `--help` is on the command line, before anything else is judged."""
     return bool({f"--{name}", f"-{FLAGS[name].short}" if FLAGS[name].short else ""} & set(arguments))
 
 
@@ -72,7 +75,7 @@ def _with_file(flags: Settings) -> Settings:
 
 
 def parse_file(path: Path) -> Settings:
-    """Raises: BennuError naming the file and what is wrong."""
+    """Read the configuration file. Raises: BennuError naming the file and what is wrong."""
     wrong = f"unable to configure bennud with file {path}: "
     try:
         content = json.loads(path.read_text() or "{}")
@@ -101,12 +104,12 @@ def _file_value(name: str, value: Any) -> str | bool | list[str]:
 
 
 def _list_entry(entry: Any) -> str:
-    """As on the command line: an address pool is an object in a file."""
+    """Write a list's entry as on the command line: an address pool is an object in a file."""
     return ",".join(f"{key}={value}" for key, value in entry.items()) if isinstance(entry, Mapping) else str(entry)
 
 
 def check_options(settings: Settings) -> Options:
-    """Raises: InvalidParameter."""
+    """Check settings and convert them to options. Raises: InvalidParameter."""
     for name in settings:
         if FLAGS[name].use is Use.REFUSED and settings[name] is not False:
             raise InvalidParameter(f"--{name} is not implemented, and ignoring it would not be safe")
@@ -151,7 +154,7 @@ def _entries(settings: Settings, name: str) -> list[str]:
 
 
 def read_generic(entries: Sequence[str]) -> dict[str, int | frozenset[str]]:
-    """`kind=4` is a count, `kind=name` one piece of several. Raises: InvalidParameter."""
+    """Read generic resources: `kind=4` is a count, `kind=name` one piece of several. Raises: InvalidParameter."""
     counts: dict[str, int] = {}
     names: dict[str, set[str]] = {}
     for entry in entries:

@@ -9,7 +9,7 @@ from bennu.errors import BennuError
 
 
 def run_repair(options: Options) -> None:
-    """Raises: BennuError, also while a bennud runs on these roots."""
+    """Repair the state and print what was done. Raises: BennuError, also while a bennud runs on these roots."""
     with hold_roots(options.data_root, options.exec_root):
         try:
             told = asyncio.run(repair(options.data_root, options.exec_root))

@@ -68,7 +68,7 @@ def raise_file_limit() -> tuple[int, int]:
 
 
 def start_threads() -> ThreadPoolExecutor:
-    """All that blocking work may take, and now: when no thread can be started any more, there are some.
+    """Start now all threads that blocking work may use, so that some exist when no more can be started.
 
     Raises: BennuError.
     """
@@ -134,7 +134,7 @@ def engine_options(options: Options, given_files: tuple[int, int]) -> EngineOpti
 
 @contextlib.contextmanager
 def written_pid(path: Path | None) -> Iterator[None]:
-    """The pid in a file while the block runs. Raises: BennuError."""
+    """Keep the pid in a file while the block runs. Raises: BennuError."""
     if path is None:
         yield
         return

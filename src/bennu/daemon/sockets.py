@@ -30,7 +30,7 @@ class Listener:
     path: Path | None = None
 
     def close(self) -> None:
-        """Its file goes too, so that clients are told at once that nobody is there. Idempotent."""
+        """Close the socket and remove its file, so that clients are told at once that nobody listens. Idempotent."""
         self.socket.close()
         if self.path is not None:
             self.path.unlink(missing_ok=True)
@@ -42,7 +42,7 @@ class LocalListener(socket.socket):
     _was_exhausted = False
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """When there is no descriptor it is said once, then that nobody waits.
+        """Accept a connection; without a free descriptor, raise that error once, and then say that nobody waits.
 
         asyncio pauses a second for the first, but goes on asking as often as clients may wait, and logs each time.
         """
@@ -58,7 +58,7 @@ class LocalListener(socket.socket):
 
 
 def open_listeners(hosts: tuple[str, ...], group: str, *, exec_root: Path, has_tls: bool) -> list[Listener]:
-    """One or more a host; who may use a socket in `exec_root` gets through that.
+    """Open one or more listeners for each host; users who may use a socket in `exec_root` can reach it there.
 
     Raises: BennuError; then none is left open.
     """
@@ -84,7 +84,7 @@ def open_listeners(hosts: tuple[str, ...], group: str, *, exec_root: Path, has_t
 
 
 def listen_tcp(address: str, port: int) -> Listener:
-    """`address` "::" stands for every address, of both families where the host has both. Raises: BennuError."""
+    """Listen on TCP; `address` "::" is every address, of both families where the host has both. Raises: BennuError."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     both = address == "::" and socket.has_dualstack_ipv6()
     try:
@@ -97,7 +97,7 @@ def listen_tcp(address: str, port: int) -> Listener:
 
 
 def listen_unix(path: Path, group: str) -> Listener:
-    """A fresh socket at `path`, mode 0660, in place of one nobody listens on. Raises: BennuError."""
+    """Listen on a new socket at `path`, mode 0660; it replaces one without a listener. Raises: BennuError."""
     gid = find_group(group) if group else -1
     try:
         path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def find_group(group: str) -> int:
 
 
 def passed_sockets() -> list[socket.socket]:
-    """Sockets that the service manager opened for us (`fd://`). Raises: BennuError when there is none."""
+    """Take the sockets that the service manager opened for us (`fd://`). Raises: BennuError when there is none."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         raise BennuError("no sockets found via socket activation: make sure the service was started by systemd")
     count = int(os.environ.get("LISTEN_FDS", "0"))

@@ -28,7 +28,10 @@ def human_duration(ns: int) -> str:
 
 
 def _hours(*, rounded: int, whole: int) -> str:
-    """Docker rounds hours, and counts days, weeks and months in rounded hours; years in whole ones."""
+    """Word hours as Docker does.
+
+    It rounds them, and counts days, weeks and months in rounded hours; years in whole ones.
+    """
     if rounded < 48:
         return "About an hour" if rounded == 1 else f"{rounded} hours"
     for limit, unit, word in ((336, 24, "days"), (1440, 168, "weeks"), (17520, 720, "months")):

@@ -1,4 +1,4 @@
-"""This machine: can it carry containers, and what would cure it.
+"""Examination of the machine: can it carry containers, and what would cure it.
 
 `examine` looks at everything and takes its time (`bennu doctor`). `prepare` is the part that bennud runs each time it
 starts: quick checks, and the one repair that is ours to make. Nothing here knows about containers or the API.
@@ -31,7 +31,7 @@ class Prepared:
 
 
 async def examine(data_root: Path, *, bridges: Sequence[Bridge] = (Bridge(DEFAULT_BRIDGE),)) -> list[Finding]:
-    """Everything that can be known. What needs root is left out without it."""
+    """Examine all that can be known. What needs root is left out without it."""
     status = STATUS.read_text()
     findings = rights.check_rights(status, os.geteuid())
     is_root = os.geteuid() == 0

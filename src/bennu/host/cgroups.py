@@ -74,13 +74,13 @@ def read_layout(root: Path = CGROUP_ROOT, proc: Path = Path("/proc/self")) -> La
 
 
 def _unseen(groups: Path, v1: set[str]) -> frozenset[str]:
-    """The version 1 hierarchies there are, named as mount(8) takes them, less those on `v1`."""
+    """List the version 1 hierarchies that exist, named as mount(8) takes them, less those on `v1`."""
     names = [line.split(":", 2)[1] for line in groups.read_text().splitlines()]
     return frozenset(name for name in names if name and "=" not in name and not v1 & set(name.split(",")))
 
 
 def judge(layout: Layout) -> list[Finding]:
-    """Pure: what the layout means for containers."""
+    """Judge what the layout means for containers. Pure."""
     name = "cgroups"
     if layout.mode is CgroupMode.NONE:
         cure = f"mount -t cgroup2 cgroup2 {CGROUP_ROOT}"

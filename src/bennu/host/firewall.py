@@ -78,7 +78,7 @@ async def check_firewall(bridges: Sequence[Bridge]) -> list[Finding]:
 
 
 def judge_firewall(items: Sequence[Item], bridges: Sequence[Bridge], *, ufw: bool) -> list[Finding]:
-    """Pure, from nft's list. One finding for each owner that must be told to let the bridges' packets pass."""
+    """Judge nft's list. One finding for each owner that must be told to let the bridges' packets pass. Pure."""
     chains = {(item["chain"]["table"], item["chain"]["name"]) for item in items if "chain" in item}
     findings = []
     for chain in dropping_chains(items):
@@ -105,7 +105,7 @@ def dropping_chains(items: Sequence[Item]) -> list[ForwardChain]:
 
 
 def accepted_interfaces(items: Sequence[Item], chain: ForwardChain) -> set[tuple[str, str]]:
-    """What rules of the chain's table accept for the interface alone: (iifname or oifname, its name)."""
+    """List what rules of the chain's table accept for the interface alone: (iifname or oifname, its name)."""
     rules = [item["rule"] for item in items if "rule" in item]
     ours = [rule for rule in rules if (rule["family"], rule["table"]) == (chain.family, chain.table)]
     return {found for rule in ours for found in _accepted_by(rule["expr"])}

@@ -25,7 +25,10 @@ SILENT_S: Final = 600.0
 
 
 def check_forsaken() -> Finding:
-    """Needs root. Where there is nothing of that kind to look at, nothing of it can be left."""
+    """Detach the programs of daemons that are gone. Needs root.
+
+    Where the kernel has no such programs, none can be left.
+    """
     try:
         with bpf.cgroup_root() as cgroup:
             count = detach_forsaken(cgroup)
@@ -37,7 +40,7 @@ def check_forsaken() -> Finding:
 
 
 def detach_forsaken(cgroup: int) -> int:
-    """How many there were. Raises: OSError when it cannot be known."""
+    """Detach programs of daemons that are gone; answer how many. Raises: OSError when it cannot be known."""
     before = time.monotonic_ns() - int(SILENT_S * 1e9)
     with contextlib.ExitStack() as held:
         found = [(hook, program, name) for hook in HOOKS for program, name in bpf.attached(cgroup, hook).items()]
@@ -59,7 +62,7 @@ def _detach(cgroup: int, program: int, hook: int) -> bool:
 
 
 def _is_silent(program: int, before: int) -> bool:
-    """Whether all that its daemon last said was over by then; a map that says nothing is a daemon that begins."""
+    """Tell whether all that its daemon last said was over by then; an empty map is of a daemon that is starting."""
     with contextlib.ExitStack() as held:
         maps = bpf.maps_of(program)
         for fd in maps:

@@ -40,12 +40,12 @@ class ForwardingMark(msgspec.Struct, frozen=True):
 
 
 def is_on(family: str) -> bool:
-    """Whether packets of `ipv4` or `ipv6` are forwarded. True where there is no such family to be switched on."""
+    """Tell whether packets of `ipv4` or `ipv6` are forwarded. True where there is no such family to be switched on."""
     return sysctl.read(SWITCHES[family]) != "0"
 
 
 def mark_path() -> Path:
-    """Of the network namespace of this thread."""
+    """Answer the path of the mark of this thread's network namespace."""
     try:
         number = bpf.netns_cookie()
     except OSError:  # before Linux 5.14
@@ -54,7 +54,7 @@ def mark_path() -> Path:
 
 
 def read_mark() -> ForwardingMark:
-    """Empty when forwarding is none of our doing."""
+    """Read the mark; it is empty when forwarding was not switched on by us."""
     boot = BOOT_ID.read_text().strip()
     try:
         mark = msgspec.json.decode(mark_path().read_bytes(), type=ForwardingMark)
@@ -75,7 +75,10 @@ def claim(families: Iterable[str]) -> list[str]:
 
 
 def switch_on(family: str) -> bool:
-    """After `claim`, which does not count where the kernel does not let us: then False. Raises: OSError."""
+    """Switch forwarding on; to be called after `claim`. Raises: OSError.
+
+    False where the kernel does not let us; then the claim is withdrawn.
+    """
     if family == "ipv6":
         # A host that forwards ignores router advertisements unless told otherwise: keep those it listened to.
         for name in _interfaces(family):
@@ -89,7 +92,7 @@ def switch_on(family: str) -> bool:
 
 
 def switch_off() -> None:
-    """What is ours is off again, and the knobs that were touched with it are as they were. Idempotent."""
+    """Switch off what is ours, and set the knobs that were touched with it back as they were. Idempotent."""
     for family, switched in read_mark().families.items():
         sysctl.write(SWITCHES[family], "0")
         for knob, value in switched.before.items():
@@ -111,7 +114,7 @@ def _look(family: str) -> Switched:
 
 
 def _interfaces(family: str) -> list[str]:
-    """And `default`, which is for those to come."""
+    """List the interfaces, and `default`, which is for those to come."""
     folder = Path("/proc/sys/net", family, "conf")
     return sorted(path.name for path in folder.iterdir() if path.name != "all") if folder.exists() else []
 

@@ -54,7 +54,7 @@ def check_pidfd() -> Finding:
 
 
 async def check_helper(folder: Path) -> Finding:
-    """Whether the helper that touches containers' files can shut itself in here. `folder` is not changed."""
+    """Check whether the helper that touches containers' files can shut itself in here. `folder` is not changed."""
     where = nearest_existing(folder)
     try:
         await HELPER.ask("stat", Tree(where), path="/")
@@ -74,7 +74,7 @@ def check_namespaces(proc: Path = Path("/proc/self/ns")) -> Finding:
 
 
 def check_connects() -> Finding:
-    """Whether a program may look at the connects of this host. It is not attached."""
+    """Check whether a program may look at the connects of this host. It is not attached."""
     program = bpf.Program()
     program.set(0, 1)
     program.end()
@@ -140,5 +140,5 @@ async def in_new_namespace(kind: str, words: Sequence[str], *, stdin: bytes | No
 
 
 def nearest_existing(path: Path) -> Path:
-    """`path`, or the first of its parents that is there."""
+    """Answer `path`, or the first of its parents that exists."""
     return next(one for one in (path.absolute(), *path.absolute().parents) if one.is_dir())

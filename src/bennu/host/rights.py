@@ -31,7 +31,7 @@ LOST: Final = ("containers", "layers", "blobs", "records")
 
 
 def check_rights(status: str, euid: int) -> list[Finding]:
-    """Pure: from /proc/self/status."""
+    """Judge the rights in the text of /proc/self/status. Pure."""
     if euid != 0:
         return [fail("user", f"uid {euid}: containers need root", "sudo bennud")]
     mask = int(_field(status, "CapEff") or "0", 16)
@@ -48,7 +48,7 @@ def check_rights(status: str, euid: int) -> list[Finding]:
 
 
 def check_seccomp(status: str) -> Finding:
-    """Pure: from /proc/self/status."""
+    """Judge seccomp in the text of /proc/self/status. Pure."""
     if _field(status, "Seccomp") is None:
         return warn("seccomp", "not in this kernel: only privileged and unconfined containers can start")
     return ok("seccomp", "system calls are filtered by a profile of bennud's own")
@@ -65,7 +65,7 @@ def check_security_modules(sys: Path = Path("/sys")) -> Finding:
 
 
 def read_file_limit(data_root: Path) -> int:
-    """How many files the daemon of that root may open; if none runs, how many one may that is started here."""
+    """Read how many files the daemon of that root may open; if none runs, how many one started here may open."""
     with contextlib.suppress(OSError, ValueError):
         pid = int((data_root / "lock").read_text())
         if b"bennud" in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -74,7 +74,7 @@ def read_file_limit(data_root: Path) -> int:
 
 
 def check_limits(hard_files: int) -> Finding:
-    """Pure."""
+    """Check how many containers the limit of open files allows. Pure."""
     containers = max(0, hard_files - FILES_OF_ITS_OWN) // FILES_A_CONTAINER
     text = f"{hard_files} open files, enough for some {containers} containers that run"
     if hard_files < FILES_WANTED:
@@ -99,7 +99,7 @@ def check_disk(data_root: Path) -> Finding:
 
 
 def check_lost(data_root: Path) -> Finding:
-    """Whether something was put aside because no record tells of it."""
+    """Check whether something was put aside because no record tells of it."""
     lost = data_root / "lost"
     counts = {kind: len(list((lost / kind).iterdir())) for kind in LOST if os.access(lost / kind, os.R_OK)}
     text = ", ".join(f"{count} in {lost / kind}" for kind, count in counts.items() if count)

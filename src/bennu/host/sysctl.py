@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def read(name: str) -> str | None:
-    """None where the kernel has no such knob."""
+    """Read a knob; None where the kernel has no such knob."""
     try:
         return Path("/proc/sys/net", name).read_text().strip()
     except OSError:
@@ -12,7 +12,7 @@ def read(name: str) -> str | None:
 
 
 def write(name: str, value: str) -> bool:
-    """False where the kernel has no such knob or lets nobody turn it."""
+    """Set a knob; False where the kernel has no such knob or refuses the change."""
     present = read(name)
     if present is None or present == value:
         return present is not None

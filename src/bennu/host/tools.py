@@ -51,7 +51,7 @@ async def check_tool(tool: Tool) -> Finding:
 
 
 def missing(tool: Tool) -> Finding:
-    """Pure but for one look on PATH: runc can stand in for crun."""
+    """Report a missing tool: runc can stand in for crun. Pure but for one look on PATH."""
     if tool.name == "crun" and shutil.which("runc"):
         text = "not found; runc takes its place (three times slower to start a container)"
         return warn(tool.name, text, f"apt-get install {tool.package}")
@@ -60,7 +60,7 @@ def missing(tool: Tool) -> Finding:
 
 
 def judge_version(tool: Tool, path: str, said: str) -> Finding:
-    """Pure: from what the tool printed about itself."""
+    """Judge what the tool printed about its version. Pure."""
     found = re.search(r"(\d+(?:\.\d+)+)", said)
     if found is None:
         return warn(tool.name, f"{path} does not say its version")

@@ -32,7 +32,7 @@ class ImageUsers(Protocol):
     """Who knows the containers."""
 
     def users_of_image(self, image_id: str) -> list[User]:
-        """Those that were made from it."""
+        """List the containers that were made from it."""
         ...
 
 
@@ -43,7 +43,7 @@ class Images:
     """
 
     def __init__(self, root: Path, store: Store, users: ImageUsers | None = None) -> None:
-        """`users` None: nobody uses any."""
+        """Keep the images below `root`; `users` None: nobody uses any."""
         self.root = root
         self.layers = Layers(root)
         self.store = store
@@ -56,7 +56,7 @@ class Images:
         self._writing = asyncio.Lock()
 
     def users(self, image_id: str) -> list[User]:
-        """The containers that were made from it."""
+        """List the containers that were made from it."""
         return self._users.users_of_image(image_id) if self._users is not None else []
 
     async def open(self, *, whole: bool = True) -> None:

@@ -278,8 +278,9 @@ class Layers:
             path.unlink()
 
     def put_unused_aside(self, wanted: Collection[str], config_digests: Collection[str]) -> None:
-        """Put aside what `collect` and `sweep_blobs` would remove, for an unknown image may need it. Blocking; at
-        start.
+        """Put aside what `collect` and `sweep_blobs` would remove, for an unknown image may need it.
+
+        Blocking; at start.
         """
         for layer in [layer for key, layer in self._known.items() if key not in wanted]:
             del self._known[layer.diff_id]

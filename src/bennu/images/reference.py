@@ -52,7 +52,7 @@ class Reference:
         return Reference(self.domain, self.path, DEFAULT_TAG)
 
     def __str__(self) -> str:
-        """The familiar form."""
+        """Write the familiar form."""
         tag = f":{self.tag}" if self.tag else ""
         return self.familiar_name + tag + (f"@{self.digest}" if self.digest else "")
 

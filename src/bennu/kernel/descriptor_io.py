@@ -30,8 +30,9 @@ class DescriptorWriter:
         self._ready: asyncio.Future[None] | None = None
 
     async def write(self, data: bytes) -> None:
-        """Write all of it; waits while the other side is full. One at a time. Raises: OSError when there is no other
-        side.
+        """Write all of it; waits while the other side is full. One at a time.
+
+        Raises: OSError when there is no other side.
         """
         rest = memoryview(data)
         while rest:

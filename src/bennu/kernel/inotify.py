@@ -122,7 +122,7 @@ class FileWrites:
             self._instance.close()
 
     def _hear(self, watch: int) -> None:
-        """A watch ends with its first event, or with its file."""
+        """Wake the waiter of a watch, which ends with its first event, or with its file."""
         if written := self._waiting.pop(watch, None):
             written.set()
 
@@ -136,7 +136,7 @@ class FileChanges:
 
     @contextlib.contextmanager
     def watched(self, *paths: Path) -> Iterator[asyncio.Event]:
-        """An event that is set whenever one of these changes; a file has one watcher. Raises: OSError."""
+        """Yield an event that is set whenever one of these changes; a file has one watcher. Raises: OSError."""
         changed, mine = asyncio.Event(), []
         try:
             for path in paths:

@@ -32,4 +32,4 @@ class NoCluster:
         return True
 
     async def before_removal(self, network: Network) -> None:
-        """Nothing to wait for."""
+        """Wait for nothing: no swarm uses the network."""

@@ -62,7 +62,7 @@ class Networks:
         settings: NetworkSettings,
         on_event: EventSink | None = None,
     ) -> None:
-        """`on_event` is told what Docker's events tell; None: nobody is."""
+        """Keep the networks of one host; `on_event` is told what Docker's events tell; None: nobody is."""
         digest = hashlib.sha256(str(data_root.absolute()).encode()).digest()
         tag = digest.hex()[:8]
         is_default = data_root.absolute() == DEFAULT_ROOT

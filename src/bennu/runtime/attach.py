@@ -57,7 +57,10 @@ class AttachStream:
     """
 
     def __init__(self, sock: socket.socket, stdin: DescriptorWriter | None, end_stdin: Callable[[], None]) -> None:
-        """`stdin` None: the container takes no input. `end_stdin` is called when this client has no more input."""
+        """Attach one client; `stdin` None: the container takes no input.
+
+        `end_stdin` is called when this client has no more input.
+        """
         self._sock = sock
         self._stdin = stdin
         self._end_stdin = end_stdin

@@ -1,5 +1,6 @@
-"""Decides which Linux capabilities a container's processes have. Pure; as moby `oci/caps/utils.go`, pinned by
-`test_spec.py`.
+"""Decides which Linux capabilities a container's processes have. Pure.
+
+The rule is that of moby `oci/caps/utils.go`, pinned by `test_spec.py`.
 """
 
 from collections.abc import Collection, Iterable, Sequence

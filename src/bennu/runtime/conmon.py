@@ -152,5 +152,5 @@ async def _read_report(descriptor: int, stderr: bytes) -> ConmonReport:
 
 
 def _temporary_folder(bundle: Path) -> dict[str, str]:
-    """conmon's socket for the terminal goes into the bundle, if its path is not too long for a socket there."""
+    """Put conmon's socket for the terminal into the bundle, if its path is not too long for a socket there."""
     return {"TMPDIR": str(bundle)} if len(str(bundle)) < 80 else {}

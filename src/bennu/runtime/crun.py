@@ -27,7 +27,7 @@ _GONE: Final = (
 
 
 def find_runtime(preferred: str) -> str:
-    """The path of the runtime asked for, else of one that can stand in. Raises: BennuError."""
+    """Find the path of the runtime asked for, else of one that can stand in. Raises: BennuError."""
     for name in dict.fromkeys((preferred, "crun", "runc")):
         if path := shutil.which(name):
             return path
@@ -36,11 +36,11 @@ def find_runtime(preferred: str) -> str:
 
 @functools.cache
 def sealed_copy(program: str) -> str:
-    """A path that runs the same program from a copy in memory which nobody can change, as long as this process lives.
+    """Copy the program to memory that nobody can change; the answered path runs it as long as this process lives.
 
     A container must not get at crun's own file. So unless crun finds itself in such a copy it makes one each time and
-    begins anew from there, which is a quarter of all that a probe costs. `program` itself where the host does not run
-    what is in memory.
+    begins anew from there, which is a quarter of all that a probe costs. Answers `program` itself where the host does
+    not run what is in memory.
     """
     content = Path(program).read_bytes()
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING

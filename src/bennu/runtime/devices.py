@@ -61,7 +61,7 @@ def read_all_devices() -> list[DeviceNode]:
 
 
 def _below(folder: Path, target: str, access: str, *, everything: bool) -> Iterator[DeviceNode]:
-    """Without recursion: the folder may be a stranger's, and as deep as can be."""
+    """List the devices below, without recursion: the folder may be a stranger's, and as deep as can be."""
     ahead = [(folder, target)]
     while ahead:
         folder, target = ahead.pop()

@@ -82,9 +82,9 @@ class ExecProcess:
         stdin: int,
         signal_it: Callable[[int], None],
     ) -> None:
-        """`outputs`: our descriptors → stream number (1, 2); a terminal is 1. `stdin`: ours, -1 for none.
+        """Take over one process. `outputs`: our descriptors → stream number (1, 2); a terminal is 1.
 
-        `signal_it(signum)` signals it unless it has ended.
+        `stdin`: ours, -1 for none. `signal_it(signum)` signals the process unless it has ended.
         """
         self.pid = pid
         self._outputs = dict(outputs)

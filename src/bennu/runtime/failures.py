@@ -43,7 +43,7 @@ def create_failure(stderr: str, spec: Mapping[str, Any]) -> RuntimeFailure:
 
 
 def mount_failure(source: str, target: str, reason: str) -> RuntimeFailure:
-    """Word a mount that cannot be."""
+    """Word the failure of a mount."""
     return _failure(CREATE_PREFIX, f'{_INIT}error mounting "{source}" to rootfs at "{target}": {reason}')
 
 
@@ -95,7 +95,7 @@ _INIT: Final = _START + "error during container init: "
 
 
 def _lower(text: str) -> str:
-    """`…: Permission denied` → `…: permission denied`: runc's errno texts begin in lower case."""
+    """Turn `…: Permission denied` into `…: permission denied`: runc's errno texts begin in lower case."""
     head, colon, tail = text.rpartition(": ")
     return f"{head}{colon}{tail[:1].lower()}{tail[1:]}"
 

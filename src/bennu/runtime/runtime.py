@@ -51,7 +51,10 @@ class Runtime:
     """
 
     def __init__(self, exec_root: Path, *, oci: str = "crun") -> None:
-        """`exec_root` is this engine's alone. Blocks for a millisecond. Raises: BennuError without an OCI runtime."""
+        """Find the OCI runtime. `exec_root` is this engine's alone.
+
+        Blocks for a millisecond. Raises: BennuError without an OCI runtime.
+        """
         self._oci = OciRuntime(find_runtime(oci), exec_root / "oci")
         self._oci.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._shms = exec_root / "shm"
@@ -70,10 +73,9 @@ class Runtime:
         return "crun" if self._oci.is_crun else "runc"
 
     def make_shm(self, container_id: str, size_bytes: int) -> Path:
-        """Mount a /dev/shm on the host for a container that shares it; `delete` unmounts it. Idempotent. Raises:
-        BennuError.
+        """Mount a /dev/shm on the host for a container that shares it; `delete` unmounts it. Idempotent.
 
-        Blocks for a moment.
+        Blocks for a moment. Raises: BennuError.
         """
         mount_shm(self.shm_of(container_id), size_bytes)
         return self.shm_of(container_id)

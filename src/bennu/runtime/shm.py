@@ -13,8 +13,9 @@ from bennu.runtime.mounts import DEFAULT_SHM_BYTES
 
 
 def mount_shm(folder: Path, size_bytes: int) -> None:
-    """Mount it at `folder`, which is made; one that is there already stays. `size_bytes` 0: the default. Raises:
-    BennuError.
+    """Mount it at `folder`, which is made; one that is there already stays. `size_bytes` 0: the default.
+
+    Raises: BennuError.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.is_mount():

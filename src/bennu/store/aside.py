@@ -34,7 +34,7 @@ class SetAside:
 
 
 async def put_back(store: Store) -> None:
-    """All that is set aside to its place, to be tried again; what has a newer record there stays aside."""
+    """Put all that is set aside back, to be tried again; what has a newer record in its place stays aside."""
     for entry in await store.read_prefix(PREFIX):
         key = entry.key.removeprefix(PREFIX)
         if await store.read(key) is None:
@@ -42,7 +42,10 @@ async def put_back(store: Store) -> None:
 
 
 async def set_aside(store: Store, entry: Entry, error: Exception) -> None:
-    """Never raises: a store that cannot write now has the record in its place, where the next start finds it."""
+    """Set a record aside. Never raises.
+
+    A store that cannot write now keeps the record in its place, where the next start finds it.
+    """
     found = SetAside(entry.key, f"{type(error).__name__}: {error}")
     log.error("%s", found)
     writes: list[Put | Delete] = [
@@ -57,7 +60,7 @@ async def set_aside(store: Store, entry: Entry, error: Exception) -> None:
 
 
 async def read_aside(store: Store, prefix: str = "") -> list[SetAside]:
-    """All that is set aside, or only what was under `prefix`."""
+    """List all that is set aside, or only what was under `prefix`."""
     start = REASONS + prefix
     return [
         SetAside(entry.key.removeprefix(REASONS), entry.value.decode(errors="replace"))
@@ -66,13 +69,13 @@ async def read_aside(store: Store, prefix: str = "") -> list[SetAside]:
 
 
 async def forget(store: Store, prefix: str) -> None:
-    """What is set aside of `prefix` goes for good: on a person's word alone. Raises: Unavailable."""
+    """Delete for good what is set aside of `prefix`; only when a person asks for it. Raises: Unavailable."""
     keys = [one.key for one in await read_aside(store, prefix)]
     await store.commit(Transaction([Delete(start + key) for key in keys for start in (PREFIX, REASONS)]))
 
 
 async def take_in(store: Store, entries: Iterable[Entry], read: Callable[[Entry], T]) -> list[T]:
-    """What `read` makes of each entry, in their order; those on which it raises are set aside."""
+    """Read each entry with `read`, in their order; an entry on which it raises is set aside."""
     found: list[T] = []
     for entry in entries:
         try:
@@ -83,5 +86,5 @@ async def take_in(store: Store, entries: Iterable[Entry], read: Callable[[Entry]
 
 
 async def load(store: Store, prefix: str, read: Callable[[bytes], T]) -> list[T]:
-    """`take_in` for all values under `prefix`."""
+    """Read with `take_in` all values under `prefix`."""
     return await take_in(store, await store.read_prefix(prefix), lambda entry: read(entry.value))

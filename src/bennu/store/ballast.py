@@ -26,7 +26,7 @@ class Ballast:
         return 0 <= self._held() < SIZE
 
     def _held(self) -> int:
-        """Bytes; -1: there was never room for it."""
+        """Count the bytes held; -1: there was never room for it."""
         try:
             return self._path.stat().st_size
         except FileNotFoundError:

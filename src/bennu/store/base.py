@@ -94,15 +94,15 @@ class Store(Protocol):
     async def read(self, key: str) -> Entry | None: ...
 
     async def read_prefix(self, prefix: str, *, after: str = "", limit: int = 0) -> list[Entry]:
-        """Entries under `prefix` in order of their keys; only keys greater than `after`; 0 = no limit."""
+        """Read the entries under `prefix` in order of their keys, only keys greater than `after`; 0 = no limit."""
         ...
 
     async def snapshot(self, prefix: str) -> Snapshot:
-        """Where a watch begins: `watch(prefix, after=snapshot.revision)` tells all that it does not show."""
+        """Read where a watch begins: `watch(prefix, after=snapshot.revision)` tells all that this does not show."""
         ...
 
     async def count_prefix(self, prefix: str) -> int:
-        """How many keys there are under `prefix`."""
+        """Count the keys under `prefix`."""
         ...
 
     async def commit(self, transaction: Transaction) -> int:
@@ -114,15 +114,15 @@ class Store(Protocol):
         ...
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Changes, None]:
-        """Every transaction later than revision `after` that changed keys under `prefix`, in order, without end.
+        """Yield every transaction later than revision `after` that changed keys under `prefix`, in order, without end.
 
-        Resumable: whoever goes on with `after` the last revision it was told misses nothing and hears nothing twice.
+        Resumable: a reader that goes on with `after` the last revision it was told misses nothing, hears nothing twice.
         Raises: Compacted, when `after` lies before what is kept.
         """
         ...
 
     async def grant(self, ttl_ns: int) -> LeaseId:
-        """A lease that ends `ttl_ns` after its last sign of life, and takes its keys with it.
+        """Grant a lease that ends `ttl_ns` after its last sign of life, and takes its keys with it.
 
         It outlives the store's own restart, and then has its whole time again: the store judges only the silence that
         it was there to hear. Raises: Unavailable.
@@ -130,7 +130,7 @@ class Store(Protocol):
         ...
 
     def keep_alive(self, lease: LeaseId) -> None:
-        """A sign of life; costs no write. Raises: LeaseLost."""
+        """Give a sign of life; costs no write. Raises: LeaseLost."""
         ...
 
     async def revoke(self, lease: LeaseId) -> None:

@@ -35,7 +35,7 @@ class History:
         self._followers: set[_Follower] = set()
 
     def add(self, batch: Sequence[Changes]) -> None:
-        """Transactions that are on disk, in order."""
+        """Add transactions that are on disk, in order."""
         with self._lock:
             for changes in batch:
                 self._kept.append(changes)

@@ -34,26 +34,26 @@ class Leases:
             self._ends_ns.pop(lease, None)
 
     def postpone(self, lease: LeaseId, by_ns: int) -> None:
-        """Its end could not be written: not yet, then."""
+        """Postpone the end of a lease whose end could not be written."""
         with self._lock:
             self._ends_ns[lease] = time.monotonic_ns() + by_ns
 
     def keep_alive(self, lease: LeaseId) -> None:
-        """Raises: LeaseLost."""
+        """Give a sign of life. Raises: LeaseLost."""
         with self._lock:
             if lease not in self._ends_ns:
                 raise LeaseLost(f"lease {lease:x} has ended")
             self._ends_ns[lease] = time.monotonic_ns() + self._ttls_ns[lease]
 
     def seconds_to_next_end(self) -> float | None:
-        """None: no lease is waited for."""
+        """Count the seconds to the next end; None: no lease is waited for."""
         with self._lock:
             if not self._ends_ns:
                 return None
             return max(0, min(self._ends_ns.values()) - time.monotonic_ns()) / 1e9
 
     def take_ended(self) -> list[LeaseId]:
-        """Those whose time is over; they cannot be kept alive any more."""
+        """Take out the leases whose time is over; they cannot be kept alive any more."""
         now_ns = time.monotonic_ns()
         with self._lock:
             if self._ends_ns and now_ns - min(self._ends_ns.values()) > DEAF_NS:

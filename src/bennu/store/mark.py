@@ -35,7 +35,7 @@ def mark_of(database: Path) -> Path:
 
 
 def read_mark(path: Path) -> Marked | None:
-    """None: there is none. Raises: Unavailable when it cannot be read; OSError."""
+    """Read the mark; None: there is none. Raises: Unavailable when it cannot be read; OSError."""
     try:
         line = path.read_bytes()
     except FileNotFoundError:
@@ -50,7 +50,7 @@ class Mark:
     """Written by the store's own thread (`note`), brought to the disk by another (`sync`)."""
 
     def __init__(self, path: Path, instance: int, revision: int) -> None:
-        """Raises: OSError."""
+        """Write the mark and sync it. Raises: OSError."""
         self._instance = instance
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._noted = self._synced = -1
@@ -63,7 +63,7 @@ class Mark:
         return b"bennu %016x %020d\n" % (self._instance, revision)
 
     def note(self, revision: int) -> None:
-        """Everything up to `revision` is on the disk in the database. Cheap: no sync."""
+        """Note that everything up to `revision` is on the disk in the database. Cheap: no sync."""
         if revision == self._noted:
             return
         with contextlib.suppress(OSError):  # a mark that lies behind accuses nobody
@@ -71,7 +71,7 @@ class Mark:
             self._noted = revision
 
     def sync(self) -> None:
-        """To the disk, if it has moved since the last time."""
+        """Sync the mark to the disk, if it has moved since the last time."""
         noted = self._noted
         if noted != self._synced:
             with contextlib.suppress(OSError):

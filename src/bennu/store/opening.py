@@ -19,7 +19,7 @@ NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_whole(path: Path) -> bool:
-    """Whether it is proven to hold all that was acknowledged; False: there is no mark that says so, nor the opposite.
+    """Tell whether the state is proven to hold all that was acknowledged; False: no mark proves it, nor the opposite.
 
     Raises: Unavailable with the cure, when it is damaged or has lost something; OSError.
     """
@@ -46,19 +46,19 @@ def has_database(path: Path) -> bool:
 
 
 def connect_unchanged(path: Path) -> sqlite3.Connection:
-    """For reading only: when it is closed the log is as it was."""
+    """Connect for reading only: when the connection is closed the log is as it was."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 
 def read_numbers(db: sqlite3.Connection) -> dict[str, int]:
-    """`revision` and `instance`, as far as it has them. Raises: sqlite3.Error."""
+    """Read `revision` and `instance`, as far as the database has them. Raises: sqlite3.Error."""
     if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
         return {}
     return dict(db.execute("SELECT name, number FROM meta").fetchall())
 
 
 def _compare(path: Path, mark: Marked, found: dict[str, int]) -> None:
-    """Raises: Unavailable."""
+    """Compare the database with its mark. Raises: Unavailable when it is another's or has lost changes."""
     if found and found.get("instance") != mark.instance:
         raise Unavailable(f"the state in {path} is that of another bennud. {cure(path)}")
     if found.get("revision", -1) < mark.revision:
@@ -77,7 +77,7 @@ def cure(path: Path) -> str:
 
 
 def is_full(error: Exception, path: Path) -> bool:
-    """Whether it is for want of room on the disk that this went wrong."""
+    """Tell whether this went wrong because the disk is full."""
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE
         other = code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and os.statvfs(path.parent).f_bavail == 0
@@ -86,7 +86,7 @@ def is_full(error: Exception, path: Path) -> bool:
 
 
 def unreadable(path: Path, error: sqlite3.Error | OSError) -> Unavailable:
-    """For the operator: what is wrong with the state, and what to do about it."""
+    """Word for the operator what is wrong with the state, and what to do about it."""
     what = f"cannot read the state in {path}: {error}"
     if getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE in DAMAGE:
         return Unavailable(f"{what}. {cure(path)}")

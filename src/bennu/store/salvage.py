@@ -16,7 +16,7 @@ SIDE_FILES: Final = ("", "-wal", "-shm")
 
 
 def judge(path: Path) -> str:
-    """What is wrong with the database at `path`; "" when it can be opened. Changes nothing."""
+    """Say what is wrong with the database at `path`; "" when it can be opened. Changes nothing."""
     try:
         check_whole(path)
     except (Unavailable, OSError, sqlite3.Error) as error:
@@ -25,7 +25,10 @@ def judge(path: Path) -> str:
 
 
 def put_database_aside(path: Path, lost: Path) -> Path:
-    """With its log and its mark, under their own names, in a new folder below `lost`; where the database is now."""
+    """Move the database to a new folder below `lost`; answer where it is now.
+
+    Its log and its mark go with it, under their own names.
+    """
     folder = lost / time.strftime("state-%Y%m%d-%H%M%S")
     folder.mkdir(mode=0o700, parents=True)
     for old in (*(path.with_name(path.name + side) for side in SIDE_FILES), mark_of(path)):
@@ -35,7 +38,7 @@ def put_database_aside(path: Path, lost: Path) -> Path:
 
 
 def read_what_is_left(path: Path) -> Iterator[Put]:
-    """All entries up to the first damage, without their leases."""
+    """Yield all entries up to the first damage, without their leases."""
     if not has_database(path):
         return
     with contextlib.suppress(sqlite3.Error), contextlib.closing(connect_unchanged(path)) as db:

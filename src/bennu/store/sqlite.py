@@ -79,7 +79,7 @@ class SqliteStore:
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises: Unavailable with the cure, when it has lost something; sqlite3.Error; OSError."""
+        """Open the database. Raises: Unavailable with the cure, when it has lost something; sqlite3.Error; OSError."""
         self._path = path
         self._ballast = Ballast(path.with_name(BALLAST))
         self.whole = check_whole(path)
@@ -162,7 +162,7 @@ class SqliteStore:
         self._mark.close()
 
     def _keep_house(self) -> None:
-        """A thread of its own: what takes its time and nobody waits for."""
+        """Do, in a thread of its own, what takes its time and nobody waits for."""
         while True:
             self._mark.sync()
             with contextlib.suppress(OSError):
@@ -173,7 +173,7 @@ class SqliteStore:
     # --- reading: the reader's thread ---------------------------------------------------------------------------
 
     async def _ask(self, read: Callable[[], T]) -> T:
-        """Raises: Unavailable."""
+        """Read in the reader's thread. Raises: Unavailable."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._reading_thread, read)
         except sqlite3.Error as error:
@@ -260,7 +260,7 @@ class SqliteStore:
                 return [Unavailable(f"cannot write state: {error}") for _ in group]
 
     def _write_together(self, group: list[_Job]) -> list[int | BennuError]:
-        """One transaction of SQLite, one sync. Raises: sqlite3.Error and others; then nothing is written."""
+        """Write in one transaction of SQLite, one sync. Raises: sqlite3.Error and others; then nothing is written."""
         before = self._revision
         self._unseen = []
         try:
@@ -327,7 +327,7 @@ def _outcome(job: _Job) -> int | BennuError:
 
 
 def _open(path: Path) -> SqliteStore:
-    """On a full disk the ballast makes the little room that SQLite needs to begin."""
+    """Open the store; on a full disk the ballast makes the little room that SQLite needs to begin."""
     while True:
         try:
             return SqliteStore(path)

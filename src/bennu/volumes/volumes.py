@@ -61,11 +61,11 @@ class VolumeUsers(Protocol):
     """Who knows the containers."""
 
     def users_of_volume(self, name: str) -> list[str]:
-        """The ids of those that use it."""
+        """List the ids of the containers that use it."""
         ...
 
     def running_users_of_volume(self, name: str) -> list[str]:
-        """Of these, who runs."""
+        """List those of them that run."""
         ...
 
 
@@ -75,8 +75,10 @@ class Volumes:
     def __init__(
         self, root: Path, store: Store, users: VolumeUsers | None = None, commit: Commit | None = None
     ) -> None:
-        """`users` None: nobody uses any. `commit` writes a change together with the event (`create`, `destroy`) that
-        announces it; None: without."""
+        """Keep the volumes below `root`; `users` None: nobody uses any.
+
+        `commit` writes a change together with the event (`create`, `destroy`) that announces it; None: without.
+        """
         self._users = users
         self._commit = commit or self._commit_alone
         self._root = root
@@ -92,7 +94,7 @@ class Volumes:
         await self._store.commit(Transaction([write]))
 
     def users(self, name: str) -> builtins.list[str]:
-        """The ids of the containers that use it, or are being made with it."""
+        """List the ids of the containers that use it, or are being made with it."""
         holders = [container_id for container_id, names in self._held.items() if name in names]
         return holders + (self._users.users_of_volume(name) if self._users is not None else [])
 
@@ -192,13 +194,15 @@ class Volumes:
         )
 
     def filling(self, name: str) -> asyncio.Lock:
-        """What keeps two containers that are made with a new volume at once from both filling it."""
+        """Give the lock that keeps two containers that are made with a new volume at once from both filling it."""
         return _lock_of(self._fillings, name)
 
     @contextlib.contextmanager
     def holding(self, container_id: str) -> Iterator[Callable[[str], None]]:
-        """Keep the volumes that the yielded function is given, by name, from being removed: a container is being made
-        with them, and is on no record yet."""
+        """Keep the volumes that the yielded function is given, by name, from being removed.
+
+        A container is being made with them, and is on no record yet.
+        """
         names = self._held[container_id] = set[str]()
         try:
             yield names.add

@@ -60,9 +60,9 @@ class RolloutRoutes:
 
 
 def rollout_json(row: ServiceRow, sights: list[Sight], waits: list[Waiting]) -> Json:
-    """`Revision` is the one in force; `Waits` say what is next and when (`Left` in ns, null: at a change).
+    """Write a service's rollout as the API gives it: `Revision` is the one in force, `Waits` say what is next and when.
 
-    `DrainLeft` of a task is in ns; null: it is not being drained.
+    `Left` of a wait is in ns; null: it ends with a change. `DrainLeft` of a task is in ns; null: it is not drained.
     """
     service = row.service
     status, rollout, strategy = service.update_status, service.rollout, strategy_in_force(service)

@@ -48,8 +48,9 @@ class ReasonShape(Shape):
 
 
 class ServiceWhy(Shape):
-    """What is known of a service: its slots, what it waits for, and the last decisions about it as a whole, newest
-    first.
+    """What is known of a service: its slots, what it waits for, and the last decisions about it as a whole.
+
+    The newest decision is first.
     """
 
     service: str

@@ -234,7 +234,10 @@ def slot_colour(tasks: Sequence[Json], found: Json) -> str:
 
 
 def colour(task: Json, found: Json) -> str:
-    """Green: serves the new revision; none: still serves another; dim: on its way out, or only kept warm."""
+    """Choose a task's colour.
+
+    Green: it serves the new revision; none: it still serves another; dim: it is on its way out, or only kept warm.
+    """
     if task["State"] in ("failed", "rejected"):
         return "red"
     if task["DesiredState"] not in ("running", "ready"):

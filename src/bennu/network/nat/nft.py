@@ -43,7 +43,7 @@ class Firewall:
         wanted: Callable[[], Ruleset],
         frontends: Mapping[str, Frontend] | None = None,
     ) -> None:
-        """`frontends` are by service id; whoever changes one of them calls `mark_changed`."""
+        """Keep rules in `table`; `frontends` are by service id; a caller that changes one calls `mark_changed`."""
         self.table = table
         self._wanted = wanted
         self._frontends = {} if frontends is None else frontends

@@ -109,7 +109,7 @@ def _store_original(code: bpf.Program, original_fd: int) -> None:
 
 
 def _bind_source(code: bpf.Program, local_addresses_fd: int) -> None:
-    """Unless loopback was asked for: check that the address is the host's, and bind the socket to it."""
+    """Check that the address is the host's, and bind the socket to it, unless loopback was asked for."""
     otherwise = "unchanged"
     code.copy(A1, IP)
     code.and_value(A1, 0xFF)  # the first of the four bytes

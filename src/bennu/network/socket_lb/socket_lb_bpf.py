@@ -78,7 +78,7 @@ class BpfSocketLb:
     """Redirects at connect(). Where the kernel refuses the programs it logs that once, and the rules serve alone."""
 
     def __init__(self, table: str, data_root: Path) -> None:
-        """`table`: the daemon's nftables table. `data_root` must exist when this is opened."""
+        """Open nothing yet. `table`: the daemon's nftables table. `data_root` must exist when this is opened."""
         self._table = table
         self._data_root = data_root
         self._is_tried = False
@@ -248,13 +248,13 @@ class DisabledSocketLb:
         came: Collection[PortForward],
         frontends: Iterable[tuple[Frontend | None, Frontend | None]],
     ) -> None:
-        """Nothing to prepare."""
+        """Do nothing: there is no program to prepare for."""
 
     def complete(self) -> None:
-        """Nothing to publish."""
+        """Do nothing: there is nothing to publish."""
 
     async def refresh_local_addresses(self) -> None:
-        """No address is looked at."""
+        """Do nothing: no address is looked at."""
 
     async def remove(self) -> None:
         """Detach an earlier daemon's programs, which would lead to containers that are gone. Tried until it works."""
@@ -278,7 +278,7 @@ class DisabledSocketLb:
             os.close(cgroup)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
 
 def detach_marked(cgroup: int, mark: ProgramMark) -> None:
