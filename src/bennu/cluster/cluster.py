@@ -98,7 +98,7 @@ class Cluster:
         """All parts are there, and nothing is done yet."""
         cluster = self.state.require_cluster()
         self._witness = Witness(self.engine, self.state)
-        self.manager = Manager(self.state, self._witness.testify)
+        self.manager = Manager(self.state, self._witness.build_evidence)
         self.agent = Agent(self.engine, self.state, self.manager.report, self.balancer, self._files, cluster.node_id)
         self._pulse = Pulse(self.state, cluster.node_id)
         await self._pulse.begin()

@@ -25,11 +25,11 @@ from bennu.errors import BennuError
 from bennu.orchestration.actions import Plan, Wait
 from bennu.orchestration.clock import SteadyClock
 from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.fleet import Fleet, frees_room
 from bennu.orchestration.model import NodeId, ServiceId, Task, TaskId
+from bennu.orchestration.node_set import NodeSet, frees_room
 from bennu.orchestration.observe import Report
 from bennu.orchestration.reconcile import DEFAULT_HISTORY_LIMIT
-from bennu.orchestration.round import LOOKS_UNTIL_SETTLED, Round, TaskWrite, Testify
+from bennu.orchestration.round import LOOKS_UNTIL_SETTLED, EvidenceSource, Round, TaskWrite
 from bennu.pace import paced
 
 RETRY_S: Final = 1.0
@@ -39,9 +39,11 @@ log = logging.getLogger(__name__)
 class Manager:
     """`run` it beside the agent. Everything it knows besides the state can be lost at any time."""
 
-    def __init__(self, state: ClusterState, testify: Testify = lambda service, tasks, now_ns: None) -> None:
+    def __init__(
+        self, state: ClusterState, build_evidence: EvidenceSource = lambda service, tasks, now_ns: None
+    ) -> None:
         self._state = state
-        self._testify = testify
+        self._build_evidence = build_evidence
         self._reports: list[tuple[str, Report, Facts]] = []
         self._dirty: dict[str, None] = {}
         self._dirty_nodes: dict[str, None] = {}
@@ -66,7 +68,7 @@ class Manager:
 
     def _look_at_all(self) -> None:
         """As if nothing were known but what is stored."""
-        self._fleet = Fleet((row.node for row in self._state.nodes), (row.task for row in self._state.tasks))
+        self._node_set = NodeSet((row.node for row in self._state.nodes), (row.task for row in self._state.tasks))
         self._judged.clear()
         self._dirty |= dict.fromkeys(self._state.service_ids())
         self._dirty_nodes |= dict.fromkeys(self._state.nodes.rows)
@@ -101,17 +103,17 @@ class Manager:
                     self._dirty[item.row_id] = None
                 case TaskRow(task=task):
                     if item.after is None:
-                        self._fleet.drop_task(task.id)
+                        self._node_set.drop_task(task.id)
                     else:
-                        self._fleet.put_task(task)
+                        self._node_set.put_task(task)
                     self._dirty[task.service_id] = None
                     if frees_room(task_in(item.before), task_in(item.after)):
                         self._dirty |= self._unplaced
                 case NodeRow(node=node):
                     if item.after is None:
-                        self._fleet.drop_node(node.id)
+                        self._node_set.drop_node(node.id)
                     else:
-                        self._fleet.put_node(node)
+                        self._node_set.put_node(node)
                     self._dirty_nodes[item.row_id] = None
                 case AliveRow():
                     self._dirty_nodes[item.row_id] = None
@@ -180,11 +182,11 @@ class Manager:
         cluster = self._state.cluster
         return Round(
             StoredState(self._state),
-            self._fleet,
+            self._node_set,
             self._failures,
             new_task_id=new_id,
             history_limit=cluster.history_limit if cluster else DEFAULT_HISTORY_LIMIT,
-            testify=self._testify,
+            build_evidence=self._build_evidence,
         )
 
     def _take_in(self, work: Round, reports: list[tuple[str, Report, Facts]]) -> dict[str, TaskRow]:

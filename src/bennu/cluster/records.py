@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bennu.orchestration.ledger import Ledger
 from bennu.orchestration.model import Node, Service, Task
 from bennu.orchestration.spec import PortSpec
+from bennu.orchestration.task_metrics import TaskMetrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class SightingsRow(Row):
     """What was seen of the tasks of the service of this id, by task, since its rollout began."""
 
     began_at_ns: int
-    ledgers: Mapping[str, Ledger] = field(default_factory=dict)
+    ledgers: Mapping[str, TaskMetrics] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,10 +24,10 @@ from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.record import HealthProbe
 from bennu.errors import BennuError
+from bennu.orchestration.canary_analysis import Evidence
 from bennu.orchestration.config import is_under_watch
-from bennu.orchestration.evidence import Evidence
-from bennu.orchestration.ledger import Glance, Ledger, ReadinessProbe, note, testify
 from bennu.orchestration.model import Rollout, Service, Task
+from bennu.orchestration.task_metrics import ReadinessProbe, Sample, TaskMetrics, add_sample, build_evidence
 from bennu.orchestration.watched import died_by_itself, is_of_rollout, watched_ns
 
 LOOK_EVERY_S: Final = 1.0
@@ -40,8 +40,8 @@ class Notebook:
     """Of one watched rollout: its ledgers by task, and when they were last written down."""
 
     began_at_ns: int
-    ledgers: dict[str, Ledger] = field(default_factory=dict)
-    written: dict[str, Ledger] = field(default_factory=dict)
+    ledgers: dict[str, TaskMetrics] = field(default_factory=dict)
+    written: dict[str, TaskMetrics] = field(default_factory=dict)
     written_at: float = 0.0
 
     def must_be_written(self, now: float) -> bool:
@@ -84,13 +84,13 @@ class Witness:
         for row in self._state.tasks_of(service.id):
             with suppress(BennuError):  # it has no container yet, or none any more
                 seen = await self._glance(rollout, row, self._engine.find(row.container_id), now_ns)
-                new = Ledger(is_new=is_of_rollout(service, rollout, row.task))
-                notebook.ledgers[row.id] = note(notebook.ledgers.get(row.id, new), seen)
+                new = TaskMetrics(is_new=is_of_rollout(service, rollout, row.task))
+                notebook.ledgers[row.id] = add_sample(notebook.ledgers.get(row.id, new), seen)
 
-    async def _glance(self, rollout: Rollout, row: TaskRow, container: Container, now_ns: int) -> Glance:
+    async def _glance(self, rollout: Rollout, row: TaskRow, container: Container, now_ns: int) -> Sample:
         record = container.record
         runs = record.running and not row.task.has_ended
-        return Glance(
+        return Sample(
             died=died_by_itself(rollout, row.task),
             watched_ns=watched_ns(rollout, row.task, now_ns=now_ns),
             was_oom_killed=record.oom_killed,
@@ -121,14 +121,14 @@ class Witness:
         for book in due.values():
             book.written, book.written_at = dict(book.ledgers), now
 
-    def testify(self, service: Service, tasks: list[Task], now_ns: int) -> Evidence | None:
+    def build_evidence(self, service: Service, tasks: list[Task], now_ns: int) -> Evidence | None:
         """What is known of both versions; None when no rollout is under way."""
         rollout = service.rollout
         if rollout is None:
             return None
         notebook = self._notebooks.get(service.id)
         ledgers = notebook.ledgers if notebook and notebook.began_at_ns == rollout.began_at_ns else {}
-        return testify(service, rollout, tasks, ledgers, now_ns=now_ns)
+        return build_evidence(service, rollout, tasks, ledgers, now_ns=now_ns)
 
 
 def as_probe(probe: HealthProbe) -> ReadinessProbe:

@@ -16,12 +16,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from bennu.orchestration.actions import RollBack, SetRollout
+from bennu.orchestration.canary_analysis import Cohort, Evidence, Ruling, Verdict, judge_cohorts
 from bennu.orchestration.config import is_under_watch
-from bennu.orchestration.evidence import Cohort, Evidence, Ruling, Verdict, judge_cohorts
 from bennu.orchestration.model import BlueGreenRun, CanaryRun, Rollout, Service, SlotKey, Task, WatchedRun
 from bennu.orchestration.rollout_steps import begin_slot
-from bennu.orchestration.seats import Phase, Survey, is_serving
-from bennu.orchestration.slots import Scene
+from bennu.orchestration.slot_progress import Phase, Survey, is_serving
+from bennu.orchestration.slots import ReconcileContext
 from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep
 from bennu.orchestration.states import NS_PER_SECOND, TaskState, UpdateState
 
@@ -45,61 +45,65 @@ def may_serve(service: Service, task: Task) -> bool:
     return is_of_rollout(service, run, task) is (run.switched_at_ns is not None)
 
 
-def advance_canary(scene: Scene, canary: Canary, run: CanaryRun, view: Survey, evidence: Evidence | None) -> int | None:
+def advance_canary(
+    context: ReconcileContext, canary: Canary, run: CanaryRun, view: Survey, evidence: Evidence | None
+) -> int | None:
     """How many slots may be of the new version now; None if the rollout's record was written instead.
 
     A step counts slots that cannot be touched now as well, for what it brought there is still on trial; but it does not
     ask for more than can be reached without them.
     """
     if run.step >= len(canary.steps):
-        _store(scene, replace(run, promoted=True), "all canary steps passed: the rest follows")
+        _store(context, replace(run, promoted=True), "all canary steps passed: the rest follows")
         return None
     step = canary.steps[run.step]
-    every = [*view.seats, *view.aside]
-    reach = len(view.seats) + sum(1 for seat in view.aside if seat.phase is not Phase.OUTDATED)
+    every = [*view.slots, *view.aside]
+    reach = len(view.slots) + sum(1 for progress in view.aside if progress.phase is not Phase.OUTDATED)
     target = max(1, min(reach, step_target(step, len(every))))
-    serving = sum(1 for seat in every if seat.phase is Phase.SERVING)
-    tasks = (task for seat in every for task in seat.slot.tasks)
-    seen = evidence or evidence_from_tasks(scene.service, run, tasks, now_ns=scene.now_ns)
+    serving = sum(1 for progress in every if progress.phase is Phase.SERVING)
+    tasks = (task for progress in every for task in progress.slot.tasks)
+    seen = evidence or evidence_from_tasks(context.service, run, tasks, now_ns=context.now_ns)
     verdict = judge_cohorts(seen, confidence=canary.confidence, slower_by=canary.slower_by)
     if verdict.ruling is Ruling.BAD:
-        _condemn(scene, run, f"canary: {verdict.reason}")
+        _condemn(context, run, f"canary: {verdict.reason}")
         return None
     if run.step_ready_at_ns is None:
-        return _await_step(scene, canary, run, serving, target, run.step_began_at_ns)
+        return _await_step(context, canary, run, serving, target, run.step_began_at_ns)
     watched_until = run.step_ready_at_ns + step.watch_ns
-    if scene.now_ns < watched_until:
-        scene.draft.wait("rollout", f"canary step {run.step + 1}: {target} slots are watched", watched_until)
+    if context.now_ns < watched_until:
+        context.draft.wait("rollout", f"canary step {run.step + 1}: {target} slots are watched", watched_until)
         return target
     if serving < target:
-        return _await_step(scene, canary, run, serving, target, watched_until)
-    _pass_step(scene, run, verdict)
+        return _await_step(context, canary, run, serving, target, watched_until)
+    _pass_step(context, run, verdict)
     return None
 
 
-def _await_step(scene: Scene, canary: Canary, run: CanaryRun, serving: int, target: int, since_ns: int) -> int | None:
+def _await_step(
+    context: ReconcileContext, canary: Canary, run: CanaryRun, serving: int, target: int, since_ns: int
+) -> int | None:
     if serving >= target:
-        ready = replace(run, step_ready_at_ns=scene.now_ns)
-        _store(scene, ready, f"canary step {run.step + 1}: all {target} slots serve; watching them")
+        ready = replace(run, step_ready_at_ns=context.now_ns)
+        _store(context, ready, f"canary step {run.step + 1}: all {target} slots serve; watching them")
         return None
     deadline = since_ns + canary.ready_within_ns
-    if scene.now_ns >= deadline:
+    if context.now_ns >= deadline:
         limit = canary.ready_within_ns / NS_PER_SECOND
-        _condemn(scene, run, f"canary: {serving} of {target} slots of the new version were ready within {limit:g} s")
+        _condemn(context, run, f"canary: {serving} of {target} slots of the new version were ready within {limit:g} s")
         return None
-    scene.draft.wait("rollout", f"canary step {run.step + 1}: {serving} of {target} slots serve", deadline)
+    context.draft.wait("rollout", f"canary step {run.step + 1}: {serving} of {target} slots serve", deadline)
     return target
 
 
-def _pass_step(scene: Scene, run: CanaryRun, verdict: Verdict) -> None:
+def _pass_step(context: ReconcileContext, run: CanaryRun, verdict: Verdict) -> None:
     passed = replace(
         run,
         step=run.step + 1,
         step_ready_at_ns=None,
-        step_began_at_ns=scene.now_ns,
+        step_began_at_ns=context.now_ns,
         verdict=verdict.reason,
     )
-    _store(scene, passed, f"canary step {run.step + 1} passed: {verdict.reason}")
+    _store(context, passed, f"canary step {run.step + 1} passed: {verdict.reason}")
 
 
 def evidence_from_tasks(service: Service, rollout: Rollout, tasks: Iterable[Task], *, now_ns: int) -> Evidence:
@@ -145,68 +149,70 @@ def is_on_trial(service: Service, task: Task) -> bool:
     return rollout is not None and is_under_watch(service) and is_of_rollout(service, rollout, task)
 
 
-def advance_blue_green(scene: Scene, strategy: BlueGreen, run: BlueGreenRun, view: Survey) -> None:
+def advance_blue_green(context: ReconcileContext, strategy: BlueGreen, run: BlueGreenRun, view: Survey) -> None:
     """Green beside blue, then the switch, then the warm time; each stage entered by a stored record."""
-    seats = view.seats
-    dead = next((task for seat in seats for task in seat.slot.tasks if _is_dead_green(scene, run, task)), None)
+    slots = view.slots
+    dead = next(
+        (task for progress in slots for task in progress.slot.tasks if _is_dead_green(context, run, task)), None
+    )
     if dead is not None:
         when = "before the switch" if run.switched_at_ns is None else "after the switch"
-        _condemn(scene, run, f"blue/green: task {dead.id} of the new version ended {when}")
+        _condemn(context, run, f"blue/green: task {dead.id} of the new version ended {when}")
         return
     if run.switched_at_ns is not None:
-        _keep_warm(scene, strategy, run, run.switched_at_ns)
+        _keep_warm(context, strategy, run, run.switched_at_ns)
         return
-    for seat in view.untouched:
-        if seat.phase is Phase.OUTDATED:
-            begin_slot(scene, seat)
-    missing = [seat.key for seat in seats if seat.keep is None or not is_serving(seat.keep)]
+    for progress in view.untouched:
+        if progress.phase is Phase.OUTDATED:
+            begin_slot(context, progress)
+    missing = [progress.key for progress in slots if progress.keep is None or not is_serving(progress.keep)]
     if missing:
-        _await_green(scene, strategy, run, missing)
+        _await_green(context, strategy, run, missing)
     elif run.ready_at_ns is None:
-        ready = replace(run, ready_at_ns=scene.now_ns)
-        _store(scene, ready, f"all {len(seats)} new tasks run beside the old ones")
-    elif scene.now_ns < run.ready_at_ns + strategy.settle_ns:
-        scene.draft.wait("rollout", "the new version settles", run.ready_at_ns + strategy.settle_ns)
+        ready = replace(run, ready_at_ns=context.now_ns)
+        _store(context, ready, f"all {len(slots)} new tasks run beside the old ones")
+    elif context.now_ns < run.ready_at_ns + strategy.settle_ns:
+        context.draft.wait("rollout", "the new version settles", run.ready_at_ns + strategy.settle_ns)
     else:
-        reason = f"all {len(seats)} new tasks ran for {strategy.settle_ns / NS_PER_SECOND:g} s without an end"
-        _store(scene, replace(run, switched_at_ns=scene.now_ns, verdict=reason), f"traffic is switched: {reason}")
+        reason = f"all {len(slots)} new tasks ran for {strategy.settle_ns / NS_PER_SECOND:g} s without an end"
+        _store(context, replace(run, switched_at_ns=context.now_ns, verdict=reason), f"traffic is switched: {reason}")
 
 
-def _await_green(scene: Scene, strategy: BlueGreen, run: BlueGreenRun, missing: list[SlotKey]) -> None:
+def _await_green(context: ReconcileContext, strategy: BlueGreen, run: BlueGreenRun, missing: list[SlotKey]) -> None:
     deadline = run.began_at_ns + strategy.ready_within_ns
-    if run.ready_at_ns is None and scene.now_ns >= deadline:
+    if run.ready_at_ns is None and context.now_ns >= deadline:
         limit = strategy.ready_within_ns / NS_PER_SECOND
-        _condemn(scene, run, f"blue/green: the new task of {missing[0]} was not ready within {limit:g} s")
+        _condemn(context, run, f"blue/green: the new task of {missing[0]} was not ready within {limit:g} s")
         return
-    scene.draft.wait("rollout", f"the new tasks of {len(missing)} slots do not run yet", deadline)
+    context.draft.wait("rollout", f"the new tasks of {len(missing)} slots do not run yet", deadline)
 
 
-def _keep_warm(scene: Scene, strategy: BlueGreen, run: BlueGreenRun, switched_at_ns: int) -> None:
+def _keep_warm(context: ReconcileContext, strategy: BlueGreen, run: BlueGreenRun, switched_at_ns: int) -> None:
     until = switched_at_ns + strategy.keep_warm_ns
-    if scene.now_ns < until:
-        scene.draft.wait("rollout", "the old version is kept warm for a switch back", until)
+    if context.now_ns < until:
+        context.draft.wait("rollout", "the old version is kept warm for a switch back", until)
     else:
-        _store(scene, replace(run, promoted=True), "the warm time is over: the old version goes")
+        _store(context, replace(run, promoted=True), "the warm time is over: the old version goes")
 
 
-def _is_dead_green(scene: Scene, run: BlueGreenRun, task: Task) -> bool:
-    if not is_of_rollout(scene.service, run, task) or not task.has_ended or task.desired is TaskState.REMOVE:
+def _is_dead_green(context: ReconcileContext, run: BlueGreenRun, task: Task) -> bool:
+    if not is_of_rollout(context.service, run, task) or not task.has_ended or task.desired is TaskState.REMOVE:
         return False
-    lost = scene.lost_because(task)
+    lost = context.lost_because(task)
     return lost is None and task.state is not TaskState.ORPHANED
 
 
-def _condemn(scene: Scene, run: WatchedRun, reason: str) -> None:
+def _condemn(context: ReconcileContext, run: WatchedRun, reason: str) -> None:
     """Go back, with the reason in words; if there is nothing to go back to, stop here."""
-    service = scene.service
+    service = context.service
     assert service.update_status is not None
     if service.previous is None:
         told = replace(service.update_status, state=UpdateState.PAUSED, message=f"update paused: {reason}")
-        scene.draft.lead(SetRollout(told, replace(run, verdict=reason), reason))
+        context.draft.lead(SetRollout(told, replace(run, verdict=reason), reason))
         return
     told = replace(service.update_status, state=UpdateState.ROLLBACK_STARTED, message=f"update rolled back: {reason}")
-    scene.draft.lead(RollBack(told, reason))
+    context.draft.lead(RollBack(told, reason))
 
 
-def _store(scene: Scene, run: WatchedRun, reason: str) -> None:
-    scene.draft.lead(SetRollout(scene.service.update_status, run, reason))
+def _store(context: ReconcileContext, run: WatchedRun, reason: str) -> None:
+    context.draft.lead(SetRollout(context.service.update_status, run, reason))

@@ -54,7 +54,7 @@ def play_release(release: Release, seed: int) -> Outcome:
         node = Node(id=NodeId(f"n{number}"), resources=NodeResources(8_000_000_000, 8 << 30))
         world.nodes[node.id] = node
         world.agents[node.id] = SimulatedAgent(world, node.id, noise=0.0)
-        world.manager.fleet.put_node(node)
+        world.manager.node_set.put_node(node)
     service_id = ServiceId("web")
     spec = ServiceSpec(
         name="web",

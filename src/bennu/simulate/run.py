@@ -82,7 +82,7 @@ def run_cluster(*, nodes: int, services: int, replicas: int, seed: int = 1) -> C
         node = Node(id=NodeId(f"n{number:05d}"), resources=NodeResources(64_000_000_000, 256 << 30))
         world.nodes[node.id] = node
         world.agents[node.id] = SimulatedAgent(world, node.id, noise=0.0)
-        world.manager.fleet.put_node(node)
+        world.manager.node_set.put_node(node)
     began = time.process_time()
     for number in range(services):
         service_id = ServiceId(f"s{number:04d}")

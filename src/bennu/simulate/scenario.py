@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from bennu.errors import BennuError
+from bennu.orchestration.commands import abort_rollout, pause_rollout, promote_rollout, resume_rollout
 from bennu.orchestration.model import Node, NodeId, NodeResources, Service, ServiceId
 from bennu.orchestration.revisions import accept_rollback, accept_update, create_service
 from bennu.orchestration.spec import (
@@ -41,7 +42,6 @@ from bennu.orchestration.states import (
     RestartCondition,
     UpdateOrder,
 )
-from bennu.orchestration.verbs import abort_rollout, pause_rollout, promote_rollout, resume_rollout
 from bennu.simulate.agent import SimulatedAgent
 from bennu.simulate.laws import Laws
 from bennu.simulate.manager import SimulatedManager
@@ -96,7 +96,7 @@ class Scenario:
         )
         self.world.nodes[node_id] = node
         self.world.agents[node_id] = SimulatedAgent(self.world, node_id, noise=noise)
-        self.world.manager.fleet.put_node(node)
+        self.world.manager.node_set.put_node(node)
 
     def _mode(self) -> Mode:
         kind = self.random.random()

@@ -7,10 +7,10 @@ import pytest
 from orchestration.stage import S, Stage, a_node, a_spec
 
 from bennu.errors import Conflict
-from bennu.orchestration.evidence import Cohort, Evidence, Ruling, binomial_tail, chance_of_ever, judge_cohorts
+from bennu.orchestration.canary_analysis import Cohort, Evidence, Ruling, binomial_tail, chance_of_ever, judge_cohorts
+from bennu.orchestration.commands import abort_rollout, pause_rollout, promote_rollout, resume_rollout
 from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep, Global, UpdateConfig
 from bennu.orchestration.states import Availability, TaskState, UpdateOrder, UpdateState
-from bennu.orchestration.verbs import abort_rollout, pause_rollout, promote_rollout, resume_rollout
 from bennu.orchestration.watched import may_serve, step_target
 
 U = UpdateState

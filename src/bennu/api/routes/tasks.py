@@ -11,7 +11,7 @@ from bennu.api.shapes.service import Json, task_json
 from bennu.cluster import Cluster
 from bennu.cluster.records import TaskRow
 from bennu.errors import BennuError
-from bennu.orchestration.dirty import why_outdated
+from bennu.orchestration.outdated import why_outdated
 from bennu.orchestration.states import TaskState
 
 FILTERS: Final = frozenset({"id", "name", "service", "node", "label", "desired-state", "runtime", "_up-to-date"})

@@ -1,6 +1,6 @@
-"""What a witness has seen of one task of a watched rollout, as a value: noted look by look, summed up for a verdict.
+"""Metrics of one task of a watched rollout, as a value: added up sample by sample, summarized for a verdict.
 
-Latencies of probes are kept as counts in steps of about nine percent, so that a ledger stays small however long it is
+Latencies of probes are kept as counts in steps of about nine percent, so that metrics stay small however long they are
 kept. Connections are the kernel's own counts of the task's network, which go on while no daemon looks.
 
 The judge is asked again at every look, and who asks often enough is told of a difference by chance alone. So refused
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from math import log2
 from typing import Final, NamedTuple
 
-from bennu.orchestration.evidence import Cohort, Evidence, binomial_tail
+from bennu.orchestration.canary_analysis import Cohort, Evidence, binomial_tail
 from bennu.orchestration.model import Rollout, Service, Task
 from bennu.orchestration.watched import evidence_from_tasks
 
@@ -32,7 +32,7 @@ class ReadinessProbe(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class Sample:
     """What one look at a task shows. `counted`: connections taken and resets sent; None: cannot be seen."""
 
     died: bool = False  # it has ended and nobody ordered that
@@ -46,7 +46,7 @@ class Glance:
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class TaskMetrics:
     """Of one task, since it was first looked at. Nothing of it ever decreases but what was seen last."""
 
     is_new: bool  # of the version that is rolled out
@@ -70,27 +70,27 @@ class Ledger:
         return self.died, self.oom_kills, self.health_flaps, self.readiness_flaps
 
 
-def note(ledger: Ledger, seen: Glance) -> Ledger:
-    """The ledger after one more look."""
+def add_sample(metrics: TaskMetrics, seen: Sample) -> TaskMetrics:
+    """The metrics with one more sample."""
     is_healthy, is_unhealthy = seen.health == "healthy", seen.health == "unhealthy"
-    fresh = [probe for probe in seen.probes if probe.start > ledger.last_probe]
-    taken, refused = _since(ledger.counted, seen.counted) if ledger.served and seen.serves else (0, 0)
+    fresh = [probe for probe in seen.probes if probe.start > metrics.last_probe]
+    taken, refused = _since(metrics.counted, seen.counted) if metrics.served and seen.serves else (0, 0)
     return replace(
-        ledger,
+        metrics,
         died=seen.died,
         watched_ns=seen.watched_ns,
-        oom_kills=max(ledger.oom_kills, int(seen.was_oom_killed)),
-        health_flaps=ledger.health_flaps + (ledger.was_healthy and is_unhealthy),
-        readiness_flaps=ledger.readiness_flaps + (ledger.was_ready and seen.is_ready is False),
-        latencies=dict(Counter(ledger.latencies) + Counter(step_of(probe.took_ns) for probe in fresh)),
-        connections=ledger.connections + taken,
-        refused=ledger.refused + refused,
-        was_healthy=is_healthy or (ledger.was_healthy and not is_unhealthy),
+        oom_kills=max(metrics.oom_kills, int(seen.was_oom_killed)),
+        health_flaps=metrics.health_flaps + (metrics.was_healthy and is_unhealthy),
+        readiness_flaps=metrics.readiness_flaps + (metrics.was_ready and seen.is_ready is False),
+        latencies=dict(Counter(metrics.latencies) + Counter(step_of(probe.took_ns) for probe in fresh)),
+        connections=metrics.connections + taken,
+        refused=metrics.refused + refused,
+        was_healthy=is_healthy or (metrics.was_healthy and not is_unhealthy),
         # A daemon that has just come back has not asked yet: what was known stays true until it has.
-        was_ready=ledger.was_ready if seen.is_ready is None else seen.is_ready,
-        last_probe=max((probe.start for probe in fresh), default=ledger.last_probe),
-        counted=ledger.counted if seen.counted is None else seen.counted,
-        served=seen.serves if seen.counted is not None else ledger.served,
+        was_ready=metrics.was_ready if seen.is_ready is None else seen.is_ready,
+        last_probe=max((probe.start for probe in fresh), default=metrics.last_probe),
+        counted=metrics.counted if seen.counted is None else seen.counted,
+        served=seen.serves if seen.counted is not None else metrics.served,
     )
 
 
@@ -101,25 +101,30 @@ def _since(before: tuple[int, int] | None, now: tuple[int, int] | None) -> tuple
     return now[0] - before[0], now[1] - before[1]
 
 
-def testify(
-    service: Service, rollout: Rollout, tasks: Iterable[Task], ledgers: Mapping[str, Ledger], *, now_ns: int
+def build_evidence(
+    service: Service,
+    rollout: Rollout,
+    tasks: Iterable[Task],
+    metrics_by_task: Mapping[str, TaskMetrics],
+    *,
+    now_ns: int,
 ) -> Evidence:
-    """What is known of both versions, stored and seen. Ledgers are by task."""
+    """What is known of both versions, stored and seen. `metrics_by_task` is by task id."""
     tasks = list(tasks)
     stored = evidence_from_tasks(service, rollout, tasks, now_ns=now_ns)
     present = {str(task.id) for task in tasks}
     canary, stable = (
-        sum_up(
+        summarize_cohort(
             cohort,
-            [one for key, one in ledgers.items() if one.is_new is is_new and key in present],
-            [one for key, one in ledgers.items() if one.is_new is is_new and key not in present],
+            [one for key, one in metrics_by_task.items() if one.is_new is is_new and key in present],
+            [one for key, one in metrics_by_task.items() if one.is_new is is_new and key not in present],
         )
         for cohort, is_new in ((stored.canary, True), (stored.stable, False))
     )
-    return without_chance(Evidence(stable=stable, canary=canary))
+    return drop_chance_failures(Evidence(stable=stable, canary=canary))
 
 
-def without_chance(evidence: Evidence) -> Evidence:
+def drop_chance_failures(evidence: Evidence) -> Evidence:
     """The same without refused connections that chance may well explain."""
     canary, stable = evidence.canary, evidence.stable
     taken = canary.connections + stable.connections
@@ -134,11 +139,11 @@ def without_chance(evidence: Evidence) -> Evidence:
     )
 
 
-def sum_up(stored: Cohort, ledgers: Iterable[Ledger], forgotten: Iterable[Ledger]) -> Cohort:
+def summarize_cohort(stored: Cohort, present: Iterable[TaskMetrics], forgotten: Iterable[TaskMetrics]) -> Cohort:
     """What the stored tasks of a version tell, with what was seen of them, and of those that are no longer stored."""
-    ledgers, forgotten = list(ledgers), list(forgotten)
+    present, forgotten = list(present), list(forgotten)
     latencies: Counter[str] = Counter()
-    for one in (everyone := [*ledgers, *forgotten]):
+    for one in (everyone := [*present, *forgotten]):
         latencies.update(one.latencies)
     return replace(
         stored,
