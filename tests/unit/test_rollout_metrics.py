@@ -1,4 +1,4 @@
-"""What a canary's witness makes of what it saw."""
+"""Metrics of a canary's tasks: samples added up, written, stored and summarized."""
 
 from dataclasses import replace
 from functools import reduce
@@ -6,8 +6,8 @@ from functools import reduce
 import pytest
 
 from bennu.cluster import codec
-from bennu.cluster.records import SightingsRow
-from bennu.cluster.witness import Notebook, as_probe, parse_tcp_counters
+from bennu.cluster.rollout_metrics import MetricsBuffer, as_probe, parse_tcp_counters
+from bennu.cluster.tables import MetricsRow
 from bennu.engine.record import HealthProbe
 from bennu.orchestration.canary_analysis import Cohort, Evidence
 from bennu.orchestration.task_metrics import (
@@ -105,22 +105,41 @@ def test_a_task_that_is_no_longer_stored_still_speaks() -> None:
 
 
 def test_weighty_things_are_written_at_once_and_the_rest_now_and_then() -> None:
-    book = Notebook(began_at_ns=1, ledgers={"a": NEW}, written={"a": NEW}, written_at=100)
-    assert not book.must_be_written(now=1000)
-    book.ledgers["a"] = replace(NEW, connections=5)
-    assert not book.must_be_written(now=109)
-    assert book.must_be_written(now=110)
+    buffer = MetricsBuffer(began_at_ns=1, by_task={"a": NEW}, written={"a": NEW}, written_at=100)
+    assert not buffer.must_be_written(now=1000)
+    buffer.by_task["a"] = replace(NEW, connections=5)
+    assert not buffer.must_be_written(now=109)
+    assert buffer.must_be_written(now=110)
     for weighty in (replace(NEW, died=True), replace(NEW, oom_kills=1), replace(NEW, readiness_flaps=1)):
-        book.ledgers["a"] = weighty
-        assert book.must_be_written(now=101)
-    book.ledgers = {"a": NEW, "b": NEW}
-    assert book.must_be_written(now=101)
+        buffer.by_task["a"] = weighty
+        assert buffer.must_be_written(now=101)
+    buffer.by_task = {"a": NEW, "b": NEW}
+    assert buffer.must_be_written(now=101)
 
 
 def test_what_was_written_is_read_again() -> None:
     metrics = after(replace(WELL, probes=(probe(1, 10), probe(2, 40)), counted=(7, 1)), replace(ILL, counted=(9, 2)))
-    row = SightingsRow(id="service", began_at_ns=5, ledgers={"task": metrics})
-    assert codec.decode(SightingsRow, codec.encode(row)) == row
+    row = MetricsRow(id="service", began_at_ns=5, ledgers={"task": metrics})
+    assert codec.decode(MetricsRow, codec.encode(row)) == row
+
+
+def test_a_row_is_read_whatever_its_classes_were_called_and_keeps_the_names_of_its_fields() -> None:
+    stored = (
+        b'{"$":"SightingsRow","began_at_ns":5,"id":"service","ledgers":{"task":{"$":"Ledger","counted":[7,1],'
+        b'"is_new":true,"last_probe":"a","latencies":{"30":2},"oom_kills":1,"was_healthy":true}}}'
+    )
+    row = codec.decode(MetricsRow, stored)
+    assert row == MetricsRow(
+        id="service",
+        began_at_ns=5,
+        ledgers={
+            "task": TaskMetrics(
+                is_new=True, counted=(7, 1), last_probe="a", latencies={"30": 2}, oom_kills=1, was_healthy=True
+            )
+        },
+    )
+    names = stored.replace(b"SightingsRow", b"MetricsRow").replace(b"Ledger", b"TaskMetrics")
+    assert codec.encode(row) == names
 
 
 def test_the_kernels_counters_are_read_by_name() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bennu.cluster.records import BoundPort, Reason, ServiceRow
 from bennu.cluster.round_rows import KEPT_REASONS, Facts, StoredState, change_of, with_facts
 from bennu.cluster.state import Change, ClusterState, open_state
+from bennu.cluster.tables import BoundPort, Reason, ServiceRow
 from bennu.engine.events import Journal
 from bennu.orchestration.actions import Action, CreateTask, DeleteTask, SetDesired, SetRollout
 from bennu.orchestration.failures import FailureLog

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Callable
 
 from bennu.cluster.load_balancer import LoadBalancer
-from bennu.cluster.records import TaskRow
 from bennu.cluster.round_rows import Facts
 from bennu.cluster.state import Changed, ClusterState
+from bennu.cluster.tables import TaskRow
 from bennu.cluster.task_containers import TaskContainers, task_of
 from bennu.cluster.task_files import TaskFiles
 from bennu.cluster.task_runner import RunnerContext, TaskRunner

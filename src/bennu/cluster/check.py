@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from bennu.cluster.api_types import ContainerSpec, Mode, Resources, ServiceSpecWire, TaskTemplate, UpdateConfigWire
 from bennu.cluster.check_files import CONTROL, check_files
+from bennu.cluster.convert import to_core
 from bennu.cluster.errors import invalid, unknown
 from bennu.cluster.limits import check_numbers
 from bennu.cluster.task_container import expand_mount
-from bennu.cluster.translate import to_core
-from bennu.cluster.wire import ContainerSpec, Mode, Resources, ServiceSpecWire, TaskTemplate, UpdateConfigWire
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.go.duration import parse_duration
 from bennu.images.reference import parse_reference

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from bennu.cluster import codec
+from bennu.cluster.api_types import Mode
 from bennu.cluster.errors import invalid, unknown
-from bennu.cluster.wire import Mode
 from bennu.orchestration.spec import MAX_TASKS, Replicated, ReplicatedJob, ServiceSpec
 
 MAX_TASKS_OF_SWARM: Final = 50_000

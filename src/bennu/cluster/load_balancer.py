@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from bennu.cluster.convert import read_template
 from bennu.cluster.ports import is_ingress
-from bennu.cluster.records import ServiceRow, TaskRow
 from bennu.cluster.state import ClusterState
+from bennu.cluster.tables import ServiceRow, TaskRow
 from bennu.cluster.task_backend import LOOK_FOR_LISTENER_S, TaskBackend
-from bennu.cluster.translate import read_template
 from bennu.engine.container import Container
 from bennu.engine.context import Stoppable
 from bennu.network import Networks

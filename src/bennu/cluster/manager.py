@@ -14,13 +14,13 @@ import logging
 import time
 from typing import Final
 
+from bennu.cluster.deadline_queue import DeadlineQueue
 from bennu.cluster.ids import new_id
-from bennu.cluster.records import AliveRow, NodeRow, Row, ServiceRow, TaskRow
 from bennu.cluster.round_rows import Facts, StoredState, change_of, with_facts
 from bennu.cluster.state import Changed, ClusterState
+from bennu.cluster.tables import AliveRow, NodeRow, Row, ServiceRow, TaskRow
 from bennu.cluster.thinking import Thinking
 from bennu.cluster.troubles import Troubles, in_words
-from bennu.cluster.wakes import Wakes
 from bennu.errors import BennuError
 from bennu.orchestration.actions import Plan, Wait
 from bennu.orchestration.clock import SteadyClock
@@ -47,7 +47,7 @@ class Manager:
         self._reports: list[tuple[str, Report, Facts]] = []
         self._dirty: dict[str, None] = {}
         self._dirty_nodes: dict[str, None] = {}
-        self._wakes = Wakes()
+        self._deadlines = DeadlineQueue()
         self._changed = asyncio.Event()
         self._unplaced: dict[str, None] = {}  # services with a task that no node has room for
         self._troubles = Troubles()
@@ -137,7 +137,7 @@ class Manager:
             await asyncio.sleep(RETRY_S)
 
     async def _wait(self) -> None:
-        due = self._wakes.next_ns()
+        due = self._deadlines.next_ns()
         limit = None if due is None else max(0, due - self.now_ns) / 1e9
         try:
             async with asyncio.timeout(limit):
@@ -145,7 +145,7 @@ class Manager:
         except TimeoutError:
             pass
         self._changed.clear()
-        for key in self._wakes.take_due(self.now_ns):
+        for key in self._deadlines.take_due(self.now_ns):
             (self._dirty_nodes if key in self._state.nodes.rows else self._dirty)[key] = None
 
     async def _look(self) -> None:
@@ -215,7 +215,7 @@ class Manager:
                 work.forget_node(node_id, now_ns=self.now_ns)
             return
         again_ns = work.judge_node(node_id, is_alive=node_id in self._state.alive.rows, now_ns=self.now_ns)
-        self._wakes.put(node_id, again_ns)
+        self._deadlines.put(node_id, again_ns)
         is_new = self._judged.get(node_id) != row.index
         if is_new:
             self._judged[node_id] = row.index
@@ -236,7 +236,7 @@ class Manager:
             trouble = self._troubles.note(service_id, error, now_ns=now_ns)
             log.error("service %s: %s", service_id, in_words(trouble).reason, exc_info=error)
             self.waits[service_id] = (in_words(trouble),)
-            self._wakes.put(service_id, trouble.until_ns)
+            self._deadlines.put(service_id, trouble.until_ns)
             return True
         self._troubles.over(service_id)
         if plan is not None:
@@ -262,7 +262,7 @@ class Manager:
         return Plan((), (wait,), self.now_ns + int(RETRY_S * 1e9))
 
     def _note_quiet(self, work: Round, service_id: ServiceId, plan: Plan) -> None:
-        self._wakes.put(service_id, plan.wake_at_ns)
+        self._deadlines.put(service_id, plan.wake_at_ns)
         is_there = work.service(service_id) is not None
         if is_there and work.has_unplaced(service_id):
             self._unplaced[service_id] = None

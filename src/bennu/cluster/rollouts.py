@@ -12,7 +12,7 @@ from typing import Final
 from bennu.cluster.cluster import Cluster
 from bennu.cluster.connections import look_at_sockets
 from bennu.cluster.errors import precondition
-from bennu.cluster.records import ServiceRow, TaskRow
+from bennu.cluster.tables import ServiceRow, TaskRow
 from bennu.engine.container import Container
 from bennu.errors import BennuError, InvalidParameter
 from bennu.orchestration.commands import abort_rollout, pause_rollout, promote_rollout, resume_rollout

@@ -10,8 +10,8 @@ from typing import Final
 
 from bennu.cluster.connections import Sockets, count_connecting, is_listening, look_at_sockets
 from bennu.cluster.ports import is_ingress
-from bennu.cluster.records import ServiceRow, TaskRow
 from bennu.cluster.state import ClusterState
+from bennu.cluster.tables import ServiceRow, TaskRow
 from bennu.engine.container import Container
 from bennu.go.duration import parse_duration
 from bennu.network import Endpoint, Networks

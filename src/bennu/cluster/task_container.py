@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from bennu.cluster.records import NodeRow, TaskRow
-from bennu.cluster.translate import read_template
-from bennu.cluster.wire import ContainerSpec, TaskTemplate
+from bennu.cluster.api_types import ContainerSpec, TaskTemplate
+from bennu.cluster.convert import read_template
+from bennu.cluster.tables import NodeRow, TaskRow
 from bennu.model import (
     ContainerConfig,
     EndpointSettings,

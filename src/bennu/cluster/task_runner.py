@@ -15,17 +15,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from bennu.cluster.convert import read_template
 from bennu.cluster.images import provide_image
 from bennu.cluster.load_balancer import LoadBalancer
 from bennu.cluster.ports import needs_ingress
-from bennu.cluster.records import BoundPort, NetworkAttachment, NodeRow, TaskRow
 from bennu.cluster.round_rows import Facts
 from bennu.cluster.state import ClusterState
+from bennu.cluster.tables import BoundPort, NetworkAttachment, NodeRow, TaskRow
 from bennu.cluster.task_backend import TaskBackend
 from bennu.cluster.task_container import container_request
 from bennu.cluster.task_containers import TaskContainers
 from bennu.cluster.task_files import TaskFiles
-from bennu.cluster.translate import read_template
 from bennu.engine.background import Background
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine

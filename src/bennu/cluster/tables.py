@@ -82,11 +82,11 @@ class TaskRow(Row):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SightingsRow(Row):
-    """What was seen of the tasks of the service of this id, by task, since its rollout began."""
+class MetricsRow(Row):
+    """Metrics of the tasks of the service of this id, by task, since its rollout began."""
 
     began_at_ns: int
-    ledgers: Mapping[str, TaskMetrics] = field(default_factory=dict)
+    ledgers: Mapping[str, TaskMetrics] = field(default_factory=dict)  # the name it is stored under
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 import heapq
 
 
-class Wakes:
+class DeadlineQueue:
     """Instants are of any one clock, in nanoseconds."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ RETRY_S: Final = 1.0
 log = logging.getLogger(__name__)
 
 
-class Pulse:
+class Heartbeat:
     """`begin` it, then `run` it. After three periods of silence the store lets the node go."""
 
     def __init__(self, state: ClusterState, node_id: str) -> None:
