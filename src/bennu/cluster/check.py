@@ -149,7 +149,7 @@ def _check_container(spec: ContainerSpec) -> None:
         _check_health(spec.healthcheck)
     if spec.stop_grace_period is not None and spec.stop_grace_period < 0:
         raise invalid("ContainerSpec: stop-grace-period cannot be negative")
-    _check_unhonoured(spec)
+    _check_unsupported(spec)
     check_templates(spec)
 
 
@@ -180,7 +180,7 @@ def _check_health(check: Healthcheck) -> None:
         raise invalid("ContainerSpec: Retries in HealthConfig cannot be negative")
 
 
-def _check_unhonoured(spec: ContainerSpec) -> None:
+def _check_unsupported(spec: ContainerSpec) -> None:
     if spec.isolation not in ("", "default"):
         raise NotImplementedHere(f"ContainerSpec.Isolation {spec.isolation} is not implemented")
     privileges = spec.privileges

@@ -224,7 +224,7 @@ class TaskRunner:
         pending = container.record.life.pending
         if pending is not None and pending.unbegun and pending.by.kind == "client" and not self._is_to_end:
             name = f"go on stopping {container.id[:12]}"
-            self._context.work.create_task(container.finish_errand(is_held=True), name=name)
+            self._context.work.create_task(container.finish_pending(is_held=True), name=name)
 
     # --- telling ------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from bennu.engine.deaths import certify
 from bennu.engine.effects import perform
 from bennu.engine.events import Event, event
 from bennu.engine.execs import ExecSession
-from bennu.engine.launch import farewell
+from bennu.engine.launch import teardown_events
 from bennu.engine.monitors import Monitors
 from bennu.engine.policy import policy_of
 from bennu.engine.probes import ProbeResult, as_shown
@@ -32,7 +32,7 @@ from bennu.engine.removal import remove_container
 from bennu.engine.stored_record import encode_record
 from bennu.engine.supervisor import Supervisor
 from bennu.engine.termination import EndRequest, end, left_of_grace, see_end, wait_killed
-from bennu.engine.waits import WaitCondition, WaitResult, Waits
+from bennu.engine.wait_conditions import WaitCondition, WaitResult, Waits
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotModified, Unavailable
 from bennu.lifecycle.death import Asker, Verb
 from bennu.lifecycle.health import KEPT_RESULTS
@@ -165,13 +165,13 @@ class Container:
             log.warning("container %s: %s; it is sent its signal all the same", self.id[:12], error)
             self.record = changed
         if certificate:
-            self.services.tally[f"death {certificate.cause}"] += 1
+            self.services.counters[f"death {certificate.cause}"] += 1
 
     def _events(self, change: Transition) -> list[Event]:
         events: list[Event] = []
         for notice in change.notices:
             if isinstance(notice, Farewell):
-                events += farewell(self.services, self.record)
+                events += teardown_events(self.services, self.record)
             else:
                 events.append(self.event(notice.action, **notice.details))
         return events
@@ -197,9 +197,9 @@ class Container:
         """An exec session in it, not yet shown to anybody."""
         return ExecSession(id=new_id(), container=self, request=request)
 
-    def tell(self, action: str, **details: str) -> None:
+    def publish_transient(self, action: str, **details: str) -> None:
         """An event that is shown, and not written."""
-        self.services.journal.tell([self.event(action, **details)])
+        self.services.journal.publish_transient([self.event(action, **details)])
 
     # --- waiting and attaching --------------------------------------------------------------------------------------
 
@@ -355,7 +355,7 @@ class Container:
         self.keep_after_exit = False
         await self.publish("restart")
 
-    async def finish_errand(self, *, is_held: bool = False) -> None:
+    async def finish_pending(self, *, is_held: bool = False) -> None:
         """Go on with what a former daemon was asked for and had begun.
 
         `is_held`: those who let connections end hold it again. Until then what waited for that has to wait.

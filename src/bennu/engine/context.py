@@ -114,11 +114,11 @@ class EngineContext:
     host_facts: HostFacts
     index: Neighbours
     execs: Execs
-    tally: Counter[str]  # what metrics count since this daemon started
+    counters: Counter[str]  # what metrics count since this daemon started
     probe_places: ProbePlaces
     default_stop_timeout_s: int = 10
     resolving: Resolving = field(default_factory=Resolving)
-    linkers: dict[str, set[str]] = field(default_factory=dict)  # container → who runs and has a legacy link to it
+    linked_from: dict[str, set[str]] = field(default_factory=dict)  # container → who runs and has a legacy link to it
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
     accounts: Accounts = field(default_factory=Accounts)
     writes: FileWrites = field(default_factory=FileWrites)

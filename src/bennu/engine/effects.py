@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from bennu.engine.launch import launch, release_quietly
 from bennu.engine.links import note_links
-from bennu.engine.sandbox import tell_linkers
+from bennu.engine.sandbox import renew_linked_hosts
 from bennu.engine.start_failure import ends_task, is_shortage, start_failure, start_failure_code
 from bennu.errors import Conflict, NotModified
 from bennu.lifecycle.death import Asker, Verb
@@ -96,7 +96,7 @@ async def begin_run(container: "Container") -> None:
     container.exited.clear()
     try:
         note_links(container.services, container.record)
-        tell_linkers(container.services, container.record)
+        renew_linked_hosts(container.services, container.record)
     except BaseException as error:  # it runs all the same, and has to be supervised
         if ends_task(error):
             raise

@@ -24,7 +24,7 @@ from bennu.engine.index import ContainerIndex
 from bennu.engine.orphans import check_data_is_there, clear_orphans, unknown_sandboxes
 from bennu.engine.probes import ProbePlaces
 from bennu.engine.record import new_id
-from bennu.engine.recovery import finish_errands, finish_start, read_boot_id, read_records, readopt
+from bennu.engine.recovery import finish_pending_operations, finish_start, read_boot_id, read_records, readopt
 from bennu.engine.remains import read_remains
 from bennu.engine.removal import remove_container
 from bennu.engine.validate import validate_name
@@ -103,7 +103,7 @@ class Engine:
         await services.networks.open(valid)
         await clear_orphans(services, self.index.known)
         self._wanted = await readopt(services, self.index)
-        self._left = finish_errands(services, self.list()[::-1])
+        self._left = finish_pending_operations(services, self.list()[::-1])
         services.tasks.create_task(self.builder.open(), name="clear what builds left")
         services.tasks.create_task(services.deaths.keep_pruned(self.index.ids), name="prune certificates")
 
@@ -192,7 +192,7 @@ async def make_context(
     """All that the containers of this host share, complete and not yet open."""
     runtime = Runtime(options.exec_root, oci=oci_runtime)
     host_facts = await asyncio.to_thread(read_host_facts, runtime.cgroups)
-    tally = Counter[str]()
+    counters = Counter[str]()
 
     async def commit_volume(write: Put | Delete, action: str, volume: Volume) -> None:
         told = event("volume", action, volume.name, {"driver": volume.driver})
@@ -213,8 +213,8 @@ async def make_context(
         tasks=on.tasks,
         index=index,
         execs=Execs(runtime, on.tasks),
-        tally=tally,
-        probe_places=ProbePlaces(tally),
+        counters=counters,
+        probe_places=ProbePlaces(counters),
         default_stop_timeout_s=options.default_stop_timeout_s,
         resolving=options.resolving,
     )

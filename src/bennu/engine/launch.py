@@ -162,7 +162,7 @@ def make_bind_sources(record: Record) -> None:
                 Path(point.source).mkdir(parents=True)
 
 
-def farewell(services: EngineContext, record: Record) -> list[Event]:
+def teardown_events(services: EngineContext, record: Record) -> list[Event]:
     """What the network and the volumes say when a container's sandbox is given up."""
     endpoints = record.sandbox.endpoints if record.sandbox else []
     left = [network_event(services, "disconnect", record, endpoint) for endpoint in endpoints]

@@ -112,17 +112,17 @@ async def _leave_aside(
         index.leave_aside(container, parse_remains(entry.value, services.boot_id))
 
 
-def finish_errands(services: EngineContext, containers: list[Container]) -> list[Container]:
+def finish_pending_operations(services: EngineContext, containers: list[Container]) -> list[Container]:
     """Go on with what was asked for; answers those that `--rm` wants removed.
 
-    Before any request is heard: a client of this daemon could begin an errand, or a container, of its own.
+    Before any request is heard: a client of this daemon could begin an operation, or a container, of its own.
     """
     left = []
     for container in containers:
         life = container.record.life
         if life.pending is not None:
-            name = f"finish errand {container.id[:12]}"
-            services.tasks.create_task(_try(container.id, "dealt with", container.finish_errand()), name=name)
+            name = f"finish pending operation {container.id[:12]}"
+            services.tasks.create_task(_try(container.id, "dealt with", container.finish_pending()), name=name)
         elif find_owed(life, container.policy) is Owed.REMOVAL:
             left.append(container)
     return left

@@ -17,7 +17,7 @@ from bennu.engine.context import EngineContext
 from bennu.engine.copies import REMOVING
 from bennu.engine.launch import release
 from bennu.engine.termination import wait_killed
-from bennu.engine.waits import WaitResult
+from bennu.engine.wait_conditions import WaitResult
 from bennu.errors import BennuError, Conflict, NotFound, Unavailable
 from bennu.lifecycle.death import Asker, Verb
 from bennu.lifecycle.life_events import SignalAsked

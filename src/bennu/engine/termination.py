@@ -1,7 +1,7 @@
 """How a container is ended on request: drain, stop signal, grace period, SIGKILL; and again after a daemon's death.
 
 What takes several writes leaves word of itself on the record before it begins (`Life.pending`). A daemon that finds
-such a word goes on from there (`Container.finish_errand`). SIGKILL after the grace period is due by the clock, and the
+such a word goes on from there (`Container.finish_pending`). SIGKILL after the grace period is due by the clock, and the
 supervisor sends it: who waits here only waits.
 """
 

@@ -285,13 +285,13 @@ class ContainerDaemon:
         for happened in recover(self.life, Seen(host.boot_id, frozen)):
             self.advance(happened)
         wants_start = isinstance(decide_start(self.life, host.policy), Start)
-        self._finish_errand()
+        self._finish_pending()
         if wants_start and not host.disk.is_removed:
             self.laws.on_boot_start()
             self.start()
         self.settle()
 
-    def _finish_errand(self) -> None:
+    def _finish_pending(self) -> None:
         pending = self.life.pending
         if pending is not None and (self.life.is_running or pending.outlasts_end):
             begins_at_ns = self.host.now_ns + SECOND_NS if pending.unbegun else None
