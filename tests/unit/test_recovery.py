@@ -7,12 +7,12 @@ import pytest
 
 from bennu.engine import recovery
 from bennu.engine.recovery import finish_pending_operations, finish_start
-from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.death import Requester, Verb
 from bennu.lifecycle.life_model import Life, PendingOperation, Policy
 from bennu.lifecycle.restart import RestartMode, RestartPolicy
 from bennu.lifecycle.status import State
 
-RESTART = PendingOperation(verb=Verb.RESTART, by=Asker("client"))
+RESTART = PendingOperation(verb=Verb.RESTART, by=Requester("client"))
 
 
 def a_container(name: str, *, auto_remove: bool) -> Any:

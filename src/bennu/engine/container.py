@@ -34,12 +34,11 @@ from bennu.engine.supervisor import Supervisor
 from bennu.engine.termination import EndRequest, end, left_of_grace, see_end, wait_killed
 from bennu.engine.wait_conditions import WaitCondition, WaitResult, Waits
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotModified, Unavailable
-from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.death import Requester, Verb
 from bennu.lifecycle.health import KEPT_RESULTS
 from bennu.lifecycle.life import step
 from bennu.lifecycle.life_events import (
     Durability,
-    Farewell,
     LifeEvent,
     MemoryKilled,
     PauseAsked,
@@ -47,6 +46,7 @@ from bennu.lifecycle.life_events import (
     RestartNowAsked,
     SignalAsked,
     StartAsked,
+    TeardownNotice,
     Transition,
     UnhealthyRestartAsked,
     UnpauseAsked,
@@ -170,7 +170,7 @@ class Container:
     def _events(self, change: Transition) -> list[Event]:
         events: list[Event] = []
         for notice in change.notices:
-            if isinstance(notice, Farewell):
+            if isinstance(notice, TeardownNotice):
                 events += teardown_events(self.services, self.record)
             else:
                 events.append(self.event(notice.action, **notice.details))
@@ -244,7 +244,7 @@ class Container:
 
     # --- start --------------------------------------------------------------------------------------------------
 
-    async def start(self, by: Asker) -> None:
+    async def start(self, by: Requester) -> None:
         """Start it at a person's (or the daemon's) request: restart counters begin anew.
 
         Raises: NotModified if it runs; Conflict; the start's failure, which is recorded too.
@@ -289,7 +289,7 @@ class Container:
             with reserve():
                 await self.advance(asked)
 
-    async def kill(self, signal_text: str, by: Asker, called: str = "") -> None:
+    async def kill(self, signal_text: str, by: Requester, called: str = "") -> None:
         """Send a signal for a client; SIGKILL also waits for the end.
 
         `called`: what the client calls the container; errors call it the same. Raises: Conflict, InvalidParameter.
@@ -307,7 +307,7 @@ class Container:
         if number == signal.SIGKILL:
             await wait_killed(self)
 
-    async def stop(self, by: Asker, timeout_s: int | None = None, signal_text: str = "") -> None:
+    async def stop(self, by: Requester, timeout_s: int | None = None, signal_text: str = "") -> None:
         """Stop signal, grace period, SIGKILL. A negative timeout never escalates.
 
         Raises: NotModified if nothing runs. A cancellation (the client left) must be shielded by the caller.
@@ -316,7 +316,7 @@ class Container:
             raise NotModified(f"container {self.id} is already stopped")
         await self._stop(by, Verb.STOP, timeout_s, signal_text)
 
-    async def _stop(self, by: Asker, verb: Verb, timeout_s: int | None, signal_text: str) -> None:
+    async def _stop(self, by: Requester, verb: Verb, timeout_s: int | None, signal_text: str) -> None:
         if self.record.state is State.RESTARTING:
             operation = PendingOperation(verb=verb, by=by)
             await self.send(SignalAsked(number=self._stop_signal(""), by=by, verb=verb, operation=operation))
@@ -324,21 +324,21 @@ class Container:
             await end(self, EndRequest(self._stop_signal(signal_text), self.grace_s(timeout_s), by, verb))
         await self.publish("stop")
 
-    async def restart_unhealthy(self, by: Asker) -> None:
+    async def restart_unhealthy(self, by: Requester) -> None:
         """End the present run as a stop does, then start it again as after a crash: same back-off, same budget."""
         async with self.lock:
             self.check_running()
             await self.advance(UnhealthyRestartAsked())
         await end(self, EndRequest(self._stop_signal(""), self.grace_s(), by, Verb.RESTART, for_good=False))
 
-    async def shut_down(self, by: Asker) -> None:
+    async def shut_down(self, by: Requester) -> None:
         """Stop it with the daemon: not a person's wish, so its policy counts again when the daemon starts."""
         with contextlib.suppress(Conflict):
             if self.record.state is State.RUNNING or self.record.state is State.PAUSED:
                 await end(self, EndRequest(self._stop_signal(""), self.grace_s(), by, Verb.STOP, for_good=False))
 
     async def restart(
-        self, by: Asker, timeout_s: int | None = None, signal_text: str = "", *, called: str = ""
+        self, by: Requester, timeout_s: int | None = None, signal_text: str = "", *, called: str = ""
     ) -> None:
         """Stop what runs, then start; no auto-removal in between. Raises: BennuError for any failure."""
         self.keep_after_exit = True

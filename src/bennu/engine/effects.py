@@ -15,7 +15,7 @@ from bennu.engine.links import note_links
 from bennu.engine.sandbox import renew_linked_hosts
 from bennu.engine.start_failure import ends_task, is_shortage, start_failure, start_failure_code
 from bennu.errors import Conflict, NotModified
-from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.death import Requester, Verb
 from bennu.lifecycle.health import OnUnhealthy
 from bennu.lifecycle.life_events import (
     ActOnUnhealthy,
@@ -149,7 +149,7 @@ async def _clear_leftovers(container: "Container") -> None:
 
 async def _act_on_unhealthy(container: "Container", asked: ActOnUnhealthy) -> None:
     """What the label `bennu.on-unhealthy` asks for; Docker does nothing."""
-    by = Asker("health", command=asked.reason)
+    by = Requester("health", command=asked.reason)
     with contextlib.suppress(Conflict, NotModified):  # it ended meanwhile
         match asked.action:
             case OnUnhealthy.KILL:

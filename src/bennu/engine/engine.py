@@ -31,7 +31,7 @@ from bennu.engine.validate import validate_name
 from bennu.errors import Conflict, InvalidParameter
 from bennu.host import prepare
 from bennu.images import Images
-from bennu.lifecycle.death import Asker
+from bennu.lifecycle.death import Requester
 from bennu.model import ContainerConfig, HostConfig, NetworkingConfig
 from bennu.network import Networks, NetworkSettings
 from bennu.runtime import Runtime
@@ -121,7 +121,7 @@ class Engine:
         services = self.services
         services.ending = True
         running = [container for container in self.list() if container.record.running]
-        by = Asker.daemon("shutdown")
+        by = Requester.daemon("shutdown")
         limit_s = max([SHUTDOWN_S, *((container.grace_s() or SHUTDOWN_S) + 5 for container in running)])
         try:
             async with asyncio.timeout(limit_s):
@@ -129,7 +129,7 @@ class Engine:
         except TimeoutError:
             log.warning("some containers did not end within %d s and live on", limit_s)
 
-    async def remove(self, ref: str, by: Asker, *, force: bool = False, volumes: bool = False) -> None:
+    async def remove(self, ref: str, by: Requester, *, force: bool = False, volumes: bool = False) -> None:
         await remove_container(self.services, self.find(ref), by, force=force, volumes=volumes)
 
     async def rename(self, ref: str, new_name: str) -> None:

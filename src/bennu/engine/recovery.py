@@ -29,7 +29,7 @@ from bennu.engine.start_failure import is_shortage
 from bennu.engine.stored_record import decode_record
 from bennu.engine.supervisor import TRY_AGAIN_MOST_S, TRY_AGAIN_S
 from bennu.errors import BennuError, InvalidParameter, NotFound, Unavailable
-from bennu.lifecycle.death import Asker
+from bennu.lifecycle.death import Requester
 from bennu.lifecycle.life import Owed, Seen, decide_start, find_owed, recover
 from bennu.lifecycle.life_events import HostRebooted
 from bennu.lifecycle.restart import Start
@@ -154,7 +154,7 @@ async def start_by_policy(services: EngineContext, wanted: list[Container]) -> N
 async def _start(services: EngineContext, container: Container, pause_s: float = TRY_AGAIN_S) -> None:
     """Start it by its policy; again, and later in the background, if the host had too little of something."""
     try:
-        await container.start(Asker.daemon("daemon start"))
+        await container.start(Requester.daemon("daemon start"))
     except BennuError as error:
         if not is_shortage(error):
             raise

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from bennu.descriptors import reserve
 from bennu.errors import BennuError, Conflict
-from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.death import Requester, Verb
 from bennu.lifecycle.life_events import DrainBegun, OperationFailed, SignalAsked
 from bennu.lifecycle.life_model import PendingOperation
 
@@ -30,7 +30,7 @@ class EndRequest:
 
     stop_signal: int
     grace_s: float | None
-    by: Asker
+    by: Requester
     verb: Verb
     for_good: bool = True
 

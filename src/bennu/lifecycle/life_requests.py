@@ -13,7 +13,6 @@ from bennu.lifecycle.life_events import (
     DrainBegun,
     Durability,
     Effect,
-    Farewell,
     Freeze,
     GraceOver,
     MemoryKilled,
@@ -29,6 +28,7 @@ from bennu.lifecycle.life_events import (
     SignalMissed,
     SignalSent,
     TakenUp,
+    TeardownNotice,
     TellWaiters,
     Thaw,
     Thawed,
@@ -63,7 +63,7 @@ def cancel_back_off(moment: Moment, event: SignalAsked) -> Transition:
         return Transition(life=life)
     ended = replace(life, state=State.EXITED, restarts=replace(life.restarts, due_ns=0), pending=life.lasting_operation)
     effects = (ReleaseAll(), TellWaiters())
-    return Transition(life=ended, notices=(Farewell(),), effects=effects, keeps_sandbox=False)
+    return Transition(life=ended, notices=(TeardownNotice(),), effects=effects, keeps_sandbox=False)
 
 
 def _note_signal(moment: Moment, event: SignalAsked) -> Life:

@@ -10,7 +10,6 @@ from bennu.lifecycle.life_events import (
     DeathFacts,
     Effect,
     Exited,
-    Farewell,
     ForgetProcess,
     HostRebooted,
     Launch,
@@ -22,6 +21,7 @@ from bennu.lifecycle.life_events import (
     RunStarted,
     StartAsked,
     StartFailed,
+    TeardownNotice,
     TellWaiters,
     Transition,
     WatchRun,
@@ -130,7 +130,7 @@ def end(moment: Moment, event: Exited) -> Transition:
         restarts=_restarts_after(moment, decision),
         pending=life.lasting_operation,
     )
-    left: tuple[Notice | Farewell, ...] = (Farewell(),)
+    left: tuple[Notice | TeardownNotice, ...] = (TeardownNotice(),)
     effects: tuple[Effect, ...] = (ReleaseAll(), TellWaiters())
     if isinstance(decision, Restart):
         ended, left = replace(ended, state=State.RESTARTING), ()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from signal import SIGKILL
 from typing import TYPE_CHECKING, assert_never
 
-from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.death import Requester, Verb
 from bennu.lifecycle.health import OnUnhealthy
 from bennu.lifecycle.life import Owed, Seen, decide_start, find_owed, next_alarm, recover, step
 from bennu.lifecycle.life_events import (
@@ -49,8 +49,8 @@ from bennu.simulate.container_host import SECOND_NS, DaemonDied, Host
 if TYPE_CHECKING:
     from bennu.simulate.container_laws import ContainerLaws
 
-PERSON = Asker("client", uid=0, pid=1, command="docker")
-HEALTH = Asker("health", command="3 probes in a row failed")
+PERSON = Requester("client", uid=0, pid=1, command="docker")
+HEALTH = Requester("health", command="3 probes in a row failed")
 
 
 @dataclass(slots=True)
@@ -213,7 +213,7 @@ class ContainerDaemon:
         removal = PendingOperation(verb=Verb.REMOVE, by=PERSON)
         self.advance(SignalAsked(number=SIGKILL, by=PERSON, verb=Verb.REMOVE, operation=removal))
 
-    def _send_stop(self, by: Asker, verb: Verb, *, grace_ns: int | None, for_good: bool = True) -> None:
+    def _send_stop(self, by: Requester, verb: Verb, *, grace_ns: int | None, for_good: bool = True) -> None:
         self.laws.grants(grace_ns)
         kill_at_ns = self.host.now_ns + grace_ns if grace_ns is not None else 0
         if self.life.state is State.RESTARTING:
