@@ -99,7 +99,7 @@ class SimulatedManager:
         )
 
     def _build_evidence(self, service: Service, tasks: list[Task], now_ns: int) -> Evidence | None:
-        return self.world.witness.build_evidence(service, tasks, now_ns=now_ns)
+        return self.world.metrics.build_evidence(service, tasks, now_ns=now_ns)
 
     # -- looking
 

@@ -15,7 +15,7 @@ from bennu.orchestration.states import NS_PER_SECOND, UpdateState
 from bennu.simulate.agent import SimulatedAgent
 from bennu.simulate.laws import Laws
 from bennu.simulate.manager import SimulatedManager
-from bennu.simulate.witness import SimulatedWitness
+from bennu.simulate.rollout_metrics import SimulatedMetrics
 from bennu.simulate.world import World
 
 SETTLED_S = 30
@@ -49,7 +49,7 @@ def play_release(release: Release, seed: int) -> Outcome:
     world = World(seed)
     world.laws = Laws(world)
     world.manager = SimulatedManager(world)
-    world.witness = SimulatedWitness(world)
+    world.metrics = SimulatedMetrics(world)
     for number in range(1, 4):
         node = Node(id=NodeId(f"n{number}"), resources=NodeResources(8_000_000_000, 8 << 30))
         world.nodes[node.id] = node

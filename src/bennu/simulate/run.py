@@ -14,8 +14,8 @@ from bennu.orchestration.states import NS_PER_SECOND, TaskState
 from bennu.simulate.agent import SimulatedAgent
 from bennu.simulate.laws import Laws
 from bennu.simulate.manager import SimulatedManager
+from bennu.simulate.rollout_metrics import SimulatedMetrics
 from bennu.simulate.scenario import Scenario
-from bennu.simulate.witness import SimulatedWitness
 from bennu.simulate.world import World
 
 
@@ -77,7 +77,7 @@ def run_cluster(*, nodes: int, services: int, replicas: int, seed: int = 1) -> C
     world = World(seed)
     world.laws = Laws(world)
     world.manager = SimulatedManager(world)
-    world.witness = SimulatedWitness(world)
+    world.metrics = SimulatedMetrics(world)
     for number in range(nodes):
         node = Node(id=NodeId(f"n{number:05d}"), resources=NodeResources(64_000_000_000, 256 << 30))
         world.nodes[node.id] = node

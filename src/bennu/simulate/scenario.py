@@ -46,7 +46,7 @@ from bennu.simulate.agent import SimulatedAgent
 from bennu.simulate.laws import Laws
 from bennu.simulate.manager import SimulatedManager
 from bennu.simulate.programs import PROGRAMS
-from bennu.simulate.witness import SimulatedWitness
+from bennu.simulate.rollout_metrics import SimulatedMetrics
 from bennu.simulate.world import World
 
 TROUBLE_S = 45
@@ -64,7 +64,7 @@ class Scenario:
         self.release = 0
         world.laws = Laws(world)
         world.manager = SimulatedManager(world, history_limit=self._pick(5, 5, 5, 0, 1, -1))
-        world.witness = SimulatedWitness(world)
+        world.metrics = SimulatedMetrics(world)
         noise = self._pick(0.0, 0.05, 0.3)
         for number in range(1, self.random.randint(1, 4) + 1):
             self._add_node(NodeId(f"n{number}"), noise)
