@@ -27,9 +27,9 @@ from bennu.engine.container import Container
 from bennu.engine.context import Stoppable
 from bennu.network import Networks
 from bennu.network.frontends import Frontend, FrontendAddress
+from bennu.orchestration.blue_green import may_serve
 from bennu.orchestration.states import TaskState
 from bennu.orchestration.traffic import Step, plan_traffic
-from bennu.orchestration.watched import may_serve
 
 COUNT_AGAIN_S: Final = 0.05
 SUCCESSOR_S: Final = 2.0

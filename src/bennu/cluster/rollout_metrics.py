@@ -27,8 +27,16 @@ from bennu.errors import BennuError
 from bennu.orchestration.canary_analysis import Evidence
 from bennu.orchestration.config import is_under_watch
 from bennu.orchestration.model import Rollout, Service, Task
-from bennu.orchestration.task_metrics import ReadinessProbe, Sample, TaskMetrics, add_sample, build_evidence
-from bennu.orchestration.watched import died_by_itself, is_of_rollout, watched_ns
+from bennu.orchestration.task_metrics import (
+    ReadinessProbe,
+    Sample,
+    TaskMetrics,
+    add_sample,
+    build_evidence,
+    died_by_itself,
+    watched_ns,
+)
+from bennu.orchestration.watched_run import is_of_rollout
 
 LOOK_EVERY_S: Final = 1.0
 WRITE_EVERY_S: Final = 10.0

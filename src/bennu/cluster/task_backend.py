@@ -17,10 +17,11 @@ from bennu.go.duration import parse_duration
 from bennu.network import Endpoint, Networks
 from bennu.network.frontends import BackendAddress, BackendPort
 from bennu.network.frontends import ServiceBackend as Target
+from bennu.orchestration.blue_green import may_serve
 from bennu.orchestration.spec import PortSpec
 from bennu.orchestration.states import PublishMode, TaskState
 from bennu.orchestration.traffic import DEFAULT_DRAIN_DEADLINE_NS, Backend, Signs, decide_ready
-from bennu.orchestration.watched import is_on_trial, may_serve
+from bennu.orchestration.watched_run import is_on_trial
 
 LOOK_FOR_LISTENER_S: Final = 0.03
 LATE_LISTENER_S: Final = 1.0

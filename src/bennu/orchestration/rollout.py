@@ -28,6 +28,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from bennu.orchestration.actions import RollBack, SetRollout
+from bennu.orchestration.blue_green import advance_blue_green
+from bennu.orchestration.canary import advance_canary
 from bennu.orchestration.canary_analysis import Evidence
 from bennu.orchestration.config import config_in_force, final_watch_ns, is_under_watch, is_watched, strategy_in_force
 from bennu.orchestration.model import BlueGreenRun, CanaryRun, RollingRun, Rollout, Service, SlotKey, Task, UpdateStatus
@@ -37,7 +39,6 @@ from bennu.orchestration.slot_progress import Phase, SlotProgress, Survey, surve
 from bennu.orchestration.slots import ReconcileContext, Slot
 from bennu.orchestration.spec import BlueGreen, Canary, Rolling, UpdateConfig
 from bennu.orchestration.states import FailureAction, TaskState, UpdateState
-from bennu.orchestration.watched import advance_blue_green, advance_canary
 
 
 def judge(context: ReconcileContext, slots: list[Slot]) -> bool:

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from bennu.orchestration.canary_analysis import Cohort, Evidence, binomial_tail
 from bennu.orchestration.model import Rollout, Service, Task
-from bennu.orchestration.watched import evidence_from_tasks
+from bennu.orchestration.watched_run import is_of_rollout
 
 STEPS_AN_OCTAVE: Final = 8
 HARDLY: Final = 0.001
@@ -122,6 +122,38 @@ def build_evidence(
         for cohort, is_new in ((stored.canary, True), (stored.stable, False))
     )
     return drop_chance_failures(Evidence(stable=stable, canary=canary))
+
+
+def evidence_from_tasks(service: Service, rollout: Rollout, tasks: Iterable[Task], *, now_ns: int) -> Evidence:
+    """What the stored tasks alone tell of both versions since the rollout began: who lived how long, who died.
+
+    A task counts for the time after the rollout began. Its end counts if nobody ordered it: by itself, or unhealthy.
+    """
+    cohorts = {True: Cohort(), False: Cohort()}
+    for task in tasks:
+        if task.node_id is None:
+            continue
+        cohort = cohorts[is_of_rollout(service, rollout, task)]
+        cohorts[is_of_rollout(service, rollout, task)] = replace(
+            cohort,
+            tasks=cohort.tasks + 1,
+            watched_ns=cohort.watched_ns + watched_ns(rollout, task, now_ns=now_ns),
+            deaths=cohort.deaths + died_by_itself(rollout, task),
+        )
+    return Evidence(stable=cohorts[False], canary=cohorts[True])
+
+
+def died_by_itself(rollout: Rollout, task: Task) -> bool:
+    """Whether it ended since the rollout began and nobody ordered that."""
+    ended_at, ordered = task.status.applied_at_ns, task.stop_ordered_at_ns
+    return task.has_ended and (ordered is None or ordered >= ended_at) and ended_at >= rollout.began_at_ns
+
+
+def watched_ns(rollout: Rollout, task: Task, *, now_ns: int) -> int:
+    """How long it has run since the rollout began."""
+    ended_at = task.status.applied_at_ns if task.has_ended else now_ns
+    since = task.running_since_ns if task.running_since_ns is not None else ended_at
+    return max(0, ended_at - max(since, rollout.began_at_ns))
 
 
 def drop_chance_failures(evidence: Evidence) -> Evidence:

@@ -9,8 +9,16 @@ from bennu.orchestration.canary_analysis import Evidence
 from bennu.orchestration.config import is_under_watch
 from bennu.orchestration.model import Rollout, Service, ServiceId, Task
 from bennu.orchestration.states import NS_PER_SECOND
-from bennu.orchestration.task_metrics import ReadinessProbe, Sample, TaskMetrics, add_sample, build_evidence
-from bennu.orchestration.watched import died_by_itself, is_of_rollout, watched_ns
+from bennu.orchestration.task_metrics import (
+    ReadinessProbe,
+    Sample,
+    TaskMetrics,
+    add_sample,
+    build_evidence,
+    died_by_itself,
+    watched_ns,
+)
+from bennu.orchestration.watched_run import is_of_rollout
 from bennu.simulate.programs import draw
 from bennu.simulate.world import World
 
