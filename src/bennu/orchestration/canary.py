@@ -18,7 +18,7 @@ from bennu.orchestration.watched_run import condemn, store_run
 
 
 def step_target(step: CanaryStep, slots: int) -> int:
-    """How many slots of the new version a step asks for: at least one, at most all."""
+    """Count the slots of the new version that a step asks for: at least one, at most all."""
     share = -(-slots * step.percent // 100)
     return max(1, min(slots, max(step.tasks, share)))
 
@@ -26,7 +26,7 @@ def step_target(step: CanaryStep, slots: int) -> int:
 def advance_canary(
     context: ReconcileContext, canary: Canary, run: CanaryRun, view: Survey, evidence: Evidence | None
 ) -> int | None:
-    """How many slots may be of the new version now; None if the rollout's record was written instead.
+    """Say how many slots may be of the new version now; None if the rollout's record was written instead.
 
     A step counts slots that cannot be touched now as well, for what it brought there is still on trial; but it does not
     ask for more than can be reached without them.

@@ -63,7 +63,7 @@ def place(service: Service, tasks: Iterable[Task], node_set: NodeSet, failures: 
 
 
 def _superseded(service: Service, tasks: Sequence[Task]) -> Counter[NodeId]:
-    """By node: live tasks that have a newer live task in their slot."""
+    """Count, by node, live tasks that have a newer live task in their slot."""
     newest: dict[SlotKey, Task] = {}
     live = [task for task in tasks if task.desired <= TaskState.COMPLETE and not task.has_ended]
     for task in by_age(live):
@@ -74,7 +74,7 @@ def _superseded(service: Service, tasks: Sequence[Task]) -> Counter[NodeId]:
 
 
 def _holders(service: Service, tasks: Iterable[Task]) -> Mapping[SlotKey, Sequence[Task]]:
-    """By slot: the tasks that have a node and have not ended."""
+    """Group by slot the tasks that have a node and have not ended."""
     found: dict[SlotKey, list[Task]] = {}
     for task in tasks:
         if task.node_id is not None and not task.has_ended:

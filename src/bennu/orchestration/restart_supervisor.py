@@ -26,7 +26,7 @@ from bennu.orchestration.states import Availability, Origin, TaskState, UpdateSt
 
 @dataclass(frozen=True, slots=True)
 class SlotChanges:
-    """What one look has done to slots before the rollout is asked, which leaves these alone and reckons with it."""
+    """Changes of one look before its rollout part, which leaves these slots alone and counts their tasks as gone."""
 
     touched: Set[SlotKey] = frozenset()  # changed by `supervise_slots`
     leaving: Set[TaskId] = frozenset()  # tasks that it told to end
@@ -34,7 +34,7 @@ class SlotChanges:
 
 
 def supervise_slots(context: ReconcileContext, slots: Iterable[Slot]) -> SlotChanges:
-    """Do for each slot what needs no view of the others."""
+    """Replace, start and remove tasks of each slot, without regard to the other slots."""
     touched: set[SlotKey] = set()
     leaving: set[TaskId] = set()
     for slot in slots:
@@ -68,7 +68,7 @@ def _why_not_over(context: ReconcileContext, task: Task) -> str:
 
 
 def _supervise(context: ReconcileContext, slot: Slot) -> set[TaskId]:
-    """What follows for wanted tasks that ended, or whose node can no longer hold them; answers which are told to end.
+    """Replace wanted tasks that ended or whose node can no longer hold them; return those that are told to end.
 
     The newest of them speaks for the slot: it gets the successor, or is refused one. Two tasks of a slot lost with one
     node (a start-first update) are one loss.
@@ -204,7 +204,7 @@ def first_desired(context: ReconcileContext, slot: Slot | None) -> TaskState:
 
 
 def kept_record(context: ReconcileContext, slot: Slot | None) -> tuple[int, ...]:
-    """The restart record a slot keeps when it is filled again without a restart: nobody's budget grows by it."""
+    """Read the restart record a slot keeps when it is filled again without a restart, so that no budget grows."""
     status = context.service.update_status
     if slot is None or (status is not None and status.state is UpdateState.ROLLBACK_STARTED):
         return ()

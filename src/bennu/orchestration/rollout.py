@@ -85,7 +85,7 @@ def is_failure(context: ReconcileContext, rollout: Rollout, task: Task, monitor_
 def _sentence(
     context: ReconcileContext, status: UpdateStatus, rollout: Rollout, config: UpdateConfig, culprit: Task
 ) -> SetRollout | RollBack:
-    """What a new failure leads to. `culprit` is the task that clients are told."""
+    """Decide what a new failure leads to: pause, continue or roll back. `culprit` is the task that clients are told."""
     share = f"{len(rollout.failed)} of {rollout.total} slots failed"
     within = len(rollout.failed) / max(1, rollout.total) <= config.max_failure_ratio
     if config.failure_action is FailureAction.CONTINUE or within:

@@ -112,7 +112,7 @@ class Look:
     now_ns: int
 
     def decide(self) -> Plan:
-        """What has to be done next; a plan without actions says what is waited for. Pure."""
+        """Decide what has to be done next; a plan without actions says what is waited for. Pure."""
         if self.service is None:
             return reconcile_removed(self.tasks, self.nodes, now_ns=self.now_ns)
         plan = reconcile(
@@ -193,7 +193,7 @@ class Round:
     # -- looking
 
     def look(self, service_id: ServiceId, *, now_ns: int) -> Look:
-        """What there is to decide upon about one service now."""
+        """Collect what there is to decide about one service now."""
         self.looks += 1
         service, tasks = self.service(service_id), self.tasks_of(service_id)
         watched = service if service is not None and is_watched(service) else None
@@ -226,7 +226,7 @@ class Round:
     # -- what nodes say, and what is known of them
 
     def take_in(self, task_id: TaskId, report: Report, *, now_ns: int) -> None:
-        """What a node reports of a task. Nothing if the task is not known any more, or known to be further."""
+        """Take in a node's report of a task; drop it if the task is unknown, or already further."""
         task = self.task(task_id)
         if task is not None and (seen := observe(task, report, now_ns=now_ns)) is not task:
             self._put_task(task, seen, None)
@@ -326,5 +326,5 @@ class Round:
 
 
 def weight_of(task: Task) -> int:
-    """How much of a round a write of it takes up."""
+    """Weigh a write by how much of a round it takes up."""
     return 1 + len(task.spec.container) // ORDINARY_BYTES

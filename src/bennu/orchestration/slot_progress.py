@@ -64,7 +64,7 @@ class SlotProgress:
         return any(map(self.serves, self.others))
 
     def serves(self, task: Task) -> bool:
-        """Whether it does, and does so still when what this look has decided so far is carried out."""
+        """Whether the task serves, and will still serve when what this look has decided is carried out."""
         return is_serving(task) and task.id not in self.leaving
 
     @property
@@ -114,17 +114,17 @@ class Survey:
 
     @property
     def untouched(self) -> list[SlotProgress]:
-        """Those that this look does nothing to yet."""
+        """Slots that this look has not changed yet."""
         return [progress for progress in self.slots if not progress.is_touched]
 
     @property
     def counted(self) -> list[SlotProgress]:
-        """Those that may occupy one of the `parallelism` places."""
+        """Slots that may occupy one of the `parallelism` places."""
         return [*self.slots, *(progress for progress in self.aside if progress.is_down)]
 
     @property
     def outdated(self) -> list[SlotProgress]:
-        """Also a slot whose outdated task just ended: its successor is watched like the others."""
+        """Slots to update, with those whose outdated task just ended: their successors are watched like the others."""
         return [
             progress
             for progress in self.slots

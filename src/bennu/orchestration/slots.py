@@ -122,7 +122,7 @@ def _classify(context: ReconcileContext, key: SlotKey, tasks: list[Task]) -> Slo
 
 
 def _classify_of_job(context: ReconcileContext, key: SlotKey, ordered: tuple[Task, ...]) -> Slot:
-    """Of a job a slot is stopped when it completed, or failed for good, in the current iteration."""
+    """Classify a job's slot: stopped when it completed, or failed for good, in the current iteration."""
     current = [task for task in ordered if task.iteration == context.service.iteration]
     live = tuple(t for t in current if t.desired <= TaskState.COMPLETE and t.state is not TaskState.COMPLETE)
     if live:

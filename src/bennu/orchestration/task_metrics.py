@@ -33,7 +33,7 @@ class ReadinessProbe(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one look at a task shows. `counted`: connections taken and resets sent; None: cannot be seen."""
+    """One observation of a task. `counted`: connections taken and resets sent; None: cannot be seen."""
 
     died: bool = False  # it has ended and nobody ordered that
     watched_ns: int = 0  # how long it has run since the rollout began
@@ -47,7 +47,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class TaskMetrics:
-    """Of one task, since it was first looked at. Nothing of it ever decreases but what was seen last."""
+    """Metrics of one task since its first sample. Only the fields of the last sample ever decrease."""
 
     is_new: bool  # of the version that is rolled out
     died: bool = False
@@ -66,7 +66,7 @@ class TaskMetrics:
 
     @property
     def events(self) -> tuple[int, ...]:
-        """What happens seldom and weighs much."""
+        """The counts that are rare and weigh much: a change of one is written at once."""
         return self.died, self.oom_kills, self.health_flaps, self.readiness_flaps
 
 
@@ -95,7 +95,7 @@ def add_sample(metrics: TaskMetrics, seen: Sample) -> TaskMetrics:
 
 
 def _since(before: tuple[int, int] | None, now: tuple[int, int] | None) -> tuple[int, int]:
-    """What the kernel counted between two looks; nothing if its counters began anew."""
+    """Subtract the kernel's counters of two samples; zeros if its counters began anew."""
     if before is None or now is None or now[0] < before[0] or now[1] < before[1]:
         return 0, 0
     return now[0] - before[0], now[1] - before[1]
@@ -109,7 +109,7 @@ def build_evidence(
     *,
     now_ns: int,
 ) -> Evidence:
-    """What is known of both versions, stored and seen. `metrics_by_task` is by task id."""
+    """Sum up what is stored and sampled of both versions. `metrics_by_task` is by task id."""
     tasks = list(tasks)
     stored = evidence_from_tasks(service, rollout, tasks, now_ns=now_ns)
     present = {str(task.id) for task in tasks}
@@ -125,7 +125,7 @@ def build_evidence(
 
 
 def evidence_from_tasks(service: Service, rollout: Rollout, tasks: Iterable[Task], *, now_ns: int) -> Evidence:
-    """What the stored tasks alone tell of both versions since the rollout began: who lived how long, who died.
+    """Sum up both versions from their stored tasks alone: running time and deaths since the rollout began.
 
     A task counts for the time after the rollout began. Its end counts if nobody ordered it: by itself, or unhealthy.
     """
@@ -150,14 +150,14 @@ def died_by_itself(rollout: Rollout, task: Task) -> bool:
 
 
 def watched_ns(rollout: Rollout, task: Task, *, now_ns: int) -> int:
-    """How long it has run since the rollout began."""
+    """Measure how long the task has run since the rollout began."""
     ended_at = task.status.applied_at_ns if task.has_ended else now_ns
     since = task.running_since_ns if task.running_since_ns is not None else ended_at
     return max(0, ended_at - max(since, rollout.began_at_ns))
 
 
 def drop_chance_failures(evidence: Evidence) -> Evidence:
-    """The same without refused connections that chance may well explain."""
+    """Leave out refused connections that chance may well explain."""
     canary, stable = evidence.canary, evidence.stable
     taken = canary.connections + stable.connections
     failures = canary.connection_failures + stable.connection_failures
@@ -172,7 +172,7 @@ def drop_chance_failures(evidence: Evidence) -> Evidence:
 
 
 def summarize_cohort(stored: Cohort, present: Iterable[TaskMetrics], forgotten: Iterable[TaskMetrics]) -> Cohort:
-    """What the stored tasks of a version tell, with what was seen of them, and of those that are no longer stored."""
+    """Add samples of a version's tasks to what is stored of them; `forgotten`: of tasks that are no longer stored."""
     present, forgotten = list(present), list(forgotten)
     latencies: Counter[str] = Counter()
     for one in (everyone := [*present, *forgotten]):
