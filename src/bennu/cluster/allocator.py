@@ -91,7 +91,7 @@ class Allocator:
         return found if is_vip else []
 
     async def keep_allotted(self) -> None:
-        """Until cancelled: services that nobody asked for get what they lack.
+        """Allot what services lack that changed without a request, such as by a rollback, until cancelled.
 
         Those that rolled back by themselves, and those on a network whose subnet had to move.
         """

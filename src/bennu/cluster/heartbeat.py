@@ -23,7 +23,7 @@ class Heartbeat:
         self._period_ns = 0  # of the lease
 
     async def begin(self) -> None:
-        """Show that the node is alive, before anybody judges it."""
+        """Take the node's lease, before anybody judges the node."""
         try:
             self._period_ns = self._state.require_cluster().heartbeat_ns
             self._lease = await self._state.hold_alive(self._node_id, MISSED_HEARTBEATS * self._period_ns)
@@ -32,7 +32,7 @@ class Heartbeat:
             self._lease = NO_LEASE
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Keep the node's lease alive until cancelled."""
         while True:
             await asyncio.sleep(self._period_ns / 1e9 if self._lease else RETRY_S)
             try:

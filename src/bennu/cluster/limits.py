@@ -41,7 +41,7 @@ def check_size(spec: ServiceSpec, others: Iterable[ServiceSpec]) -> None:
 
 
 def tasks_of(spec: ServiceSpec) -> int:
-    """How many it asks for; of a global one as many as there are nodes, which is few."""
+    """Count the tasks a service asks for; a global one asks for as many as there are nodes, which are few."""
     match spec.mode:
         case Replicated(number) | ReplicatedJob(_, number):
             return number

@@ -67,7 +67,7 @@ class Manager:
         self._look_at_all()
 
     def _look_at_all(self) -> None:
-        """As if nothing were known but what is stored."""
+        """Build the node set anew and mark every service and node to be looked at: only what is stored counts."""
         self._node_set = NodeSet((row.node for row in self._state.nodes), (row.task for row in self._state.tasks))
         self._judged.clear()
         self._dirty |= dict.fromkeys(self._state.service_ids())
@@ -123,7 +123,7 @@ class Manager:
     # --- the loop -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until cancelled. What fails is tried again."""
+        """Decide and write until cancelled. What fails is tried again."""
         while True:
             await self._wait()
             try:
@@ -244,7 +244,7 @@ class Manager:
         return plan is not None
 
     async def _settle(self, work: Round, service_id: ServiceId) -> Plan | None:
-        """As `Round.settle`, with turns for others between actions and long looks in a thread."""
+        """Settle a service as `Round.settle` does, with turns for others between actions and long looks in a thread."""
         if reason := self._state.why_aside(self._state.services, service_id):
             return Plan((), (Wait("service", f"its record is set aside: {reason}"),))
         for _ in range(LOOKS_UNTIL_SETTLED):

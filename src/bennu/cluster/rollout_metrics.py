@@ -71,7 +71,7 @@ class RolloutMetrics:
         }
 
     async def run(self, manager: Manager) -> None:
-        """Until cancelled. The manager is told when there is something new to judge by."""
+        """Sample and write until cancelled; the manager is told to look after each sample."""
         while True:
             watched = [row.service for row in self._state.services if is_under_watch(row.service)]
             for service in watched:
@@ -130,7 +130,7 @@ class RolloutMetrics:
             buffer.written, buffer.written_at = dict(buffer.by_task), now
 
     def build_evidence(self, service: Service, tasks: list[Task], now_ns: int) -> Evidence | None:
-        """What is known of both versions; None when no rollout is under way."""
+        """Sum up what is known of both versions; None when no rollout is under way."""
         rollout = service.rollout
         if rollout is None:
             return None
@@ -152,7 +152,7 @@ def read_tcp_counters(pid: int) -> tuple[int, int] | None:
 
 
 def parse_tcp_counters(text: str) -> tuple[int, int]:
-    """Of /proc/net/snmp. Raises: ValueError, KeyError."""
+    """Read two counters from the text of /proc/net/snmp. Raises: ValueError, KeyError."""
     names, values = [line.split()[1:] for line in text.splitlines() if line.startswith("Tcp:")]
     found = dict(zip(names, values, strict=True))
     return int(found["PassiveOpens"]), int(found["OutRsts"])

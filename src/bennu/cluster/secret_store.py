@@ -17,7 +17,7 @@ MAX_CONFIG: Final = 1_024_000
 
 
 class SecretStore:
-    """Those of one kind. A secret's data is sealed before it reaches the store."""
+    """Secrets, or configs. A secret's data is sealed before it reaches the store."""
 
     def __init__(self, kind: Literal["secret", "config"], state: ClusterState, box: SecretBox) -> None:
         self.kind = kind

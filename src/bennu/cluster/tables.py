@@ -76,7 +76,7 @@ class TaskRow(Row):
 
     @property
     def name(self) -> str:
-        """Also the name of its container."""
+        """Docker's name of a task, which is also the name of its container."""
         slot = str(self.task.slot) if self.task.slot else (self.task.node_id or "")
         return f"{self.service_name}.{slot}.{self.id}"
 

@@ -32,7 +32,7 @@ READY_WITHIN_NS: Final = 10 * 10**9
 
 
 class TaskBackend:
-    """Of a task whose container was started. The load balancer alone writes its fields."""
+    """A started task as the load balancer sees it, which alone writes its fields."""
 
     def __init__(
         self, networks: Networks, state: ClusterState, row: TaskRow, container: Container, on_change: Callable[[], None]
@@ -62,7 +62,7 @@ class TaskBackend:
 
     @property
     def row(self) -> TaskRow:
-        """As it is stored, or was when its service was removed."""
+        """The task's row as it is stored, or was when its service was removed."""
         self._last_row = self._state.tasks.get(self._last_row.id) or self._last_row
         return self._last_row
 
@@ -198,7 +198,7 @@ class TaskBackend:
 
     @property
     def drain_left_ns(self) -> int | None:
-        """How much longer its connections may last; None when it is not being drained."""
+        """Compute how much longer its connections may last; None when it is not being drained."""
         if not self.is_stopping or self.left_at_ns is None:
             return None
         return max(0, self.left_at_ns + self._drain_deadline_ns() - time.monotonic_ns())

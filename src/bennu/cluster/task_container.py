@@ -31,7 +31,7 @@ INGRESS_PRIORITY: Final = 1
 def container_request(
     row: TaskRow, node: NodeRow, files: Sequence[Mount], networks: Sequence[Network]
 ) -> tuple[ContainerConfig, HostConfig, NetworkingConfig]:
-    """What the engine is asked to create.
+    """Make the create request of a task's container.
 
     `files`: the mounts of its secrets and configs. `networks`: all it is to be on, the ingress network included.
     Raises: InvalidParameter for a template that cannot be expanded for this task.

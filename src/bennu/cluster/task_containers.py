@@ -32,7 +32,7 @@ class TaskContainers:
         return self._task_of.get(container_id)
 
     def of_task(self, task_id: str) -> list[Container]:
-        """Those that are still there, oldest first."""
+        """List the containers of a task that are still there, oldest first."""
         return list(self._present(task_id))
 
     def _present(self, task_id: str) -> Iterator[Container]:
@@ -51,7 +51,7 @@ class TaskContainers:
 
 
 async def remove_container(engine: Engine, container: Container, by: Requester) -> None:
-    """Of a task that is over: stopped with its grace, then taken away. Raises: NotFound when somebody was faster."""
+    """Stop and remove the container of a task that is over. Raises: NotFound when somebody was faster."""
     try:
         if container.record.running:
             with contextlib.suppress(BennuError):

@@ -235,7 +235,7 @@ class TaskRunner:
         self._context.report(self.row.id, replace(report, timestamp_ns=time.time_ns()), self._facts())
 
     def _facts(self) -> Facts:
-        """What can be seen of its container now."""
+        """Read what is visible of its container now."""
         if self._container is None:
             return Facts()
         record = self._container.record
