@@ -87,12 +87,12 @@ class Container:
 
     @property
     def policy(self) -> Policy:
-        """As its configuration has it now: `docker update` changes it."""
+        """The restart policy as configured now; `docker update` changes it."""
         return policy_of(self.record)
 
     @property
     def exit_code(self) -> int:
-        """As clients see it: an unknown exit code is 255 (dockerd since 25)."""
+        """The exit code as clients see it: an unknown one is 255 (dockerd since 25)."""
         return UNKNOWN_AS if self.record.exit_code is None else self.record.exit_code
 
     def check_running(self) -> None:
@@ -188,7 +188,7 @@ class Container:
                 await self.advance(Probed(exit_code=result.exit_code, started_after_ns=after_ns), probes=probes)
 
     async def take_memory_kills(self, kills: int) -> None:
-        """So many processes of the present run have been killed for memory. Raises: Unavailable."""
+        """Record that so many processes of the present run were killed for memory. Raises: Unavailable."""
         async with self.lock:
             if self.record.pid:
                 await self.advance(MemoryKilled(kills))
@@ -198,7 +198,7 @@ class Container:
         return ExecSession(id=new_id(), container=self, request=request)
 
     def publish_transient(self, action: str, **details: str) -> None:
-        """An event that is shown, and not written."""
+        """Publish an event of this container without writing it."""
         self.services.journal.publish_transient([self.event(action, **details)])
 
     # --- waiting and attaching --------------------------------------------------------------------------------------
@@ -356,9 +356,10 @@ class Container:
         await self.publish("restart")
 
     async def finish_pending(self, *, is_held: bool = False) -> None:
-        """Go on with what a former daemon was asked for and had begun.
+        """Go on with the pending operation that a former daemon had begun.
 
-        `is_held`: those who let connections end hold it again. Until then what waited for that has to wait.
+        `is_held`: the load balancer holds the container again. An operation that waited for connections to end is
+        left alone until then.
         """
         pending = self.record.life.pending
         if pending is None or (pending.unbegun and not is_held):

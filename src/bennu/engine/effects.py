@@ -148,7 +148,7 @@ async def _clear_leftovers(container: "Container") -> None:
 
 
 async def _act_on_unhealthy(container: "Container", asked: ActOnUnhealthy) -> None:
-    """What the label `bennu.on-unhealthy` asks for; Docker does nothing."""
+    """Do what the label `bennu.on-unhealthy` asks for; Docker does nothing."""
     by = Requester("health", command=asked.reason)
     with contextlib.suppress(Conflict, NotModified):  # it ended meanwhile
         match asked.action:

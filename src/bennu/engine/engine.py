@@ -58,7 +58,7 @@ class Engine:
     # --- finding ------------------------------------------------------------------------------------------------
 
     def find(self, ref: str) -> Container:
-        """As `ContainerIndex.find`. Raises: NotFound, InvalidParameter."""
+        """Find a container as `ContainerIndex.find` does. Raises: NotFound, InvalidParameter."""
         return self.index.find(ref)
 
     def list(self) -> list[Container]:

@@ -200,7 +200,7 @@ class Journal:
 
 
 def instant_of(key: str) -> int:
-    """Of an event's key; a key that is none of ours is as old as can be, and goes first."""
+    """Read the instant in an event's key; a key that is none of ours counts as the oldest and is pruned first."""
     digits = key.removeprefix(PREFIX)
     return int(digits) if digits.isdecimal() else 0
 

@@ -51,7 +51,7 @@ def link_names(services: EngineContext, record: Record) -> dict[str, list[str]]:
 
 
 def link_variables(services: EngineContext, record: Record) -> list[str]:
-    """What the container's first process is told of all its links, as `NAME=value`."""
+    """List the environment variables, as `NAME=value`, of all a container's links."""
     return [
         variable
         for other, alias in _linked(services, record)

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class RunView(Protocol):
-    """What a monitor may know of a container, and what it tells it."""
+    """The part of a container that a monitor may know and tell."""
 
     @property
     def record(self) -> Record:
@@ -46,7 +46,7 @@ class RunView(Protocol):
         ...
 
     async def take_memory_kills(self, kills: int) -> None:
-        """So many processes of the run have been killed for memory."""
+        """Record that so many processes of the run were killed for memory."""
         ...
 
     def new_session(self, request: ExecRequest) -> ExecSession:

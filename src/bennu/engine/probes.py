@@ -32,7 +32,7 @@ PLACE_S: Final = 1.0
 
 
 class ProbePlaces:
-    """What bounds the probes of all containers: at most `PROBES_AT_ONCE` hold a place, the others wait for one.
+    """Bounds the probes of all containers: at most `PROBES_AT_ONCE` hold a place, the others wait for one.
 
     A probe costs while it starts. One that takes longer than `PLACE_S` gives its place to the next: however many
     hang, they delay nobody.
@@ -84,7 +84,7 @@ class ProbeResult:
 
 
 def as_shown(result: ProbeResult) -> HealthProbe:
-    """As `State.Health.Log` has it."""
+    """Make an entry of `State.Health.Log`."""
     return HealthProbe(
         start=local_time(result.start_ns),
         end=local_time(result.end_ns),

@@ -48,7 +48,7 @@ def read_boot_id() -> str:
 
 
 async def read_records(services: EngineContext) -> list[Record]:
-    """Those that can be read; the others are set aside."""
+    """Read the records that can be read; the others are set aside."""
     return await aside.load(services.store, PREFIX, decode_record)
 
 

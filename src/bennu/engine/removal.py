@@ -52,7 +52,7 @@ async def remove_container(
 
 
 async def auto_remove(services: EngineContext, container: "Container") -> None:
-    """As `--rm` asks: with its anonymous volumes. Raises: BennuError."""
+    """Remove a container that was run with `--rm`, with its anonymous volumes. Raises: BennuError."""
     await remove_container(services, container, Requester.daemon("auto-remove"), force=True, volumes=True)
 
 

@@ -64,7 +64,7 @@ def check_endpoints(services: EngineContext, record: Record) -> None:
 
 
 def endpoint_request(record: Record, network: str) -> EndpointRequest:
-    """What the container asks of one of its networks."""
+    """Make the request of a container to one of its networks."""
     asked = record.endpoints[network]
     ipam = asked.ipam_config or EndpointIPAMConfig()
     mac = record.config.mac_address

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Of one container; at most one of its tasks runs."""
+    """The supervisor of one container; at most one of its tasks runs."""
 
     def __init__(self, container: "Container") -> None:
         self._container = container
@@ -47,7 +47,7 @@ class Supervisor:
             self._timer.reschedule(self._due_at())
 
     def _due_at(self) -> float | None:
-        """By the clock of the event loop; None: nothing is due while the process lives."""
+        """Compute the next alarm by the event loop's clock; None: nothing is due while the process lives."""
         record, now = self._container.record, asyncio.get_running_loop().time()
         alarm = next_alarm(record.life)
         if alarm is None:

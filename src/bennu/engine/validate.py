@@ -230,7 +230,7 @@ def _check_numbers(asked: str, field: str, what: str, count: int) -> None:
 
 
 def memory_nodes() -> int:
-    """How many this host has."""
+    """Count this host's memory nodes."""
     return len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or 1
 
 
