@@ -123,7 +123,7 @@ def format_bytes(count: int) -> str:
 
 
 def hints(certificate: Certificate) -> list[str]:
-    """What usually helps, where the cause is well known."""
+    """List advice, where the cause is well known."""
     found = [_start_hint(certificate), _memory_hint(certificate), _signal_hint(certificate), _policy_hint(certificate)]
     return [hint for hint in found if hint]
 

@@ -99,7 +99,7 @@ class Life:
 
     @property
     def lasting_operation(self) -> PendingOperation | None:
-        """What is left to do of the pending operation once the process has ended."""
+        """Reduce the pending operation to what is left to do once the process has ended."""
         return self.pending if self.pending is not None and self.pending.outlasts_end else None
 
     @property

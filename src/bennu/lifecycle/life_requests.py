@@ -83,7 +83,7 @@ def _note_signal(moment: Moment, event: SignalAsked) -> Life:
 
 
 def _merge(under_way: PendingOperation | None, asked: PendingOperation) -> PendingOperation:
-    """Of two requests that wait for the same end: the one that asks for more after it stays on record (a removal, a
+    """Choose which of two requests for the same end stays on record: the one that asks for more after it (a removal, a
     restart, a stop), and the time to end is over when the first is out of patience."""
     if under_way is None:
         return asked
