@@ -170,7 +170,7 @@ class ContainerDaemon:
         return SignalSent()
 
     def _act_on_unhealthy(self, action: OnUnhealthy) -> None:
-        """As the engine does it in the background; here at once, after the step."""
+        """Act on bad health as the engine does in the background, but at once, after the step."""
         if action is OnUnhealthy.KILL:
             self.laws.grants(0)
             self.advance(SignalAsked(number=SIGKILL, by=HEALTH, verb=Verb.KILL, for_good=False))
@@ -277,7 +277,7 @@ class ContainerDaemon:
     # -- after another daemon's death
 
     def take_up(self) -> None:
-        """What `engine.recovery` does with one container."""
+        """Recover one container as `engine.recovery` does."""
         host = self.host
         frozen = host.process.is_frozen if host.process is not None else None
         if host.disk.is_removed:
