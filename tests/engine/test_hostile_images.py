@@ -190,7 +190,7 @@ def test_a_load_ends_with_its_client_however_much_there_is_left_to_unpack(server
 
 @pytest.mark.parametrize("more", [{"name": "x" * 80}, {"name": "a", "link": "b"}])
 def test_an_archive_has_no_more_members_than_an_image_needs(more: dict[str, str]) -> None:
-    gathering = loading.Gathering()
+    gathering = loading.ArchiveIndex()
     for _ in range(100_000):
         gathering.hear(more)
     with pytest.raises(InvalidParameter, match="more than 100000 members"):

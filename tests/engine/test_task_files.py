@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bennu.cluster.api_types import FileTarget
 from bennu.cluster.task_files import _write_all
-from bennu.cluster.wire import FileTarget
 
 CALLED = [
     "/run/secrets/plain",

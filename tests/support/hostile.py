@@ -24,8 +24,8 @@ from msgspec import inspect as shapes
 
 from bennu.api.app import all_routes
 from bennu.api.routes import containers, exec, networks, nodes, secrets, swarm, volumes
+from bennu.cluster.api_types import ServiceSpecWire
 from bennu.cluster.swarm_spec import SPEC_DEFAULTS
-from bennu.cluster.wire import ServiceSpecWire
 from bennu.model import ContainerConfig
 from bennu.network import NetworkRequest
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from bennu.cluster import codec
-from bennu.cluster.records import BlobRow
+from bennu.cluster.tables import BlobRow
 from bennu.store import Put, SqliteStore, Transaction, aside, open_sqlite
 
 

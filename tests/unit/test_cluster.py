@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bennu.cluster import codec
+from bennu.cluster.api_types import ServiceSpecWire
 from bennu.cluster.connections import LISTEN, parse_sockets
+from bennu.cluster.convert import spec_json, to_core
+from bennu.cluster.deadline_queue import DeadlineQueue
 from bennu.cluster.ports import allocate_ports
-from bennu.cluster.records import ServiceRow, TaskRow
-from bennu.cluster.translate import spec_json, to_core
-from bennu.cluster.wakes import Wakes
-from bennu.cluster.wire import ServiceSpecWire
+from bennu.cluster.tables import ServiceRow, TaskRow
 from bennu.errors import InvalidParameter
 from bennu.orchestration.actions import CreateTask
 from bennu.orchestration.apply import new_task
@@ -105,11 +105,11 @@ def test_sockets_are_read_from_the_kernels_table() -> None:
 @settings(max_examples=200)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.none() | st.integers(0, 9))), st.integers(0, 9))
 def test_wakes_are_a_dictionary_whose_least_is_known(puts: list[tuple[str, int | None]], now_ns: int) -> None:
-    wakes, plain = Wakes(), {}
+    deadlines, plain = DeadlineQueue(), {}
     for key, at_ns in puts:
-        wakes.put(key, at_ns)
+        deadlines.put(key, at_ns)
         plain[key] = at_ns
     there = {key: at_ns for key, at_ns in plain.items() if at_ns is not None}
-    assert wakes.next_ns() == min(there.values(), default=None)
-    assert sorted(wakes.take_due(now_ns)) == sorted(key for key, at_ns in there.items() if at_ns <= now_ns)
-    assert wakes.next_ns() == min((at_ns for at_ns in there.values() if at_ns > now_ns), default=None)
+    assert deadlines.next_ns() == min(there.values(), default=None)
+    assert sorted(deadlines.take_due(now_ns)) == sorted(key for key, at_ns in there.items() if at_ns <= now_ns)
+    assert deadlines.next_ns() == min((at_ns for at_ns in there.values() if at_ns > now_ns), default=None)

@@ -9,8 +9,8 @@ import pytest
 
 from bennu.cluster import codec
 from bennu.cluster.manager import Manager
-from bennu.cluster.records import BlobRow, NodeRow
 from bennu.cluster.state import Change, Changed, ClusterState, open_state
+from bennu.cluster.tables import BlobRow, NodeRow
 from bennu.engine.events import Journal
 from bennu.orchestration.model import Node, NodeId
 from bennu.orchestration.states import NodeState

@@ -116,10 +116,10 @@ async def test_what_is_only_told_is_shown_in_its_order_and_never_written(store: 
     reading = asyncio.ensure_future(collect(journal.follow(start, None), 4))
     writing = asyncio.ensure_future(journal.publish("container", "written first", "a", {}))
     await asyncio.sleep(0)  # it has its stamp, and waits for the disk
-    journal.tell([event("container", "told", "a", {}), event("container", "told too", "a", {})])
+    journal.publish_transient([event("container", "told", "a", {}), event("container", "told too", "a", {})])
     assert journal._unshown, "what was told overtook what is being written"
     await writing
-    journal.tell([event("container", "told last", "a", {})])
+    journal.publish_transient([event("container", "told last", "a", {})])
     assert await reading == ["written first", "told", "told too", "told last"]
     await journal.publish("container", "written last", "a", {})
     for since in (1, start):  # from the disk's oldest on, or from memory alone
@@ -138,5 +138,5 @@ async def test_an_event_that_could_not_be_written_holds_up_none(tmp_path: Path) 
         store._writer.execute("PRAGMA query_only = 1")
         with pytest.raises(Unavailable):
             await journal.publish("container", "lost", "a", {})
-        journal.tell([event("container", "told", "a", {})])
+        journal.publish_transient([event("container", "told", "a", {})])
         assert await collect(journal.follow(start, None), 1) == ["told"]

@@ -12,8 +12,8 @@ import pytest
 from bennu.cluster import thinking
 from bennu.cluster.limits import check_size
 from bennu.cluster.manager import Manager
-from bennu.cluster.records import NodeRow, ServiceRow
 from bennu.cluster.state import Change, Changed, ClusterState, open_state
+from bennu.cluster.tables import NodeRow, ServiceRow
 from bennu.cluster.thinking import Thinking, TooLong
 from bennu.cluster.troubles import FIRST_NS, MOST_NS, Troubles
 from bennu.engine.events import Journal

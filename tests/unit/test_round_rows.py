@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from bennu.cluster.records import BoundPort, Reason, ServiceRow
 from bennu.cluster.round_rows import KEPT_REASONS, Facts, StoredState, change_of, with_facts
 from bennu.cluster.state import Change, ClusterState, open_state
+from bennu.cluster.tables import BoundPort, Reason, ServiceRow
 from bennu.engine.events import Journal
 from bennu.orchestration.actions import Action, CreateTask, DeleteTask, SetDesired, SetRollout
 from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.fleet import Fleet
 from bennu.orchestration.model import ServiceId, TaskId, UpdateStatus
+from bennu.orchestration.node_set import NodeSet
 from bennu.orchestration.observe import Report
 from bennu.orchestration.revisions import create_service
 from bennu.orchestration.round import Round
@@ -38,7 +38,7 @@ async def state(tmp_path: Path) -> AsyncIterator[ClusterState]:
 
 
 def a_round(state: ClusterState) -> Round:
-    return Round(StoredState(state), Fleet(), FailureLog(), new_task_id=lambda: f"t{len(state.tasks.rows) + 1}")
+    return Round(StoredState(state), NodeSet(), FailureLog(), new_task_id=lambda: f"t{len(state.tasks.rows) + 1}")
 
 
 async def write(state: ClusterState, *actions: Action) -> Change:

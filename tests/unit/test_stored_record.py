@@ -5,12 +5,12 @@ import pytest
 
 from bennu.engine.record import Record
 from bennu.engine.stored_record import StoredRecord, decode_record, encode_record
-from bennu.lifecycle.death import Asker, SentSignal, Verb
+from bennu.lifecycle.death import Requester, SentSignal, Verb
 from bennu.lifecycle.health import HealthState, HealthStatus
 from bennu.lifecycle.life_model import LastEnd, Life, PendingOperation, Restarts, Run
 from bennu.lifecycle.status import State
 
-BY = Asker("client", uid=0, pid=573, command="docker restart web")
+BY = Requester("client", uid=0, pid=573, command="docker restart web")
 # As it was written before the fields of a life were in groups; configuration and host configuration are cut short.
 OLD = (
     b'{"id":"c0ffee","name":"web","created_ns":1,"image_id":"sha256:1","path":"sleep","args":["600"],'

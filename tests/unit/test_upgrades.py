@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bennu.cluster import codec
-from bennu.cluster.records import Reason, ServiceRow
+from bennu.cluster.tables import Reason, ServiceRow
 from bennu.orchestration.model import BlueGreenRun, CanaryRun, RollingRun, Rollout, SlotKey
 
 SLOTS = frozenset({SlotKey(1), SlotKey(2)})

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Callable
 
 from bennu.cluster.load_balancer import LoadBalancer
-from bennu.cluster.records import TaskRow
 from bennu.cluster.round_rows import Facts
 from bennu.cluster.state import Changed, ClusterState
+from bennu.cluster.tables import TaskRow
 from bennu.cluster.task_containers import TaskContainers, task_of
 from bennu.cluster.task_files import TaskFiles
 from bennu.cluster.task_runner import RunnerContext, TaskRunner
@@ -48,7 +48,7 @@ class Agent:
         self._context = RunnerContext(engine, state, balancer, files, self._containers, report, self._work, node_id)
 
     async def run(self) -> None:
-        """Until cancelled; containers live on."""
+        """Run tasks until cancelled; containers live on."""
         self._state.watchers.append(self._on_change)
         try:
             async with self._work:
@@ -79,7 +79,7 @@ class Agent:
             runner.poke()
 
     def awaits(self, task_id: str) -> str:
-        """What a started task of this node waits for before it is called running; "": nothing."""
+        """Say what a started task of this node waits for before it counts as running; "": nothing."""
         runner = self._runners.get(task_id)
         return runner.awaits if runner is not None else ""
 

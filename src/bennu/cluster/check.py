@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from bennu.cluster.api_types import ContainerSpec, Mode, Resources, ServiceSpecWire, TaskTemplate, UpdateConfigWire
 from bennu.cluster.check_files import CONTROL, check_files
+from bennu.cluster.convert import to_core
 from bennu.cluster.errors import invalid, unknown
 from bennu.cluster.limits import check_numbers
 from bennu.cluster.task_container import expand_mount
-from bennu.cluster.translate import to_core
-from bennu.cluster.wire import ContainerSpec, Mode, Resources, ServiceSpecWire, TaskTemplate, UpdateConfigWire
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.go.duration import parse_duration
 from bennu.images.reference import parse_reference
@@ -149,7 +149,7 @@ def _check_container(spec: ContainerSpec) -> None:
         _check_health(spec.healthcheck)
     if spec.stop_grace_period is not None and spec.stop_grace_period < 0:
         raise invalid("ContainerSpec: stop-grace-period cannot be negative")
-    _check_unhonoured(spec)
+    _check_unsupported(spec)
     check_templates(spec)
 
 
@@ -180,7 +180,7 @@ def _check_health(check: Healthcheck) -> None:
         raise invalid("ContainerSpec: Retries in HealthConfig cannot be negative")
 
 
-def _check_unhonoured(spec: ContainerSpec) -> None:
+def _check_unsupported(spec: ContainerSpec) -> None:
     if spec.isolation not in ("", "default"):
         raise NotImplementedHere(f"ContainerSpec.Isolation {spec.isolation} is not implemented")
     privileges = spec.privileges

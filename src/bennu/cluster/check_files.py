@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from bennu.cluster.api_types import ContainerSpec, FileTarget
 from bennu.cluster.errors import invalid
-from bennu.cluster.wire import ContainerSpec, FileTarget
 from bennu.errors import InvalidParameter, NotImplementedHere
 
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")

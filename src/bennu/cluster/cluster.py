@@ -16,24 +16,24 @@ import msgspec
 
 from bennu import __version__
 from bennu.cluster.agent import Agent
-from bennu.cluster.blobs import Blobs
+from bennu.cluster.allocator import Allocator
 from bennu.cluster.errors import ALREADY_PART, LEAVE_LAST, NOT_PART, check_version
+from bennu.cluster.events import node_event
+from bennu.cluster.heartbeat import Heartbeat
 from bennu.cluster.ids import base36, new_id
-from bennu.cluster.liveness import Pulse
 from bennu.cluster.load_balancer import LoadBalancer
 from bennu.cluster.manager import Manager
 from bennu.cluster.nodes import HostNode, Nodes, read_address, read_availability
 from bennu.cluster.pools import read_data_port, read_pools
-from bennu.cluster.records import ClusterRow, NodeRow
-from bennu.cluster.service_networks import ServiceNetworks
+from bennu.cluster.rollout_metrics import RolloutMetrics
+from bennu.cluster.secret_box import SecretBox
+from bennu.cluster.secret_store import SecretStore
 from bennu.cluster.services import Services
 from bennu.cluster.state import Change, ClusterState, open_state
 from bennu.cluster.swarm_spec import complete_swarm_spec
+from bennu.cluster.tables import ClusterRow, NodeRow
 from bennu.cluster.task_containers import remove_all_tasks
 from bennu.cluster.task_files import TaskFiles
-from bennu.cluster.telling import node_event
-from bennu.cluster.vault import Vault
-from bennu.cluster.witness import Witness
 from bennu.engine.background import Background
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere, Unavailable
@@ -51,14 +51,14 @@ class Cluster:
         services = engine.services
         self.engine = engine
         self.state = state
-        self._vault = Vault(services.data_root / "swarm.key")
+        self._box = SecretBox(services.data_root / "swarm.key")
         self.balancer = LoadBalancer(services.networks, self.state)
-        self.networks = networks = ServiceNetworks(engine, self.state, self.balancer)
+        self.networks = networks = Allocator(engine, self.state, self.balancer)
         self.nodes = Nodes(self.state, host)
         self.services = Services(self.state, networks, self._now_ns)
-        self.secrets = Blobs("secret", self.state, self._vault)
-        self.configs = Blobs("config", self.state, self._vault)
-        self._files = TaskFiles(self.state, self._vault, services.exec_root / "files")
+        self.secrets = SecretStore("secret", self.state, self._box)
+        self.configs = SecretStore("config", self.state, self._box)
+        self._files = TaskFiles(self.state, self._box, services.exec_root / "files")
         self._runners: Background | None = None
         self._turn = asyncio.Lock()  # one init or leave at a time
         self.manager: Manager | None = None
@@ -97,19 +97,19 @@ class Cluster:
     async def _prepare(self) -> None:
         """All parts are there, and nothing is done yet."""
         cluster = self.state.require_cluster()
-        self._witness = Witness(self.engine, self.state)
-        self.manager = Manager(self.state, self._witness.testify)
+        self._metrics = RolloutMetrics(self.engine, self.state)
+        self.manager = Manager(self.state, self._metrics.build_evidence)
         self.agent = Agent(self.engine, self.state, self.manager.report, self.balancer, self._files, cluster.node_id)
-        self._pulse = Pulse(self.state, cluster.node_id)
-        await self._pulse.begin()
+        self._heartbeat = Heartbeat(self.state, cluster.node_id)
+        await self._heartbeat.begin()
 
     def _run(self) -> None:
         assert self.manager is not None and self.agent is not None
         self._runners = Background()
-        self._runners.create_task(self._pulse.run(), name="heartbeat")
+        self._runners.create_task(self._heartbeat.run(), name="heartbeat")
         self._runners.create_task(self.nodes.keep_described(), name="description of this node")
         self._runners.create_task(self.manager.run(), name="manager")
-        self._runners.create_task(self._witness.run(self.manager), name="witness")
+        self._runners.create_task(self._metrics.run(self.manager), name="rollout metrics")
         self._runners.create_task(self.agent.run(), name="agent")
         self._runners.create_task(self.networks.keep_allotted(), name="give services their addresses")
 
@@ -207,7 +207,7 @@ class Cluster:
         await self.balancer.clear()
         await remove_all_tasks(self.engine, self._files)
         await self._files.close()
-        self._vault.destroy()
+        self._box.destroy()
         for network in self.engine.services.networks.all():
             if network.scope == "swarm":
                 with contextlib.suppress(BennuError):

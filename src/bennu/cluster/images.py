@@ -35,7 +35,7 @@ async def provide_image(images: Images, ref: str, registry_auth: str) -> str:
 
 
 def _find(images: Images, ref: str) -> str | None:
-    """As it is named; a pinned name that only exists without its digest here is taken by its tag."""
+    """Find an image by its name; a pinned name that only exists without its digest here is taken by its tag."""
     for name in dict.fromkeys((ref, ref.partition("@")[0])):
         with contextlib.suppress(NotFound):
             images.find(name)

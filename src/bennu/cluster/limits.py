@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from bennu.cluster import codec
+from bennu.cluster.api_types import Mode
 from bennu.cluster.errors import invalid, unknown
-from bennu.cluster.wire import Mode
 from bennu.orchestration.spec import MAX_TASKS, Replicated, ReplicatedJob, ServiceSpec
 
 MAX_TASKS_OF_SWARM: Final = 50_000
@@ -41,7 +41,7 @@ def check_size(spec: ServiceSpec, others: Iterable[ServiceSpec]) -> None:
 
 
 def tasks_of(spec: ServiceSpec) -> int:
-    """How many it asks for; of a global one as many as there are nodes, which is few."""
+    """Count the tasks a service asks for; a global one asks for as many as there are nodes, which are few."""
     match spec.mode:
         case Replicated(number) | ReplicatedJob(_, number):
             return number

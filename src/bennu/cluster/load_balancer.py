@@ -18,18 +18,18 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from bennu.cluster.convert import read_template
 from bennu.cluster.ports import is_ingress
-from bennu.cluster.records import ServiceRow, TaskRow
 from bennu.cluster.state import ClusterState
+from bennu.cluster.tables import ServiceRow, TaskRow
 from bennu.cluster.task_backend import LOOK_FOR_LISTENER_S, TaskBackend
-from bennu.cluster.translate import read_template
 from bennu.engine.container import Container
 from bennu.engine.context import Stoppable
 from bennu.network import Networks
 from bennu.network.frontends import Frontend, FrontendAddress
+from bennu.orchestration.blue_green import may_serve
 from bennu.orchestration.states import TaskState
 from bennu.orchestration.traffic import Step, plan_traffic
-from bennu.orchestration.watched import may_serve
 
 COUNT_AGAIN_S: Final = 0.05
 SUCCESSOR_S: Final = 2.0
@@ -51,7 +51,7 @@ class LoadBalancer:
         return bool(self._balancer.service_of(task_id))
 
     def drain_left_ns(self, task_id: str) -> int | None:
-        """How much longer its connections may last; None when it is not being drained."""
+        """Compute how much longer its connections may last; None when it is not being drained."""
         return next((one.drain_left_ns for one in self._backends.values() if one.task_id == task_id), None)
 
     # --- what a service shows -----------------------------------------------------------------------------------
@@ -143,13 +143,13 @@ class LoadBalancer:
         return backend.look_again_s(health)
 
     async def arrange(self, service_id: str) -> None:
-        """In one transaction of the kernel: of the ready tasks of a service those enter whose turn it is, the others
-        leave. While there is nobody whose turn it is, the others stay. Raises: BennuError."""
+        """Let the ready tasks of a service that may serve enter the balancer, and the others leave, in one transaction
+        of the kernel. While none may serve, the others stay. Raises: BennuError."""
         self._rearrange(service_id)
         await self._balancer.write(service_id)
 
     async def leave(self, task_id: str) -> None:
-        """When this returns it gets no new connection, whoever took it out; those it has go on.
+        """Take a task out of the balancer: it gets no new connection when this returns; those it has go on.
 
         Ready ones of its service enter with it. Raises: BennuError.
         """
@@ -188,8 +188,8 @@ class LoadBalancer:
     # --- before it is stopped -----------------------------------------------------------------------------------
 
     def hold(self, container: Stoppable) -> AbstractAsyncContextManager[None] | None:
-        """Asked by the engine before a stop signal: once entered, a task has left the balancer, and its connections
-        have ended or their deadline has passed. None: the container has no connections from here.
+        """Make the engine's pre-stop hook: once entered, the task has left the balancer, and its connections have
+        ended or their deadline has passed. None: the container has no connections from here.
         """
         backend = self._backends.get(container.id)
         return self._held(backend, container) if backend is not None else None
@@ -263,13 +263,13 @@ class LoadBalancer:
         backend.left_at_ns = time.monotonic_ns()
 
     async def _forget_flows(self, backend: TaskBackend) -> None:
-        """Who talks by UDP to a task that has left goes on with another one."""
+        """Delete the UDP flows to a task that has left, so that its clients go on with another one."""
         if backend.known_as is not None:
             await self._balancer.forget_flows(backend.known_as.ips())
 
 
 async def _until_first(drain: Coroutine[Any, Any, None], end: Coroutine[Any, Any, Any]) -> None:
-    """Until either is over. A drain that fails is told and does not keep anything from being stopped."""
+    """Wait until either is over. A failed drain is logged; it keeps nothing from being stopped."""
     draining, ended = asyncio.ensure_future(drain), asyncio.ensure_future(end)
     try:
         await asyncio.wait((draining, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -281,6 +281,6 @@ async def _until_first(drain: Coroutine[Any, Any, None], end: Coroutine[Any, Any
 
 
 def names_on(row: ServiceRow) -> dict[str, tuple[str, ...]]:
-    """What a service is called on each network it is attached to, by the network's id."""
+    """List a service's names on each network it is attached to, by the network's id."""
     attachments = read_template(row.service.spec.task.container).networks or ()
     return {item.target: tuple(dict.fromkeys((row.name, *(item.aliases or ())))) for item in attachments}

@@ -14,22 +14,22 @@ import logging
 import time
 from typing import Final
 
+from bennu.cluster.deadline_queue import DeadlineQueue
 from bennu.cluster.ids import new_id
-from bennu.cluster.records import AliveRow, NodeRow, Row, ServiceRow, TaskRow
 from bennu.cluster.round_rows import Facts, StoredState, change_of, with_facts
 from bennu.cluster.state import Changed, ClusterState
+from bennu.cluster.tables import AliveRow, NodeRow, Row, ServiceRow, TaskRow
 from bennu.cluster.thinking import Thinking
 from bennu.cluster.troubles import Troubles, in_words
-from bennu.cluster.wakes import Wakes
 from bennu.errors import BennuError
 from bennu.orchestration.actions import Plan, Wait
 from bennu.orchestration.clock import SteadyClock
 from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.fleet import Fleet, frees_room
 from bennu.orchestration.model import NodeId, ServiceId, Task, TaskId
+from bennu.orchestration.node_set import NodeSet, frees_room
 from bennu.orchestration.observe import Report
 from bennu.orchestration.reconcile import DEFAULT_HISTORY_LIMIT
-from bennu.orchestration.round import LOOKS_UNTIL_SETTLED, Round, TaskWrite, Testify
+from bennu.orchestration.round import LOOKS_UNTIL_SETTLED, EvidenceSource, Round, TaskWrite
 from bennu.pace import paced
 
 RETRY_S: Final = 1.0
@@ -39,13 +39,15 @@ log = logging.getLogger(__name__)
 class Manager:
     """`run` it beside the agent. Everything it knows besides the state can be lost at any time."""
 
-    def __init__(self, state: ClusterState, testify: Testify = lambda service, tasks, now_ns: None) -> None:
+    def __init__(
+        self, state: ClusterState, build_evidence: EvidenceSource = lambda service, tasks, now_ns: None
+    ) -> None:
         self._state = state
-        self._testify = testify
+        self._build_evidence = build_evidence
         self._reports: list[tuple[str, Report, Facts]] = []
         self._dirty: dict[str, None] = {}
         self._dirty_nodes: dict[str, None] = {}
-        self._wakes = Wakes()
+        self._deadlines = DeadlineQueue()
         self._changed = asyncio.Event()
         self._unplaced: dict[str, None] = {}  # services with a task that no node has room for
         self._troubles = Troubles()
@@ -65,8 +67,8 @@ class Manager:
         self._look_at_all()
 
     def _look_at_all(self) -> None:
-        """As if nothing were known but what is stored."""
-        self._fleet = Fleet((row.node for row in self._state.nodes), (row.task for row in self._state.tasks))
+        """Build the node set anew and mark every service and node to be looked at: only what is stored counts."""
+        self._node_set = NodeSet((row.node for row in self._state.nodes), (row.task for row in self._state.tasks))
         self._judged.clear()
         self._dirty |= dict.fromkeys(self._state.service_ids())
         self._dirty_nodes |= dict.fromkeys(self._state.nodes.rows)
@@ -101,17 +103,17 @@ class Manager:
                     self._dirty[item.row_id] = None
                 case TaskRow(task=task):
                     if item.after is None:
-                        self._fleet.drop_task(task.id)
+                        self._node_set.drop_task(task.id)
                     else:
-                        self._fleet.put_task(task)
+                        self._node_set.put_task(task)
                     self._dirty[task.service_id] = None
                     if frees_room(task_in(item.before), task_in(item.after)):
                         self._dirty |= self._unplaced
                 case NodeRow(node=node):
                     if item.after is None:
-                        self._fleet.drop_node(node.id)
+                        self._node_set.drop_node(node.id)
                     else:
-                        self._fleet.put_node(node)
+                        self._node_set.put_node(node)
                     self._dirty_nodes[item.row_id] = None
                 case AliveRow():
                     self._dirty_nodes[item.row_id] = None
@@ -121,7 +123,7 @@ class Manager:
     # --- the loop -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until cancelled. What fails is tried again."""
+        """Decide and write until cancelled. What fails is tried again."""
         while True:
             await self._wait()
             try:
@@ -135,7 +137,7 @@ class Manager:
             await asyncio.sleep(RETRY_S)
 
     async def _wait(self) -> None:
-        due = self._wakes.next_ns()
+        due = self._deadlines.next_ns()
         limit = None if due is None else max(0, due - self.now_ns) / 1e9
         try:
             async with asyncio.timeout(limit):
@@ -143,7 +145,7 @@ class Manager:
         except TimeoutError:
             pass
         self._changed.clear()
-        for key in self._wakes.take_due(self.now_ns):
+        for key in self._deadlines.take_due(self.now_ns):
             (self._dirty_nodes if key in self._state.nodes.rows else self._dirty)[key] = None
 
     async def _look(self) -> None:
@@ -180,11 +182,11 @@ class Manager:
         cluster = self._state.cluster
         return Round(
             StoredState(self._state),
-            self._fleet,
+            self._node_set,
             self._failures,
             new_task_id=new_id,
             history_limit=cluster.history_limit if cluster else DEFAULT_HISTORY_LIMIT,
-            testify=self._testify,
+            build_evidence=self._build_evidence,
         )
 
     def _take_in(self, work: Round, reports: list[tuple[str, Report, Facts]]) -> dict[str, TaskRow]:
@@ -213,7 +215,7 @@ class Manager:
                 work.forget_node(node_id, now_ns=self.now_ns)
             return
         again_ns = work.judge_node(node_id, is_alive=node_id in self._state.alive.rows, now_ns=self.now_ns)
-        self._wakes.put(node_id, again_ns)
+        self._deadlines.put(node_id, again_ns)
         is_new = self._judged.get(node_id) != row.index
         if is_new:
             self._judged[node_id] = row.index
@@ -234,7 +236,7 @@ class Manager:
             trouble = self._troubles.note(service_id, error, now_ns=now_ns)
             log.error("service %s: %s", service_id, in_words(trouble).reason, exc_info=error)
             self.waits[service_id] = (in_words(trouble),)
-            self._wakes.put(service_id, trouble.until_ns)
+            self._deadlines.put(service_id, trouble.until_ns)
             return True
         self._troubles.over(service_id)
         if plan is not None:
@@ -242,7 +244,7 @@ class Manager:
         return plan is not None
 
     async def _settle(self, work: Round, service_id: ServiceId) -> Plan | None:
-        """As `Round.settle`, with turns for others between actions and long looks in a thread."""
+        """Settle a service as `Round.settle` does, with turns for others between actions and long looks in a thread."""
         if reason := self._state.why_aside(self._state.services, service_id):
             return Plan((), (Wait("service", f"its record is set aside: {reason}"),))
         for _ in range(LOOKS_UNTIL_SETTLED):
@@ -260,7 +262,7 @@ class Manager:
         return Plan((), (wait,), self.now_ns + int(RETRY_S * 1e9))
 
     def _note_quiet(self, work: Round, service_id: ServiceId, plan: Plan) -> None:
-        self._wakes.put(service_id, plan.wake_at_ns)
+        self._deadlines.put(service_id, plan.wake_at_ns)
         is_there = work.service(service_id) is not None
         if is_there and work.has_unplaced(service_id):
             self._unplaced[service_id] = None

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from bennu import __version__
 from bennu.cluster.errors import check_version, precondition
-from bennu.cluster.records import NodeRow
+from bennu.cluster.events import node_event
 from bennu.cluster.state import Change, ClusterState
-from bennu.cluster.telling import node_event
+from bennu.cluster.tables import NodeRow
 from bennu.errors import InvalidParameter, Unavailable
 from bennu.orchestration.model import Node, NodeId, NodeResources
 from bennu.orchestration.states import Availability, Role

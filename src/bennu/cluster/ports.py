@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from bennu.cluster.errors import invalid, unknown
-from bennu.cluster.records import ServiceRow
+from bennu.cluster.tables import ServiceRow
 from bennu.orchestration.spec import EndpointSpec, PortSpec
 from bennu.orchestration.states import PublishMode
 

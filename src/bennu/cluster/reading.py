@@ -1,7 +1,7 @@
 """Whether a row that was read makes sense to those who will use it, so that they need not ask."""
 
-from bennu.cluster.records import Row, ServiceRow, TaskRow
-from bennu.cluster.translate import read_template
+from bennu.cluster.convert import read_template
+from bennu.cluster.tables import Row, ServiceRow, TaskRow
 from bennu.orchestration.constraints import parse_constraints
 from bennu.orchestration.spec import TaskSpec
 

@@ -1,6 +1,6 @@
 """What a person does to a rollout, and what can be told about one.
 
-The verbs are `orchestration/verbs.py`; here they are carried out under the state's lock, and what follows is the
+The verbs are `orchestration/commands.py`; here they are carried out under the state's lock, and what follows is the
 manager's. `look` gathers what is stored with what can only be seen now: health, place in the balancer, open
 connections.
 """
@@ -12,13 +12,13 @@ from typing import Final
 from bennu.cluster.cluster import Cluster
 from bennu.cluster.connections import look_at_sockets
 from bennu.cluster.errors import precondition
-from bennu.cluster.records import ServiceRow, TaskRow
+from bennu.cluster.tables import ServiceRow, TaskRow
 from bennu.engine.container import Container
 from bennu.errors import BennuError, InvalidParameter
+from bennu.orchestration.commands import abort_rollout, pause_rollout, promote_rollout, resume_rollout
 from bennu.orchestration.model import Service
 from bennu.orchestration.revisions import accept_rollback_to
 from bennu.orchestration.states import TaskState
-from bennu.orchestration.verbs import abort_rollout, pause_rollout, promote_rollout, resume_rollout
 
 VERBS: Final[Mapping[str, Callable[..., Service]]] = {
     "pause": pause_rollout,

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar, assert_never
 
-from bennu.cluster.records import BoundPort, NetworkAttachment, Reason, Row, ServiceRow, TaskRow
+from bennu.cluster.events import service_event
 from bennu.cluster.state import Change, ClusterState, Table
-from bennu.cluster.telling import service_event
+from bennu.cluster.tables import BoundPort, NetworkAttachment, Reason, Row, ServiceRow, TaskRow
 from bennu.orchestration.actions import Action, SetDesired
 from bennu.orchestration.model import Node, NodeId, Service, ServiceId, Task, TaskId
 from bennu.orchestration.round import NodeWrite, ServiceWrite, TaskWrite, Write

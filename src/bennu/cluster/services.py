@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 
+from bennu.cluster.allocator import Allocator
+from bennu.cluster.api_types import ServiceSpecWire
 from bennu.cluster.check import check_spec
+from bennu.cluster.convert import to_core
 from bennu.cluster.errors import check_version, exists, invalid, precondition, unimplemented
+from bennu.cluster.events import service_event
 from bennu.cluster.ids import new_id
 from bennu.cluster.limits import check_size
-from bennu.cluster.records import ServiceRow
-from bennu.cluster.service_networks import ServiceNetworks
 from bennu.cluster.state import Change, ClusterState
-from bennu.cluster.telling import service_event
-from bennu.cluster.translate import to_core
-from bennu.cluster.wire import ServiceSpecWire
+from bennu.cluster.tables import ServiceRow
 from bennu.engine.names import random_name
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.orchestration.model import Service, ServiceId
@@ -21,7 +21,7 @@ from bennu.orchestration.revisions import accept_rollback, accept_update, create
 class Services:
     """Every verb is on disk when it returns; what follows from it is the manager's work."""
 
-    def __init__(self, state: ClusterState, networks: ServiceNetworks, now_ns: Callable[[], int]) -> None:
+    def __init__(self, state: ClusterState, networks: Allocator, now_ns: Callable[[], int]) -> None:
         self._state = state
         self._networks = networks
         self._now_ns = now_ns

@@ -20,7 +20,7 @@ from typing import Any, Final, Generic, TypeVar
 from bennu.cluster import codec
 from bennu.cluster.errors import not_found, not_manager
 from bennu.cluster.reading import check_row
-from bennu.cluster.records import AliveRow, BlobRow, ClusterRow, NodeRow, Row, ServiceRow, SightingsRow, TaskRow
+from bennu.cluster.tables import AliveRow, BlobRow, ClusterRow, MetricsRow, NodeRow, Row, ServiceRow, TaskRow
 from bennu.engine.background import Background
 from bennu.engine.events import Event, Journal
 from bennu.errors import InvalidParameter
@@ -103,7 +103,7 @@ class ClusterState:
         self.lock = asyncio.Lock()
         self.services = Table("services", ServiceRow)
         self.tasks = Table("tasks", TaskRow)
-        self.sightings = Table("sightings", SightingsRow)  # of services whose rollout is watched
+        self.metrics = Table("sightings", MetricsRow)  # of services whose rollout is watched
         self.nodes = Table("nodes", NodeRow)
         self.alive = Table("alive", AliveRow)  # the nodes whose agent holds its lease
         self.secrets = Table("secrets", BlobRow)
@@ -112,7 +112,7 @@ class ClusterState:
         self._tables: dict[str, Table[Any]] = {
             table.name: table
             for table in (
-                *(self.services, self.tasks, self.sightings, self.nodes, self.alive),
+                *(self.services, self.tasks, self.metrics, self.nodes, self.alive),
                 *(self.secrets, self.configs, self.swarm),
             )
         }

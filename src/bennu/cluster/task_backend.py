@@ -10,17 +10,18 @@ from typing import Final
 
 from bennu.cluster.connections import Sockets, count_connecting, is_listening, look_at_sockets
 from bennu.cluster.ports import is_ingress
-from bennu.cluster.records import ServiceRow, TaskRow
 from bennu.cluster.state import ClusterState
+from bennu.cluster.tables import ServiceRow, TaskRow
 from bennu.engine.container import Container
 from bennu.go.duration import parse_duration
 from bennu.network import Endpoint, Networks
 from bennu.network.frontends import BackendAddress, BackendPort
 from bennu.network.frontends import ServiceBackend as Target
+from bennu.orchestration.blue_green import may_serve
 from bennu.orchestration.spec import PortSpec
 from bennu.orchestration.states import PublishMode, TaskState
 from bennu.orchestration.traffic import DEFAULT_DRAIN_DEADLINE_NS, Backend, Signs, decide_ready
-from bennu.orchestration.watched import is_on_trial, may_serve
+from bennu.orchestration.watched_run import is_on_trial
 
 LOOK_FOR_LISTENER_S: Final = 0.03
 LATE_LISTENER_S: Final = 1.0
@@ -31,7 +32,7 @@ READY_WITHIN_NS: Final = 10 * 10**9
 
 
 class TaskBackend:
-    """Of a task whose container was started. The load balancer alone writes its fields."""
+    """A started task as the load balancer sees it, which alone writes its fields."""
 
     def __init__(
         self, networks: Networks, state: ClusterState, row: TaskRow, container: Container, on_change: Callable[[], None]
@@ -61,7 +62,7 @@ class TaskBackend:
 
     @property
     def row(self) -> TaskRow:
-        """As it is stored, or was when its service was removed."""
+        """The task's row as it is stored, or was when its service was removed."""
         self._last_row = self._state.tasks.get(self._last_row.id) or self._last_row
         return self._last_row
 
@@ -197,7 +198,7 @@ class TaskBackend:
 
     @property
     def drain_left_ns(self) -> int | None:
-        """How much longer its connections may last; None when it is not being drained."""
+        """Compute how much longer its connections may last; None when it is not being drained."""
         if not self.is_stopping or self.left_at_ns is None:
             return None
         return max(0, self.left_at_ns + self._drain_deadline_ns() - time.monotonic_ns())

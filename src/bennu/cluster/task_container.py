@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from bennu.cluster.records import NodeRow, TaskRow
-from bennu.cluster.translate import read_template
-from bennu.cluster.wire import ContainerSpec, TaskTemplate
+from bennu.cluster.api_types import ContainerSpec, TaskTemplate
+from bennu.cluster.convert import read_template
+from bennu.cluster.tables import NodeRow, TaskRow
 from bennu.model import (
     ContainerConfig,
     EndpointSettings,
@@ -31,7 +31,7 @@ INGRESS_PRIORITY: Final = 1
 def container_request(
     row: TaskRow, node: NodeRow, files: Sequence[Mount], networks: Sequence[Network]
 ) -> tuple[ContainerConfig, HostConfig, NetworkingConfig]:
-    """What the engine is asked to create.
+    """Make the create request of a task's container.
 
     `files`: the mounts of its secrets and configs. `networks`: all it is to be on, the ingress network included.
     Raises: InvalidParameter for a template that cannot be expanded for this task.

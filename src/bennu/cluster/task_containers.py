@@ -10,7 +10,7 @@ from bennu.cluster.task_files import TaskFiles
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, NotFound
-from bennu.lifecycle.death import Asker
+from bennu.lifecycle.death import Requester
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class TaskContainers:
         return self._task_of.get(container_id)
 
     def of_task(self, task_id: str) -> list[Container]:
-        """Those that are still there, oldest first."""
+        """List the containers of a task that are still there, oldest first."""
         return list(self._present(task_id))
 
     def _present(self, task_id: str) -> Iterator[Container]:
@@ -42,7 +42,7 @@ class TaskContainers:
 
     async def remove(self, task_id: str) -> None:
         """The task is over: stop and remove what is left of it. A failure is told in the log."""
-        by = Asker.daemon(f"task {task_id} is over")
+        by = Requester.daemon(f"task {task_id} is over")
         for container in self.of_task(task_id):
             with contextlib.suppress(NotFound):
                 await remove_container(self._engine, container, by)
@@ -50,8 +50,8 @@ class TaskContainers:
         self._of_task.pop(task_id, None)
 
 
-async def remove_container(engine: Engine, container: Container, by: Asker) -> None:
-    """Of a task that is over: stopped with its grace, then taken away. Raises: NotFound when somebody was faster."""
+async def remove_container(engine: Engine, container: Container, by: Requester) -> None:
+    """Stop and remove the container of a task that is over. Raises: NotFound when somebody was faster."""
     try:
         if container.record.running:
             with contextlib.suppress(BennuError):
@@ -65,7 +65,7 @@ async def remove_container(engine: Engine, container: Container, by: Asker) -> N
 
 async def remove_all_tasks(engine: Engine, files: TaskFiles) -> None:
     """The swarm is left, no agent runs any more: every task's container goes, with what it was given."""
-    by = Asker.daemon("the node left the swarm")
+    by = Requester.daemon("the node left the swarm")
 
     async def sweep(container: Container) -> None:
         with contextlib.suppress(NotFound):

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from bennu.beneath import entry_of
-from bennu.cluster.records import NodeRow, TaskRow
+from bennu.cluster.api_types import ConfigReference, FileTarget, SecretReference
+from bennu.cluster.convert import container_spec
+from bennu.cluster.secret_box import SecretBox
 from bennu.cluster.state import ClusterState
+from bennu.cluster.tables import NodeRow, TaskRow
 from bennu.cluster.task_container import template_context
-from bennu.cluster.translate import container_spec
-from bennu.cluster.vault import Vault
-from bennu.cluster.wire import ConfigReference, FileTarget, SecretReference
 from bennu.errors import BennuError, NotImplementedHere
 from bennu.model import BindOptions, Mount
 from bennu.orchestration.templates import Payload, TemplateContext, expand
@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 class TaskFiles:
     """The files of this node's tasks, in a file system that is never written to a disk."""
 
-    def __init__(self, state: ClusterState, vault: Vault, root: Path) -> None:
+    def __init__(self, state: ClusterState, box: SecretBox, root: Path) -> None:
         self._state = state
-        self._vault = vault
+        self._box = box
         self._root = root
         self._mounting = asyncio.Lock()
 
@@ -72,7 +72,7 @@ class TaskFiles:
             raise BennuError(f"unable to get secret from secret store: secret {reference.secret_id} not found")
         target = reference.file or FileTarget(name=reference.secret_name)
         path = target.name if target.name.startswith("/") else f"{SECRETS_AT}/{target.name}"
-        return path, target, self._vault.open(blob.data), blob.templating
+        return path, target, self._box.open(blob.data), blob.templating
 
     def _config(self, reference: ConfigReference) -> Found:
         blob = self._state.configs.get(reference.config_id)

@@ -15,22 +15,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from bennu.cluster.convert import read_template
 from bennu.cluster.images import provide_image
 from bennu.cluster.load_balancer import LoadBalancer
 from bennu.cluster.ports import needs_ingress
-from bennu.cluster.records import BoundPort, NetworkAttachment, NodeRow, TaskRow
 from bennu.cluster.round_rows import Facts
 from bennu.cluster.state import ClusterState
+from bennu.cluster.tables import BoundPort, NetworkAttachment, NodeRow, TaskRow
 from bennu.cluster.task_backend import TaskBackend
 from bennu.cluster.task_container import container_request
 from bennu.cluster.task_containers import TaskContainers
 from bennu.cluster.task_files import TaskFiles
-from bennu.cluster.translate import read_template
 from bennu.engine.background import Background
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, NotFound, NotModified
-from bennu.lifecycle.death import Asker
+from bennu.lifecycle.death import Requester
 from bennu.lifecycle.status import State as ContainerState
 from bennu.orchestration.observe import Report, classify_end
 from bennu.orchestration.states import TaskState
@@ -181,7 +181,7 @@ class TaskRunner:
             async with self._context.places:
                 # The files may have been lost with the host's memory, or the secret may be gone.
                 await self._context.files.provide(self.row, self._context.node)
-                await container.start(Asker.daemon(f"service {self.row.service_name}"))
+                await container.start(Requester.daemon(f"service {self.row.service_name}"))
         except NotModified:
             pass  # a person was faster
         except BennuError as error:
@@ -207,7 +207,7 @@ class TaskRunner:
         assert container is not None
         kind, why = ("health", "the task is unhealthy") if for_health else ("update", self._why())
         with contextlib.suppress(NotModified, NotFound):
-            await container.stop(Asker(kind, command=why))
+            await container.stop(Requester(kind, command=why))
         await self._leave()
         code = container.record.exit_code
         self._tell(classify_end(exit_code=code, was_ordered=not for_health, was_unhealthy=for_health))
@@ -224,9 +224,9 @@ class TaskRunner:
         pending = container.record.life.pending
         if pending is not None and pending.unbegun and pending.by.kind == "client" and not self._is_to_end:
             name = f"go on stopping {container.id[:12]}"
-            self._context.work.create_task(container.finish_errand(is_held=True), name=name)
+            self._context.work.create_task(container.finish_pending(is_held=True), name=name)
 
-    # --- telling ------------------------------------------------------------------------------------------------
+    # --- reports ------------------------------------------------------------------------------------------------
 
     def _tell(self, report: Report) -> None:
         if report.state <= self._reported:
@@ -235,7 +235,7 @@ class TaskRunner:
         self._context.report(self.row.id, replace(report, timestamp_ns=time.time_ns()), self._facts())
 
     def _facts(self) -> Facts:
-        """What can be seen of its container now."""
+        """Read what is visible of its container now."""
         if self._container is None:
             return Facts()
         record = self._container.record

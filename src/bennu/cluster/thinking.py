@@ -24,14 +24,16 @@ class TooLong(BennuError):
 
 
 class Thinking:
-    """By service: who needs a thread, and whose last look is still under way."""
+    """Runs looks, long ones in threads; knows which services are slow and which look is still under way."""
 
     def __init__(self) -> None:
         self._slow: set[str] = set()
         self._under_way: dict[str, asyncio.Future[object]] = {}
 
     async def think(self, service_id: str, tasks: int, look: Callable[[], T]) -> T:
-        """What `look` answers. Raises: TooLong, also at once while an earlier look goes on; what `look` raises.
+        """Run `look` and return its answer.
+
+        Raises: TooLong, also at once while an earlier look goes on; what `look` raises.
 
         What it reads must not change before this returns.
         """

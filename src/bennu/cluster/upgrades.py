@@ -6,7 +6,7 @@ A kind stays here for as long as somebody may start this version over state of o
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from bennu.cluster.records import ServiceRow
+from bennu.cluster.tables import ServiceRow
 from bennu.orchestration.model import Service
 
 Plain = Mapping[str, Any]

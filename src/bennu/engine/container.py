@@ -23,7 +23,7 @@ from bennu.engine.deaths import certify
 from bennu.engine.effects import perform
 from bennu.engine.events import Event, event
 from bennu.engine.execs import ExecSession
-from bennu.engine.launch import farewell
+from bennu.engine.launch import teardown_events
 from bennu.engine.monitors import Monitors
 from bennu.engine.policy import policy_of
 from bennu.engine.probes import ProbeResult, as_shown
@@ -32,14 +32,13 @@ from bennu.engine.removal import remove_container
 from bennu.engine.stored_record import encode_record
 from bennu.engine.supervisor import Supervisor
 from bennu.engine.termination import EndRequest, end, left_of_grace, see_end, wait_killed
-from bennu.engine.waits import WaitCondition, WaitResult, Waits
+from bennu.engine.wait_conditions import WaitCondition, WaitResult, Waits
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotModified, Unavailable
-from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.death import Requester, Verb
 from bennu.lifecycle.health import KEPT_RESULTS
 from bennu.lifecycle.life import step
 from bennu.lifecycle.life_events import (
     Durability,
-    Farewell,
     LifeEvent,
     MemoryKilled,
     PauseAsked,
@@ -47,6 +46,7 @@ from bennu.lifecycle.life_events import (
     RestartNowAsked,
     SignalAsked,
     StartAsked,
+    TeardownNotice,
     Transition,
     UnhealthyRestartAsked,
     UnpauseAsked,
@@ -87,12 +87,12 @@ class Container:
 
     @property
     def policy(self) -> Policy:
-        """As its configuration has it now: `docker update` changes it."""
+        """The restart policy as configured now; `docker update` changes it."""
         return policy_of(self.record)
 
     @property
     def exit_code(self) -> int:
-        """As clients see it: an unknown exit code is 255 (dockerd since 25)."""
+        """The exit code as clients see it: an unknown one is 255 (dockerd since 25)."""
         return UNKNOWN_AS if self.record.exit_code is None else self.record.exit_code
 
     def check_running(self) -> None:
@@ -165,13 +165,13 @@ class Container:
             log.warning("container %s: %s; it is sent its signal all the same", self.id[:12], error)
             self.record = changed
         if certificate:
-            self.services.tally[f"death {certificate.cause}"] += 1
+            self.services.counters[f"death {certificate.cause}"] += 1
 
     def _events(self, change: Transition) -> list[Event]:
         events: list[Event] = []
         for notice in change.notices:
-            if isinstance(notice, Farewell):
-                events += farewell(self.services, self.record)
+            if isinstance(notice, TeardownNotice):
+                events += teardown_events(self.services, self.record)
             else:
                 events.append(self.event(notice.action, **notice.details))
         return events
@@ -188,7 +188,7 @@ class Container:
                 await self.advance(Probed(exit_code=result.exit_code, started_after_ns=after_ns), probes=probes)
 
     async def take_memory_kills(self, kills: int) -> None:
-        """So many processes of the present run have been killed for memory. Raises: Unavailable."""
+        """Record that so many processes of the present run were killed for memory. Raises: Unavailable."""
         async with self.lock:
             if self.record.pid:
                 await self.advance(MemoryKilled(kills))
@@ -197,9 +197,9 @@ class Container:
         """An exec session in it, not yet shown to anybody."""
         return ExecSession(id=new_id(), container=self, request=request)
 
-    def tell(self, action: str, **details: str) -> None:
-        """An event that is shown, and not written."""
-        self.services.journal.tell([self.event(action, **details)])
+    def publish_transient(self, action: str, **details: str) -> None:
+        """Publish an event of this container without writing it."""
+        self.services.journal.publish_transient([self.event(action, **details)])
 
     # --- waiting and attaching --------------------------------------------------------------------------------------
 
@@ -244,7 +244,7 @@ class Container:
 
     # --- start --------------------------------------------------------------------------------------------------
 
-    async def start(self, by: Asker) -> None:
+    async def start(self, by: Requester) -> None:
         """Start it at a person's (or the daemon's) request: restart counters begin anew.
 
         Raises: NotModified if it runs; Conflict; the start's failure, which is recorded too.
@@ -289,7 +289,7 @@ class Container:
             with reserve():
                 await self.advance(asked)
 
-    async def kill(self, signal_text: str, by: Asker, called: str = "") -> None:
+    async def kill(self, signal_text: str, by: Requester, called: str = "") -> None:
         """Send a signal for a client; SIGKILL also waits for the end.
 
         `called`: what the client calls the container; errors call it the same. Raises: Conflict, InvalidParameter.
@@ -307,7 +307,7 @@ class Container:
         if number == signal.SIGKILL:
             await wait_killed(self)
 
-    async def stop(self, by: Asker, timeout_s: int | None = None, signal_text: str = "") -> None:
+    async def stop(self, by: Requester, timeout_s: int | None = None, signal_text: str = "") -> None:
         """Stop signal, grace period, SIGKILL. A negative timeout never escalates.
 
         Raises: NotModified if nothing runs. A cancellation (the client left) must be shielded by the caller.
@@ -316,7 +316,7 @@ class Container:
             raise NotModified(f"container {self.id} is already stopped")
         await self._stop(by, Verb.STOP, timeout_s, signal_text)
 
-    async def _stop(self, by: Asker, verb: Verb, timeout_s: int | None, signal_text: str) -> None:
+    async def _stop(self, by: Requester, verb: Verb, timeout_s: int | None, signal_text: str) -> None:
         if self.record.state is State.RESTARTING:
             operation = PendingOperation(verb=verb, by=by)
             await self.send(SignalAsked(number=self._stop_signal(""), by=by, verb=verb, operation=operation))
@@ -324,21 +324,21 @@ class Container:
             await end(self, EndRequest(self._stop_signal(signal_text), self.grace_s(timeout_s), by, verb))
         await self.publish("stop")
 
-    async def restart_unhealthy(self, by: Asker) -> None:
+    async def restart_unhealthy(self, by: Requester) -> None:
         """End the present run as a stop does, then start it again as after a crash: same back-off, same budget."""
         async with self.lock:
             self.check_running()
             await self.advance(UnhealthyRestartAsked())
         await end(self, EndRequest(self._stop_signal(""), self.grace_s(), by, Verb.RESTART, for_good=False))
 
-    async def shut_down(self, by: Asker) -> None:
+    async def shut_down(self, by: Requester) -> None:
         """Stop it with the daemon: not a person's wish, so its policy counts again when the daemon starts."""
         with contextlib.suppress(Conflict):
             if self.record.state is State.RUNNING or self.record.state is State.PAUSED:
                 await end(self, EndRequest(self._stop_signal(""), self.grace_s(), by, Verb.STOP, for_good=False))
 
     async def restart(
-        self, by: Asker, timeout_s: int | None = None, signal_text: str = "", *, called: str = ""
+        self, by: Requester, timeout_s: int | None = None, signal_text: str = "", *, called: str = ""
     ) -> None:
         """Stop what runs, then start; no auto-removal in between. Raises: BennuError for any failure."""
         self.keep_after_exit = True
@@ -355,10 +355,11 @@ class Container:
         self.keep_after_exit = False
         await self.publish("restart")
 
-    async def finish_errand(self, *, is_held: bool = False) -> None:
-        """Go on with what a former daemon was asked for and had begun.
+    async def finish_pending(self, *, is_held: bool = False) -> None:
+        """Go on with the pending operation that a former daemon had begun.
 
-        `is_held`: those who let connections end hold it again. Until then what waited for that has to wait.
+        `is_held`: the load balancer holds the container again. An operation that waited for connections to end is
+        left alone until then.
         """
         pending = self.record.life.pending
         if pending is None or (pending.unbegun and not is_held):

@@ -28,7 +28,7 @@ Draining = AbstractAsyncContextManager[None]
 
 
 class Neighbour(Protocol):
-    """What one container may know of another."""
+    """The part of a container that another one may know."""
 
     @property
     def id(self) -> str: ...
@@ -43,7 +43,7 @@ class Neighbour(Protocol):
 
 
 class Neighbours(Protocol):
-    """What one container may ask about the others, and about its own leaving."""
+    """The part of the index that one container may use."""
 
     def find(self, ref: str) -> Neighbour:
         """Raises: NotFound, InvalidParameter."""
@@ -55,7 +55,7 @@ class Neighbours(Protocol):
 
 
 class Stoppable(Protocol):
-    """What a pre-stop hook may know of the container that is about to be stopped."""
+    """The part of a container that a pre-stop hook may know."""
 
     @property
     def id(self) -> str: ...
@@ -70,7 +70,7 @@ class Stoppable(Protocol):
 
 
 class PreStop:
-    """What is entered before a container gets its stop signal, and left when it has ended, or the stop has failed.
+    """Pre-stop hook: entered before a container gets its stop signal, left when it has ended or the stop has failed.
 
     Whoever lets connections end registers here: the engine is open before there is a cluster. A kill does not ask.
     """
@@ -89,7 +89,7 @@ class PreStop:
 
 @dataclass(frozen=True, slots=True)
 class Resolving:
-    """How names are resolved in containers that do not say it themselves. Empty: as the host does."""
+    """Default DNS options of containers that have none of their own. Empty: those of the host."""
 
     servers: Sequence[str] = ()
     search: Sequence[str] = ()
@@ -114,11 +114,11 @@ class EngineContext:
     host_facts: HostFacts
     index: Neighbours
     execs: Execs
-    tally: Counter[str]  # what metrics count since this daemon started
+    counters: Counter[str]  # what metrics count since this daemon started
     probe_places: ProbePlaces
     default_stop_timeout_s: int = 10
     resolving: Resolving = field(default_factory=Resolving)
-    linkers: dict[str, set[str]] = field(default_factory=dict)  # container → who runs and has a legacy link to it
+    linked_from: dict[str, set[str]] = field(default_factory=dict)  # container → who runs and has a legacy link to it
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
     accounts: Accounts = field(default_factory=Accounts)
     writes: FileWrites = field(default_factory=FileWrites)

@@ -51,7 +51,7 @@ def write_copy(data_root: Path, key: str, value: bytes) -> None:
 
 
 def read_copies(data_root: Path) -> Iterator[tuple[Path, str, bytes]]:
-    """Of everything but containers: file, key, value; what a power failure left unfinished is passed over."""
+    """Read copies of all records but containers': file, key, value. Files cut off by a power failure are skipped."""
     folder = data_root / "records"
     for path in sorted(folder.iterdir()) if folder.exists() else ():
         key, _, value = path.read_bytes().partition(b"\n")
@@ -116,7 +116,7 @@ class Copies:
                 write_copy(self._root, key, value)
 
     async def keep(self) -> None:
-        """Until cancelled."""
+        """Keep the copies up to date until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow(), name="follow the records")
             group.create_task(self._write_settled(), name="copy the records")

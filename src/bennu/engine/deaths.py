@@ -120,7 +120,7 @@ def _parse(entry: Entry) -> tuple[str, str]:
 
 
 def look_at_end(runtime: Runtime, record: Record, *, daemon_ends: bool) -> Exited:
-    """What can be seen of the end of a container's process, before the runtime forgets it."""
+    """Collect what is visible of the end of a container's process, before the runtime forgets it."""
     ended = runtime.observer.read_exit(record.id)
     exit_code = ended.exit_code if ended else None
     return Exited(
@@ -133,7 +133,7 @@ def look_at_end(runtime: Runtime, record: Record, *, daemon_ends: bool) -> Exite
 
 
 def read_oom(runtime: Runtime, container_id: str, *, main_process: bool) -> Oom | None:
-    """What the control group says; to be asked before the runtime forgets the container. None: nothing was killed.
+    """Read memory kills from the control group, before the runtime forgets the container. None: nothing was killed.
 
     It does not say who; `main_process`: the end looks as if the first process was among them.
     """

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, assert_never
 
 from bennu.engine.launch import launch, release_quietly
 from bennu.engine.links import note_links
-from bennu.engine.sandbox import tell_linkers
+from bennu.engine.sandbox import renew_linked_hosts
 from bennu.engine.start_failure import ends_task, is_shortage, start_failure, start_failure_code
 from bennu.errors import Conflict, NotModified
-from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.death import Requester, Verb
 from bennu.lifecycle.health import OnUnhealthy
 from bennu.lifecycle.life_events import (
     ActOnUnhealthy,
@@ -96,7 +96,7 @@ async def begin_run(container: "Container") -> None:
     container.exited.clear()
     try:
         note_links(container.services, container.record)
-        tell_linkers(container.services, container.record)
+        renew_linked_hosts(container.services, container.record)
     except BaseException as error:  # it runs all the same, and has to be supervised
         if ends_task(error):
             raise
@@ -148,8 +148,8 @@ async def _clear_leftovers(container: "Container") -> None:
 
 
 async def _act_on_unhealthy(container: "Container", asked: ActOnUnhealthy) -> None:
-    """What the label `bennu.on-unhealthy` asks for; Docker does nothing."""
-    by = Asker("health", command=asked.reason)
+    """Do what the label `bennu.on-unhealthy` asks for; Docker does nothing."""
+    by = Requester("health", command=asked.reason)
     with contextlib.suppress(Conflict, NotModified):  # it ended meanwhile
         match asked.action:
             case OnUnhealthy.KILL:

@@ -24,14 +24,14 @@ from bennu.engine.index import ContainerIndex
 from bennu.engine.orphans import check_data_is_there, clear_orphans, unknown_sandboxes
 from bennu.engine.probes import ProbePlaces
 from bennu.engine.record import new_id
-from bennu.engine.recovery import finish_errands, finish_start, read_boot_id, read_records, readopt
+from bennu.engine.recovery import finish_pending_operations, finish_start, read_boot_id, read_records, readopt
 from bennu.engine.remains import read_remains
 from bennu.engine.removal import remove_container
 from bennu.engine.validate import validate_name
 from bennu.errors import Conflict, InvalidParameter
 from bennu.host import prepare
 from bennu.images import Images
-from bennu.lifecycle.death import Asker
+from bennu.lifecycle.death import Requester
 from bennu.model import ContainerConfig, HostConfig, NetworkingConfig
 from bennu.network import Networks, NetworkSettings
 from bennu.runtime import Runtime
@@ -58,7 +58,7 @@ class Engine:
     # --- finding ------------------------------------------------------------------------------------------------
 
     def find(self, ref: str) -> Container:
-        """As `ContainerIndex.find`. Raises: NotFound, InvalidParameter."""
+        """Find a container as `ContainerIndex.find` does. Raises: NotFound, InvalidParameter."""
         return self.index.find(ref)
 
     def list(self) -> list[Container]:
@@ -103,7 +103,7 @@ class Engine:
         await services.networks.open(valid)
         await clear_orphans(services, self.index.known)
         self._wanted = await readopt(services, self.index)
-        self._left = finish_errands(services, self.list()[::-1])
+        self._left = finish_pending_operations(services, self.list()[::-1])
         services.tasks.create_task(self.builder.open(), name="clear what builds left")
         services.tasks.create_task(services.deaths.keep_pruned(self.index.ids), name="prune certificates")
 
@@ -121,7 +121,7 @@ class Engine:
         services = self.services
         services.ending = True
         running = [container for container in self.list() if container.record.running]
-        by = Asker.daemon("shutdown")
+        by = Requester.daemon("shutdown")
         limit_s = max([SHUTDOWN_S, *((container.grace_s() or SHUTDOWN_S) + 5 for container in running)])
         try:
             async with asyncio.timeout(limit_s):
@@ -129,7 +129,7 @@ class Engine:
         except TimeoutError:
             log.warning("some containers did not end within %d s and live on", limit_s)
 
-    async def remove(self, ref: str, by: Asker, *, force: bool = False, volumes: bool = False) -> None:
+    async def remove(self, ref: str, by: Requester, *, force: bool = False, volumes: bool = False) -> None:
         await remove_container(self.services, self.find(ref), by, force=force, volumes=volumes)
 
     async def rename(self, ref: str, new_name: str) -> None:
@@ -192,7 +192,7 @@ async def make_context(
     """All that the containers of this host share, complete and not yet open."""
     runtime = Runtime(options.exec_root, oci=oci_runtime)
     host_facts = await asyncio.to_thread(read_host_facts, runtime.cgroups)
-    tally = Counter[str]()
+    counters = Counter[str]()
 
     async def commit_volume(write: Put | Delete, action: str, volume: Volume) -> None:
         told = event("volume", action, volume.name, {"driver": volume.driver})
@@ -213,8 +213,8 @@ async def make_context(
         tasks=on.tasks,
         index=index,
         execs=Execs(runtime, on.tasks),
-        tally=tally,
-        probe_places=ProbePlaces(tally),
+        counters=counters,
+        probe_places=ProbePlaces(counters),
         default_stop_timeout_s=options.default_stop_timeout_s,
         resolving=options.resolving,
     )

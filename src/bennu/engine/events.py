@@ -3,7 +3,7 @@
 An event is written in the same transaction as the change it announces (`Journal.commit`). Readers are cursors:
 recent events come from memory, older ones from the store, so one that falls behind reads on from disk instead of
 losing anything. Kept are the last 100,000 events or seven days, whichever is less. What is worth nothing tomorrow and
-would crowd out the rest (`Journal.tell`: three events a probe) is shown in its order, but never reaches the disk.
+would crowd out the rest (`publish_transient`: three events a probe) is shown in its order, but never reaches the disk.
 """
 
 import asyncio
@@ -113,7 +113,7 @@ class Journal:
                     await self._prune()
         return revision
 
-    def tell(self, events: Sequence[Event]) -> None:
+    def publish_transient(self, events: Sequence[Event]) -> None:
         """Announce without writing: readers see these while they are recent; a new daemon knows nothing of them."""
         self._unshown.append(_Batch(self._stamped(events), settled=True))
         self._show_settled()
@@ -200,7 +200,7 @@ class Journal:
 
 
 def instant_of(key: str) -> int:
-    """Of an event's key; a key that is none of ours is as old as can be, and goes first."""
+    """Read the instant in an event's key; a key that is none of ours counts as the oldest and is pruned first."""
     digits = key.removeprefix(PREFIX)
     return int(digits) if digits.isdecimal() else 0
 

@@ -62,7 +62,7 @@ class ExecSession:
 
     @property
     def command(self) -> str:
-        """As events name it: a command without arguments keeps its trailing space."""
+        """The command as events name it: without arguments it keeps its trailing space."""
         return " ".join([self.request.args[0], " ".join(self.request.args[1:])])
 
 

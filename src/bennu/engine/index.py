@@ -16,7 +16,7 @@ NAME_TRIES: Final = 6
 
 
 class Indexed(Protocol):
-    """What the index has to know of a container."""
+    """The part of a container that the index has to know."""
 
     @property
     def id(self) -> str: ...
@@ -38,7 +38,7 @@ class ContainerIndex(Generic[C]):
         self._aside: dict[str, Remains] = {}  # by id
 
     def find(self, ref: str) -> C:
-        """By full id, name (with or without `/`), or unique prefix of the id, in this order.
+        """Find by full id, name (with or without `/`), or unique prefix of the id, in this order.
 
         Raises: NotFound; InvalidParameter when empty or ambiguous.
         """
@@ -142,7 +142,7 @@ class ContainerIndex(Generic[C]):
         return self._users_of_volume(name, lambda container: True)
 
     def running_users_of_volume(self, name: str) -> builtins.list[str]:
-        """Of these, who runs."""
+        """List those that run, among the users of a volume."""
         return self._users_of_volume(name, lambda container: bool(container.record.pid))
 
     def _users_of_volume(self, name: str, fits: Callable[[C], bool]) -> builtins.list[str]:

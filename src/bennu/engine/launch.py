@@ -162,8 +162,8 @@ def make_bind_sources(record: Record) -> None:
                 Path(point.source).mkdir(parents=True)
 
 
-def farewell(services: EngineContext, record: Record) -> list[Event]:
-    """What the network and the volumes say when a container's sandbox is given up."""
+def teardown_events(services: EngineContext, record: Record) -> list[Event]:
+    """Make the events of networks and volumes for a sandbox that is given up."""
     endpoints = record.sandbox.endpoints if record.sandbox else []
     left = [network_event(services, "disconnect", record, endpoint) for endpoint in endpoints]
     return left + [_volume_event("unmount", record, point) for point in _volumes(record)]
@@ -179,7 +179,7 @@ async def release(services: EngineContext, record: Record) -> None:
 
 
 async def release_quietly(services: EngineContext, record: Record) -> None:
-    """As `release`; what cannot be given back now is cleared by the next start or removal."""
+    """Release as `release` does; what fails is logged and cleared by the next start or removal."""
     try:
         await release(services, record)
     except Exception:

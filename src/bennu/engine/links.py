@@ -51,7 +51,7 @@ def link_names(services: EngineContext, record: Record) -> dict[str, list[str]]:
 
 
 def link_variables(services: EngineContext, record: Record) -> list[str]:
-    """What the container's first process is told of all its links, as `NAME=value`."""
+    """List the environment variables, as `NAME=value`, of all a container's links."""
     return [
         variable
         for other, alias in _linked(services, record)
@@ -82,9 +82,9 @@ def address_of(record: Record) -> str:
 
 
 def note_links(services: EngineContext, record: Record) -> None:
-    """The container runs: from now on its hosts file follows those it is linked to (`sandbox.tell_linkers`)."""
+    """The container runs: from now on its hosts file follows those it is linked to (`sandbox.renew_linked_hosts`)."""
     for other, _ in _linked(services, record):
-        services.linkers.setdefault(other.id, set()).add(record.id)
+        services.linked_from.setdefault(other.id, set()).add(record.id)
 
 
 def _linked(services: EngineContext, record: Record) -> Iterator[tuple[Record, str]]:

@@ -60,7 +60,7 @@ class Kept(Protocol):
 
 
 class LogKeeper:
-    """Of one container: puts its log aside in time, while it runs.
+    """Rotates the log of one container in time, while it runs.
 
     A quiet log costs nothing: the kernel tells of the next write to it. From then on its size is looked at as often as
     the fastest writer could fill what room is left, until it is quiet again. So a file is larger than its bound by
@@ -122,7 +122,7 @@ def is_due(size: int, bytes_per_s: float, bounds: LogBounds) -> bool:
 
 
 def pause_before_full(size: int, bounds: LogBounds) -> float:
-    """How long nobody has to look, in seconds."""
+    """Compute how long nobody has to look, in seconds."""
     return min(max((bounds.max_bytes - size) / FASTEST_BYTES_PER_S, SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
 
 

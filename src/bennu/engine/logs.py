@@ -93,7 +93,7 @@ async def _drain(log: "_Log", query: LogQuery, *, last: bool) -> AsyncGenerator[
 
 
 async def _wait(watch: FolderWatch, end: "asyncio.Future[Literal[True]]", until_ns: int) -> None:
-    """Until the log may have changed, the container has ended, or `until_ns` has come."""
+    """Wait until the log may have changed, the container has ended, or `until_ns` has come."""
     limit = min(LOOK_AGAIN_S, max(0, until_ns - time.time_ns()) / 1e9) if until_ns else LOOK_AGAIN_S
     changed = asyncio.ensure_future(watch.wait_changed())
     try:
@@ -184,7 +184,7 @@ class _Log:
         return kept
 
     def _count(self, complete: bool) -> int:
-        """How many records follow in all; where we are does not change."""
+        """Count the records that follow, without moving on."""
         counted, offset, assembler = 0, self._offset, Assembler()
         for descriptor in self._files:
             torn = b""

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class RunView(Protocol):
-    """What a monitor may know of a container, and what it tells it."""
+    """The part of a container that a monitor may know and tell."""
 
     @property
     def record(self) -> Record:
@@ -46,14 +46,14 @@ class RunView(Protocol):
         ...
 
     async def take_memory_kills(self, kills: int) -> None:
-        """So many processes of the run have been killed for memory."""
+        """Record that so many processes of the run were killed for memory."""
         ...
 
     def new_session(self, request: ExecRequest) -> ExecSession:
         """An exec session in it, not yet shown to anybody."""
         ...
 
-    def tell(self, action: str, **details: str) -> None:
+    def publish_transient(self, action: str, **details: str) -> None:
         """An event that is worth nothing tomorrow: it is shown, and not written."""
         ...
 
@@ -132,13 +132,13 @@ class HealthMonitor:
         container, code = self._container, KILLED_AS
         session = container.new_session(ExecRequest(args=probe.args))
         for verb in PROBE_BEGINS:
-            container.tell(f"{verb}: {session.command}", execID=session.id)
+            container.publish_transient(f"{verb}: {session.command}", execID=session.id)
         try:
             with self._services.execs.showing(session):
                 result = await prober.run()
             code = result.exit_code if result.exit_code >= 0 else TIMED_OUT_AS
         finally:
-            container.tell("exec_die", execID=session.id, exitCode=str(code))
+            container.publish_transient("exec_die", execID=session.id, exitCode=str(code))
         return result
 
 

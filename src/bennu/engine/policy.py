@@ -12,7 +12,7 @@ from bennu.model import ContainerConfig
 
 
 def policy_of(record: Record) -> Policy:
-    """As it is asked for now. Raises: InvalidParameter for what no creation lets through."""
+    """Make a container's policy from its configuration. Raises: InvalidParameter for what no creation lets through."""
     config, host = record.config, record.host_config
     labels, declared = config.labels or {}, config.stop_signal
     return Policy(

@@ -32,43 +32,43 @@ PLACE_S: Final = 1.0
 
 
 class ProbePlaces:
-    """What bounds the probes of all containers: at most `PROBES_AT_ONCE` hold a place, the others wait for one.
+    """Bounds the probes of all containers: at most `PROBES_AT_ONCE` hold a place, the others wait for one.
 
     A probe costs while it starts. One that takes longer than `PLACE_S` gives its place to the next: however many
     hang, they delay nobody.
     """
 
-    def __init__(self, tally: Counter[str]) -> None:
-        """`tally` is what metrics are made of."""
+    def __init__(self, counters: Counter[str]) -> None:
+        """`counters` is what metrics are made of."""
         self._free = asyncio.Semaphore(PROBES_AT_ONCE)
-        self._tally = tally
+        self._counters = counters
 
     @contextlib.asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
         """For one probe, until its end."""
-        tally, slow = self._tally, False
-        tally["probes waiting"] += 1
+        counters, slow = self._counters, False
+        counters["probes waiting"] += 1
         try:
             await self._free.acquire()
         finally:
-            tally["probes waiting"] -= 1
+            counters["probes waiting"] -= 1
 
         def give_back() -> None:
             nonlocal slow
             slow = True
-            tally["probes slow"] += 1
+            counters["probes slow"] += 1
             self._free.release()
 
         timer = asyncio.get_running_loop().call_later(PLACE_S, give_back)
-        tally["probes running"] += 1
+        counters["probes running"] += 1
         try:
             yield
         finally:
-            tally["probes running"] -= 1
-            tally["probes"] += 1
+            counters["probes running"] -= 1
+            counters["probes"] += 1
             timer.cancel()
             if slow:
-                tally["probes slow"] -= 1
+                counters["probes slow"] -= 1
             else:
                 self._free.release()
 
@@ -84,7 +84,7 @@ class ProbeResult:
 
 
 def as_shown(result: ProbeResult) -> HealthProbe:
-    """As `State.Health.Log` has it."""
+    """Make an entry of `State.Health.Log`."""
     return HealthProbe(
         start=local_time(result.start_ns),
         end=local_time(result.end_ns),

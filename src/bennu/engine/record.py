@@ -28,7 +28,7 @@ class Health(Shape):
 
 
 class Record(msgspec.Struct, kw_only=True, frozen=True):
-    """Who it is and how it was asked for, and its life. `stored_record` says what is on disk of it."""
+    """A container's identity, configuration and life. `stored_record` says what is on disk of it."""
 
     id: str
     name: str  # without the leading slash

@@ -29,7 +29,7 @@ from bennu.engine.start_failure import is_shortage
 from bennu.engine.stored_record import decode_record
 from bennu.engine.supervisor import TRY_AGAIN_MOST_S, TRY_AGAIN_S
 from bennu.errors import BennuError, InvalidParameter, NotFound, Unavailable
-from bennu.lifecycle.death import Asker
+from bennu.lifecycle.death import Requester
 from bennu.lifecycle.life import Owed, Seen, decide_start, find_owed, recover
 from bennu.lifecycle.life_events import HostRebooted
 from bennu.lifecycle.restart import Start
@@ -48,7 +48,7 @@ def read_boot_id() -> str:
 
 
 async def read_records(services: EngineContext) -> list[Record]:
-    """Those that can be read; the others are set aside."""
+    """Read the records that can be read; the others are set aside."""
     return await aside.load(services.store, PREFIX, decode_record)
 
 
@@ -112,17 +112,17 @@ async def _leave_aside(
         index.leave_aside(container, parse_remains(entry.value, services.boot_id))
 
 
-def finish_errands(services: EngineContext, containers: list[Container]) -> list[Container]:
+def finish_pending_operations(services: EngineContext, containers: list[Container]) -> list[Container]:
     """Go on with what was asked for; answers those that `--rm` wants removed.
 
-    Before any request is heard: a client of this daemon could begin an errand, or a container, of its own.
+    Before any request is heard: a client of this daemon could begin an operation, or a container, of its own.
     """
     left = []
     for container in containers:
         life = container.record.life
         if life.pending is not None:
-            name = f"finish errand {container.id[:12]}"
-            services.tasks.create_task(_try(container.id, "dealt with", container.finish_errand()), name=name)
+            name = f"finish pending operation {container.id[:12]}"
+            services.tasks.create_task(_try(container.id, "dealt with", container.finish_pending()), name=name)
         elif find_owed(life, container.policy) is Owed.REMOVAL:
             left.append(container)
     return left
@@ -154,7 +154,7 @@ async def start_by_policy(services: EngineContext, wanted: list[Container]) -> N
 async def _start(services: EngineContext, container: Container, pause_s: float = TRY_AGAIN_S) -> None:
     """Start it by its policy; again, and later in the background, if the host had too little of something."""
     try:
-        await container.start(Asker.daemon("daemon start"))
+        await container.start(Requester.daemon("daemon start"))
     except BennuError as error:
         if not is_shortage(error):
             raise

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """Of one container; what cannot be told is empty."""
+    """What is left of one unreadable container; unknown fields are empty."""
 
     name: str = ""
     image_id: str = ""
@@ -29,7 +29,7 @@ class Remains:
 
 
 async def read_remains(services: EngineContext) -> dict[str, Remains]:
-    """Of all that are set aside, by id."""
+    """Read the remains of all records that are set aside, by id."""
     entries = await services.store.read_prefix(aside.PREFIX + CONTAINERS)
     return {entry.key.rpartition("/")[2]: parse_remains(entry.value, services.boot_id) for entry in entries}
 

@@ -17,9 +17,9 @@ from bennu.engine.context import EngineContext
 from bennu.engine.copies import REMOVING
 from bennu.engine.launch import release
 from bennu.engine.termination import wait_killed
-from bennu.engine.waits import WaitResult
+from bennu.engine.wait_conditions import WaitResult
 from bennu.errors import BennuError, Conflict, NotFound, Unavailable
-from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.death import Requester, Verb
 from bennu.lifecycle.life_events import SignalAsked
 from bennu.lifecycle.life_model import PendingOperation
 from bennu.lifecycle.status import State
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 async def remove_container(
-    services: EngineContext, container: "Container", by: Asker, *, force: bool = False, volumes: bool = False
+    services: EngineContext, container: "Container", by: Requester, *, force: bool = False, volumes: bool = False
 ) -> None:
     """Remove it; `force` kills it first, `volumes` takes its anonymous volumes along.
 
@@ -52,8 +52,8 @@ async def remove_container(
 
 
 async def auto_remove(services: EngineContext, container: "Container") -> None:
-    """As `--rm` asks: with its anonymous volumes. Raises: BennuError."""
-    await remove_container(services, container, Asker.daemon("auto-remove"), force=True, volumes=True)
+    """Remove a container that was run with `--rm`, with its anonymous volumes. Raises: BennuError."""
+    await remove_container(services, container, Requester.daemon("auto-remove"), force=True, volumes=True)
 
 
 async def _kill(container: "Container", removal: PendingOperation) -> None:

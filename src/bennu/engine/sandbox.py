@@ -64,7 +64,7 @@ def check_endpoints(services: EngineContext, record: Record) -> None:
 
 
 def endpoint_request(record: Record, network: str) -> EndpointRequest:
-    """What the container asks of one of its networks."""
+    """Make the request of a container to one of its networks."""
     asked = record.endpoints[network]
     ipam = asked.ipam_config or EndpointIPAMConfig()
     mac = record.config.mac_address
@@ -160,10 +160,10 @@ def make_files(services: EngineContext, record: Record) -> Mapping[str, Path]:
     return {name: folder / name for name in FILES}
 
 
-def tell_linkers(services: EngineContext, record: Record) -> None:
+def renew_linked_hosts(services: EngineContext, record: Record) -> None:
     """The container has started: those linked to it get its address into their hosts files, in the background."""
-    for linker in services.linkers.pop(record.id, ()):
-        services.tasks.create_task(_renew_hosts(services, linker), name=f"renew the links of {linker[:12]}")
+    for linking_id in services.linked_from.pop(record.id, ()):
+        services.tasks.create_task(_renew_hosts(services, linking_id), name=f"renew the links of {linking_id[:12]}")
 
 
 async def _renew_hosts(services: EngineContext, container_id: str) -> None:

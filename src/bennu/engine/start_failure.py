@@ -30,7 +30,7 @@ class UnstartableCommand(StartFailure, InvalidParameter):
 
 
 def start_failure(error: BaseException) -> BennuError:
-    """What clients and the certificate are told of it. Raises: what is to end the task itself."""
+    """Make the error that clients and the certificate get for it. Raises: what is to end the task itself."""
     if ends_task(error):
         raise error
     if isinstance(error, RuntimeFailure) and error.exit_code in (126, 127):

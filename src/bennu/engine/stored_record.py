@@ -67,7 +67,7 @@ _decode: Final = msgspec.json.Decoder(StoredRecord).decode
 
 
 def encode_record(record: Record) -> bytes:
-    """What is written of it."""
+    """Encode a record as it is written."""
     return _encode(_stored(record))
 
 

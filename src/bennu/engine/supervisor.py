@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Of one container; at most one of its tasks runs."""
+    """The supervisor of one container; at most one of its tasks runs."""
 
     def __init__(self, container: "Container") -> None:
         self._container = container
@@ -47,7 +47,7 @@ class Supervisor:
             self._timer.reschedule(self._due_at())
 
     def _due_at(self) -> float | None:
-        """By the clock of the event loop; None: nothing is due while the process lives."""
+        """Compute the next alarm by the event loop's clock; None: nothing is due while the process lives."""
         record, now = self._container.record, asyncio.get_running_loop().time()
         alarm = next_alarm(record.life)
         if alarm is None:
@@ -121,7 +121,7 @@ class Supervisor:
         ended = look_at_end(services.runtime, container.record, daemon_ends=services.ending)
         # The exit code's only other home is the runtime's exit file: it is on disk here before that is deleted.
         await container.advance(ended)
-        services.tally["restarts"] += container.record.state is State.RESTARTING
+        services.counters["restarts"] += container.record.state is State.RESTARTING
 
     async def _take_alarm(self, alarm: Alarm) -> bool:
         """Holds the lock. False: the daemon ends, and the next one goes on with what is pending."""

@@ -1,7 +1,7 @@
 """How a container is ended on request: drain, stop signal, grace period, SIGKILL; and again after a daemon's death.
 
 What takes several writes leaves word of itself on the record before it begins (`Life.pending`). A daemon that finds
-such a word goes on from there (`Container.finish_errand`). SIGKILL after the grace period is due by the clock, and the
+such a word goes on from there (`Container.finish_pending`). SIGKILL after the grace period is due by the clock, and the
 supervisor sends it: who waits here only waits.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from bennu.descriptors import reserve
 from bennu.errors import BennuError, Conflict
-from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.death import Requester, Verb
 from bennu.lifecycle.life_events import DrainBegun, OperationFailed, SignalAsked
 from bennu.lifecycle.life_model import PendingOperation
 
@@ -30,7 +30,7 @@ class EndRequest:
 
     stop_signal: int
     grace_s: float | None
-    by: Asker
+    by: Requester
     verb: Verb
     for_good: bool = True
 

@@ -1,7 +1,7 @@
 """What is wrong with a container someone wants to create, in dockerd 28's words.
 
 Called after the image's configuration was merged in. Mounts and networks are judged by those who parse them.
-A field that this engine cannot honour is refused by `unhonoured`, never ignored.
+A field that this engine cannot honour is refused by `unsupported.py`, never ignored.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bennu.engine.unhonoured import refuse_unhonoured
+from bennu.engine.unsupported import refuse_unsupported
 from bennu.errors import BennuError, InvalidParameter
 from bennu.lifecycle.signals import parse_signal
 from bennu.model import ContainerConfig, EndpointSettings, Healthcheck, HostConfig, RestartPolicyShape
@@ -82,7 +82,7 @@ def validate_create(
         _check_tmpfs_target(target)
     exposed = exposed_names(config.exposed_ports or None)
     parse_port_bindings(exposed, host.port_bindings, host.publish_all_ports)
-    refuse_unhonoured(config, host, oci_runtime)
+    refuse_unsupported(config, host, oci_runtime)
     return _warnings(host)
 
 
@@ -230,7 +230,7 @@ def _check_numbers(asked: str, field: str, what: str, count: int) -> None:
 
 
 def memory_nodes() -> int:
-    """How many this host has."""
+    """Count this host's memory nodes."""
     return len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or 1
 
 

@@ -40,7 +40,7 @@ class Verb(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class Requester:
     """Who asked: kind is client, health, update, daemon or nobody.
 
     Of a client on the unix socket uid, pid and command are known, of one over TLS its certificate's subject.
@@ -53,11 +53,11 @@ class Asker:
     subject: str = ""
 
     @classmethod
-    def daemon(cls, why: str) -> "Asker":
+    def daemon(cls, why: str) -> "Requester":
         return cls("daemon", command=why)
 
 
-NOBODY: Final = Asker("nobody")
+NOBODY: Final = Requester("nobody")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class SentSignal:
 
     at_ns: int
     number: int
-    by: Asker
+    by: Requester
     verb: Verb
 
 
@@ -124,7 +124,7 @@ class Certificate:
     exit_code: int | None
     meaning: str  # the exit code in words
     error: str = ""  # of a failed start
-    asked_by: Asker = NOBODY
+    asked_by: Requester = NOBODY
     signals: Sequence[SentSignal] = ()
     escalated: bool = False  # SIGKILL had to follow the stop signal
     oom: Oom | None = None
@@ -140,7 +140,7 @@ class Certificate:
         return max(0, self.finished_at_ns - self.started_at_ns) if self.started_at_ns else 0
 
 
-def classify_death(ending: Ending) -> tuple[Cause, Asker]:
+def classify_death(ending: Ending) -> tuple[Cause, Requester]:
     """Name the cause and who asked for it.
 
     1. it never started; 2. the host went down; 3. a signal of ours explains it: by health, SIGKILL as such, or a stop;

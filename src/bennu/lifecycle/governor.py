@@ -113,7 +113,7 @@ def score_after_end(past: CrashHistory, now_ns: int) -> float:
 def govern(
     governor: Governor, decision: Restart | Stay, past: CrashHistory, *, code: int | None, now_ns: int, draw: float
 ) -> Restart | Stay:
-    """What becomes of Docker's decision under a governor: its own delay, or no restart. What stays down stays down.
+    """Replace Docker's decision by the governor's: its own delay, or no restart. What stays down stays down.
 
     Args:
         code: of the end in question; None if unknown.

@@ -77,7 +77,7 @@ def not_monitored(state: HealthState | None) -> HealthState | None:
 
 
 def judge(state: HealthState, check: Check, *, exit_code: int, started_after_ns: int) -> Judged:
-    """What a probe's result means.
+    """Decide what a probe's result means.
 
     Args:
         started_after_ns: how long after the container's start the probe was started.
@@ -96,7 +96,7 @@ def judge(state: HealthState, check: Check, *, exit_code: int, started_after_ns:
 
 
 def next_wait_ns(state: HealthState, check: Check, *, running_for_ns: int) -> int:
-    """How long after the end of the last probe (or the start) the next one begins."""
+    """Compute how long after the end of the last probe (or the start) the next one begins."""
     if state.status is HealthStatus.STARTING and running_for_ns < check.start_period_ns:
         return check.start_interval_ns
     return check.interval_ns
@@ -145,7 +145,7 @@ def on_unhealthy(labels: Mapping[str, str]) -> OnUnhealthy:
 
 
 def cut_output(output: bytes) -> str:
-    """What is kept of a probe's output: 4096 bytes, and a mark when there was more."""
+    """Cut a probe's output to 4096 bytes, with a mark when there was more."""
     text = output[:OUTPUT_BYTES].decode(errors="replace")
     return text + "..." if len(output) > OUTPUT_BYTES else text
 

@@ -94,7 +94,7 @@ class IllegalTransition(Conflict):
 
 
 def step(life: Life, event: LifeEvent, policy: Policy, *, now_ns: int, draw: float) -> Transition:
-    """What the event makes of this life, and what is to be done.
+    """Compute what an event makes of a life, and what is to be done.
 
     Args:
         now_ns: wall clock. An event has one instant: what is decided and what is stored are of the same.
@@ -178,7 +178,7 @@ class Alarm:
 
 
 def next_alarm(life: Life) -> Alarm | None:
-    """What is to be fed to `step` when its time has come; None: nothing happens by the clock alone."""
+    """Find the next event by the clock and its instant; None: nothing happens by the clock alone."""
     if life.state is State.RESTARTING:
         return Alarm(life.restarts.due_ns, RestartDue())
     if life.state in (State.RUNNING, State.PAUSED) and life.pending is not None and life.pending.kill_at_ns:
@@ -198,7 +198,7 @@ class Seen:
 
 
 def recover(life: Life, seen: Seen) -> tuple[LifeEvent, ...]:
-    """What a daemon that finds this life has to feed to `step`, in this order.
+    """List the events that a daemon that finds this life has to feed to `step`, in this order.
 
     Of an earlier boot: lost with the host. Half paused: paused or not, as the kernel has it; what was frozen for the
     length of a request runs on, for that request is over. An end is no part of it: it is seen as if it came now.
@@ -229,7 +229,7 @@ class Owed(StrEnum):
 
 
 def find_owed(life: Life, policy: Policy) -> Owed | None:
-    """What a person's request, or `--rm`, asks for once the container has ended, or did not come to run."""
+    """Find what a request, or `--rm`, asks for once the container has ended, or did not come to run."""
     if life.is_running:
         return None
     if (lasting := life.lasting_operation) is not None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from bennu.lifecycle.death import Asker, Decision, Ending, Oom, Verb
+from bennu.lifecycle.death import Decision, Ending, Oom, Requester, Verb
 from bennu.lifecycle.health import OnUnhealthy
 from bennu.lifecycle.life_model import Life, PendingOperation, Policy
 
@@ -63,7 +63,7 @@ class SignalAsked:
     """Somebody wants a signal sent. `for_good`: a person's wish that it end, as Docker has it."""
 
     number: int
-    by: Asker
+    by: Requester
     verb: Verb
     for_good: bool = True
     operation: PendingOperation | None = None  # what the signal is part of
@@ -281,7 +281,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Farewell:
+class TeardownNotice:
     """Here the events come in which its networks and volumes tell that the sandbox is given up."""
 
 
@@ -302,7 +302,7 @@ class Transition:
     """
 
     life: Life
-    notices: tuple[Notice | Farewell, ...] = ()
+    notices: tuple[Notice | TeardownNotice, ...] = ()
     death: DeathFacts | None = None
     effects: tuple[Effect, ...] = ()
     durability: Durability = Durability.REQUIRED

@@ -8,7 +8,7 @@ Laws, held by `life.TABLE` and tested over its whole domain:
 from dataclasses import dataclass
 from signal import SIGKILL
 
-from bennu.lifecycle.death import Asker, SentSignal, Verb
+from bennu.lifecycle.death import Requester, SentSignal, Verb
 from bennu.lifecycle.governor import CrashHistory, Governor
 from bennu.lifecycle.health import Check, HealthState, OnUnhealthy
 from bennu.lifecycle.restart import RestartHistory, RestartPolicy
@@ -68,7 +68,7 @@ class PendingOperation:
     """What was asked and takes several writes to do. A daemon that finds it on record goes on with it."""
 
     verb: Verb  # stop, restart or remove
-    by: Asker
+    by: Requester
     unbegun: int = 0  # the stop signal, while the connections of a task end before it is sent; 0 = it was sent
     grace_s: float | None = None  # of what is unbegun: how long after the stop signal SIGKILL follows; None = never
     kill_at_ns: int = 0  # when SIGKILL follows the stop signal; 0 = never, or it has followed
@@ -99,7 +99,7 @@ class Life:
 
     @property
     def lasting_operation(self) -> PendingOperation | None:
-        """What is left to do of the pending operation once the process has ended."""
+        """Reduce the pending operation to what is left to do once the process has ended."""
         return self.pending if self.pending is not None and self.pending.outlasts_end else None
 
     @property

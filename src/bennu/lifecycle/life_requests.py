@@ -13,7 +13,6 @@ from bennu.lifecycle.life_events import (
     DrainBegun,
     Durability,
     Effect,
-    Farewell,
     Freeze,
     GraceOver,
     MemoryKilled,
@@ -29,6 +28,7 @@ from bennu.lifecycle.life_events import (
     SignalMissed,
     SignalSent,
     TakenUp,
+    TeardownNotice,
     TellWaiters,
     Thaw,
     Thawed,
@@ -63,7 +63,7 @@ def cancel_back_off(moment: Moment, event: SignalAsked) -> Transition:
         return Transition(life=life)
     ended = replace(life, state=State.EXITED, restarts=replace(life.restarts, due_ns=0), pending=life.lasting_operation)
     effects = (ReleaseAll(), TellWaiters())
-    return Transition(life=ended, notices=(Farewell(),), effects=effects, keeps_sandbox=False)
+    return Transition(life=ended, notices=(TeardownNotice(),), effects=effects, keeps_sandbox=False)
 
 
 def _note_signal(moment: Moment, event: SignalAsked) -> Life:
@@ -83,7 +83,7 @@ def _note_signal(moment: Moment, event: SignalAsked) -> Life:
 
 
 def _merge(under_way: PendingOperation | None, asked: PendingOperation) -> PendingOperation:
-    """Of two requests that wait for the same end: the one that asks for more after it stays on record (a removal, a
+    """Choose which of two requests for the same end stays on record: the one that asks for more after it (a removal, a
     restart, a stop), and the time to end is over when the first is out of patience."""
     if under_way is None:
         return asked

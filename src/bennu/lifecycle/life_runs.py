@@ -10,7 +10,6 @@ from bennu.lifecycle.life_events import (
     DeathFacts,
     Effect,
     Exited,
-    Farewell,
     ForgetProcess,
     HostRebooted,
     Launch,
@@ -22,6 +21,7 @@ from bennu.lifecycle.life_events import (
     RunStarted,
     StartAsked,
     StartFailed,
+    TeardownNotice,
     TellWaiters,
     Transition,
     WatchRun,
@@ -44,12 +44,12 @@ def ask_launch(moment: Moment, event: StartAsked | RestartDue) -> Transition:
 
 
 def begin_anew(moment: Moment, event: RunStarted) -> Transition:
-    """By a person or the daemon as it starts: the restart counters begin anew."""
+    """Begin a run asked for by a person or a starting daemon: the restart counters begin anew."""
     return _begin(moment, event, Restarts())
 
 
 def begin_again(moment: Moment, event: RunStarted) -> Transition:
-    """By its policy."""
+    """Begin a run granted by the restart policy."""
     return _begin(moment, event, replace(moment.life.restarts, due_ns=0, gave_up=False))
 
 
@@ -106,7 +106,7 @@ def _fail(moment: Moment, event: StartFailed, decision: Restart | Stay) -> Trans
 
 
 def _ended_state(life: Life) -> State:
-    """Of a container without a process whose restart is not pending."""
+    """The state of a container without a process or a pending restart."""
     return State.EXITED if life.run.started_at_ns else State.CREATED
 
 
@@ -130,7 +130,7 @@ def end(moment: Moment, event: Exited) -> Transition:
         restarts=_restarts_after(moment, decision),
         pending=life.lasting_operation,
     )
-    left: tuple[Notice | Farewell, ...] = (Farewell(),)
+    left: tuple[Notice | TeardownNotice, ...] = (TeardownNotice(),)
     effects: tuple[Effect, ...] = (ReleaseAll(), TellWaiters())
     if isinstance(decision, Restart):
         ended, left = replace(ended, state=State.RESTARTING), ()
@@ -194,7 +194,7 @@ def _restarts_after(moment: Moment, decision: Restart | Stay) -> Restarts:
 
 
 def _tell(life: Life, policy: Policy, decision: Restart | Stay) -> Decision:
-    """What follows, for the certificate: also what a person asked for, and what `--rm` does. `life`: after the end."""
+    """Make the certificate's account of what follows: restart, removal or rest. `life` is the one after the end."""
     if isinstance(decision, Restart):
         return Decision("restart", decision.reason, life.restarts.due_ns)
     if life.pending is not None and life.pending.outlasts_end:

@@ -40,7 +40,7 @@ def new_task(action: CreateTask, service: Service, task_id: TaskId, *, now_ns: i
 
 
 def allocate(task: Task, *, now_ns: int) -> Task:
-    """What the shell does once addresses and ports of a new task are set aside: it may be placed now."""
+    """Let a new task be placed: its addresses and ports have been allotted."""
     if task.status.state is not TaskState.NEW:
         return task
     status = TaskStatus(TaskState.PENDING, "pending task scheduling", timestamp_ns=now_ns, applied_at_ns=now_ns)

@@ -69,7 +69,7 @@ def is_under_watch(service: Service) -> bool:
 
 
 def final_watch_ns(config: UpdateConfig) -> int:
-    """How long the service is watched after the last slot is done, before the rollout is called complete."""
+    """Compute how long a service is watched after its last slot is done, before its rollout is complete."""
     if config.delay_ns >= config.monitor_ns:
         return config.delay_ns + NS_PER_SECOND
     return config.monitor_ns

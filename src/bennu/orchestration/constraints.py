@@ -79,7 +79,7 @@ def _holds(wanted: Constraint, node: Node) -> bool:
 
 
 def node_attribute(key: str, node: Node) -> str | None:
-    """What a constraint or a spread preference calls `key`; None if no such attribute is known."""
+    """Read the attribute that a constraint or a spread preference names; None if there is no such attribute."""
     lowered = key.lower()
     if lowered.startswith(_NODE_LABEL) and len(key) > len(_NODE_LABEL):
         return node.labels.get(key[len(_NODE_LABEL) :], "")

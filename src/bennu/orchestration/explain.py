@@ -9,7 +9,7 @@ from collections.abc import Set
 from typing import Final
 
 from bennu.orchestration.model import Task
-from bennu.orchestration.slots import Scene, Slot, SlotKind
+from bennu.orchestration.slots import ReconcileContext, Slot, SlotKind
 from bennu.orchestration.states import TaskState
 
 _UNDER_WAY: Final = {
@@ -23,19 +23,19 @@ _UNDER_WAY: Final = {
 }
 
 
-def explain(scene: Scene, slots: list[Slot], spoken: Set[str]) -> None:
+def explain(context: ReconcileContext, slots: list[Slot], spoken: Set[str]) -> None:
     """Add a wait for every slot that is neither serving nor spoken of yet (`spoken`: subjects of waits)."""
     for slot in slots:
         if slot.is_running or str(slot.key) in spoken:
             continue
         if slot.kind is SlotKind.STOPPED:
-            scene.draft.wait(slot.key, f"stopped for good: {_last_words(slot.newest)}")
+            context.draft.wait(slot.key, f"stopped for good: {_last_words(slot.newest)}")
         elif slot.live:
-            scene.draft.wait(slot.key, _why_not_running(scene, slot.live[-1]))
+            context.draft.wait(slot.key, _why_not_running(context, slot.live[-1]))
 
 
-def _why_not_running(scene: Scene, task: Task) -> str:
-    lost = scene.lost_because(task)
+def _why_not_running(context: ReconcileContext, task: Task) -> str:
+    lost = context.lost_because(task)
     if lost:
         return lost
     if task.state <= TaskState.PENDING and task.status.err:

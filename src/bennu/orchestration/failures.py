@@ -38,7 +38,7 @@ class FailureLog:
             del known[task_id]
 
     def count(self, node_id: NodeId, service_id: ServiceId, version: int, *, now_ns: int) -> int:
-        """How often the version failed there within the last five minutes; 0 while that is not often."""
+        """Count failures of the version there within the last five minutes; 0 while there are few."""
         known = self._at_ns.get((node_id, service_id, version), {})
         recent = sum(1 for at_ns in known.values() if at_ns > now_ns - FAILURE_MEMORY_NS)
         return recent if recent >= MANY_FAILURES else 0

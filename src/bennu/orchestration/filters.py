@@ -13,16 +13,16 @@ from typing import Final
 
 from bennu.go.arch import architecture as go_architecture
 from bennu.orchestration.constraints import unmet_constraint
-from bennu.orchestration.fleet import Tally
 from bennu.orchestration.model import ServiceId, Task
+from bennu.orchestration.node_set import NodeInfo
 from bennu.orchestration.spec import Platform
 
 
 @dataclass(slots=True)
-class Room:
-    """What is left on one node while a group of tasks is being placed: a scratch copy of its tally."""
+class Capacity:
+    """What is left on one node while a group of tasks is being placed: a scratch copy of its `NodeInfo`."""
 
-    tally: Tally
+    info: NodeInfo
     nano_cpus: int  # free
     memory_bytes: int  # free
     generic: dict[str, int]  # free pieces by kind
@@ -33,21 +33,21 @@ class Room:
     tasks: int
 
     @classmethod
-    def of(cls, tally: Tally, service_id: ServiceId, superseded: int = 0, beside: int = 0) -> Room:
+    def of(cls, info: NodeInfo, service_id: ServiceId, superseded: int = 0, beside: int = 0) -> Capacity:
         """`superseded`: tasks of the service here that already have a successor, and no longer count. `beside`: how
         many of them run on beside it for a while, and so do count towards the limit."""
-        has = tally.node.resources
+        has = info.node.resources
         total = {kind: len(n) if isinstance(n, frozenset) else n for kind, n in has.generic.items()}
         return cls(
-            tally=tally,
-            nano_cpus=has.nano_cpus - tally.nano_cpus,
-            memory_bytes=has.memory_bytes - tally.memory_bytes,
-            generic={kind: number - tally.generic.get(kind, 0) for kind, number in total.items()},
-            names=set(tally.names),
-            host_ports=set(tally.host_ports),
-            of_service=tally.by_service[service_id] - superseded,
-            towards_limit=tally.by_service[service_id] - superseded + beside,
-            tasks=tally.tasks - superseded,
+            info=info,
+            nano_cpus=has.nano_cpus - info.nano_cpus,
+            memory_bytes=has.memory_bytes - info.memory_bytes,
+            generic={kind: number - info.generic.get(kind, 0) for kind, number in total.items()},
+            names=set(info.names),
+            host_ports=set(info.host_ports),
+            of_service=info.by_service[service_id] - superseded,
+            towards_limit=info.by_service[service_id] - superseded + beside,
+            tasks=info.tasks - superseded,
         )
 
     def take(self, task: Task) -> tuple[tuple[str, str], ...]:
@@ -66,7 +66,7 @@ class Room:
         return tuple(granted)
 
     def _grant(self, kind: str, number: int) -> list[tuple[str, str]]:
-        has = self.tally.node.resources.generic.get(kind)
+        has = self.info.node.resources.generic.get(kind)
         if not isinstance(has, frozenset):
             return [(kind, str(number))]
         free = [(kind, name) for name in sorted(has) if (kind, name) not in self.names]
@@ -74,47 +74,47 @@ class Room:
         return free[:number]
 
 
-def is_ready(task: Task, room: Room) -> bool:
-    return room.tally.node.takes_new_tasks
+def is_ready(task: Task, capacity: Capacity) -> bool:
+    return capacity.info.node.takes_new_tasks
 
 
-def has_resources(task: Task, room: Room) -> bool:
+def has_resources(task: Task, capacity: Capacity) -> bool:
     wanted = task.spec.reservation
-    if wanted.nano_cpus > max(0, room.nano_cpus) or wanted.memory_bytes > max(0, room.memory_bytes):
+    if wanted.nano_cpus > max(0, capacity.nano_cpus) or wanted.memory_bytes > max(0, capacity.memory_bytes):
         return False
-    return all(number <= room.generic.get(kind, 0) for kind, number in wanted.generic)
+    return all(number <= capacity.generic.get(kind, 0) for kind, number in wanted.generic)
 
 
-def has_plugins(task: Task, room: Room) -> bool:
-    return task.spec.plugins <= room.tally.node.plugins
+def has_plugins(task: Task, capacity: Capacity) -> bool:
+    return task.spec.plugins <= capacity.info.node.plugins
 
 
-def meets_constraints(task: Task, room: Room) -> bool:
-    return unmet_constraint(task.spec.placement.constraints, room.tally.node) is None
+def meets_constraints(task: Task, capacity: Capacity) -> bool:
+    return unmet_constraint(task.spec.placement.constraints, capacity.info.node) is None
 
 
-def is_supported_platform(task: Task, room: Room) -> bool:
+def is_supported_platform(task: Task, capacity: Capacity) -> bool:
     platforms = task.spec.placement.platforms
-    node = room.tally.node
+    node = capacity.info.node
     return not platforms or any(_same_platform(wanted, node.os, node.architecture) for wanted in platforms)
 
 
-def has_free_ports(task: Task, room: Room) -> bool:
-    return not (task.host_ports & room.host_ports)
+def has_free_ports(task: Task, capacity: Capacity) -> bool:
+    return not (task.host_ports & capacity.host_ports)
 
 
-def is_below_maximum(task: Task, room: Room) -> bool:
+def is_below_maximum(task: Task, capacity: Capacity) -> bool:
     limit = task.spec.placement.max_replicas
-    return limit == 0 or room.towards_limit < limit
+    return limit == 0 or capacity.towards_limit < limit
 
 
-def has_volumes(task: Task, room: Room) -> bool:
-    return task.spec.cluster_volumes <= room.tally.node.cluster_volumes
+def has_volumes(task: Task, capacity: Capacity) -> bool:
+    return task.spec.cluster_volumes <= capacity.info.node.cluster_volumes
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    admits: Callable[[Task, Room], bool]
+    admits: Callable[[Task, Capacity], bool]
     on_one: str
     on_many: str  # with {} for the count
 
@@ -140,9 +140,9 @@ FILTERS: Final = (
 )
 
 
-def first_refusal(task: Task, room: Room) -> Filter | None:
+def first_refusal(task: Task, capacity: Capacity) -> Filter | None:
     """The filter that refuses the node, or None if it may have the task."""
-    return next((each for each in FILTERS if not each.admits(task, room)), None)
+    return next((each for each in FILTERS if not each.admits(task, capacity)), None)
 
 
 def explain_refusals(refusals: Counter[Filter]) -> str:

@@ -9,15 +9,15 @@ people see). A negative limit keeps everything; 0 keeps nothing but the newest. 
 
 from __future__ import annotations
 
-from bennu.orchestration.slots import Scene, Slot
+from bennu.orchestration.slots import ReconcileContext, Slot
 from bennu.orchestration.states import TaskState
 
 
-def trim_history(scene: Scene, slot: Slot, limit: int) -> None:
+def trim_history(context: ReconcileContext, slot: Slot, limit: int) -> None:
     """Forget the oldest ended tasks of a slot until it fits the limit."""
-    if scene.service.is_job:
+    if context.service.is_job:
         return
-    attempts = scene.service.spec.task.restart_policy.max_attempts
+    attempts = context.service.spec.task.restart_policy.max_attempts
     if attempts > 0:
         limit = attempts + 1
     if limit < 0:
@@ -28,7 +28,7 @@ def trim_history(scene: Scene, slot: Slot, limit: int) -> None:
     over = [task for task in slot.tasks[:-1] if _is_over(task.state, task.desired)]
     over.sort(key=lambda task: (task.status.applied_at_ns, task.created_at_ns, task.id))
     for task in over[:surplus]:
-        scene.draft.delete(task.id, f"{slot.key} keeps {max(limit, 1)} tasks of its history")
+        context.draft.delete(task.id, f"{slot.key} keeps {max(limit, 1)} tasks of its history")
 
 
 def _is_over(state: TaskState, desired: TaskState) -> bool:

@@ -15,57 +15,57 @@ from itertools import islice
 from bennu.orchestration.actions import PORTION, CreateTask, SetDesired
 from bennu.orchestration.constraints import satisfies
 from bennu.orchestration.model import SlotKey
+from bennu.orchestration.restart_supervisor import first_desired, supervise_slots
 from bennu.orchestration.scale import bounded
-from bennu.orchestration.slots import Scene, Slot, SlotKind
+from bennu.orchestration.slots import ReconcileContext, Slot, SlotKind
 from bennu.orchestration.spec import ReplicatedJob
 from bennu.orchestration.states import TaskState
-from bennu.orchestration.upkeep import first_desired, keep_up
 
 
-def reconcile_replicated_job(scene: Scene, slots: list[Slot], mode: ReplicatedJob) -> None:
+def reconcile_replicated_job(context: ReconcileContext, slots: list[Slot], mode: ReplicatedJob) -> None:
     """Keep `max_concurrent` slots under way until all have completed."""
-    _retire_old_iterations(scene, slots)
+    _retire_old_iterations(context, slots)
     by_number = {slot.key.number: slot for slot in slots}
-    keep_up(scene, slots)
+    supervise_slots(context, slots)
     used = {slot.key.number for slot in slots if slot.kind is not SlotKind.DEAD}
     under_way = sum(1 for slot in slots if slot.kind is SlotKind.LIVE)
-    total = bounded(scene, mode.total_completions)
+    total = bounded(context, mode.total_completions)
     room = min(mode.max_concurrent - under_way, total - len(used), PORTION)
     free = (number for number in range(total) if number not in used)
     for number in islice(free, max(0, room)):
-        scene.draft.do(
+        context.draft.do(
             CreateTask(
                 slot=number,
-                desired=first_desired(scene, by_number.get(number)),
+                desired=first_desired(context, by_number.get(number)),
                 reason=f"{SlotKey(number)} of {mode.total_completions} has not completed yet",
             )
         )
 
 
-def reconcile_global_job(scene: Scene, slots: list[Slot]) -> None:
+def reconcile_global_job(context: ReconcileContext, slots: list[Slot]) -> None:
     """Run the job once on every active, ready node that satisfies the constraints."""
-    _retire_old_iterations(scene, slots)
+    _retire_old_iterations(context, slots)
     by_node = {slot.key.node_id: slot for slot in slots}
-    keep_up(scene, slots)
-    for node_id in sorted(scene.nodes):
-        node = scene.nodes[node_id]
+    supervise_slots(context, slots)
+    for node_id in sorted(context.nodes):
+        node = context.nodes[node_id]
         known = by_node.get(node_id)
         if known is not None and known.kind is not SlotKind.DEAD:
             continue
-        if not node.takes_new_tasks or not satisfies(scene.service.spec.task.placement.constraints, node):
+        if not node.takes_new_tasks or not satisfies(context.service.spec.task.placement.constraints, node):
             continue
-        scene.draft.do(
+        context.draft.do(
             CreateTask(
                 slot=0,
                 node_id=node_id,
-                desired=first_desired(scene, known),
+                desired=first_desired(context, known),
                 reason=f"{SlotKey(0, node_id)} has not run this job yet",
             )
         )
 
 
-def _retire_old_iterations(scene: Scene, slots: list[Slot]) -> None:
+def _retire_old_iterations(context: ReconcileContext, slots: list[Slot]) -> None:
     for slot in slots:
         for task in slot.tasks:
-            if task.iteration != scene.service.iteration and task.desired is not TaskState.REMOVE:
-                scene.draft.do(SetDesired(task.id, TaskState.REMOVE, "the job was started anew"))
+            if task.iteration != context.service.iteration and task.desired is not TaskState.REMOVE:
+                context.draft.do(SetDesired(task.id, TaskState.REMOVE, "the job was started anew"))

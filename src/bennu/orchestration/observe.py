@@ -16,7 +16,7 @@ from bennu.orchestration.states import TaskState
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an agent says. `timestamp_ns` is by the agent's own clock."""
+    """An agent's report about a task. `timestamp_ns` is by the agent's own clock."""
 
     state: TaskState
     message: str = ""
@@ -50,7 +50,7 @@ UNHEALTHY: Final = "dockerexec: unhealthy container"
 
 
 def classify_end(*, exit_code: int | None, was_ordered: bool, was_unhealthy: bool = False, error: str = "") -> Report:
-    """What an agent reports of a task whose process ended after it was started.
+    """Make the report of a task whose process ended after it was started.
 
     1. ordered (the desired state said so): `shutdown`, whatever the exit code.
     2. stopped for bad health: `failed`, also with exit code 0. Docker calls that `complete`, and then `on-failure`

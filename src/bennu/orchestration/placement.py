@@ -26,27 +26,29 @@ from bennu.orchestration.actions import AssignTask, Draft, Plan, RefuseTask
 from bennu.orchestration.config import starts_beside
 from bennu.orchestration.constraints import node_attribute
 from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.filters import Filter, Room, explain_refusals, first_refusal
-from bennu.orchestration.fleet import Fleet, Tally
+from bennu.orchestration.filters import Capacity, Filter, explain_refusals, first_refusal
 from bennu.orchestration.model import NodeId, Service, SlotKey, Task, slot_key
+from bennu.orchestration.node_set import NodeInfo, NodeSet
 from bennu.orchestration.slots import by_age
 from bennu.orchestration.states import TaskState
 
 Rank = tuple[int, int, int, str]
 
 
-def place(service: Service, tasks: Iterable[Task], fleet: Fleet, failures: FailureLog, *, now_ns: int) -> Plan:
+def place(service: Service, tasks: Iterable[Task], node_set: NodeSet, failures: FailureLog, *, now_ns: int) -> Plan:
     """Place the pending tasks of one service.
 
     Args:
         service: as stored.
         tasks: all tasks of the service; those with addresses (state pending) that are wanted are placed.
-        fleet: all nodes, with what they hold; not written, so put the placed tasks after applying the plan.
+        node_set: all nodes, with what they hold; not written, so put the placed tasks after applying the plan.
         failures: what failed where of late; not written.
         now_ns: decides which failures are recent.
     """
     known = list(tasks)
-    group = _Placing(Draft(), service, fleet, failures, _holders(service, known), _superseded(service, known), now_ns)
+    group = _Placing(
+        Draft(), service, node_set, failures, _holders(service, known), _superseded(service, known), now_ns
+    )
     by_version: dict[int, list[Task]] = {}
     for task in known:
         if task.state is not TaskState.PENDING or task.desired > TaskState.COMPLETE:
@@ -61,7 +63,7 @@ def place(service: Service, tasks: Iterable[Task], fleet: Fleet, failures: Failu
 
 
 def _superseded(service: Service, tasks: Sequence[Task]) -> Counter[NodeId]:
-    """By node: live tasks that have a newer live task in their slot."""
+    """Count, by node, live tasks that have a newer live task in their slot."""
     newest: dict[SlotKey, Task] = {}
     live = [task for task in tasks if task.desired <= TaskState.COMPLETE and not task.has_ended]
     for task in by_age(live):
@@ -72,7 +74,7 @@ def _superseded(service: Service, tasks: Sequence[Task]) -> Counter[NodeId]:
 
 
 def _holders(service: Service, tasks: Iterable[Task]) -> Mapping[SlotKey, Sequence[Task]]:
-    """By slot: the tasks that have a node and have not ended."""
+    """Group by slot the tasks that have a node and have not ended."""
     found: dict[SlotKey, list[Task]] = {}
     for task in tasks:
         if task.node_id is not None and not task.has_ended:
@@ -95,33 +97,33 @@ class _Placing:
 
     draft: Draft
     service: Service
-    fleet: Fleet
+    node_set: NodeSet
     failures: FailureLog
     holders: Mapping[SlotKey, Sequence[Task]]
     superseded: Counter[NodeId]
     now_ns: int
-    rooms: dict[NodeId, Room] = field(default_factory=dict)
+    capacities: dict[NodeId, Capacity] = field(default_factory=dict)
 
     def confirm(self, task: Task) -> None:
         """A task whose node is fixed is judged, not moved."""
         assert task.node_id is not None
-        tally = self.fleet.tallies.get(task.node_id)
-        if tally is None:
+        info = self.node_set.infos.get(task.node_id)
+        if info is None:
             self._refuse(task, "its node is gone", room=False)
             return
         # The task itself is among those counted on its node: a fixed node is part of it from the beginning.
-        room = self._room(tally, itself=1)
-        refusal = first_refusal(task, room)
+        capacity = self._capacity(info, itself=1)
+        refusal = first_refusal(task, capacity)
         if refusal is None:
             message = "scheduler confirmed task can run on preassigned node"
-            self.draft.do(AssignTask(task.id, task.node_id, message, message, room.take(task)))
+            self.draft.do(AssignTask(task.id, task.node_id, message, message, capacity.take(task)))
         else:
-            self._refuse(task, refusal.on_one, room=self._fits_without_old(task, {task.node_id: room}))
+            self._refuse(task, refusal.on_one, room=self._fits_without_old(task, {task.node_id: capacity}))
 
-    def _room(self, tally: Tally, itself: int = 0) -> Room:
-        superseded = self.superseded[tally.node.id]
+    def _capacity(self, info: NodeInfo, itself: int = 0) -> Capacity:
+        superseded = self.superseded[info.node.id]
         beside = superseded if starts_beside(self.service) else 0
-        return Room.of(tally, self.service.id, superseded + itself, beside)
+        return Capacity.of(info, self.service.id, superseded + itself, beside)
 
     def _refuse(self, task: Task, err: str, *, room: bool) -> None:
         if (task.status.err, task.waits_for_room) != (err, room):
@@ -139,29 +141,29 @@ class _Placing:
                 continue
             message = "scheduler assigned task to node"
             reason = f"{message} {node_id}, the least loaded that fits"
-            self.draft.do(AssignTask(task.id, node_id, message, reason, self.rooms[node_id].take(task)))
+            self.draft.do(AssignTask(task.id, node_id, message, reason, self.capacities[node_id].take(task)))
             self._put_back(root, task, node_id)
 
     def _grow(self, task: Task, refusals: Counter[Filter]) -> _Branch:
         """The tree of all nodes that admit such a task now."""
         root = _Branch()
-        for node_id, tally in self.fleet.tallies.items():
-            room = self._room(tally)
-            refusal = first_refusal(task, room)
+        for node_id, info in self.node_set.infos.items():
+            capacity = self._capacity(info)
+            refusal = first_refusal(task, capacity)
             if refusal is not None:
                 refusals[refusal] += 1
                 continue
-            self.rooms[node_id] = room
-            for branch in _path(root, task, tally):
-                branch.tasks += room.of_service
-            leaf = _path(root, task, tally)[-1]
-            heapq.heappush(leaf.heap, (self._rank(task, room), node_id))
+            self.capacities[node_id] = capacity
+            for branch in _path(root, task, info):
+                branch.tasks += capacity.of_service
+            leaf = _path(root, task, info)[-1]
+            heapq.heappush(leaf.heap, (self._rank(task, capacity), node_id))
         return root
 
-    def _rank(self, task: Task, room: Room) -> Rank:
-        node_id = room.tally.node.id
+    def _rank(self, task: Task, capacity: Capacity) -> Rank:
+        node_id = capacity.info.node.id
         failures = self.failures.count(node_id, task.service_id, task.spec_version, now_ns=self.now_ns)
-        return failures, room.of_service, room.tasks, node_id
+        return failures, capacity.of_service, capacity.tasks, node_id
 
     def _descend(self, branch: _Branch, task: Task, refusals: Counter[Filter]) -> NodeId | None:
         """The node for one more task under this branch; branches and nodes that are full drop out."""
@@ -173,7 +175,7 @@ class _Placing:
             return None
         while branch.heap:
             _, node_id = branch.heap[0]
-            refusal = first_refusal(task, self.rooms[node_id])
+            refusal = first_refusal(task, self.capacities[node_id])
             if refusal is None:
                 heapq.heappop(branch.heap)
                 return node_id
@@ -182,50 +184,50 @@ class _Placing:
         return None
 
     def _put_back(self, root: _Branch, task: Task, node_id: NodeId) -> None:
-        room = self.rooms[node_id]
-        path = _path(root, task, room.tally)
+        capacity = self.capacities[node_id]
+        path = _path(root, task, capacity.info)
         for branch in path:
             branch.tasks += 1
-        heapq.heappush(path[-1].heap, (self._rank(task, room), node_id))
+        heapq.heappush(path[-1].heap, (self._rank(task, capacity), node_id))
 
     def _explain(self, task: Task, refusals: Counter[Filter]) -> None:
         text = explain_refusals(refusals)
         err = f"no suitable node ({text})" if text else "no suitable node"
-        self._refuse(task, err, room=self._fits_without_old(task, self.rooms))
+        self._refuse(task, err, room=self._fits_without_old(task, self.capacities))
 
-    def _fits_without_old(self, task: Task, rooms: Mapping[NodeId, Room]) -> bool:
+    def _fits_without_old(self, task: Task, capacities: Mapping[NodeId, Capacity]) -> bool:
         """Whether the node of the slot's old task would admit the new one if the old one were gone."""
         for old in self.holders.get(slot_key(task, self.service), ()):
-            tally = self.fleet.tallies.get(old.node_id) if old.node_id is not None else None
-            if tally is None or old.id == task.id:
+            info = self.node_set.infos.get(old.node_id) if old.node_id is not None else None
+            if info is None or old.id == task.id:
                 continue
-            room = rooms.get(tally.node.id) or self._room(tally)
-            if first_refusal(task, _without(room, old, starts_beside(self.service))) is None:
+            capacity = capacities.get(info.node.id) or self._capacity(info)
+            if first_refusal(task, _without(capacity, old, starts_beside(self.service))) is None:
                 return True
         return False
 
 
-def _without(room: Room, old: Task, counted: bool) -> Room:
-    """A copy of the room as it would be after the old task's end. `counted`: it counts towards the limit now."""
+def _without(capacity: Capacity, old: Task, counted: bool) -> Capacity:
+    """A copy of the capacity as it would be after the old task's end. `counted`: it counts towards the limit now."""
     wanted = old.spec.reservation
-    generic = dict(room.generic)
+    generic = dict(capacity.generic)
     for kind, number in wanted.generic:
         generic[kind] = generic.get(kind, 0) + number
     return replace(
-        room,
-        nano_cpus=room.nano_cpus + wanted.nano_cpus,
-        memory_bytes=room.memory_bytes + wanted.memory_bytes,
+        capacity,
+        nano_cpus=capacity.nano_cpus + wanted.nano_cpus,
+        memory_bytes=capacity.memory_bytes + wanted.memory_bytes,
         generic=generic,
-        names=room.names - set(old.granted),
-        host_ports=room.host_ports - old.host_ports,
-        towards_limit=room.towards_limit - counted,
+        names=capacity.names - set(old.granted),
+        host_ports=capacity.host_ports - old.host_ports,
+        towards_limit=capacity.towards_limit - counted,
     )
 
 
-def _path(root: _Branch, task: Task, tally: Tally) -> list[_Branch]:
+def _path(root: _Branch, task: Task, info: NodeInfo) -> list[_Branch]:
     """The branches a node hangs on, root first."""
     path = [root]
     for descriptor in task.spec.placement.spread:
-        value = node_attribute(descriptor, tally.node) or ""
+        value = node_attribute(descriptor, info.node) or ""
         path.append(path[-1].children.setdefault(value, _Branch()))
     return path

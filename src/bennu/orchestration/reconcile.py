@@ -7,7 +7,7 @@ slot is as the spec asks, or `waits` says in words what stands in the way (desig
 Order within one look. Later parts leave alone what an earlier part just touched; the next look sees the result.
 
 1. verdicts   failures of a running rollout are judged first, so that nothing is done for a version already condemned
-2. upkeep     per slot: successors, delayed starts, tasks on their way out (`upkeep.py`)
+2. restarts   per slot: successors, delayed starts, tasks on their way out (`restart_supervisor.py`)
 3. number     missing slots are filled from the lowest free number; surplus ones are chosen as Docker chooses
 4. rollout    outdated slots, as fast as the update config allows (`rollout.py`)
 5. history    (`history.py`)
@@ -22,19 +22,19 @@ from dataclasses import replace
 from itertools import count, islice
 
 from bennu.orchestration.actions import PORTION, CreateTask, Draft, Plan, SetDesired
+from bennu.orchestration.canary_analysis import Evidence
 from bennu.orchestration.config import fills_with_previous
-from bennu.orchestration.everywhere import reconcile_global
-from bennu.orchestration.evidence import Evidence
 from bennu.orchestration.explain import explain
+from bennu.orchestration.global_mode import reconcile_global
 from bennu.orchestration.history import trim_history
 from bennu.orchestration.jobs import reconcile_global_job, reconcile_replicated_job
 from bennu.orchestration.model import Node, NodeId, Service, SlotKey, Task
+from bennu.orchestration.restart_supervisor import first_desired, kept_record, supervise_slots
 from bennu.orchestration.rollout import judge, roll_out
 from bennu.orchestration.scale import bounded, choose_victims
-from bennu.orchestration.slots import Scene, Slot, SlotKind, sort_into_slots
+from bennu.orchestration.slots import ReconcileContext, Slot, SlotKind, sort_into_slots
 from bennu.orchestration.spec import Global, GlobalJob, Replicated, ReplicatedJob
 from bennu.orchestration.states import TaskState
-from bennu.orchestration.upkeep import first_desired, keep_up, kept_record
 
 DEFAULT_HISTORY_LIMIT = 5
 
@@ -58,24 +58,24 @@ def reconcile(
         history_limit: `TaskHistoryRetentionLimit` of the cluster.
         evidence: what a watched rollout (canary, blue/green) has seen of both versions; None if nothing is measured.
     """
-    scene = Scene(service, nodes, now_ns, Draft())
-    slots = sort_into_slots(scene, tasks)
-    if judge(scene, slots):
-        return scene.draft.finish_portion()
+    context = ReconcileContext(service, nodes, now_ns, Draft())
+    slots = sort_into_slots(context, tasks)
+    if judge(context, slots):
+        return context.draft.finish_portion()
     match service.spec.mode:
         case Replicated(replicas):
-            _reconcile_replicated(scene, slots, bounded(scene, replicas), evidence)
+            _reconcile_replicated(context, slots, bounded(context, replicas), evidence)
         case Global():
-            reconcile_global(scene, slots, evidence)
+            reconcile_global(context, slots, evidence)
         case ReplicatedJob():
-            reconcile_replicated_job(scene, slots, service.spec.mode)
+            reconcile_replicated_job(context, slots, service.spec.mode)
         case GlobalJob():
-            reconcile_global_job(scene, slots)
+            reconcile_global_job(context, slots)
     for slot in slots:
-        trim_history(scene, slot, history_limit)
-    if scene.draft.is_empty:
-        explain(scene, slots, spoken={wait.subject for wait in scene.draft.waits})
-    return scene.draft.finish_portion()
+        trim_history(context, slot, history_limit)
+    if context.draft.is_empty:
+        explain(context, slots, spoken={wait.subject for wait in context.draft.waits})
+    return context.draft.finish_portion()
 
 
 def reconcile_removed(tasks: Iterable[Task], nodes: Mapping[NodeId, Node], *, now_ns: int) -> Plan:
@@ -91,24 +91,26 @@ def reconcile_removed(tasks: Iterable[Task], nodes: Mapping[NodeId, Node], *, no
     return draft.finish_portion()
 
 
-def _reconcile_replicated(scene: Scene, slots: list[Slot], replicas: int, evidence: Evidence | None) -> None:
-    changes = keep_up(scene, slots)
+def _reconcile_replicated(
+    context: ReconcileContext, slots: list[Slot], replicas: int, evidence: Evidence | None
+) -> None:
+    changes = supervise_slots(context, slots)
     counted = [slot for slot in slots if slot.kind is not SlotKind.DEAD]
     if len(counted) > replicas:
         victims = choose_victims(counted, len(counted) - replicas)
         for slot in victims:
             for task in sorted(slot.tasks, key=lambda task: not task.is_wanted):
                 if task.desired is not TaskState.REMOVE:
-                    scene.draft.do(SetDesired(task.id, TaskState.REMOVE, f"scaled down to {replicas}"))
+                    context.draft.do(SetDesired(task.id, TaskState.REMOVE, f"scaled down to {replicas}"))
         gone = {slot.key for slot in victims}
         counted = [slot for slot in counted if slot.key not in gone]
     elif len(counted) < replicas:
-        changes = replace(changes, filled=_fill(scene, slots, counted, replicas))
-    roll_out(scene, counted, changes, evidence)
-    _forget_dead(scene, slots, changes.touched)
+        changes = replace(changes, filled=_fill(context, slots, counted, replicas))
+    roll_out(context, counted, changes, evidence)
+    _forget_dead(context, slots, changes.touched)
 
 
-def _fill(scene: Scene, slots: list[Slot], counted: list[Slot], replicas: int) -> frozenset[SlotKey]:
+def _fill(context: ReconcileContext, slots: list[Slot], counted: list[Slot], replicas: int) -> frozenset[SlotKey]:
     """Fill a portion at a time, as if the service were scaled up in steps; answers which slots."""
     by_number = {slot.key.number: slot for slot in slots}
     taken = {slot.key.number for slot in counted}
@@ -116,22 +118,22 @@ def _fill(scene: Scene, slots: list[Slot], counted: list[Slot], replicas: int) -
     numbers = list(islice(free, min(replicas - len(counted), PORTION)))
     for number in numbers:
         old = by_number.get(number)
-        scene.draft.do(
+        context.draft.do(
             CreateTask(
                 slot=number,
-                desired=first_desired(scene, old),
-                restarts=kept_record(scene, old),
-                of_previous=fills_with_previous(scene.service),
+                desired=first_desired(context, old),
+                restarts=kept_record(context, old),
+                of_previous=fills_with_previous(context.service),
                 reason=f"{replicas} replicas are wanted and {SlotKey(number)} is empty",
             )
         )
     return frozenset(map(SlotKey, numbers))
 
 
-def _forget_dead(scene: Scene, slots: list[Slot], touched: Set[SlotKey]) -> None:
+def _forget_dead(context: ReconcileContext, slots: list[Slot], touched: Set[SlotKey]) -> None:
     for slot in slots:
         if slot.kind is not SlotKind.DEAD or slot.key in touched:
             continue
         for task in slot.tasks:
             if task.desired is not TaskState.REMOVE and (task.has_ended or task.state < TaskState.ASSIGNED):
-                scene.draft.delete(task.id, "nothing of its slot is left to keep")
+                context.draft.delete(task.id, "nothing of its slot is left to keep")

@@ -28,21 +28,22 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from bennu.orchestration.actions import RollBack, SetRollout
+from bennu.orchestration.blue_green import advance_blue_green
+from bennu.orchestration.canary import advance_canary
+from bennu.orchestration.canary_analysis import Evidence
 from bennu.orchestration.config import config_in_force, final_watch_ns, is_under_watch, is_watched, strategy_in_force
-from bennu.orchestration.evidence import Evidence
 from bennu.orchestration.model import BlueGreenRun, CanaryRun, RollingRun, Rollout, Service, SlotKey, Task, UpdateStatus
+from bennu.orchestration.restart_supervisor import SlotChanges
 from bennu.orchestration.rollout_steps import finish, take
-from bennu.orchestration.seats import Phase, Seat, Survey, survey
-from bennu.orchestration.slots import Scene, Slot
+from bennu.orchestration.slot_progress import Phase, SlotProgress, Survey, survey
+from bennu.orchestration.slots import ReconcileContext, Slot
 from bennu.orchestration.spec import BlueGreen, Canary, Rolling, UpdateConfig
 from bennu.orchestration.states import FailureAction, TaskState, UpdateState
-from bennu.orchestration.upkeep import SlotChanges
-from bennu.orchestration.watched import advance_blue_green, advance_canary
 
 
-def judge(scene: Scene, slots: list[Slot]) -> bool:
+def judge(context: ReconcileContext, slots: list[Slot]) -> bool:
     """Count new failures of the rollout under way. True if that wrote something: then nothing else is decided yet."""
-    service = scene.service
+    service = context.service
     status, rollout = service.update_status, service.rollout
     if status is None or rollout is None or not status.state.is_under_way or is_watched(service):
         return False
@@ -52,7 +53,7 @@ def judge(scene: Scene, slots: list[Slot]) -> bool:
     for slot in slots:
         if slot.key in failed or slot.key not in rollout.slots:
             continue
-        task = next((task for task in slot.tasks if is_failure(scene, rollout, task, config.monitor_ns)), None)
+        task = next((task for task in slot.tasks if is_failure(context, rollout, task, config.monitor_ns)), None)
         if task is None:
             continue
         failed[slot.key] = None
@@ -62,17 +63,17 @@ def judge(scene: Scene, slots: list[Slot]) -> bool:
     if culprit is None:
         return False
     rollout = replace(rollout, failed=tuple(failed))
-    scene.draft.lead(_sentence(scene, status, rollout, config, culprit))
+    context.draft.lead(_sentence(context, status, rollout, config, culprit))
     return True
 
 
-def is_failure(scene: Scene, rollout: Rollout, task: Task, monitor_ns: int) -> bool:
+def is_failure(context: ReconcileContext, rollout: Rollout, task: Task, monitor_ns: int) -> bool:
     """Whether a task of the rolled-out version ended early: before it ran, or within `monitor_ns` of running.
 
     An exit with 0, a person's stop and a drained node count too, as in Docker; what was scaled away or is only lost
     from sight does not.
     """
-    if task.spec_version != scene.service.spec_version or task.created_at_ns < rollout.began_at_ns:
+    if task.spec_version != context.service.spec_version or task.created_at_ns < rollout.began_at_ns:
         return False
     if not task.has_ended or task.state is TaskState.ORPHANED or task.desired is TaskState.REMOVE:
         return False
@@ -82,16 +83,16 @@ def is_failure(scene: Scene, rollout: Rollout, task: Task, monitor_ns: int) -> b
 
 
 def _sentence(
-    scene: Scene, status: UpdateStatus, rollout: Rollout, config: UpdateConfig, culprit: Task
+    context: ReconcileContext, status: UpdateStatus, rollout: Rollout, config: UpdateConfig, culprit: Task
 ) -> SetRollout | RollBack:
-    """What a new failure leads to. `culprit` is the task that clients are told."""
+    """Decide what a new failure leads to: pause, continue or roll back. `culprit` is the task that clients are told."""
     share = f"{len(rollout.failed)} of {rollout.total} slots failed"
     within = len(rollout.failed) / max(1, rollout.total) <= config.max_failure_ratio
     if config.failure_action is FailureAction.CONTINUE or within:
         allowed = "continue" if config.failure_action is FailureAction.CONTINUE else f"{config.max_failure_ratio:g}"
         return SetRollout(status, rollout, f"{share}, tolerated ({allowed})")
     rolling_back = status.state is UpdateState.ROLLBACK_STARTED
-    rolls_back = config.failure_action is FailureAction.ROLLBACK and scene.service.previous is not None
+    rolls_back = config.failure_action is FailureAction.ROLLBACK and context.service.previous is not None
     words = "due to failure or early termination of task"
     if rolls_back and not rolling_back:
         told = replace(status, state=UpdateState.ROLLBACK_STARTED, message=f"update rolled back {words} {culprit.id}")
@@ -103,7 +104,7 @@ def _sentence(
 
 
 def roll_out(
-    scene: Scene,
+    context: ReconcileContext,
     slots: list[Slot],
     changes: SlotChanges,
     evidence: Evidence | None,
@@ -117,30 +118,30 @@ def roll_out(
         aside: slots that no rollout may touch now (their node is paused); they count while they are down, and for a
             canary's step.
     """
-    service = scene.service
+    service = context.service
     status, rollout = service.update_status, service.rollout
     if (status is None or not (status.state.is_paused or status.state.is_under_way)) and _is_current(service, slots):
         return
-    view = survey(scene, slots, aside, changes)
+    view = survey(context, slots, aside, changes)
     if status is not None and status.state.is_paused:
-        finish(scene, view, paused=True)
-        scene.draft.wait("rollout", status.message)
+        finish(context, view, paused=True)
+        context.draft.wait("rollout", status.message)
         return
     if rollout is None:
         if view.outdated:
-            _begin(scene, view)
+            _begin(context, view)
         elif status is not None and status.state.is_under_way:
-            _complete(scene, status, rollout)
+            _complete(context, status, rollout)
         return
     if changes.filled & rollout.slots:
         return  # a slot that counts, stopped for good under the version that is left, is coming just now
     if is_under_watch(service):
-        _advance_watched(scene, rollout, view, evidence)
+        _advance_watched(context, rollout, view, evidence)
         return
     if view.outdated:
-        finish(scene, view, paused=False)
-        take(scene, view, limit=None)
-    _settle(scene, view.seats, is_quiet=not changes.touched)
+        finish(context, view, paused=False)
+        take(context, view, limit=None)
+    _settle(context, view.slots, is_quiet=not changes.touched)
 
 
 def _is_current(service: Service, slots: list[Slot]) -> bool:
@@ -149,72 +150,72 @@ def _is_current(service: Service, slots: list[Slot]) -> bool:
     return all(len(slot.live) < 2 and (slot.live or slot.tasks)[-1].spec_version == version for slot in slots)
 
 
-def _advance_watched(scene: Scene, run: Rollout, view: Survey, evidence: Evidence | None) -> None:
-    strategy = scene.service.spec.strategy
+def _advance_watched(context: ReconcileContext, run: Rollout, view: Survey, evidence: Evidence | None) -> None:
+    strategy = context.service.spec.strategy
     if isinstance(strategy, Canary) and isinstance(run, CanaryRun):
-        limit = advance_canary(scene, strategy, run, view, evidence)
+        limit = advance_canary(context, strategy, run, view, evidence)
         if limit is not None:
-            finish(scene, view, paused=False)
-            up = sum(1 for seat in view.aside if seat.phase is not Phase.OUTDATED and not seat.is_down)
-            take(scene, view, limit=limit - up)
+            finish(context, view, paused=False)
+            up = sum(1 for progress in view.aside if progress.phase is not Phase.OUTDATED and not progress.is_down)
+            take(context, view, limit=limit - up)
     elif isinstance(strategy, BlueGreen) and isinstance(run, BlueGreenRun):
-        advance_blue_green(scene, strategy, run, view)
+        advance_blue_green(context, strategy, run, view)
 
 
-def _begin(scene: Scene, view: Survey) -> None:
-    seats, total = view.seats, len(view.outdated)
-    status = scene.service.update_status
+def _begin(context: ReconcileContext, view: Survey) -> None:
+    slots, total = view.slots, len(view.outdated)
+    status = context.service.update_status
     if status is None:
-        status = UpdateStatus(UpdateState.UPDATING, "update in progress", started_at_ns=scene.now_ns)
-    rollout = _new_run(scene, total, frozenset(seat.key for seat in seats))
-    why = next((seat.why for seat in seats if seat.why), "more than one live task in a slot")
-    scene.draft.lead(SetRollout(status, rollout, f"{total} of {len(seats)} slots are outdated: {why}"))
+        status = UpdateStatus(UpdateState.UPDATING, "update in progress", started_at_ns=context.now_ns)
+    rollout = _new_run(context, total, frozenset(progress.key for progress in slots))
+    why = next((progress.why for progress in slots if progress.why), "more than one live task in a slot")
+    context.draft.lead(SetRollout(status, rollout, f"{total} of {len(slots)} slots are outdated: {why}"))
 
 
-def _new_run(scene: Scene, total: int, slots: frozenset[SlotKey]) -> Rollout:
-    match strategy_in_force(scene.service):
+def _new_run(context: ReconcileContext, total: int, slots: frozenset[SlotKey]) -> Rollout:
+    match strategy_in_force(context.service):
         case Canary():
-            return CanaryRun(scene.now_ns, total, slots, step_began_at_ns=scene.now_ns)
+            return CanaryRun(context.now_ns, total, slots, step_began_at_ns=context.now_ns)
         case BlueGreen():
-            return BlueGreenRun(scene.now_ns, total, slots)
+            return BlueGreenRun(context.now_ns, total, slots)
         case Rolling():
-            return RollingRun(scene.now_ns, total, slots)
+            return RollingRun(context.now_ns, total, slots)
 
 
-def _settle(scene: Scene, seats: list[Seat], *, is_quiet: bool) -> None:
+def _settle(context: ReconcileContext, slots: list[SlotProgress], *, is_quiet: bool) -> None:
     """Notice the end of the last slot, watch once more, and complete."""
-    status, rollout = scene.service.update_status, scene.service.rollout
-    if status is None or rollout is None or not status.state.is_under_way or is_watched(scene.service):
+    status, rollout = context.service.update_status, context.service.rollout
+    if status is None or rollout is None or not status.state.is_under_way or is_watched(context.service):
         return
-    busy = [seat for seat in seats if not seat.is_finished(scene.now_ns)]
+    busy = [progress for progress in slots if not progress.is_finished(context.now_ns)]
     if busy:
-        for seat in busy:
-            if seat.phase is Phase.COMING:
-                scene.draft.wait("rollout", f"the new task of {seat.key} has not run yet")
-            if seat.delay_ends_ns is not None and scene.now_ns < seat.delay_ends_ns:
-                scene.draft.wait("rollout", f"the delay after {seat.key} is not over", seat.delay_ends_ns)
+        for progress in busy:
+            if progress.phase is Phase.COMING:
+                context.draft.wait("rollout", f"the new task of {progress.key} has not run yet")
+            if progress.delay_ends_ns is not None and context.now_ns < progress.delay_ends_ns:
+                context.draft.wait("rollout", f"the delay after {progress.key} is not over", progress.delay_ends_ns)
         if rollout.settled_at_ns is not None:
             reason = f"{busy[0].key} needs the updater again"
-            scene.draft.lead(SetRollout(status, replace(rollout, settled_at_ns=None), reason))
+            context.draft.lead(SetRollout(status, replace(rollout, settled_at_ns=None), reason))
         return
     if not is_quiet and rollout.settled_at_ns is None:
         return
-    watch_ns = final_watch_ns(config_in_force(scene.service))
+    watch_ns = final_watch_ns(config_in_force(context.service))
     if rollout.settled_at_ns is None:
-        settled = replace(rollout, settled_at_ns=scene.now_ns)
-        scene.draft.lead(SetRollout(status, settled, "the last slot is done; watching it once more"))
-    elif scene.now_ns < rollout.settled_at_ns + watch_ns:
-        scene.draft.wait("rollout", "all slots are done and are being watched", rollout.settled_at_ns + watch_ns)
+        settled = replace(rollout, settled_at_ns=context.now_ns)
+        context.draft.lead(SetRollout(status, settled, "the last slot is done; watching it once more"))
+    elif context.now_ns < rollout.settled_at_ns + watch_ns:
+        context.draft.wait("rollout", "all slots are done and are being watched", rollout.settled_at_ns + watch_ns)
     else:
-        _complete(scene, status, rollout)
+        _complete(context, status, rollout)
 
 
-def _complete(scene: Scene, status: UpdateStatus, rollout: Rollout | None) -> None:
+def _complete(context: ReconcileContext, status: UpdateStatus, rollout: Rollout | None) -> None:
     back = status.state is UpdateState.ROLLBACK_STARTED
     told = replace(
         status,
         state=UpdateState.ROLLBACK_COMPLETED if back else UpdateState.COMPLETED,
         message="rollback completed" if back else "update completed",
-        completed_at_ns=scene.now_ns,
+        completed_at_ns=context.now_ns,
     )
-    scene.draft.lead(SetRollout(told, rollout, "all slots are up to date"))
+    context.draft.lead(SetRollout(told, rollout, "all slots are up to date"))

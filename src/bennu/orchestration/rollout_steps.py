@@ -9,101 +9,103 @@ from __future__ import annotations
 from bennu.orchestration.actions import CreateTask, SetDesired
 from bennu.orchestration.config import config_in_force, starts_beside
 from bennu.orchestration.model import NodeId, Task
-from bennu.orchestration.seats import Phase, Seat, Survey, is_serving
-from bennu.orchestration.slots import Scene
+from bennu.orchestration.slot_progress import Phase, SlotProgress, Survey, is_serving
+from bennu.orchestration.slots import ReconcileContext
 from bennu.orchestration.states import Origin, TaskState
 
 
-def places(scene: Scene, seats: list[Seat]) -> int:
+def places(context: ReconcileContext, slots: list[SlotProgress]) -> int:
     """`parallelism`, with 0 read as Docker reads it."""
-    return config_in_force(scene.service).parallelism or len(seats)
+    return config_in_force(context.service).parallelism or len(slots)
 
 
-def finish(scene: Scene, view: Survey, *, paused: bool) -> None:
+def finish(context: ReconcileContext, view: Survey, *, paused: bool) -> None:
     """Stop what the slots in work no longer need. While paused, slots that still serve the old way go back to it."""
-    seats = view.counted
-    down = sum(1 for seat in seats if seat.is_down and not seat.failed)
-    for seat in view.untouched:
-        if seat.phase is not Phase.IN_WORK or seat.keep is None:
+    slots = view.counted
+    down = sum(1 for progress in slots if progress.is_down and not progress.failed)
+    for progress in view.untouched:
+        if progress.phase is not Phase.IN_WORK or progress.keep is None:
             continue
-        if paused and seat.old_serves and not starts_beside(scene.service):
-            if not is_serving(seat.keep):
-                _withdraw(scene, seat, seat.keep)
+        if paused and progress.old_serves and not starts_beside(context.service):
+            if not is_serving(progress.keep):
+                _withdraw(context, progress, progress.keep)
             continue
-        for old in seat.others:
-            reason = _why_stop(scene, seat, seat.keep, old)
+        for old in progress.others:
+            reason = _why_stop(context, progress, progress.keep, old)
             if reason is None:
                 continue
-            if is_serving(old) and not is_serving(seat.keep) and not starts_beside(scene.service):
-                if down >= places(scene, seats):
-                    reason = f"{down} slots are down and no more than {places(scene, seats)} may be: its old task stays"
-                    scene.draft.wait(seat.key, reason)
+            if is_serving(old) and not is_serving(progress.keep) and not starts_beside(context.service):
+                if down >= places(context, slots):
+                    reason = (
+                        f"{down} slots are down and no more than {places(context, slots)} may be: its old task stays"
+                    )
+                    context.draft.wait(progress.key, reason)
                     continue
                 down += 1
-            scene.draft.do(SetDesired(old.id, TaskState.SHUTDOWN, reason))
+            context.draft.do(SetDesired(old.id, TaskState.SHUTDOWN, reason))
 
 
-def _withdraw(scene: Scene, seat: Seat, prepared: Task) -> None:
+def _withdraw(context: ReconcileContext, progress: SlotProgress, prepared: Task) -> None:
     reason = "the rollout is paused and the old task still serves: the new one is put away"
-    scene.draft.do(SetDesired(prepared.id, TaskState.SHUTDOWN, reason))
-    scene.draft.wait(seat.key, "stays with its old task while the rollout is paused")
+    context.draft.do(SetDesired(prepared.id, TaskState.SHUTDOWN, reason))
+    context.draft.wait(progress.key, "stays with its old task while the rollout is paused")
 
 
-def _why_stop(scene: Scene, seat: Seat, keep: Task, old: Task) -> str | None:
+def _why_stop(context: ReconcileContext, progress: SlotProgress, keep: Task, old: Task) -> str | None:
     """Why the old task may go now; None (and a wait) if it has to stay for the time being."""
     if is_serving(keep):
         return f"task {keep.id} runs in its place"
     if not is_serving(old):
         return f"it does not serve, and task {keep.id} takes its place"
-    if starts_beside(scene.service):
+    if starts_beside(context.service):
         why = f" ({keep.status.err})" if keep.status.err else ""
-        scene.draft.wait(seat.key, f"its old task stays until the new one runs: it is {keep.state.word}{why}")
+        context.draft.wait(progress.key, f"its old task stays until the new one runs: it is {keep.state.word}{why}")
         return None
-    if keep.has_ended or scene.now_ns < keep.start_at_ns:
-        scene.draft.wait(seat.key, "its old task stays: the new one is being tried again")
+    if keep.has_ended or context.now_ns < keep.start_at_ns:
+        context.draft.wait(progress.key, "its old task stays: the new one is being tried again")
         return None
     if keep.waits_for_room:
         return f"task {keep.id} needs the room it takes"
     if keep.state >= TaskState.READY:
         return f"task {keep.id} is prepared to take its place"
     why = f" ({keep.status.err})" if keep.status.err else ""
-    scene.draft.wait(seat.key, f"its old task serves until the new one is prepared: it is {keep.state.word}{why}")
+    context.draft.wait(progress.key, f"its old task serves until the new one is prepared: it is {keep.state.word}{why}")
     return None
 
 
-def take(scene: Scene, view: Survey, *, limit: int | None) -> None:
+def take(context: ReconcileContext, view: Survey, *, limit: int | None) -> None:
     """Take outdated slots into work while there are places free; those that are down first.
 
     `limit` bounds how many slots may be of the new version, or on the way to it, in all (canary).
     """
-    seats = view.counted
-    holding = [seat for seat in seats if seat.holds(scene.now_ns)]
-    free = places(scene, seats) - len(holding)
-    for_down = free + sum(1 for seat in holding if seat.is_prepared_beside)
+    slots = view.counted
+    holding = [progress for progress in slots if progress.holds(context.now_ns)]
+    free = places(context, slots) - len(holding)
+    for_down = free + sum(1 for progress in holding if progress.is_prepared_beside)
     if limit is not None:
-        left = limit - sum(1 for seat in seats if seat.phase is not Phase.OUTDATED)
+        left = limit - sum(1 for progress in slots if progress.phase is not Phase.OUTDATED)
         free, for_down = min(free, left), min(for_down, left)
-    waiting = [seat for seat in view.untouched if seat.phase is Phase.OUTDATED and not seat.failed]
-    waiting.sort(key=lambda seat: (seat.slot.is_running, seat.key))
-    for taken, seat in enumerate(waiting):
-        if taken < (free if seat.old_serves else for_down):
-            begin_slot(scene, seat)
+    waiting = [progress for progress in view.untouched if progress.phase is Phase.OUTDATED and not progress.failed]
+    waiting.sort(key=lambda progress: (progress.slot.is_running, progress.key))
+    for taken, progress in enumerate(waiting):
+        if taken < (free if progress.old_serves else for_down):
+            begin_slot(context, progress)
         else:
-            scene.draft.wait(seat.key, "outdated; it waits for its turn in the rollout")
+            context.draft.wait(progress.key, "outdated; it waits for its turn in the rollout")
 
 
-def begin_slot(scene: Scene, seat: Seat) -> None:
+def begin_slot(context: ReconcileContext, progress: SlotProgress) -> None:
     """Make the new task of a slot. What does not serve there is stopped at once."""
-    old_ids = ", ".join(task.id for task in seat.others) or "none"
-    scene.draft.do(
+    old_ids = ", ".join(task.id for task in progress.others) or "none"
+    context.draft.do(
         CreateTask(
-            slot=seat.key.number,
-            node_id=NodeId(seat.key.node_id) if seat.key.node_id else None,
+            slot=progress.key.number,
+            node_id=NodeId(progress.key.node_id) if progress.key.node_id else None,
             desired=TaskState.READY,
             origin=Origin.UPDATE,
-            reason=f"update of {seat.key}, old task {old_ids}: {seat.why}",
+            reason=f"update of {progress.key}, old task {old_ids}: {progress.why}",
         )
     )
-    for old in seat.others:
+    for old in progress.others:
         if not is_serving(old):
-            scene.draft.do(SetDesired(old.id, TaskState.SHUTDOWN, "it does not serve and is being replaced"))
+            context.draft.do(SetDesired(old.id, TaskState.SHUTDOWN, "it does not serve and is being replaced"))

@@ -36,11 +36,11 @@ from bennu.orchestration.actions import (
     SetRollout,
 )
 from bennu.orchestration.apply import allocate, apply_to_service, apply_to_task, new_task
+from bennu.orchestration.canary_analysis import Evidence
 from bennu.orchestration.config import is_watched
-from bennu.orchestration.evidence import Evidence
 from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.fleet import Fleet
 from bennu.orchestration.model import Node, NodeId, Service, ServiceId, Task, TaskId
+from bennu.orchestration.node_set import NodeSet
 from bennu.orchestration.nodes import apply_to_node, decide_node, enforce, orphan_tasks
 from bennu.orchestration.observe import Report, observe
 from bennu.orchestration.placement import place
@@ -91,7 +91,7 @@ class NodeWrite:
 Write: TypeAlias = TaskWrite | ServiceWrite | NodeWrite
 
 # What was seen of the tasks of a watched rollout: (service, its tasks, now_ns) → evidence, None if nothing was.
-Testify: TypeAlias = Callable[[Service, list[Task], int], Evidence | None]
+EvidenceSource: TypeAlias = Callable[[Service, list[Task], int], Evidence | None]
 
 
 class NotSettled(Exception):
@@ -105,14 +105,14 @@ class Look:
     service: Service | None
     tasks: list[Task]
     nodes: Mapping[NodeId, Node]
-    fleet: Fleet
+    node_set: NodeSet
     failures: FailureLog
     history_limit: int
     evidence: Evidence | None
     now_ns: int
 
     def decide(self) -> Plan:
-        """What has to be done next; a plan without actions says what is waited for. Pure."""
+        """Decide what has to be done next; a plan without actions says what is waited for. Pure."""
         if self.service is None:
             return reconcile_removed(self.tasks, self.nodes, now_ns=self.now_ns)
         plan = reconcile(
@@ -125,34 +125,34 @@ class Look:
         )
         if plan.actions:
             return plan
-        placed = place(self.service, self.tasks, self.fleet, self.failures, now_ns=self.now_ns)
+        placed = place(self.service, self.tasks, self.node_set, self.failures, now_ns=self.now_ns)
         if placed.actions:
             return placed
         return Plan((), (*plan.waits, *placed.waits), plan.wake_at_ns)
 
 
 class Round:
-    """`fleet` and `failures` are the manager's own and follow each write at once."""
+    """`node_set` and `failures` are the manager's own and follow each write at once."""
 
     def __init__(
         self,
         stored: Stored,
-        fleet: Fleet,
+        node_set: NodeSet,
         failures: FailureLog,
         *,
         new_task_id: Callable[[], str],
         history_limit: int = DEFAULT_HISTORY_LIMIT,
-        testify: Testify = lambda service, tasks, now_ns: None,
+        build_evidence: EvidenceSource = lambda service, tasks, now_ns: None,
     ) -> None:
         self.writes: list[Write] = []
         self.looks = 0  # taken so far
         self.nodes = stored.nodes
         self._stored = stored
-        self._fleet = fleet
+        self._node_set = node_set
         self._failures = failures
         self._new_task_id = new_task_id
         self._history_limit = history_limit
-        self._testify = testify
+        self._build_evidence = build_evidence
         self._weight = 0
         self._services: dict[ServiceId, Service] = {}  # what was decided since
         self._tasks: dict[TaskId, Task | None] = {}  # likewise; None: it is deleted
@@ -193,7 +193,7 @@ class Round:
     # -- looking
 
     def look(self, service_id: ServiceId, *, now_ns: int) -> Look:
-        """What there is to decide upon about one service now."""
+        """Collect what there is to decide about one service now."""
         self.looks += 1
         service, tasks = self.service(service_id), self.tasks_of(service_id)
         watched = service if service is not None and is_watched(service) else None
@@ -201,10 +201,10 @@ class Round:
             service=service,
             tasks=tasks,
             nodes=self.nodes,
-            fleet=self._fleet,
+            node_set=self._node_set,
             failures=self._failures,
             history_limit=self._history_limit,
-            evidence=self._testify(watched, tasks, now_ns) if watched is not None else None,
+            evidence=self._build_evidence(watched, tasks, now_ns) if watched is not None else None,
             now_ns=now_ns,
         )
 
@@ -226,7 +226,7 @@ class Round:
     # -- what nodes say, and what is known of them
 
     def take_in(self, task_id: TaskId, report: Report, *, now_ns: int) -> None:
-        """What a node reports of a task. Nothing if the task is not known any more, or known to be further."""
+        """Take in a node's report of a task; drop it if the task is unknown, or already further."""
         task = self.task(task_id)
         if task is not None and (seen := observe(task, report, now_ns=now_ns)) is not task:
             self._put_task(task, seen, None)
@@ -295,17 +295,17 @@ class Round:
     def _put_node(self, write: NodeWrite) -> None:
         self.writes.append(write)
         self.nodes = {**self.nodes, write.after.id: write.after}
-        self._fleet.put_node(write.after)
+        self._node_set.put_node(write.after)
 
     def _remember(self, task_id: TaskId, task: Task | None, service_id: ServiceId) -> None:
         self._tasks[task_id] = task
         known = self._known.get(service_id, {})
         if task is None:
             known.pop(task_id, None)
-            self._fleet.drop_task(task_id)
+            self._node_set.drop_task(task_id)
         else:
             known[task_id] = task
-            self._fleet.put_task(task)
+            self._node_set.put_task(task)
 
     # -- undoing
 
@@ -326,5 +326,5 @@ class Round:
 
 
 def weight_of(task: Task) -> int:
-    """How much of a round a write of it takes up."""
+    """Weigh a write by how much of a round it takes up."""
     return 1 + len(task.spec.container) // ORDINARY_BYTES

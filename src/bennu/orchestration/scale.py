@@ -16,15 +16,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from bennu.orchestration.model import NodeId
-from bennu.orchestration.slots import Scene, Slot
+from bennu.orchestration.slots import ReconcileContext, Slot
 from bennu.orchestration.spec import MAX_TASKS
 from bennu.orchestration.states import TaskState
 
 
-def bounded(scene: Scene, asked: int) -> int:
+def bounded(context: ReconcileContext, asked: int) -> int:
     """The number asked for, within what is made of one service."""
     if asked > MAX_TASKS:
-        scene.draft.wait("service", f"{asked} tasks are asked for; no more than {MAX_TASKS} are made of a service")
+        context.draft.wait("service", f"{asked} tasks are asked for; no more than {MAX_TASKS} are made of a service")
     return max(0, min(asked, MAX_TASKS))
 
 

@@ -1,4 +1,4 @@
-"""The scene: one service, its tasks sorted into slots, and what kind each slot is.
+"""What a look at a service works with: one service, its tasks sorted into slots, and what kind each slot is.
 
     live      at least one task desired to run (or to get ready for it); represented by just those tasks
     stopped   none is wanted and the restart policy grants its newest task no successor: it still counts as a slot, so
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from bennu.orchestration.actions import Draft
-from bennu.orchestration.dirty import why_outdated
 from bennu.orchestration.model import Node, NodeId, Service, SlotKey, Task
+from bennu.orchestration.outdated import why_outdated
 from bennu.orchestration.restart import may_restart
 from bennu.orchestration.states import Availability, NodeState, TaskState, UpdateState
 
@@ -49,7 +49,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class ReconcileContext:
     """One look at one service. Built once, read by every part of the reconciler; only `draft` is written."""
 
     service: Service
@@ -84,17 +84,17 @@ class Scene:
         return node is not None and node.state is not NodeState.DOWN
 
 
-def sort_into_slots(scene: Scene, tasks: Iterable[Task]) -> list[Slot]:
+def sort_into_slots(context: ReconcileContext, tasks: Iterable[Task]) -> list[Slot]:
     """The slots of the service in order of their keys."""
-    if scene.service.is_global:
+    if context.service.is_global:
         on_node: dict[str, list[Task]] = {}
         for task in tasks:
             on_node.setdefault(task.node_id or "", []).append(task)
-        return [_classify(scene, SlotKey(0, node_id), on_node[node_id]) for node_id in sorted(on_node)]
+        return [_classify(context, SlotKey(0, node_id), on_node[node_id]) for node_id in sorted(on_node)]
     by_number: dict[int, list[Task]] = {}
     for task in tasks:
         by_number.setdefault(task.slot, []).append(task)
-    return [_classify(scene, SlotKey(number), by_number[number]) for number in sorted(by_number)]
+    return [_classify(context, SlotKey(number), by_number[number]) for number in sorted(by_number)]
 
 
 def by_age(tasks: Iterable[Task]) -> list[Task]:
@@ -106,28 +106,28 @@ def _age(task: Task) -> tuple[int, str]:
     return task.created_at_ns, task.id
 
 
-def _classify(scene: Scene, key: SlotKey, tasks: list[Task]) -> Slot:
+def _classify(context: ReconcileContext, key: SlotKey, tasks: list[Task]) -> Slot:
     ordered = tuple(by_age(tasks)) if len(tasks) > 1 else tuple(tasks)
-    if scene.service.is_job:
-        return _classify_of_job(scene, key, ordered)
+    if context.service.is_job:
+        return _classify_of_job(context, key, ordered)
     live = tuple(task for task in ordered if task.is_wanted)
     if live:
         return Slot(key, SlotKind.LIVE, ordered, live)
-    status = scene.service.update_status
+    status = context.service.update_status
     rolling_back = status is not None and status.state is UpdateState.ROLLBACK_STARTED
     kept = [task for task in ordered if task.desired is not TaskState.REMOVE]
-    if kept and not rolling_back and may_restart(kept[-1], is_job=False, now_ns=scene.now_ns) is not None:
+    if kept and not rolling_back and may_restart(kept[-1], is_job=False, now_ns=context.now_ns) is not None:
         return Slot(key, SlotKind.STOPPED, ordered, ())
     return Slot(key, SlotKind.DEAD, ordered, ())
 
 
-def _classify_of_job(scene: Scene, key: SlotKey, ordered: tuple[Task, ...]) -> Slot:
-    """Of a job a slot is stopped when it completed, or failed for good, in the current iteration."""
-    current = [task for task in ordered if task.iteration == scene.service.iteration]
+def _classify_of_job(context: ReconcileContext, key: SlotKey, ordered: tuple[Task, ...]) -> Slot:
+    """Classify a job's slot: stopped when it completed, or failed for good, in the current iteration."""
+    current = [task for task in ordered if task.iteration == context.service.iteration]
     live = tuple(t for t in current if t.desired <= TaskState.COMPLETE and t.state is not TaskState.COMPLETE)
     if live:
         return Slot(key, SlotKind.LIVE, ordered, live)
     kept = [task for task in current if task.desired is not TaskState.REMOVE]
-    if kept and may_restart(kept[-1], is_job=True, now_ns=scene.now_ns) is not None:
+    if kept and may_restart(kept[-1], is_job=True, now_ns=context.now_ns) is not None:
         return Slot(key, SlotKind.STOPPED, ordered, ())
     return Slot(key, SlotKind.DEAD, ordered, ())

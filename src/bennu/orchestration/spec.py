@@ -1,7 +1,7 @@
 """What a person asks for: the specification of a service, in the core's own types.
 
 Law: a spec is a value. Two specs are the same wish exactly if they compare equal; that comparison, and nothing else,
-decides whether a running task is outdated (`dirty.py`). So "absent" and "explicitly the default" are kept apart
+decides whether a running task is outdated (`outdated.py`). So "absent" and "explicitly the default" are kept apart
 wherever Docker keeps them apart (`restart=None` is not `TaskRestartPolicy()`), and what the core has no opinion on
 (image, arguments, mounts, limits, health check, …) travels as one opaque `container` payload: the shell's canonical
 encoding of the container part, which the core compares and never opens.

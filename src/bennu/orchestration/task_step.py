@@ -38,7 +38,7 @@ class TaskProcess(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TaskSeen:
-    """What a node sees of a task's container."""
+    """A task's container as its node sees it."""
 
     process: TaskProcess
     health: str = "none"  # of its health check: none, starting, healthy, unhealthy
@@ -125,10 +125,10 @@ def _serve(reported: TaskState, seen: TaskSeen) -> Serve:
 
 
 def progress(state: TaskState) -> Report:
-    """What is reported on the way."""
+    """Make the report of a task on its way to running."""
     return Report(state, MESSAGES[state])
 
 
 def refusal(reported: TaskState, err: str) -> Report:
-    """What is reported when a node cannot go on with a task: rejected before it was started, failed afterwards."""
+    """Make the report of a task that its node cannot go on with: rejected before its start, failed after it."""
     return Report(TaskState.REJECTED if reported < TaskState.STARTING else TaskState.FAILED, err=err)

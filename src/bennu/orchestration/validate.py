@@ -55,7 +55,7 @@ def validate_name(name: str) -> None:
 
 
 def validate_amounts(nano_cpus: int, memory_bytes: int) -> None:
-    """What a task may use at most, or keeps for itself; 0 says nothing."""
+    """Check amounts that a task may use at most, or reserves; 0 stands for none given."""
     if 0 != nano_cpus < MIN_NANO_CPUS:
         raise InvalidParameter(f"invalid cpu value {nano_cpus / 1e9:g}: Must be at least {MIN_NANO_CPUS / 1e9:g}")
     if 0 != memory_bytes < MIN_MEMORY_BYTES:

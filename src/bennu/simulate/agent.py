@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
+from bennu.orchestration.blue_green import may_serve
 from bennu.orchestration.model import NodeId, Task, TaskId
 from bennu.orchestration.observe import Report, classify_end
 from bennu.orchestration.states import NS_PER_SECOND, TaskState
@@ -24,7 +25,6 @@ from bennu.orchestration.task_step import (
     refusal,
 )
 from bennu.orchestration.traffic import Backend, Signs, Step, decide_ready, plan_traffic
-from bennu.orchestration.watched import may_serve
 from bennu.simulate.programs import SimulatedProgram, draw, program_of
 from bennu.simulate.world import World
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from signal import SIGKILL
 from typing import TYPE_CHECKING, assert_never
 
-from bennu.lifecycle.death import Asker, Verb
+from bennu.lifecycle.death import Requester, Verb
 from bennu.lifecycle.health import OnUnhealthy
 from bennu.lifecycle.life import Owed, Seen, decide_start, find_owed, next_alarm, recover, step
 from bennu.lifecycle.life_events import (
@@ -49,8 +49,8 @@ from bennu.simulate.container_host import SECOND_NS, DaemonDied, Host
 if TYPE_CHECKING:
     from bennu.simulate.container_laws import ContainerLaws
 
-PERSON = Asker("client", uid=0, pid=1, command="docker")
-HEALTH = Asker("health", command="3 probes in a row failed")
+PERSON = Requester("client", uid=0, pid=1, command="docker")
+HEALTH = Requester("health", command="3 probes in a row failed")
 
 
 @dataclass(slots=True)
@@ -170,7 +170,7 @@ class ContainerDaemon:
         return SignalSent()
 
     def _act_on_unhealthy(self, action: OnUnhealthy) -> None:
-        """As the engine does it in the background; here at once, after the step."""
+        """Act on bad health as the engine does in the background, but at once, after the step."""
         if action is OnUnhealthy.KILL:
             self.laws.grants(0)
             self.advance(SignalAsked(number=SIGKILL, by=HEALTH, verb=Verb.KILL, for_good=False))
@@ -213,7 +213,7 @@ class ContainerDaemon:
         removal = PendingOperation(verb=Verb.REMOVE, by=PERSON)
         self.advance(SignalAsked(number=SIGKILL, by=PERSON, verb=Verb.REMOVE, operation=removal))
 
-    def _send_stop(self, by: Asker, verb: Verb, *, grace_ns: int | None, for_good: bool = True) -> None:
+    def _send_stop(self, by: Requester, verb: Verb, *, grace_ns: int | None, for_good: bool = True) -> None:
         self.laws.grants(grace_ns)
         kill_at_ns = self.host.now_ns + grace_ns if grace_ns is not None else 0
         if self.life.state is State.RESTARTING:
@@ -277,7 +277,7 @@ class ContainerDaemon:
     # -- after another daemon's death
 
     def take_up(self) -> None:
-        """What `engine.recovery` does with one container."""
+        """Recover one container as `engine.recovery` does."""
         host = self.host
         frozen = host.process.is_frozen if host.process is not None else None
         if host.disk.is_removed:
@@ -285,13 +285,13 @@ class ContainerDaemon:
         for happened in recover(self.life, Seen(host.boot_id, frozen)):
             self.advance(happened)
         wants_start = isinstance(decide_start(self.life, host.policy), Start)
-        self._finish_errand()
+        self._finish_pending()
         if wants_start and not host.disk.is_removed:
             self.laws.on_boot_start()
             self.start()
         self.settle()
 
-    def _finish_errand(self) -> None:
+    def _finish_pending(self) -> None:
         pending = self.life.pending
         if pending is not None and (self.life.is_running or pending.outlasts_end):
             begins_at_ns = self.host.now_ns + SECOND_NS if pending.unbegun else None

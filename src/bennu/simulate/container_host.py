@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from signal import SIGKILL
 
-from bennu.lifecycle.life_events import DeathFacts, Farewell, Notice
+from bennu.lifecycle.life_events import DeathFacts, Notice, TeardownNotice
 from bennu.lifecycle.life_model import Life, Policy
 
 SECOND_NS = 10**9
@@ -41,7 +41,7 @@ class Disk:
 
     life: Life = field(default_factory=Life)
     deaths: list[DeathFacts] = field(default_factory=list)
-    told: list[Notice | Farewell] = field(default_factory=list)
+    told: list[Notice | TeardownNotice] = field(default_factory=list)
     is_removed: bool = False
     writes: int = 0
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bennu.orchestration.actions import Action, CreateTask, Plan, RollBack, SetDesired, SetRollout
+from bennu.orchestration.canary import step_target
 from bennu.orchestration.config import config_in_force, is_under_watch, starts_beside, strategy_in_force
 from bennu.orchestration.constraints import satisfies
 from bennu.orchestration.model import CanaryRun, Service, ServiceId, SlotKey, Task, TaskId, slot_key
@@ -24,7 +25,7 @@ from bennu.orchestration.restart import STOP_TIMEOUT_NS
 from bennu.orchestration.spec import Canary, Replicated
 from bennu.orchestration.states import NS_PER_SECOND, Availability, NodeState, Origin, RestartCondition, TaskState
 from bennu.orchestration.traffic import DEFAULT_DRAIN_DEADLINE_NS
-from bennu.orchestration.watched import is_of_rollout, step_target
+from bennu.orchestration.watched_run import is_of_rollout
 from bennu.simulate.world import World
 
 STUCK_AFTER_NS = 100 * NS_PER_SECOND

@@ -11,11 +11,11 @@ from dataclasses import replace
 from time import process_time
 
 from bennu.orchestration.actions import Action, CreateTask, Plan, SetDesired
+from bennu.orchestration.canary_analysis import Evidence
 from bennu.orchestration.clock import SteadyClock
-from bennu.orchestration.evidence import Evidence
 from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.fleet import Fleet, frees_room
 from bennu.orchestration.model import NodeId, Service, ServiceId, Task, TaskId
+from bennu.orchestration.node_set import NodeSet, frees_room
 from bennu.orchestration.observe import Report
 from bennu.orchestration.round import NodeWrite, NotSettled, Round, ServiceWrite, TaskWrite, Write
 from bennu.orchestration.states import NS_PER_SECOND
@@ -55,7 +55,7 @@ class SimulatedManager:
             monotonic_ns=world.now_ns,
             newest_stored_ns=world.newest_stored_ns,
         )
-        self.fleet = Fleet(world.nodes.values(), world.tasks.values())
+        self.node_set = NodeSet(world.nodes.values(), world.tasks.values())
         self.failures = FailureLog(world.tasks.values())
         self.dirty: dict[ServiceId, None] = {}
         self.wakes: dict[ServiceId, int] = {}
@@ -91,15 +91,15 @@ class SimulatedManager:
     def _new_round(self) -> Round:
         return Round(
             self.world,
-            self.fleet,
+            self.node_set,
             self.failures,
             new_task_id=self.world.new_task_id,
             history_limit=self.history_limit,
-            testify=self._testify,
+            build_evidence=self._build_evidence,
         )
 
-    def _testify(self, service: Service, tasks: list[Task], now_ns: int) -> Evidence | None:
-        return self.world.witness.testify(service, tasks, now_ns=now_ns)
+    def _build_evidence(self, service: Service, tasks: list[Task], now_ns: int) -> Evidence | None:
+        return self.world.metrics.build_evidence(service, tasks, now_ns=now_ns)
 
     # -- looking
 
@@ -246,7 +246,7 @@ class SimulatedManager:
         world.nodes[node_id] = replace(world.nodes[node_id], **changes)  # type: ignore[arg-type]
         if not self.is_alive:
             return
-        self.fleet.put_node(world.nodes[node_id])
+        self.node_set.put_node(world.nodes[node_id])
         work = self._new_round()
         work.enforce_on(node_id, now_ns=self.now_ns)
         self._write_all(work.writes)
@@ -257,7 +257,7 @@ class SimulatedManager:
         world = self.world
         del world.nodes[node_id]
         world.agents.pop(node_id).is_gone = True
-        self.fleet.drop_node(node_id)
+        self.node_set.drop_node(node_id)
         work = self._new_round()
         work.forget_node(node_id, now_ns=self.now_ns)
         self._write_all(work.writes)

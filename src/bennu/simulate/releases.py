@@ -15,7 +15,7 @@ from bennu.orchestration.states import NS_PER_SECOND, UpdateState
 from bennu.simulate.agent import SimulatedAgent
 from bennu.simulate.laws import Laws
 from bennu.simulate.manager import SimulatedManager
-from bennu.simulate.witness import SimulatedWitness
+from bennu.simulate.rollout_metrics import SimulatedMetrics
 from bennu.simulate.world import World
 
 SETTLED_S = 30
@@ -49,12 +49,12 @@ def play_release(release: Release, seed: int) -> Outcome:
     world = World(seed)
     world.laws = Laws(world)
     world.manager = SimulatedManager(world)
-    world.witness = SimulatedWitness(world)
+    world.metrics = SimulatedMetrics(world)
     for number in range(1, 4):
         node = Node(id=NodeId(f"n{number}"), resources=NodeResources(8_000_000_000, 8 << 30))
         world.nodes[node.id] = node
         world.agents[node.id] = SimulatedAgent(world, node.id, noise=0.0)
-        world.manager.fleet.put_node(node)
+        world.manager.node_set.put_node(node)
     service_id = ServiceId("web")
     spec = ServiceSpec(
         name="web",

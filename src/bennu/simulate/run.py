@@ -14,8 +14,8 @@ from bennu.orchestration.states import NS_PER_SECOND, TaskState
 from bennu.simulate.agent import SimulatedAgent
 from bennu.simulate.laws import Laws
 from bennu.simulate.manager import SimulatedManager
+from bennu.simulate.rollout_metrics import SimulatedMetrics
 from bennu.simulate.scenario import Scenario
-from bennu.simulate.witness import SimulatedWitness
 from bennu.simulate.world import World
 
 
@@ -77,12 +77,12 @@ def run_cluster(*, nodes: int, services: int, replicas: int, seed: int = 1) -> C
     world = World(seed)
     world.laws = Laws(world)
     world.manager = SimulatedManager(world)
-    world.witness = SimulatedWitness(world)
+    world.metrics = SimulatedMetrics(world)
     for number in range(nodes):
         node = Node(id=NodeId(f"n{number:05d}"), resources=NodeResources(64_000_000_000, 256 << 30))
         world.nodes[node.id] = node
         world.agents[node.id] = SimulatedAgent(world, node.id, noise=0.0)
-        world.manager.fleet.put_node(node)
+        world.manager.node_set.put_node(node)
     began = time.process_time()
     for number in range(services):
         service_id = ServiceId(f"s{number:04d}")

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from bennu.errors import BennuError
+from bennu.orchestration.commands import abort_rollout, pause_rollout, promote_rollout, resume_rollout
 from bennu.orchestration.model import Node, NodeId, NodeResources, Service, ServiceId
 from bennu.orchestration.revisions import accept_rollback, accept_update, create_service
 from bennu.orchestration.spec import (
@@ -41,12 +42,11 @@ from bennu.orchestration.states import (
     RestartCondition,
     UpdateOrder,
 )
-from bennu.orchestration.verbs import abort_rollout, pause_rollout, promote_rollout, resume_rollout
 from bennu.simulate.agent import SimulatedAgent
 from bennu.simulate.laws import Laws
 from bennu.simulate.manager import SimulatedManager
 from bennu.simulate.programs import PROGRAMS
-from bennu.simulate.witness import SimulatedWitness
+from bennu.simulate.rollout_metrics import SimulatedMetrics
 from bennu.simulate.world import World
 
 TROUBLE_S = 45
@@ -64,7 +64,7 @@ class Scenario:
         self.release = 0
         world.laws = Laws(world)
         world.manager = SimulatedManager(world, history_limit=self._pick(5, 5, 5, 0, 1, -1))
-        world.witness = SimulatedWitness(world)
+        world.metrics = SimulatedMetrics(world)
         noise = self._pick(0.0, 0.05, 0.3)
         for number in range(1, self.random.randint(1, 4) + 1):
             self._add_node(NodeId(f"n{number}"), noise)
@@ -96,7 +96,7 @@ class Scenario:
         )
         self.world.nodes[node_id] = node
         self.world.agents[node_id] = SimulatedAgent(self.world, node_id, noise=noise)
-        self.world.manager.fleet.put_node(node)
+        self.world.manager.node_set.put_node(node)
 
     def _mode(self) -> Mode:
         kind = self.random.random()

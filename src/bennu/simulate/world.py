@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bennu.simulate.agent import SimulatedAgent
     from bennu.simulate.laws import Laws
     from bennu.simulate.manager import SimulatedManager
-    from bennu.simulate.witness import SimulatedWitness
+    from bennu.simulate.rollout_metrics import SimulatedMetrics
 
 
 LEASE_NS = 15 * NS_PER_SECOND
@@ -31,7 +31,7 @@ class World:
 
     manager: SimulatedManager
     laws: Laws
-    witness: SimulatedWitness
+    metrics: SimulatedMetrics
 
     def __init__(self, seed: int, *, verbose: bool = False) -> None:
         self.random = Random(seed)

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from bennu.lifecycle.death import (
     NOBODY,
-    Asker,
     Cause,
     Ending,
     Oom,
+    Requester,
     SentSignal,
     Verb,
     classify_death,
@@ -20,14 +20,14 @@ from bennu.lifecycle.death import (
 
 SECOND = 10**9
 END = 1000 * SECOND
-ALICE = Asker("client", uid=1000, pid=7, command="docker stop web")
-BOB = Asker("client", uid=0, pid=8, command="docker kill web")
-HEALTH = Asker("health", command="3 probes in a row failed")
+ALICE = Requester("client", uid=1000, pid=7, command="docker stop web")
+BOB = Requester("client", uid=0, pid=8, command="docker kill web")
+HEALTH = Requester("health", command="3 probes in a row failed")
 OOM = Oom(kills=1, limit_bytes=1 << 20, peak_bytes=1 << 20, main_process=True)
 CHILD_OOM = Oom(kills=1, limit_bytes=1 << 20, peak_bytes=1 << 20, main_process=False)
 
 
-def sent(number: int, by: Asker = ALICE, verb: Verb = Verb.STOP, *, ago_s: float = 1) -> SentSignal:
+def sent(number: int, by: Requester = ALICE, verb: Verb = Verb.STOP, *, ago_s: float = 1) -> SentSignal:
     return SentSignal(round(END - ago_s * SECOND), number, by, verb)
 
 
@@ -93,7 +93,7 @@ def ending(
         ),
     ],
 )
-def test_causes(end: Ending, cause: Cause, by: Asker) -> None:
+def test_causes(end: Ending, cause: Cause, by: Requester) -> None:
     assert classify_death(end) == (cause, by)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bennu.lifecycle.death import Asker, Oom, Verb
+from bennu.lifecycle.death import Oom, Requester, Verb
 from bennu.lifecycle.governor import Governor
 from bennu.lifecycle.health import Check, HealthState, HealthStatus, OnUnhealthy
 from bennu.lifecycle.life import Alarm, Owed, Seen, decide_start, find_owed, next_alarm, recover, step
@@ -14,7 +14,6 @@ from bennu.lifecycle.life_events import (
     DrainBegun,
     Durability,
     Exited,
-    Farewell,
     ForgetProcess,
     Freeze,
     GraceOver,
@@ -37,6 +36,7 @@ from bennu.lifecycle.life_events import (
     StartAsked,
     StartFailed,
     TakenUp,
+    TeardownNotice,
     TellWaiters,
     Thawed,
     Transition,
@@ -50,7 +50,7 @@ from bennu.lifecycle.status import State
 SECOND = 10**9
 SIGHUP, SIGKILL, SIGTERM = 1, 9, 15
 NOW = 10**15
-BY, OTHER = Asker("client", pid=1, command="docker"), Asker("client", pid=2, command="compose")
+BY, OTHER = Requester("client", pid=1, command="docker"), Requester("client", pid=2, command="compose")
 NEVER = Policy(restart=RestartPolicy(RestartMode.NO))
 ALWAYS = Policy(restart=RestartPolicy(RestartMode.ALWAYS))
 CHECKED = replace(NEVER, check=Check(probe=CommandProbe(("true",)), retries=2), on_unhealthy=OnUnhealthy.STOP)
@@ -70,7 +70,7 @@ def run(policy: Policy = NEVER) -> Life:
     return take(Life(), RunStarted(pid=7, boot_id="boot", at_ns=NOW - SECOND), policy=policy).life
 
 
-def asked(verb: Verb, number: int = SIGTERM, by: Asker = BY, kill_at_ns: int = 0) -> SignalAsked:
+def asked(verb: Verb, number: int = SIGTERM, by: Requester = BY, kill_at_ns: int = 0) -> SignalAsked:
     operation = PendingOperation(verb=verb, by=by, kill_at_ns=kill_at_ns)
     return SignalAsked(number=number, by=by, verb=verb, operation=operation)
 
@@ -121,7 +121,7 @@ def test_a_start_by_a_person_begins_with_a_clean_slate_and_one_by_its_policy_doe
 
 def test_an_end_without_a_restart_gives_all_back_before_it_is_told() -> None:
     change = take(run(), exited(3))
-    assert change.notices == (Farewell(), Notice("die", {"execDuration": "1", "exitCode": "3"}))
+    assert change.notices == (TeardownNotice(), Notice("die", {"execDuration": "1", "exitCode": "3"}))
     assert change.effects == (ReleaseAll(), TellWaiters()) and not change.keeps_sandbox
     assert change.death is not None and change.death.decision.reason == "the restart policy is no"
 
@@ -203,7 +203,7 @@ def test_sigkill_follows_once_when_the_grace_is_over_in_the_name_of_who_asked() 
 def test_a_stop_calls_a_pending_restart_off() -> None:
     waiting = take(run(), exited(), policy=ALWAYS).life
     change = take(waiting, asked(Verb.STOP), policy=ALWAYS)
-    assert (change.life.state, change.notices) == (State.EXITED, (Farewell(),))
+    assert (change.life.state, change.notices) == (State.EXITED, (TeardownNotice(),))
     assert change.effects == (ReleaseAll(), TellWaiters()) and change.life.pending is None
     assert take(waiting, asked(Verb.RESTART), policy=ALWAYS).life.pending is not None
 

@@ -7,7 +7,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from bennu.errors import Conflict
-from bennu.lifecycle.death import Asker, Oom, SentSignal, Verb
+from bennu.lifecycle.death import Oom, Requester, SentSignal, Verb
 from bennu.lifecycle.health import Check, HealthState
 from bennu.lifecycle.life import TABLE, IllegalTransition, step
 from bennu.lifecycle.life_events import (
@@ -42,7 +42,7 @@ from bennu.lifecycle.status import State
 
 SIGHUP, SIGKILL, SIGTERM = 1, 9, 15
 NOW, BEGAN = 10**15, 10**15 - 10**9
-BY = Asker("client", uid=0, pid=7, command="docker")
+BY = Requester("client", uid=0, pid=7, command="docker")
 STOP = PendingOperation(verb=Verb.STOP, by=BY, kill_at_ns=NOW)
 
 # What each event may make of each state, written out a second time. A state that is not named refuses the event.

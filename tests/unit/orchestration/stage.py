@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from bennu.orchestration.actions import Action, Plan
-from bennu.orchestration.evidence import Evidence
+from bennu.orchestration.canary_analysis import Evidence
 from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.fleet import Fleet
 from bennu.orchestration.model import Node, NodeId, NodeResources, Service, ServiceId, Task, TaskId
+from bennu.orchestration.node_set import NodeSet
 from bennu.orchestration.observe import Report, observe
 from bennu.orchestration.revisions import accept_rollback, accept_update, create_service
 from bennu.orchestration.round import Round, ServiceWrite, TaskWrite
@@ -90,14 +90,14 @@ class Stage:
     def tasks_on(self, node_id: NodeId) -> Iterable[Task]:
         return (task for task in self.tasks.values() if task.node_id == node_id)
 
-    def new_round(self, fleet: Fleet | None = None) -> Round:
+    def new_round(self, node_set: NodeSet | None = None) -> Round:
         return Round(
             self,
-            fleet or Fleet(),
+            node_set or NodeSet(),
             FailureLog(self.tasks.values()),
             new_task_id=self._new_task_id,
             history_limit=self.history_limit,
-            testify=lambda service, tasks, now_ns: self.evidence,
+            build_evidence=lambda service, tasks, now_ns: self.evidence,
         )
 
     def _new_task_id(self) -> str:
@@ -106,8 +106,8 @@ class Stage:
         return task_id
 
     def look(self) -> Plan:
-        fleet = Fleet(self.nodes.values(), self.tasks.values())
-        return self.new_round(fleet).look(self.service.id, now_ns=self.now_ns).decide()
+        node_set = NodeSet(self.nodes.values(), self.tasks.values())
+        return self.new_round(node_set).look(self.service.id, now_ns=self.now_ns).decide()
 
     def settle(self) -> None:
         for _ in range(100):

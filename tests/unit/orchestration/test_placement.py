@@ -12,8 +12,8 @@ from orchestration.stage import S, a_node, a_spec
 from bennu.orchestration.actions import AssignTask, RefuseTask
 from bennu.orchestration.constraints import BadConstraint, parse_constraint, satisfies
 from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.fleet import Fleet
 from bennu.orchestration.model import Node, NodeId, NodeResources, Service, ServiceId, Task, TaskId, TaskStatus
+from bennu.orchestration.node_set import NodeSet
 from bennu.orchestration.nodes import apply_to_node, decide_node, enforce, orphan_tasks
 from bennu.orchestration.placement import place
 from bennu.orchestration.revisions import create_service
@@ -44,13 +44,13 @@ def a_service(spec: TaskSpec = PLAIN) -> Service:
 
 
 def placed(tasks: list[Task], nodes: list[Node], others: list[Task] | None = None) -> dict[str, str]:
-    fleet = Fleet(nodes, [*tasks, *(others or [])])
-    plan = place(a_service(), tasks, fleet, FailureLog(others or []), now_ns=0)
+    node_set = NodeSet(nodes, [*tasks, *(others or [])])
+    plan = place(a_service(), tasks, node_set, FailureLog(others or []), now_ns=0)
     return {action.task_id: action.node_id for action in plan.actions if isinstance(action, AssignTask)}
 
 
 def refusal(task: Task, nodes: list[Node], others: list[Task] | None = None) -> str:
-    plan = place(a_service(), [task, *(others or [])], Fleet(nodes, [task, *(others or [])]), FailureLog(), now_ns=0)
+    plan = place(a_service(), [task, *(others or [])], NodeSet(nodes, [task, *(others or [])]), FailureLog(), now_ns=0)
     (action,) = plan.actions
     assert isinstance(action, RefuseTask)
     assert plan.waits[0].reason == action.err
@@ -130,7 +130,11 @@ def test_a_host_port_is_taken_until_its_task_is_beyond_running() -> None:
 def test_the_limit_per_node_counts_what_was_placed_a_moment_before() -> None:
     spec = TaskSpec(placement=Placement(max_replicas=1))
     plan = place(
-        a_service(spec), [a_task(n, spec) for n in (1, 2, 3)], Fleet([a_node("a"), a_node("b")]), FailureLog(), now_ns=0
+        a_service(spec),
+        [a_task(n, spec) for n in (1, 2, 3)],
+        NodeSet([a_node("a"), a_node("b")]),
+        FailureLog(),
+        now_ns=0,
     )
     assert [type(action).__name__ for action in plan.actions] == ["AssignTask", "AssignTask", "RefuseTask"]
     assert plan.actions[-1].reason == "no suitable node (max replicas per node limit exceed)"
@@ -144,7 +148,7 @@ def test_amd64_and_x86_64_are_one() -> None:
 def test_named_resources_are_handed_out_once() -> None:
     spec = TaskSpec(reservation=Reservation(generic=(("gpu", 1),)))
     node = a_node("a", resources=NodeResources(generic={"gpu": frozenset({"u1", "u2"})}))
-    plan = place(a_service(spec), [a_task(n, spec) for n in (1, 2, 3)], Fleet([node]), FailureLog(), now_ns=0)
+    plan = place(a_service(spec), [a_task(n, spec) for n in (1, 2, 3)], NodeSet([node]), FailureLog(), now_ns=0)
     granted = [action.granted for action in plan.actions if isinstance(action, AssignTask)]
     assert granted == [(("gpu", "u1"),), (("gpu", "u2"),)]
 
@@ -198,16 +202,16 @@ def test_fewer_tasks_of_the_service_come_before_fewer_tasks_in_all() -> None:
 
 
 def test_a_node_where_the_version_failed_five_times_lately_is_avoided() -> None:
-    fleet, failures = Fleet([a_node("a"), a_node("b")], [a_task(9, node="b")]), FailureLog()
+    node_set, failures = NodeSet([a_node("a"), a_node("b")], [a_task(9, node="b")]), FailureLog()
     for number in range(20, 25):
         failed = a_task(number, node="a", status=TaskStatus(TaskState.FAILED, applied_at_ns=10 * S))
         failures.note(failed)
         failures.note(replace(failed, desired=TaskState.SHUTDOWN))  # the same failure, told again
-        plan = place(a_service(), [a_task(1)], fleet, failures, now_ns=20 * S)
+        plan = place(a_service(), [a_task(1)], node_set, failures, now_ns=20 * S)
         (action,) = plan.actions
         assert isinstance(action, AssignTask)
         assert action.node_id == ("b" if number == 24 else "a")
-    (action,) = place(a_service(), [a_task(1)], fleet, failures, now_ns=311 * S).actions
+    (action,) = place(a_service(), [a_task(1)], node_set, failures, now_ns=311 * S).actions
     assert isinstance(action, AssignTask) and action.node_id == "a"
 
 
@@ -267,21 +271,21 @@ def test_against_brute_force(capacity: list[int], size: int, number: int, limit:
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(list(TaskState)), st.booleans()), max_size=30))
 def test_a_fleet_is_a_function_of_what_was_put(steps: list[tuple[int, TaskState, bool]]) -> None:
-    """Any order of puts and drops ends in the tallies of a fleet built anew."""
+    """Any order of puts and drops ends in the same as a node set built anew."""
     nodes = [a_node("a"), a_node("b")]
-    fleet, known = Fleet(nodes), dict[TaskId, Task]()
+    node_set, known = NodeSet(nodes), dict[TaskId, Task]()
     spec = TaskSpec(reservation=Reservation(1, 2))
     for number, state, dropped in steps:
         task = a_task(number, spec, "ab"[number % 2], endpoint=PORT, status=TaskStatus(state))
         if dropped:
-            fleet.drop_task(task.id)
+            node_set.drop_task(task.id)
             known.pop(task.id, None)
         else:
-            fleet.put_task(task)
+            node_set.put_task(task)
             known[task.id] = task
-    fresh = Fleet(nodes, known.values())
-    for node_id, tally in fleet.tallies.items():
-        assert tally == fresh.tallies[node_id]
+    fresh = NodeSet(nodes, known.values())
+    for node_id, info in node_set.infos.items():
+        assert info == fresh.infos[node_id]
 
 
 def test_a_node_is_down_without_its_lease_and_up_with_it() -> None:

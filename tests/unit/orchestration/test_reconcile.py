@@ -11,8 +11,8 @@ from orchestration.stage import S, Stage, a_node, a_spec
 from bennu.orchestration.actions import PORTION, CreateTask, DeleteTask, Plan, SetDesired
 from bennu.orchestration.apply import allocate, new_task
 from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.fleet import Fleet
 from bennu.orchestration.model import ServiceId, TaskId
+from bennu.orchestration.node_set import NodeSet
 from bennu.orchestration.placement import place
 from bennu.orchestration.reconcile import reconcile_removed
 from bennu.orchestration.revisions import create_service
@@ -381,7 +381,7 @@ def test_placing_many_that_fit_nowhere_takes_time_in_proportion_to_their_number(
         took = []
         for _ in range(3):  # whatever else this machine does, one of them is hardly held up
             began = time.process_time()
-            place(service, tasks, Fleet(), FailureLog(), now_ns=1)
+            place(service, tasks, NodeSet(), FailureLog(), now_ns=1)
             took.append(time.process_time() - began)
         return min(took)
 

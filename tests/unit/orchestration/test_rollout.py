@@ -7,6 +7,7 @@ from orchestration.stage import S, Stage, a_node, a_spec
 
 from bennu.errors import Conflict, InvalidParameter, NotFound, NotImplementedHere
 from bennu.orchestration.actions import CreateTask, RollBack, SetDesired
+from bennu.orchestration.commands import abort_rollout, pause_rollout, resume_rollout
 from bennu.orchestration.model import NodeResources
 from bennu.orchestration.revisions import accept_rollback, accept_rollback_to, accept_update
 from bennu.orchestration.spec import (
@@ -19,7 +20,6 @@ from bennu.orchestration.spec import (
     UpdateConfig,
 )
 from bennu.orchestration.states import FailureAction, PublishMode, RestartCondition, TaskState, UpdateOrder, UpdateState
-from bennu.orchestration.verbs import abort_rollout, pause_rollout, resume_rollout
 
 U = UpdateState
 

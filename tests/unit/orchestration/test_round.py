@@ -7,8 +7,8 @@ from orchestration.stage import S, Stage, a_node, a_spec
 
 from bennu.orchestration.actions import DeleteTask, SetDesired
 from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.fleet import Fleet
 from bennu.orchestration.model import NodeId, Task, TaskId
+from bennu.orchestration.node_set import NodeSet
 from bennu.orchestration.nodes import ORPHAN_AFTER_NS
 from bennu.orchestration.observe import Report
 from bennu.orchestration.round import FULL, ORDINARY_BYTES, NodeWrite, Round, ServiceWrite, TaskWrite
@@ -20,11 +20,11 @@ class Store(Stage):
     """What is stored, and a round over it; nothing of the round is stored unless the test says so."""
 
     def settle(self) -> None:
-        self.fleet = Fleet(self.nodes.values(), self.tasks.values())
+        self.node_set = NodeSet(self.nodes.values(), self.tasks.values())
 
     def begin(self) -> Round:
         self.settle()
-        return self.new_round(self.fleet)
+        return self.new_round(self.node_set)
 
     def store(self, work: Round, first: int | None = None) -> None:
         """The first of its writes, or all."""
@@ -95,7 +95,7 @@ def test_what_was_decided_about_one_service_is_undone_as_if_it_had_never_been() 
     work.undo(since)
     assert ({task.id: task for task in work.tasks_of(store.service.id)}, work.service(store.service.id)) == before
     assert [write.after.id for write in work.writes if isinstance(write, TaskWrite) and write.after] == ["t1"]
-    assert store.fleet.tallies == Fleet(store.nodes.values(), before[0].values()).tallies
+    assert store.node_set.infos == NodeSet(store.nodes.values(), before[0].values()).infos
 
 
 @pytest.mark.parametrize(("size", "made"), [(0, FULL), (4 * ORDINARY_BYTES, FULL // 5)], ids=["small", "large"])
@@ -178,13 +178,13 @@ def test_what_was_seen_is_asked_for_only_while_a_rollout_is_watched() -> None:
     plain = Store(a_spec(2))
 
     def round_over(stored: Store) -> Round:
-        fleet = Fleet(stored.nodes.values(), stored.tasks.values())
+        node_set = NodeSet(stored.nodes.values(), stored.tasks.values())
         return Round(
             stored,
-            fleet,
+            node_set,
             FailureLog(),
             new_task_id=stored._new_task_id,
-            testify=lambda service, tasks, now_ns: asked.append(len(tasks)),  # type: ignore[func-returns-value]
+            build_evidence=lambda service, tasks, now_ns: asked.append(len(tasks)),  # type: ignore[func-returns-value]
         )
 
     round_over(plain).settle(plain.service.id, now_ns=plain.now_ns)

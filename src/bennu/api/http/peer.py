@@ -11,23 +11,23 @@ from typing import Final
 
 from aiohttp import web
 
-from bennu.lifecycle.death import Asker
+from bennu.lifecycle.death import Requester
 
 CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid
 MAX_COMMAND: Final = 512
 
 
-def requester_of(request: web.Request) -> Asker:
+def requester_of(request: web.Request) -> Requester:
     """Name the client: the process that the kernel vouches for (SO_PEERCRED), or the subject of its certificate."""
     subject: str | None = getattr(request.protocol, "subject", None)
     if subject is not None:
-        return Asker(kind="client", subject=subject or "a certificate without a subject")
+        return Requester(kind="client", subject=subject or "a certificate without a subject")
     connection = request.transport.get_extra_info("socket") if request.transport else None
     if connection is None:
-        return Asker(kind="client")
+        return Requester(kind="client")
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
     pid, uid, _gid = CREDENTIALS.unpack(raw)
-    return Asker(kind="client", uid=uid, pid=pid, command=read_command(pid))
+    return Requester(kind="client", uid=uid, pid=pid, command=read_command(pid))
 
 
 def read_command(pid: int) -> str:

@@ -18,7 +18,7 @@ from bennu.engine.attach import Attachment
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.logs import LogQuery, read_logs
-from bennu.engine.waits import WaitCondition
+from bennu.engine.wait_conditions import WaitCondition
 from bennu.errors import BennuError, InvalidParameter
 
 REASONS: Final = {400: "Bad Request", 404: "Not Found", 409: "Conflict", 501: "Not Implemented"}

@@ -16,7 +16,7 @@ from bennu.api.routes.images import repo_tag
 from bennu.confined.client import cancel, finish
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
-from bennu.engine.waits import WaitCondition
+from bennu.engine.wait_conditions import WaitCondition
 from bennu.errors import Conflict
 from bennu.images import Image
 from bennu.images.importing import commit_image

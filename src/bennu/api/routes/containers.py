@@ -21,7 +21,7 @@ from bennu.engine.engine import Engine
 from bennu.engine.top import read_processes
 from bennu.engine.update import update_container
 from bennu.engine.validate import check_endpoint, discard_unsupported
-from bennu.engine.waits import WaitCondition
+from bennu.engine.wait_conditions import WaitCondition
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotImplementedHere
 from bennu.images.platform import host_architecture
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicyShape, Shape

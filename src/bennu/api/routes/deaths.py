@@ -11,9 +11,9 @@ from bennu.api.http.responses import json_response, no_content_response
 from bennu.api.shapes.instants import parse_moment, rfc3339
 from bennu.engine.engine import Engine
 from bennu.errors import NotFound
-from bennu.lifecycle.death import Asker, Certificate, Decision, Oom, SentSignal
+from bennu.lifecycle.death import Certificate, Decision, Oom, Requester, SentSignal
+from bennu.lifecycle.death_report import hints, report_death
 from bennu.lifecycle.signals import signal_name
-from bennu.lifecycle.telling import hints, tell
 from bennu.model import Shape
 
 
@@ -114,13 +114,15 @@ def death_of(certificate: Certificate) -> Death:
         decision=_followed(certificate.decision),
         restart_policy=certificate.restart_policy,
         command=list(certificate.command),
-        story=tell(certificate),
+        story=report_death(certificate),
         hints=hints(certificate),
     )
 
 
-def _by(asker: Asker) -> By:
-    return By(kind=asker.kind, uid=asker.uid, pid=asker.pid, command=asker.command, subject=asker.subject)
+def _by(requester: Requester) -> By:
+    return By(
+        kind=requester.kind, uid=requester.uid, pid=requester.pid, command=requester.command, subject=requester.subject
+    )
 
 
 def _signal(sent: SentSignal) -> Signal:

@@ -14,7 +14,7 @@ from bennu.api.http.responses import empty_response, json_list_response, json_re
 from bennu.api.routes.containers import check_endpoints
 from bennu.api.shapes.instants import parse_moment, rfc3339
 from bennu.engine.engine import Engine
-from bennu.engine.networking import connect_container, disconnect_container
+from bennu.engine.network_connect import connect_container, disconnect_container
 from bennu.errors import InvalidParameter
 from bennu.model import EndpointSettings, NetworkingConfig, Shape
 from bennu.network import Endpoint, Network, NetworkRequest

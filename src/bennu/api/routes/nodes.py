@@ -8,7 +8,7 @@ from bennu.api.http.responses import empty_response, json_response
 from bennu.api.routes.swarm import read_version
 from bennu.api.shapes.service import NodeSpecBody, node_json
 from bennu.cluster import Cluster
-from bennu.cluster.records import NodeRow
+from bennu.cluster.tables import NodeRow
 
 FILTERS = frozenset({"id", "name", "label", "node.label", "role", "membership"})
 

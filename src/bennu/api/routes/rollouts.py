@@ -8,10 +8,10 @@ from bennu.api.http.query import text
 from bennu.api.http.responses import json_response, no_content_response
 from bennu.api.shapes.instants import rfc3339
 from bennu.cluster import Cluster
-from bennu.cluster.records import ServiceRow
+from bennu.cluster.convert import container_spec, mode_json
 from bennu.cluster.rollouts import VERBS, Rollouts, Sight, Waiting
 from bennu.cluster.strategy import name_of
-from bennu.cluster.translate import container_spec, mode_json
+from bennu.cluster.tables import ServiceRow
 from bennu.errors import InvalidParameter
 from bennu.orchestration.config import config_in_force, strategy_in_force
 from bennu.orchestration.model import BlueGreenRun, CanaryRun, Revision

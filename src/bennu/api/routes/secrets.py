@@ -13,9 +13,9 @@ from bennu.api.http.responses import empty_response, json_list_response, json_re
 from bennu.api.routes.swarm import read_version
 from bennu.api.shapes.service import blob_json
 from bennu.cluster import Cluster
-from bennu.cluster.blobs import Blobs
 from bennu.cluster.errors import invalid
-from bennu.cluster.records import BlobRow
+from bennu.cluster.secret_store import SecretStore
+from bennu.cluster.tables import BlobRow
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.model import Shape
 
@@ -34,8 +34,8 @@ class BlobBody(Shape):
 
 def routes(cluster: Cluster) -> list[web.RouteDef]:
     found: list[web.RouteDef] = []
-    for blobs in (cluster.secrets, cluster.configs):
-        api, kind = BlobRoutes(blobs), blobs.kind
+    for store in (cluster.secrets, cluster.configs):
+        api, kind = BlobRoutes(store), store.kind
         found += [
             web.route("GET", f"/{kind}s", api.list),
             web.route("POST", f"/{kind}s/create", api.create),
@@ -47,9 +47,9 @@ def routes(cluster: Cluster) -> list[web.RouteDef]:
 
 
 class BlobRoutes:
-    def __init__(self, blobs: Blobs) -> None:
-        self._blobs = blobs
-        self._kind = blobs.kind
+    def __init__(self, store: SecretStore) -> None:
+        self._store = store
+        self._kind = store.kind
 
     async def list(self, request: web.Request) -> web.Response:
         asked = filters(request)
@@ -63,14 +63,14 @@ class BlobRoutes:
                 and asked.labels_match(row.labels)
             )
 
-        rows = [row for row in self._blobs.all() if fits(row)]
+        rows = [row for row in self._store.all() if fits(row)]
         return await json_list_response(rows, lambda row: blob_json(self._kind, row))
 
     async def inspect(self, request: web.Request) -> web.Response:
-        return json_response(blob_json(self._kind, self._blobs.find(request.match_info["id"])))
+        return json_response(blob_json(self._kind, self._store.find(request.match_info["id"])))
 
     async def create(self, request: web.Request) -> web.Response:
-        self._blobs.check_active()
+        self._store.check_active()
         body = await read_body(request, BlobBody)
         if body.driver:
             raise NotImplementedHere(f"{self._kind} drivers are not implemented")
@@ -85,20 +85,20 @@ class BlobRoutes:
         if templating not in ("", "golang"):
             raise NotImplementedHere(f"the templating driver {templating} is not implemented")
         data = decode_data(body.data)
-        row_id = await self._blobs.create(body.name, body.labels or {}, data, templating)
+        row_id = await self._store.create(body.name, body.labels or {}, data, templating)
         return json_response({"ID": row_id}, 201)
 
     async def update(self, request: web.Request) -> web.Response:
-        row = self._blobs.find(request.match_info["id"])
+        row = self._store.find(request.match_info["id"])
         version = read_version(request, self._kind)
         body = await read_body(request, BlobBody)
-        if body.name not in ("", row.name) or (body.data and decode_data(body.data) != self._blobs.read(row)):
+        if body.name not in ("", row.name) or (body.data and decode_data(body.data) != self._store.read(row)):
             raise invalid("only updates to Labels are allowed")
-        await self._blobs.update(row.id, body.labels or {}, version)
+        await self._store.update(row.id, body.labels or {}, version)
         return empty_response()
 
     async def remove(self, request: web.Request) -> web.Response:
-        await self._blobs.remove(request.match_info["id"])
+        await self._store.remove(request.match_info["id"])
         return no_content_response()
 
 

@@ -10,9 +10,9 @@ from bennu.api.http.query import flag
 from bennu.api.http.streams import STDERR, STDOUT, ends_with_client, frame, open_chunks, stream_type
 from bennu.api.routes.logs import read_query
 from bennu.cluster import Cluster
-from bennu.cluster.records import TaskRow
+from bennu.cluster.convert import container_spec
 from bennu.cluster.state import Changed
-from bennu.cluster.translate import container_spec
+from bennu.cluster.tables import TaskRow
 from bennu.engine.container import Container
 from bennu.engine.logs import LogQuery, LogRecord, read_logs
 from bennu.errors import InvalidParameter, NotFound

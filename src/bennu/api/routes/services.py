@@ -10,9 +10,9 @@ from bennu.api.http.responses import empty_response, json_list_response, json_re
 from bennu.api.routes.swarm import read_version
 from bennu.api.shapes.service import Json, service_json, service_status_json
 from bennu.cluster import Cluster
-from bennu.cluster.records import ServiceRow
-from bennu.cluster.translate import mode_json
-from bennu.cluster.wire import ServiceSpecWire
+from bennu.cluster.api_types import ServiceSpecWire
+from bennu.cluster.convert import mode_json
+from bennu.cluster.tables import ServiceRow
 from bennu.errors import InvalidParameter
 from bennu.go.bool import parse_bool
 

@@ -12,7 +12,7 @@ from bennu.api.http.responses import empty_response, json_response
 from bennu.api.shapes.service import meta_json
 from bennu.cluster import Cluster
 from bennu.cluster.errors import ALREADY_PART, JOIN_LATER
-from bennu.cluster.records import ClusterRow
+from bennu.cluster.tables import ClusterRow
 from bennu.errors import Conflict, InvalidParameter, NotImplementedHere, Unavailable
 from bennu.model import Shape
 

@@ -9,9 +9,9 @@ from bennu.api.http.query import Filters, filters
 from bennu.api.http.responses import json_list_response, json_response
 from bennu.api.shapes.service import Json, task_json
 from bennu.cluster import Cluster
-from bennu.cluster.records import TaskRow
+from bennu.cluster.tables import TaskRow
 from bennu.errors import BennuError
-from bennu.orchestration.dirty import why_outdated
+from bennu.orchestration.outdated import why_outdated
 from bennu.orchestration.states import TaskState
 
 FILTERS: Final = frozenset({"id", "name", "service", "node", "label", "desired-state", "runtime", "_up-to-date"})

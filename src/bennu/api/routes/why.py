@@ -9,8 +9,8 @@ from bennu.api.http.responses import json_response
 from bennu.api.routes.deaths import Death, death_of
 from bennu.api.shapes.instants import rfc3339
 from bennu.cluster import Cluster
-from bennu.cluster.records import ServiceRow, TaskRow
-from bennu.cluster.translate import container_spec
+from bennu.cluster.convert import container_spec
+from bennu.cluster.tables import ServiceRow, TaskRow
 from bennu.model import Shape
 from bennu.pace import paced
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bennu.api.shapes.instants import rfc3339
-from bennu.cluster.records import BlobRow, NodeRow, Row, ServiceRow, TaskRow
-from bennu.cluster.translate import endpoint_json, fill_defaults, port_json, spec_json, template_json
+from bennu.cluster.convert import endpoint_json, fill_defaults, port_json, spec_json, template_json
+from bennu.cluster.tables import BlobRow, NodeRow, Row, ServiceRow, TaskRow
 from bennu.model import Shape
 from bennu.network import Network
 from bennu.orchestration.counts import count_tasks

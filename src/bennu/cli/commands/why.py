@@ -51,7 +51,7 @@ def print_json(found: object) -> None:
 
 def row(death: dict[str, Any]) -> tuple[str, ...]:
     from bennu.cli.output import ellipsis
-    from bennu.lifecycle.telling import format_ns
+    from bennu.lifecycle.death_report import format_ns
 
     code = death["ExitCode"]
     return (
@@ -66,7 +66,7 @@ def row(death: dict[str, Any]) -> tuple[str, ...]:
 
 
 def full_story(death: dict[str, Any]) -> list[str]:
-    from bennu.lifecycle.telling import last_line
+    from bennu.lifecycle.death_report import last_line
 
     lines = [*death["Story"]]
     if death["Hints"]:
@@ -84,7 +84,7 @@ def full_story(death: dict[str, Any]) -> list[str]:
 
 
 def facts(death: dict[str, Any]) -> list[tuple[str, str]]:
-    from bennu.lifecycle.telling import format_bytes, format_ns
+    from bennu.lifecycle.death_report import format_bytes, format_ns
 
     began, ended = shorten_time(death["StartedAt"]), shorten_time(death["FinishedAt"])
     found = [

@@ -4,26 +4,26 @@ import base64
 from dataclasses import replace
 from typing import Final, Literal
 
+from bennu.cluster.convert import container_spec
 from bennu.cluster.errors import check_version, exists, invalid
+from bennu.cluster.events import blob_event
 from bennu.cluster.ids import new_id
-from bennu.cluster.records import BlobRow, ServiceRow
+from bennu.cluster.secret_box import SecretBox
 from bennu.cluster.state import Change, ClusterState
-from bennu.cluster.telling import blob_event
-from bennu.cluster.translate import container_spec
-from bennu.cluster.vault import Vault
+from bennu.cluster.tables import BlobRow, ServiceRow
 
 MAX_SECRET: Final = 512_000
 MAX_CONFIG: Final = 1_024_000
 
 
-class Blobs:
-    """Those of one kind. A secret's data is sealed before it reaches the store."""
+class SecretStore:
+    """Secrets, or configs. A secret's data is sealed before it reaches the store."""
 
-    def __init__(self, kind: Literal["secret", "config"], state: ClusterState, vault: Vault) -> None:
+    def __init__(self, kind: Literal["secret", "config"], state: ClusterState, box: SecretBox) -> None:
         self.kind = kind
         self._state = state
         self._table = state.secrets if kind == "secret" else state.configs
-        self._vault = vault
+        self._box = box
 
     def check_active(self) -> None:
         """Raises: Unavailable outside a swarm; so do all verbs."""
@@ -38,7 +38,7 @@ class Blobs:
         return self._table.find(ref, lambda row: row.name, self.kind)
 
     def read(self, row: BlobRow) -> bytes:
-        return self._vault.open(row.data) if self.kind == "secret" else base64.b64decode(row.data)
+        return self._box.open(row.data) if self.kind == "secret" else base64.b64decode(row.data)
 
     async def create(self, name: str, labels: dict[str, str], data: bytes, templating: str) -> str:
         limit = MAX_SECRET if self.kind == "secret" else MAX_CONFIG
@@ -47,7 +47,7 @@ class Blobs:
         async with self._state.lock:
             if any(row.name == name for row in self._table):
                 raise exists(f"{self.kind} {name} already exists")
-            kept = self._vault.seal(data) if self.kind == "secret" else base64.b64encode(data).decode()
+            kept = self._box.seal(data) if self.kind == "secret" else base64.b64encode(data).decode()
             row = BlobRow(id=new_id(), name=name, labels=labels, data=kept, templating=templating)
             change = Change(events=[blob_event(self.kind, "create", row)])
             change.put(self._table, row)
@@ -58,7 +58,7 @@ class Blobs:
         async with self._state.lock:
             row = self.find(ref)
             check_version(row.index, version)
-            data = self._vault.renew(row.data) if self.kind == "secret" else row.data
+            data = self._box.renew(row.data) if self.kind == "secret" else row.data
             changed = replace(row, labels=labels, data=data)
             change = Change(events=[blob_event(self.kind, "update", changed)])
             change.put(self._table, changed)

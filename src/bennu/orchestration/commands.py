@@ -1,6 +1,6 @@
-"""What a person can tell a rollout to do. Each verb turns a stored service into the one to store, or refuses.
+"""What a person can tell a rollout to do. Each command turns a stored service into the one to store, or refuses.
 
-Law: a verb changes the record of the rollout only; what follows from it is decided by the reconciler at the next look.
+Law: a command changes the record of the rollout only; what follows is decided by the reconciler at the next look.
 """
 
 from __future__ import annotations

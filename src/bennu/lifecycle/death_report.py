@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from bennu.lifecycle.death import Asker, Cause, Certificate, Decision, Oom, find_escalation
+from bennu.lifecycle.death import Cause, Certificate, Decision, Oom, Requester, find_escalation
 from bennu.lifecycle.exit_status import decode_exit_code
 from bennu.lifecycle.signals import signal_name
 
@@ -12,7 +12,7 @@ COMMAND_STAGE: Final = 'exec: "'  # in the runtime's error when it is the comman
 FAIR_CHANCE_NS: Final = SECOND_NS // 2  # less after the stop signal, and its being ignored proves nothing
 
 
-def tell(certificate: Certificate) -> list[str]:
+def report_death(certificate: Certificate) -> list[str]:
     """The story in a few sentences, for a person."""
     story = [_how(certificate)]
     if escalation := find_escalation(certificate.signals):
@@ -47,7 +47,7 @@ def _how(certificate: Certificate) -> str:
         case Cause.UNHEALTHY:
             return f"{name} was stopped because it was unhealthy, and ended with {code}; {lived}."
         case Cause.STOPPED | Cause.KILLED as cause:
-            return f"{name} was {cause} by {describe_asker(certificate.asked_by)} and ended with {code}; {lived}."
+            return f"{name} was {cause} by {describe_requester(certificate.asked_by)} and ended with {code}; {lived}."
         case Cause.SIGNAL:
             return f"{name} died of a signal that came from outside or from itself ({code}); {lived}."
         case Cause.EXITED:
@@ -61,19 +61,19 @@ def heart_of(error: str) -> str:
     return error.rpartition("unable to start container process: ")[2].removesuffix(": unknown")
 
 
-def describe_asker(asker: Asker) -> str:
+def describe_requester(requester: Requester) -> str:
     """`docker stop web (pid 812, uid 0)`, `CN=alice over TLS`, `the daemon (auto-remove)`, `nobody`."""
-    match asker.kind:
-        case "client" if asker.pid is not None:
-            return f"`{asker.command or 'a client'}` (pid {asker.pid}, uid {asker.uid})"
-        case "client" if asker.subject:
-            return f"{asker.subject} over TLS"
+    match requester.kind:
+        case "client" if requester.pid is not None:
+            return f"`{requester.command or 'a client'}` (pid {requester.pid}, uid {requester.uid})"
+        case "client" if requester.subject:
+            return f"{requester.subject} over TLS"
         case "client":
             return "an API client"
         case "nobody":
             return "nobody"
         case kind:
-            return f"the {kind}" + (f" ({asker.command})" if asker.command else "")
+            return f"the {kind}" + (f" ({requester.command})" if requester.command else "")
 
 
 def _what_followed(decision: Decision, ended_ns: int) -> str:
@@ -123,7 +123,7 @@ def format_bytes(count: int) -> str:
 
 
 def hints(certificate: Certificate) -> list[str]:
-    """What usually helps, where the cause is well known."""
+    """List advice, where the cause is well known."""
     found = [_start_hint(certificate), _memory_hint(certificate), _signal_hint(certificate), _policy_hint(certificate)]
     return [hint for hint in found if hint]
 

@@ -26,9 +26,9 @@ from enum import Enum
 
 from bennu.orchestration.config import config_in_force
 from bennu.orchestration.model import Rollout, SlotKey, Task, TaskId
-from bennu.orchestration.slots import Scene, Slot, SlotKind
+from bennu.orchestration.restart_supervisor import SlotChanges
+from bennu.orchestration.slots import ReconcileContext, Slot, SlotKind
 from bennu.orchestration.states import Origin, TaskState
-from bennu.orchestration.upkeep import SlotChanges
 
 
 class Phase(Enum):
@@ -40,8 +40,8 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """One slot as the updater sees it."""
+class SlotProgress:
+    """How far one slot is in a rollout."""
 
     slot: Slot
     phase: Phase
@@ -64,7 +64,7 @@ class Seat:
         return any(map(self.serves, self.others))
 
     def serves(self, task: Task) -> bool:
-        """Whether it does, and does so still when what this look has decided so far is carried out."""
+        """Whether the task serves, and will still serve when what this look has decided is carried out."""
         return is_serving(task) and task.id not in self.leaving
 
     @property
@@ -108,38 +108,39 @@ class Seat:
 class Survey:
     """All slots of a service as the updater sees them in one look."""
 
-    seats: list[Seat]
-    aside: list[Seat]  # that it may not touch now (their node is paused); a canary's step counts them all the same
+    slots: list[SlotProgress]
+    # Those that it may not touch now (their node is paused); a canary's step counts them all the same.
+    aside: list[SlotProgress]
 
     @property
-    def untouched(self) -> list[Seat]:
-        """Those that this look does nothing to yet."""
-        return [seat for seat in self.seats if not seat.is_touched]
+    def untouched(self) -> list[SlotProgress]:
+        """Slots that this look has not changed yet."""
+        return [progress for progress in self.slots if not progress.is_touched]
 
     @property
-    def counted(self) -> list[Seat]:
-        """Those that may occupy one of the `parallelism` places."""
-        return [*self.seats, *(seat for seat in self.aside if seat.is_down)]
+    def counted(self) -> list[SlotProgress]:
+        """Slots that may occupy one of the `parallelism` places."""
+        return [*self.slots, *(progress for progress in self.aside if progress.is_down)]
 
     @property
-    def outdated(self) -> list[Seat]:
-        """Also a slot whose outdated task just ended: its successor is watched like the others."""
+    def outdated(self) -> list[SlotProgress]:
+        """Slots to update, with those whose outdated task just ended: their successors are watched like the others."""
         return [
-            seat
-            for seat in self.seats
-            if seat.phase is Phase.OUTDATED or (seat.phase is Phase.IN_WORK and not seat.is_touched)
+            progress
+            for progress in self.slots
+            if progress.phase is Phase.OUTDATED or (progress.phase is Phase.IN_WORK and not progress.is_touched)
         ]
 
 
-def survey(scene: Scene, slots: Iterable[Slot], aside: Iterable[Slot], changes: SlotChanges) -> Survey:
+def survey(context: ReconcileContext, slots: Iterable[Slot], aside: Iterable[Slot], changes: SlotChanges) -> Survey:
     """Look at the live and stopped slots, with what this look already does to them."""
-    rollout = scene.service.rollout
+    rollout = context.service.rollout
     failed = frozenset(rollout.failed) if rollout is not None else frozenset()
 
-    def seat(slot: Slot) -> Seat:
-        return _seat(scene, slot, failed, slot.key in changes.touched, changes.leaving)
+    def progress(slot: Slot) -> SlotProgress:
+        return _progress_of(context, slot, failed, slot.key in changes.touched, changes.leaving)
 
-    return Survey([seat(slot) for slot in slots], [seat(slot) for slot in aside])
+    return Survey([progress(slot) for slot in slots], [progress(slot) for slot in aside])
 
 
 def is_serving(task: Task) -> bool:
@@ -153,12 +154,14 @@ def done_at(task: Task) -> int | None:
     return task.status.applied_at_ns if task.has_ended else None
 
 
-def _seat(scene: Scene, slot: Slot, failed: Set[SlotKey], is_touched: bool, leaving: Set[TaskId]) -> Seat:
-    rollout = scene.service.rollout
-    made = _made_by_run(scene, slot, rollout)
+def _progress_of(
+    context: ReconcileContext, slot: Slot, failed: Set[SlotKey], is_touched: bool, leaving: Set[TaskId]
+) -> SlotProgress:
+    rollout = context.service.rollout
+    made = _made_by_run(context, slot, rollout)
     done = done_at(made) if made is not None else None
-    delay_ns = config_in_force(scene.service).delay_ns
-    keep, others, why = _split(scene, slot)
+    delay_ns = config_in_force(context.service).delay_ns
+    keep, others, why = _split(context, slot)
     if slot.kind is SlotKind.STOPPED:
         phase = Phase.OUTDATED if why else Phase.STOPPED
     elif keep is None:
@@ -167,7 +170,7 @@ def _seat(scene: Scene, slot: Slot, failed: Set[SlotKey], is_touched: bool, leav
         phase = Phase.IN_WORK
     else:
         phase = Phase.SERVING if is_serving(keep) and keep.id not in leaving else Phase.COMING
-    return Seat(
+    return SlotProgress(
         slot=slot,
         phase=phase,
         keep=keep,
@@ -182,11 +185,11 @@ def _seat(scene: Scene, slot: Slot, failed: Set[SlotKey], is_touched: bool, leav
     )
 
 
-def _split(scene: Scene, slot: Slot) -> tuple[Task | None, tuple[Task, ...], str]:
+def _split(context: ReconcileContext, slot: Slot) -> tuple[Task | None, tuple[Task, ...], str]:
     """The task to keep, those to go, and why the slot is outdated."""
     if slot.kind is SlotKind.STOPPED:
-        return None, (), scene.outdated(slot.newest) or ""
-    reasons = [(task, scene.outdated(task)) for task in slot.live]
+        return None, (), context.outdated(slot.newest) or ""
+    reasons = [(task, context.outdated(task)) for task in slot.live]
     clean = [task for task, reason in reasons if reason is None]
     keep = max(clean, key=_preference, default=None)
     others = tuple(task for task in slot.live if task is not keep)
@@ -198,7 +201,7 @@ def _preference(task: Task) -> tuple[bool, bool, bool, int, str]:
     return (not task.has_ended, is_serving(task), task.desired is TaskState.RUNNING, task.created_at_ns, task.id)
 
 
-def _made_by_run(scene: Scene, slot: Slot, rollout: Rollout | None) -> Task | None:
+def _made_by_run(context: ReconcileContext, slot: Slot, rollout: Rollout | None) -> Task | None:
     if rollout is None:
         return None
     return next(
@@ -206,7 +209,7 @@ def _made_by_run(scene: Scene, slot: Slot, rollout: Rollout | None) -> Task | No
             task
             for task in slot.tasks
             if task.origin is Origin.UPDATE
-            and task.spec_version == scene.service.spec_version
+            and task.spec_version == context.service.spec_version
             and task.created_at_ns >= rollout.began_at_ns
         ),
         None,

@@ -18,17 +18,25 @@ from pathlib import Path
 from typing import Final
 
 from bennu.cluster.manager import Manager
-from bennu.cluster.records import SightingsRow, TaskRow
 from bennu.cluster.state import Change, ClusterState
+from bennu.cluster.tables import MetricsRow, TaskRow
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.record import HealthProbe
 from bennu.errors import BennuError
+from bennu.orchestration.canary_analysis import Evidence
 from bennu.orchestration.config import is_under_watch
-from bennu.orchestration.evidence import Evidence
-from bennu.orchestration.ledger import Glance, Ledger, ReadinessProbe, note, testify
 from bennu.orchestration.model import Rollout, Service, Task
-from bennu.orchestration.watched import died_by_itself, is_of_rollout, watched_ns
+from bennu.orchestration.task_metrics import (
+    ReadinessProbe,
+    Sample,
+    TaskMetrics,
+    add_sample,
+    build_evidence,
+    died_by_itself,
+    watched_ns,
+)
+from bennu.orchestration.watched_run import is_of_rollout
 
 LOOK_EVERY_S: Final = 1.0
 WRITE_EVERY_S: Final = 10.0
@@ -36,34 +44,34 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Notebook:
-    """Of one watched rollout: its ledgers by task, and when they were last written down."""
+class MetricsBuffer:
+    """Metrics of one watched rollout by task, and when they were last written."""
 
     began_at_ns: int
-    ledgers: dict[str, Ledger] = field(default_factory=dict)
-    written: dict[str, Ledger] = field(default_factory=dict)
+    by_task: dict[str, TaskMetrics] = field(default_factory=dict)
+    written: dict[str, TaskMetrics] = field(default_factory=dict)
     written_at: float = 0.0
 
     def must_be_written(self, now: float) -> bool:
-        if self.ledgers == self.written:
+        if self.by_task == self.written:
             return False
-        if now >= self.written_at + WRITE_EVERY_S or self.ledgers.keys() != self.written.keys():
+        if now >= self.written_at + WRITE_EVERY_S or self.by_task.keys() != self.written.keys():
             return True
-        return any(one.events != self.written[key].events for key, one in self.ledgers.items())
+        return any(one.events != self.written[key].events for key, one in self.by_task.items())
 
 
-class Witness:
+class RolloutMetrics:
     """`run` it beside the manager, which asks for what was seen."""
 
     def __init__(self, engine: Engine, state: ClusterState) -> None:
         self._engine = engine
         self._state = state
-        self._notebooks = {
-            row.id: Notebook(row.began_at_ns, dict(row.ledgers), dict(row.ledgers)) for row in state.sightings
+        self._buffers = {
+            row.id: MetricsBuffer(row.began_at_ns, dict(row.ledgers), dict(row.ledgers)) for row in state.metrics
         }
 
     async def run(self, manager: Manager) -> None:
-        """Until cancelled. The manager is told when there is something new to judge by."""
+        """Sample and write until cancelled; the manager is told to look after each sample."""
         while True:
             watched = [row.service for row in self._state.services if is_under_watch(row.service)]
             for service in watched:
@@ -78,19 +86,19 @@ class Witness:
     async def _look_at(self, service: Service, *, now_ns: int) -> None:
         rollout = service.rollout
         assert rollout is not None
-        notebook = self._notebooks.get(service.id)
-        if notebook is None or notebook.began_at_ns != rollout.began_at_ns:
-            notebook = self._notebooks[service.id] = Notebook(rollout.began_at_ns)
+        buffer = self._buffers.get(service.id)
+        if buffer is None or buffer.began_at_ns != rollout.began_at_ns:
+            buffer = self._buffers[service.id] = MetricsBuffer(rollout.began_at_ns)
         for row in self._state.tasks_of(service.id):
             with suppress(BennuError):  # it has no container yet, or none any more
-                seen = await self._glance(rollout, row, self._engine.find(row.container_id), now_ns)
-                new = Ledger(is_new=is_of_rollout(service, rollout, row.task))
-                notebook.ledgers[row.id] = note(notebook.ledgers.get(row.id, new), seen)
+                seen = await self._sample(rollout, row, self._engine.find(row.container_id), now_ns)
+                new = TaskMetrics(is_new=is_of_rollout(service, rollout, row.task))
+                buffer.by_task[row.id] = add_sample(buffer.by_task.get(row.id, new), seen)
 
-    async def _glance(self, rollout: Rollout, row: TaskRow, container: Container, now_ns: int) -> Glance:
+    async def _sample(self, rollout: Rollout, row: TaskRow, container: Container, now_ns: int) -> Sample:
         record = container.record
         runs = record.running and not row.task.has_ended
-        return Glance(
+        return Sample(
             died=died_by_itself(rollout, row.task),
             watched_ns=watched_ns(rollout, row.task, now_ns=now_ns),
             was_oom_killed=record.oom_killed,
@@ -104,31 +112,31 @@ class Witness:
     async def _write(self, watched: set[str]) -> None:
         """Raises: Unavailable."""
         now = time.monotonic()
-        due = {key: book for key, book in self._notebooks.items() if key in watched and book.must_be_written(now)}
-        over = self._state.sightings.rows.keys() - watched
-        for service_id in self._notebooks.keys() - watched:
-            del self._notebooks[service_id]
+        due = {key: buffer for key, buffer in self._buffers.items() if key in watched and buffer.must_be_written(now)}
+        over = self._state.metrics.rows.keys() - watched
+        for service_id in self._buffers.keys() - watched:
+            del self._buffers[service_id]
         if not due and not over:
             return
         change = Change()
-        for service_id, book in due.items():
-            row = SightingsRow(id=service_id, began_at_ns=book.began_at_ns, ledgers=dict(book.ledgers))
-            change.put(self._state.sightings, row)
+        for service_id, buffer in due.items():
+            row = MetricsRow(id=service_id, began_at_ns=buffer.began_at_ns, ledgers=dict(buffer.by_task))
+            change.put(self._state.metrics, row)
         for service_id in over:
-            change.delete(self._state.sightings, service_id)
+            change.delete(self._state.metrics, service_id)
         async with self._state.lock:
             await self._state.commit(change)
-        for book in due.values():
-            book.written, book.written_at = dict(book.ledgers), now
+        for buffer in due.values():
+            buffer.written, buffer.written_at = dict(buffer.by_task), now
 
-    def testify(self, service: Service, tasks: list[Task], now_ns: int) -> Evidence | None:
-        """What is known of both versions; None when no rollout is under way."""
+    def build_evidence(self, service: Service, tasks: list[Task], now_ns: int) -> Evidence | None:
+        """Sum up what is known of both versions; None when no rollout is under way."""
         rollout = service.rollout
         if rollout is None:
             return None
-        notebook = self._notebooks.get(service.id)
-        ledgers = notebook.ledgers if notebook and notebook.began_at_ns == rollout.began_at_ns else {}
-        return testify(service, rollout, tasks, ledgers, now_ns=now_ns)
+        buffer = self._buffers.get(service.id)
+        metrics_by_task = buffer.by_task if buffer and buffer.began_at_ns == rollout.began_at_ns else {}
+        return build_evidence(service, rollout, tasks, metrics_by_task, now_ns=now_ns)
 
 
 def as_probe(probe: HealthProbe) -> ReadinessProbe:
@@ -144,7 +152,7 @@ def read_tcp_counters(pid: int) -> tuple[int, int] | None:
 
 
 def parse_tcp_counters(text: str) -> tuple[int, int]:
-    """Of /proc/net/snmp. Raises: ValueError, KeyError."""
+    """Read two counters from the text of /proc/net/snmp. Raises: ValueError, KeyError."""
     names, values = [line.split()[1:] for line in text.splitlines() if line.startswith("Tcp:")]
     found = dict(zip(names, values, strict=True))
     return int(found["PassiveOpens"]), int(found["OutRsts"])

@@ -24,7 +24,7 @@ OLD_NONCE_BYTES: Final = 24
 OLD_TAG_BYTES: Final = 32
 
 
-class Vault:
+class SecretBox:
     """Seals and opens. The key file is made, readable by root only, when it is first needed. Blocks shortly."""
 
     def __init__(self, key_path: Path) -> None:

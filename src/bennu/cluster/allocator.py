@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from bennu.cluster.api_types import ServiceSpecWire
+from bennu.cluster.convert import read_template
 from bennu.cluster.errors import invalid, precondition
 from bennu.cluster.load_balancer import LoadBalancer
 from bennu.cluster.ports import allocate_ports, are_numbers_of, is_ingress, needs_ingress
-from bennu.cluster.records import NetworkAttachment, ServiceRow
 from bennu.cluster.state import Change, Changed, ClusterState
+from bennu.cluster.tables import NetworkAttachment, ServiceRow
 from bennu.cluster.task_containers import task_of
-from bennu.cluster.translate import read_template
-from bennu.cluster.wire import ServiceSpecWire
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, Forbidden, NotFound
 from bennu.network import Network
@@ -29,7 +29,7 @@ NO_INGRESS: Final = "service needs ingress network, but no ingress network is pr
 log = logging.getLogger(__name__)
 
 
-class ServiceNetworks:
+class Allocator:
     def __init__(self, engine: Engine, state: ClusterState, balancer: LoadBalancer) -> None:
         self._engine = engine
         self._networks = engine.services.networks
@@ -91,7 +91,7 @@ class ServiceNetworks:
         return found if is_vip else []
 
     async def keep_allotted(self) -> None:
-        """Until cancelled: services that nobody asked for get what they lack.
+        """Allot what services lack that changed without a request, such as by a rollback, until cancelled.
 
         Those that rolled back by themselves, and those on a network whose subnet had to move.
         """

@@ -11,37 +11,37 @@ import msgspec
 from bennu.model import Healthcheck, Mount, Shape, Ulimit
 
 
-class Wire(Shape, omit_defaults=True):
+class ApiType(Shape, omit_defaults=True):
     """Base: what is absent stays absent."""
 
 
-class FileTarget(Wire):
+class FileTarget(ApiType):
     name: str = ""
     uid: str = msgspec.field(name="UID", default="")
     gid: str = msgspec.field(name="GID", default="")
     mode: int = 0
 
 
-class SecretReference(Wire):
+class SecretReference(ApiType):
     file: FileTarget | None = None
     secret_id: str = msgspec.field(name="SecretID", default="")
     secret_name: str = ""
 
 
-class ConfigReference(Wire):
+class ConfigReference(ApiType):
     file: FileTarget | None = None
     runtime: dict[str, Any] | None = None
     config_id: str = msgspec.field(name="ConfigID", default="")
     config_name: str = ""
 
 
-class DnsConfig(Wire):
+class DnsConfig(ApiType):
     nameservers: list[str] | None = None
     search: list[str] | None = None
     options: list[str] | None = None
 
 
-class Privileges(Wire):
+class Privileges(ApiType):
     credential_spec: dict[str, Any] | None = None
     se_linux_context: dict[str, Any] | None = msgspec.field(name="SELinuxContext", default=None)
     seccomp: dict[str, Any] | None = None
@@ -49,7 +49,7 @@ class Privileges(Wire):
     no_new_privileges: bool = False
 
 
-class ContainerSpec(Wire):
+class ContainerSpec(ApiType):
     image: str = ""
     labels: dict[str, str] | None = None
     command: list[str] | None = None
@@ -80,79 +80,79 @@ class ContainerSpec(Wire):
     oom_score_adj: int = 0
 
 
-class Limits(Wire):
+class Limits(ApiType):
     nano_cpus: int = msgspec.field(name="NanoCPUs", default=0)
     memory_bytes: int = 0
     pids: int = 0
 
 
-class DiscreteResource(Wire):
+class DiscreteResource(ApiType):
     kind: str = ""
     value: int = 0
 
 
-class NamedResource(Wire):
+class NamedResource(ApiType):
     kind: str = ""
     value: str = ""
 
 
-class GenericResource(Wire):
+class GenericResource(ApiType):
     discrete_resource_spec: DiscreteResource | None = None
     named_resource_spec: NamedResource | None = None
 
 
-class Reservations(Wire):
+class Reservations(ApiType):
     nano_cpus: int = msgspec.field(name="NanoCPUs", default=0)
     memory_bytes: int = 0
     generic_resources: list[GenericResource] | None = None
 
 
-class Resources(Wire):
+class Resources(ApiType):
     limits: Limits | None = None
     reservations: Reservations | None = None
     swap_bytes: int | None = None
     memory_swappiness: int | None = None
 
 
-class RestartPolicyWire(Wire):
+class RestartPolicyWire(ApiType):
     condition: str = ""
     delay: int | None = None
     max_attempts: int | None = None
     window: int | None = None
 
 
-class SpreadOver(Wire):
+class SpreadOver(ApiType):
     spread_descriptor: str = ""
 
 
-class PlacementPreference(Wire):
+class PlacementPreference(ApiType):
     spread: SpreadOver | None = None
 
 
-class PlatformWire(Wire):
+class PlatformWire(ApiType):
     architecture: str = ""
     os: str = msgspec.field(name="OS", default="")
 
 
-class PlacementWire(Wire):
+class PlacementWire(ApiType):
     constraints: list[str] | None = None
     preferences: list[PlacementPreference] | None = None
     max_replicas: int = 0
     platforms: list[PlatformWire] | None = None
 
 
-class NetworkAttachmentConfig(Wire):
+class NetworkAttachmentConfig(ApiType):
     target: str = ""
     aliases: list[str] | None = None
     driver_opts: dict[str, str] | None = None
 
 
-class LogDriver(Wire):
+class LogDriver(ApiType):
     name: str = ""
     options: dict[str, str] | None = None
 
 
-class TaskTemplate(Wire):
+class TaskTemplate(ApiType):
     """`TaskTemplate`. `placement`, `force_update` live apart in the core; the rest is compared as one piece."""
 
     plugin_spec: dict[str, Any] | None = None
@@ -167,16 +167,16 @@ class TaskTemplate(Wire):
     runtime: str = ""
 
 
-class ReplicatedMode(Wire):
+class ReplicatedMode(ApiType):
     replicas: int | None = None
 
 
-class ReplicatedJobMode(Wire):
+class ReplicatedJobMode(ApiType):
     max_concurrent: int | None = None
     total_completions: int | None = None
 
 
-class Mode(Wire):
+class Mode(ApiType):
     replicated: ReplicatedMode | None = None
     global_: dict[str, Any] | None = msgspec.field(name="Global", default=None)
     replicated_job: ReplicatedJobMode | None = None
@@ -191,7 +191,7 @@ class Mode(Wire):
         self.replicated_small = self.global_small = None
 
 
-class UpdateConfigWire(Wire):
+class UpdateConfigWire(ApiType):
     parallelism: int = 0
     delay: int = 0
     failure_action: str = ""
@@ -200,7 +200,7 @@ class UpdateConfigWire(Wire):
     order: str = ""
 
 
-class PortWire(Wire):
+class PortWire(ApiType):
     name: str = ""
     protocol: str = ""
     target_port: int = 0
@@ -208,12 +208,12 @@ class PortWire(Wire):
     publish_mode: str = ""
 
 
-class EndpointWire(Wire):
+class EndpointWire(ApiType):
     mode: str = ""
     ports: list[PortWire] | None = None
 
 
-class ServiceSpecWire(Wire):
+class ServiceSpecWire(ApiType):
     name: str = ""
     labels: dict[str, str] | None = None
     task_template: TaskTemplate = msgspec.field(default_factory=TaskTemplate)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bennu.orchestration.ledger import Ledger
 from bennu.orchestration.model import Node, Service, Task
 from bennu.orchestration.spec import PortSpec
+from bennu.orchestration.task_metrics import TaskMetrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,17 +76,17 @@ class TaskRow(Row):
 
     @property
     def name(self) -> str:
-        """Also the name of its container."""
+        """Docker's name of a task, which is also the name of its container."""
         slot = str(self.task.slot) if self.task.slot else (self.task.node_id or "")
         return f"{self.service_name}.{slot}.{self.id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SightingsRow(Row):
-    """What was seen of the tasks of the service of this id, by task, since its rollout began."""
+class MetricsRow(Row):
+    """Metrics of the tasks of the service of this id, by task, since its rollout began."""
 
     began_at_ns: int
-    ledgers: Mapping[str, Ledger] = field(default_factory=dict)
+    ledgers: Mapping[str, TaskMetrics] = field(default_factory=dict)  # the name it is stored under
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

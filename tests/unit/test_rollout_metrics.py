@@ -1,4 +1,4 @@
-"""What a canary's witness makes of what it saw."""
+"""Metrics of a canary's tasks: samples added up, written, stored and summarized."""
 
 from dataclasses import replace
 from functools import reduce
@@ -6,29 +6,29 @@ from functools import reduce
 import pytest
 
 from bennu.cluster import codec
-from bennu.cluster.records import SightingsRow
-from bennu.cluster.witness import Notebook, as_probe, parse_tcp_counters
+from bennu.cluster.rollout_metrics import MetricsBuffer, as_probe, parse_tcp_counters
+from bennu.cluster.tables import MetricsRow
 from bennu.engine.record import HealthProbe
-from bennu.orchestration.evidence import Cohort, Evidence
-from bennu.orchestration.ledger import (
-    Glance,
-    Ledger,
+from bennu.orchestration.canary_analysis import Cohort, Evidence
+from bennu.orchestration.task_metrics import (
     ReadinessProbe,
-    note,
+    Sample,
+    TaskMetrics,
+    add_sample,
+    drop_chance_failures,
     quantile_ns,
     step_of,
-    sum_up,
-    without_chance,
+    summarize_cohort,
 )
 
 MS = 10**6
-NEW = Ledger(is_new=True)
-READY, NOT_READY, NOT_ASKED = (Glance(is_ready=answer) for answer in (True, False, None))
-WELL, ILL, STARTING = (Glance(health=word) for word in ("healthy", "unhealthy", "starting"))
+NEW = TaskMetrics(is_new=True)
+READY, NOT_READY, NOT_ASKED = (Sample(is_ready=answer) for answer in (True, False, None))
+WELL, ILL, STARTING = (Sample(health=word) for word in ("healthy", "unhealthy", "starting"))
 
 
-def after(*looks: Glance, ledger: Ledger = NEW) -> Ledger:
-    return reduce(note, looks, ledger)
+def after(*looks: Sample, metrics: TaskMetrics = NEW) -> TaskMetrics:
+    return reduce(add_sample, looks, metrics)
 
 
 def probe(second: int, took_ms: int) -> ReadinessProbe:
@@ -44,7 +44,7 @@ def probe(second: int, took_ms: int) -> ReadinessProbe:
         pytest.param((READY, NOT_ASKED, NOT_READY), 1, id="lost-while-no-daemon-looked"),
     ],
 )
-def test_lost_readiness_is_counted(looks: tuple[Glance, ...], flaps: int) -> None:
+def test_lost_readiness_is_counted(looks: tuple[Sample, ...], flaps: int) -> None:
     assert after(*looks).readiness_flaps == flaps
 
 
@@ -56,7 +56,7 @@ def test_lost_readiness_is_counted(looks: tuple[Glance, ...], flaps: int) -> Non
         pytest.param((WELL, STARTING, ILL), 1, id="lost-after-the-daemon-began-anew"),
     ],
 )
-def test_lost_health_is_counted(looks: tuple[Glance, ...], flaps: int) -> None:
+def test_lost_health_is_counted(looks: tuple[Sample, ...], flaps: int) -> None:
     assert after(*looks).health_flaps == flaps
 
 
@@ -71,13 +71,13 @@ def test_lost_health_is_counted(looks: tuple[Glance, ...], flaps: int) -> None:
 def test_connections_are_counted_from_look_to_look(
     counters: list[tuple[int, int] | None], taken: int, refused: int
 ) -> None:
-    ledger = after(*(Glance(counted=counted, serves=counted is not None) for counted in counters))
-    assert (ledger.connections, ledger.refused) == (taken, refused)
+    metrics = after(*(Sample(counted=counted, serves=counted is not None) for counted in counters))
+    assert (metrics.connections, metrics.refused) == (taken, refused)
 
 
 def test_what_is_refused_before_it_serves_was_a_probe() -> None:
     starting, early, late = (
-        Glance(counted=counted, serves=serves) for counted, serves in (((0, 2), False), ((0, 9), True), ((5, 10), True))
+        Sample(counted=counted, serves=serves) for counted, serves in (((0, 2), False), ((0, 9), True), ((5, 10), True))
     )
     assert after(starting, early).refused == 0
     assert after(starting, early, late).refused == 1
@@ -85,8 +85,8 @@ def test_what_is_refused_before_it_serves_was_a_probe() -> None:
 
 def test_a_probe_that_is_seen_twice_counts_once() -> None:
     probes = [probe(second, 10) for second in range(8)]
-    ledger = after(Glance(probes=tuple(probes[:5])), Glance(probes=tuple(probes[3:])))
-    assert sum(ledger.latencies.values()) == 8
+    metrics = after(Sample(probes=tuple(probes[:5])), Sample(probes=tuple(probes[3:])))
+    assert sum(metrics.latencies.values()) == 8
 
 
 def test_the_scale_of_latencies_is_fine_enough() -> None:
@@ -98,27 +98,48 @@ def test_the_scale_of_latencies_is_fine_enough() -> None:
 
 def test_a_task_that_is_no_longer_stored_still_speaks() -> None:
     gone = replace(NEW, died=True, watched_ns=5, oom_kills=1)
-    cohort = sum_up(Cohort(tasks=1, watched_ns=100, deaths=1), [replace(NEW, died=True, oom_kills=1)], [gone, gone])
+    cohort = summarize_cohort(
+        Cohort(tasks=1, watched_ns=100, deaths=1), [replace(NEW, died=True, oom_kills=1)], [gone, gone]
+    )
     assert (cohort.tasks, cohort.deaths, cohort.oom_kills, cohort.watched_ns) == (3, 3, 3, 110)
 
 
 def test_weighty_things_are_written_at_once_and_the_rest_now_and_then() -> None:
-    book = Notebook(began_at_ns=1, ledgers={"a": NEW}, written={"a": NEW}, written_at=100)
-    assert not book.must_be_written(now=1000)
-    book.ledgers["a"] = replace(NEW, connections=5)
-    assert not book.must_be_written(now=109)
-    assert book.must_be_written(now=110)
+    buffer = MetricsBuffer(began_at_ns=1, by_task={"a": NEW}, written={"a": NEW}, written_at=100)
+    assert not buffer.must_be_written(now=1000)
+    buffer.by_task["a"] = replace(NEW, connections=5)
+    assert not buffer.must_be_written(now=109)
+    assert buffer.must_be_written(now=110)
     for weighty in (replace(NEW, died=True), replace(NEW, oom_kills=1), replace(NEW, readiness_flaps=1)):
-        book.ledgers["a"] = weighty
-        assert book.must_be_written(now=101)
-    book.ledgers = {"a": NEW, "b": NEW}
-    assert book.must_be_written(now=101)
+        buffer.by_task["a"] = weighty
+        assert buffer.must_be_written(now=101)
+    buffer.by_task = {"a": NEW, "b": NEW}
+    assert buffer.must_be_written(now=101)
 
 
 def test_what_was_written_is_read_again() -> None:
-    ledger = after(replace(WELL, probes=(probe(1, 10), probe(2, 40)), counted=(7, 1)), replace(ILL, counted=(9, 2)))
-    row = SightingsRow(id="service", began_at_ns=5, ledgers={"task": ledger})
-    assert codec.decode(SightingsRow, codec.encode(row)) == row
+    metrics = after(replace(WELL, probes=(probe(1, 10), probe(2, 40)), counted=(7, 1)), replace(ILL, counted=(9, 2)))
+    row = MetricsRow(id="service", began_at_ns=5, ledgers={"task": metrics})
+    assert codec.decode(MetricsRow, codec.encode(row)) == row
+
+
+def test_a_row_is_read_whatever_its_classes_were_called_and_keeps_the_names_of_its_fields() -> None:
+    stored = (
+        b'{"$":"SightingsRow","began_at_ns":5,"id":"service","ledgers":{"task":{"$":"Ledger","counted":[7,1],'
+        b'"is_new":true,"last_probe":"a","latencies":{"30":2},"oom_kills":1,"was_healthy":true}}}'
+    )
+    row = codec.decode(MetricsRow, stored)
+    assert row == MetricsRow(
+        id="service",
+        began_at_ns=5,
+        ledgers={
+            "task": TaskMetrics(
+                is_new=True, counted=(7, 1), last_probe="a", latencies={"30": 2}, oom_kills=1, was_healthy=True
+            )
+        },
+    )
+    names = stored.replace(b"SightingsRow", b"MetricsRow").replace(b"Ledger", b"TaskMetrics")
+    assert codec.encode(row) == names
 
 
 def test_the_kernels_counters_are_read_by_name() -> None:
@@ -138,10 +159,10 @@ def test_a_probes_time_is_read_from_its_log() -> None:
 def test_refused_connections_are_put_forward_only_when_chance_hardly_explains_them(refused: int, is_kept: bool) -> None:
     quiet = Cohort(tasks=2, connections=1000, connection_failures=2)
     seen = Evidence(stable=quiet, canary=replace(quiet, connection_failures=refused))
-    assert (without_chance(seen) == seen) is is_kept
-    assert without_chance(seen).canary.connection_failures in (0, refused)
+    assert (drop_chance_failures(seen) == seen) is is_kept
+    assert drop_chance_failures(seen).canary.connection_failures in (0, refused)
 
 
 def test_a_few_refused_connections_of_a_canary_that_took_none_say_nothing() -> None:
     seen = Evidence(stable=Cohort(tasks=1, connections=10_000), canary=Cohort(tasks=1, connection_failures=4))
-    assert without_chance(seen).canary.connection_failures == 0
+    assert drop_chance_failures(seen).canary.connection_failures == 0

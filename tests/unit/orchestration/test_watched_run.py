@@ -7,11 +7,12 @@ import pytest
 from orchestration.stage import S, Stage, a_node, a_spec
 
 from bennu.errors import Conflict
-from bennu.orchestration.evidence import Cohort, Evidence, Ruling, binomial_tail, chance_of_ever, judge_cohorts
+from bennu.orchestration.blue_green import may_serve
+from bennu.orchestration.canary import step_target
+from bennu.orchestration.canary_analysis import Cohort, Evidence, Ruling, binomial_tail, chance_of_ever, judge_cohorts
+from bennu.orchestration.commands import abort_rollout, pause_rollout, promote_rollout, resume_rollout
 from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep, Global, UpdateConfig
 from bennu.orchestration.states import Availability, TaskState, UpdateOrder, UpdateState
-from bennu.orchestration.verbs import abort_rollout, pause_rollout, promote_rollout, resume_rollout
-from bennu.orchestration.watched import may_serve, step_target
 
 U = UpdateState
 CANARY = Canary((CanaryStep(tasks=1, watch_ns=30 * S), CanaryStep(percent=50, watch_ns=30 * S)))

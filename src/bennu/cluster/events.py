@@ -1,7 +1,7 @@
 """Events of scope swarm: what changed about a service, a node, a secret or a config."""
 
-from bennu.cluster.records import BlobRow, NodeRow, ServiceRow
-from bennu.cluster.translate import container_spec
+from bennu.cluster.convert import container_spec
+from bennu.cluster.tables import BlobRow, NodeRow, ServiceRow
 from bennu.engine.events import Event, event
 from bennu.orchestration.spec import Replicated
 

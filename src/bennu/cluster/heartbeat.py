@@ -13,7 +13,7 @@ RETRY_S: Final = 1.0
 log = logging.getLogger(__name__)
 
 
-class Pulse:
+class Heartbeat:
     """`begin` it, then `run` it. After three periods of silence the store lets the node go."""
 
     def __init__(self, state: ClusterState, node_id: str) -> None:
@@ -23,7 +23,7 @@ class Pulse:
         self._period_ns = 0  # of the lease
 
     async def begin(self) -> None:
-        """Show that the node is alive, before anybody judges it."""
+        """Take the node's lease, before anybody judges the node."""
         try:
             self._period_ns = self._state.require_cluster().heartbeat_ns
             self._lease = await self._state.hold_alive(self._node_id, MISSED_HEARTBEATS * self._period_ns)
@@ -32,7 +32,7 @@ class Pulse:
             self._lease = NO_LEASE
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Keep the node's lease alive until cancelled."""
         while True:
             await asyncio.sleep(self._period_ns / 1e9 if self._lease else RETRY_S)
             try:

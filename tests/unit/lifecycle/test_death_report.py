@@ -5,12 +5,19 @@ from signal import SIGKILL, SIGTERM
 
 import pytest
 
-from bennu.lifecycle.death import Asker, Cause, Certificate, Decision, Oom, Probe, SentSignal, Verb
-from bennu.lifecycle.telling import describe_asker, format_bytes, format_ns, has_shell_form, hints, tell
+from bennu.lifecycle.death import Cause, Certificate, Decision, Oom, Probe, Requester, SentSignal, Verb
+from bennu.lifecycle.death_report import (
+    describe_requester,
+    format_bytes,
+    format_ns,
+    has_shell_form,
+    hints,
+    report_death,
+)
 
 SECOND = 10**9
 END = 1000 * SECOND
-CLIENT = Asker("client", uid=0, pid=812, command="docker stop web")
+CLIENT = Requester("client", uid=0, pid=812, command="docker stop web")
 STAY = Decision("stay", "the restart policy is no")
 
 BASE = Certificate(
@@ -60,7 +67,7 @@ LIVED = "its life number 3 lasted 1 min 5 s"
             f"web was stopped by `docker stop web` (pid 812, uid 0) and ended with 143: killed by SIGTERM; {LIVED}.",
         ),
         (
-            replace(BASE, cause=Cause.KILLED, exit_code=137, asked_by=Asker.daemon("auto-remove")),
+            replace(BASE, cause=Cause.KILLED, exit_code=137, asked_by=Requester.daemon("auto-remove")),
             f"web was killed by the daemon (auto-remove) and ended with 137: killed by SIGKILL; {LIVED}.",
         ),
         (
@@ -71,19 +78,19 @@ LIVED = "its life number 3 lasted 1 min 5 s"
     ],
 )
 def test_the_first_sentence_names_the_cause(certificate: Certificate, sentence: str) -> None:
-    assert tell(certificate)[0] == sentence
+    assert report_death(certificate)[0] == sentence
 
 
 def test_every_cause_is_told() -> None:
     for cause in Cause:
-        assert tell(replace(BASE, cause=cause))[0]
+        assert report_death(replace(BASE, cause=cause))[0]
 
 
 def test_an_escalation_is_told_with_the_time_it_took() -> None:
     hard = replace(BASE, cause=Cause.STOPPED, exit_code=137, asked_by=CLIENT, escalated=True, signals=signals(10))
-    assert tell(hard)[1] == "It did not end on SIGTERM within 10.0 s, so SIGKILL followed."
+    assert report_death(hard)[1] == "It did not end on SIGTERM within 10.0 s, so SIGKILL followed."
     at_once = replace(hard, signals=signals(0.001))
-    assert tell(at_once)[1] == "SIGKILL followed on SIGTERM at once, as no time to end was granted."
+    assert report_death(at_once)[1] == "SIGKILL followed on SIGTERM at once, as no time to end was granted."
 
 
 def test_what_it_said_last_and_what_the_probe_said() -> None:
@@ -93,9 +100,9 @@ def test_what_it_said_last_and_what_the_probe_said() -> None:
         log_tail=["first", "last"],
         probes=[Probe("t", 0, ""), Probe("t", 1, "curl:\nrefused\n")],
     )
-    assert tell(sick)[1:3] == ["The last health probe ended with 1: refused", "The last it said was: last"]
+    assert report_death(sick)[1:3] == ["The last health probe ended with 1: refused", "The last it said was: last"]
     named = replace(sick, health_check="curl -f localhost")
-    assert tell(named)[1] == "The last health probe (`curl -f localhost`) ended with 1: refused"
+    assert report_death(named)[1] == "The last health probe (`curl -f localhost`) ended with 1: refused"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +118,7 @@ def test_what_it_said_last_and_what_the_probe_said() -> None:
     ],
 )
 def test_the_last_sentence_is_what_followed(decision: Decision, sentence: str) -> None:
-    assert tell(replace(BASE, decision=decision))[-1] == sentence
+    assert report_death(replace(BASE, decision=decision))[-1] == sentence
 
 
 SHELL = ["/bin/sh", "-c", "python3 app.py; true"]
@@ -192,12 +199,12 @@ def test_shell_forms(command: list[str], shell: bool) -> None:
 
 
 def test_askers() -> None:
-    assert describe_asker(CLIENT) == "`docker stop web` (pid 812, uid 0)"
-    assert describe_asker(Asker("client", uid=0, pid=3)) == "`a client` (pid 3, uid 0)"
-    assert describe_asker(Asker("client", subject="O=Ops, CN=alice")) == "O=Ops, CN=alice over TLS"
-    assert describe_asker(Asker("client")) == "an API client"
-    assert describe_asker(Asker("nobody")) == "nobody"
-    assert describe_asker(Asker("update")) == "the update"
+    assert describe_requester(CLIENT) == "`docker stop web` (pid 812, uid 0)"
+    assert describe_requester(Requester("client", uid=0, pid=3)) == "`a client` (pid 3, uid 0)"
+    assert describe_requester(Requester("client", subject="O=Ops, CN=alice")) == "O=Ops, CN=alice over TLS"
+    assert describe_requester(Requester("client")) == "an API client"
+    assert describe_requester(Requester("nobody")) == "nobody"
+    assert describe_requester(Requester("update")) == "the update"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""What a witness has seen of one task of a watched rollout, as a value: noted look by look, summed up for a verdict.
+"""Metrics of one task of a watched rollout, as a value: added up sample by sample, summarized for a verdict.
 
-Latencies of probes are kept as counts in steps of about nine percent, so that a ledger stays small however long it is
+Latencies of probes are kept as counts in steps of about nine percent, so that metrics stay small however long they are
 kept. Connections are the kernel's own counts of the task's network, which go on while no daemon looks.
 
 The judge is asked again at every look, and who asks often enough is told of a difference by chance alone. So refused
@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from math import log2
 from typing import Final, NamedTuple
 
-from bennu.orchestration.evidence import Cohort, Evidence, binomial_tail
+from bennu.orchestration.canary_analysis import Cohort, Evidence, binomial_tail
 from bennu.orchestration.model import Rollout, Service, Task
-from bennu.orchestration.watched import evidence_from_tasks
+from bennu.orchestration.watched_run import is_of_rollout
 
 STEPS_AN_OCTAVE: Final = 8
 HARDLY: Final = 0.001
@@ -32,8 +32,8 @@ class ReadinessProbe(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
-    """What one look at a task shows. `counted`: connections taken and resets sent; None: cannot be seen."""
+class Sample:
+    """One observation of a task. `counted`: connections taken and resets sent; None: cannot be seen."""
 
     died: bool = False  # it has ended and nobody ordered that
     watched_ns: int = 0  # how long it has run since the rollout began
@@ -46,8 +46,8 @@ class Glance:
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
-    """Of one task, since it was first looked at. Nothing of it ever decreases but what was seen last."""
+class TaskMetrics:
+    """Metrics of one task since its first sample. Only the fields of the last sample ever decrease."""
 
     is_new: bool  # of the version that is rolled out
     died: bool = False
@@ -66,61 +66,98 @@ class Ledger:
 
     @property
     def events(self) -> tuple[int, ...]:
-        """What happens seldom and weighs much."""
+        """The counts that are rare and weigh much: a change of one is written at once."""
         return self.died, self.oom_kills, self.health_flaps, self.readiness_flaps
 
 
-def note(ledger: Ledger, seen: Glance) -> Ledger:
-    """The ledger after one more look."""
+def add_sample(metrics: TaskMetrics, seen: Sample) -> TaskMetrics:
+    """The metrics with one more sample."""
     is_healthy, is_unhealthy = seen.health == "healthy", seen.health == "unhealthy"
-    fresh = [probe for probe in seen.probes if probe.start > ledger.last_probe]
-    taken, refused = _since(ledger.counted, seen.counted) if ledger.served and seen.serves else (0, 0)
+    fresh = [probe for probe in seen.probes if probe.start > metrics.last_probe]
+    taken, refused = _since(metrics.counted, seen.counted) if metrics.served and seen.serves else (0, 0)
     return replace(
-        ledger,
+        metrics,
         died=seen.died,
         watched_ns=seen.watched_ns,
-        oom_kills=max(ledger.oom_kills, int(seen.was_oom_killed)),
-        health_flaps=ledger.health_flaps + (ledger.was_healthy and is_unhealthy),
-        readiness_flaps=ledger.readiness_flaps + (ledger.was_ready and seen.is_ready is False),
-        latencies=dict(Counter(ledger.latencies) + Counter(step_of(probe.took_ns) for probe in fresh)),
-        connections=ledger.connections + taken,
-        refused=ledger.refused + refused,
-        was_healthy=is_healthy or (ledger.was_healthy and not is_unhealthy),
+        oom_kills=max(metrics.oom_kills, int(seen.was_oom_killed)),
+        health_flaps=metrics.health_flaps + (metrics.was_healthy and is_unhealthy),
+        readiness_flaps=metrics.readiness_flaps + (metrics.was_ready and seen.is_ready is False),
+        latencies=dict(Counter(metrics.latencies) + Counter(step_of(probe.took_ns) for probe in fresh)),
+        connections=metrics.connections + taken,
+        refused=metrics.refused + refused,
+        was_healthy=is_healthy or (metrics.was_healthy and not is_unhealthy),
         # A daemon that has just come back has not asked yet: what was known stays true until it has.
-        was_ready=ledger.was_ready if seen.is_ready is None else seen.is_ready,
-        last_probe=max((probe.start for probe in fresh), default=ledger.last_probe),
-        counted=ledger.counted if seen.counted is None else seen.counted,
-        served=seen.serves if seen.counted is not None else ledger.served,
+        was_ready=metrics.was_ready if seen.is_ready is None else seen.is_ready,
+        last_probe=max((probe.start for probe in fresh), default=metrics.last_probe),
+        counted=metrics.counted if seen.counted is None else seen.counted,
+        served=seen.serves if seen.counted is not None else metrics.served,
     )
 
 
 def _since(before: tuple[int, int] | None, now: tuple[int, int] | None) -> tuple[int, int]:
-    """What the kernel counted between two looks; nothing if its counters began anew."""
+    """Subtract the kernel's counters of two samples; zeros if its counters began anew."""
     if before is None or now is None or now[0] < before[0] or now[1] < before[1]:
         return 0, 0
     return now[0] - before[0], now[1] - before[1]
 
 
-def testify(
-    service: Service, rollout: Rollout, tasks: Iterable[Task], ledgers: Mapping[str, Ledger], *, now_ns: int
+def build_evidence(
+    service: Service,
+    rollout: Rollout,
+    tasks: Iterable[Task],
+    metrics_by_task: Mapping[str, TaskMetrics],
+    *,
+    now_ns: int,
 ) -> Evidence:
-    """What is known of both versions, stored and seen. Ledgers are by task."""
+    """Sum up what is stored and sampled of both versions. `metrics_by_task` is by task id."""
     tasks = list(tasks)
     stored = evidence_from_tasks(service, rollout, tasks, now_ns=now_ns)
     present = {str(task.id) for task in tasks}
     canary, stable = (
-        sum_up(
+        summarize_cohort(
             cohort,
-            [one for key, one in ledgers.items() if one.is_new is is_new and key in present],
-            [one for key, one in ledgers.items() if one.is_new is is_new and key not in present],
+            [one for key, one in metrics_by_task.items() if one.is_new is is_new and key in present],
+            [one for key, one in metrics_by_task.items() if one.is_new is is_new and key not in present],
         )
         for cohort, is_new in ((stored.canary, True), (stored.stable, False))
     )
-    return without_chance(Evidence(stable=stable, canary=canary))
+    return drop_chance_failures(Evidence(stable=stable, canary=canary))
 
 
-def without_chance(evidence: Evidence) -> Evidence:
-    """The same without refused connections that chance may well explain."""
+def evidence_from_tasks(service: Service, rollout: Rollout, tasks: Iterable[Task], *, now_ns: int) -> Evidence:
+    """Sum up both versions from their stored tasks alone: running time and deaths since the rollout began.
+
+    A task counts for the time after the rollout began. Its end counts if nobody ordered it: by itself, or unhealthy.
+    """
+    cohorts = {True: Cohort(), False: Cohort()}
+    for task in tasks:
+        if task.node_id is None:
+            continue
+        cohort = cohorts[is_of_rollout(service, rollout, task)]
+        cohorts[is_of_rollout(service, rollout, task)] = replace(
+            cohort,
+            tasks=cohort.tasks + 1,
+            watched_ns=cohort.watched_ns + watched_ns(rollout, task, now_ns=now_ns),
+            deaths=cohort.deaths + died_by_itself(rollout, task),
+        )
+    return Evidence(stable=cohorts[False], canary=cohorts[True])
+
+
+def died_by_itself(rollout: Rollout, task: Task) -> bool:
+    """Whether it ended since the rollout began and nobody ordered that."""
+    ended_at, ordered = task.status.applied_at_ns, task.stop_ordered_at_ns
+    return task.has_ended and (ordered is None or ordered >= ended_at) and ended_at >= rollout.began_at_ns
+
+
+def watched_ns(rollout: Rollout, task: Task, *, now_ns: int) -> int:
+    """Measure how long the task has run since the rollout began."""
+    ended_at = task.status.applied_at_ns if task.has_ended else now_ns
+    since = task.running_since_ns if task.running_since_ns is not None else ended_at
+    return max(0, ended_at - max(since, rollout.began_at_ns))
+
+
+def drop_chance_failures(evidence: Evidence) -> Evidence:
+    """Leave out refused connections that chance may well explain."""
     canary, stable = evidence.canary, evidence.stable
     taken = canary.connections + stable.connections
     failures = canary.connection_failures + stable.connection_failures
@@ -134,11 +171,11 @@ def without_chance(evidence: Evidence) -> Evidence:
     )
 
 
-def sum_up(stored: Cohort, ledgers: Iterable[Ledger], forgotten: Iterable[Ledger]) -> Cohort:
-    """What the stored tasks of a version tell, with what was seen of them, and of those that are no longer stored."""
-    ledgers, forgotten = list(ledgers), list(forgotten)
+def summarize_cohort(stored: Cohort, present: Iterable[TaskMetrics], forgotten: Iterable[TaskMetrics]) -> Cohort:
+    """Add samples of a version's tasks to what is stored of them; `forgotten`: of tasks that are no longer stored."""
+    present, forgotten = list(present), list(forgotten)
     latencies: Counter[str] = Counter()
-    for one in (everyone := [*ledgers, *forgotten]):
+    for one in (everyone := [*present, *forgotten]):
         latencies.update(one.latencies)
     return replace(
         stored,

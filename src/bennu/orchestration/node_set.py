@@ -1,8 +1,8 @@
 """What the nodes hold: the index the scheduler reads.
 
-Law: the tallies of a node are a function of the tasks put here; putting and dropping in any order ends the same.
+Law: the `NodeInfo` of a node is a function of the tasks put here; putting and dropping in any order ends the same.
 
-The shell keeps one `Fleet` for its life as a manager and tells it every change of a node or task, so that placing one
+The shell keeps one `NodeSet` for its life as a manager and tells it every change of a node or task, so that placing one
 task costs a walk over nodes and never over tasks. It is a cache of stored state, not state: building it anew from all
 nodes and tasks gives the same answers.
 
@@ -24,8 +24,8 @@ K = TypeVar("K")
 
 
 @dataclass(slots=True)
-class Tally:
-    """One node and what it holds. Written only by `Fleet`."""
+class NodeInfo:
+    """One node and what it holds. Written only by `NodeSet`."""
 
     node: Node
     tasks: int = 0
@@ -37,11 +37,11 @@ class Tally:
     host_ports: Counter[tuple[str, int]] = field(default_factory=Counter)
 
 
-class Fleet:
-    """Nodes and their tallies. Nodes may be put before or after their tasks."""
+class NodeSet:
+    """Nodes and what each holds. Nodes may be put before or after their tasks."""
 
     def __init__(self, nodes: Iterable[Node] = (), tasks: Iterable[Task] = ()) -> None:
-        self.tallies: dict[NodeId, Tally] = {}
+        self.infos: dict[NodeId, NodeInfo] = {}
         self._tasks: dict[TaskId, Task] = {}
         self._homeless: dict[NodeId, set[TaskId]] = {}
         for node in nodes:
@@ -51,17 +51,17 @@ class Fleet:
 
     def put_node(self, node: Node) -> None:
         """Add a node or its new description."""
-        tally = self.tallies.get(node.id)
-        if tally is not None:
-            tally.node = node
+        info = self.infos.get(node.id)
+        if info is not None:
+            info.node = node
             return
-        self.tallies[node.id] = Tally(node)
+        self.infos[node.id] = NodeInfo(node)
         for task_id in self._homeless.pop(node.id, ()):
             self._count(self._tasks[task_id], 1)
 
     def drop_node(self, node_id: NodeId) -> None:
         """Forget a node. Tasks that are still said to be there count again if it returns."""
-        self.tallies.pop(node_id, None)
+        self.infos.pop(node_id, None)
         for task in self._tasks.values():
             if task.node_id == node_id:
                 self._homeless.setdefault(node_id, set()).add(task.id)
@@ -92,25 +92,25 @@ class Fleet:
     def _count(self, task: Task, sign: int) -> None:
         if task.node_id is None:
             return
-        tally = self.tallies.get(task.node_id)
-        if tally is None:
+        info = self.infos.get(task.node_id)
+        if info is None:
             if sign > 0:
                 self._homeless.setdefault(task.node_id, set()).add(task.id)
             return
         if _is_meant(task):
-            tally.tasks += sign
-            _add(tally.by_service, task.service_id, sign)
+            info.tasks += sign
+            _add(info.by_service, task.service_id, sign)
         if not _holds(task):
             return
         wanted = task.spec.reservation
-        tally.nano_cpus += sign * wanted.nano_cpus
-        tally.memory_bytes += sign * wanted.memory_bytes
+        info.nano_cpus += sign * wanted.nano_cpus
+        info.memory_bytes += sign * wanted.memory_bytes
         for kind, number in wanted.generic:
-            _add(tally.generic, kind, sign * number)
+            _add(info.generic, kind, sign * number)
         for granted in task.granted:
-            (tally.names.add if sign > 0 else tally.names.discard)(granted)
+            (info.names.add if sign > 0 else info.names.discard)(granted)
         for port in task.host_ports:
-            _add(tally.host_ports, port, sign)
+            _add(info.host_ports, port, sign)
 
 
 def _add(counter: Counter[K], key: K, by: int) -> None:

@@ -10,15 +10,8 @@ from typing import Any
 
 import msgspec
 
+from bennu.cluster.api_types import ContainerSpec, Mode, PlacementWire, ServiceSpecWire, TaskTemplate, UpdateConfigWire
 from bennu.cluster.strategy import read_strategy
-from bennu.cluster.wire import (
-    ContainerSpec,
-    Mode,
-    PlacementWire,
-    ServiceSpecWire,
-    TaskTemplate,
-    UpdateConfigWire,
-)
 from bennu.orchestration import spec as core
 from bennu.orchestration.states import (
     EndpointMode,

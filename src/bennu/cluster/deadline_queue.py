@@ -3,7 +3,7 @@
 import heapq
 
 
-class Wakes:
+class DeadlineQueue:
     """Instants are of any one clock, in nanoseconds."""
 
     def __init__(self) -> None:
@@ -11,7 +11,7 @@ class Wakes:
         self._heap: list[tuple[int, str]] = []  # also holds instants that were replaced since
 
     def put(self, key: str, at_ns: int | None) -> None:
-        """In place of the key's former instant; None: never."""
+        """Set the key's instant in place of its former one; None: never."""
         if at_ns is None:
             self._at_ns.pop(key, None)
         elif self._at_ns.get(key) != at_ns:

@@ -7,8 +7,8 @@ from orchestration.stage import a_node, a_spec
 
 from bennu.orchestration.actions import CreateTask
 from bennu.orchestration.apply import new_task
-from bennu.orchestration.dirty import why_outdated
 from bennu.orchestration.model import ServiceId, TaskId
+from bennu.orchestration.outdated import why_outdated
 from bennu.orchestration.revisions import accept_update, create_service
 from bennu.orchestration.spec import (
     EndpointSpec,

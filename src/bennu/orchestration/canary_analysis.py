@@ -103,7 +103,7 @@ def _count(number: int, what: str) -> str:
 
 
 def chance_of_ever(hits: int, trials: int, share: float) -> float:
-    """At most this likely is it that of trials, each a hit with probability `share`, so many *ever* are hits."""
+    """Bound the chance that draws of probability `share` *ever* look as bad as `hits` in `trials` (Ville)."""
     if hits <= 0 or hits <= trials * share:
         return 1.0
     if share <= 0:

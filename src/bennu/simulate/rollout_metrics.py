@@ -1,26 +1,34 @@
-"""The witness of a simulation: looks once a second at the tasks of watched rollouts, as the real one does.
+"""Rollout metrics of a simulation: it looks once a second at the tasks of watched rollouts, as the real one does.
 
 What it saw survives every death of a manager, for the real one writes it down.
 """
 
 from __future__ import annotations
 
+from bennu.orchestration.canary_analysis import Evidence
 from bennu.orchestration.config import is_under_watch
-from bennu.orchestration.evidence import Evidence
-from bennu.orchestration.ledger import Glance, Ledger, ReadinessProbe, note, testify
 from bennu.orchestration.model import Rollout, Service, ServiceId, Task
 from bennu.orchestration.states import NS_PER_SECOND
-from bennu.orchestration.watched import died_by_itself, is_of_rollout, watched_ns
+from bennu.orchestration.task_metrics import (
+    ReadinessProbe,
+    Sample,
+    TaskMetrics,
+    add_sample,
+    build_evidence,
+    died_by_itself,
+    watched_ns,
+)
+from bennu.orchestration.watched_run import is_of_rollout
 from bennu.simulate.programs import draw
 from bennu.simulate.world import World
 
 LOOK_EVERY_NS = NS_PER_SECOND
 
 
-class SimulatedWitness:
+class SimulatedMetrics:
     def __init__(self, world: World) -> None:
         self.world = world
-        self._books: dict[ServiceId, tuple[int, dict[str, Ledger]]] = {}
+        self._buffers: dict[ServiceId, tuple[int, dict[str, TaskMetrics]]] = {}
         self._look()
 
     def _look(self) -> None:
@@ -31,17 +39,17 @@ class SimulatedWitness:
         self.world.after(LOOK_EVERY_NS, self._look)
 
     def _look_at(self, service: Service, rollout: Rollout) -> None:
-        ledgers = self._ledgers_of(service, rollout)
-        self._books[service.id] = (rollout.began_at_ns, ledgers)
+        metrics_by_task = self._metrics_of(service, rollout)
+        self._buffers[service.id] = (rollout.began_at_ns, metrics_by_task)
         for task in self.world.tasks_of(service.id):
-            new = Ledger(is_new=is_of_rollout(service, rollout, task))
-            ledgers[task.id] = note(ledgers.get(task.id, new), self._glance(rollout, task))
+            new = TaskMetrics(is_new=is_of_rollout(service, rollout, task))
+            metrics_by_task[task.id] = add_sample(metrics_by_task.get(task.id, new), self._sample(rollout, task))
 
-    def _ledgers_of(self, service: Service, rollout: Rollout) -> dict[str, Ledger]:
-        began_at_ns, ledgers = self._books.get(service.id, (0, {}))
-        return ledgers if began_at_ns == rollout.began_at_ns else {}
+    def _metrics_of(self, service: Service, rollout: Rollout) -> dict[str, TaskMetrics]:
+        began_at_ns, metrics_by_task = self._buffers.get(service.id, (0, {}))
+        return metrics_by_task if began_at_ns == rollout.began_at_ns else {}
 
-    def _glance(self, rollout: Rollout, task: Task) -> Glance:
+    def _sample(self, rollout: Rollout, task: Task) -> Sample:
         world = self.world
         agent = world.agents.get(task.node_id) if task.node_id else None
         life = agent.lives.get(task.id) if agent else None
@@ -51,7 +59,7 @@ class SimulatedWitness:
             if life and answers
             else None
         )
-        return Glance(
+        return Sample(
             died=died_by_itself(rollout, task),
             watched_ns=watched_ns(rollout, task, now_ns=world.manager.now_ns),
             was_oom_killed=life is not None and life.program.is_oom and task.has_ended,
@@ -59,8 +67,8 @@ class SimulatedWitness:
             probes=(probe,) if probe else (),
         )
 
-    def testify(self, service: Service, tasks: list[Task], *, now_ns: int) -> Evidence | None:
+    def build_evidence(self, service: Service, tasks: list[Task], *, now_ns: int) -> Evidence | None:
         if service.rollout is None or not is_under_watch(service):
             return None
-        ledgers = self._ledgers_of(service, service.rollout)
-        return testify(service, service.rollout, tasks, ledgers, now_ns=now_ns)
+        metrics_by_task = self._metrics_of(service, service.rollout)
+        return build_evidence(service, service.rollout, tasks, metrics_by_task, now_ns=now_ns)

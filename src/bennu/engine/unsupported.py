@@ -11,8 +11,8 @@ RUNTIMES: Final = ("crun", "runc")
 SHIMS: Final = {"io.containerd.runc.v2": "runc"}
 LOG_DRIVERS: Final = ("", "json-file", "local", "none")
 DOCKER_LOG_DRIVERS: Final = ("awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog")
-HONOURED_LOG_OPTIONS: Final = frozenset({"max-size", "max-file"})
-LOG_OPTIONS: Final = HONOURED_LOG_OPTIONS | {
+SUPPORTED_LOG_OPTIONS: Final = frozenset({"max-size", "max-file"})
+LOG_OPTIONS: Final = SUPPORTED_LOG_OPTIONS | {
     "compress",
     "env",
     "env-regex",
@@ -24,7 +24,7 @@ LOG_OPTIONS: Final = HONOURED_LOG_OPTIONS | {
 }
 
 
-def refuse_unhonoured(config: ContainerConfig, host: HostConfig, oci_runtime: str) -> None:
+def refuse_unsupported(config: ContainerConfig, host: HostConfig, oci_runtime: str) -> None:
     """Raises: NotImplementedHere naming the first field; InvalidParameter for what no engine knows."""
     _check_log_config(host)
     named = host.runtime or oci_runtime
@@ -36,11 +36,11 @@ def refuse_unhonoured(config: ContainerConfig, host: HostConfig, oci_runtime: st
             f"HostConfig.Runtime {host.runtime} is not implemented here: this engine runs containers with "
             f"{oci_runtime} (bennud --default-runtime)"
         )
-    for field in _unhonoured(config, host):
+    for field in _unsupported(config, host):
         raise NotImplementedHere(f"{field} is not implemented")
 
 
-def _unhonoured(config: ContainerConfig, host: HostConfig) -> Iterator[str]:
+def _unsupported(config: ContainerConfig, host: HostConfig) -> Iterator[str]:
     for field, asked in (
         ("Config.NetworkDisabled", config.network_disabled),
         ("HostConfig.BlkioWeightDevice", host.blkio_weight_device),
@@ -66,7 +66,7 @@ def _check_log_config(host: HostConfig) -> None:
     for option in host.log_config.config or {}:
         if driver != "none" and option not in LOG_OPTIONS:
             raise InvalidParameter(f"unknown log opt '{option}' for {driver or 'json-file'} log driver")
-        if option not in HONOURED_LOG_OPTIONS:
+        if option not in SUPPORTED_LOG_OPTIONS:
             raise NotImplementedHere(f"the log option {option} is not implemented")
     if driver != "none":
         parse_bounds(driver, host.log_config.config or {})
