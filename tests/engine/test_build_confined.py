@@ -242,7 +242,6 @@ def world(tmp_path: Path) -> Iterator[list[str | Path]]:
     """How a command is started in a world like a builder's."""
     buildah = Buildah(tmp_path / "buildah", tmp_path / "run")
     buildah.write_settings()
-    buildah.storage.mkdir()
     (tmp_path / "work").mkdir()
     yield buildah.furnish(tmp_path / "work", BuildPlace("", True, "", "127.0.0.1 localhost\n", "", "/unused"))
 

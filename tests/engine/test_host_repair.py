@@ -16,8 +16,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 MOUNT_IT = """
 import sys
 from pathlib import Path
-from bennu.host.cgroups import Layout, Mode, mount_leftover
-failures = mount_leftover(Layout(Mode.HYBRID, frozenset(), frozenset(sys.argv[2:])), Path(sys.argv[1]))
+from bennu.host.cgroups import Layout, CgroupMode, mount_leftover
+failures = mount_leftover(Layout(CgroupMode.HYBRID, frozenset(), frozenset(sys.argv[2:])), Path(sys.argv[1]))
 print(failures, (Path(sys.argv[1]) / sys.argv[2] / "cgroup.procs").exists())
 """
 
