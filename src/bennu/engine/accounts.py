@@ -1,4 +1,4 @@
-"""What `/etc/passwd` and `/etc/group` say in the images that containers were started from lately."""
+"""The contents of `/etc/passwd` and `/etc/group` in the images that containers were started from lately."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ MAX_LENGTH: Final = 64 << 10  # characters of both files; longer ones are read a
 
 
 class Accounts:
-    """By image and working directory; only where the image has that directory. The oldest go first."""
+    """Account files by image and working directory, only where the image has that directory. The oldest go first."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, str], Mapping[str, str]] = OrderedDict()

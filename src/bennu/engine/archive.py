@@ -26,7 +26,7 @@ READ_ONLY: Final = "container rootfs is marked read-only"
 
 @dataclass(frozen=True, slots=True)
 class PathStat:
-    """What `docker cp` asks about a path first; `mode` in Go's notation, `link_target` as seen inside."""
+    """The answer to `docker cp`'s first question on a path; `mode` in Go's notation, `link_target` as seen inside."""
 
     name: str
     size: int
@@ -45,10 +45,10 @@ async def _begun(
     stored: bool = False,
     **more: Any,
 ) -> AsyncIterator[Session]:
-    """A task on the container's root as its processes see it, or as they would if it ran.
+    """Begin a task on the container's root as its processes see it, or as they would if it ran.
 
-    `stored`: on its root filesystem alone, without what is mounted over it. The container is held up only until
-    the task has begun: how long that lasts is up to the client, and to what is in the files.
+    With `stored`, the task sees the root filesystem alone, without the mounts over it. The container's lock is held
+    only until the task has begun, because its duration depends on the client and on the contents of the files.
     """
     async with contextlib.AsyncExitStack() as ends:
         pidfd = -1 if stored else _open_process(services, container)
@@ -68,7 +68,7 @@ async def _begun(
 
 
 async def _mounts_of(services: EngineContext, record: Record, writable: bool) -> list[Folder]:
-    """The volumes and bind mounts of a container that does not run, parents first. Raises: BennuError, OSError."""
+    """List a stopped container's volumes and bind mounts, parents first. Raises: BennuError, OSError."""
     points = [point for point in record.mounts if point.type != "tmpfs"]
     for point in points:
         if point.type == "volume":
@@ -80,7 +80,7 @@ async def _mounts_of(services: EngineContext, record: Record, writable: bool) ->
 
 
 def _open_process(services: EngineContext, container: Container) -> int:
-    """-1: it does not run, or has just ended."""
+    """Open a pidfd of the container's process; -1 if it does not run or has just ended."""
     try:
         return services.runtime.bundles.open_process(container.id) if container.record.pid else -1
     except NotAlive:
@@ -124,14 +124,14 @@ def _told_as_docker(container: Container, path: str) -> Iterator[None]:
 
 
 async def stat_path(services: EngineContext, container: Container, path: str) -> PathStat:
-    """Raises: NotFound."""
+    """Describe a path inside the container. Raises: NotFound."""
     with _told_as_docker(container, path):
         async with _begun(services, container, "stat", path=_inside(path)) as session, asyncio.timeout(QUICK_S):
             return PathStat(**await session.answer())
 
 
 async def read_archive(services: EngineContext, container: Container, path: str) -> AsyncIterator[bytes]:
-    """A tar of the path, in pieces. Raises: NotFound before the first piece, BennuError when it breaks off."""
+    """Stream a tar of the path, in pieces. Raises: NotFound before the first piece, BennuError when it breaks off."""
     with _told_as_docker(container, path):
         async with _begun(services, container, "pack", output=True, path=_inside(path)) as session:
             async for piece in _pieces(session):
@@ -139,7 +139,7 @@ async def read_archive(services: EngineContext, container: Container, path: str)
 
 
 async def export_rootfs(services: EngineContext, container: Container) -> AsyncIterator[bytes]:
-    """A tar of the root filesystem, without volumes and other mounts. Raises: BennuError when it breaks off."""
+    """Stream a tar of the root filesystem, without volumes and other mounts. Raises: BennuError when it breaks off."""
     async with _begun(services, container, "pack_root", stored=True, output=True) as session:
         async for piece in _pieces(session):
             yield piece
@@ -155,10 +155,11 @@ async def _pieces(session: Session) -> AsyncIterator[bytes]:
 async def write_archive(
     services: EngineContext, container: Container, path: str, pieces: AsyncIterator[bytes], *, same_kind: bool = False
 ) -> None:
-    """Unpack a tar at a folder of the container; `same_kind`: no folder is replaced by a file, nor the reverse.
+    """Unpack a tar into a folder of the container.
 
-    What a container that runs cannot write to is read-only here as well, by its own mounts.
-    Raises: NotFound, InvalidParameter (no folder, a broken tar, read-only), BennuError.
+    With `same_kind`, no folder is replaced by a file, nor the reverse. A mount that is read-only for a running
+    container is read-only here as well. Raises: NotFound, InvalidParameter (no folder, a broken tar, read-only),
+    BennuError.
     """
     with _told_as_docker(container, path):
         into = _inside(path)
@@ -168,7 +169,7 @@ async def write_archive(
 
 
 async def find_changes(services: EngineContext, container: Container) -> list[tuple[str, int]]:
-    """`docker diff`: paths and kinds (0 modified, 1 added, 2 deleted) in order of the paths."""
+    """List the changes for `docker diff`: paths and kinds (0 modified, 1 added, 2 deleted), sorted by path."""
     layers = services.images.layers
     image = services.images.by_id(container.record.image_id)
     lowers = [layers.lower_of(diff_id) for diff_id in reversed(image.diff_ids)]

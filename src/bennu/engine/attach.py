@@ -7,7 +7,7 @@ from bennu.runtime import AttachStream
 
 
 class Attachment:
-    """Connected at once when the container runs, else by the next start, before its process does anything.
+    """A client's connection, made at once when the container runs, else by the next start before its process acts.
 
     It lives as long as that run: `read` answers None at the end of the container's output.
     """
@@ -28,12 +28,12 @@ class Attachment:
         self._stream.set_result(stream)
 
     async def read(self) -> tuple[int, bytes] | None:
-        """The next (stream, bytes); stream 1 is stdout (or the terminal), 2 stderr. None: ended."""
+        """Read the next (stream, bytes); stream 1 is stdout (or the terminal), 2 stderr. None: the output has ended."""
         stream = await asyncio.shield(self._stream)
         return None if stream is None else await stream.read()
 
     async def write(self, data: bytes) -> None:
-        """To the container's stdin; waits for the start. Raises: OSError when the container is gone."""
+        """Write to the container's stdin, waiting for the start. Raises: OSError when the container is gone."""
         stream = await asyncio.shield(self._stream)
         if stream is not None:
             await stream.write(data)
@@ -45,7 +45,7 @@ class Attachment:
                 await stream.close_stdin()
 
     def close(self) -> None:
-        """Let go, whether connected or not. Idempotent; the container does not notice."""
+        """Release the stream, whether connected or not. Idempotent; the container does not notice."""
         if not self._stream.done():
             self._stream.set_result(None)
         else:

@@ -1,4 +1,4 @@
-"""The owner of everything that goes on beside the requests: supervision, probes, clean-up."""
+"""The owner of all work beside the requests: supervision, probes, clean-up."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 class Background:
-    """A group of tasks that ends with its block: leaving it cancels what still runs and waits for it.
+    """A group of tasks that ends with its block: leaving the block cancels the tasks still running and waits for them.
 
     Unlike a TaskGroup, one task's failure does not end the others: it is logged, and the containers of the other
     tasks go on being supervised.

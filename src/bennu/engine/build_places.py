@@ -1,7 +1,7 @@
-"""Places for builds: a sandbox on a network like a container's, and a control group, for each.
+"""Places for builds: for each, a sandbox on a network like a container's, and a control group.
 
-A place is on no record. What a killed daemon leaves of it goes as all that is on no record: namespace and addresses
-when the networks open, control groups in `clear`.
+A place is on no record. The leftovers of a killed daemon's places are cleared like everything else without a record:
+namespace and addresses when the networks open, control groups in `clear`.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ DEFAULT_NETWORK: Final = "bridge"
 
 
 class Places:
-    """See `BuildPlaces`. The names of its control groups begin with a mark of this daemon."""
+    """The build places of this host; see `BuildPlaces`. Control group names begin with a mark of this daemon."""
 
     def __init__(self, services: EngineContext) -> None:
         self._services = services
@@ -49,7 +49,7 @@ class Places:
             await asyncio.shield(self._give_back(place_id, group))
 
     def _find(self, network: str) -> Network:
-        """Raises: NotFound, InvalidParameter."""
+        """Find a network; an empty name and `default` mean the default network. Raises: NotFound, InvalidParameter."""
         return self._services.networks.find(DEFAULT_NETWORK if network in ("", "default") else network)
 
     async def _give_back(self, place_id: str, group: str) -> None:
@@ -71,7 +71,10 @@ class Places:
     # --- the three kinds ------------------------------------------------------------------------------------------
 
     async def _own_place(self, place_id: str, group: str, network: Network, extra_hosts: Sequence[str]) -> BuildPlace:
-        """Steps without a network have a builder with one: it fetches what they are given."""
+        """Open a place of its own on the network.
+
+        Steps without a network still get a place with one, because their builder fetches the input of the steps.
+        """
         services, usual = self._services, self._services.resolving
         connected = network.driver != "null"
         request = EndpointRequest(
@@ -119,7 +122,7 @@ def make_builder(services: EngineContext) -> Builder:
 
 
 def _way_out(sandbox: Sandbox) -> tuple[str, str]:
-    """Gateway and own address, as far as there are any."""
+    """Return the gateway and the sandbox's own address; empty strings where there are none."""
     for endpoint in sandbox.endpoints:
         if endpoint.ip_address:
             return endpoint.gateway, endpoint.ip_address
@@ -127,6 +130,6 @@ def _way_out(sandbox: Sandbox) -> tuple[str, str]:
 
 
 def _extra_lines(extra_hosts: Sequence[str]) -> str:
-    """What `extra_hosts` adds to a hosts file that is there already. Raises: InvalidParameter."""
+    """Render the lines that `extra_hosts` adds to an existing hosts file. Raises: InvalidParameter."""
     bare = render_hosts("")
     return render_hosts("", extra_hosts=extra_hosts).removeprefix(bare)

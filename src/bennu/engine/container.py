@@ -1,9 +1,9 @@
-"""One container of this host: its record, what changes it, and the words of its clients. The words are dockerd's.
+"""One container of this host: its record, the operations that change it, and the error texts for its clients.
 
-`Container` is the only writer of its record. Whoever changes it holds the container's lock, for a short and bounded
-time; nobody holds it while waiting for a process to end. What becomes of the container `lifecycle.life` decides:
-`advance` feeds it an event, writes what it answers, and performs the effects (`effects`). A change is written first
-and becomes visible after (`commit`).
+The texts are dockerd's. `Container` is the only writer of its record. Every change is made under the container's lock,
+held for a short and bounded time and never while waiting for a process to end. `lifecycle.life` decides each
+transition: `advance` feeds it an event, writes the answer, and performs the effects (`effects`). A change is written
+first and becomes visible after (`commit`).
 """
 
 import asyncio
@@ -96,7 +96,7 @@ class Container:
         return UNKNOWN_AS if self.record.exit_code is None else self.record.exit_code
 
     def check_running(self) -> None:
-        """Raises: Conflict with Docker's words unless a live process can be talked to."""
+        """Check that a live process can be talked to. Raises: Conflict with Docker's words otherwise."""
         if self.record.state is State.RESTARTING:
             raise Conflict(f"Container {self.id} is restarting, wait until the container is running")
         if not self.record.running:
@@ -105,7 +105,7 @@ class Container:
     # --- its record -------------------------------------------------------------------------------------------------
 
     def event(self, action: str, **details: str) -> Event:
-        """A container event with Docker's attributes: labels win over details, image and name over labels."""
+        """Make a container event with Docker's attributes: labels win over details, image and name over labels."""
         config = self.record.config
         attributes = {**details, **(config.labels or {})}
         if config.image:
@@ -117,7 +117,7 @@ class Container:
         await self.services.journal.commit((), (self.event(action, **details),))
 
     async def commit(self, changed: Record, events: Sequence[Event], more: Sequence[Put] = ()) -> None:
-        """Write the record with its events, then let it be seen. Holds the lock.
+        """Write the record with its events, then make it visible. The caller holds the lock.
 
         Raises: Unavailable; NotFound when it was removed meanwhile. Then nothing has changed.
         """
@@ -134,10 +134,10 @@ class Container:
     # --- its life ---------------------------------------------------------------------------------------------------
 
     async def advance(self, happened: LifeEvent, *, told: Sequence[Event] = (), **changes: object) -> None:
-        """Feed an event to the machine, write what it makes of the life, do what is to be done. Holds the lock.
+        """Feed an event to the machine, write the resulting life, and perform the effects. The caller holds the lock.
 
         `told`: events that come before those of the step. `changes`: other fields of the record, written with it.
-        Raises: IllegalTransition, Unavailable, NotFound, and then nothing has changed; what an effect raises.
+        Raises: IllegalTransition, Unavailable, NotFound, and then nothing has changed; and the errors of the effects.
         """
         before = self.record
         change = step(before.life, happened, self.policy, now_ns=time.time_ns(), draw=random.random())
@@ -179,7 +179,7 @@ class Container:
     # --- what its monitors see (`RunView`) ---------------------------------------------------------------------------
 
     async def take_probe(self, result: ProbeResult) -> None:
-        """A health probe is done. One that began before the present run says nothing. Raises: Unavailable."""
+        """Record a finished health probe. A probe that began before the present run is ignored. Raises: Unavailable."""
         async with self.lock:
             record = self.record
             after_ns = result.start_ns - record.started_at_ns
@@ -188,13 +188,13 @@ class Container:
                 await self.advance(Probed(exit_code=result.exit_code, started_after_ns=after_ns), probes=probes)
 
     async def take_memory_kills(self, kills: int) -> None:
-        """Record that so many processes of the present run were killed for memory. Raises: Unavailable."""
+        """Record that `kills` processes of the present run were killed for memory. Raises: Unavailable."""
         async with self.lock:
             if self.record.pid:
                 await self.advance(MemoryKilled(kills))
 
     def new_session(self, request: ExecRequest) -> ExecSession:
-        """An exec session in it, not yet shown to anybody."""
+        """Make an exec session in this container that is not yet visible to any client."""
         return ExecSession(id=new_id(), container=self, request=request)
 
     def publish_transient(self, action: str, **details: str) -> None:
@@ -204,7 +204,7 @@ class Container:
     # --- waiting and attaching --------------------------------------------------------------------------------------
 
     def wait(self, condition: WaitCondition) -> "asyncio.Future[WaitResult]":
-        """Registered when this returns; see `Waits`."""
+        """Register a waiter; it is registered when this returns. See `Waits`."""
         future = self.waits.register(condition)
         if condition is WaitCondition.NOT_RUNNING and not self.record.running:
             future.set_result(self.wait_result())
@@ -228,13 +228,13 @@ class Container:
         return attachment
 
     def detach(self, attachment: Attachment) -> None:
-        """Its client has left. Idempotent."""
+        """Remove the attachment of a client that has left. Idempotent."""
         attachment.close()
         if attachment in self.attachments:
             self.attachments.remove(attachment)
 
     def end_attachments(self) -> None:
-        """There will be no next run: let go those who wait for it."""
+        """Release the attachments that wait for a next run, because there will be none."""
         for attachment in self.attachments:
             attachment.connect(None)
         self.attachments = []
@@ -269,7 +269,7 @@ class Container:
             raise NotModified(f"container {self.id} is already running")
 
     async def restart_now(self) -> None:
-        """Skip what is left of the back-off. Raises: Conflict when no restart is pending."""
+        """Skip the rest of the back-off. Raises: Conflict when no restart is pending."""
         async with self.lock:
             if self.record.state is not State.RESTARTING:
                 raise Conflict(f"container {self.record.name} has no restart pending: it is {self.record.state}")
@@ -280,7 +280,7 @@ class Container:
     async def send(self, asked: SignalAsked, *, called: str = "") -> None:
         """Send a signal, or call off a pending restart.
 
-        Raises: Conflict if it does not run. A process that has ended, but whose end is not written down, is no error.
+        Raises: Conflict if it does not run. A process whose end is not written down yet causes no error.
         """
         async with self.lock:
             if not self.record.running:
@@ -292,7 +292,7 @@ class Container:
     async def kill(self, signal_text: str, by: Requester, called: str = "") -> None:
         """Send a signal for a client; SIGKILL also waits for the end.
 
-        `called`: what the client calls the container; errors call it the same. Raises: Conflict, InvalidParameter.
+        `called`: the client's name for the container, repeated in errors. Raises: Conflict, InvalidParameter.
         """
         called = called or self.record.name
         try:
@@ -308,7 +308,7 @@ class Container:
             await wait_killed(self)
 
     async def stop(self, by: Requester, timeout_s: int | None = None, signal_text: str = "") -> None:
-        """Stop signal, grace period, SIGKILL. A negative timeout never escalates.
+        """Stop it: stop signal, grace period, SIGKILL. A negative timeout never escalates.
 
         Raises: NotModified if nothing runs. A cancellation (the client left) must be shielded by the caller.
         """
@@ -332,7 +332,7 @@ class Container:
         await end(self, EndRequest(self._stop_signal(""), self.grace_s(), by, Verb.RESTART, for_good=False))
 
     async def shut_down(self, by: Requester) -> None:
-        """Stop it with the daemon: not a person's wish, so its policy counts again when the daemon starts."""
+        """Stop it with the daemon, which is not a person's wish: its policy counts again when the daemon starts."""
         with contextlib.suppress(Conflict):
             if self.record.state is State.RUNNING or self.record.state is State.PAUSED:
                 await end(self, EndRequest(self._stop_signal(""), self.grace_s(), by, Verb.STOP, for_good=False))
@@ -340,7 +340,7 @@ class Container:
     async def restart(
         self, by: Requester, timeout_s: int | None = None, signal_text: str = "", *, called: str = ""
     ) -> None:
-        """Stop what runs, then start; no auto-removal in between. Raises: BennuError for any failure."""
+        """Stop it if it runs, then start it; no auto-removal in between. Raises: BennuError for any failure."""
         self.keep_after_exit = True
         try:
             if self.record.running:
@@ -356,7 +356,7 @@ class Container:
         await self.publish("restart")
 
     async def finish_pending(self, *, is_held: bool = False) -> None:
-        """Go on with the pending operation that a former daemon had begun.
+        """Continue the pending operation that a former daemon had begun.
 
         `is_held`: the load balancer holds the container again. An operation that waited for connections to end is
         left alone until then.
@@ -387,7 +387,7 @@ class Container:
         return self.policy.stop_signal or signal.SIGTERM
 
     def grace_s(self, asked: int | None = None) -> float | None:
-        """Between the stop signal and SIGKILL; None: SIGKILL never follows."""
+        """Return the seconds between the stop signal and SIGKILL; None: SIGKILL never follows."""
         configured = self.record.config.stop_timeout
         grace = asked if asked is not None else configured if isinstance(configured, int) else None
         if grace is None:
@@ -397,7 +397,7 @@ class Container:
     # --- pause --------------------------------------------------------------------------------------------------
 
     async def pause(self, *, briefly: bool = False) -> None:
-        """`briefly`: for the length of a request, so not across a death of the daemon."""
+        """Pause the container; `briefly`: for the length of a request, so not across a death of the daemon."""
         async with self.lock:
             if self.record.state is State.PAUSED:
                 raise Conflict(f"container {self.id} is already paused")

@@ -1,4 +1,4 @@
-"""What every container of this host shares: the adapters, the journal, the folders, the owner of background tasks."""
+"""The services all containers of this host share: adapters, journal, folders, and the owner of background tasks."""
 
 import asyncio
 from collections import Counter
@@ -28,7 +28,7 @@ Draining = AbstractAsyncContextManager[None]
 
 
 class Neighbour(Protocol):
-    """The part of a container that another one may know."""
+    """The part of a container that other containers may use."""
 
     @property
     def id(self) -> str: ...
@@ -38,7 +38,7 @@ class Neighbour(Protocol):
 
     @property
     def lock(self) -> asyncio.Lock:
-        """Held by whoever changes the record, or what hangs on it."""
+        """The lock that protects the record and everything that depends on it; every writer holds it."""
         ...
 
 
@@ -46,16 +46,16 @@ class Neighbours(Protocol):
     """The part of the index that one container may use."""
 
     def find(self, ref: str) -> Neighbour:
-        """Raises: NotFound, InvalidParameter."""
+        """Find another container. Raises: NotFound, InvalidParameter."""
         ...
 
     def forget(self, container_id: str) -> None:
-        """It is gone from the disk: drop it."""
+        """Drop a container that is gone from the disk."""
         ...
 
 
 class Stoppable(Protocol):
-    """The part of a container that a pre-stop hook may know."""
+    """The part of a container that a pre-stop hook may use."""
 
     @property
     def id(self) -> str: ...
@@ -72,24 +72,25 @@ class Stoppable(Protocol):
 class PreStop:
     """Pre-stop hook: entered before a container gets its stop signal, left when it has ended or the stop has failed.
 
-    Whoever lets connections end registers here: the engine is open before there is a cluster. A kill does not ask.
+    The load balancer registers its hook later, since the engine is open before there is a cluster. A kill does not use
+    the hook.
     """
 
     def __init__(self) -> None:
         self._hook: Callable[[Stoppable], Draining | None] = lambda container: None
 
     def register(self, hook: Callable[[Stoppable], Draining | None]) -> None:
-        """`hook` answers None of a container that nobody holds."""
+        """Register the hook; it answers None for a container that no load balancer holds."""
         self._hook = hook
 
     def of(self, container: Stoppable) -> Draining | None:
-        """None: nobody holds it."""
+        """Return the draining of a container; None: no load balancer holds it."""
         return self._hook(container)
 
 
 @dataclass(frozen=True, slots=True)
 class Resolving:
-    """Default DNS options of containers that have none of their own. Empty: those of the host."""
+    """Default DNS options for containers without any of their own. Empty: the host's are used."""
 
     servers: Sequence[str] = ()
     search: Sequence[str] = ()
@@ -98,7 +99,7 @@ class Resolving:
 
 @dataclass(slots=True, kw_only=True)
 class EngineContext:
-    """Complete as it is made; only counters change."""
+    """The shared services of the containers. Complete when made; only counters change."""
 
     data_root: Path
     exec_root: Path
@@ -125,7 +126,7 @@ class EngineContext:
     pre_stop: PreStop = field(default_factory=PreStop)
 
     def folder(self, container_id: str) -> Path:
-        """The durable folder of one container: writable layer, log, hosts files."""
+        """Return the durable folder of one container: writable layer, log, hosts files."""
         return entry_of(self.data_root / "containers", container_id)
 
     def log_path(self, container_id: str) -> Path:

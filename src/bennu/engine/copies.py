@@ -1,11 +1,11 @@
-"""A second copy of every record that the engine could not be put together again without, in files of its own.
+"""Second copies of all records that the engine needs to be put together again, in files of their own.
 
     containers/ID/record.json   the record of a container, in the folder that it describes
-    containers/ID/making        a mark: nobody was ever told of this container
+    containers/ID/making        a mark: no client was ever told of this container
     containers/ID/removing      a mark: it is being removed, and its record goes before its files
     records/…                   a record of any other kind, or one that is set aside, one a file: key, line feed, value
 
-The database is the truth; the copies follow it within a moment, off everybody's way, and are for the day when it is
+The database is the truth; the copies follow it within a moment, in the background, and are for the day when it is
 damaged. They are not synced one by one: the kernel writes them within half a minute. A folder is deleted for the mark
 it bears, never because the database does not know it.
 """
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def is_cut_short(folder: Path) -> bool:
-    """Whether the container of this folder was being made or removed."""
+    """Tell whether the container of this folder was being made or removed."""
     return (folder / MAKING).exists() or (folder / REMOVING).exists()
 
 
@@ -46,7 +46,7 @@ def path_of(data_root: Path, key: str) -> Path:
 
 
 def write_copy(data_root: Path, key: str, value: bytes) -> None:
-    """Raises: OSError."""
+    """Write the copy of one record. Raises: OSError."""
     replace_file(path_of(data_root, key), value if key.startswith(CONTAINERS) else key.encode() + b"\n" + value)
 
 
@@ -61,7 +61,10 @@ def read_copies(data_root: Path) -> Iterator[tuple[Path, str, bytes]]:
 
 
 class Copies:
-    """Follows the store. `open` first, then `keep` in the background; `close` when nothing is written any more."""
+    """The writer of the copies, which follow the store.
+
+    Call `open` first, then `keep` in the background, and `close` when nothing is written any more.
+    """
 
     def __init__(self, store: Store, data_root: Path) -> None:
         self._store = store
@@ -72,7 +75,7 @@ class Copies:
         self._writing = asyncio.Lock()  # one at a time: an older value never comes after a newer one
 
     async def open(self, *, whole: bool) -> None:
-        """Make the copies agree with the store; where that is not proven to be whole, nothing it misses is deleted."""
+        """Make the copies agree with the store; unless the store is proven whole, delete no copy that it lacks."""
         async with self._writing:
             await self._open(whole=whole)
 
@@ -132,7 +135,7 @@ class Copies:
                 await self._catch_up()
 
     async def _catch_up(self) -> None:
-        """Too much was written meanwhile to be told: look at all of it."""
+        """Compare all records again, because too many writes happened meanwhile to be reported one by one."""
         while True:
             try:
                 return await self.open(whole=True)

@@ -1,4 +1,4 @@
-"""How a container comes to be: its record, its folder, its volumes. Nothing runs yet."""
+"""Creation of a container: its record, its folder, its volumes. Nothing runs yet."""
 
 import asyncio
 import shutil
@@ -33,7 +33,7 @@ from bennu.volumes.copyup import copy_up, needs_filling
 def complete(
     config: ContainerConfig, host: HostConfig, image: ImageConfig, container_id: str, oci_runtime: str
 ) -> list[str]:
-    """Fill in what the client left out, from the image and from Docker's defaults; answers warnings.
+    """Fill in the fields the client left out, from the image and from Docker's defaults; answer warnings.
 
     Raises: InvalidParameter or NotImplementedHere with Docker's words.
     """
@@ -50,7 +50,7 @@ def complete(
 
 
 def check_labels(labels: Mapping[str, str]) -> None:
-    """Bennu's own labels are read when they are needed, which is too late to refuse them. Raises: InvalidParameter."""
+    """Parse Bennu's own labels at creation; later it would be too late to refuse them. Raises: InvalidParameter."""
     probe_from_labels(HEALTH, labels)
     probe_from_labels(READY, labels)
     on_unhealthy(labels)
@@ -58,7 +58,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
 
 
 def check_joined(services: EngineContext, host: HostConfig) -> None:
-    """Whether the containers whose IPC and PID namespaces are to be shared exist. Raises: InvalidParameter."""
+    """Check that the containers to share IPC and PID namespaces with exist. Raises: InvalidParameter."""
     for mode in (host.ipc_mode, host.pid_mode):
         kind, _, target = mode.partition(":")
         if kind == "container":
@@ -77,7 +77,7 @@ async def create_container(
     host: HostConfig,
     networking: NetworkingConfig | None,
 ) -> Container:
-    """Make it durable; what was made is taken back if anything fails. Raises: BennuError."""
+    """Make a durable container; a failure removes everything made so far. Raises: BennuError."""
     argv = [*_words(config.entrypoint), *_words(config.cmd)]
     check_links(services, host)
     check_joined(services, host)
@@ -114,7 +114,7 @@ async def create_container(
 
 
 def _make_folder(folder: Path) -> None:
-    """With the mark by which a later daemon knows that it may be taken away. Raises: Unavailable."""
+    """Make the folder with the mark that lets a later daemon take it away. Raises: Unavailable."""
     try:
         folder.mkdir(mode=0o710, parents=True)
         (folder / MAKING).touch()
@@ -125,7 +125,7 @@ def _make_folder(folder: Path) -> None:
 async def _fill_volumes(
     services: EngineContext, image: Image, folder: Path, planned: Sequence[Planned], mounts: Sequence[MountPoint]
 ) -> None:
-    """Copy what the image has at a new volume's target into the volume."""
+    """Copy the image's files at a new volume's target into the volume."""
     volumes = [
         point for plan, point in zip(planned, mounts, strict=True) if point.type == "volume" and not plan.no_copy
     ]
@@ -148,7 +148,10 @@ async def _fill_volumes(
 
 
 async def _take_back(services: EngineContext, folder: Path, container_id: str) -> None:
-    """Named volumes stay, as with dockerd: another client may use them already."""
+    """Remove the folder and the anonymous volumes of a failed creation.
+
+    Named volumes stay, as with dockerd: another client may use them already.
+    """
     for volume in services.volumes.list():
         if volume.born_with == container_id:
             await services.volumes.remove(volume.name, force=True, by_container=container_id)
@@ -156,7 +159,7 @@ async def _take_back(services: EngineContext, folder: Path, container_id: str) -
 
 
 def requested_endpoints(host: HostConfig, networking: NetworkingConfig | None) -> dict[str, EndpointSettings]:
-    """The networks asked for, the one of NetworkMode first; none for `host` and `container:X`."""
+    """List the networks asked for, that of NetworkMode first; none for `host` and `container:X`."""
     mode = "bridge" if host.network_mode in ("", "default") else host.network_mode
     asked = dict((networking.endpoints_config if networking else None) or {})
     if mode.startswith("container:"):

@@ -1,8 +1,8 @@
 """The register of deaths: one durable certificate for each ending, written together with the change of state.
 
-Kept are the last certificates of a container (100, unless the daemon was told otherwise), and those of removed
-containers for seven days, at most 1,000. Under each container's id are its certificates; an index in the order of
-time holds nothing but names, so that looking back and pruning read no certificate that is not asked for.
+The register keeps the last certificates of a container (100, unless the daemon was told otherwise), and those of
+removed containers for seven days, at most 1,000. Certificates are stored under their container's id; an index in the
+order of time holds only names, so that looking back and pruning read no certificate that is not asked for.
 """
 
 import asyncio
@@ -51,12 +51,12 @@ class Deaths:
     """All certificates of one host."""
 
     def __init__(self, store: Store, keep_lives: int = KEEP_LIVES) -> None:
-        """`keep_lives`: certificates kept of each container that exists."""
+        """Open the register on a store; `keep_lives`: certificates kept of each container that exists."""
         self._store = store
         self._keep_lives = keep_lives
 
     def puts(self, certificate: Certificate) -> list[Put]:
-        """The writes that make it durable; they go into the transaction of the state's change."""
+        """Make the writes of a certificate; they belong in the transaction of the state's change."""
         id_, instant = certificate.container_id, f"{certificate.finished_at_ns:020d}"
         return [
             Put(f"{PREFIX}{id_}/{instant}", _encode(certificate)),
@@ -64,11 +64,11 @@ class Deaths:
         ]
 
     async def of(self, container_id: str) -> list[Certificate]:
-        """All that are kept of one container, oldest first."""
+        """Load all kept certificates of one container, oldest first."""
         return await aside.load(self._store, f"{PREFIX}{container_id}/", _decode)
 
     async def since(self, since_ns: int) -> AsyncIterator[Certificate]:
-        """All endings at or after an instant, of living and removed containers, oldest first."""
+        """Iterate over all endings at or after an instant, of living and removed containers, oldest first."""
         after = f"{INDEX}{since_ns:020d}"
         while page := await self._store.read_prefix(INDEX, after=after, limit=PAGE):
             after = page[-1].key
@@ -79,19 +79,22 @@ class Deaths:
                         yield certificate
 
     async def find_removed(self, ref: str) -> str | None:
-        """The id of the container of that id or name, else with an id that begins so; of several the last to die."""
+        """Find the id of a removed container by its id or name, else by the beginning of its id.
+
+        Of several matches the last to die is chosen.
+        """
         entries = [(_parse(entry)[1], entry.value.decode()) for entry in await self._store.read_prefix(INDEX)][::-1]
         exact = [id_ for id_, name in entries if ref.removeprefix("/") in (id_, name)]
         return next(iter(exact or [id_ for id_, _ in entries if id_.startswith(ref)]), None)
 
     async def keep_pruned(self, living: "Collection[str]") -> None:
-        """Drop what is kept too long, again and again. `living` is looked at each time."""
+        """Prune the register periodically, until cancelled. `living` is read again each time."""
         while True:
             await asyncio.sleep(PRUNE_EVERY_S)
             await self.prune(living)
 
     async def prune(self, living: "Collection[str]") -> None:
-        """Drop what is kept too long. Reads the index only."""
+        """Delete the certificates that exceed the limits. Reads the index only."""
         of_living: dict[str, list[str]] = {}
         removed: list[tuple[str, str]] = []
         for instant, id_ in map(_parse, await self._store.read_prefix(INDEX)):
@@ -114,13 +117,13 @@ class Deaths:
 
 
 def _parse(entry: Entry) -> tuple[str, str]:
-    """Instant and container's id, from a key of the index."""
+    """Parse an index key into instant and container id."""
     instant, _, id_ = entry.key.removeprefix(INDEX).partition("/")
     return instant, id_
 
 
 def look_at_end(runtime: Runtime, record: Record, *, daemon_ends: bool) -> Exited:
-    """Collect what is visible of the end of a container's process, before the runtime forgets it."""
+    """Collect the visible facts of a process's end, before the runtime forgets it."""
     ended = runtime.observer.read_exit(record.id)
     exit_code = ended.exit_code if ended else None
     return Exited(
@@ -135,7 +138,7 @@ def look_at_end(runtime: Runtime, record: Record, *, daemon_ends: bool) -> Exite
 def read_oom(runtime: Runtime, container_id: str, *, main_process: bool) -> Oom | None:
     """Read memory kills from the control group, before the runtime forgets the container. None: nothing was killed.
 
-    It does not say who; `main_process`: the end looks as if the first process was among them.
+    The control group does not name the victims; `main_process`: the end looks as if the first process was among them.
     """
     kills = runtime.observer.oom_kills(container_id)
     if not kills:
@@ -145,7 +148,7 @@ def read_oom(runtime: Runtime, container_id: str, *, main_process: bool) -> Oom 
 
 
 def close_log(path: Path, record: Record, ended_ns: int) -> list[str]:
-    """Mark the end of the run in the log and answer the last 20 lines of that run. Blocks; no log is no lines."""
+    """Mark the end of the run in the log and answer its last 20 lines. Blocks; without a log there are none."""
     try:
         mark_end_of_run(path, ended_ns)
         with path.open("rb") as file:
@@ -159,7 +162,7 @@ def close_log(path: Path, record: Record, ended_ns: int) -> list[str]:
 
 
 async def certify(record: Record, death: DeathFacts, log_path: Path) -> Certificate:
-    """Put together what is known of an end. `record` is that of the life that ended."""
+    """Make the certificate from the known facts of an end. `record` is that of the life that ended."""
     ending = death.ending
     cause, asked_by = classify_death(ending)
     signals: list[SentSignal] = list(ending.signals)

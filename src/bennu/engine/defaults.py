@@ -1,6 +1,6 @@
-"""What a container gets when its creator did not say: from its image, and from Docker's defaults.
+"""Defaults for the fields that a container's creator left out: from its image, and from Docker's defaults.
 
-Both work in place on what the client sent; the result is what inspect shows and what is run.
+Both work in place on the client's configuration; the result is shown by inspect and used to run the container.
 """
 
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ Value = TypeVar("Value")
 
 
 def merge_image(config: ContainerConfig, image: ImageConfig) -> None:
-    """Fill what `config` leaves open from the image's configuration; the container's word wins."""
+    """Fill the open fields of `config` from the image's configuration; values of the container win."""
     config.cmd, config.entrypoint = _words(config.cmd), _words(config.entrypoint)
     if not config.entrypoint:
         # An entrypoint of one's own drops the image's command; `[]` is "no entrypoint", null is "the image's".
@@ -61,7 +61,11 @@ def merge_image(config: ContainerConfig, image: ImageConfig) -> None:
 
 
 def merge_healthcheck(mine: Healthcheck | None, image: Healthcheck | None) -> Healthcheck | None:
-    """The image's as a whole when the container has none, else field by field where the container's are 0 or empty."""
+    """Merge the image's health check into the container's.
+
+    The image's is used as a whole when the container has none, else field by field where the container's are 0 or
+    empty.
+    """
     if mine is None or image is None:
         return mine or image
     return Healthcheck(
@@ -90,7 +94,7 @@ def is_cgroup_v2() -> bool:
 
 
 def fill_host_defaults(host: HostConfig, *, cgroup_v2: bool | None = None, runtime: str = "crun") -> None:
-    """Docker 28's defaults for what is empty. `cgroup_v2` None: what this host has."""
+    """Fill empty fields with Docker 28's defaults. `cgroup_v2` None: use the version of this host."""
     v2 = is_cgroup_v2() if cgroup_v2 is None else cgroup_v2
     if host.network_mode in ("", "default"):
         host.network_mode = "bridge"
@@ -128,7 +132,7 @@ def _thermal_paths() -> Iterable[str]:
 
 
 def _drop_empty(host: HostConfig) -> None:
-    """Fields that Docker leaves out of inspect when they are empty."""
+    """Unset the empty fields that Docker leaves out of inspect."""
     host.annotations = _or_unset(host.annotations)
     host.storage_opt = _or_unset(host.storage_opt)
     host.tmpfs = _or_unset(host.tmpfs)

@@ -1,7 +1,7 @@
-"""The hands of `lifecycle.life`: how each effect is performed, and what it leads to.
+"""The performer of `lifecycle.life`'s effects: how each is performed, and which event it leads to.
 
-Each may be performed again, for who dies between two effects has lost nothing: the next daemon performs what is left.
-All are called with the container's lock held; what has to wait for an end goes on in the background.
+Each effect may be performed again: a daemon that dies between two effects loses nothing, and the next daemon performs
+the rest. All are called with the container's lock held; waiting for an end goes on in the background.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 async def perform(container: "Container", effect: Effect) -> LifeEvent | None:
-    """Answers the event it leads to, to be fed to the machine at once. Raises: BennuError."""
+    """Perform an effect; answer the event it leads to, to be fed to the machine at once. Raises: BennuError."""
     match effect:
         case Launch():
             await begin_run(container)
@@ -82,8 +82,10 @@ async def perform(container: "Container", effect: Effect) -> LifeEvent | None:
 
 
 async def begin_run(container: "Container") -> None:
-    """Make a process of it. Raises: BennuError, whatever went wrong, and then it is written down; what is to end the
-    task itself."""
+    """Start a process for the container and, on any failure, write the failure down.
+
+    Raises: BennuError for every kind of failure, after it is written down; exceptions that end the task itself.
+    """
     try:
         await _make_run(container)
     except BaseException as error:
@@ -132,7 +134,7 @@ async def _send(container: "Container", effect: SendSignal) -> LifeEvent:
 
 
 async def _forget_process(container: "Container") -> None:
-    """What cannot be given back now is cleared by the next start or removal."""
+    """Delete the runtime's process state; after a failure the next start or removal clears the rest."""
     try:
         await container.services.runtime.delete(container.id)
     except Exception:
@@ -148,7 +150,7 @@ async def _clear_leftovers(container: "Container") -> None:
 
 
 async def _act_on_unhealthy(container: "Container", asked: ActOnUnhealthy) -> None:
-    """Do what the label `bennu.on-unhealthy` asks for; Docker does nothing."""
+    """Perform the action of the label `bennu.on-unhealthy`; Docker does nothing."""
     by = Requester("health", command=asked.reason)
     with contextlib.suppress(Conflict, NotModified):  # it ended meanwhile
         match asked.action:

@@ -1,4 +1,4 @@
-"""The containers of one host: their index, their birth and the way to each of them."""
+"""The containers of one host: their index, their creation and the access to each of them."""
 
 import asyncio
 import builtins
@@ -62,7 +62,7 @@ class Engine:
         return self.index.find(ref)
 
     def list(self) -> list[Container]:
-        """All containers, newest first."""
+        """List all containers, newest first."""
         return self.index.list()
 
     # --- birth and death ----------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ class Engine:
     async def create(
         self, name: str | None, config: ContainerConfig, host: HostConfig, networking: NetworkingConfig | None
     ) -> tuple[str, builtins.list[str]]:
-        """Create a container; answers its id and warnings. Raises: BennuError with Docker's words."""
+        """Create a container; answer its id and warnings. Raises: BennuError with Docker's words."""
         services = self.services
         if name is not None:
             name = validate_name(name)
@@ -82,10 +82,10 @@ class Engine:
         return container_id, warnings
 
     async def open(self, *, whole: bool) -> None:
-        """Bring the host's state and the containers' back; returns when all that live are adopted.
+        """Restore the state of the host and the containers; return when all living containers are adopted.
 
-        What is asked for on their records, and is not done yet, is begun by `begin`.
-        `whole`: the store is proven to know all there is. Else images that it does not know are put aside.
+        Operations that the records ask for and that are not done yet are begun by `begin`.
+        `whole`: the store is proven to hold all records. Otherwise images that it does not know are put aside.
         """
         services = self.services
         await aside.put_back(services.store)
@@ -108,7 +108,7 @@ class Engine:
         services.tasks.create_task(services.deaths.keep_pruned(self.index.ids), name="prune certificates")
 
     def begin(self) -> None:
-        """Remove and start what the records say: of a daemon that is ready to answer."""
+        """Begin the removals and starts that the records ask for; called once the daemon is ready to answer."""
         services = self.services
         start = finish_start(services, self._left, self._wanted)
         services.tasks.create_task(start, name="start containers by policy")
@@ -116,7 +116,7 @@ class Engine:
     async def shut_down(self) -> None:
         """Stop all containers at the same time, each with its own signal and grace period; start none any more.
 
-        Takes at most 15 s, or the longest grace period and 5 s; what then still runs lives on.
+        Takes at most 15 s, or the longest grace period and 5 s; containers that then still run live on.
         """
         services = self.services
         services.ending = True
@@ -133,7 +133,7 @@ class Engine:
         await remove_container(self.services, self.find(ref), by, force=force, volumes=volumes)
 
     async def rename(self, ref: str, new_name: str) -> None:
-        """Raises: InvalidParameter, Conflict with Docker's words."""
+        """Rename a container. Raises: InvalidParameter, Conflict with Docker's words."""
         container, index = self.find(ref), self.index
         if not new_name:
             raise InvalidParameter("Neither old nor new names may be empty")
@@ -164,7 +164,7 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """Where an engine lives and how its host is set up."""
+    """The location of an engine and the setup of its host."""
 
     data_root: Path
     exec_root: Path
@@ -178,7 +178,7 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class Foundations:
-    """What the context is built on: it is there before the host has shown that it can carry an engine."""
+    """The base of the context, available before the host has shown that it can carry an engine."""
 
     store: Store
     journal: Journal
@@ -189,7 +189,7 @@ class Foundations:
 async def make_context(
     options: EngineOptions, on: Foundations, index: ContainerIndex[Container], oci_runtime: str
 ) -> EngineContext:
-    """All that the containers of this host share, complete and not yet open."""
+    """Make the services that all containers of this host share, complete and not yet open."""
     runtime = Runtime(options.exec_root, oci=oci_runtime)
     host_facts = await asyncio.to_thread(read_host_facts, runtime.cgroups)
     counters = Counter[str]()
@@ -222,7 +222,7 @@ async def make_context(
 
 @contextlib.asynccontextmanager
 async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
-    """Take up where the former daemon left off; on leaving, containers live on.
+    """Open the engine where the former daemon left off; on leaving, containers live on.
 
     The caller holds the lock on both roots. Raises: BennuError when the host cannot carry an engine.
     """

@@ -1,9 +1,10 @@
-"""The journal of what happened: durable, ordered, and never lost on a slow reader.
+"""The journal of events: durable, ordered, and never lost on a slow reader.
 
 An event is written in the same transaction as the change it announces (`Journal.commit`). Readers are cursors:
 recent events come from memory, older ones from the store, so one that falls behind reads on from disk instead of
-losing anything. Kept are the last 100,000 events or seven days, whichever is less. What is worth nothing tomorrow and
-would crowd out the rest (`publish_transient`: three events a probe) is shown in its order, but never reaches the disk.
+losing anything. The journal keeps the last 100,000 events or seven days, whichever is less. Events that are worthless
+tomorrow and would crowd out the rest (`publish_transient`: three events a probe) are shown in their order, but never
+reach the disk.
 """
 
 import asyncio
@@ -50,20 +51,20 @@ _decode = msgspec.json.Decoder(Event).decode
 
 
 def event(kind: str, action: str, actor_id: str, attributes: Mapping[str, str]) -> Event:
-    """An event not yet stamped; `Journal.commit` gives it its time."""
+    """Make an event that is not yet stamped; `Journal.commit` gives it its time."""
     return Event(type=kind, action=action, actor=Actor(id=actor_id, attributes=dict(attributes)))
 
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """Events of one commit; `settled` once they are on disk, or nothing is to be told."""
+    """The events of one commit; `settled` once they are on disk, or there is nothing to announce."""
 
     events: Sequence[Event]
     settled: bool = False
 
 
 class Journal:
-    """Writes changes with their events, and lets any number of readers follow."""
+    """The writer of changes with their events, and the source for any number of following readers."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -78,7 +79,7 @@ class Journal:
         self._until_prune = PRUNE_EVERY
 
     async def open(self) -> None:
-        """Go on after the newest event of the former daemon, even if the clock was set back since."""
+        """Continue after the newest event of the former daemon, even if the clock was set back since."""
         newest = 0
         after = f"{PREFIX}{time.time_ns() - 60 * 10**9:020d}"
         while page := await self._store.read_prefix(PREFIX, after=after, limit=PAGE):
@@ -114,7 +115,7 @@ class Journal:
         return revision
 
     def publish_transient(self, events: Sequence[Event]) -> None:
-        """Announce without writing: readers see these while they are recent; a new daemon knows nothing of them."""
+        """Announce events without writing: readers see these while they are recent; a new daemon does not know them."""
         self._unshown.append(_Batch(self._stamped(events), settled=True))
         self._show_settled()
 
@@ -127,16 +128,17 @@ class Journal:
     async def publish(
         self, kind: str, action: str, actor_id: str, attributes: Mapping[str, str], scope: str = "local"
     ) -> None:
-        """An event that announces no change of state of ours (exec, resize, image pull, …)."""
+        """Write and announce an event without a change of our own state (exec, resize, image pull, …)."""
         told = event(kind, action, actor_id, attributes)
         told.scope = scope
         await self.commit((), (told,))
 
     async def follow(self, since_ns: int | None, until_ns: int | None) -> AsyncIterator[Event]:
-        """Events from `since_ns` (None: from now; `until_ns` alone: all kept) to `until_ns` (None: for ever).
+        """Iterate over the events from `since_ns` to `until_ns`.
 
+        `since_ns` None: from now, or with `until_ns` alone from the oldest event kept; `until_ns` None: for ever.
         Ends at `until_ns`, also when nothing happens; order is that of the journal. Raises: Unavailable to a reader so
-        slow that what it was to read next is not kept any more.
+        slow that the next event for it is not kept any more.
         """
         from_start = since_ns is not None or until_ns is not None
         cursor = (since_ns or 1) - 1 if from_start else self._shown_ns
@@ -171,7 +173,7 @@ class Journal:
         return list(newer)[::-1]
 
     def _show_settled(self) -> None:
-        """Show what is next in order: an event is never shown before one with an earlier stamp."""
+        """Show the settled events that are next in order, so that none is shown before one with an earlier stamp."""
         shown = self._shown_ns
         while self._unshown and self._unshown[0].settled:
             for item in self._unshown.popleft().events:
@@ -184,7 +186,7 @@ class Journal:
             self._arrived = asyncio.Event()
 
     async def _prune(self) -> None:
-        """Drop what is older than seven days or beyond the newest 100,000, a bounded number at a time."""
+        """Delete events older than seven days or beyond the newest 100,000, a bounded number at a time."""
         oldest_ns = time.time_ns() - KEEP_NS
         entries = await self._store.read_prefix(PREFIX, limit=2 * PRUNE_EVERY)
         surplus = self._count - KEEP_EVENTS
@@ -200,7 +202,7 @@ class Journal:
 
 
 def instant_of(key: str) -> int:
-    """Read the instant in an event's key; a key that is none of ours counts as the oldest and is pruned first."""
+    """Read the instant in an event's key; a foreign key counts as the oldest and is pruned first."""
     digits = key.removeprefix(PREFIX)
     return int(digits) if digits.isdecimal() else 0
 

@@ -32,17 +32,17 @@ class ExecHost(Protocol):
     def record(self) -> Record: ...
 
     def check_running(self) -> None:
-        """Raises: Conflict with Docker's words unless a live process can be talked to."""
+        """Check that a live process can be talked to. Raises: Conflict with Docker's words otherwise."""
         ...
 
     async def publish(self, action: str, **details: str) -> None:
-        """An event of the container's."""
+        """Publish an event of the container."""
         ...
 
 
 @dataclass(slots=True)
 class ExecSession:
-    """`exit_code` is None until it has ended; `pid` is the host's and stays after the end."""
+    """One exec session. `exit_code` is None until it has ended; `pid` is the host's and stays after the end."""
 
     id: str
     container: ExecHost
@@ -62,7 +62,7 @@ class ExecSession:
 
     @property
     def command(self) -> str:
-        """The command as events name it: without arguments it keeps its trailing space."""
+        """The command as named in events: without arguments it keeps its trailing space."""
         return " ".join([self.request.args[0], " ".join(self.request.args[1:])])
 
 
@@ -89,7 +89,7 @@ class Execs:
 
     @contextlib.contextmanager
     def showing(self, session: ExecSession) -> Iterator[None]:
-        """A session that others start and end (a probe): it can be found for as long as it runs."""
+        """Make a session with an external owner (a probe) findable for as long as it runs."""
         session.started = session.running = True
         self._sessions[session.id] = session
         try:
@@ -98,7 +98,7 @@ class Execs:
             self._sessions.pop(session.id, None)
 
     async def create(self, container: ExecHost, session: ExecSession) -> str:
-        """Raises: InvalidParameter, Conflict with Docker's words."""
+        """Register a session; answer its id. Raises: InvalidParameter, Conflict with Docker's words."""
         if not session.request.args:
             raise InvalidParameter("No exec command specified")
         if container.record.state is State.PAUSED:
@@ -142,7 +142,7 @@ class Execs:
         return process
 
     async def resize(self, session: ExecSession, height: int, width: int) -> None:
-        """Waits up to 10 s for the start. Raises: BennuError, InvalidParameter."""
+        """Resize the session's terminal, waiting up to 10 s for the start. Raises: BennuError, InvalidParameter."""
         try:
             async with asyncio.timeout(10):
                 await session.ready.wait()

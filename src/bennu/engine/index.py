@@ -1,4 +1,4 @@
-"""All containers of one host, by id and by name, and who uses what of theirs. It begins nothing and writes nothing."""
+"""All containers of one host, by id and by name, and the users of their images and volumes. It never acts or writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME_TRIES: Final = 6
 
 
 class Indexed(Protocol):
-    """The part of a container that the index has to know."""
+    """The part of a container that the index needs."""
 
     @property
     def id(self) -> str: ...
@@ -29,7 +29,7 @@ C = TypeVar("C", bound=Indexed)
 
 
 class ContainerIndex(Generic[C]):
-    """The containers of one host, and what is set aside of those whose record cannot be read."""
+    """The containers of one host, and the remains of the containers with an unreadable record."""
 
     def __init__(self) -> None:
         self._containers: dict[str, C] = {}
@@ -55,17 +55,17 @@ class ContainerIndex(Generic[C]):
         return matches[0]
 
     def list(self) -> list[C]:
-        """All containers, newest first."""
+        """List all containers, newest first."""
         return sorted(self._containers.values(), key=lambda container: -container.record.created_ns)
 
     @property
     def ids(self) -> Collection[str]:
-        """Of all that can be found, as they come and go."""
+        """The ids of all containers that can be found, as a live view."""
         return self._containers.keys()
 
     @property
     def known(self) -> set[str]:
-        """The ids of all, also of those that are set aside."""
+        """The ids of all containers, including the set-aside ones."""
         return {*self._containers, *self._aside}
 
     # --- coming and going -------------------------------------------------------------------------------------------
@@ -75,24 +75,24 @@ class ContainerIndex(Generic[C]):
         self._names[container.record.name] = container
 
     def forget(self, container_id: str) -> None:
-        """It is gone from the disk: drop it."""
+        """Drop a container that is gone from the disk."""
         if (container := self._containers.pop(container_id, None)) is not None:
             self._names.pop(container.record.name, None)
 
     def leave_aside(self, container: C, remains: Remains) -> None:
-        """Its record is set aside: drop it, but keep for it what it has."""
+        """Drop a container whose record is set aside, but keep its remains reserved for it."""
         self.forget(container.id)
         self.note_aside({container.id: remains})
 
     def note_aside(self, found: dict[str, Remains]) -> None:
-        """What is set aside already, by id."""
+        """Add the remains, by id, of containers that are set aside already."""
         self._aside |= found
 
     # --- names ------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def reserved(self, name: str | None, container_id: str) -> Iterator[str]:
-        """This name, or a free one, kept from others while the container is made. Raises: Conflict."""
+        """Reserve the name, or a free one for None, while the container is made. Raises: Conflict."""
         if name is not None:
             self.check_name_free(name)
         else:
@@ -105,7 +105,7 @@ class ContainerIndex(Generic[C]):
             self._reserved.discard(name)
 
     def check_name_free(self, name: str) -> None:
-        """Raises: Conflict with Docker's words."""
+        """Check that no container has the name. Raises: Conflict with Docker's words."""
         if self._is_taken(name):
             raise Conflict(
                 f'Conflict. The container name "/{name}" is already in use by container "{self._holder(name)}". '
@@ -116,7 +116,7 @@ class ContainerIndex(Generic[C]):
         return name in self._reserved or bool(self._holder(name))
 
     def _holder(self, name: str) -> str:
-        """The id of the container that has this name; "" if none has."""
+        """Return the id of the container that has this name; "" if none has."""
         if name in self._names:
             return self._names[name].id
         return next((container_id for container_id, remains in self._aside.items() if remains.name == name), "")
@@ -129,7 +129,7 @@ class ContainerIndex(Generic[C]):
     # --- who uses what; one whose record is set aside may run -------------------------------------------------------
 
     def users_of_image(self, image_id: str) -> builtins.list[tuple[str, bool]]:
-        """Id, and whether it runs, of each container that was made from this image."""
+        """List the containers made from this image: the id of each, and whether it runs."""
         users = [
             (container.id, container.record.running)
             for container in self._containers.values()
@@ -138,11 +138,11 @@ class ContainerIndex(Generic[C]):
         return users + [(key, True) for key, remains in self._aside.items() if remains.image_id == image_id]
 
     def users_of_volume(self, name: str) -> builtins.list[str]:
-        """The ids of the containers that use this volume."""
+        """List the ids of the containers that use this volume."""
         return self._users_of_volume(name, lambda container: True)
 
     def running_users_of_volume(self, name: str) -> builtins.list[str]:
-        """List those that run, among the users of a volume."""
+        """List the ids of the running containers that use this volume."""
         return self._users_of_volume(name, lambda container: bool(container.record.pid))
 
     def _users_of_volume(self, name: str, fits: Callable[[C], bool]) -> builtins.list[str]:

@@ -1,7 +1,7 @@
-"""From a record to a running process, and back to nothing: the sandbox, the root filesystem, the runtime.
+"""The way from a record to a running process and back to nothing: the sandbox, the root filesystem, the runtime.
 
-`launch` reuses what the container already holds (a restart keeps its sandbox) and takes back everything on failure.
-`release` gives back what a container holds between its lives; it may be called again.
+`launch` reuses the resources the container already holds (a restart keeps its sandbox) and releases everything on
+failure. `release` gives back the resources that a container holds between its lives; it may be called again.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class Launched:
 async def launch(
     services: EngineContext, record: Record, attachments: Sequence[Attachment], *, is_new: bool = False
 ) -> Launched:
-    """Start the container's process. Raises: whatever kept it from starting; then nothing of it is held any more."""
+    """Start the container's process. Raises: the error that prevented it; then nothing of it is held any more."""
     held = record
     try:
         sandbox, events = await open_sandbox(services, record)
@@ -79,7 +79,7 @@ def _volume_event(action: str, record: Record, point: MountPoint) -> Event:
 
 
 async def _make_bundle(services: EngineContext, record: Record, *, is_new: bool) -> BundleRequest:
-    """Mount root filesystem and volumes, write the files of the network, and say what the runtime is to make."""
+    """Mount root filesystem and volumes, write the network's files, and make the request to the runtime."""
     for point in _volumes(record):
         await services.volumes.mount(point.name)
     rootfs = await services.images.mount(services.images.by_id(record.image_id), services.folder(record.id))
@@ -95,10 +95,11 @@ async def _make_bundle(services: EngineContext, record: Record, *, is_new: bool)
 
 
 async def _furnish(services: EngineContext, record: Record, rootfs: Path, *, is_new: bool) -> Mapping[str, str]:
-    """Have the working directory made; answers the texts of `passwd` and `group`. Raises: BennuError.
+    """Have the working directory made; answer the texts of `passwd` and `group`. Raises: BennuError.
 
-    As long as a container has changed none of the three they are its image's. What these are is learned from containers
-    alone that nobody has been able to write to (`is_new`): what one can write there must never be another one's.
+    While a container has left the directory and both files unchanged, its image's texts apply. These texts are learned
+    only from new containers that no process has been able to write to (`is_new`), so that one container's writes never
+    reach another.
     """
     working_dir, upper = record.config.working_dir, services.folder(record.id) / "diff"
     known = services.accounts.get(record.image_id, working_dir)
@@ -112,7 +113,7 @@ async def _furnish(services: EngineContext, record: Record, rootfs: Path, *, is_
 
 
 def _make_spec(services: EngineContext, record: Record, rootfs: Path, accounts: Mapping[str, str]) -> dict[str, Any]:
-    """The container's OCI configuration. Blocks; for ever on a bind mount's dead source. Raises: BennuError."""
+    """Build the OCI configuration. Blocks; for ever on a bind mount's dead source. Raises: BennuError."""
     config, host = record.config, record.host_config
     spaces = namespaces_of(services, record)
     check_links_run(services, record)
@@ -147,14 +148,17 @@ def _make_spec(services: EngineContext, record: Record, rootfs: Path, accounts: 
 
 
 def _spare_files(spec: dict[str, Any]) -> None:
-    """A single file has no mounts below it, and crun refuses to make one read-only recursively."""
+    """Drop the recursive read-only option of single files.
+
+    A file has no mounts below it, and crun refuses to make one read-only recursively.
+    """
     for entry in spec["mounts"]:
         if "rro" in entry["options"] and not Path(entry["source"]).is_dir():
             entry["options"].remove("rro")
 
 
 def make_bind_sources(record: Record) -> None:
-    """`-v /host/path:/x` makes the host's folder if there is none (`--mount` does not). Blocks. Raises: OSError."""
+    """Make missing host folders of `-v /host/path:/x` (`--mount` makes none). Blocks. Raises: OSError."""
     asked = {bind.partition(":")[0] for bind in record.host_config.binds or ()}
     for point in record.mounts:
         if point.type == "bind" and point.source in {os.path.normpath(source) for source in asked}:
@@ -179,7 +183,7 @@ async def release(services: EngineContext, record: Record) -> None:
 
 
 async def release_quietly(services: EngineContext, record: Record) -> None:
-    """Release as `release` does; what fails is logged and cleared by the next start or removal."""
+    """Release as `release` does; log a failure and leave the rest to the next start or removal."""
     try:
         await release(services, record)
     except Exception:

@@ -18,14 +18,14 @@ IMAGE_VARIABLES: Final = frozenset({"HOME", "PATH"})  # of the linked container:
 
 
 def legacy_links(host: HostConfig) -> list[tuple[str, str]]:
-    """(container, alias) of each link on the default bridge."""
+    """List (container, alias) of each link on the default bridge."""
     if host.network_mode not in ("", "default", "bridge"):
         return []
     return [parse_link(text) for text in host.links or ()]
 
 
 def check_links(services: EngineContext, host: HostConfig) -> None:
-    """Whether the containers to link to exist. Raises: InvalidParameter."""
+    """Check that the containers to link to exist. Raises: InvalidParameter."""
     for target, _ in legacy_links(host):
         try:
             services.index.find(target)
@@ -34,14 +34,14 @@ def check_links(services: EngineContext, host: HostConfig) -> None:
 
 
 def check_links_run(services: EngineContext, record: Record) -> None:
-    """Whether the containers it is linked to run on the default bridge. Raises: BennuError."""
+    """Check that the containers it is linked to run on the default bridge. Raises: BennuError."""
     for other, alias in _linked(services, record):
         if not address_of(other):
             raise BennuError(f"Cannot link to a non running container: /{other.name} AS /{record.name}/{alias}")
 
 
 def link_names(services: EngineContext, record: Record) -> dict[str, list[str]]:
-    """Address → the names it has for this container, of those linked containers that run."""
+    """Map the address of each running linked container to its names for this container."""
     found: dict[str, list[str]] = {}
     for other, alias in _linked(services, record):
         if address := address_of(other):
@@ -62,7 +62,7 @@ def link_variables(services: EngineContext, record: Record) -> list[str]:
 
 
 def variables_of(alias: str, owner: str, address: str, exposed: Iterable[str], environment: Sequence[str]) -> list[str]:
-    """The variables of one link, pure: where the other's ports are, what it is called, what its environment says."""
+    """List the variables of one link: the other's ports, its name, and its environment. Pure."""
     prefix = alias.upper().replace("-", "_")
     ports = sorted({port for spec in exposed for port in parse_exposed(spec)})  # of one number: tcp before udp
     found = [f"{prefix}_PORT={proto}://{address}:{number}" for number, proto in ports[:1]]
@@ -76,19 +76,19 @@ def variables_of(alias: str, owner: str, address: str, exposed: Iterable[str], e
 
 
 def address_of(record: Record) -> str:
-    """On the default bridge; "" when it does not run there."""
+    """Return the address on the default bridge; "" when it does not run there."""
     endpoints = record.sandbox.endpoints if record.sandbox and record.running else []
     return next((endpoint.ip_address for endpoint in endpoints if endpoint.network_name == "bridge"), "")
 
 
 def note_links(services: EngineContext, record: Record) -> None:
-    """The container runs: from now on its hosts file follows those it is linked to (`sandbox.renew_linked_hosts`)."""
+    """Register a running container so that its hosts file follows its linked ones (`sandbox.renew_linked_hosts`)."""
     for other, _ in _linked(services, record):
         services.linked_from.setdefault(other.id, set()).add(record.id)
 
 
 def _linked(services: EngineContext, record: Record) -> Iterator[tuple[Record, str]]:
-    """The containers it is linked to, with their aliases; those that are gone are passed over."""
+    """Iterate over the linked containers with their aliases; missing containers are skipped."""
     for target, alias in legacy_links(record.host_config):
         try:
             yield services.index.find(target).record, alias

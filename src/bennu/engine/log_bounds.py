@@ -1,4 +1,4 @@
-"""Keeping the logs of running containers within `max-size` and `max-file`."""
+"""The bounds of running containers' logs: `max-size` and `max-file`."""
 
 import asyncio
 import logging
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LogBounds:
-    """A file is put aside once it has `max_bytes`; `max_files` are kept, the one being written included."""
+    """The bounds of a log: a file is rotated at `max_bytes`; `max_files` are kept, including the one being written."""
 
     max_bytes: int
     max_files: int
 
 
 def parse_bounds(driver: str, options: Mapping[str, str]) -> LogBounds | None:
-    """From the options of a log driver; None: the log may grow without end. Raises: InvalidParameter."""
+    """Parse the options of a log driver; None: the log may grow without end. Raises: InvalidParameter."""
     defaults = {"max-size": "20m", "max-file": "5"} if driver == "local" else {}
     asked = defaults | dict(options)
     files = asked.get("max-file", "1")
@@ -60,11 +60,11 @@ class Kept(Protocol):
 
 
 class LogKeeper:
-    """Rotates the log of one container in time, while it runs.
+    """The task that rotates the log of one container in time, while it runs.
 
     A quiet log costs nothing: the kernel tells of the next write to it. From then on its size is looked at as often as
-    the fastest writer could fill what room is left, until it is quiet again. So a file is larger than its bound by
-    what is written in the hundredths of a second that one rotation takes, and no more.
+    the fastest writer could fill the remaining room, until it is quiet again. So a file exceeds its bound by no more
+    than the bytes written in the hundredths of a second that one rotation takes.
     """
 
     def __init__(self, services: EngineContext, container: Kept) -> None:
@@ -73,7 +73,7 @@ class LogKeeper:
         self._task: asyncio.Task[None] | None = None
 
     def watch(self) -> None:
-        """Idempotent."""
+        """Begin to watch the log if it has bounds. Idempotent."""
         config = self._container.record.host_config.log_config
         bounds = parse_bounds(config.type, config.config or {}) if config.type != "none" else None
         if bounds is not None and (self._task is None or self._task.done()):
@@ -81,7 +81,7 @@ class LogKeeper:
             self._task = self._services.tasks.create_task(self._keep(bounds), name=name)
 
     def stop(self) -> None:
-        """Idempotent."""
+        """Stop watching. Idempotent."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -117,17 +117,17 @@ class LogKeeper:
 
 
 def is_due(size: int, bytes_per_s: float, bounds: LogBounds) -> bool:
-    """Whether the file will have reached its bound when a rotation that begins now is done. Never half empty."""
+    """Tell whether a file reaches its bound before a rotation begun now is done. Never true of a half-empty file."""
     return size >= bounds.max_bytes / 2 and size + bytes_per_s * ROTATION_TAKES_S >= bounds.max_bytes
 
 
 def pause_before_full(size: int, bounds: LogBounds) -> float:
-    """Compute how long nobody has to look, in seconds."""
+    """Compute the pause in seconds before the size has to be looked at again."""
     return min(max((bounds.max_bytes - size) / FASTEST_BYTES_PER_S, SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
 
 
 def size_of(path: Path) -> int:
-    """0 if there is none."""
+    """Return the size of the file in bytes; 0 if there is none."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

@@ -20,7 +20,7 @@ def rotated(path: Path, number: int) -> Path:
 
 
 def open_all(path: Path) -> list[int]:
-    """Descriptors of all files, oldest first; the caller closes them. A rotation meanwhile shows no file twice."""
+    """Open all files, oldest first; the caller closes the descriptors. A rotation meanwhile shows no file twice."""
     found: list[int] = []
     seen: set[int] = set()
     number = 0
@@ -41,10 +41,10 @@ def open_all(path: Path) -> list[int]:
 
 
 def open_after(path: Path, inode: int) -> int | None:
-    """The file that was begun when `inode` was rotated away; None while `inode` is the one being written.
+    """Open the file that was begun when `inode` was rotated away; None while `inode` is the one being written.
 
     None also between the rename and conmon's new file: more may still arrive in the old one. If the old one is gone
-    altogether, the oldest there is.
+    altogether, the oldest existing file is opened.
     """
     descriptors = open_all(path)
     inodes = [os.fstat(descriptor).st_ino for descriptor in descriptors]
@@ -59,7 +59,7 @@ def open_after(path: Path, inode: int) -> int | None:
 
 
 def tail_start(descriptors: Sequence[int], lines: int) -> tuple[int, int]:
-    """Where to begin so that at least the last `lines` lines follow, none of them without its beginning.
+    """Find the position from which at least the last `lines` lines follow, each with its beginning.
 
     Reads backwards, no more than needed: a line of the other stream that began earlier and was never finished is not
     looked for. Answers (index of the file, offset in it).
@@ -81,7 +81,7 @@ def tail_start(descriptors: Sequence[int], lines: int) -> tuple[int, int]:
 
 
 def _backwards(descriptors: Sequence[int]) -> Iterator[tuple[int, int, bytes, bytes]]:
-    """Whole lines from the last to the first: (index of the file, offset after the line, stream, tag)."""
+    """Iterate over whole lines, last to first: (index of the file, offset after the line, stream, tag)."""
     for index in range(len(descriptors) - 1, -1, -1):
         end = os.fstat(descriptors[index]).st_size
         rest = b""
@@ -99,10 +99,10 @@ def _backwards(descriptors: Sequence[int]) -> Iterator[tuple[int, int, bytes, by
 
 
 async def rotate(path: Path, reopen: Callable[[], Awaitable[None]], max_files: int) -> None:
-    """Put the log aside and have conmon begin a new one; no line is lost.
+    """Rotate the log and have conmon begin a new file; no line is lost.
 
     `reopen` tells conmon; if it fails, nothing is rotated. Keeps `max_files` files in all, the one being written
-    included. Raises: what `reopen` raises; OSError.
+    included. Raises: the errors of `reopen`; OSError.
     """
     await asyncio.to_thread(_shift, path, max_files)
     aside = _inode(rotated(path, 1))
@@ -140,7 +140,7 @@ def _inode(path: Path) -> int | None:
 
 
 def mark_end_of_run(path: Path, now_ns: int) -> None:
-    """Write down that a run has ended, so that its unfinished last line is not continued by the next run.
+    """Write the end of a run to the log, so that the next run does not continue its unfinished last line.
 
     Only when conmon is gone. Does nothing if the log ends with a whole line. Raises: OSError.
     """

@@ -1,9 +1,9 @@
-"""From conmon's log lines to Docker's log records. Pure.
+"""Conversion of conmon's log lines to Docker's log records. Pure.
 
 conmon writes `TIME stdout|stderr F|P CONTENT`, one line each: F ends a line of the container, P is a piece of one.
 Docker's record is a line, newline included, cut into pieces of 16384 bytes that share the time of the first; a last
-line without a newline is a record without one. A line with the tag E is ours: a run has ended, what is unfinished
-stays so.
+line without a newline is a record without one. A line with the tag E is ours: it marks the end of a run, and
+unfinished lines stay unfinished.
 """
 
 import re
@@ -21,7 +21,7 @@ LINE: Final = re.compile(
 
 
 class LogRecord(NamedTuple):
-    """`at_ns`: wall clock, ns since the epoch; `stream`: "stdout" or "stderr"; `data` may hold no newline."""
+    """One record. `at_ns`: wall clock, ns since epoch; `stream`: "stdout" or "stderr"; `data` may hold no newline."""
 
     at_ns: int
     stream: str
@@ -35,7 +35,7 @@ class _Unfinished:
 
 
 class Assembler:
-    """Feed it conmon's lines in order; it answers Docker's records in order of their completion."""
+    """An assembler that takes conmon's lines in order and answers Docker's records in order of their completion."""
 
     def __init__(self) -> None:
         self._unfinished: dict[bytes, _Unfinished] = {}
@@ -43,7 +43,7 @@ class Assembler:
         self._second_ns = 0
 
     def feed(self, lines: bytes) -> Iterator[LogRecord]:
-        """Whole lines of the log. What is no line of conmon's (a torn write after a crash) is passed over."""
+        """Take whole lines of the log. Lines not written by conmon (a torn write after a crash) are skipped."""
         unfinished = self._unfinished
         for second, fraction, zone, stream, tag, content in LINE.findall(lines):
             if tag == END_OF_RUN:
@@ -56,7 +56,7 @@ class Assembler:
                 yield from self._add(at_ns, stream, content, ends=tag == b"F")
 
     def finish(self) -> Iterator[LogRecord]:
-        """Nothing follows: lines without an end are records too."""
+        """Finish the unfinished lines as records, because no further input follows."""
         left = sorted(self._unfinished.items(), key=lambda item: item[1].at_ns)
         self._unfinished.clear()
         for stream, held in left:
@@ -78,7 +78,7 @@ class Assembler:
             self._unfinished[stream] = _Unfinished(at_ns, rest)
 
     def last_instant(self, lines: bytes) -> int:
-        """When the last of whole lines was written; 0 if it is none of conmon's."""
+        """Return the instant at which the last of whole lines was written; 0 if it is not conmon's."""
         match = LINE.match(lines, lines.rfind(b"\n", 0, -1) + 1)
         return self._instant(match[1] + match[3]) + int(match[2]) if match else 0
 

@@ -30,7 +30,7 @@ LOOK_AGAIN_S: Final = 5.0  # against a lost wake-up
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Which records. `tail` counts records of both streams, before anything else is left out; None = all of them.
+    """A selection of records. `tail` counts records of both streams, before any other filter; None = all of them.
 
     `since_ns` and `until_ns` are inclusive; 0 = no bound.
     """
@@ -51,16 +51,16 @@ class LogQuery:
 
 
 def check_readable(driver: str) -> None:
-    """Raises: NotImplementedHere for a log driver that keeps nothing to read."""
+    """Check that the log driver keeps a readable log. Raises: NotImplementedHere otherwise."""
     if driver not in READABLE_DRIVERS:
         raise NotImplementedHere("configured logging driver does not support reading")
 
 
 async def read_logs(path: Path, query: LogQuery, *, ended: asyncio.Event) -> AsyncGenerator[list[LogRecord], None]:
-    """The records of the log at `path`, in batches; an absent log is an empty one.
+    """Read the records of the log at `path`, in batches; an absent log is an empty one.
 
-    `ended` is set while no process writes to the log. A reader that follows ends once it was set since the call, with
-    all that was written until then. Close the generator (`aclosing`) to give its descriptors back early.
+    `ended` is set while no process writes to the log. A following reader ends once `ended` was set since the call,
+    after all records written until then. Close the generator (`aclosing`) to give its descriptors back early.
     Raises: OSError.
     """
     follow = query.follow and not ended.is_set()
@@ -83,7 +83,7 @@ async def read_logs(path: Path, query: LogQuery, *, ended: asyncio.Event) -> Asy
 
 
 async def _drain(log: "_Log", query: LogQuery, *, last: bool) -> AsyncGenerator[list[LogRecord], None]:
-    """All there is by now. `last`: nobody writes any more, so an unfinished line is complete."""
+    """Read all records available now. `last`: no process writes any more, so an unfinished line is complete."""
     while (records := await asyncio.to_thread(log.read)) is not None:
         wanted = [record for record in records if query.wants(record)]
         if wanted:
@@ -126,7 +126,7 @@ class _Log:
     def open(self, tail: int | None, since_ns: int, complete: bool) -> None:
         """Begin so that the last `tail` records follow, and those since an instant; maybe more of older ones.
 
-        `complete`: nobody writes any more.
+        `complete`: no process writes any more.
         """
         with self._lock:
             if self._closed:
@@ -140,7 +140,7 @@ class _Log:
             self._skip = max(0, self._count(complete) - tail)
 
     def read(self) -> list[LogRecord] | None:
-        """The records in the next block, which may be none; None when there is no further block by now."""
+        """Read the records in the next block, which may be none; None when there is no further block by now."""
         with self._lock:
             while not self._closed and (self._files or self._find_next()):
                 block = os.pread(self._files[0], BLOCK, self._offset)
@@ -157,17 +157,17 @@ class _Log:
             return None
 
     def finish(self) -> list[LogRecord]:
-        """The unfinished lines, when nobody writes any more."""
+        """Return the unfinished lines, when no process writes any more."""
         return self._wanted(self._assembler.finish())
 
     def close(self) -> None:
-        """Waits for a read under way, which is at most one block. Idempotent."""
+        """Close the files, waiting for a read under way, which is at most one block. Idempotent."""
         self._closed = True
         with self._lock:
             self._leave_behind(len(self._files))
 
     def _take(self, lines: bytes) -> list[LogRecord]:
-        """A block that ends before `_since_ns` is not taken apart: a big log is passed over quickly."""
+        """Parse a block into records, but skip one that ends before `_since_ns`: a big log is passed over quickly."""
         if not lines:
             return []
         if self._since_ns and self._assembler.last_instant(lines) < self._since_ns:
@@ -201,7 +201,7 @@ class _Log:
         del self._files[:count]
 
     def _find_next(self) -> bool:
-        """Whether there is a file after the last one we know; it is then one of ours."""
+        """Find the file after the last known one, add it, and tell whether there is one."""
         if not self._files:
             self._files = open_all(self._path)
             return bool(self._files)
@@ -212,6 +212,6 @@ class _Log:
 
 
 def _cut(data: bytes) -> tuple[bytes, bytes]:
-    """Whole lines, and what is left of the last one."""
+    """Split off whole lines from the beginning of the last one."""
     end = data.rfind(b"\n") + 1
     return data[:end], data[end:]

@@ -1,7 +1,7 @@
-"""What watches a run while it lives: its health check, its readiness, its memory and its log.
+"""The monitors of a run while it lives: its health check, its readiness, its memory and its log.
 
-Monitors decide nothing and write nothing. They see the container through a `RunView` and tell it what they saw; what
-that means is `lifecycle`'s. Probes of one kind never overlap; those of all containers share a bounded number of places.
+Monitors decide nothing and write nothing. They see the container through a `RunView` and report to it; `lifecycle`
+decides the meaning. Probes of one kind never overlap; the probes of all containers share a bounded number of places.
 """
 
 import asyncio
@@ -34,27 +34,27 @@ log = logging.getLogger(__name__)
 
 
 class RunView(Protocol):
-    """The part of a container that a monitor may know and tell."""
+    """The part of a container that a monitor may use."""
 
     @property
     def record(self) -> Record:
-        """As it is now."""
+        """The present record."""
         ...
 
     async def take_probe(self, result: ProbeResult) -> None:
-        """A health probe is done. Raises: Unavailable when the disk refuses: this probe does not count."""
+        """Record a finished health probe. Raises: Unavailable when the disk refuses: this probe does not count."""
         ...
 
     async def take_memory_kills(self, kills: int) -> None:
-        """Record that so many processes of the run were killed for memory."""
+        """Record that `kills` processes of the run were killed for memory."""
         ...
 
     def new_session(self, request: ExecRequest) -> ExecSession:
-        """An exec session in it, not yet shown to anybody."""
+        """Make an exec session in the container that is not yet visible to any client."""
         ...
 
     def publish_transient(self, action: str, **details: str) -> None:
-        """An event that is worth nothing tomorrow: it is shown, and not written."""
+        """Publish an event that is worthless tomorrow: it is shown, and not written."""
         ...
 
 
@@ -68,14 +68,14 @@ class Monitors:
         self.log = LogKeeper(services, container)
 
     def watch(self) -> None:
-        """Begin with the present run, as far as it is configured to be watched."""
+        """Begin every monitoring of the present run that the container's configuration asks for."""
         self.health.watch()
         self.readiness.watch()
         self.memory.watch()
         self.log.watch()
 
     def stop(self) -> None:
-        """Idempotent."""
+        """Stop all monitors. Idempotent."""
         self.health.stop()
         self.readiness.stop()
         self.memory.stop()
@@ -83,7 +83,7 @@ class Monitors:
 
 
 class HealthMonitor:
-    """Probes on schedule, as the container's health check says."""
+    """The monitor that probes on schedule, as the container's health check says."""
 
     def __init__(self, services: EngineContext, container: RunView) -> None:
         self._services = services
@@ -101,7 +101,7 @@ class HealthMonitor:
             self._task = self._services.tasks.create_task(checking, name=f"health {record.id[:12]}")
 
     def stop(self) -> None:
-        """Idempotent. What a probe has started is ended."""
+        """Stop probing and end everything that a probe has started. Idempotent."""
         if self._task is not None:
             self._task.cancel()
             self._former, self._task = self._task, None
@@ -126,7 +126,7 @@ class HealthMonitor:
                 log.warning("health of container %s: %s", record.id[:12], error)
 
     async def _probe(self, probe: Probe, prober: Prober) -> ProbeResult:
-        """One probe; if it is an exec, with its events, and to be seen among the execs."""
+        """Run one probe; an exec probe is announced by events and visible among the execs."""
         if not isinstance(probe, CommandProbe):
             return await prober.run()
         container, code = self._container, KILLED_AS
@@ -143,10 +143,10 @@ class HealthMonitor:
 
 
 class ReadinessMonitor:
-    """Whether traffic may be sent to a container, by its `bennu.ready.*` labels; it decides nothing else.
+    """The monitor of whether traffic may be sent, by the container's `bennu.ready.*` labels; it decides nothing else.
 
-    Asked once a second while the container runs. Known to this daemon only: after its death it is asked anew. `ready`
-    is None when no label asks, or the first answer is not there yet.
+    It asks once a second while the container runs. The answer is known to this daemon only: the next daemon asks anew.
+    `ready` is None when no label asks, or the first answer is not there yet.
     """
 
     def __init__(self, services: EngineContext, container: RunView) -> None:
@@ -173,7 +173,7 @@ class ReadinessMonitor:
         return probe_from_labels(READY, self._container.record.config.labels or {})
 
     def stop(self) -> None:
-        """Nobody asks any more, so it is not ready. Idempotent."""
+        """Stop asking; the container then counts as not ready. Idempotent."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -196,9 +196,9 @@ class ReadinessMonitor:
 
 
 class MemoryMonitor:
-    """Tells, while a container runs, that the kernel killed a process of it for memory.
+    """The monitor that tells, while a container runs, that the kernel killed a process of it for memory.
 
-    What is killed as the container ends is told with its end.
+    Kills at the end of the container are reported with its end.
     """
 
     def __init__(self, services: EngineContext, container: RunView) -> None:
@@ -207,13 +207,13 @@ class MemoryMonitor:
         self._task: asyncio.Task[None] | None = None
 
     def watch(self) -> None:
-        """Idempotent."""
+        """Begin to watch for memory kills. Idempotent."""
         if self._task is None or self._task.done():
             name = f"memory of {self._container.record.id[:12]}"
             self._task = self._services.tasks.create_task(self._tell(), name=name)
 
     def stop(self) -> None:
-        """Idempotent."""
+        """Stop watching for memory kills. Idempotent."""
         if self._task is not None:
             self._task.cancel()
             self._task = None

@@ -1,4 +1,4 @@
-"""What is to be mounted where: from Binds, Mounts, Volumes and VolumesFrom to resolved mount points.
+"""The planning of mounts: from Binds, Mounts, Volumes and VolumesFrom to resolved mount points.
 
 Parsing is pure and speaks dockerd's words; `resolve_mounts` then makes the volumes that are named or anonymous.
 Later sources yield to earlier ones at the same target, as in dockerd: volumes-from, binds, mounts, image volumes.
@@ -40,7 +40,7 @@ class Planned:
 
 
 def parse_bind(spec: str) -> Planned:
-    """`[source:]target[:mode]`. Raises: BennuError (500, as dockerd) with its words."""
+    """Parse `[source:]target[:mode]`. Raises: BennuError (500, as dockerd) with its words."""
     parts = spec.split(":")
     if len(parts) > 3 or not all(parts):
         raise BennuError(f"invalid volume specification: '{spec}'")
@@ -81,7 +81,7 @@ def _is_mode(text: str) -> bool:
 
 
 def parse_mount(mount: Mount) -> Planned:
-    """An entry of `HostConfig.Mounts`. Raises: InvalidParameter with dockerd's words."""
+    """Parse an entry of `HostConfig.Mounts`. Raises: InvalidParameter with dockerd's words."""
     wrong = f'invalid mount config for type "{mount.type}": '
     if mount.type not in ("bind", "volume", "tmpfs"):
         raise InvalidParameter(wrong + "mount type unknown")
@@ -119,7 +119,7 @@ def parse_mount(mount: Mount) -> Planned:
 
 
 def plan_mounts(config: ContainerConfig, host: HostConfig, inherited: Sequence[Planned]) -> list[Planned]:
-    """All mounts of a container, one a target. Raises: InvalidParameter for a target named twice by the client."""
+    """Plan all mounts, one per target. Raises: InvalidParameter for a target named twice by the client."""
     named = [parse_bind(spec) for spec in host.binds or []]
     mounts = host.mounts if isinstance(host.mounts, list) else []
     named += [parse_mount(mount) for mount in mounts]
@@ -145,7 +145,7 @@ def _check_unique(targets: Iterable[str]) -> None:
 
 
 def inherited_mounts(services: EngineContext, volumes_from: Sequence[str]) -> list[Planned]:
-    """The mounts of other containers (`--volumes-from X[:ro]`). Raises: InvalidParameter."""
+    """List the mounts of other containers (`--volumes-from X[:ro]`). Raises: InvalidParameter."""
     inherited: list[Planned] = []
     for spec in volumes_from:
         name, _, mode = spec.partition(":")
@@ -176,7 +176,7 @@ def inherited_mounts(services: EngineContext, volumes_from: Sequence[str]) -> li
 async def resolve_mounts(
     services: EngineContext, planned: Sequence[Planned], container_id: str, hold: Callable[[str], None]
 ) -> list[MountPoint]:
-    """Make the volumes that do not exist yet and say where everything is. Raises: BennuError of the volumes.
+    """Make the volumes that do not exist yet and return all mount points. Raises: BennuError of the volumes.
 
     `hold` is given the name of each volume before it is looked for: see `Volumes.holding`.
     """

@@ -1,4 +1,4 @@
-"""Names for containers that were given none: a mood and a bird."""
+"""Names for unnamed containers: a mood and a bird."""
 
 import random
 from typing import Final

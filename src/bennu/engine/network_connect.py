@@ -1,4 +1,4 @@
-"""Connecting containers to networks and disconnecting them, running or not."""
+"""Connection of containers to networks and disconnection from them, running or not."""
 
 import asyncio
 from typing import Final
@@ -26,7 +26,7 @@ NONE_CONFLICT: Final = (
 async def connect_container(
     services: EngineContext, container: Container, ref: str, settings: EndpointSettings
 ) -> None:
-    """Put it on a network, now if it runs and at its next start. Raises: BennuError; then nothing has changed."""
+    """Connect it to a network, now if it runs and at its next start. Raises: BennuError; then nothing has changed."""
     async with container.lock:
         record = container.record
         network = services.networks.find(ref)
@@ -48,7 +48,7 @@ async def connect_container(
 
 
 async def disconnect_container(services: EngineContext, container: Container, ref: str) -> None:
-    """Take it off a network. Raises: BennuError."""
+    """Take the container off a network. Raises: BennuError."""
     async with container.lock:
         record = container.record
         network = services.networks.find(ref)
@@ -79,5 +79,8 @@ def _check_may_change(record: Record, network: Network) -> None:
 
 
 def _is_name_of(network: Network, name: str) -> bool:
-    """Containers remember their networks as the client named them: by name, or by an id or its beginning."""
+    """Tell whether a stored name means this network.
+
+    Containers remember their networks as the client named them: by name, or by an id or its beginning.
+    """
     return name == network.name or (len(name) >= 12 and network.id.startswith(name))

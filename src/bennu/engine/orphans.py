@@ -1,7 +1,8 @@
-"""Containers that are on no record: what was begun and cut short is taken away, whatever else there is stays.
+"""Clean-up of containers without a record: interrupted ones are taken away, everything else is kept.
 
-Absence proves nothing, for a record may have been lost. So only what bears a mark of its own (`copies`) is deleted; a
-whole folder is put aside in `lost/`, and what runs is left running. `bennu doctor --repair` brings both back.
+Absence proves nothing, for a record may have been lost. So only a container with a mark of its own (`copies`) is
+deleted; a whole folder is put aside in `lost/`, and a running container is left running. `bennu doctor --repair` brings
+both back.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def check_data_is_there(data_root: Path, exec_root: Path) -> None:
-    """No database means a new engine, but only where nothing of an old one is left and nothing of it runs.
+    """Check that a missing database means a new engine: no files of an old one are left and none of its containers run.
 
     Raises: Unavailable with the cure.
     """
@@ -47,7 +48,7 @@ def check_data_is_there(data_root: Path, exec_root: Path) -> None:
 
 
 def read_record(folder: Path) -> Record | None:
-    """A container's record as its folder has it; None: none that could be read, or another's."""
+    """Read a container's record from its folder; None: it cannot be read, or belongs to another container."""
     try:
         record = decode_record((folder / COPY).read_bytes())
     except (OSError, msgspec.DecodeError, ValueError):
@@ -56,7 +57,7 @@ def read_record(folder: Path) -> Record | None:
 
 
 def unknown_sandboxes(services: EngineContext, known: Iterable[str]) -> dict[str, Sandbox]:
-    """By id: what those hold that run and are on no record, so that it is neither lent to others nor taken away."""
+    """Collect, by id, the sandboxes of running containers without a record; they must not be lent out or taken away."""
     found = {}
     for container_id in set(services.runtime.bundles.ids()).difference(known):
         record = read_record(services.folder(container_id))
@@ -66,7 +67,11 @@ def unknown_sandboxes(services: EngineContext, known: Iterable[str]) -> dict[str
 
 
 async def clear_orphans(services: EngineContext, known: set[str]) -> None:
-    """Delete what was being made or removed; put aside what is whole; leave alone, and tell of, what runs."""
+    """Clear the containers without a record.
+
+    Folders of interrupted creations and removals are deleted, whole folders are put aside, and running containers are
+    left alone and logged.
+    """
     parent = services.data_root / "containers"
     await asyncio.to_thread(parent.mkdir, 0o710, True, True)
     folders = {folder.name: folder for folder in await asyncio.to_thread(lambda: list(parent.iterdir()))}

@@ -1,4 +1,4 @@
-"""What a container's configuration says of its life: restart policy, health check, and Bennu's labels."""
+"""The life settings in a container's configuration: restart policy, health check, and Bennu's labels."""
 
 import msgspec
 
@@ -12,7 +12,7 @@ from bennu.model import ContainerConfig
 
 
 def policy_of(record: Record) -> Policy:
-    """Make a container's policy from its configuration. Raises: InvalidParameter for what no creation lets through."""
+    """Make a container's policy from its configuration. Raises: InvalidParameter for values that no creation admits."""
     config, host = record.config, record.host_config
     labels, declared = config.labels or {}, config.stop_signal
     return Policy(
@@ -26,7 +26,7 @@ def policy_of(record: Record) -> Policy:
 
 
 def check_of(config: ContainerConfig) -> Check | None:
-    """The health check in force; None: there is none, or it is switched off. Raises: InvalidParameter (its labels)."""
+    """Return the health check in force; None: it is absent or switched off. Raises: InvalidParameter (its labels)."""
     asked = config.healthcheck if isinstance(config.healthcheck, msgspec.Struct) else None
     return plan_check(
         asked.test if asked else None,

@@ -1,4 +1,4 @@
-"""Probing a container: a command in it, or a request from the daemon in the container's network."""
+"""The probing of a container: a command in it, or a request from the daemon in the container's network."""
 
 import asyncio
 import contextlib
@@ -32,20 +32,20 @@ PLACE_S: Final = 1.0
 
 
 class ProbePlaces:
-    """Bounds the probes of all containers: at most `PROBES_AT_ONCE` hold a place, the others wait for one.
+    """The bound on the probes of all containers: at most `PROBES_AT_ONCE` hold a place, the others wait for one.
 
     A probe costs while it starts. One that takes longer than `PLACE_S` gives its place to the next: however many
-    hang, they delay nobody.
+    hang, they delay no other probe.
     """
 
     def __init__(self, counters: Counter[str]) -> None:
-        """`counters` is what metrics are made of."""
+        """Make the places; `counters` are the source of the metrics."""
         self._free = asyncio.Semaphore(PROBES_AT_ONCE)
         self._counters = counters
 
     @contextlib.asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
-        """For one probe, until its end."""
+        """Hold a place for one probe, until its end."""
         counters, slow = self._counters, False
         counters["probes waiting"] += 1
         try:
@@ -75,7 +75,7 @@ class ProbePlaces:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """Instants are wall clock. `exit_code` -1: it was not done in time, or could not be run."""
+    """The result of a probe. Instants are wall clock. `exit_code` -1: it was not done in time, or could not be run."""
 
     start_ns: int
     end_ns: int
@@ -94,7 +94,7 @@ def as_shown(result: ProbeResult) -> HealthProbe:
 
 
 def local_time(instant_ns: int) -> str:
-    """RFC 3339 with nine digits in the daemon's own zone, as dockerd writes probe times."""
+    """Format an instant as dockerd does for probe times: RFC 3339, nine digits, in the daemon's own zone."""
     seconds, nanos = divmod(instant_ns, 10**9)
     local = time.localtime(seconds)
     zone = time.strftime("%z", local)
@@ -103,12 +103,12 @@ def local_time(instant_ns: int) -> str:
 
 
 class Prober:
-    """One probe of one run of a container, made again and again, once at a time."""
+    """The runner of one probe of one container run, repeated, once at a time."""
 
     def __init__(
         self, runtime: Runtime, container_id: str, pid: int, probe: Probe, *, timeout_ns: int, purpose: str
     ) -> None:
-        """`pid`: the container's first process. `purpose`: a word that no other prober of the container has."""
+        """Prepare the probe. `pid`: the container's first process. `purpose`: a word unique among its probers."""
         self._runtime = runtime
         self._container_id = container_id
         self._pid = pid
@@ -118,7 +118,7 @@ class Prober:
         self._command: ProbeExec | None = None
 
     async def run(self) -> ProbeResult:
-        """To its end or its timeout; then nothing of it is left, also after a cancellation. Raises nothing."""
+        """Run the probe to its end or timeout; nothing of it is left then, nor after a cancellation. Raises nothing."""
         start_ns = time.time_ns()
         try:
             if isinstance(self._probe, CommandProbe):
@@ -154,7 +154,7 @@ class Prober:
 
 
 async def _connect(pid: int, host: str, port: int) -> socket.socket:
-    """A connection from inside the network namespace of a process. Raises: OSError."""
+    """Connect from inside the network namespace of a process. Raises: OSError."""
 
     def make() -> socket.socket:
         enter(f"/proc/{pid}/ns/net")

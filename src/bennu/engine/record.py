@@ -1,4 +1,4 @@
-"""What the engine remembers of a container: one durable record, written only by that container's supervisor."""
+"""The engine's memory of a container: one durable record, written only by that container's supervisor."""
 
 import secrets
 
@@ -28,7 +28,7 @@ class Health(Shape):
 
 
 class Record(msgspec.Struct, kw_only=True, frozen=True):
-    """A container's identity, configuration and life. `stored_record` says what is on disk of it."""
+    """A container's identity, configuration and life. `stored_record` defines its form on disk."""
 
     id: str
     name: str  # without the leading slash
@@ -81,13 +81,13 @@ class Record(msgspec.Struct, kw_only=True, frozen=True):
 
     @property
     def health(self) -> Health | None:
-        """None: it has no health check, or was never started."""
+        """The health state; None: the container has no health check, or was never started."""
         state = self.life.run.health
         return None if state is None else Health(state.status, state.failing_streak, self.probes)
 
 
 def new_id() -> str:
-    """64 hexadecimal digits whose first twelve are not all decimal (they could be taken for a number)."""
+    """Draw 64 hexadecimal digits; the first twelve are never all decimal, which could be taken for a number."""
     while True:
         candidate = secrets.token_hex(32)
         if not candidate[:12].isdecimal():

@@ -1,4 +1,4 @@
-"""What a daemon does with the containers it finds: those its predecessor left, and those a reboot ended.
+"""The recovery of the containers that a starting daemon finds: left by its predecessor, or ended by a reboot.
 
 1. Running, and its monitor is the one on record: supervised again as it is.
 2. Running on record, but ended meanwhile: the end is processed as if just seen, with its true exit code.
@@ -7,8 +7,8 @@
 5. Waiting for its restart: goes on waiting.
 6. Half paused: paused or not, as the kernel has it.
 7. Half stopped, restarted or removed: the request is gone on with.
-What each of them is to be told of, `lifecycle.life.recover` says.
-Then those whose policy says so are started, a container after those whose namespaces it joins.
+`lifecycle.life.recover` lists the events that each of them is fed.
+Then the containers with a policy that asks for it are started, each after the containers whose namespaces it joins.
 """
 
 import asyncio
@@ -43,17 +43,17 @@ log = logging.getLogger(__name__)
 
 
 def read_boot_id() -> str:
-    """Changes with each boot of the host: process ids and namespaces of another one mean nothing."""
+    """Read the host's boot id, which changes with each boot and invalidates older process ids and namespaces."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 async def read_records(services: EngineContext) -> list[Record]:
-    """Read the records that can be read; the others are set aside."""
+    """Read the readable records; the others are set aside."""
     return await aside.load(services.store, PREFIX, decode_record)
 
 
 async def readopt(services: EngineContext, index: ContainerIndex[Container]) -> list[Container]:
-    """Cases 1 to 6 above; answers the containers that their policy now wants started."""
+    """Recover cases 1 to 6 above; answer the containers that their policy now wants started."""
     wanted: list[Container] = []
     for container in index.list()[::-1]:
         try:
@@ -68,7 +68,7 @@ async def readopt(services: EngineContext, index: ContainerIndex[Container]) -> 
 
 
 async def _take_up(services: EngineContext, container: Container) -> None:
-    """Bring it to where it is now, and supervise what goes on. Raises: Unavailable if its loss cannot be written."""
+    """Update the life to the present and resume supervision. Raises: Unavailable if its loss cannot be written."""
     _ = container.policy  # without one nothing can be decided of it
     seen = Seen(services.boot_id, await _is_frozen(services, container.record))
     async with container.lock:
@@ -86,7 +86,7 @@ async def _take_up(services: EngineContext, container: Container) -> None:
 
 
 async def _is_frozen(services: EngineContext, record: Record) -> bool | None:
-    """None: it has no process, or that cannot be told."""
+    """Tell whether its processes are frozen; None: it has no process, or the kernel's state cannot be read."""
     if not record.pid or record.life.run.boot_id != services.boot_id:
         return None
     try:
@@ -99,23 +99,23 @@ async def _is_frozen(services: EngineContext, record: Record) -> bool | None:
 
 
 def wants_start(container: Container) -> bool:
-    """Whether its policy starts it along with the daemon."""
+    """Tell whether its policy starts it along with the daemon."""
     return isinstance(decide_start(container.record.life, container.policy), Start)
 
 
 async def _leave_aside(
     services: EngineContext, index: ContainerIndex[Container], container: Container, error: Exception
 ) -> None:
-    """With all that it has on this host; the next daemon tries again."""
+    """Set the container's record aside together with its remains on this host; the next daemon tries again."""
     if entry := await services.store.read(PREFIX + container.id):
         await aside.set_aside(services.store, entry, error)
         index.leave_aside(container, parse_remains(entry.value, services.boot_id))
 
 
 def finish_pending_operations(services: EngineContext, containers: list[Container]) -> list[Container]:
-    """Go on with what was asked for; answers those that `--rm` wants removed.
+    """Continue the requested operations; answer the containers that `--rm` wants removed.
 
-    Before any request is heard: a client of this daemon could begin an operation, or a container, of its own.
+    Runs before any request is heard: a client of this daemon could begin an operation, or a container, of its own.
     """
     left = []
     for container in containers:
@@ -129,14 +129,14 @@ def finish_pending_operations(services: EngineContext, containers: list[Containe
 
 
 async def finish_start(services: EngineContext, left: list[Container], wanted: list[Container]) -> None:
-    """In the background of the first requests: remove and start what `--rm` and policies say."""
+    """Remove and start containers as `--rm` and policies ask, in the background of the first requests."""
     for container in left:
         await _try(container.id, "removed", auto_remove(services, container))
     await start_by_policy(services, wanted)
 
 
 async def start_by_policy(services: EngineContext, wanted: list[Container]) -> None:
-    """Start them, several at a time, a container after those whose namespaces it joins; failures are only logged."""
+    """Start the containers, several at a time, each after those it joins namespaces of; failures are only logged."""
     places = asyncio.Semaphore(STARTS_AT_ONCE)
 
     async def bring_up(container: Container) -> None:
@@ -152,7 +152,7 @@ async def start_by_policy(services: EngineContext, wanted: list[Container]) -> N
 
 
 async def _start(services: EngineContext, container: Container, pause_s: float = TRY_AGAIN_S) -> None:
-    """Start it by its policy; again, and later in the background, if the host had too little of something."""
+    """Start it by its policy; retry, later in the background, if the host lacked a resource."""
     try:
         await container.start(Requester.daemon("daemon start"))
     except BennuError as error:
@@ -170,7 +170,7 @@ async def _start_later(services: EngineContext, container: Container, pause_s: f
 
 
 def _joined(services: EngineContext, record: Record) -> set[str]:
-    """The ids of the containers that must run before it can, as far as they exist."""
+    """Return the ids of the existing containers that must run before this one can."""
     host = record.host_config
     modes = (host.network_mode, host.ipc_mode, host.pid_mode)
     names = [mode.partition("container:")[2] for mode in modes if mode.startswith("container:")]
@@ -182,7 +182,7 @@ def _joined(services: EngineContext, record: Record) -> set[str]:
 
 
 async def _try(container_id: str, what: str, work: Awaitable[None]) -> None:
-    """One container's trouble keeps nobody else from being taken up."""
+    """Await the work for one container and log its failure, so that the other containers are still taken up."""
     try:
         await work
     except BennuError as error:

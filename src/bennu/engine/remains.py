@@ -1,7 +1,7 @@
-"""What a container has on this host although its record is set aside, as far as that record can be told.
+"""The holdings on this host of a container whose record is set aside, as far as that record can be read.
 
-Nobody can ask for such a container, but it may run, and the next daemon may understand it. So what it has is neither
-lent to others nor taken away: its address and ports, its name, its image and its volumes.
+Clients cannot ask for such a container, but it may run, and the next daemon may understand it. So its holdings are
+neither lent to others nor taken away: its address and ports, its name, its image and its volumes.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What is left of one unreadable container; unknown fields are empty."""
+    """The remains of one unreadable container; unknown fields are empty."""
 
     name: str = ""
     image_id: str = ""
@@ -35,7 +35,7 @@ async def read_remains(services: EngineContext) -> dict[str, Remains]:
 
 
 def parse_remains(value: bytes, boot_id: str) -> Remains:
-    """Pure. Each field is read by itself: one that is damaged takes no other with it."""
+    """Parse the remains of a record. Pure. Each field is read by itself: a damaged one takes no other with it."""
     try:
         record = msgspec.json.decode(value, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):

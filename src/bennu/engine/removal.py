@@ -1,4 +1,4 @@
-"""How a container leaves: `docker rm`, and auto-removal.
+"""Removal of a container: `docker rm`, and auto-removal.
 
 The record's deletion is the one durable step and comes after everything that can fail; the folder, marked as being
 removed, is taken away after it. A crash before it leaves a container that can be removed again (the next daemon does,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 async def remove_container(
     services: EngineContext, container: "Container", by: Requester, *, force: bool = False, volumes: bool = False
 ) -> None:
-    """Remove it; `force` kills it first, `volumes` takes its anonymous volumes along.
+    """Remove the container; `force` kills it first, `volumes` takes its anonymous volumes along.
 
     Raises: Conflict while it runs (without force) or while another removal is under way; NotFound if that one won.
     """

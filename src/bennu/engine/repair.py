@@ -1,7 +1,7 @@
-"""The database made anew, or completed, from what lies beside it: `bennu doctor --repair`.
+"""Repair of the database, made anew or completed from the files beside it: `bennu doctor --repair`.
 
-Nothing is deleted: a database that cannot be used, and folders that nobody can make sense of, are put into `lost/`.
-What was in `lost/` and can be used again comes back. Containers that run are taken up as they run.
+Nothing is deleted: an unusable database and unreadable folders are put into `lost/`. Usable contents of `lost/` come
+back. Containers that run are taken up as they run.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from bennu.store import Put, Transaction, aside, judge, mark_of, open_sqlite, pu
 
 @dataclass(slots=True)
 class Repair:
-    """One repair; `told` is what its operator is to read, a line each."""
+    """One repair; `told` holds the report for its operator, a line each."""
 
     data_root: Path
     exec_root: Path
@@ -39,7 +39,10 @@ class Repair:
 
 
 async def repair(data_root: Path, exec_root: Path) -> list[str]:
-    """What was done. The caller holds the lock on both roots. Raises: BennuError, OSError; done again it goes on."""
+    """Repair the database and report each action.
+
+    The caller holds the lock on both roots. Raises: BennuError, OSError; a repeated call continues the repair.
+    """
     work = Repair(data_root, exec_root)
     database = data_root / "state.db"
     wrong = judge(database)
@@ -61,7 +64,10 @@ async def repair(data_root: Path, exec_root: Path) -> list[str]:
 
 
 def _begin_anew(work: Repair, database: Path, wrong: str) -> None:
-    """Records from their copies, or from the database as far as it can be read where there are none of a kind."""
+    """Make a new database with the records from their copies.
+
+    A kind of record without any copies is read from the old database, as far as that can be read.
+    """
     work.told.append(f"{wrong[0].upper()}{wrong[1:]}.")
     former = put_database_aside(database, work.lost)
     if any(former.parent.iterdir()):
@@ -122,7 +128,10 @@ def _find_containers(work: Repair) -> None:
 
 
 def _unknown_containers(work: Repair) -> Iterator[tuple[Path, Record | None]]:
-    """Folders that are on no record, with the record that lies in them; what waits in `lost` for want of one stays."""
+    """Iterate over the folders without a record, each with the record inside it.
+
+    Folders in `lost` without a readable record stay there.
+    """
     there, lost = work.data_root / "containers", work.lost / "containers"
     for folder in sorted(there.iterdir()) if there.exists() else ():
         key = f"{CONTAINERS}{folder.name}"
@@ -137,5 +146,5 @@ def _unknown_containers(work: Repair) -> Iterator[tuple[Path, Record | None]]:
 
 
 def _name_in(value: bytes) -> str:
-    """ "" in a record that cannot be read: the next bennud sets it aside."""
+    """Read the name in a record; "" if it cannot be read: the next bennud sets that record aside."""
     return parse_remains(value, boot_id="").name

@@ -1,4 +1,4 @@
-"""What a container's network mode means: its own sandbox, another's, or the host's; and the files that go with it."""
+"""The meaning of a container's network mode: its own sandbox, another's, or the host's; and the network's files."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ FILES: Final = ("hosts", "hostname", "resolv.conf")
 
 
 async def open_sandbox(services: EngineContext, record: Record) -> tuple[Sandbox | None, list[Event]]:
-    """The sandbox the container holds already, or a new one; None for those that live in another's.
+    """Return the container's present sandbox, or open a new one; None for a container in another's network.
 
     Raises: BennuError, prefixed as dockerd does for a failure of the network.
     """
@@ -53,7 +53,7 @@ async def open_sandbox(services: EngineContext, record: Record) -> tuple[Sandbox
 
 
 def check_endpoints(services: EngineContext, record: Record) -> None:
-    """Whether the networks can grant what is asked of them, as far as they exist yet. Raises: InvalidParameter."""
+    """Check that the networks that exist can grant the container's requests. Raises: InvalidParameter."""
     for name in record.endpoints:
         try:
             services.networks.check(endpoint_request(record, name))
@@ -90,7 +90,7 @@ def network_event(services: EngineContext, action: str, record: Record, endpoint
 
 @dataclass(frozen=True, slots=True)
 class Namespaces:
-    """None: one of its own; "": the host's; else the path of another container's."""
+    """The namespaces of a container. None: one of its own; "": the host's; else the path of another container's."""
 
     network: str | None = None
     pid: str | None = None
@@ -100,7 +100,7 @@ class Namespaces:
 
 
 def namespaces_of(services: EngineContext, record: Record) -> Namespaces:
-    """Raises: Conflict when a container to join does not run; NotFound."""
+    """Resolve the container's namespaces. Raises: Conflict when a container to join does not run; NotFound."""
     host = record.host_config
     network = record.sandbox.netns if record.sandbox else joined_namespace(services, "network", host.network_mode)
     ipc = joined_namespace(services, "ipc", host.ipc_mode)
@@ -120,7 +120,7 @@ def namespaces_of(services: EngineContext, record: Record) -> Namespaces:
 
 
 def joined_namespace(services: EngineContext, kind: str, mode: str) -> str | None:
-    """What a mode says: "" the host's, a path another container's, None neither. Raises: Conflict, NotFound."""
+    """Resolve a mode: "" is the host's, a path another container's, None neither. Raises: Conflict, NotFound."""
     if mode == "host":
         return ""
     return _namespace_of(services, kind, mode.removeprefix(JOIN)) if mode.startswith(JOIN) else None
@@ -141,7 +141,7 @@ def _namespace_of(services: EngineContext, kind: str, ref: str) -> str:
 
 
 def make_files(services: EngineContext, record: Record) -> Mapping[str, Path]:
-    """Write hosts, hostname and resolv.conf; name → path. Those of a joined container are shared. Blocks.
+    """Write hosts, hostname and resolv.conf; answer name → path. Joined containers share their files. Blocks.
 
     Raises: BennuError.
     """
@@ -161,7 +161,7 @@ def make_files(services: EngineContext, record: Record) -> Mapping[str, Path]:
 
 
 def renew_linked_hosts(services: EngineContext, record: Record) -> None:
-    """The container has started: those linked to it get its address into their hosts files, in the background."""
+    """Write a started container's address into the hosts files of the containers linked to it, in the background."""
     for linking_id in services.linked_from.pop(record.id, ()):
         services.tasks.create_task(_renew_hosts(services, linking_id), name=f"renew the links of {linking_id[:12]}")
 

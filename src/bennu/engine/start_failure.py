@@ -1,4 +1,4 @@
-"""A start that failed: the one place where whatever went wrong becomes something that can be told and written down."""
+"""Start failures: the one place where any error of a start becomes an error that clients and records can carry."""
 
 import asyncio
 import errno
@@ -30,7 +30,7 @@ class UnstartableCommand(StartFailure, InvalidParameter):
 
 
 def start_failure(error: BaseException) -> BennuError:
-    """Make the error that clients and the certificate get for it. Raises: what is to end the task itself."""
+    """Convert an error of a start for clients and the certificate. Raises: the errors that end the task itself."""
     if ends_task(error):
         raise error
     if isinstance(error, RuntimeFailure) and error.exit_code in (126, 127):
@@ -42,7 +42,7 @@ def start_failure(error: BaseException) -> BennuError:
 
 
 def describe(error: BaseException) -> str:
-    """An unforeseen error in words."""
+    """Describe an unforeseen error in words."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror.lower()}"
@@ -50,12 +50,12 @@ def describe(error: BaseException) -> str:
 
 
 def start_failure_code(error: BennuError) -> int:
-    """126, 127 or 128: what the state of a container whose start failed shows."""
+    """Return the exit code for the state of a container whose start failed: 126, 127 or 128."""
     return error.exit_code if isinstance(error, StartFailure | RuntimeFailure) else START_FAILED
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether the host had too little of something, whoever has put that into other words since."""
+    """Tell whether the host lacked a resource, even if the error has been reworded since."""
     return any(
         one.errno in SHORTAGES if isinstance(one, OSError) else isinstance(one, RuntimeError) and str(one) == NO_THREAD
         for one in _origins(error)
@@ -71,9 +71,9 @@ def _origins(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def ends_task(error: BaseException) -> bool:
-    """Whether this task has to end: it was cancelled itself, or the process ends.
+    """Tell whether this task has to end: it was cancelled itself, or the process ends.
 
-    That something it waits for was cancelled is a failure like any other.
+    The cancellation of an awaited task is a failure like any other.
     """
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()

@@ -1,7 +1,7 @@
-"""A container's record as it is on disk: one flat object, the same in every version.
+"""The form of a container's record on disk: one flat object, the same in every version.
 
-What an earlier bennud wrote is read by this one, and what this one writes by an earlier one: a field is added with a
-default, and none is renamed or given another meaning.
+This bennud reads the records of earlier ones, and earlier ones read its records: a field is added with a default, and
+none is renamed or given another meaning.
 """
 
 from typing import Final
@@ -67,12 +67,12 @@ _decode: Final = msgspec.json.Decoder(StoredRecord).decode
 
 
 def encode_record(record: Record) -> bytes:
-    """Encode a record as it is written."""
+    """Encode a record in its form on disk."""
     return _encode(_stored(record))
 
 
 def decode_record(value: bytes) -> Record:
-    """Raises: msgspec.DecodeError, ValueError, on what is no record."""
+    """Decode a record from its form on disk. Raises: msgspec.DecodeError, ValueError, if it is not a record."""
     stored = _decode(value)
     return Record(
         id=stored.id,

@@ -1,7 +1,7 @@
-"""The task that waits for what comes next of one container: the end of its process, or what is due by the clock.
+"""The task that waits for a container's next event: the end of its process, or an alarm of the clock.
 
-It runs while a process lives or a restart is pending, and feeds what comes to the container's machine. What was
-running when a daemon died has a new one with the next daemon.
+It runs while a process lives or a restart is pending, and feeds each event to the container's machine. After a daemon's
+death, the next daemon gives its running containers a new supervisor.
 """
 
 import asyncio
@@ -37,12 +37,12 @@ class Supervisor:
         self._timer: asyncio.Timeout | None = None  # while it waits
 
     def begin(self) -> None:
-        """Supervise from here on: it was just started, or a former daemon left it running or waiting."""
+        """Begin to supervise: the container was just started, or a former daemon left it running or waiting."""
         name = f"supervise {self._container.id[:12]}"
         self._container.services.tasks.create_task(self._supervise(), name=name)
 
     def look_again(self) -> None:
-        """The container's life has changed, and with it perhaps what is due by the clock."""
+        """Reschedule the alarm, because the container's life has changed."""
         if self._timer is not None and not self._timer.expired():
             self._timer.reschedule(self._due_at())
 
@@ -81,7 +81,7 @@ class Supervisor:
             await self.auto_remove()
 
     async def _take_next(self) -> bool:
-        """Wait for what comes next, and take it in. False: nothing comes any more."""
+        """Wait for the next event and process it. False: no further event comes."""
         container = self._container
         alarm = next_alarm(container.record.life)
         if alarm is None and not container.record.pid:
@@ -96,7 +96,7 @@ class Supervisor:
         return True
 
     async def _wait(self) -> bool:
-        """True: the process is gone. False: something is due by the clock, or has changed that."""
+        """Wait for the next event. True: the process is gone. False: an alarm is due, or the alarm has changed."""
         container = self._container
         timer = self._timer = asyncio.timeout_at(self._due_at())
         try:
@@ -114,7 +114,7 @@ class Supervisor:
         return True
 
     async def _take_end(self) -> None:
-        """The process is gone: write down how, decide what follows, tell everyone. Holds the lock."""
+        """Record the process's end, decide the next step, and announce it. The caller holds the lock."""
         container = self._container
         services = container.services
         container.monitors.stop()
@@ -124,7 +124,7 @@ class Supervisor:
         services.counters["restarts"] += container.record.state is State.RESTARTING
 
     async def _take_alarm(self, alarm: Alarm) -> bool:
-        """Holds the lock. False: the daemon ends, and the next one goes on with what is pending."""
+        """Process an alarm. The caller holds the lock. False: the daemon ends, and the next one continues."""
         container = self._container
         is_restart = isinstance(alarm.event, RestartDue)
         if is_restart and container.services.ending:
@@ -140,7 +140,7 @@ class Supervisor:
         return True
 
     async def auto_remove(self) -> None:
-        """Remove it as `--rm` asks; what stands in the way now may be gone later."""
+        """Remove it as `--rm` asks, with retries: an obstacle of now may be gone later."""
         container, pause_s = self._container, TRY_AGAIN_S
         while not container.gone:
             try:

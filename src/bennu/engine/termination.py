@@ -1,8 +1,8 @@
-"""How a container is ended on request: drain, stop signal, grace period, SIGKILL; and again after a daemon's death.
+"""The ending of a container on request: drain, stop signal, grace period, SIGKILL; and again after a daemon's death.
 
-What takes several writes leaves word of itself on the record before it begins (`Life.pending`). A daemon that finds
-such a word goes on from there (`Container.finish_pending`). SIGKILL after the grace period is due by the clock, and the
-supervisor sends it: who waits here only waits.
+An operation of several writes leaves a note on the record before it begins (`Life.pending`). A daemon that finds such a
+note goes on from there (`Container.finish_pending`). SIGKILL after the grace period is due by the clock, and the
+supervisor sends it: a waiter here only waits.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ LAST_WAIT_S: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class EndRequest:
-    """`grace_s` None: never escalate. `for_good`: a person's wish; else its policy decides what follows."""
+    """An order to end. `grace_s` None: no escalation. `for_good`: a person's wish; else its policy decides the rest."""
 
     stop_signal: int
     grace_s: float | None
@@ -36,12 +36,12 @@ class EndRequest:
 
     @classmethod
     def of(cls, unbegun: PendingOperation) -> "EndRequest":
-        """What a former daemon had not begun with."""
+        """Make the request from an operation that a former daemon had not begun with."""
         return cls(unbegun.unbegun, unbegun.grace_s, unbegun.by, unbegun.verb, unbegun.for_good)
 
 
 async def end(container: "Container", asked: EndRequest) -> None:
-    """Let go of it, then stop signal, grace period, SIGKILL; returns when it has ended.
+    """Drain its connections, then send stop signal and, after the grace period, SIGKILL; return when it has ended.
 
     Raises: BennuError that names the blocker if even SIGKILL does not end it.
     """
@@ -75,7 +75,7 @@ async def _end_now(container: "Container", asked: EndRequest) -> None:
 
 
 async def see_end(container: "Container", grace_s: float | None) -> None:
-    """The stop signal was sent; SIGKILL follows after so many seconds, None: never. Return when it has ended."""
+    """Wait for the end after the stop signal was sent; SIGKILL follows after `grace_s` seconds, None: never."""
     if grace_s is None:
         await container.exited.wait()
     else:
@@ -83,9 +83,9 @@ async def see_end(container: "Container", grace_s: float | None) -> None:
 
 
 async def wait_killed(container: "Container", *, after_s: float = 0) -> None:
-    """SIGKILL was sent, or is in so many seconds: return when it has ended.
+    """Wait for the end; SIGKILL was sent, or is due in `after_s` seconds.
 
-    Raises: BennuError that names what keeps it from ending.
+    Raises: BennuError that names the obstacle to its end.
     """
     if await _wait_ended(container, after_s + KILL_WAIT_S):
         return
@@ -110,7 +110,7 @@ async def _wait_ended(container: "Container", seconds: float) -> bool:
 
 
 def left_of_grace(container: "Container") -> float | None:
-    """Seconds until SIGKILL follows, as the record has it; None: it does not."""
+    """Return the recorded seconds until SIGKILL follows; None: it does not."""
     life = container.record.life
     if life.pending is not None and life.pending.kill_at_ns:
         return max(0, life.pending.kill_at_ns - time.time_ns()) / 1e9

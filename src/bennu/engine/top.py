@@ -9,7 +9,7 @@ PS_TIMEOUT_S = 10
 
 
 async def read_processes(pids: Sequence[int], ps_args: str) -> tuple[list[str], list[list[str]]]:
-    """Titles and rows of `ps ARGS` (default `-ef`) for these host pids.
+    """Read titles and rows of `ps ARGS` (default `-ef`) for these host pids.
 
     Raises: BennuError when ps refuses the arguments or shows no PID column.
     """
@@ -21,7 +21,7 @@ async def read_processes(pids: Sequence[int], ps_args: str) -> tuple[list[str], 
 
 
 def parse_ps(output: str, pids: set[int]) -> tuple[list[str], list[list[str]]]:
-    """The last column takes the rest of its line, blanks included."""
+    """Parse ps output into titles and the rows of `pids`; the last column takes the rest of its line with blanks."""
     lines = output.splitlines()
     titles = lines[0].split() if lines else []
     if "PID" not in titles:

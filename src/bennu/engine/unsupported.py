@@ -25,7 +25,7 @@ LOG_OPTIONS: Final = SUPPORTED_LOG_OPTIONS | {
 
 
 def refuse_unsupported(config: ContainerConfig, host: HostConfig, oci_runtime: str) -> None:
-    """Raises: NotImplementedHere naming the first field; InvalidParameter for what no engine knows."""
+    """Refuse unsupported fields. Raises: NotImplementedHere naming the first; InvalidParameter if unknown anywhere."""
     _check_log_config(host)
     named = host.runtime or oci_runtime
     asked = SHIMS.get(named, named)

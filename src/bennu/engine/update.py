@@ -23,7 +23,7 @@ CHANGEABLE: Final = (
 async def update_container(
     services: EngineContext, container: Container, asked: HostConfig, policy: RestartPolicyShape | None
 ) -> None:
-    """In force at once where a process lives; on disk before this returns. Raises: BennuError with dockerd's words."""
+    """Update the container, at once where a process lives, and on disk. Raises: BennuError with dockerd's words."""
     changed = plan_update(container.record, asked, policy, removing=container.removing)
     has_process = container.record.state in (State.RUNNING, State.PAUSED)
     if has_process and _differs(container.record.host_config, changed):
@@ -32,7 +32,7 @@ async def update_container(
 
 
 def plan_update(record: Record, asked: HostConfig, policy: RestartPolicyShape | None, *, removing: bool) -> HostConfig:
-    """The host configuration after the update. Pure. Raises: InvalidParameter, Conflict, BennuError."""
+    """Compute the host configuration after the update. Pure. Raises: InvalidParameter, Conflict, BennuError."""
     failed = f"Cannot update container {record.id}: "
     present = record.host_config
     changes: dict[str, Any] = {name: value for name in CHANGEABLE if (value := getattr(asked, name))}

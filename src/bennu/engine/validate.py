@@ -1,6 +1,6 @@
-"""What is wrong with a container someone wants to create, in dockerd 28's words.
+"""The validation of a container's create request, in dockerd 28's words.
 
-Called after the image's configuration was merged in. Mounts and networks are judged by those who parse them.
+Called after the image's configuration was merged in. Mounts and networks are judged by their parsers.
 A field that this engine cannot honour is refused by `unsupported.py`, never ignored.
 """
 
@@ -37,7 +37,7 @@ CAPABILITIES: Final = frozenset(CAPABILITY_NAMES.split())
 
 
 def validate_name(name: str) -> str:
-    """The name without its leading slash. Raises: InvalidParameter."""
+    """Return the name without its leading slash. Raises: InvalidParameter."""
     bare = name.removeprefix("/")
     if not NAME.match(bare):
         raise InvalidParameter(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
@@ -45,7 +45,7 @@ def validate_name(name: str) -> str:
 
 
 def discard_unsupported(host: HostConfig, *, swap_limit: bool, blkio_weight: bool) -> list[str]:
-    """Take out what this host's kernel cannot do and dockerd goes without; answers a warning for each."""
+    """Drop settings that this host's kernel lacks and dockerd goes without; answer a warning for each."""
     warnings: list[str] = []
     if host.memory > 0 and host.memory_swap != -1 and not swap_limit:
         host.memory_swap = -1
@@ -62,9 +62,9 @@ def discard_unsupported(host: HostConfig, *, swap_limit: bool, blkio_weight: boo
 def validate_create(
     config: ContainerConfig, host: HostConfig, *, ncpu: int | None = None, oci_runtime: str = "crun"
 ) -> list[str]:
-    """Answers warnings for the client. Raises: InvalidParameter, BennuError, NotImplementedHere.
+    """Check a create request and answer warnings for the client.
 
-    Cleans `config.working_dir`. `ncpu` None: of this host.
+    Cleans `config.working_dir`. `ncpu` None: of this host. Raises: InvalidParameter, BennuError, NotImplementedHere.
     """
     _refuse_nul(config)
     _refuse_nul(host)
@@ -87,14 +87,14 @@ def validate_create(
 
 
 def _refuse_nul(asked: ContainerConfig | HostConfig) -> None:
-    """No path, word or name that reaches the kernel can hold a NUL, which ends it there. Raises: InvalidParameter."""
+    """Refuse a NUL in any text, because the kernel ends a path, word or name there. Raises: InvalidParameter."""
     for name, value in msgspec.to_builtins(asked).items():
         if any("\0" in text for text in _texts(value)):
             raise InvalidParameter(f"invalid configuration: a NUL byte in {name}")
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All text in it, however deep it lies."""
+    """Iterate over all text in a value, at any depth."""
     match value:
         case str():
             yield value
@@ -148,7 +148,7 @@ def check_healthcheck(check: Healthcheck) -> None:
 
 
 def check_restart_policy(policy: RestartPolicyShape, *, auto_remove: bool = False) -> None:
-    """Raises: InvalidParameter."""
+    """Check the restart policy. Raises: InvalidParameter."""
     wrong = "invalid restart policy: "
     count = policy.maximum_retry_count
     if policy.name in ("no", "always", "unless-stopped"):
@@ -170,7 +170,7 @@ def check_restart_policy(policy: RestartPolicyShape, *, auto_remove: bool = Fals
 
 
 def check_resources(host: HostConfig, ncpu: int) -> None:
-    """Raises: InvalidParameter."""
+    """Check the resource limits. Raises: InvalidParameter."""
     _check_memory(host)
     _check_cpu(host, ncpu)
     if host.shm_size < 0:
@@ -220,7 +220,7 @@ def _check_cpu(host: HostConfig, ncpu: int) -> None:
 
 
 def _check_numbers(asked: str, field: str, what: str, count: int) -> None:
-    """A set of numbers, all below `count`."""
+    """Check a set of numbers: all are below `count`. Raises: InvalidParameter."""
     wanted = parse_cpuset(asked)
     if wanted is None:
         raise InvalidParameter(f"Invalid value {asked} for {field}: invalid format: {asked}")
@@ -235,7 +235,7 @@ def memory_nodes() -> int:
 
 
 def parse_cpuset(text: str) -> set[int] | None:
-    """`0-2,4` as numbers; None when it is malformed or names a CPU beyond 8191."""
+    """Parse `0-2,4` into numbers; None when it is malformed or names a CPU beyond 8191."""
     numbers: set[int] = set()
     for part in text.split(","):
         match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part.strip(), re.ASCII)
@@ -290,14 +290,14 @@ def _check_network_conflicts(config: ContainerConfig, host: HostConfig) -> None:
 
 
 def check_endpoint(settings: EndpointSettings) -> None:
-    """What a container wants to be on a network, whatever network that is. Raises: InvalidParameter."""
+    """Check a container's endpoint settings for any network. Raises: InvalidParameter."""
     if settings.mac_address:
         check_mac_address(settings.mac_address)
     _refuse_control("network alias", settings.aliases)
 
 
 def check_mac_address(text: str) -> None:
-    """Whether an interface can have it: no group of receivers, and not none at all. Raises: InvalidParameter."""
+    """Check that an interface can have the address: neither multicast nor all zeros. Raises: InvalidParameter."""
     if not MAC_ADDRESS.match(text):
         raise InvalidParameter(f"address {text}: invalid MAC address")
     octets = bytes.fromhex(re.sub("[:-]", "", text))
@@ -313,7 +313,10 @@ def _check_capabilities(field: str, names: list[str] | None) -> None:
 
 
 def split_security_option(option: str) -> tuple[str, str]:
-    """`key=value` or the older `key:value`; a bare `no-new-privileges` is true. Raises: BennuError (dockerd: 500)."""
+    """Split `key=value` or the older `key:value`; a bare `no-new-privileges` is true.
+
+    Raises: BennuError (dockerd: 500).
+    """
     if option in ("no-new-privileges", "disable"):
         return ("no-new-privileges", "true") if option != "disable" else ("label", "disable")
     key, found, value = option.partition("=" if "=" in option else ":")
@@ -327,14 +330,14 @@ def split_security_option(option: str) -> tuple[str, str]:
 
 
 def _check_security_option(option: str) -> None:
-    """A profile that is broken is refused now, not at each start. Raises: InvalidParameter, BennuError."""
+    """Refuse a broken profile now instead of at each start. Raises: InvalidParameter, BennuError."""
     key, value = split_security_option(option)
     if key == "seccomp":
         parse_security_options([f"seccomp={value}"])
 
 
 def _check_names(config: ContainerConfig, host: HostConfig) -> None:
-    """What ends in a line of the container's hosts file or resolv.conf begins no line of its own."""
+    """Refuse texts that would begin a line of their own in the container's hosts file or resolv.conf."""
     for what, words in (
         ("hostname", [config.hostname, config.domainname]),
         ("extra host", host.extra_hosts),

@@ -1,4 +1,4 @@
-"""Who waits for a container to end, and what they are told (`POST /containers/X/wait`)."""
+"""The waiters for a container's end, and their results (`POST /containers/X/wait`)."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class WaitCondition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WaitResult:
-    """`error` is the container's start, stop or removal error; empty when there is none."""
+    """The result of a wait. `error` is the container's start, stop or removal error; empty when there is none."""
 
     exit_code: int
     error: str = ""
@@ -26,7 +26,7 @@ class Waits:
         self._waiting: dict[WaitCondition, set[asyncio.Future[WaitResult]]] = {kind: set() for kind in WaitCondition}
 
     def register(self, condition: WaitCondition) -> asyncio.Future[WaitResult]:
-        """A future that is set when the condition is met; registered before this returns."""
+        """Register a waiter, before this returns; answer a future that is set when the condition is met."""
         future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
         waiting = self._waiting[condition]
         waiting.add(future)
@@ -34,12 +34,15 @@ class Waits:
         return future
 
     def process_ended(self, result: WaitResult) -> None:
-        """The process is gone, whether or not it will be restarted: spec of `not-running` and `next-exit`."""
+        """Release the waiters for `not-running` and `next-exit`, as their spec asks when the process is gone.
+
+        A coming restart makes no difference.
+        """
         self._release(WaitCondition.NOT_RUNNING, result)
         self._release(WaitCondition.NEXT_EXIT, result)
 
     def removed(self, result: WaitResult) -> None:
-        """Nothing will ever happen again to this container."""
+        """Release all waiters, because the container is removed and no further event can happen to it."""
         for condition in WaitCondition:
             self._release(condition, result)
 

@@ -1,7 +1,7 @@
-"""The death certificate: how a life ended, who asked for it, and what was decided then. Pure.
+"""The death certificate: the end of a life, its requester, and the decision that followed. Pure.
 
-Law: a certificate says what is known and no more. An exit code nobody saw is unknown, a signal nobody here sent came
-"from outside or from itself". `classify_death` is the only place that names a cause.
+Law: a certificate states known facts and no others. An exit code that was not observed is unknown, a signal that this
+engine did not send came "from outside or from itself". `classify_death` is the only place that names a cause.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Cause(StrEnum):
 
 
 class Verb(StrEnum):
-    """What was asked for when a signal was sent."""
+    """The operation that a signal was sent for."""
 
     STOP = "stop"
     KILL = "kill"
@@ -41,7 +41,7 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """Who asked: kind is client, health, update, daemon or nobody.
+    """The requester of an operation: kind is client, health, update, daemon or nobody.
 
     Of a client on the unix socket uid, pid and command are known, of one over TLS its certificate's subject.
     """
@@ -72,7 +72,7 @@ class SentSignal:
 
 @dataclass(frozen=True, slots=True)
 class Oom:
-    """What the control group says of memory. `limit_bytes` 0: there was no limit."""
+    """The control group's account of memory. `limit_bytes` 0: there was no limit."""
 
     kills: int
     limit_bytes: int
@@ -91,7 +91,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What followed. `action` is restart, stay or remove; `next_try_at_ns` 0 = no further try."""
+    """The decision after an end. `action` is restart, stay or remove; `next_try_at_ns` 0 = no further try."""
 
     action: str
     reason: str
@@ -100,7 +100,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """What was seen of an end: the input of `classify_death`. Instants are wall clock, in ns."""
+    """The observations of an end: the input of `classify_death`. Instants are wall clock, in ns."""
 
     exit_code: int | None
     finished_at_ns: int
@@ -141,10 +141,10 @@ class Certificate:
 
 
 def classify_death(ending: Ending) -> tuple[Cause, Requester]:
-    """Name the cause and who asked for it.
+    """Name the cause of an end and its requester.
 
     1. it never started; 2. the host went down; 3. a signal of ours explains it: by health, SIGKILL as such, or a stop;
-    4. the kernel killed the first process for memory; 5. a signal from elsewhere; 6. it exited; 7. nobody knows.
+    4. the kernel killed the first process for memory; 5. a signal from elsewhere; 6. it exited; 7. cause unknown.
     """
     if ending.start_error:
         return Cause.START_FAILED, NOBODY
@@ -170,7 +170,10 @@ def _asked_cause(sent: SentSignal) -> Cause:
 
 
 def _explaining(ending: Ending) -> SentSignal | None:
-    """The first signal of the request that ended it, if one did: a stop is told as a stop, not as its last SIGKILL."""
+    """Find the first signal of the request that ended it; None if no request did.
+
+    The first signal makes a stop count as a stop, not as its last SIGKILL.
+    """
     able = [sent for sent in ending.signals if _explains(sent, ending)]
     if not able:
         return None
@@ -185,7 +188,7 @@ def _explains(sent: SentSignal, ending: Ending) -> bool:
 
 
 def find_escalation(signals: Sequence[SentSignal]) -> tuple[SentSignal, SentSignal] | None:
-    """The stop signal and the SIGKILL that had to follow it in the same request; None if none had to."""
+    """Find the stop signal and the SIGKILL that had to follow it in the same request; None if none had to."""
     for first, second in pairwise(signals):
         same = (first.verb, first.by) == (second.verb, second.by)
         if same and first.verb is not Verb.KILL and second.number == SIGKILL != first.number:

@@ -13,7 +13,7 @@ FAIR_CHANCE_NS: Final = SECOND_NS // 2  # less after the stop signal, and its be
 
 
 def report_death(certificate: Certificate) -> list[str]:
-    """The story in a few sentences, for a person."""
+    """Tell the story of a death in a few sentences, for a person."""
     story = [_how(certificate)]
     if escalation := find_escalation(certificate.signals):
         first, second = escalation
@@ -57,12 +57,15 @@ def _how(certificate: Certificate) -> str:
 
 
 def heart_of(error: str) -> str:
-    """A runtime's error without the names of all the programs it came through."""
+    """Strip the names of the programs that a runtime's error passed through."""
     return error.rpartition("unable to start container process: ")[2].removesuffix(": unknown")
 
 
 def describe_requester(requester: Requester) -> str:
-    """`docker stop web (pid 812, uid 0)`, `CN=alice over TLS`, `the daemon (auto-remove)`, `nobody`."""
+    """Name a requester.
+
+    Examples: `docker stop web (pid 812, uid 0)`, `CN=alice over TLS`, `the daemon (auto-remove)`, `nobody`.
+    """
     match requester.kind:
         case "client" if requester.pid is not None:
             return f"`{requester.command or 'a client'}` (pid {requester.pid}, uid {requester.uid})"
@@ -95,12 +98,12 @@ def _memory(oom: Oom | None) -> str:
 
 
 def last_line(text: str) -> str:
-    """Where programs say what went wrong."""
+    """Return the last line of an output, the usual place of a program's error."""
     return text.strip().rpartition("\n")[2]
 
 
 def format_ns(ns: int) -> str:
-    """`850 ms`, `12.3 s`, `4 min 5 s`, `3 h 2 min`, `5 d 1 h`."""
+    """Format a duration: `850 ms`, `12.3 s`, `4 min 5 s`, `3 h 2 min`, `5 d 1 h`."""
     seconds = max(0, ns) / SECOND_NS
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
@@ -184,5 +187,5 @@ def _policy_hint(certificate: Certificate) -> str:
 
 
 def has_shell_form(command: Sequence[str]) -> bool:
-    """Whether this is what the shell form of ENTRYPOINT or CMD becomes."""
+    """Tell whether the command is the shell form of ENTRYPOINT or CMD."""
     return len(command) >= 3 and command[0] in ("/bin/sh", "sh", "/bin/bash", "bash") and command[1] == "-c"

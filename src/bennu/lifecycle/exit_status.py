@@ -1,4 +1,4 @@
-"""What exit codes mean, and what a failed start counts as. Pure."""
+"""The meaning of exit codes, and the codes of failed starts. Pure."""
 
 from typing import Final
 
@@ -15,13 +15,13 @@ _DENIED_PHRASES: Final = ("permission denied", "is a directory")
 
 
 def signal_of(code: int) -> int | None:
-    """The signal a code above 128 stands for; None if it stands for none."""
+    """Return the signal that a code above 128 stands for; None if it stands for none."""
     number = code - 128
     return number if code > 128 and is_linux_signal(number) else None
 
 
 def decode_exit_code(code: int | None) -> str:
-    """`137: killed by SIGKILL`, `2: exited with an error`, `unknown`."""
+    """Describe an exit code: `137: killed by SIGKILL`, `2: exited with an error`, `unknown`."""
     if code is None:
         return "unknown"
     if (number := signal_of(code)) is not None:
@@ -30,7 +30,7 @@ def decode_exit_code(code: int | None) -> str:
 
 
 def classify_start_failure(message: str) -> int:
-    """126, 127 or 128: what the state of a container shows whose start failed with this text."""
+    """Return the exit code shown for a container whose start failed with this text: 126, 127 or 128."""
     text = message.lower()
     if any(phrase in text for phrase in _NOT_FOUND_PHRASES):
         return NOT_FOUND

@@ -1,8 +1,9 @@
-"""Slowing down crash loops beyond Docker's back-off, for containers that ask for it by label. Pure.
+"""A governor that slows crash loops beyond Docker's back-off, for containers that ask for it by label. Pure.
 
-Docker forgets every crash after a run of ten seconds, so what dies every eleven is restarted at full speed for ever.
-The governor keeps a score instead: each end adds one, and the score halves every ten minutes. The delay grows with the
-score, whatever the length of the runs. A budget (`5 in 10m`) and codes that are never restarted make it give up.
+Docker forgets every crash after a run of ten seconds, so a container that dies every eleven is restarted at full speed
+for ever. The governor keeps a score instead: each end adds one, and the score halves every ten minutes. The delay grows
+with the score, whatever the length of the runs. A budget (`5 in 10m`) and codes that are never restarted make it give
+up.
 """
 
 import re
@@ -24,7 +25,7 @@ SMALL: Final = re.compile(r"[0-9]{1,6}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Governor:
-    """What the labels ask for. `jitter` 0…1 widens a delay by that part either way; a budget of 0 is none.
+    """The settings of the labels. `jitter` 0…1 widens a delay by that part either way; a budget of 0 is none.
 
     No delay is ever longer than `max_delay_ns`, jitter included, and no window ever holds more than `budget` restarts.
     """
@@ -39,7 +40,7 @@ class Governor:
 
 @dataclass(frozen=True, slots=True)
 class CrashHistory:
-    """Since the last start by a person. `restarts_ns`: instants of the restarts, wall clock, oldest first."""
+    """Crashes since a person's last start. `restarts_ns`: instants of the restarts, wall clock, oldest first."""
 
     score: float = 0.0
     scored_at_ns: int = 0
@@ -47,7 +48,7 @@ class CrashHistory:
 
 
 def parse_governor(labels: Mapping[str, str]) -> Governor | None:
-    """From `bennu.restart.*`; None: no such label. Raises: InvalidParameter that names label and value."""
+    """Parse `bennu.restart.*`; None: no such label. Raises: InvalidParameter that names label and value."""
     asked = {name.removeprefix(PREFIX): text for name, text in labels.items() if name.startswith(PREFIX)}
     if not asked:
         return None
@@ -104,7 +105,7 @@ def _codes(text: str) -> frozenset[int]:
 
 
 def score_after_end(past: CrashHistory, now_ns: int) -> float:
-    """One more end on top of what is left of the former score. A clock set back decays nothing."""
+    """Add one end to the remainder of the former score. A clock set back decays nothing."""
     elapsed_ns = max(0, now_ns - past.scored_at_ns)
     kept: float = past.score * 0.5 ** min(elapsed_ns / HALF_LIFE_NS, MAX_EXPONENT)
     return kept + 1.0
@@ -113,7 +114,7 @@ def score_after_end(past: CrashHistory, now_ns: int) -> float:
 def govern(
     governor: Governor, decision: Restart | Stay, past: CrashHistory, *, code: int | None, now_ns: int, draw: float
 ) -> Restart | Stay:
-    """Replace Docker's decision by the governor's: its own delay, or no restart. What stays down stays down.
+    """Replace Docker's decision by the governor's: its own delay, or no restart. A decision to stay is kept.
 
     Args:
         code: of the end in question; None if unknown.
@@ -134,7 +135,10 @@ def govern(
 
 
 def govern_boot(governor: Governor, decision: Start | Stay, *, code: int | None, gave_up: bool) -> Start | Stay:
-    """What becomes of the decision to start it along with the daemon. `gave_up`: its last end found the budget used."""
+    """Replace the decision to start it along with the daemon, or keep it.
+
+    `gave_up`: its last end found the budget used.
+    """
     if isinstance(decision, Stay):
         return decision
     if code in governor.never_codes:

@@ -1,4 +1,4 @@
-"""Whether a container is healthy: when it is probed next, and what the results mean. Pure.
+"""The health of a container: the time of its next probe, and the meaning of the results. Pure.
 
 Docker's rules. A run begins as `starting`; the first probe comes one interval after the start, each further one an
 interval after the end of the last. A failure within the start period does not count while the container has never
@@ -31,7 +31,7 @@ class HealthStatus(StrEnum):
 
 
 class OnUnhealthy(StrEnum):
-    """What is done about an unhealthy plain container; Docker does nothing."""
+    """The action on an unhealthy plain container; Docker does nothing."""
 
     NONE = "none"
     RESTART = "restart"
@@ -62,7 +62,7 @@ class Judged:
     """The state after a result.
 
     `changed`: the status did, which is when Docker sends an event. `failed`: the failures in a row have just become
-    enough, which is when something is done about it; also of a container that counted as unhealthy while nobody looked.
+    enough, which is when an action is taken; also of a container that counted as unhealthy while it was not monitored.
     """
 
     state: HealthState
@@ -72,15 +72,15 @@ class Judged:
 
 
 def not_monitored(state: HealthState | None) -> HealthState | None:
-    """While nobody looks (paused, ended) a container counts as unhealthy: dockerd's rule, without an event."""
+    """Mark an unmonitored container (paused, ended) as unhealthy: dockerd's rule, without an event."""
     return replace(state, status=HealthStatus.UNHEALTHY) if state else None
 
 
 def judge(state: HealthState, check: Check, *, exit_code: int, started_after_ns: int) -> Judged:
-    """Decide what a probe's result means.
+    """Decide the meaning of a probe's result.
 
     Args:
-        started_after_ns: how long after the container's start the probe was started.
+        started_after_ns: the time from the container's start to the start of the probe.
     """
     if exit_code == 0:
         healthy = HealthState(HealthStatus.HEALTHY)
@@ -96,7 +96,7 @@ def judge(state: HealthState, check: Check, *, exit_code: int, started_after_ns:
 
 
 def next_wait_ns(state: HealthState, check: Check, *, running_for_ns: int) -> int:
-    """Compute how long after the end of the last probe (or the start) the next one begins."""
+    """Compute the wait from the end of the last probe (or the start) to the beginning of the next one."""
     if state.status is HealthStatus.STARTING and running_for_ns < check.start_period_ns:
         return check.start_interval_ns
     return check.interval_ns
@@ -113,7 +113,7 @@ def plan_check(
     shell: Sequence[str] | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Check | None:
-    """The check in force, from `Config.Healthcheck` (0 = default) and Bennu's labels; None: there is none.
+    """Make the check in force from `Config.Healthcheck` (0 = default) and Bennu's labels; None: there is none.
 
     `bennu.health.http` and `bennu.health.tcp` replace the command; NONE switches off these, too.
     Raises: InvalidParameter for a malformed label.
@@ -132,7 +132,7 @@ def plan_check(
 
 
 def on_unhealthy(labels: Mapping[str, str]) -> OnUnhealthy:
-    """What `bennu.on-unhealthy` asks for; nothing of a service's task, which its service replaces.
+    """Return the action of `bennu.on-unhealthy`; none for a service's task, which its service replaces.
 
     Raises: InvalidParameter.
     """
@@ -151,6 +151,6 @@ def cut_output(output: bytes) -> str:
 
 
 def timeout_text(timeout_ns: int, output: str) -> str:
-    """Docker's words for a probe that was not done in time."""
+    """Format Docker's words for a probe that was not done in time."""
     text = f"Health check exceeded timeout ({format_duration(timeout_ns)})"
     return f"{text}: {output}" if output else text

@@ -1,15 +1,15 @@
-"""A container's life as a machine: what becomes of it, event by event. Pure.
+"""A container's life as a machine that turns events into transitions, one by one. Pure.
 
-The machine owns the transition; the shell owns time and hands. The shell stamps an event, asks `step`, writes what it
-answers, performs the effects in their order, and feeds the events that these lead to (`SendSignal` → `SignalSent`)
-back into `step`. What happens by the clock alone, `next_alarm` says.
+The machine owns the transition; the shell owns time and hands. The shell stamps an event, asks `step`, writes its
+answer, performs the effects in their order, and feeds the events that these lead to (`SendSignal` → `SignalSent`)
+back into `step`. `next_alarm` gives the events that the clock alone brings.
 
-What `TABLE` does not list cannot happen. A question that a client may ask at the wrong time (pause what is paused) is
-answered in Docker's words by the shell, before the table is asked.
+An event not in `TABLE` cannot happen. A request that a client may send at the wrong time (pause a paused container)
+is answered in Docker's words by the shell, before the table is asked.
 
 Laws:
     One event, one clock reading, one random draw, one transaction.
-    Whoever dies between two effects has lost nothing: `recover` leads to what is left to do.
+    A daemon that dies between two effects has lost nothing: `recover` leads to the remaining ones.
 """
 
 from collections.abc import Callable, Mapping
@@ -94,10 +94,10 @@ class IllegalTransition(Conflict):
 
 
 def step(life: Life, event: LifeEvent, policy: Policy, *, now_ns: int, draw: float) -> Transition:
-    """Compute what an event makes of a life, and what is to be done.
+    """Compute the life and the effects that an event leads to.
 
     Args:
-        now_ns: wall clock. An event has one instant: what is decided and what is stored are of the same.
+        now_ns: wall clock. An event has one instant, shared by the decision and the stored life.
         draw: a random number from 0 to 1, for the jitter of a restart's delay.
 
     Raises: IllegalTransition; then nothing has changed.
@@ -171,7 +171,7 @@ TABLE: Final[Mapping[State, Mapping[type[LifeEvent], Cell]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """What happens to a container by the clock alone, and when (wall clock, ns)."""
+    """An event that the clock alone brings to a container, and its instant (wall clock, ns)."""
 
     at_ns: int
     event: RestartDue | GraceOver
@@ -191,7 +191,7 @@ def next_alarm(life: Life) -> Alarm | None:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a new daemon sees of a container. `frozen` None: it has no process, or that cannot be told."""
+    """A new daemon's view of a container. `frozen` None: it has no process, or that cannot be told."""
 
     boot_id: str
     frozen: bool | None = None
@@ -200,7 +200,7 @@ class Seen:
 def recover(life: Life, seen: Seen) -> tuple[LifeEvent, ...]:
     """List the events that a daemon that finds this life has to feed to `step`, in this order.
 
-    Of an earlier boot: lost with the host. Half paused: paused or not, as the kernel has it; what was frozen for the
+    Of an earlier boot: lost with the host. Half paused: paused or not, as the kernel has it; a container frozen for the
     length of a request runs on, for that request is over. An end is no part of it: it is seen as if it came now.
     """
     if life.run.boot_id != seen.boot_id and (life.run.pid or life.state is State.RESTARTING):
@@ -222,14 +222,14 @@ def _match_freezer(life: Life, frozen: bool | None) -> tuple[LifeEvent, ...]:
 
 
 class Owed(StrEnum):
-    """What is to be done with a container that has no process."""
+    """The action due for a container that has no process."""
 
     START = "start"
     REMOVAL = "removal"
 
 
 def find_owed(life: Life, policy: Policy) -> Owed | None:
-    """Find what a request, or `--rm`, asks for once the container has ended, or did not come to run."""
+    """Find the action that a request, or `--rm`, asks for once the container has ended, or did not come to run."""
     if life.is_running:
         return None
     if (lasting := life.lasting_operation) is not None:
@@ -238,7 +238,7 @@ def find_owed(life: Life, policy: Policy) -> Owed | None:
 
 
 def decide_start(life: Life, policy: Policy) -> Start | Stay:
-    """Whether a container found as it is when the daemon starts is to be started by its policy."""
+    """Decide whether the policy starts a container in its present state when the daemon starts."""
     if life.state is not State.EXITED or not life.ordinal or life.pending is not None:
         return Stay(0, "its policy has no say")
     ended = Exit(

@@ -1,7 +1,7 @@
-"""What can happen to a container, and what a step answers: what is written, what is told, what is to be done. Pure.
+"""The events that can happen to a container, and the answers of a step: writes, notices and effects. Pure.
 
-Events are of two kinds: what somebody asks for (`…Asked`), and what has happened. An effect that changes what a process
-does leads to an event of the second kind, so that what is written is what was done.
+Events are of two kinds: requests (`…Asked`), and facts that have happened. An effect that changes a process leads to an
+event of the second kind, so that the record states only completed actions.
 """
 
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from bennu.lifecycle.life_model import Life, PendingOperation, Policy
 
 @dataclass(frozen=True, slots=True)
 class StartAsked:
-    """A person, or the daemon as it starts, wants it to run."""
+    """A person, or the daemon as it starts, wants the container to run."""
 
 
 @dataclass(frozen=True, slots=True)
 class RestartNowAsked:
-    """A person skips what is left of the back-off."""
+    """A person skips the rest of the back-off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class RestartDue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """It has a process, and that runs."""
+    """The container has a running process."""
 
     pid: int
     boot_id: str
@@ -41,7 +41,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartFailed:
-    """It came to no process. `exit_code` is 126, 127 or 128; `shortage`: the host had too little of something."""
+    """The start made no process. `exit_code` is 126, 127 or 128; `shortage`: the host had too little of something."""
 
     exit_code: int
     error: str
@@ -60,7 +60,7 @@ class Exited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalAsked:
-    """Somebody wants a signal sent. `for_good`: a person's wish that it end, as Docker has it."""
+    """A requester asks for a signal. `for_good`: a person's wish that it end, as Docker has it."""
 
     number: int
     by: Requester
@@ -76,58 +76,58 @@ class SignalSent:
 
 @dataclass(frozen=True, slots=True)
 class SignalMissed:
-    """The process was faster, and its end is about to be processed. `again`: it may have had the signal before."""
+    """The process ended before the signal, and its end is about to be processed. `again`: it may have had it before."""
 
     again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DrainBegun:
-    """It is to be ended once its connections have ended."""
+    """The container is to be ended once its connections have ended."""
 
     operation: PendingOperation
 
 
 @dataclass(frozen=True, slots=True)
 class GraceOver:
-    """It has not ended on the stop signal within the time it was granted."""
+    """The container has not ended on the stop signal within the time it was granted."""
 
 
 @dataclass(frozen=True, slots=True)
 class OperationFailed:
-    """Whoever asked is told that it failed, so nobody goes on with it."""
+    """The operation has failed and its requester is told so; nothing continues it."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnhealthyRestartAsked:
-    """It is about to be ended for bad health, and is to be started again as after a crash."""
+    """The container is about to be ended for bad health, and is to be started again as after a crash."""
 
 
 @dataclass(frozen=True, slots=True)
 class PauseAsked:
-    """`briefly`: for the length of a request, so not across a death of the daemon."""
+    """A requester asks for a pause. `briefly`: for the length of a request, so not across a death of the daemon."""
 
     briefly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class UnpauseAsked:
-    """A person wants it to run on."""
+    """A person wants the container to run on."""
 
 
 @dataclass(frozen=True, slots=True)
 class BriefPauseOver:
-    """The request that it was frozen for is over."""
+    """The request that the container was frozen for is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """Its processes are frozen."""
+    """The container's processes are frozen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thawed:
-    """Its processes are not frozen."""
+    """The container's processes are not frozen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,19 +140,19 @@ class Probed:
 
 @dataclass(frozen=True, slots=True)
 class MemoryKilled:
-    """The kernel has killed so many processes of the present run for memory."""
+    """The kernel has killed `kills` processes of the present run for memory."""
 
     kills: int
 
 
 @dataclass(frozen=True, slots=True)
 class HostRebooted:
-    """The host went down with it."""
+    """The host went down with the container."""
 
 
 @dataclass(frozen=True, slots=True)
 class TakenUp:
-    """A new daemon has it now, and has seen what became of it meanwhile."""
+    """A new daemon has the container now, and has seen its fate in the meantime."""
 
 
 LifeEvent = (
@@ -186,12 +186,12 @@ LifeEvent = (
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Make a process of it. Leads to `RunStarted` or `StartFailed`."""
+    """Start a process for the container. Leads to `RunStarted` or `StartFailed`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendSignal:
-    """`thaw`: then let its processes run. `again`: a daemon that died may have sent it already.
+    """Send a signal. `thaw`: then let its processes run. `again`: a daemon that died may have sent it already.
 
     Leads to `SignalSent` or `SignalMissed`.
     """
@@ -203,12 +203,12 @@ class SendSignal:
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """Leads to `Paused`."""
+    """Freeze its processes. Leads to `Paused`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thaw:
-    """Leads to `Thawed`."""
+    """Thaw its processes. Leads to `Thawed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,32 +218,32 @@ class WatchRun:
 
 @dataclass(frozen=True, slots=True)
 class UnwatchRun:
-    """Nobody probes it any more."""
+    """End the probes and the other monitoring of the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForgetProcess:
-    """Give back what the process held; sandbox and mounts stay for the next one."""
+    """Give back the process's resources; sandbox and mounts stay for the next one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseAll:
-    """Give back all that it holds."""
+    """Give back everything that the container holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClearLeftovers:
-    """Give back what a former daemon, that died in the midst of it, has not given back."""
+    """Give back everything that a former daemon had not, because it died in the midst of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TellWaiters:
-    """No process lives: who waits for the end hears of it."""
+    """Tell the waiters for the end that no process lives."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActOnUnhealthy:
-    """Do what its label asks for, in the background."""
+    """Perform the action that its label asks for, in the background."""
 
     action: OnUnhealthy
     reason: str
@@ -265,7 +265,7 @@ Effect = (
 
 
 class Durability(StrEnum):
-    """Whether a step is written before its effects. What ends a container does not wait for room on the disk."""
+    """The durability of a step: whether it is written before its effects. An ending never waits for room on disk."""
 
     REQUIRED = "required"
     IF_POSSIBLE = "if possible"
@@ -282,12 +282,12 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class TeardownNotice:
-    """Here the events come in which its networks and volumes tell that the sandbox is given up."""
+    """The place for the events in which its networks and volumes tell that the sandbox is given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeathFacts:
-    """What the certificate of an end is made of."""
+    """The facts for the certificate of an end."""
 
     ending: Ending
     decision: Decision
@@ -295,7 +295,7 @@ class DeathFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """What an event makes of a life.
+    """The outcome of an event for a life.
 
     Life, notices and death are one transaction; the effects follow it, in their order. `keeps_sandbox` False: the
     container has no sandbox from here on.
@@ -311,7 +311,7 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What a cell of the table may know beside its event. `draw`: a random number from 0 to 1."""
+    """The input of a table cell beside its event. `draw`: a random number from 0 to 1."""
 
     life: Life
     policy: Policy
@@ -320,5 +320,5 @@ class Moment:
 
 
 def unwritten(life: Life, *effects: Effect) -> Transition:
-    """A step that leaves nothing on record by itself."""
+    """Make a step that leaves nothing on record by itself."""
     return Transition(life=life, effects=effects, durability=Durability.NOT_WRITTEN)

@@ -1,4 +1,4 @@
-"""What is known of a container's life, in groups, and what its configuration says of it. Pure.
+"""The known facts of a container's life, in groups, and the policy in its configuration. Pure.
 
 Laws, held by `life.TABLE` and tested over its whole domain:
     a process lives (`Run.pid`) if, and only if, the state is running or paused
@@ -32,7 +32,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastEnd:
-    """How the last run ended, or why the last start failed. While a process lives, only `finished_at_ns` counts."""
+    """The end of the last run, or the last failed start. While a process lives, only `finished_at_ns` counts."""
 
     exit_code: int | None = 0  # None: it ended and nobody knows how
     finished_at_ns: int = 0
@@ -42,7 +42,7 @@ class LastEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restarts:
-    """What the restart policy has done since the last start by a person, and what a person did to it."""
+    """The restarts by the policy since a person's last start, and the actions of a person on the container."""
 
     count: int = 0
     delay_ns: int = 0  # the last back-off delay
@@ -65,7 +65,7 @@ class Restarts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingOperation:
-    """What was asked and takes several writes to do. A daemon that finds it on record goes on with it."""
+    """A requested operation that takes several writes. A daemon that finds it on record goes on with it."""
 
     verb: Verb  # stop, restart or remove
     by: Requester
@@ -77,13 +77,13 @@ class PendingOperation:
 
     @property
     def outlasts_end(self) -> bool:
-        """There is something left to do when the process has ended."""
+        """Whether work remains when the process has ended."""
         return self.for_good and self.verb in (Verb.RESTART, Verb.REMOVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Life:
-    """All that changes of a container by itself or by its people, in groups."""
+    """The changing part of a container, changed by itself or by its people, in groups."""
 
     state: State = State.CREATED
     ordinal: int = 0  # how many times it was started, ever
@@ -99,18 +99,18 @@ class Life:
 
     @property
     def lasting_operation(self) -> PendingOperation | None:
-        """Reduce the pending operation to what is left to do once the process has ended."""
+        """The pending operation if work remains once the process has ended; None otherwise."""
         return self.pending if self.pending is not None and self.pending.outlasts_end else None
 
     @property
     def is_killed(self) -> bool:
-        """SIGKILL was sent to the present run."""
+        """Whether SIGKILL was sent to the present run."""
         return any(sent.number == SIGKILL for sent in self.run.signals)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What a container's configuration says of its life."""
+    """The settings for a container's life in its configuration."""
 
     restart: RestartPolicy
     governor: Governor | None = None

@@ -1,4 +1,4 @@
-"""The cells of `life.TABLE` for what happens to a run: signals, pauses, probes, a new daemon. Pure."""
+"""The cells of `life.TABLE` for a run's events: signals, pauses, probes, a new daemon. Pure."""
 
 from dataclasses import replace
 from signal import SIGKILL
@@ -50,14 +50,14 @@ KEPT_SIGNALS: Final = 100  # the last ones of a run: some programs are sent HUP 
 
 
 def ask_signal(moment: Moment, event: SignalAsked) -> Transition:
-    """Bookkeeping first, durable if that is possible; then the signal."""
+    """Write the bookkeeping first, durably if possible; then send the signal."""
     life = _note_signal(moment, event)
     life = replace(life, run=replace(life.run, undelivered=event.number))
     return Transition(life=life, effects=(_send(life, moment.policy),), durability=Durability.IF_POSSIBLE)
 
 
 def cancel_back_off(moment: Moment, event: SignalAsked) -> Transition:
-    """There is no process: a signal that means the end calls the pending restart off, another does nothing."""
+    """Call off the pending restart if the signal means the end; without a process another signal does nothing."""
     life = _note_signal(moment, event)
     if not life.restarts.cancelled:
         return Transition(life=life)
@@ -83,8 +83,11 @@ def _note_signal(moment: Moment, event: SignalAsked) -> Life:
 
 
 def _merge(under_way: PendingOperation | None, asked: PendingOperation) -> PendingOperation:
-    """Choose which of two requests for the same end stays on record: the one that asks for more after it (a removal, a
-    restart, a stop), and the time to end is over when the first is out of patience."""
+    """Choose which of two requests for the same end stays on record.
+
+    The kept request asks for more after the end (a removal, a restart, a stop). Its grace period ends at the earlier
+    `kill_at_ns` of the two.
+    """
     if under_way is None:
         return asked
     kept = under_way if _rank(under_way) > _rank(asked) else asked
@@ -129,7 +132,7 @@ def note_sent(moment: Moment, event: SignalSent) -> Transition:
 
 
 def note_missed(moment: Moment, event: SignalMissed) -> Transition:
-    """A signal that was surely too late had no part in the end."""
+    """Clear the undelivered signal, and drop it from the record if it was surely too late to have a part in the end."""
     run = moment.life.run
     signals = run.signals if event.again else run.signals[:-1]
     missed = replace(moment.life, run=replace(run, undelivered=0, signals=signals))
@@ -137,7 +140,7 @@ def note_missed(moment: Moment, event: SignalMissed) -> Transition:
 
 
 def begin_drain(moment: Moment, event: DrainBegun) -> Transition:
-    """A person's wish is on record from here on: what ends while its connections do is not restarted either."""
+    """Put a drain on record; a person's wish counts from here on, so that an end during the drain causes no restart."""
     life, restarts = moment.life, moment.life.restarts
     if event.operation.for_good:
         restarts = replace(restarts, stopped_by_user=True, cancelled=True)
@@ -157,7 +160,10 @@ def ask_unhealthy_restart(moment: Moment, event: UnhealthyRestartAsked) -> Trans
 
 
 def ask_pause(moment: Moment, event: PauseAsked) -> Transition:
-    """The kernel knows whether it is frozen; only that it is to be thawed again has to be on record before."""
+    """Ask for a freeze, and record a brief pause beforehand because it has to be thawed again.
+
+    The kernel knows whether the container is frozen; nothing else has to be on record.
+    """
     if not event.briefly:
         return unwritten(moment.life, Freeze())
     life = replace(moment.life, run=replace(moment.life.run, pause_is_brief=True))
@@ -181,7 +187,7 @@ def resume(moment: Moment, event: Thawed) -> Transition:
 
 
 def note_not_paused(moment: Moment, event: Thawed) -> Transition:
-    """It was to be paused for the length of a request, and is not."""
+    """Clear the mark of a brief pause that did not happen."""
     return Transition(life=replace(moment.life, run=replace(moment.life.run, pause_is_brief=False)))
 
 
@@ -189,7 +195,7 @@ def note_not_paused(moment: Moment, event: Thawed) -> Transition:
 
 
 def judge_probe(moment: Moment, event: Probed) -> Transition:
-    """A change of status is written and told at once; other results reach the disk with the next change."""
+    """Judge a probe: a change of status is written and announced at once, other results with the next change."""
     life, run, policy = moment.life, moment.life.run, moment.policy
     if run.health is None or policy.check is None:
         return unwritten(life)
@@ -214,7 +220,10 @@ def note_memory_kill(moment: Moment, event: MemoryKilled) -> Transition:
 
 
 def take_up_running(moment: Moment, event: TakenUp) -> Transition:
-    """What the former daemon saw last is old: health begins anew. A signal that may not have been sent is sent."""
+    """Take up a running container with a fresh health state, because the former daemon's is old.
+
+    A signal that may not have been sent is sent.
+    """
     life = moment.life
     health = HealthState() if moment.policy.check else None
     life = replace(life, run=replace(life.run, health=health))
@@ -230,10 +239,10 @@ def take_up_paused(moment: Moment, event: TakenUp) -> Transition:
 
 
 def take_up_waiting(moment: Moment, event: TakenUp) -> Transition:
-    """It goes on waiting for its restart."""
+    """Take up a container that waits for its restart; it goes on waiting."""
     return unwritten(moment.life)
 
 
 def clear_away(moment: Moment, event: TakenUp) -> Transition:
-    """It does not run, so it holds nothing; but the former daemon may have died before it had given all back."""
+    """Clear the leftovers of a container that does not run, in case the former daemon died before it gave all back."""
     return unwritten(moment.life, ClearLeftovers())

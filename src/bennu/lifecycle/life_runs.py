@@ -1,4 +1,4 @@
-"""The cells of `life.TABLE` that begin and end runs: starts, ends, and what follows an end. Pure."""
+"""The cells of `life.TABLE` that begin and end runs: starts, ends, and the steps after an end. Pure."""
 
 from dataclasses import replace
 from typing import Final
@@ -39,7 +39,7 @@ UNKNOWN_AS: Final = 255  # an exit code that nobody knows, to clients of Docker'
 
 
 def ask_launch(moment: Moment, event: StartAsked | RestartDue) -> Transition:
-    """Nothing is written: a start has not been until its one write (`RunStarted`) is done."""
+    """Ask for a launch without a write: a start counts only once its one write (`RunStarted`) is done."""
     return unwritten(moment.life, Launch())
 
 
@@ -67,15 +67,18 @@ def _begin(moment: Moment, event: RunStarted, restarts: Restarts) -> Transition:
 
 
 def fail_start(moment: Moment, event: StartFailed) -> Transition:
-    """Leaves `created` (or `exited`) with its code and text, and no docker event.
+    """Leave it `created` (or `exited`) with the failure's code and text, and no docker event.
 
-    Who waits for the next exit goes on waiting, as with dockerd: the start's own answer says that it failed.
+    Waiters for the next exit go on waiting, as with dockerd: the start's own answer says that it failed.
     """
     return _fail(moment, event, Stay(moment.life.restarts.delay_ns, "a start that fails is not tried again"))
 
 
 def fail_restart(moment: Moment, event: StartFailed) -> Transition:
-    """Tried again if the host had too little of something. The exit code of the run before stays."""
+    """Record a failed restart, to be tried again if the host had too little of something.
+
+    The exit code of the run before stays.
+    """
     life = moment.life
     decision = decide_failed_restart(life.restarts.delay_ns, shortage=event.shortage)
     return _fail(moment, event, _governed(moment, decision, life.last_end.exit_code))
@@ -106,7 +109,7 @@ def _fail(moment: Moment, event: StartFailed, decision: Restart | Stay) -> Trans
 
 
 def _ended_state(life: Life) -> State:
-    """The state of a container without a process or a pending restart."""
+    """Return the state of a container without a process or a pending restart."""
     return State.EXITED if life.run.started_at_ns else State.CREATED
 
 
@@ -118,7 +121,7 @@ def skip_back_off(moment: Moment, event: RestartNowAsked) -> Transition:
 
 
 def end(moment: Moment, event: Exited) -> Transition:
-    """The process has ended: what is written of it, and whether and when the container is started again."""
+    """Record the end of the process, and decide whether and when the container is started again."""
     life, run = moment.life, moment.life.run
     finished_at_ns = moment.now_ns if event.finished_at_ns is None else event.finished_at_ns
     decision = _decide_after(moment, event, ran_for_ns=max(0, finished_at_ns - run.started_at_ns))
@@ -194,7 +197,7 @@ def _restarts_after(moment: Moment, decision: Restart | Stay) -> Restarts:
 
 
 def _tell(life: Life, policy: Policy, decision: Restart | Stay) -> Decision:
-    """Make the certificate's account of what follows: restart, removal or rest. `life` is the one after the end."""
+    """Make the certificate's account of the next step: restart, removal or rest. `life` is the one after the end."""
     if isinstance(decision, Restart):
         return Decision("restart", decision.reason, life.restarts.due_ns)
     if life.pending is not None and life.pending.outlasts_end:
@@ -207,7 +210,7 @@ def _tell(life: Life, policy: Policy, decision: Restart | Stay) -> Decision:
 
 
 def lose(moment: Moment, event: HostRebooted) -> Transition:
-    """The host went down with its process: how that ended, nobody knows."""
+    """Record the loss of a process with its host; how it ended is unknown."""
     life, run = moment.life, moment.life.run
     lost = replace(
         life,
@@ -231,7 +234,7 @@ def lose(moment: Moment, event: HostRebooted) -> Transition:
 
 
 def void_restart(moment: Moment, event: HostRebooted) -> Transition:
-    """Its sandbox went with the host: its policy is asked anew, as the daemon starts."""
+    """Void the restart, because its sandbox went with the host; its policy is asked anew as the daemon starts."""
     life = moment.life
     void = replace(
         life, state=_ended_state(life), restarts=replace(life.restarts, due_ns=0), pending=life.lasting_operation

@@ -1,4 +1,4 @@
-"""What is asked of a container to know how it is, and what an answer means. Pure.
+"""The probes of a container's health and readiness, and the meaning of their answers. Pure.
 
 A command, by Docker's `Config.Healthcheck`; or, by Bennu's labels, an HTTP request or a connection, which need no
 process and nothing in the image. `PREFIX` is `bennu.health` (which takes the place of Docker's command) or
@@ -36,7 +36,7 @@ KNOWN: Final = {
 
 @dataclass(frozen=True, slots=True)
 class CommandProbe:
-    """Run in the container; exit code 0 is a success."""
+    """A command run in the container; exit code 0 is a success."""
 
     args: tuple[str, ...]
 
@@ -46,7 +46,7 @@ class CommandProbe:
 
 @dataclass(frozen=True, slots=True)
 class HttpProbe:
-    """Asked from the daemon, inside the container's network namespace. `host` is an address."""
+    """An HTTP request from the daemon, inside the container's network namespace. `host` is an address."""
 
     host: str
     port: int
@@ -61,7 +61,7 @@ class HttpProbe:
 
 @dataclass(frozen=True, slots=True)
 class TcpProbe:
-    """A connection that is accepted is a success. `host` is an address."""
+    """A connection, whose acceptance is a success. `host` is an address."""
 
     host: str
     port: int
@@ -78,7 +78,7 @@ def join_address(host: str, port: int) -> str:
 
 
 def command_probe(test: Sequence[str] | None, shell: Sequence[str] | None = None) -> CommandProbe | None:
-    """`["CMD", …]` or `["CMD-SHELL", script]`; None for NONE, nothing, and words Docker does not know."""
+    """Parse `["CMD", …]` or `["CMD-SHELL", script]`; None for NONE, nothing, and words Docker does not know."""
     match list(test or ()):
         case ["CMD", first, *rest]:
             return CommandProbe((first, *rest))
@@ -91,7 +91,7 @@ def command_probe(test: Sequence[str] | None, shell: Sequence[str] | None = None
 
 
 def probe_from_labels(prefix: str, labels: Mapping[str, str]) -> Probe | None:
-    """The probe that the labels below `prefix` describe; None: they describe none. Raises: InvalidParameter."""
+    """Make the probe described by the labels below `prefix`; None: they describe none. Raises: InvalidParameter."""
     mine = {name: value for name, value in labels.items() if name.startswith(f"{prefix}.") and value}
     asked = [f"{prefix}.{kind}" for kind in ("http", "tcp", "cmd") if f"{prefix}.{kind}" in mine]
     for label in mine:
@@ -142,7 +142,10 @@ def _http_probe(label: str, url: str, labels: Mapping[str, str]) -> HttpProbe:
 
 
 def _address(label: str, text: str) -> tuple[str, int]:
-    """Names are of no use: nobody in the container is asked what they mean there."""
+    """Parse an IP address and port; an empty host and `localhost` are 127.0.0.1.
+
+    Other names are refused, because no process in the container is asked for their meaning there.
+    """
     host, _, port = text.rpartition(":")
     if not NUMBER.fullmatch(port) or not 0 < int(port) < 65536:
         raise InvalidParameter(f"label {label}: {text!r} names no port")
@@ -174,7 +177,7 @@ def _status_ranges(label: str, text: str) -> tuple[tuple[int, int], ...]:
 
 
 def http_request(probe: HttpProbe) -> bytes:
-    """The whole request, for a connection of its own."""
+    """Render the whole request, for a connection of its own."""
     headers = {"Host": join_address(probe.host, probe.port), "User-Agent": "bennu-health", "Connection": "close"}
     asked = {name.lower() for name, _ in probe.headers}
     kept = [(name, value) for name, value in headers.items() if name.lower() not in asked]
@@ -183,7 +186,7 @@ def http_request(probe: HttpProbe) -> bytes:
 
 
 def is_whole(probe: HttpProbe, answer: bytes) -> bool:
-    """Whether there is no need to read on: for a server that keeps the connection open although it was told not to."""
+    """Tell whether the answer is complete although the server keeps the connection open against its instruction."""
     head, end, body = answer.partition(b"\r\n\r\n")
     if len(answer) > OUTPUT_BYTES:
         return True
@@ -198,7 +201,7 @@ def is_whole(probe: HttpProbe, answer: bytes) -> bool:
 
 
 def judge_answer(probe: HttpProbe, answer: bytes) -> tuple[int, bytes]:
-    """Exit code and output. Only the status decides."""
+    """Return exit code and output of an answer. Only the status decides."""
     words = answer.partition(b"\r\n")[0].split(None, 2)
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not re.fullmatch(rb"[0-9]{3}", words[1]):
         return 1, b"the answer is not HTTP" if answer else b"the connection was closed without an answer"

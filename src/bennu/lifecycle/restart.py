@@ -1,8 +1,8 @@
-"""Whether a container whose process has ended is started again, when, and why. Pure; lives here and nowhere else.
+"""The restart decision after a process's end: whether, when, and why. Pure; lives here and nowhere else.
 
 Docker's rules, in their order: a policy of `no` never restarts; a person's stop or kill calls the policy off until
 the next start by a person; back-off starts at 100 ms, doubles with each end and stays at a minute, and a run of ten
-seconds sets it back. One rule is ours: what was ended for bad health to be restarted is, under `no`, too.
+seconds sets it back. One rule is ours: a container ended for bad health to be restarted is restarted, under `no`, too.
 """
 
 from dataclasses import dataclass
@@ -24,20 +24,20 @@ class RestartMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """`max_retries` counts for on-failure only; 0 means no limit."""
+    """A restart policy. `max_retries` counts for on-failure only; 0 means no limit."""
 
     mode: RestartMode
     max_retries: int = 0
 
     @classmethod
     def parse(cls, name: str, max_retries: int) -> "RestartPolicy":
-        """From the API's words, already validated; "" is `no`."""
+        """Parse the API's words, already validated; "" is `no`."""
         return cls(RestartMode(name or "no"), max_retries)
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a run ended. `code` None: nobody knows, which counts as a failure.
+    """The end of a run. `code` None: it is unknown, which counts as a failure.
 
     `unhealthy`: it was ended to be started again, as `bennu.on-unhealthy=restart` asks: a failure, whatever its code,
     and one that the policy `no` does not let pass.
@@ -51,7 +51,7 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class RestartHistory:
-    """Since the last start by a person: restarts done, the last delay, and whether the policy was called off."""
+    """Restarts since a person's last start: their number, the last delay, and whether the policy was called off."""
 
     count: int
     delay_ns: int
@@ -66,7 +66,7 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """`delay_ns` is remembered: back-off advances even when nothing is restarted."""
+    """The decision not to restart. `delay_ns` is remembered: back-off advances even when nothing is restarted."""
 
     delay_ns: int
     reason: str
@@ -79,7 +79,7 @@ class Start:
 
 
 def next_delay_ns(last_ns: int, ran_for_ns: int) -> int:
-    """100 ms, then twice the last, at most a minute; a run of ten seconds begins anew."""
+    """Compute the next delay: 100 ms, then twice the last, at most a minute; a run of ten seconds begins anew."""
     if last_ns == 0 or ran_for_ns >= BACK_OFF_RESET_AFTER_NS:
         return BACK_OFF_FIRST_NS
     return min(last_ns * 2, BACK_OFF_MAX_NS)
@@ -123,7 +123,7 @@ def _reason(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> str:
 def decide_failed_restart(last_delay_ns: int, *, shortage: bool) -> Restart | Stay:
     """Decide what follows a restart that did not come to a process. Never raises.
 
-    What the container itself is to blame for would fail again. `shortage`: the host had too little of something.
+    A failure by the container's own fault would repeat. `shortage`: the host had too little of something.
     """
     if shortage:
         return Restart(next_delay_ns(last_delay_ns, 0), "the host had too little to start it with")
@@ -133,8 +133,8 @@ def decide_failed_restart(last_delay_ns: int, *, shortage: bool) -> Restart | St
 def decide_boot(policy: RestartPolicy, ended: Exit, past: RestartHistory) -> Start | Stay:
     """Decide whether a container found ended when the daemon starts is started. Never raises.
 
-    What a person stopped stays stopped, except under `always`: Docker's documented exception. (dockerd also starts
-    an on-failure container again that a person ended with `kill`; to it that end is a failure like any other.)
+    A container stopped by a person stays stopped, except under `always`: Docker's documented exception. (dockerd also
+    starts an on-failure container again that a person ended with `kill`; to it that end is a failure like any other.)
     """
     stopped = ended.stopped_by_user and policy.mode is not RestartMode.ALWAYS
     refusal = _refusal(policy, ended, RestartHistory(past.count, past.delay_ns, cancelled=stopped))

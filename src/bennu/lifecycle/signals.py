@@ -27,7 +27,7 @@ _NAME_OF: Final = {number: f"SIG{name}" for name, number in reversed(list(NUMBER
 
 
 def parse_signal(text: str) -> int:
-    """`9`, `KILL`, `SIGKILL`, `sigkill`, `rtmin+1` → the number; numbers other than 0 are not range-checked.
+    """Parse `9`, `KILL`, `SIGKILL`, `sigkill`, `rtmin+1` to a number; numbers other than 0 are not range-checked.
 
     Raises: InvalidParameter.
     """
@@ -42,10 +42,10 @@ def parse_signal(text: str) -> int:
 
 
 def is_linux_signal(number: int) -> bool:
-    """Whether the number has a name here: 32 and 33 belong to the C library."""
+    """Tell whether the number has a name here: 32 and 33 belong to the C library."""
     return number in _NAME_OF
 
 
 def signal_name(number: int) -> str:
-    """`SIGTERM`; `signal 99` for a number without a name."""
+    """Return a name such as `SIGTERM`; `signal 99` for a number without a name."""
     return _NAME_OF.get(number, f"signal {number}")

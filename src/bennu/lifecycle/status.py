@@ -1,6 +1,6 @@
 """The states of a container, and the words in which a person reads them. Pure.
 
-What leads from one to the next is the table in `life`. Docker's booleans (Running, Paused, Restarting …) are computed
+The table in `life` lists the transitions between them. Docker's booleans (Running, Paused, Restarting …) are computed
 from the one state at the wire.
 """
 
@@ -10,7 +10,7 @@ from bennu.go.units import human_duration
 
 
 class State(StrEnum):
-    """Values are the API's words."""
+    """The states of a container. Values are the API's words."""
 
     CREATED = "created"
     RUNNING = "running"
@@ -24,7 +24,7 @@ class State(StrEnum):
 def describe_status(
     state: State, *, exit_code: int, started_at_ns: int, finished_at_ns: int, health: str, now_ns: int
 ) -> str:
-    """The STATUS column of `docker ps`. `health` is "", starting, healthy or unhealthy; instants 0 = never."""
+    """Format the STATUS column of `docker ps`. `health` is "", starting, healthy or unhealthy; instants 0 = never."""
     since_end = f"{human_duration(now_ns - finished_at_ns)} ago"
     match state:
         case State.RUNNING:
