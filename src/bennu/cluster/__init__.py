@@ -1,4 +1,4 @@
-"""Services made real: the manager's loop over the stored state, and the agent of this node."""
+"""Services on this node: the manager's loop over the stored state, and the agent that runs the tasks."""
 
 from bennu.cluster.cluster import Cluster, open_cluster
 from bennu.cluster.nodes import HostNode

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Agent:
-    """`run` it beside the manager, which `report` tells what is seen."""
+    """The agent of this node; `run` it beside the manager. It calls `report` with what it sees."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Agent:
         self._work.create_task(self._balancer.take_up(), name="take up services")
 
     async def _follow_containers(self) -> None:
-        """Wake the task whose container something happened to."""
+        """Wake the runner of a task when something happens to the task's container."""
         async for item in self._engine.services.journal.follow(None, None):
             if item.type == "container":
                 self._poke(self._containers.task_of(item.actor.id))
@@ -79,7 +79,7 @@ class Agent:
             runner.poke()
 
     def awaits(self, task_id: str) -> str:
-        """Say what a started task of this node waits for before it counts as running; "": nothing."""
+        """Say what a started task of this node waits for before it counts as running; "" means nothing."""
         runner = self._runners.get(task_id)
         return runner.awaits if runner is not None else ""
 
@@ -105,7 +105,10 @@ class Agent:
                 self._poke(row.id)
 
     def _consider(self, row: TaskRow) -> None:
-        """Never raises: one task's trouble is not the others'."""
+        """Compare a task with its row and drive its runner.
+
+        Never raises: trouble with one task must not stop the others.
+        """
         try:
             self._run_as_said(row)
         except Exception:
@@ -131,7 +134,7 @@ class Agent:
             self._remove_later(runner.row.id)
 
     def _forget(self, task_id: str) -> None:
-        """The manager no longer knows it: end it, then take away what is left."""
+        """End a task that the manager no longer knows, then remove what is left of it."""
         runner = self._runners.get(task_id)
         if runner is not None:
             runner.is_forgotten = True

@@ -1,4 +1,4 @@
-"""The networks that services are attached to, and what services have of them: virtual addresses and published ports."""
+"""Networks that services are attached to, and what services hold on them: virtual addresses and published ports."""
 
 import asyncio
 import contextlib
@@ -37,8 +37,11 @@ class Allocator:
         self._balancer = balancer
 
     def resolve(self, wire: ServiceSpecWire) -> None:
-        """Targets become ids. Raises: BennuError (500) for what is not there, Forbidden for a network of one host,
-        InvalidParameter for the ingress network."""
+        """Replace the names of a service's networks by their ids.
+
+        Raises: BennuError (500) for a network that does not exist, Forbidden for a network of one host,
+        InvalidParameter for the ingress network.
+        """
         for attachment in wire.task_template.networks or wire.networks or ():
             try:
                 network = self._networks.find(attachment.target)
@@ -57,9 +60,9 @@ class Allocator:
 
     @contextlib.asynccontextmanager
     async def allotted(self, row: ServiceRow, service: Service) -> AsyncIterator[ServiceRow]:
-        """The row as it is to be committed in the block: with the ports and virtual addresses `service` needs.
+        """Yield the row to commit in the block: with the ports and virtual addresses that `service` needs.
 
-        The caller holds the state's lock. What is new is given up again if the block fails. Raises: BennuError.
+        The caller holds the state's lock. New allotments are given up again if the block fails. Raises: BennuError.
         """
         others = [other for other in self._state.services if other.id != row.id]
         ports = allocate_ports(service.spec.endpoint, others, row.ports)
@@ -75,7 +78,7 @@ class Allocator:
             raise
 
     def _with_vip(self, spec: ServiceSpec) -> list[Network]:
-        """The networks on which it has a virtual address, ingress first. Raises: InvalidParameter."""
+        """List the networks on which the service has a virtual address, ingress first. Raises: InvalidParameter."""
         found: list[Network] = []
         if needs_ingress(spec.endpoint):
             ingress = self._networks.ingress
@@ -91,9 +94,9 @@ class Allocator:
         return found if is_vip else []
 
     async def keep_allotted(self) -> None:
-        """Allot what services lack that changed without a request, such as by a rollback, until cancelled.
+        """Allot what services lack after a change that no request made, such as a rollback, until cancelled.
 
-        Those that rolled back by themselves, and those on a network whose subnet had to move.
+        Such services rolled back by themselves, or are on a network whose subnet had to move.
         """
         dirty = dict.fromkeys(self._state.services.rows)
         woken = asyncio.Event()
@@ -145,11 +148,11 @@ class Allocator:
         return [(pool, cluster.subnet_size) for pool in cluster.address_pools] if cluster else ()
 
     def may_attach(self, container_id: str, network: Network) -> bool:
-        """Tasks are on the networks of the swarm; other containers only where a person allowed it."""
+        """Allow tasks on the networks of the swarm; other containers may join only where a person allowed it."""
         return bool(task_of(self._engine.find(container_id)))
 
     def shadowed_by(self, row: ServiceRow) -> tuple[str, ...]:
-        """In words: containers of this node whose published ports the service takes over."""
+        """Name in words the containers of this node whose published ports the service takes over."""
         ports = {(port.protocol, port.published) for port in row.ports if is_ingress(port) and port.published}
         found = [
             (container.record.name.lstrip("/"), port)
@@ -172,7 +175,10 @@ class Allocator:
         ]
 
     async def before_removal(self, network: Network) -> None:
-        """A network is free when no service has it, although tasks of removed ones may still be stopping on it."""
+        """Allow the removal of a network that no service has.
+
+        Tasks of removed services may still be stopping on it: wait some time for them to leave.
+        """
         if network.scope != "swarm" or self._state.cluster is None:
             return
         users = self.users_of(network)

@@ -12,7 +12,7 @@ from bennu.model import Healthcheck, Mount, Shape, Ulimit
 
 
 class ApiType(Shape, omit_defaults=True):
-    """Base: what is absent stays absent."""
+    """The base of the API's shapes: absent fields stay absent."""
 
 
 class FileTarget(ApiType):
@@ -153,7 +153,10 @@ class LogDriver(ApiType):
 
 
 class TaskTemplate(ApiType):
-    """`TaskTemplate`. `placement`, `force_update` live apart in the core; the rest is compared as one piece."""
+    """The API's `TaskTemplate`, compared as one piece.
+
+    `placement` and `force_update` are not compared with the rest: they live apart in the core.
+    """
 
     plugin_spec: dict[str, Any] | None = None
     container_spec: ContainerSpec | None = None

@@ -1,4 +1,4 @@
-"""What is wrong with a service's specification, in the words of the original's control layer."""
+"""Checks of a service's specification, with errors in the words of the original's control layer."""
 
 import base64
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,10 @@ VOLUME_KINDS: Final = ("bind", "volume", "tmpfs")
 
 
 def check_spec(wire: ServiceSpecWire) -> None:
-    """Raises: BennuError with the status and words clients know; NotImplementedHere naming a field."""
+    """Refuse a specification that is wrong.
+
+    Raises: BennuError with the status and words clients know; NotImplementedHere naming a field.
+    """
     with _in_words_of_control_layer():
         validate_name(wire.name)
     _check_wire(wire)
@@ -37,7 +40,7 @@ def check_spec(wire: ServiceSpecWire) -> None:
 
 @contextmanager
 def _in_words_of_control_layer() -> Iterator[None]:
-    """A broken constraint is a 500 there."""
+    """Turn a broken constraint into a 500, as the control layer does."""
     try:
         yield
     except BadConstraint as error:
@@ -47,7 +50,7 @@ def _in_words_of_control_layer() -> Iterator[None]:
 
 
 def _check_wire(wire: ServiceSpecWire) -> None:
-    """What is wrong with words, numbers and the container's part; of what is right the core's spec can be made."""
+    """Check words, numbers and the container's part, so that the core's spec can be made of what passes."""
     _check_unsigned(wire)
     spec = wire.task_template.container_spec
     _check_labels(dict(wire.labels or {}) | dict((spec.labels if spec else None) or {}))
@@ -69,7 +72,7 @@ def _check_unsigned(wire: ServiceSpecWire) -> None:
 
 
 def _unsigned(wire: ServiceSpecWire) -> Iterator[tuple[str, int | None]]:
-    """The numbers that have no sign in the API, where no other check sees them."""
+    """List the numbers that have no sign in the API, where no other check sees them."""
     template = wire.task_template
     yield "TaskSpec.ForceUpdate", template.force_update
     yield "Placement.MaxReplicas", template.placement.max_replicas if template.placement else None
@@ -215,7 +218,7 @@ def _check_seccomp(seccomp: Mapping[str, Any]) -> None:
 
 
 def check_templates(spec: ContainerSpec) -> None:
-    """Templates that no task could expand are refused when the service is made. Raises: BennuError."""
+    """Refuse templates that no task could expand, when the service is made. Raises: BennuError."""
     context = TemplateContext(slot=1)
     try:
         expand_env(spec.env or (), context)

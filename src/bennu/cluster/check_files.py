@@ -1,4 +1,4 @@
-"""What is wrong with a service's secrets and configs: references to what there is, and the files they become."""
+"""Checks of a service's secrets and configs: the references must exist, and the files must be possible."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ Reference = tuple[str, str, FileTarget | None]  # id and name of the secret or c
 
 
 def check_files(spec: ContainerSpec) -> None:
-    """Raises: BennuError in the words clients know."""
+    """Check the secrets and configs of a container's specification. Raises: BennuError in the words clients know."""
     _check_references("secret", [(one.secret_id, one.secret_name, one.file) for one in spec.secrets or ()])
     for config in spec.configs or ():
         if config.file is None and config.runtime is None:
@@ -52,5 +52,5 @@ def _check_file(kind: str, file: FileTarget) -> None:
 
 
 def _is_file_name(parts: Sequence[str]) -> bool:
-    """It names something, and that in the folder it says."""
+    """Tell whether the path names a file, and names it inside the folder it says."""
     return parts[-1] not in ("", ".") and ".." not in parts

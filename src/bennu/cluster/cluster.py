@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 class Cluster:
-    """Made by `open_cluster`. Outside a swarm every verb but `init` raises Unavailable."""
+    """The swarm of this node, made by `open_cluster`. Outside a swarm every verb but `init` raises Unavailable."""
 
     def __init__(self, engine: Engine, state: ClusterState, host: HostNode) -> None:
         services = engine.services
@@ -76,7 +76,7 @@ class Cluster:
             await self._clear_leftovers()  # the last daemon died while it entered a swarm, or left one
 
     def begin(self) -> None:
-        """Act upon what is stored: of a daemon that is ready to answer."""
+        """Start to act upon the stored state; called once the daemon is ready to answer."""
         if self.state.cluster is not None:
             self._run()
 
@@ -95,7 +95,7 @@ class Cluster:
             self.manager = self.agent = None
 
     async def _prepare(self) -> None:
-        """All parts are there, and nothing is done yet."""
+        """Make all parts of the cluster without starting their work."""
         cluster = self.state.require_cluster()
         self._metrics = RolloutMetrics(self.engine, self.state)
         self.manager = Manager(self.state, self._metrics.build_evidence)
@@ -128,7 +128,7 @@ class Cluster:
         subnet_size: int = 0,
         data_path_port: int = 0,
     ) -> str:
-        """Begin a swarm of this one node; answers the node's id. Raises: Unavailable when there is one."""
+        """Begin a swarm of this one node and answer the node's id. Raises: Unavailable when there is one."""
         async with self._turn:
             if self.state.cluster is not None:
                 raise Unavailable(ALREADY_PART)
@@ -171,7 +171,7 @@ class Cluster:
         return NodeRow(id=node_id, node=node, engine_version=__version__)
 
     async def _found(self, cluster: ClusterRow, node: NodeRow) -> None:
-        """The swarm, its node and its ingress network, or nothing of them."""
+        """Store the swarm, its node and its ingress network, or nothing of them."""
         change = Change(events=[node_event("create", None, node)])
         change.put(self.state.swarm, cluster)
         change.put(self.state.nodes, node)
@@ -187,7 +187,7 @@ class Cluster:
             raise
 
     async def leave(self, *, force: bool) -> None:
-        """End it: tasks, their containers and all of the swarm's state go. Raises: Unavailable."""
+        """End the swarm: tasks, their containers and all of the swarm's state go. Raises: Unavailable."""
         async with self._turn:
             if self.state.cluster is None and not self._is_aside:
                 raise Unavailable(NOT_PART)
@@ -243,7 +243,10 @@ class Cluster:
 
 @contextlib.asynccontextmanager
 async def open_cluster(engine: Engine, host: HostNode) -> AsyncIterator[Cluster]:
-    """Take up the swarm this node is in, if it is in one: it acts once `begin` is called. On leaving, tasks live on."""
+    """Take up the swarm this node is in, if it is in one.
+
+    The cluster acts once `begin` is called. When the block ends, tasks live on.
+    """
     async with open_state(engine.services.store, engine.services.journal) as state:
         cluster = Cluster(engine, state, host)
         await cluster.open()

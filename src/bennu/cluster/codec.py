@@ -36,7 +36,7 @@ def decode(kind: type[T], data: bytes) -> T:
 
 
 def dump(value: Any) -> Any:
-    """Plain data of the kinds JSON knows."""
+    """Turn a value into plain data of the kinds JSON knows."""
     if value is None or isinstance(value, bool | str) or type(value) in (int, float):
         return value
     if isinstance(value, Enum):
@@ -76,7 +76,7 @@ def _defaults(kind: Any) -> tuple[tuple[str, Any], ...]:
 
 @functools.cache
 def _loader(kind: Any) -> Loader:
-    """A function that makes a value of `kind` from plain data."""
+    """Make the function that builds a value of `kind` from plain data."""
     if isinstance(kind, NewType):
         return _loader(kind.__supertype__)
     origin = get_origin(kind)

@@ -1,4 +1,4 @@
-"""Sockets of a task, read from its network namespace: does it listen, and how many connections has it still got."""
+"""Sockets of a task, read from its network namespace: listening ports, and connections that are still open."""
 
 import asyncio
 from collections.abc import Collection
@@ -17,7 +17,7 @@ LOOPBACK6: Final = "00000000000000000000000001000000"
 
 
 async def is_listening(pid: int, ports: Collection[int]) -> bool | None:
-    """Whether all the TCP ports accept connections from outside; None when it cannot be seen."""
+    """Tell whether all the TCP ports accept connections from outside; None when it cannot be seen."""
     sockets = await asyncio.to_thread(read_sockets, pid)
     if sockets is None:
         return None
@@ -27,14 +27,14 @@ async def is_listening(pid: int, ports: Collection[int]) -> bool | None:
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """What a task has to do with others: open connections to ports it serves, and whether it waits for datagrams."""
+    """A task's sockets that face others: open connections to ports it serves, and whether it waits for datagrams."""
 
     connections: int
     takes_datagrams: bool
 
 
 async def look_at_sockets(pid: int, ports: Collection[int]) -> Sockets | None:
-    """`ports` are served as well as those it listens on; None when nothing can be seen."""
+    """Read the sockets of a task; `ports` are served as well as those it listens on. None when nothing can be seen."""
 
     def look() -> Sockets | None:
         tcp, udp = read_sockets(pid), read_sockets(pid, "udp")
@@ -50,7 +50,7 @@ async def look_at_sockets(pid: int, ports: Collection[int]) -> Sockets | None:
 
 
 def read_sockets(pid: int, proto: str = "tcp") -> list[tuple[int, int, bool]] | None:
-    """(local port, state, bound to loopback) of every socket of a protocol in the namespace of a process. Blocks."""
+    """Read (local port, state, bound to loopback) of every socket of a protocol in a process's namespace. Blocks."""
     found: list[tuple[int, int, bool]] = []
     for name in (proto, f"{proto}6"):
         try:
@@ -64,7 +64,7 @@ def read_sockets(pid: int, proto: str = "tcp") -> list[tuple[int, int, bool]] | 
 
 
 def parse_sockets(text: str) -> list[tuple[int, int, bool]]:
-    """The lines of /proc/net/tcp, tcp6, udp and udp6."""
+    """Parse the lines of /proc/net/tcp, tcp6, udp and udp6."""
     found = []
     for line in text.splitlines()[1:]:
         fields = line.split()
@@ -77,7 +77,10 @@ def parse_sockets(text: str) -> list[tuple[int, int, bool]]:
 
 
 async def count_connecting(ips: Collection[str], ports: Collection[int]) -> int:
-    """Sockets of this host that wait for their first answer from there: its queue was full, and they will try again."""
+    """Count sockets of this host that wait for their first answer from the task.
+
+    Its queue was full, and they will try again.
+    """
 
     def count() -> int:
         try:

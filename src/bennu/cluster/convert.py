@@ -1,4 +1,4 @@
-"""Between the API's shapes of a service and the core's: one conversion each way, so that the core's value is the truth.
+"""Conversions between the API's shapes of a service and the core's, one each way; the core's value is the truth.
 
 The task template's container, networks, resources, restart policy and log driver travel as one canonical text
 (`TaskSpec.container`): what a client made explicit stays visible and stays different from what it left out. Placement
@@ -29,7 +29,7 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 def to_core(wire: ServiceSpecWire, *, registry_auth: str = "") -> core.ServiceSpec:
-    """The spec as the core has it. The wire value was checked before (`check.py`)."""
+    """Convert a wire spec, checked before by `check.py`, to the core's spec."""
     return core.ServiceSpec(
         name=wire.name,
         mode=_mode(wire.mode),
@@ -91,7 +91,10 @@ def _task(wire: ServiceSpecWire, registry_auth: str) -> core.TaskSpec:
 
 
 def _plugins(template: TaskTemplate, spec: ContainerSpec) -> frozenset[tuple[str, str]]:
-    """Drivers of volumes and logs that a node must have; every node has `local` volumes and can keep no logs."""
+    """List the volume and log drivers that a node must have.
+
+    Every node has `local` volumes and can keep no logs, so these two are left out.
+    """
     configs = [mount.volume_options.driver_config for mount in spec.mounts or () if mount.volume_options]
     needed = {("Volume", config.name) for config in configs if config and config.name not in ("", "local")}
     if template.log_driver and template.log_driver.name not in ("", "none"):
@@ -157,7 +160,7 @@ def _endpoint(wire: ServiceSpecWire) -> core.EndpointSpec | None:
 
 @functools.lru_cache(maxsize=4096)
 def read_template(container: bytes) -> TaskTemplate:
-    """The template kept in `TaskSpec.container`. Shared: never change it."""
+    """Read the template kept in `TaskSpec.container`. The result is shared: never change it."""
     return msgspec.json.decode(container, type=TaskTemplate)
 
 
@@ -166,7 +169,7 @@ def container_spec(task: core.TaskSpec) -> ContainerSpec:
 
 
 def template_json(task: core.TaskSpec) -> Json:
-    """`TaskTemplate` as clients see it."""
+    """Build `TaskTemplate` as clients see it."""
     shown: Json = msgspec.to_builtins(read_template(task.container))
     shown["Placement"] = placement_json(task.placement)
     shown["ForceUpdate"] = task.force_update
@@ -191,7 +194,7 @@ def placement_json(placement: core.Placement) -> Json:
 
 
 def spec_json(spec: core.ServiceSpec) -> Json:
-    """`ServiceSpec` as clients see it."""
+    """Build `ServiceSpec` as clients see it."""
     shown: Json = {
         "Name": spec.name,
         "Labels": dict(spec.labels),
@@ -249,7 +252,7 @@ def port_json(port: core.PortSpec) -> Json:
 
 
 def fill_defaults(shown: Json) -> Json:
-    """`insertDefaults=true`: what the engine would do, made explicit. Changes and answers `shown`."""
+    """Make explicit what the engine would do (`insertDefaults=true`). Changes and answers `shown`."""
     template = shown["TaskTemplate"]
     spec = template.setdefault("ContainerSpec", {})
     spec.setdefault("StopGracePeriod", 10_000_000_000)

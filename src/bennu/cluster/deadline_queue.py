@@ -1,17 +1,17 @@
-"""When to look again at what: one instant a key, and the next one known without a walk over all."""
+"""A queue of keys by the instant at which each is due; the next instant is known without a walk over all keys."""
 
 import heapq
 
 
 class DeadlineQueue:
-    """Instants are of any one clock, in nanoseconds."""
+    """A queue with one instant a key. Instants are of any one clock, in nanoseconds."""
 
     def __init__(self) -> None:
         self._at_ns: dict[str, int] = {}
         self._heap: list[tuple[int, str]] = []  # also holds instants that were replaced since
 
     def put(self, key: str, at_ns: int | None) -> None:
-        """Set the key's instant in place of its former one; None: never."""
+        """Set the key's instant in place of its former one; None means never."""
         if at_ns is None:
             self._at_ns.pop(key, None)
         elif self._at_ns.get(key) != at_ns:
@@ -24,7 +24,7 @@ class DeadlineQueue:
         return self._heap[0][0] if self._heap else None
 
     def take_due(self, now_ns: int) -> list[str]:
-        """The keys whose instant has come; they have none any more."""
+        """Remove and return the keys whose instant has come; they have no instant any more."""
         due = []
         while (next_ns := self.next_ns()) is not None and next_ns <= now_ns:
             _, key = heapq.heappop(self._heap)

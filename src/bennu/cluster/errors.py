@@ -54,6 +54,6 @@ def not_manager() -> Unavailable:
 
 
 def check_version(index: int, version: int) -> None:
-    """Raises: BennuError when the client's picture is not the newest."""
+    """Refuse a change by a client whose picture is not the newest. Raises: BennuError."""
     if index != version:
         raise unknown("update out of sequence")

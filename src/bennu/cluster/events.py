@@ -7,7 +7,7 @@ from bennu.orchestration.spec import Replicated
 
 
 def service_event(action: str, before: ServiceRow | None, after: ServiceRow) -> Event:
-    """Attributes: the name, and old and new of what differs."""
+    """Describe a change of a service. Attributes: the name, and the old and new value of what differs."""
     attributes = {"name": after.name}
     if before is not None:
         pairs = (
@@ -33,7 +33,7 @@ def node_event(action: str, before: NodeRow | None, after: NodeRow) -> Event:
 
 
 def blob_event(kind: str, action: str, row: BlobRow) -> Event:
-    """`kind`: secret or config."""
+    """Describe a change of a secret or config; `kind` says which."""
     return _swarm(kind, action, row.id, {"name": row.name})
 
 

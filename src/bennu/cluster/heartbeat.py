@@ -1,4 +1,4 @@
-"""A node's sign of life: a lease that its agent keeps, and that takes the node's `alive` row with it when it ends."""
+"""A node's sign of life: a lease kept by its agent. When the lease ends, the node's `alive` row goes with it."""
 
 import asyncio
 import logging
@@ -14,7 +14,10 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """`begin` it, then `run` it. After three periods of silence the store lets the node go."""
+    """The life of a node's lease: `begin` it, then `run` it.
+
+    After three periods of silence the store lets the node go.
+    """
 
     def __init__(self, state: ClusterState, node_id: str) -> None:
         self._state = state
@@ -23,7 +26,7 @@ class Heartbeat:
         self._period_ns = 0  # of the lease
 
     async def begin(self) -> None:
-        """Take the node's lease, before anybody judges the node."""
+        """Take the node's lease, before any part of the manager judges the node."""
         try:
             self._period_ns = self._state.require_cluster().heartbeat_ns
             self._lease = await self._state.hold_alive(self._node_id, MISSED_HEARTBEATS * self._period_ns)

@@ -8,12 +8,12 @@ LENGTH: Final = 25
 
 
 def new_id() -> str:
-    """A fresh identifier; two are never alike."""
+    """Draw a fresh identifier; two are never alike."""
     return base36(secrets.randbelow(36**LENGTH), LENGTH)
 
 
 def base36(number: int, length: int) -> str:
-    """The number in base 36, filled up with zeros in front."""
+    """Write the number in base 36, filled up with zeros in front."""
     digits = []
     for _ in range(length):
         number, digit = divmod(number, 36)

@@ -1,4 +1,4 @@
-"""The image a task needs, before anything of its predecessor is touched."""
+"""The image a task needs, provided before anything of the task's predecessor is touched."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ _pulling: dict[str, asyncio.Lock] = {}
 
 
 async def provide_image(images: Images, ref: str, registry_auth: str) -> str:
-    """The name under which the image is here; pulled if it was not. Raises: NotFound `No such image: …`."""
+    """Pull the image if it is not here, and return the name under which it is. Raises: NotFound `No such image: …`."""
     if here := _find(images, ref):
         return here
     async with _pulling.setdefault(ref, asyncio.Lock()):

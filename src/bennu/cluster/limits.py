@@ -1,4 +1,7 @@
-"""How much a service, and all of them together, may ask of the state: each task is a record, kept and looked at."""
+"""Limits on how much one service, and all services together, may ask of the state.
+
+Each task is a record, kept and looked at.
+"""
 
 from collections.abc import Iterable
 from typing import Final
@@ -14,7 +17,7 @@ MAX_TASKS_BYTES: Final = 256 * 1024 * 1024  # of all tasks of a service, each of
 
 
 def check_numbers(mode: Mode) -> None:
-    """Raises: InvalidParameter."""
+    """Refuse a mode that asks for too many tasks. Raises: InvalidParameter."""
     asked = {
         "replicas": mode.replicated.replicas if mode.replicated else None,
         "concurrent tasks": mode.replicated_job.max_concurrent if mode.replicated_job else None,
@@ -26,7 +29,10 @@ def check_numbers(mode: Mode) -> None:
 
 
 def check_size(spec: ServiceSpec, others: Iterable[ServiceSpec]) -> None:
-    """Raises: BennuError, InvalidParameter."""
+    """Refuse a service that is too large by itself or together with the others.
+
+    Raises: BennuError, InvalidParameter.
+    """
     size, tasks = len(codec.encode(spec)), tasks_of(spec)
     if size > MAX_SPEC_BYTES:
         raise unknown("raft: raft message is too large and can't be sent")

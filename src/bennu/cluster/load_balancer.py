@@ -3,9 +3,9 @@
             ready, and its turn                 to be stopped, not ready, or another's turn
     task ───────────────────────► in ─────────────────────────────────────────────────────► out ──► drained ──► stopped
 
-What a task's signs say is read by `task_backend.py`, what follows from them is decided by `orchestration/traffic.py`,
-and `Networks.balancer` carries it out in the kernel. The engine asks `hold` before each stop signal, whoever stops a
-container.
+`task_backend.py` reads a task's signs, `orchestration/traffic.py` decides what follows from them, and
+`Networks.balancer` carries it out in the kernel. The engine asks `hold` before each stop signal, no matter
+which part stops the container.
 """
 
 import asyncio
@@ -37,7 +37,10 @@ log = logging.getLogger(__name__)
 
 
 class LoadBalancer:
-    """`present` says what a service shows, `follow`, `arrange` and `leave` who is behind it."""
+    """The balancer of this node's services.
+
+    `present` sets what a service shows; `follow`, `arrange` and `leave` set the tasks behind it.
+    """
 
     def __init__(self, networks: Networks, state: ClusterState) -> None:
         self._networks = networks
@@ -51,16 +54,18 @@ class LoadBalancer:
         return bool(self._balancer.service_of(task_id))
 
     def drain_left_ns(self, task_id: str) -> int | None:
-        """Compute how much longer its connections may last; None when it is not being drained."""
+        """Compute how many nanoseconds a task's connections may still last; None when it is not being drained."""
         return next((one.drain_left_ns for one in self._backends.values() if one.task_id == task_id), None)
 
     # --- what a service shows -----------------------------------------------------------------------------------
 
     def present(self, service_id: str) -> bool:
-        """Its addresses, names and ports are those of its row now; without a row and without tasks it is gone.
+        """Set a service's addresses, names and ports to those of its row.
 
-        Takes effect with the next `write`; False if nothing has changed. While tasks of a removed service drain it
-        keeps its addresses, so that nobody else gets them.
+        A service without a row and without tasks is dropped.
+
+        Takes effect with the next `write`; False if nothing has changed. While tasks of a removed service drain, the
+        service keeps its addresses, so that no other gets them.
         """
         row, front = self._state.services.get(service_id), self._balancer.get(service_id)
         if self._state.why_aside(self._state.services, service_id):
@@ -86,11 +91,11 @@ class LoadBalancer:
         return replace(front, addresses=places, ports=ports)
 
     async def write(self, *service_ids: str) -> None:
-        """When this returns the kernel does what was said of these services. Raises: BennuError."""
+        """Write these services to the kernel; when this returns, the kernel does what was set. Raises: BennuError."""
         await self._balancer.write(*service_ids)
 
     async def take_up(self) -> None:
-        """After the last daemon: what is no service or no task any more is gone, the others serve on."""
+        """Take up what the last daemon left: drop services and tasks that are gone; the others serve on."""
         known = [*self._balancer.frontends, *self._state.services.rows]
         for service_id in known:
             self.present(service_id)
@@ -100,7 +105,7 @@ class LoadBalancer:
         await self._balancer.write(*known)
 
     async def clear(self) -> None:
-        """Nothing is shown any more."""
+        """Drop every service from the balancer."""
         gone = list(self._balancer.frontends)
         for service_id in gone:
             self._balancer.drop(service_id)
@@ -110,22 +115,22 @@ class LoadBalancer:
     # --- who is behind it ---------------------------------------------------------------------------------------
 
     def add(self, row: TaskRow, container: Container, on_change: Callable[[], None]) -> TaskBackend:
-        """A task whose container was started. `on_change` is called when a stop of it has failed."""
+        """Add a task whose container was started. `on_change` is called when a stop of it has failed."""
         backend = TaskBackend(self._networks, self._state, row, container, on_change)
         self._backends[container.id] = backend
         return backend
 
     async def drop(self, backend: TaskBackend) -> None:
-        """It has ended: nothing is left to drain. Raises: BennuError."""
+        """Drop a task that has ended: nothing is left to drain. Raises: BennuError."""
         self._backends.pop(backend.container.id, None)
         if backend.is_balanced:
             await self.leave(backend.task_id)
             await self._forget_flows(backend)
 
     async def follow(self, backend: TaskBackend, state: TaskState, health: str) -> float | None:
-        """Let it enter or leave as its signs say. Answers after how many seconds to look again; None: when told.
+        """Let a task enter or leave as its signs say.
 
-        Raises: BennuError.
+        Answers after how many seconds to look again; None: when something is reported. Raises: BennuError.
         """
         if backend.is_stopping:
             return None
@@ -143,15 +148,17 @@ class LoadBalancer:
         return backend.look_again_s(health)
 
     async def arrange(self, service_id: str) -> None:
-        """Let the ready tasks of a service that may serve enter the balancer, and the others leave, in one transaction
-        of the kernel. While none may serve, the others stay. Raises: BennuError."""
+        """Let the ready tasks of a service that may serve enter the balancer, and let the others leave.
+
+        This is one transaction of the kernel. While no ready task may serve, the others stay. Raises: BennuError.
+        """
         self._rearrange(service_id)
         await self._balancer.write(service_id)
 
     async def leave(self, task_id: str) -> None:
-        """Take a task out of the balancer: it gets no new connection when this returns; those it has go on.
+        """Take a task out of the balancer; when this returns it gets no new connection, and those it has go on.
 
-        Ready ones of its service enter with it. Raises: BennuError.
+        Ready tasks of its service enter at the same time. Raises: BennuError.
         """
         row = self._state.tasks.get(task_id)
         service_id = self._balancer.service_of(task_id) or (row.task.service_id if row else "")
@@ -162,7 +169,7 @@ class LoadBalancer:
             await self._balancer.write(service_id)
 
     def _note_ready(self, backend: TaskBackend, *, is_ready: bool) -> None:
-        """Whether a task could serve if it were its turn."""
+        """Note whether a task could serve if it were its turn."""
         if is_ready:
             self._ready[backend.service_id][backend.task_id] = backend
         else:
@@ -188,8 +195,10 @@ class LoadBalancer:
     # --- before it is stopped -----------------------------------------------------------------------------------
 
     def hold(self, container: Stoppable) -> AbstractAsyncContextManager[None] | None:
-        """Make the engine's pre-stop hook: once entered, the task has left the balancer, and its connections have
-        ended or their deadline has passed. None: the container has no connections from here.
+        """Make the engine's pre-stop hook, which takes the task out of the balancer and drains it.
+
+        Once entered, the task has left the balancer, and its connections have ended or their deadline has passed. None:
+        the container has no connections from here.
         """
         backend = self._backends.get(container.id)
         return self._held(backend, container) if backend is not None else None
@@ -206,14 +215,14 @@ class LoadBalancer:
                 await self._come_back(backend)
 
     async def _come_back(self, backend: TaskBackend) -> None:
-        """It was not stopped after all, and serves again. Raises: BennuError."""
+        """Let a task that was not stopped after all serve again. Raises: BennuError."""
         if backend.are_ports_shut and not backend.is_stopping:
             await self._networks.reopen_ports(backend.container.id)
             backend.are_ports_shut = False
         backend.on_change()
 
     async def _drain(self, backend: TaskBackend) -> None:
-        """Take it out, then wait until nobody is connected any more or the deadline has passed. Raises: BennuError."""
+        """Take the task out, then wait until no connection is left or the deadline has passed. Raises: BennuError."""
         if not backend.is_balanced and not backend.host_ports:
             return
         await self._wait_successor(backend)
@@ -231,13 +240,18 @@ class LoadBalancer:
                 await asyncio.sleep(COUNT_AGAIN_S)
 
     def _may_have_served(self, backend: TaskBackend) -> bool:
-        """Also when it does no longer: somebody's change that took it out may still be on its way to the kernel, and
-        in the time of an earlier daemon it may have got connections that it still has."""
+        """Tell whether the task may have connections, even if it no longer serves.
+
+        A change by another part that took it out may still be on its way to the kernel, and in the time of an earlier
+        daemon it may have got connections that it still has.
+        """
         return backend.has_run or backend.left_at_ns is not None or self.serves(backend.task_id)
 
     async def _wait_successor(self, backend: TaskBackend) -> None:
-        """The last one leaves only after those that are said to run have entered: a daemon that just came back has
-        heard of them, and has not looked at them yet."""
+        """Keep the last serving task in the balancer until the tasks that are said to run have entered.
+
+        A daemon that just came back has heard of those tasks, and has not looked at them yet.
+        """
         give_up_at = time.monotonic() + SUCCESSOR_S
         while time.monotonic() < give_up_at and self.serves(backend.task_id):
             service = backend.service
@@ -269,7 +283,7 @@ class LoadBalancer:
 
 
 async def _until_first(drain: Coroutine[Any, Any, None], end: Coroutine[Any, Any, Any]) -> None:
-    """Wait until either is over. A failed drain is logged; it keeps nothing from being stopped."""
+    """Wait until either is over. A failed drain is logged and prevents no stop."""
     draining, ended = asyncio.ensure_future(drain), asyncio.ensure_future(end)
     try:
         await asyncio.wait((draining, ended), return_when=asyncio.FIRST_COMPLETED)

@@ -2,8 +2,8 @@
 
 Law: it decides nothing. One round (`orchestration/round.py`) takes in the agents' reports, looks at the services that
 something happened to until the core is satisfied, and all of it is written in one transaction; a manager that dies
-anywhere is continued by the next. Where there is more to do than fits into one round the next one goes on, and
-everybody else has his turn in between.
+anywhere is continued by the next. Where there is more to do than fits into one round, the next one goes on, and every
+other coroutine has its turn in between.
 
 One service's trouble is its own: what was decided about it in this round is undone, it is let alone for a while
 (`troubles.py`), and the others are managed.
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class Manager:
-    """`run` it beside the agent. Everything it knows besides the state can be lost at any time."""
+    """The manager of the swarm; `run` it beside the agent. All it knows besides the state can be lost at any time."""
 
     def __init__(
         self, state: ClusterState, build_evidence: EvidenceSource = lambda service, tasks, now_ns: None
@@ -84,17 +84,17 @@ class Manager:
     # --- what others say ----------------------------------------------------------------------------------------
 
     def report(self, task_id: str, report: Report, facts: Facts) -> None:
-        """An agent tells what it sees. Taken in with the next round; the agent can always say it again."""
+        """Accept an agent's report of what it sees, for the next round; the agent can always repeat it."""
         self._reports.append((task_id, report, facts))
         self._changed.set()
 
     def look_again(self, service_id: str) -> None:
-        """Something was seen that is not stored and may matter to a rollout."""
+        """Mark a service to be looked at: something was seen that is not stored and may matter to a rollout."""
         self._dirty[service_id] = None
         self._changed.set()
 
     def _on_change(self, told: list[Changed]) -> None:
-        """Something was written, by us or by the API."""
+        """Mark what has to be looked at after a write, by the manager or by the API."""
         for item in told:
             match item.after or item.before:
                 case ServiceRow():
@@ -123,7 +123,7 @@ class Manager:
     # --- the loop -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Decide and write until cancelled. What fails is tried again."""
+        """Decide and write until cancelled. A failed attempt is repeated."""
         while True:
             await self._wait()
             try:
@@ -190,7 +190,7 @@ class Manager:
         )
 
     def _take_in(self, work: Round, reports: list[tuple[str, Report, Facts]]) -> dict[str, TaskRow]:
-        """Answers the rows of which agents know something new beside their state."""
+        """Take in the reports; answer the rows whose agents know something new beside their state."""
         told: dict[str, TaskRow] = {}
         for task_id, report, facts in reports:
             row = told.get(task_id) or self._state.tasks.get(task_id)
@@ -224,7 +224,10 @@ class Manager:
             self._dirty |= dict.fromkeys(self._state.service_ids())
 
     async def _settle_apart(self, work: Round, service_id: ServiceId) -> bool:
-        """Whether nothing is left to do about it for now. Whatever goes wrong is this service's trouble alone."""
+        """Settle one service; tell whether nothing is left to do about it for now.
+
+        Any failure is this service's trouble alone.
+        """
         now_ns = self.now_ns
         if work.is_full or self._troubles.rests(service_id, now_ns=now_ns):
             return not work.is_full

@@ -36,7 +36,7 @@ PLUGINS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class HostNode:
-    """This host as a node: what its administrator says of it, beside what can be seen."""
+    """The host as a node: what its administrator says of it, beside what can be seen."""
 
     labels: Mapping[str, str] = field(default_factory=dict)  # of the engine
     generic: Mapping[str, int | frozenset[str]] = field(default_factory=dict)  # kind → a count, or names of pieces
@@ -83,7 +83,7 @@ class Nodes:
             await self._state.commit(change)
 
     def remove(self, ref: str) -> None:
-        """Always refused: the only node there is manages the swarm. Raises: InvalidParameter, NotFound."""
+        """Refuse to remove a node: the only node there is manages the swarm. Raises: InvalidParameter, NotFound."""
         row = self.find(ref)
         raise precondition(
             f"node {row.id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker "
@@ -91,7 +91,7 @@ class Nodes:
         )
 
     async def keep_described(self) -> None:
-        """Look again and again, until cancelled."""
+        """Refresh the description of this host again and again, until cancelled."""
         while True:
             await asyncio.sleep(DESCRIBE_EVERY_S)
             try:
@@ -100,7 +100,7 @@ class Nodes:
                 log.warning("the description of this node could not be written: %s", error)
 
     async def refresh_own(self) -> None:
-        """The host may have changed."""
+        """Store the description of this host anew, because the host may have changed."""
         node_id = self._state.require_cluster().node_id
         now = self.host.describe()
         row = self._state.nodes.get(node_id)
@@ -135,7 +135,7 @@ def read_address(advertise: str) -> str:
 
 
 def _own_address() -> str:
-    """The address this host would use towards others; loopback when it has no route."""
+    """Find the address this host would use towards others; loopback when it has no route."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))
         return str(probe.getsockname()[0])

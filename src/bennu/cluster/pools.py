@@ -15,7 +15,7 @@ DEFAULT_DATA_PORT: Final = 4789
 
 
 def read_pools(asked: Iterable[str], subnet_size: int) -> tuple[tuple[str, ...], int]:
-    """The ranges, and the length of the prefixes of the networks in them. Raises: InvalidParameter."""
+    """Read the ranges, and the length of the prefixes of the networks in them. Raises: InvalidParameter."""
     size = subnet_size or DEFAULT_SIZE
     if not 0 < size <= SMALLEST_SUBNET:
         raise InvalidParameter(f"subnet size is out of range: {size}")
@@ -28,7 +28,7 @@ def read_pools(asked: Iterable[str], subnet_size: int) -> tuple[tuple[str, ...],
 
 
 def _read_pool(text: str, size: int) -> ipaddress.IPv4Network:
-    """`10.10.0.0/8` means the whole of 10.0.0.0/8, as for dockerd."""
+    """Read one range; `10.10.0.0/8` means the whole of 10.0.0.0/8, as for dockerd."""
     try:
         if "/" not in text:
             raise ValueError
@@ -43,7 +43,7 @@ def _read_pool(text: str, size: int) -> ipaddress.IPv4Network:
 
 
 def read_data_port(asked: int) -> int:
-    """Raises: InvalidParameter."""
+    """Check the port of the data path that a client asked for. Raises: InvalidParameter."""
     port = asked or DEFAULT_DATA_PORT
     if not LOWEST_DATA_PORT <= port <= HIGHEST_DATA_PORT:
         raise InvalidParameter(

@@ -1,4 +1,4 @@
-"""Published ports of services: numbers for those who asked for any, and no two services on one. Pure."""
+"""Published ports of services: numbers for ports that ask for any, and no two services on one port. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -19,14 +19,14 @@ def is_ingress(port: PortSpec) -> bool:
 
 
 def needs_ingress(endpoint: EndpointSpec | None) -> bool:
-    """Whether the swarm's ingress network is needed: for a port that is published in ingress mode."""
+    """Tell whether the swarm's ingress network is needed: for a port that is published in ingress mode."""
     return endpoint is not None and any(map(is_ingress, endpoint.ports))
 
 
 def allocate_ports(
     endpoint: EndpointSpec | None, others: Iterable[ServiceRow], before: tuple[PortSpec, ...] = ()
 ) -> tuple[PortSpec, ...]:
-    """The ports with the numbers used; an automatic number stays what it was. Raises: InvalidParameter."""
+    """Give each port the number it uses; an automatic number stays what it was. Raises: InvalidParameter."""
     if endpoint is None:
         return ()
     taken: dict[Key, tuple[ServiceRow, PortSpec]] = {
@@ -50,7 +50,7 @@ def allocate_ports(
 
 
 def are_numbers_of(ports: Sequence[PortSpec], asked: Sequence[PortSpec]) -> bool:
-    """Whether `ports` are what was asked for, with numbers where it was left open which."""
+    """Tell whether `ports` are the ports asked for, with numbers where the choice was left open."""
     return len(ports) == len(asked) and all(
         port == (wanted if wanted.published else replace(wanted, published=port.published))
         for port, wanted in zip(ports, asked, strict=True)

@@ -1,4 +1,4 @@
-"""Whether a row that was read makes sense to those who will use it, so that they need not ask."""
+"""A check of rows when they are read, so that the code that uses a row need not check it."""
 
 from bennu.cluster.convert import read_template
 from bennu.cluster.tables import Row, ServiceRow, TaskRow
@@ -7,7 +7,7 @@ from bennu.orchestration.spec import TaskSpec
 
 
 def check_row(row_id: str, row: Row | None) -> None:
-    """Raises: whatever is wrong with it."""
+    """Check that a row makes sense. Raises: the error of whatever is wrong with it."""
     specs: list[TaskSpec] = []
     match row:
         case ServiceRow(service=service):

@@ -1,8 +1,8 @@
-"""What is seen of the two versions of a service while a rollout of it is watched, beyond what is stored of their tasks.
+"""Signs of the two versions of a service while a rollout of it is watched, beyond what is stored of their tasks.
 
 Once a second each task of a watched service is looked at: was it killed for lack of memory, did it lose its health or
-its readiness, how long did its health probes take, how many connections did its network take and how many did it
-refuse or reset (counted by the kernel, in the task's own namespace).
+its readiness, how long did its health probes take, how many connections did its network take and how many did it refuse
+or reset (counted by the kernel, in the task's own namespace).
 
 All of it outlives the daemon. It is written at once when something weighty happened (a death, a lost health), else
 every ten seconds while anything changes; a daemon's death costs at most ten seconds of probe latencies.
@@ -61,7 +61,7 @@ class MetricsBuffer:
 
 
 class RolloutMetrics:
-    """`run` it beside the manager, which asks for what was seen."""
+    """The sampler of watched rollouts; `run` it beside the manager, which asks for what was seen."""
 
     def __init__(self, engine: Engine, state: ClusterState) -> None:
         self._engine = engine
@@ -110,7 +110,7 @@ class RolloutMetrics:
         )
 
     async def _write(self, watched: set[str]) -> None:
-        """Raises: Unavailable."""
+        """Write the metrics of the watched services. Raises: Unavailable."""
         now = time.monotonic()
         due = {key: buffer for key, buffer in self._buffers.items() if key in watched and buffer.must_be_written(now)}
         over = self._state.metrics.rows.keys() - watched
@@ -145,7 +145,7 @@ def as_probe(probe: HealthProbe) -> ReadinessProbe:
 
 
 def read_tcp_counters(pid: int) -> tuple[int, int] | None:
-    """Connections taken, and resets sent, in the network namespace of a process; None when it is gone. Blocks."""
+    """Read connections taken, and resets sent, in the network namespace of a process; None when it is gone. Blocks."""
     with suppress(OSError, ValueError, KeyError):
         return parse_tcp_counters(Path(f"/proc/{pid}/net/snmp").read_text())
     return None

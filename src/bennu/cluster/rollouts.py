@@ -1,4 +1,4 @@
-"""What a person does to a rollout, and what can be told about one.
+"""A person's commands to a rollout, and the description of one.
 
 The verbs are `orchestration/commands.py`; here they are carried out under the state's lock, and what follows is the
 manager's. `look` gathers what is stored with what can only be seen now: health, place in the balancer, open
@@ -30,8 +30,10 @@ VERBS: Final[Mapping[str, Callable[..., Service]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What can be seen of one task now. `connections` None: nobody can count them; `drain_left_ns` None: it is not
-    being drained."""
+    """The visible facts about one task now.
+
+    `connections` None: they cannot be counted; `drain_left_ns` None: the task is not being drained.
+    """
 
     row: TaskRow
     revision: int | None
@@ -43,7 +45,7 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What stands in the way; `left_ns` None: until something else changes."""
+    """An obstacle to a rollout's next step; `left_ns` None: until something else changes."""
 
     subject: str
     reason: str
@@ -55,11 +57,14 @@ class Rollouts:
         self._cluster = cluster
 
     async def do(self, ref: str, verb: str) -> None:
-        """Raises: NotFound, Conflict, InvalidParameter."""
+        """Carry out a person's command to a rollout. Raises: NotFound, Conflict, InvalidParameter."""
         await self._change(ref, lambda service, now_ns: VERBS[verb](service, now_ns=now_ns))
 
     async def roll_back_to(self, ref: str, number: int) -> None:
-        """Raises: NotFound for a service or revision that is not there, InvalidParameter for the present one."""
+        """Roll a service back to one of its revisions.
+
+        Raises: NotFound for a service or revision that is not there, InvalidParameter for the present one.
+        """
 
         def go(service: Service, now_ns: int) -> Service:
             if service.revisions and service.revisions[-1].number == number:
@@ -95,7 +100,10 @@ class Rollouts:
         ]
 
     async def look(self, row: ServiceRow) -> list[Sight]:
-        """All its tasks that are not over, and the last ended one of a slot that has none; by slot, oldest first."""
+        """Collect all tasks of a service that are not over, and the last ended one of a slot that has none.
+
+        The tasks are ordered by slot, oldest first.
+        """
         shown: dict[tuple[int, str], list[TaskRow]] = {}
         for item in sorted(self._cluster.state.tasks_of(row.id), key=lambda item: item.task.created_at_ns):
             where = (item.task.slot, "" if item.task.slot else str(item.task.node_id))

@@ -1,4 +1,4 @@
-"""Between a round and the state: what a round reads of the rows, and what its writes make of them."""
+"""Conversions between a round and the state: the values a round reads from rows, and the rows its writes make."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ V = TypeVar("V")
 
 
 class Column(Mapping[K, V], Generic[R, K, V]):
-    """One value of each row of a table, by the row's id, as they are now."""
+    """A view of one value of each row of a table, by the row's id, as the rows are now."""
 
     def __init__(self, table: Table[R], value_of: Callable[[R], V]) -> None:
         self._rows = table.rows
@@ -36,7 +36,7 @@ class Column(Mapping[K, V], Generic[R, K, V]):
 
 
 class StoredState:
-    """The state as a round sees it. Good for one round."""
+    """The state as a round sees it; valid for one round."""
 
     def __init__(self, state: ClusterState) -> None:
         self._state = state
@@ -53,7 +53,7 @@ class StoredState:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What an agent knows of a task's container beside its state; empty fields leave what is known."""
+    """Facts about a task's container that an agent knows beside its state; empty fields leave what is known."""
 
     container_id: str = ""
     pid: int | None = None
@@ -72,7 +72,7 @@ def with_facts(row: TaskRow, facts: Facts) -> TaskRow:
 
 
 async def change_of(state: ClusterState, writes: Iterable[Write], told: Mapping[str, TaskRow]) -> Change:
-    """The transaction that makes these writes, and the rows of which agents told facts, durable."""
+    """Build the transaction that makes these writes durable, with the rows of which agents told facts."""
     change = Change()
     for row in told.values():
         change.put(state.tasks, row)

@@ -1,7 +1,8 @@
 """Secrets at rest: sealed with a key that lies outside the database, so that a copy of the database alone says nothing.
 
-AES-256-GCM, a nonce of its own for each blob; what was changed, or belongs to another key, does not open. Blobs of
-before that (a stream of SHAKE-256 hides, an HMAC proves) are still read, and sealed anew when their row is written.
+AES-256-GCM, with a nonce of its own for each blob; a blob that was changed, or belongs to another key, does not open.
+Blobs of the format before that (a stream of SHAKE-256 hides, an HMAC proves) are still read, and sealed anew when their
+row is written.
 """
 
 import base64
@@ -25,7 +26,7 @@ OLD_TAG_BYTES: Final = 32
 
 
 class SecretBox:
-    """Seals and opens. The key file is made, readable by root only, when it is first needed. Blocks shortly."""
+    """The sealer of secrets. The key file is made, readable by root only, when it is first needed. Blocks shortly."""
 
     def __init__(self, key_path: Path) -> None:
         self._path = key_path
@@ -36,7 +37,7 @@ class SecretBox:
         return MARK + base64.b64encode(nonce + self._cipher().encrypt(nonce, data, None)).decode()
 
     def open(self, sealed: str) -> bytes:
-        """Raises: BennuError when it was changed, or sealed with another key."""
+        """Open a sealed secret. Raises: BennuError when it was changed, or sealed with another key."""
         from cryptography.exceptions import InvalidTag
 
         if not sealed.startswith(MARK):
@@ -48,11 +49,11 @@ class SecretBox:
             raise self._refusal() from None
 
     def renew(self, sealed: str) -> str:
-        """The same secret, sealed as new ones are. Raises: BennuError as `open`."""
+        """Seal the same secret as new ones are sealed. Raises: BennuError as `open`."""
         return sealed if sealed.startswith(MARK) else self.seal(self.open(sealed))
 
     def destroy(self) -> None:
-        """Without its key nothing sealed can ever be read again."""
+        """Destroy the key; without it nothing sealed can ever be read again."""
         self._path.unlink(missing_ok=True)
         self._key = b""
 

@@ -1,4 +1,4 @@
-"""Secrets and configs: small files that services mount. Alike but for who may read them again."""
+"""Secrets and configs: small files that services mount. They differ only in who may read them again."""
 
 import base64
 from dataclasses import replace
@@ -17,7 +17,7 @@ MAX_CONFIG: Final = 1_024_000
 
 
 class SecretStore:
-    """Secrets, or configs. A secret's data is sealed before it reaches the store."""
+    """The secrets, or the configs. A secret's data is sealed before it reaches the store."""
 
     def __init__(self, kind: Literal["secret", "config"], state: ClusterState, box: SecretBox) -> None:
         self.kind = kind
@@ -26,7 +26,7 @@ class SecretStore:
         self._box = box
 
     def check_active(self) -> None:
-        """Raises: Unavailable outside a swarm; so do all verbs."""
+        """Refuse to work outside a swarm, as all verbs do. Raises: Unavailable."""
         self._state.require_cluster()
 
     def all(self) -> list[BlobRow]:

@@ -1,4 +1,4 @@
-"""What clients do to services."""
+"""Clients' verbs on services."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ from bennu.orchestration.revisions import accept_rollback, accept_update, create
 
 
 class Services:
-    """Every verb is on disk when it returns; what follows from it is the manager's work."""
+    """The verbs on services. Each is on disk when it returns; what follows from it is the manager's work."""
 
     def __init__(self, state: ClusterState, networks: Allocator, now_ns: Callable[[], int]) -> None:
         self._state = state
@@ -31,7 +31,7 @@ class Services:
         return self._state.services.find(ref, lambda row: row.name, "service")
 
     async def create(self, wire: ServiceSpecWire, registry_auth: str) -> str:
-        """Answers its id. Raises: BennuError in the words clients know."""
+        """Create a service and answer its id. Raises: BennuError in the words clients know."""
         self._state.require_cluster()
         wire.name = wire.name or random_name()
         check_spec(wire)
@@ -53,7 +53,7 @@ class Services:
     async def update(
         self, ref: str, wire: ServiceSpecWire, version: int, *, registry_auth: str | None, auth_from: str, rollback: str
     ) -> None:
-        """An ordinary update, or with `rollback` `previous` the way back. Raises: BennuError."""
+        """Update a service, or restore its previous spec if `rollback` is `previous`. Raises: BennuError."""
         self._state.require_cluster()
         if rollback not in ("", "none", "previous"):
             raise BennuError(f"unrecognized rollback option {rollback}")
@@ -86,7 +86,7 @@ class Services:
             await self.put(row, service)
 
     async def put(self, row: ServiceRow, service: Service) -> None:
-        """A service as it is from now on. The caller holds the state's lock. Raises: BennuError."""
+        """Store a service as it is from now on. The caller holds the state's lock. Raises: BennuError."""
         async with self._networks.allotted(row, service) as changed:
             change = Change(events=[service_event("update", row, changed)])
             change.put(self._state.services, changed)

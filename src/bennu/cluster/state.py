@@ -1,10 +1,10 @@
 """The cluster's state: durable in the store under `cluster/`, and whole in memory, as the store's watch tells it.
 
 Laws.
-* A change is on disk, together with the events that announce it, before anybody sees it.
-* What is in memory comes from the watch alone, whoever wrote it; a commit returns when it is seen there.
-* One writer at a time: whoever reads in order to write holds `lock` from the read to the commit. Only the life and the
-  end of leases (`alive`) come without it.
+* A change is on disk, together with the events that announce it, before any reader sees it.
+* What is in memory comes from the watch alone, whichever process wrote it; a commit returns when it is seen there.
+* One writer at a time: a caller that reads in order to write holds `lock` from the read to the commit. Only the life
+  and the end of leases (`alive`) come without it.
 * Every row of one transaction gets the same index, the store's revision; indexes of later ones are larger.
 """
 
@@ -47,7 +47,10 @@ class Table(Generic[R]):
         return iter(self.rows.values())
 
     def find(self, ref: str, name_of: Callable[[R], str], word: str) -> R:
-        """By full id, exact name, or unique beginning of an id. Raises: NotFound, InvalidParameter (ambiguous)."""
+        """Find a row by full id, exact name, or unique beginning of an id.
+
+        Raises: NotFound, InvalidParameter (ambiguous).
+        """
         if ref in self.rows:
             return self.rows[ref]
         for found in (
@@ -66,7 +69,7 @@ class Table(Generic[R]):
 
 @dataclass(slots=True)
 class Change:
-    """One transaction being prepared. A row put twice is written once, as it was put last."""
+    """A transaction being prepared. A row put twice is written once, as it was put last."""
 
     puts: dict[tuple[str, str], Row] = field(default_factory=dict)
     deletes: dict[tuple[str, str], None] = field(default_factory=dict)
@@ -83,7 +86,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What a watcher is told: a row before and after; None: was, or is, not there."""
+    """A change of a row as a watcher is told it: the row before and after; None: it was, or is, not there."""
 
     table: str
     row_id: str
@@ -95,7 +98,7 @@ Watcher = Callable[[list[Changed]], None]
 
 
 class ClusterState:
-    """All tables. Made by `open_state`."""
+    """All tables of the cluster. Made by `open_state`."""
 
     def __init__(self, store: Store, journal: Journal) -> None:
         self._store = store
@@ -126,7 +129,7 @@ class ClusterState:
     # --- as the store has it ------------------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Take in all there is; what differs from the tables is told."""
+        """Read everything that is stored, and tell the watchers what differs from the tables."""
         snapshot = await self._store.snapshot(PREFIX)
         told: list[Changed] = []
         there = {entry.key for entry in snapshot.entries}
@@ -152,7 +155,7 @@ class ClusterState:
                 await self.load()
 
     def _read(self, entry: Entry) -> list[Changed]:
-        """Raises: whatever is wrong with the record."""
+        """Read a record into the tables. Raises: the error of whatever is wrong with the record."""
         told = self._take_in(entry.key, entry.value, entry.revision)
         for item in told:
             try:
@@ -196,11 +199,11 @@ class ClusterState:
         self._moved = asyncio.Event()
 
     def why_aside(self, table: Table[Any], row_id: str) -> str:
-        """Why the row is not in its table although it was once; "" when it never was, or is."""
+        """Say why the row is not in its table although it was once; "" when it never was, or is."""
         return self._aside.get(table.key(row_id), "") if row_id not in table.rows else ""
 
     async def forget_aside(self) -> None:
-        """The swarm is left: what could not be read of it goes as well. Raises: Unavailable."""
+        """Delete the rows that could not be read, when the swarm is left. Raises: Unavailable."""
         await aside.forget(self._store, PREFIX)
         self._aside.clear()
 
@@ -213,11 +216,11 @@ class ClusterState:
 
     @property
     def cluster(self) -> ClusterRow | None:
-        """This node's swarm; None when it is in none."""
+        """The swarm of this node; None when it is in none."""
         return next(iter(self.swarm), None)
 
     def require_cluster(self) -> ClusterRow:
-        """Raises: Unavailable outside a swarm."""
+        """Return this node's swarm. Raises: Unavailable outside a swarm."""
         cluster = self.cluster
         if cluster is None:
             raise not_manager()
@@ -228,15 +231,16 @@ class ClusterState:
         return [rows[task_id] for task_id in self._of_service.get(service_id, ())]
 
     def service_ids(self) -> list[str]:
-        """Services that are there or have tasks left."""
+        """List the services that are there or have tasks left."""
         return list(dict.fromkeys((*self.services.rows, *(key for key, ids in self._of_service.items() if ids))))
 
     # --- writing ------------------------------------------------------------------------------------------------
 
     async def commit(self, change: Change) -> int:
-        """Make it durable; when this returns it is visible here and the watchers were told. The caller holds `lock`.
+        """Make a change durable; when this returns it is visible here and the watchers were told.
 
-        Answers the new index (0 when there was nothing to write). Raises: Unavailable; then nothing has changed.
+        The caller holds `lock`. Answers the new index (0 when there was nothing to write). Raises: Unavailable; then
+        nothing has changed.
         """
         now_ns = time.time_ns()
         self._written = {}
@@ -262,13 +266,13 @@ class ClusterState:
         return replace(row, index=0, created_ns=created, updated_ns=now_ns)
 
     async def hold_alive(self, node_id: str, ttl_ns: int) -> LeaseId:
-        """A new lease on which the node's life hangs. Raises: Unavailable, LeaseLost."""
+        """Grant a new lease on which the node's life hangs. Raises: Unavailable, LeaseLost."""
         lease = await self._store.grant(ttl_ns)
         await self._store.commit(Transaction([Put(self.alive.key(node_id), codec.encode(AliveRow(id=node_id)), lease)]))
         return lease
 
     def keep_alive(self, lease: LeaseId) -> None:
-        """Raises: LeaseLost."""
+        """Keep the node's lease alive. Raises: LeaseLost."""
         self._store.keep_alive(lease)
 
     def _leave(self, row: TaskRow) -> None:
@@ -278,11 +282,11 @@ class ClusterState:
             del self._of_service[row.task.service_id]
 
     def everything(self) -> Iterable[tuple[Table[Any], str]]:
-        """All there is, for the end of a swarm."""
+        """List the table and id of every row, for the end of a swarm."""
         return [(table, row_id) for table in self._tables.values() for row_id in table.rows]
 
     def newest_instant_ns(self) -> int:
-        """The latest instant of the steady clock found in here."""
+        """Find the latest instant of the steady clock in the tables."""
         newest = [0]
         for row in self.tasks:
             newest += [row.task.created_at_ns, row.task.status.applied_at_ns]
@@ -292,7 +296,7 @@ class ClusterState:
 
 @asynccontextmanager
 async def open_state(store: Store, journal: Journal) -> AsyncIterator[ClusterState]:
-    """The state as it is stored, kept so until the end of the block."""
+    """Open the state as it is stored, and keep it so until the end of the block."""
     state = ClusterState(store, journal)
     await state.load()
     async with Background() as following:

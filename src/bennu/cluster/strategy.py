@@ -1,4 +1,4 @@
-"""How a service wants to be rolled out beyond Docker's way, read from its labels.
+"""The way a service wants to be rolled out beyond Docker's, read from its labels.
 
 bennu.rollout.strategy        rolling (Docker's, the default), canary, blue-green
 bennu.rollout.steps           canary: how many tasks, or what part, is new in each step, and how long each is
@@ -28,7 +28,10 @@ MAX_STEPS: Final = 50
 
 
 def read_strategy(labels: Mapping[str, str]) -> Strategy:
-    """Raises: BennuError (400) that names the label and what it may be."""
+    """Read the strategy from a service's labels.
+
+    Raises: BennuError (400) that names the label and the values it may have.
+    """
     given = {name.removeprefix(PREFIX): text for name, text in labels.items() if name.startswith(PREFIX)}
     name = given.pop("strategy", "rolling")
     if name not in STRATEGIES:

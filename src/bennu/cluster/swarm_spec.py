@@ -35,7 +35,7 @@ NUMBERS: Final = frozenset(
 
 
 def complete_swarm_spec(spec: dict[str, Any]) -> dict[str, Any]:
-    """With the defaults for what is absent or zero. Raises: InvalidParameter, NotImplementedHere."""
+    """Fill in the defaults for what is absent or zero. Raises: InvalidParameter, NotImplementedHere."""
     full = {
         key: _section(key, spec.get(key), default) if isinstance(default, dict) else default
         for key, default in SPEC_DEFAULTS.items()

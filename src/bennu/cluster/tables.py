@@ -1,4 +1,4 @@
-"""What the cluster keeps durably: the core's values, and beside each what only the shell knows of it.
+"""The cluster's durable rows: the core's values, and beside each the facts that only the shell knows of it.
 
 `index` is the store's revision of the last change (`Version.Index` of the API). It is not stored but read from the
 store; `created_ns` and `updated_ns` are for people. Only `State.commit` sets `index` and `updated_ns`.
@@ -30,7 +30,7 @@ class NetworkAttachment:
 
 
 class Reason(NamedTuple):
-    """Why something was decided, and when (by the cluster's steady clock)."""
+    """The reason of a decision, and its instant by the cluster's steady clock."""
 
     at_ns: int
     text: str

@@ -32,7 +32,7 @@ READY_WITHIN_NS: Final = 10 * 10**9
 
 
 class TaskBackend:
-    """A started task as the load balancer sees it, which alone writes its fields."""
+    """A started task as the load balancer sees it. Only the balancer writes its fields."""
 
     def __init__(
         self, networks: Networks, state: ClusterState, row: TaskRow, container: Container, on_change: Callable[[], None]
@@ -79,7 +79,7 @@ class TaskBackend:
         return self.row.task.running_since_ns is not None
 
     def may_take_turn(self) -> bool:
-        """Whether it is to have new connections, if it is ready for them."""
+        """Tell whether the task is to have new connections, if it is ready for them."""
         is_to_end = self.task_id not in self._state.tasks.rows or self.row.task.desired > TaskState.COMPLETE
         return not is_to_end and not self.is_stopping and self._is_its_turn()
 
@@ -94,7 +94,7 @@ class TaskBackend:
         return endpoint.ports if endpoint else ()
 
     def _own_ingress_ports(self) -> list[PortSpec]:
-        """With the numbers really published."""
+        """List the task's ports in ingress mode, with the numbers really published."""
         asked = [port for port in self._asked() if is_ingress(port)]
         service = self.service
         used = {(port.target, port.protocol): port for port in (service.ports if service else ()) if is_ingress(port)}
@@ -110,7 +110,7 @@ class TaskBackend:
         return any(network is not None and network.scope == "swarm" for network in found)
 
     def target(self) -> Target | None:
-        """Where its connections go; None while it has no address."""
+        """Build the target of the task's connections; None while it has no address."""
         sandbox = self.container.record.sandbox
         endpoints = self._endpoints()
         way_in = next((one for one in endpoints if self._is_ingress(one)), None)
@@ -137,7 +137,7 @@ class TaskBackend:
     # --- its signs ----------------------------------------------------------------------------------------------
 
     async def is_up(self, health: str) -> bool:
-        """Whether it may be called running: without a health check, not before its published ports accept connections.
+        """Tell whether the task may be called running: without a health check, not before its published ports accept.
 
         A program that never listens there is called running after `bennu.ready.within` (10 s) all the same, but not the
         new version of a watched rollout: that would pass for good.
@@ -160,7 +160,10 @@ class TaskBackend:
         return time.time_ns() > self.container.record.started_at_ns + self._label_ns(READY_LABEL, READY_WITHIN_NS)
 
     def look_again_s(self, health: str) -> float | None:
-        """After how long a sign that tells nobody of its change is asked again; None: there is no such sign."""
+        """Compute after how many seconds to ask again for a sign that reports no change.
+
+        None: there is no such sign.
+        """
         if health == "none" and self.container.readiness.is_asked:
             return ASK_READINESS_S
         if health != "none" or not self._tcp_targets() or self._accepts:
@@ -198,13 +201,16 @@ class TaskBackend:
 
     @property
     def drain_left_ns(self) -> int | None:
-        """Compute how much longer its connections may last; None when it is not being drained."""
+        """The nanoseconds that its connections may still last; None when it is not being drained."""
         if not self.is_stopping or self.left_at_ns is None:
             return None
         return max(0, self.left_at_ns + self._drain_deadline_ns() - time.monotonic_ns())
 
     async def _look_at_sockets(self) -> Sockets | None:
-        """With those who are on their way here: whoever got through between two looks is seen by the last one."""
+        """Read the task's sockets, with the connections that are on their way here.
+
+        A connection that got through between two looks is seen by the last look.
+        """
         pid, targets = self.container.record.pid, self._tcp_targets()
         seen = await look_at_sockets(pid, targets)
         if seen is None or seen.connections:
@@ -219,7 +225,10 @@ class TaskBackend:
         return self._label_ns(DRAIN_LABEL, DEFAULT_DRAIN_DEADLINE_NS)
 
     def _label_ns(self, name: str, default_ns: int) -> int:
-        """A duration from a label of the container, or of the service as it is now: who changes it means this task."""
+        """Read a duration from a label of the container, or else of the service as it is now.
+
+        A change of the service's label is meant for this task too.
+        """
         service = self.service
         of_service = service.labels if service else self._last_row.service_labels
         labels = dict(of_service) | dict(self.container.record.config.labels or {})

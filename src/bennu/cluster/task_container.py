@@ -1,4 +1,4 @@
-"""From a task to the container that makes it real: names, labels, templates, every field of the specification. Pure."""
+"""Conversion of a task to the container that makes it real: names, labels, templates, every field of the spec. Pure."""
 
 import base64
 from collections.abc import Sequence
@@ -144,7 +144,7 @@ def _limit(host: HostConfig, template: TaskTemplate) -> None:
 
 
 def expand_mount(mount: Mount, context: TemplateContext) -> Mount:
-    """With the templates of its source, target, labels and driver options expanded. Raises: BadTemplate."""
+    """Expand the templates of a mount's source, target, labels and driver options. Raises: BadTemplate."""
     options = mount.volume_options
     if options is not None:
         driver = options.driver_config
@@ -166,7 +166,7 @@ def _expand_values(values: dict[str, str] | None, context: TemplateContext) -> d
 
 
 def _extra_hosts(entry: str) -> list[str]:
-    """`1.2.3.4 name other` of a service is `name:1.2.3.4` and `other:1.2.3.4` of a container; no name, nothing."""
+    """Turn a service's `1.2.3.4 name other` into a container's `name:1.2.3.4` and `other:1.2.3.4`; no name, nothing."""
     words = entry.split()
     return [f"{name}:{words[0]}" for name in words[1:]]
 
@@ -186,7 +186,7 @@ def _security(spec: ContainerSpec) -> list[str] | None:
 
 
 def _host_ports(row: TaskRow) -> dict[str, list[PortBinding] | None] | None:
-    """Ports in host mode are the container's own."""
+    """Bind the ports in host mode as the container's own."""
     bindings: dict[str, list[PortBinding] | None] = {}
     for port in row.task.endpoint.ports if row.task.endpoint else ():
         if port.mode is PublishMode.HOST:
@@ -197,7 +197,7 @@ def _host_ports(row: TaskRow) -> dict[str, list[PortBinding] | None] | None:
 
 
 def _networking(template: TaskTemplate, networks: Sequence[Network]) -> NetworkingConfig:
-    """The names of services are no names of their containers: they answer only while a task serves."""
+    """Build the networking without the service's names: these answer only while a task serves."""
     asked = {item.target: item for item in template.networks or ()}
     settings: dict[str, EndpointSettings | None] = {}
     for network in networks:

@@ -1,4 +1,4 @@
-"""The containers of this node's tasks: which task each was made for, and how they go."""
+"""The containers of this node's tasks: the task each was made for, and their removal."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ class TaskContainers:
         self._of_task: dict[str, list[str]] = {}
 
     def note(self, container_id: str, task_id: str) -> None:
-        """It was made for the task."""
+        """Note that a container was made for the task."""
         self._task_of[container_id] = task_id
         self._of_task.setdefault(task_id, []).append(container_id)
 
@@ -41,7 +41,7 @@ class TaskContainers:
                 yield self._engine.find(container_id)
 
     async def remove(self, task_id: str) -> None:
-        """The task is over: stop and remove what is left of it. A failure is told in the log."""
+        """Stop and remove what is left of a task that is over. A failure is logged."""
         by = Requester.daemon(f"task {task_id} is over")
         for container in self.of_task(task_id):
             with contextlib.suppress(NotFound):
@@ -51,7 +51,7 @@ class TaskContainers:
 
 
 async def remove_container(engine: Engine, container: Container, by: Requester) -> None:
-    """Stop and remove the container of a task that is over. Raises: NotFound when somebody was faster."""
+    """Stop and remove the container of a task that is over. Raises: NotFound when it was removed meanwhile."""
     try:
         if container.record.running:
             with contextlib.suppress(BennuError):
@@ -64,7 +64,7 @@ async def remove_container(engine: Engine, container: Container, by: Requester) 
 
 
 async def remove_all_tasks(engine: Engine, files: TaskFiles) -> None:
-    """The swarm is left, no agent runs any more: every task's container goes, with what it was given."""
+    """Remove every task's container and what it was given, once the swarm is left and no agent runs any more."""
     by = Requester.daemon("the node left the swarm")
 
     async def sweep(container: Container) -> None:
@@ -76,5 +76,5 @@ async def remove_all_tasks(engine: Engine, files: TaskFiles) -> None:
 
 
 def task_of(container: Container) -> str:
-    """The id of the task the container was made for; "" for others."""
+    """Return the id of the task the container was made for; "" for others."""
     return (container.record.config.labels or {}).get(TASK_ID_LABEL, "")

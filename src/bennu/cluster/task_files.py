@@ -39,7 +39,7 @@ class TaskFiles:
         self._mounting = asyncio.Lock()
 
     async def provide(self, row: TaskRow, node: NodeRow) -> list[Mount]:
-        """Write what the task is to see; answers the mounts. Idempotent. Raises: BennuError for what is gone."""
+        """Write what the task is to see; answer the mounts. Idempotent. Raises: BennuError for what is gone."""
         wanted = self._wanted(row, node)
         if not wanted:
             return []
@@ -51,7 +51,7 @@ class TaskFiles:
         await asyncio.to_thread(shutil.rmtree, entry_of(self._root, task_id), True)
 
     def _wanted(self, row: TaskRow, node: NodeRow) -> list[tuple[str, FileTarget, bytes]]:
-        """(path inside, attributes, content)."""
+        """List (path inside, attributes, content) of the task's files."""
         spec = container_spec(row.task.spec)
         secrets = [self._secret(reference) for reference in spec.secrets or ()]
         configs = [self._config(reference) for reference in spec.configs or ()]
@@ -95,7 +95,7 @@ class TaskFiles:
                 raise BennuError(f"cannot keep secrets in memory at {self._root}: {words}")
 
     async def close(self) -> None:
-        """The node left its swarm: the memory is given back."""
+        """Give the memory back, once the node left its swarm."""
         if self._root.is_mount():
             await run(["umount", "-l", str(self._root)], timeout_s=10)
 

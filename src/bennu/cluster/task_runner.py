@@ -54,7 +54,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunnerContext:
-    """What the runners of one node share. `report` tells the manager; `work` owns what goes on beside a runner."""
+    """The context that the runners of one node share.
+
+    `report` tells the manager; `work` owns what goes on beside a runner.
+    """
 
     engine: Engine
     state: ClusterState
@@ -72,7 +75,10 @@ class RunnerContext:
 
 
 class TaskRunner:
-    """Drives one task. Its owner sets `row` and `is_forgotten` (the manager no longer knows it) and then pokes."""
+    """The runner of one task.
+
+    Its owner sets `row` and `is_forgotten` (the manager no longer knows it) and then pokes.
+    """
 
     def __init__(self, context: RunnerContext, row: TaskRow) -> None:
         self.row = row
@@ -85,7 +91,7 @@ class TaskRunner:
         self._backend: TaskBackend | None = None  # of its container, once that was started
 
     def poke(self) -> None:
-        """Something about it may have changed."""
+        """Wake the runner, because something about its task may have changed."""
         self._poked.set()
 
     @property
@@ -97,7 +103,7 @@ class TaskRunner:
         return self._desired > TaskState.COMPLETE
 
     async def run(self) -> None:
-        """To the task's end. A failure of the engine is an end of the task; a bug too, with its name."""
+        """Run the task to its end. A failure of the engine is an end of the task; a bug too, with its name."""
         self._container = next(iter(self._context.containers.of_task(self.row.id)), None)
         try:
             while await self._take_step():
@@ -109,7 +115,7 @@ class TaskRunner:
             self._tell(refusal(self._reported, f"internal error: {type(error).__name__}: {error}"))
 
     async def _take_step(self) -> bool:
-        """False when it has ended."""
+        """Take the task's next step; False when the task has ended."""
         seen = await self._look()
         match next_task_step(self._desired, self._reported, seen, name=self.row.name):
             case Prepare():
@@ -202,7 +208,7 @@ class TaskRunner:
         await self._wait(again_s)
 
     async def _stop(self, for_health: bool) -> None:
-        """Drained by the load balancer, as at every stop; then the stop signal, the grace period and the kill."""
+        """Stop the task: drain by the load balancer, as at every stop, then stop signal, grace period and kill."""
         container = self._container
         assert container is not None
         kind, why = ("health", "the task is unhealthy") if for_health else ("update", self._why())
@@ -220,7 +226,10 @@ class TaskRunner:
             await self._context.balancer.drop(self._backend)
 
     def _go_on_stopping(self, container: Container) -> None:
-        """The former daemon died while a person's stop waited for connections. What a service asks is decided anew."""
+        """Go on with a person's stop that waited for connections when the former daemon died.
+
+        A stop that a service asks for is decided anew.
+        """
         pending = container.record.life.pending
         if pending is not None and pending.unbegun and pending.by.kind == "client" and not self._is_to_end:
             name = f"go on stopping {container.id[:12]}"
@@ -235,7 +244,7 @@ class TaskRunner:
         self._context.report(self.row.id, replace(report, timestamp_ns=time.time_ns()), self._facts())
 
     def _facts(self) -> Facts:
-        """Read what is visible of its container now."""
+        """Read the facts about the task's container that are visible now."""
         if self._container is None:
             return Facts()
         record = self._container.record

@@ -2,7 +2,7 @@
 
 A look is pure, so it may be taken anywhere. Most take a fraction of a millisecond and are taken at once; those that are
 or were long are taken in a thread of their own, and the loop goes on beside them. One that does not end is left alone
-with its thread: nothing can stop it, and nobody waits for it any longer.
+with its thread: nothing can stop it, and no caller waits for it any longer.
 """
 
 import asyncio
@@ -20,11 +20,14 @@ T = TypeVar("T")
 
 
 class TooLong(BennuError):
-    """A look did not come to an end in time."""
+    """The error of a look that did not come to an end in time."""
 
 
 class Thinking:
-    """Runs looks, long ones in threads; knows which services are slow and which look is still under way."""
+    """The executor of looks, long ones in threads.
+
+    It knows which services are slow and which look is still under way.
+    """
 
     def __init__(self) -> None:
         self._slow: set[str] = set()

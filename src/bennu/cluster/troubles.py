@@ -17,7 +17,10 @@ class Trouble:
 
 
 class Troubles:
-    """Instants are of the manager's clock. Nothing of it is stored: the next manager tries at once."""
+    """The record of troubles, by service.
+
+    Instants are of the manager's clock. Nothing of it is stored: the next manager tries at once.
+    """
 
     def __init__(self) -> None:
         self._of: dict[str, Trouble] = {}
@@ -30,7 +33,7 @@ class Troubles:
         return trouble
 
     def over(self, service_id: str) -> None:
-        """It was managed, or it was changed: the next trouble is a first one."""
+        """Forget a service's troubles once it was managed or changed: its next trouble counts as a first one."""
         self._of.pop(service_id, None)
 
     def rests(self, service_id: str, *, now_ns: int) -> bool:

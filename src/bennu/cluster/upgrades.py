@@ -1,6 +1,6 @@
-"""How rows of earlier versions are read: their plain data is brought to the shape of today before it is decoded.
+"""Conversion of rows of earlier versions: their plain data is brought to today's shape before it is decoded.
 
-A kind stays here for as long as somebody may start this version over state of one that wrote the old shape.
+A kind stays here for as long as this version may be started over state of a version that wrote the old shape.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,10 @@ Plain = Mapping[str, Any]
 
 
 def upgrade_service(data: Plain) -> Plain:
-    """A rollout used to have one shape whatever its strategy; a rollback's was that of its spec's strategy too."""
+    """Convert a rollout of the time when every strategy had one shape.
+
+    A rollback's shape was that of its spec's strategy too.
+    """
     run = data.get("rollout")
     if run is None or run["$"] != "Rollout":
         return data
@@ -30,7 +33,7 @@ def upgrade_service(data: Plain) -> Plain:
 
 
 def upgrade_service_row(data: Plain) -> Plain:
-    """A reason used to be one text: its instant, a space, and the words."""
+    """Convert a reason of the time when it was one text: its instant, a space, and the words."""
     if not any(isinstance(one, str) for one in data.get("reasons", ())):
         return data
     split = (one.partition(" ") for one in data["reasons"])

@@ -1,11 +1,11 @@
-"""Plans: what is to be done, why, what is being waited for, and when to look again.
+"""Plans: the actions to take and their reasons, what is being waited for, and when to look again.
 
 Law: an action is a value with its reason in words, and needs nothing the core does not have: no new id, no clock.
 A plan may be cut after any action (the manager can die there); the next look at the stored state must yield the rest.
-So a plan lists a successor before the end of what it succeeds, and a record before what it is about.
+So a plan lists a successor before the end of the task it succeeds, and a record before the actions it is about.
 
 The plan for one service is cut by the core itself, after `PORTION` actions: however much there is to do, a look is
-short and so is the transaction that carries it out, and whoever shares the thread has its turn in between.
+short and so is the transaction that carries it out, and all other work of the thread has its turn in between.
 
 Carrying out is the shell's: each plan in one transaction if it can, in the listed order if it must. `apply.py` says
 exactly what each action does to the stored values.
@@ -26,8 +26,10 @@ PORTION: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class CreateTask:
-    """Make a task of the service's current spec, or of the one before. The shell gives it an id; `apply.new_task`
-    builds it."""
+    """Make a task of the service's current spec, or of the one before.
+
+    The shell gives it an id; `apply.new_task` builds it.
+    """
 
     slot: int
     reason: str
@@ -123,7 +125,7 @@ Action: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Something wanted that is not so yet, and why. `until_ns` None: until something else changes."""
+    """Something wanted that is not so yet, and the reason. `until_ns` None: until something else changes."""
 
     subject: str
     reason: str
@@ -132,8 +134,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The answer to one look. After carrying it out, look again: at once if there were actions, else at `wake_at_ns`
-    or when something changed."""
+    """The answer to one look.
+
+    After carrying it out, look again: at once if there were actions, else at `wake_at_ns` or when something changed.
+    """
 
     actions: tuple[Action, ...] = ()
     waits: tuple[Wait, ...] = ()
@@ -142,7 +146,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Draft:
-    """A plan being written. Never leaves the core; what one part has to know of another it is told by values."""
+    """A plan being written. It never leaves the core; values tell one part what it has to know of another."""
 
     actions: list[Action] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
@@ -179,7 +183,7 @@ class Draft:
             self.wake_at_ns = at_ns
 
     def finish(self) -> Plan:
-        """All of it; a spec that is being left is left before anything else is done for it."""
+        """Make the whole plan; a spec that is being left is left before anything else is done for the service."""
         if isinstance(self._first, RollBack):
             ordered: Iterable[Action] = (self._first,)
         elif self._first is not None:
@@ -189,6 +193,6 @@ class Draft:
         return Plan(tuple(ordered), tuple(self.waits), self.wake_at_ns)
 
     def finish_portion(self) -> Plan:
-        """Only the first `PORTION` actions: for whoever looks again as long as there are any."""
+        """Make a plan of only the first `PORTION` actions, for a caller that looks again as long as there are any."""
         whole = self.finish()
         return replace(whole, actions=whole.actions[:PORTION])

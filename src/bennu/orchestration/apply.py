@@ -1,4 +1,4 @@
-"""What each action of a plan does to the stored values. Pure, so that the manager and the simulator share it.
+"""The effect of each action of a plan on the stored values. Pure, so that the manager and the simulator share it.
 
 Law: applying an action twice is applying it once (except `CreateTask`, which is why a plan is looked at again after
 each application and never repeated from memory).
@@ -18,7 +18,7 @@ ServiceAction = SetRollout | RollBack
 
 
 def new_task(action: CreateTask, service: Service, task_id: TaskId, *, now_ns: int) -> Task:
-    """The task that a `CreateTask` makes."""
+    """Build the task that a `CreateTask` makes."""
     if action.of_previous:
         service = as_before(service)
     return Task(
@@ -48,7 +48,7 @@ def allocate(task: Task, *, now_ns: int) -> Task:
 
 
 def apply_to_task(task: Task, action: TaskAction, *, now_ns: int) -> Task:
-    """The task after an action on it; the very same object when nothing changes."""
+    """Return the task after an action on it; the very same object when nothing changes."""
     match action:
         case SetDesired():
             return _raise_desired(task, action.desired, now_ns)
@@ -77,7 +77,7 @@ def apply_to_task(task: Task, action: TaskAction, *, now_ns: int) -> Task:
 
 
 def apply_to_service(service: Service, action: ServiceAction, *, now_ns: int) -> Service:
-    """The service after an action on it."""
+    """Return the service after an action on it."""
     match action:
         case SetRollout():
             return replace(service, update_status=action.update_status, rollout=action.rollout, updated_at_ns=now_ns)

@@ -18,7 +18,7 @@ from bennu.orchestration.watched_run import condemn, is_of_rollout, store_run
 
 
 def may_serve(service: Service, task: Task) -> bool:
-    """Whether the load balancer may send a ready task of the service new connections.
+    """Tell whether the load balancer may send a ready task of the service new connections.
 
     Always, except under blue/green: before the switch the new version gets nothing, after it the old one gets nothing.
     """
@@ -31,7 +31,10 @@ def may_serve(service: Service, task: Task) -> bool:
 
 
 def advance_blue_green(context: ReconcileContext, strategy: BlueGreen, run: BlueGreenRun, view: Survey) -> None:
-    """Green beside blue, then the switch, then the warm time; each stage entered by a stored record."""
+    """Advance through the stages: green beside blue, then the switch, then the warm time.
+
+    Each stage is entered by a stored record.
+    """
     slots = view.slots
     dead = next(
         (task for progress in slots for task in progress.slot.tasks if _is_dead_green(context, run, task)), None

@@ -1,17 +1,17 @@
-"""What was seen of two versions of a service while both ran, and whether one is worse.
+"""The comparison of two versions of a service that ran at the same time: is one worse?
 
-Law: of each sign, a version is condemned only by a difference that chance *ever* brings about with a probability
-below `1 - confidence`, however often one looks; or by one that needs no statistics (it never became ready). Every
-verdict says its numbers.
+Law: of each sign, a version is condemned only by a difference that chance *ever* brings about with a probability below
+`1 - confidence`, however often one looks; or by one that needs no statistics (it never became ready). Every verdict
+says its numbers.
 
 Theory. Two cohorts were exposed for known amounts (task-seconds for deaths and flaps, connections for connection
 failures). If both were equally good, the bad events would fall on them in proportion to exposure, each on the canary
 with probability `share`. A binomial tail answers how likely the present count is; but the judge looks every second, and
-who asks often enough finds an unlikely count by chance alone. So the counts are held against all worse versions at
-once: the likelihood of what was seen, averaged over every probability above `share`, by that under `share` itself. If
-both versions are equally good, that ratio is a fair game's stake, and it ever reaches 20 with a chance of at most 1 in
-20 (Ville's inequality). One death of a canary among five slots, beside a version that never dies, is no proof; three
-are.
+a judge that asks often enough finds an unlikely count by chance alone. So the counts are held against all worse
+versions at once: the likelihood of what was seen, averaged over every probability above `share`, by that under `share`
+itself. If both versions are equally good, that ratio is a fair game's stake, and it ever reaches 20 with a chance of at
+most 1 in 20 (Ville's inequality). One death of a canary among five slots, beside a version that never dies, is no
+proof; three are.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def chance_of_ever(hits: int, trials: int, share: float) -> float:
 
 
 def binomial_tail(at_least: int, trials: int, share: float) -> float:
-    """The chance of `at_least` or more hits in `trials`, each a hit with probability `share`."""
+    """Compute the chance of `at_least` or more hits in `trials`, each a hit with probability `share`."""
     if at_least <= 0:
         return 1.0
     if trials > EXACT_UP_TO:  # far from the edge of what floats can hold; the normal curve is close enough there
@@ -129,8 +129,11 @@ def binomial_tail(at_least: int, trials: int, share: float) -> float:
 
 
 def _share(canary: int, stable: int) -> float:
-    """The canary's part of the exposure; without any exposure of the old version there is nothing to compare with,
-    and its events are held against it as if both had been exposed alike."""
+    """Compute the canary's part of the exposure.
+
+    Without any exposure of the old version there is nothing to compare with, and the canary's events are held against
+    it as if both had been exposed alike.
+    """
     if canary + stable == 0 or stable == 0:
         return 0.5
     return canary / (canary + stable)

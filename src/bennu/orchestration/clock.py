@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SteadyClock:
-    """Turns readings of the monotonic clock into the cluster's instants. Reads no clock itself."""
+    """A converter of readings of the monotonic clock into the cluster's instants. It reads no clock itself."""
 
     anchor_ns: int
     monotonic_at_anchor_ns: int
@@ -28,5 +28,5 @@ class SteadyClock:
         return cls(max(wall_ns, newest_stored_ns), monotonic_ns)
 
     def now_ns(self, monotonic_ns: int) -> int:
-        """The instant that belongs to a reading of the same monotonic clock."""
+        """Compute the instant that belongs to a reading of the same monotonic clock."""
         return self.anchor_ns + max(0, monotonic_ns - self.monotonic_at_anchor_ns)

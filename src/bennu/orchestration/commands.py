@@ -1,4 +1,4 @@
-"""What a person can tell a rollout to do. Each command turns a stored service into the one to store, or refuses.
+"""A person's commands to a rollout. Each turns a stored service into the one to store, or refuses.
 
 Law: a command changes the record of the rollout only; what follows is decided by the reconciler at the next look.
 """
@@ -15,7 +15,10 @@ from bennu.orchestration.states import UpdateState
 
 
 def pause_rollout(service: Service, *, now_ns: int) -> Service:
-    """Hold a rollout where it is: no slot begins, those in work are finished. Raises Conflict if none is under way."""
+    """Hold a rollout where it is: no slot begins, and the slots in work are finished.
+
+    Raises Conflict if none is under way.
+    """
     status, _ = _under_way(service)
     rolling_back = status.state is UpdateState.ROLLBACK_STARTED
     state = UpdateState.ROLLBACK_PAUSED if rolling_back else UpdateState.PAUSED
@@ -60,8 +63,10 @@ def promote_rollout(service: Service, *, now_ns: int) -> Service:
 
 
 def abort_rollout(service: Service, *, now_ns: int) -> Service:
-    """Go back to the previous spec. Raises Conflict if no rollout is under way or paused, InvalidParameter if there is
-    nothing to go back to."""
+    """Go back to the previous spec.
+
+    Raises Conflict if no rollout is under way or paused, InvalidParameter if there is nothing to go back to.
+    """
     status = service.update_status
     if status is None or status.state not in (UpdateState.UPDATING, UpdateState.PAUSED):
         raise Conflict(f"service {service.id} has no rollout to abort")

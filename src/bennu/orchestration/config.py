@@ -1,4 +1,4 @@
-"""Which configuration governs a rollout, with Docker's defaults where none was given.
+"""The configuration that governs a rollout, with Docker's defaults where none was given.
 
 The config used is that of the spec being rolled *to*: an update uses the new spec's update config; a rollback uses the
 rollback config of the *restored* spec, so rollback flags given together with a bad update do not help to undo it.
@@ -16,7 +16,7 @@ _DEFAULT: Final = UpdateConfig()
 
 
 def config_in_force(service: Service) -> UpdateConfig:
-    """The update or rollback config that governs the service now."""
+    """Return the update or rollback config that governs the service now."""
     status = service.update_status
     if status is not None and status.state.is_rollback:
         return service.spec.rollback or _DEFAULT
@@ -24,7 +24,10 @@ def config_in_force(service: Service) -> UpdateConfig:
 
 
 def strategy_in_force(service: Service) -> Strategy:
-    """A rollback is never watched: it goes straight back, slot by slot."""
+    """Return the strategy that governs the service now.
+
+    A rollback is never watched: it goes straight back, slot by slot.
+    """
     status = service.update_status
     if status is not None and status.state.is_rollback:
         return Rolling()
@@ -32,14 +35,14 @@ def strategy_in_force(service: Service) -> Strategy:
 
 
 def starts_beside(service: Service) -> bool:
-    """Whether a replacement runs beside the task it replaces for a while."""
+    """Tell whether a replacement runs beside the task it replaces for a while."""
     if isinstance(strategy_in_force(service), BlueGreen):
         return True
     return config_in_force(service).order is UpdateOrder.START_FIRST
 
 
 def is_watched(service: Service) -> bool:
-    """Whether a canary or blue/green judge rules, instead of the failure ratio."""
+    """Tell whether a canary or blue/green judge rules, instead of the failure ratio."""
     match service.rollout:
         case None:
             return isinstance(strategy_in_force(service), Canary | BlueGreen)
@@ -50,10 +53,11 @@ def is_watched(service: Service) -> bool:
 
 
 def fills_with_previous(service: Service, last: Task | None = None) -> bool:
-    """Whether a task made outside the steps of the rollout is of the version before.
+    """Tell whether a task made outside the steps of the rollout is of the version before.
 
-    So it is while a canary is watched, unless it succeeds `last`, which has the new version: which slots get that is
-    the canary's to say, whatever dies or is added meanwhile. A slot that stood empty has lost its turn to others.
+    It is so while a canary is watched, unless the task succeeds `last`, which has the new version: the canary alone
+    says which slots get that version, whatever dies or is added meanwhile. A slot that stood empty has lost its turn to
+    others.
     """
     status = service.update_status
     goes_on = status is None or status.state in (UpdateState.UPDATING, UpdateState.PAUSED)
@@ -63,7 +67,7 @@ def fills_with_previous(service: Service, last: Task | None = None) -> bool:
 
 
 def is_under_watch(service: Service) -> bool:
-    """Whether such a judge is at work now, and needs to know what is seen of the tasks."""
+    """Tell whether a canary or blue/green judge is at work now, and needs to know what is seen of the tasks."""
     status = service.update_status
     return service.rollout is not None and status is not None and status.state.is_under_way and is_watched(service)
 

@@ -1,4 +1,4 @@
-"""Placement constraints: Docker's little grammar, and which nodes satisfy it.
+"""Placement constraints: Docker's little grammar, and the test whether a node satisfies them.
 
     constraint = key blank* ("==" | "!=") blank* value        all constraints of a list must hold
 
@@ -60,12 +60,12 @@ def parse_constraints(texts: tuple[str, ...]) -> tuple[Constraint, ...]:
 
 
 def unmet_constraint(constraints: tuple[str, ...], node: Node) -> Constraint | None:
-    """The first constraint that the node does not satisfy, or None. The texts must be readable."""
+    """Find the first constraint that the node does not satisfy, or None. The texts must be readable."""
     return next((wanted for wanted in parse_constraints(constraints) if not _holds(wanted, node)), None)
 
 
 def satisfies(constraints: tuple[str, ...], node: Node | None) -> bool:
-    """Whether the node satisfies all constraints; no node satisfies nothing, not even an empty list."""
+    """Tell whether the node satisfies all constraints; no node satisfies nothing, not even an empty list."""
     return node is not None and unmet_constraint(constraints, node) is None
 
 
@@ -100,7 +100,10 @@ def node_attribute(key: str, node: Node) -> str | None:
 
 
 def _holds_for_address(wanted: Constraint, address: str) -> bool:
-    """A malformed network in the constraint matches nothing, with either operator."""
+    """Tell whether a constraint holds for an address.
+
+    A malformed network in the constraint matches nothing, with either operator.
+    """
     try:
         network = ipaddress.ip_network(wanted.value, strict=False)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Saying what a quiet service is waiting for.
+"""Words for what a quiet service is waiting for.
 
 Law: when a plan has no actions, every slot that does not serve has a wait that a person can read (design law 7).
 """

@@ -1,8 +1,8 @@
-"""Which versions failed on which nodes of late: nodes where one failed often are the last that the scheduler takes.
+"""Recent failures of versions by node: a node where one failed often is the last that the scheduler takes.
 
 The shell keeps one log for its life as a manager and hands it to `place`; it is memory, and may be lost: a new one
-begins with the failures that are stored. As in swarmkit's scheduler five failures within five minutes count, fewer
-do not.
+begins with the failures that are stored. As in swarmkit's scheduler five failures within five minutes count, fewer do
+not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Place = tuple[NodeId, ServiceId, int]  # a version of a service on a node
 
 
 class FailureLog:
-    """Instants of failures, by task: noting one again changes nothing."""
+    """The instants of failures, by task: noting one again changes nothing."""
 
     def __init__(self, tasks: Iterable[Task] = ()) -> None:
         self._at_ns: dict[Place, dict[TaskId, int]] = {}
@@ -38,7 +38,7 @@ class FailureLog:
             del known[task_id]
 
     def count(self, node_id: NodeId, service_id: ServiceId, version: int, *, now_ns: int) -> int:
-        """Count failures of the version there within the last five minutes; 0 while there are few."""
+        """Count failures of the version on the node within the last five minutes; 0 while there are few."""
         known = self._at_ns.get((node_id, service_id, version), {})
         recent = sum(1 for at_ns in known.values() if at_ns > now_ns - FAILURE_MEMORY_NS)
         return recent if recent >= MANY_FAILURES else 0

@@ -1,4 +1,4 @@
-"""Which nodes a task could go to, and the count of those it could not, in Docker's words.
+"""Filters of the nodes a task could go to, and the count of those that refuse it, in Docker's words.
 
 Law: a node is charged to the first filter it fails, in the order of `FILTERS`; if no node is left, the explanation
 names every filter that refused one, the most frequent first.
@@ -20,7 +20,7 @@ from bennu.orchestration.spec import Platform
 
 @dataclass(slots=True)
 class Capacity:
-    """What is left on one node while a group of tasks is being placed: a scratch copy of its `NodeInfo`."""
+    """The capacity left on one node while a group of tasks is being placed: a scratch copy of its `NodeInfo`."""
 
     info: NodeInfo
     nano_cpus: int  # free
@@ -34,8 +34,11 @@ class Capacity:
 
     @classmethod
     def of(cls, info: NodeInfo, service_id: ServiceId, superseded: int = 0, beside: int = 0) -> Capacity:
-        """`superseded`: tasks of the service here that already have a successor, and no longer count. `beside`: how
-        many of them run on beside it for a while, and so do count towards the limit."""
+        """Compute what is free on a node.
+
+        `superseded`: tasks of the service here that already have a successor, and no longer count. `beside`: how many
+        of them run on beside it for a while, and so do count towards the limit.
+        """
         has = info.node.resources
         total = {kind: len(n) if isinstance(n, frozenset) else n for kind, n in has.generic.items()}
         return cls(
@@ -141,12 +144,12 @@ FILTERS: Final = (
 
 
 def first_refusal(task: Task, capacity: Capacity) -> Filter | None:
-    """The filter that refuses the node, or None if it may have the task."""
+    """Find the filter that refuses the node, or None if it may have the task."""
     return next((each for each in FILTERS if not each.admits(task, capacity)), None)
 
 
 def explain_refusals(refusals: Counter[Filter]) -> str:
-    """ "insufficient resources on 2 nodes; 1 node not available for new tasks" """
+    """Explain in words: "insufficient resources on 2 nodes; 1 node not available for new tasks"."""
     ordered = sorted(refusals.items(), key=lambda pair: (-pair[1], FILTERS.index(pair[0])))
     return "; ".join(each.on_one if count == 1 else each.on_many.format(count) for each, count in ordered)
 

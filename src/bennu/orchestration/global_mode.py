@@ -53,7 +53,7 @@ def reconcile_global(context: ReconcileContext, slots: list[Slot], evidence: Evi
 
 
 def _belongs(context: ReconcileContext, node: Node, slot: Slot | None) -> bool:
-    """Whether the node satisfies the constraints; if not, what runs there is ended."""
+    """Tell whether the node satisfies the constraints; if not, the tasks that run there are ended."""
     unmet = unmet_constraint(context.service.spec.task.placement.constraints, node)
     if unmet is None:
         return True

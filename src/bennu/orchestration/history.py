@@ -1,4 +1,4 @@
-"""How much of a slot's past is kept.
+"""The limit on how much of a slot's past is kept.
 
 Law: the newest task of a slot is never forgotten while its slot exists, nor is one that may still have a process.
 

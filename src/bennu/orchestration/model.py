@@ -26,7 +26,7 @@ NodeId = NewType("NodeId", str)
 
 
 class SlotKey(NamedTuple):
-    """Names a slot within its service: a number, or a node (then `number` is 0)."""
+    """The name of a slot within its service: a number, or a node (then `number` is 0)."""
 
     number: int
     node_id: str = ""
@@ -37,7 +37,10 @@ class SlotKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """What was last seen of a task. `applied_at_ns` is when the manager took it in; decisions use only that one."""
+    """The status last seen of a task.
+
+    `applied_at_ns` is when the manager took it in; decisions use only that instant.
+    """
 
     state: TaskState = TaskState.NEW
     message: str = "created"
@@ -80,7 +83,7 @@ class Task:
 
     @property
     def is_wanted(self) -> bool:
-        """Desired to run, or to get ready for it: the `live` of Docker's reconciler."""
+        """True for a task desired to run, or to get ready for it: the `live` of Docker's reconciler."""
         return self.desired <= TaskState.RUNNING
 
     @property
@@ -89,13 +92,13 @@ class Task:
 
     @property
     def is_running(self) -> bool:
-        """Runs (and is healthy, if checked) and is meant to."""
+        """True for a task that runs (and is healthy, if checked) and is meant to."""
         return self.status.state is TaskState.RUNNING and self.desired <= TaskState.COMPLETE
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateStatus:
-    """What a client sees of a rollout, word for word."""
+    """The status of a rollout as a client sees it, word for word."""
 
     state: UpdateState
     message: str
@@ -105,7 +108,7 @@ class UpdateStatus:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One run of the updater: one accepted update, resume or rollback, and what has to be remembered of it.
+    """One run of the updater: one accepted update, resume or rollback, and the facts remembered of it.
 
     `slots` are all slots there were when it began: those are judged, later ones (scale-up) are not. `total` of them
     were outdated; it is the denominator of the failure ratio. `failed` grows as failures happen, each slot once; it
@@ -121,12 +124,12 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class RollingRun(_Run):
-    """Slot by slot, judged by early deaths; a rollback is always one of these."""
+    """A run slot by slot, judged by early deaths; a rollback is always one of these."""
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryRun(_Run):
-    """Watched step by step. Promoted, by its judge or by a person, the rest follows as in a rolling run."""
+    """A run watched step by step. Promoted, by its judge or by a person, the rest follows as in a rolling run."""
 
     step: int = 0  # equal to the number of steps once all of them passed
     step_began_at_ns: int = 0
@@ -137,7 +140,7 @@ class CanaryRun(_Run):
 
 @dataclass(frozen=True, slots=True)
 class BlueGreenRun(_Run):
-    """All green tasks beside the blue ones, then the switch; promoted once the blue ones may go."""
+    """A run with all green tasks beside the blue ones, then the switch; promoted once the blue ones may go."""
 
     ready_at_ns: int | None = None  # when all green tasks ran
     switched_at_ns: int | None = None  # when the traffic went over; always before it is promoted
@@ -195,7 +198,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class NodeResources:
-    """What a node has. `generic`: kind → a count, or the names of the pieces."""
+    """The resources of a node. `generic`: kind → a count, or the names of the pieces."""
 
     nano_cpus: int = 0
     memory_bytes: int = 0
@@ -224,7 +227,7 @@ class Node:
 
     @property
     def is_usable(self) -> bool:
-        """May hold tasks at all; `unknown` may, nobody moves tasks on a doubt."""
+        """True for a node that may hold tasks at all; an `unknown` one may, because no task is moved on a doubt."""
         return self.state is not NodeState.DOWN and self.availability is not Availability.DRAIN
 
     @property
@@ -233,7 +236,7 @@ class Node:
 
 
 def slot_key(task: Task, service: Service) -> SlotKey:
-    """The slot a task belongs to."""
+    """Return the slot a task belongs to."""
     if service.is_global:
         return SlotKey(0, task.node_id or "")
     return SlotKey(task.slot)

@@ -1,4 +1,4 @@
-"""What the nodes hold: the index the scheduler reads.
+"""The nodes and what they hold: the index the scheduler reads.
 
 Law: the `NodeInfo` of a node is a function of the tasks put here; putting and dropping in any order ends the same.
 
@@ -120,16 +120,16 @@ def _add(counter: Counter[K], key: K, by: int) -> None:
 
 
 def _holds(task: Task) -> bool:
-    """Whether it has a place on its node that nobody else can have."""
+    """Tell whether a task has a place on its node that no other task can have."""
     return task.node_id is not None and TaskState.ASSIGNED <= task.state <= TaskState.RUNNING
 
 
 def _is_meant(task: Task) -> bool:
-    """Whether it counts as one of its service on its node."""
+    """Tell whether a task counts as one of its service on its node."""
     return task.node_id is not None and task.desired <= TaskState.COMPLETE and not task.has_ended
 
 
 def frees_room(before: Task | None, after: Task | None) -> bool:
-    """Whether a change of a task gives back what it held on its node, so that others may fit there now."""
+    """Tell whether a change of a task gives back what it held on its node, so that others may fit there now."""
     held = before is not None and before.node_id is not None and not before.has_ended
     return held and (after is None or after.has_ended)

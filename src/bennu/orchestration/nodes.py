@@ -1,8 +1,8 @@
-"""The keeper of nodes: when a node is down, what happens to what it held, and who no longer belongs there.
+"""The keeper of nodes: when a node is down, what happens to what it held, and which tasks no longer belong there.
 
 Laws.
-* A node is up as long as its agent holds its lease, whoever manages: the lease is in the store, so a change of manager
-  is no reason to doubt a node.
+* A node is up as long as its agent holds its lease, whichever manager leads: the lease is in the store, so a change of
+  manager is no reason to doubt a node.
 * The fate of a task on a silent node stays open for a day; then it is orphaned, so that what it held is free again.
 * A node that no longer fits a task (labels, role, resources changed) rejects it, and the slot's restart policy decides
   what follows. Paused and drained nodes are left to their own rules.
@@ -33,7 +33,7 @@ def decide_node(node: Node, *, is_alive: bool) -> Plan:
 
 
 def apply_to_node(node: Node, action: SetNodeState, *, now_ns: int) -> Node:
-    """The node after a change of its state."""
+    """Return the node after a change of its state."""
     down_since = None
     if action.state is NodeState.DOWN:
         down_since = node.down_since_ns if node.down_since_ns is not None else now_ns
@@ -62,7 +62,7 @@ def enforce(node: Node, tasks: Iterable[Task], services: Mapping[ServiceId, Serv
     """Reject the tasks that an active node no longer fits.
 
     The constraints are those of the service's *current* spec. Reservations are counted in the order of the tasks' age:
-    what no longer fits into a node that shrank is the youngest.
+    the tasks that no longer fit into a node that shrank are the youngest.
     """
     draft = Draft()
     if node.availability is not Availability.ACTIVE or node.state is NodeState.DOWN:

@@ -1,4 +1,4 @@
-"""Taking in what a node's agent reports of a task.
+"""The intake of a node agent's reports of a task.
 
 Law: an observed state only moves up. Reports may be lost, repeated, late or out of order; a lower or equal state is
 dropped (an equal one may still refine the words), so whatever the order of arrival, the stored status ends as the
@@ -26,7 +26,7 @@ class Report:
 
 
 def observe(task: Task, report: Report, *, now_ns: int) -> Task:
-    """The task as it is after the report; the very same object if the report says nothing new.
+    """Return the task as it is after the report; the very same object if the report says nothing new.
 
     A report that jumps from below running to beyond it leaves `running_since_ns` empty: the manager never saw it run.
     """

@@ -1,4 +1,4 @@
-"""Is a task outdated? Which changes of a spec replace tasks, and which do not.
+"""The rules of outdated tasks: which changes of a spec replace tasks, and which do not.
 
 Law: a task is outdated exactly if a task made now would be a different task. Docker's rules, in this order:
 
@@ -22,7 +22,10 @@ from bennu.orchestration.states import TaskState
 
 
 def why_outdated(task: Task, service: Service, node: Node | None) -> str | None:
-    """None if the task is up to date, else why not. `node` is the task's node; None if unassigned or gone."""
+    """Say why the task is outdated; None if it is up to date.
+
+    `node` is the task's node; None if unassigned or gone.
+    """
     if task.spec_version == service.spec_version:
         return None
     wanted, actual = service.spec.task, task.spec

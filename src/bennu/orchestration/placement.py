@@ -3,16 +3,16 @@
 Laws.
 * A task goes only to a node that every filter admits, counting what was placed a moment before.
 * A task that stays pending says why, and the reason is kept up to date.
-* Nothing placed is ever moved: there is no rebalancing.
+* A task that was placed is never moved: there is no rebalancing.
 
 Choice, Docker's: the best node is the one with (1) fewer recent failures of this service version, once they are many,
 (2) fewer tasks of this service, (3) fewer tasks in all. Spread preferences come first: nodes are grouped by the value
 of the outermost descriptor (no value: a group of its own), groups are evened out by their number of tasks of this
 service, and so on inward. There is no bin packing and no regard for real load. Ties: the node with the smaller id.
 
-A task that already has a successor in its slot no longer counts against its node; it leaves soon. And if the only
-thing in a task's way is what the old task of its own slot holds (its host port, its memory, its place under the limit
-per node), the refusal says so: the updater then stops the old one first.
+A task that already has a successor in its slot no longer counts against its node; it leaves soon. And if the only thing
+in a task's way is what the old task of its own slot holds (its host port, its memory, its place under the limit per
+node), the refusal says so: the updater then stops the old one first.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class _Placing:
     capacities: dict[NodeId, Capacity] = field(default_factory=dict)
 
     def confirm(self, task: Task) -> None:
-        """A task whose node is fixed is judged, not moved."""
+        """Judge a task whose node is fixed, without moving it."""
         assert task.node_id is not None
         info = self.node_set.infos.get(task.node_id)
         if info is None:
@@ -145,7 +145,7 @@ class _Placing:
             self._put_back(root, task, node_id)
 
     def _grow(self, task: Task, refusals: Counter[Filter]) -> _Branch:
-        """The tree of all nodes that admit such a task now."""
+        """Build the tree of all nodes that admit such a task now."""
         root = _Branch()
         for node_id, info in self.node_set.infos.items():
             capacity = self._capacity(info)
@@ -166,7 +166,7 @@ class _Placing:
         return failures, capacity.of_service, capacity.tasks, node_id
 
     def _descend(self, branch: _Branch, task: Task, refusals: Counter[Filter]) -> NodeId | None:
-        """The node for one more task under this branch; branches and nodes that are full drop out."""
+        """Find the node for one more task under this branch; branches and nodes that are full drop out."""
         if branch.children:
             for value in sorted(branch.children, key=lambda value: (branch.children[value].tasks, value)):
                 node_id = self._descend(branch.children[value], task, refusals)
@@ -196,7 +196,7 @@ class _Placing:
         self._refuse(task, err, room=self._fits_without_old(task, self.capacities))
 
     def _fits_without_old(self, task: Task, capacities: Mapping[NodeId, Capacity]) -> bool:
-        """Whether the node of the slot's old task would admit the new one if the old one were gone."""
+        """Tell whether the node of the slot's old task would admit the new one if the old one were gone."""
         for old in self.holders.get(slot_key(task, self.service), ()):
             info = self.node_set.infos.get(old.node_id) if old.node_id is not None else None
             if info is None or old.id == task.id:
@@ -208,7 +208,7 @@ class _Placing:
 
 
 def _without(capacity: Capacity, old: Task, counted: bool) -> Capacity:
-    """A copy of the capacity as it would be after the old task's end. `counted`: it counts towards the limit now."""
+    """Copy the capacity as it would be after the old task's end. `counted`: it counts towards the limit now."""
     wanted = old.spec.reservation
     generic = dict(capacity.generic)
     for kind, number in wanted.generic:
@@ -225,7 +225,7 @@ def _without(capacity: Capacity, old: Task, counted: bool) -> Capacity:
 
 
 def _path(root: _Branch, task: Task, info: NodeInfo) -> list[_Branch]:
-    """The branches a node hangs on, root first."""
+    """List the branches a node hangs on, root first."""
     path = [root]
     for descriptor in task.spec.placement.spread:
         value = node_attribute(descriptor, info.node) or ""

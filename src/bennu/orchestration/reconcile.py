@@ -1,4 +1,4 @@
-"""What has to be done for one service, and why: the entry of the core.
+"""The entry of the core: what has to be done for one service, and why.
 
 Law: `reconcile` is a function of the stored state and the time. It looks at one service; the cost of an event does not
 depend on the services it does not concern. It is stable: carried out to its end it answers no actions, and then every
@@ -111,7 +111,7 @@ def _reconcile_replicated(
 
 
 def _fill(context: ReconcileContext, slots: list[Slot], counted: list[Slot], replicas: int) -> frozenset[SlotKey]:
-    """Fill a portion at a time, as if the service were scaled up in steps; answers which slots."""
+    """Fill a portion of the slots at a time, as if the service were scaled up in steps; answer which slots."""
     by_number = {slot.key.number: slot for slot in slots}
     taken = {slot.key.number for slot in counted}
     free = (number for number in count(1) if number not in taken)

@@ -40,13 +40,13 @@ class RestartTask:
 
 @dataclass(frozen=True, slots=True)
 class KeepEnded:
-    """The slot keeps its ended task."""
+    """Leave the slot with its ended task."""
 
     reason: str
 
 
 def may_restart(task: Task, *, is_job: bool, now_ns: int) -> str | None:
-    """None if the policy grants a successor, else the refusal in words.
+    """Refuse a successor in words, or answer None if the policy grants one.
 
     Once the task has ended or was given up, the answer depends on stored facts alone and no longer on `now_ns`.
     """
@@ -90,7 +90,7 @@ def decide_restart(
 
 
 def next_record(task: Task, service: Service, of_slot: Iterable[Task], *, now_ns: int) -> tuple[int, ...]:
-    """The record that the successor of `task` carries: past restarts of this slot and version, and this one."""
+    """Build the record that the successor of `task` carries: past restarts of this slot and version, and this one."""
     policy = service.spec.task.restart_policy
     if policy.max_attempts == 0:
         return ()
@@ -108,7 +108,10 @@ def _in_window(task: Task, policy: TaskRestartPolicy, now_ns: int) -> tuple[int,
 
 
 def _ended_at(task: Task, now_ns: int) -> int:
-    """When the task ended for the manager. A lost task that is reported stopped much later ended when given up."""
+    """Return when the task ended for the manager.
+
+    A lost task that is reported stopped much later ended when given up.
+    """
     known = [task.status.applied_at_ns] if task.has_ended else []
     if task.stop_ordered_at_ns is not None:
         known.append(task.stop_ordered_at_ns)

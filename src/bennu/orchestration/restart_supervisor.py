@@ -1,4 +1,4 @@
-"""Keeping one slot alive: successors of ended tasks, delayed starts, and tasks on their way out.
+"""The supervisor of one slot: successors of ended tasks, delayed starts, and tasks on their way out.
 
 Laws.
 * A successor is made at once and only its *start* waits, so the image is pulled and the container made during the
@@ -68,7 +68,7 @@ def _why_not_over(context: ReconcileContext, task: Task) -> str:
 
 
 def _supervise(context: ReconcileContext, slot: Slot) -> set[TaskId]:
-    """Replace wanted tasks that ended or whose node can no longer hold them; return those that are told to end.
+    """Replace wanted tasks that ended or whose node can no longer hold them; return the tasks that are told to end.
 
     The newest of them speaks for the slot: it gets the successor, or is refused one. Two tasks of a slot lost with one
     node (a start-first update) are one loss.
@@ -92,7 +92,7 @@ def _supervise(context: ReconcileContext, slot: Slot) -> set[TaskId]:
 
 
 def _follow_up(context: ReconcileContext, slot: Slot, task: Task, what: str, lost: str | None) -> str | None:
-    """Decide what the end of a task means for its slot; answers why the task is put away, None: it is not yet."""
+    """Decide what the end of a task means for its slot; answer why the task is put away, None: it is not yet."""
     if _keeps_old(context, slot, task):
         return f"{what}; the rollout is paused and the old task still serves"
     if task.desired is TaskState.READY and task.has_ended and context.now_ns < task.start_at_ns:
@@ -106,7 +106,7 @@ def _follow_up(context: ReconcileContext, slot: Slot, task: Task, what: str, los
 
 
 def has_successor(context: ReconcileContext, slot: Slot, task: Task) -> bool:
-    """Whether the slot has another live, up-to-date task that can carry on."""
+    """Tell whether the slot has another live, up-to-date task that can carry on."""
     return any(
         other is not task
         and not other.has_ended
@@ -117,7 +117,7 @@ def has_successor(context: ReconcileContext, slot: Slot, task: Task) -> bool:
 
 
 def _has_previous_successor(context: ReconcileContext, slot: Slot, task: Task) -> bool:
-    """Whether the successor of the version before, which a canary asks for, was made, and the plan then cut."""
+    """Tell whether the successor of the version before, which a canary asks for, was made, and the plan then cut."""
     if not fills_with_previous(context.service, task):
         return False
     version = as_before(context.service).spec_version
@@ -131,7 +131,7 @@ def _has_previous_successor(context: ReconcileContext, slot: Slot, task: Task) -
 
 
 def _keeps_old(context: ReconcileContext, slot: Slot, task: Task) -> bool:
-    """Whether a paused stop-first rollout leaves the slot to the old task, which nobody has told to stop."""
+    """Tell whether a paused stop-first rollout leaves the slot to the old task, which has no order to stop."""
     status = context.service.update_status
     if status is None or not status.state.is_paused or starts_beside(context.service):
         return False
@@ -139,7 +139,7 @@ def _keeps_old(context: ReconcileContext, slot: Slot, task: Task) -> bool:
 
 
 def _succeed(context: ReconcileContext, slot: Slot, task: Task, what: str, *, at_once: bool) -> str:
-    """Make the successor of a task, if its policy grants one; answers why the task itself is put away."""
+    """Make the successor of a task, if its policy grants one; answer why the task itself is put away."""
     of_previous = fills_with_previous(context.service, task)
     service = as_before(context.service) if of_previous else context.service
     decision = decide_restart(task, service, of_slot=slot.tasks, at_once=at_once, now_ns=context.now_ns)
@@ -180,7 +180,7 @@ def _promote(context: ReconcileContext, slot: Slot) -> bool:
 
 
 def why_not_start(context: ReconcileContext, slot: Slot, task: Task) -> tuple[str, int | None] | None:
-    """None if `task` may be told to run, else the reason and when that reason ends by itself."""
+    """Say why `task` may not be told to run, and when that reason ends by itself; None if it may."""
     beside = starts_beside(context.service) and context.outdated(task) is None
     for other in slot.tasks:
         if other.id == task.id or other.has_ended:
@@ -196,7 +196,10 @@ def why_not_start(context: ReconcileContext, slot: Slot, task: Task) -> tuple[st
 
 
 def first_desired(context: ReconcileContext, slot: Slot | None) -> TaskState:
-    """The desired state a task for an empty slot begins with: held back while an earlier one is still stopping."""
+    """Choose the desired state a task for an empty slot begins with.
+
+    It is held back while an earlier one is still stopping.
+    """
     goal = TaskState.COMPLETE if context.service.is_job else TaskState.RUNNING
     if slot is not None and any(context.may_have_process(task) for task in slot.tasks):
         return TaskState.READY

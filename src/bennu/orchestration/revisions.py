@@ -1,7 +1,7 @@
 """The specs a service has had: accepting an update, rolling back, and how far back one can go.
 
-Law: a spec that was once in force can be restored while it is remembered, and restoring it restores its version
-number, so that tasks still made from it are up to date and are left alone.
+Law: a spec that was once in force can be restored while it is remembered, and restoring it restores its version number,
+so that tasks still made from it are up to date and are left alone.
 
 Docker remembers one spec (`previous`), swaps it on a manual rollback (a second one goes forward again) and drops it on
 an automatic one. That is what clients see here too. Beyond it, `revisions` keeps the last ten, also over automatic
@@ -23,7 +23,7 @@ MAX_REVISIONS: Final = 10
 
 
 def create_service(service_id: ServiceId, spec: ServiceSpec, *, now_ns: int) -> Service:
-    """A new service. Its spec version is 0, its first revision number 1."""
+    """Make a new service. Its spec version is 0, its first revision number 1."""
     return Service(
         id=service_id,
         spec=spec,
@@ -35,9 +35,10 @@ def create_service(service_id: ServiceId, spec: ServiceSpec, *, now_ns: int) -> 
 
 
 def accept_update(service: Service, spec: ServiceSpec, *, version: int, now_ns: int) -> Service:
-    """The service after an ordinary update. `version` is the index the client sent; it becomes the spec version.
+    """Return the service after an ordinary update.
 
-    Raises NotImplementedHere for what Docker refuses with 501: another name, another kind of mode.
+    `version` is the index the client sent; it becomes the spec version. Raises NotImplementedHere for what Docker
+    refuses with 501: another name, another kind of mode.
     """
     if spec.name != service.spec.name:
         raise NotImplementedHere("renaming services is not supported")
@@ -61,7 +62,7 @@ def accept_update(service: Service, spec: ServiceSpec, *, version: int, now_ns: 
 
 
 def keeps_rollout(service: Service, spec: ServiceSpec) -> bool:
-    """Whether an update leaves the rollout as it stands: a mere scale while it is paused, or of a watched rollout."""
+    """Tell whether an update leaves the rollout as it stands: a mere scale, while it is paused or is a watched one."""
     if not is_mere_scale(service.spec, spec) or service.update_status is None:
         return False
     watched = isinstance(service.spec.strategy, Canary | BlueGreen) and service.update_status.state.is_under_way
@@ -69,7 +70,7 @@ def keeps_rollout(service: Service, spec: ServiceSpec) -> bool:
 
 
 def is_mere_scale(old: ServiceSpec, new: ServiceSpec) -> bool:
-    """Whether only the number of replicas differs."""
+    """Tell whether only the number of replicas differs."""
     return (
         isinstance(old.mode, Replicated)
         and isinstance(new.mode, Replicated)
@@ -79,7 +80,7 @@ def is_mere_scale(old: ServiceSpec, new: ServiceSpec) -> bool:
 
 
 def accept_rollback(service: Service, *, now_ns: int) -> Service:
-    """The service after a person's rollback: previous and current spec change places.
+    """Return the service after a person's rollback: previous and current spec change places.
 
     Raises InvalidParameter if there is nothing to go back to.
     """
@@ -90,7 +91,10 @@ def accept_rollback(service: Service, *, now_ns: int) -> Service:
 
 
 def accept_rollback_to(service: Service, number: int, *, now_ns: int) -> Service:
-    """The service after `rollback --to number`. Raises NotFound if that revision is not remembered (any more)."""
+    """Return the service after `rollback --to number`.
+
+    Raises NotFound if that revision is not remembered (any more).
+    """
     wanted = next((revision for revision in service.revisions if revision.number == number), None)
     if wanted is None:
         known = ", ".join(str(revision.number) for revision in service.revisions) or "none"
@@ -117,7 +121,7 @@ def restore_previous(service: Service, status: UpdateStatus, *, keep_left: bool,
 
 
 def as_before(service: Service) -> Service:
-    """The service with the spec that a rollback would restore; the same if there is none."""
+    """Return the service with the spec that a rollback would restore; the same if there is none."""
     before = service.previous
     return replace(service, spec=before.spec, spec_version=before.spec_version) if before else service
 

@@ -68,10 +68,10 @@ def judge(context: ReconcileContext, slots: list[Slot]) -> bool:
 
 
 def is_failure(context: ReconcileContext, rollout: Rollout, task: Task, monitor_ns: int) -> bool:
-    """Whether a task of the rolled-out version ended early: before it ran, or within `monitor_ns` of running.
+    """Tell whether a task of the rolled-out version ended early: before it ran, or within `monitor_ns` of running.
 
-    An exit with 0, a person's stop and a drained node count too, as in Docker; what was scaled away or is only lost
-    from sight does not.
+    An exit with 0, a person's stop and a drained node count too, as in Docker; a task that was scaled away or is only
+    lost from sight does not.
     """
     if task.spec_version != context.service.spec_version or task.created_at_ns < rollout.began_at_ns:
         return False
@@ -145,7 +145,7 @@ def roll_out(
 
 
 def _is_current(service: Service, slots: list[Slot]) -> bool:
-    """Whether every slot has at most one task that counts, made from this very version: the quiet, common case."""
+    """Tell whether every slot has at most one task that counts, made from this very version: the quiet, common case."""
     version = service.spec_version
     return all(len(slot.live) < 2 and (slot.live or slot.tasks)[-1].spec_version == version for slot in slots)
 

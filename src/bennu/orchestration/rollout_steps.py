@@ -15,12 +15,15 @@ from bennu.orchestration.states import Origin, TaskState
 
 
 def places(context: ReconcileContext, slots: list[SlotProgress]) -> int:
-    """`parallelism`, with 0 read as Docker reads it."""
+    """Return `parallelism`, with 0 read as Docker reads it."""
     return config_in_force(context.service).parallelism or len(slots)
 
 
 def finish(context: ReconcileContext, view: Survey, *, paused: bool) -> None:
-    """Stop what the slots in work no longer need. While paused, slots that still serve the old way go back to it."""
+    """Stop the tasks the slots in work no longer need.
+
+    While the rollout is paused, slots that still serve the old way go back to it.
+    """
     slots = view.counted
     down = sum(1 for progress in slots if progress.is_down and not progress.failed)
     for progress in view.untouched:
@@ -52,7 +55,7 @@ def _withdraw(context: ReconcileContext, progress: SlotProgress, prepared: Task)
 
 
 def _why_stop(context: ReconcileContext, progress: SlotProgress, keep: Task, old: Task) -> str | None:
-    """Why the old task may go now; None (and a wait) if it has to stay for the time being."""
+    """Say why the old task may go now; None (and a wait) if it has to stay for the time being."""
     if is_serving(keep):
         return f"task {keep.id} runs in its place"
     if not is_serving(old):
@@ -74,7 +77,7 @@ def _why_stop(context: ReconcileContext, progress: SlotProgress, keep: Task, old
 
 
 def take(context: ReconcileContext, view: Survey, *, limit: int | None) -> None:
-    """Take outdated slots into work while there are places free; those that are down first.
+    """Take outdated slots into work while there are places free, first the slots that are down.
 
     `limit` bounds how many slots may be of the new version, or on the way to it, in all (canary).
     """
@@ -95,7 +98,7 @@ def take(context: ReconcileContext, view: Survey, *, limit: int | None) -> None:
 
 
 def begin_slot(context: ReconcileContext, progress: SlotProgress) -> None:
-    """Make the new task of a slot. What does not serve there is stopped at once."""
+    """Make the new task of a slot. An old task that does not serve is stopped at once."""
     old_ids = ", ".join(task.id for task in progress.others) or "none"
     context.draft.do(
         CreateTask(

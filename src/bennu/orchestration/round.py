@@ -11,7 +11,7 @@ Laws.
   round but its writes, which may be cut after any of them, as a plan may.
 * A look is a value: it may be decided in any thread, as long as the round is left alone meanwhile.
 * What was decided about one service can be undone alone, for it touches no other.
-* A round that is full is to be written before it goes on; whoever else waits has his turn then.
+* A round that is full is to be written before it goes on; all other work that waits has its turn then.
 
 The manager, the simulator and the tests' stage all drive this one; theirs are the store, the timers and the threads.
 """
@@ -53,7 +53,7 @@ ORDINARY_BYTES: Final = 1024
 
 
 class Stored(Protocol):
-    """What is stored. Nothing of it changes while a round goes on."""
+    """The stored values that a round reads. They do not change while a round goes on."""
 
     @property
     def services(self) -> Mapping[ServiceId, Service]: ...
@@ -67,7 +67,10 @@ class Stored(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TaskWrite:
-    """`before` None: it is new. `after` None: it is deleted. `action` None: its node reported it."""
+    """A write of a task.
+
+    `before` None: it is new. `after` None: it is deleted. `action` None: its node reported it.
+    """
 
     before: Task | None
     after: Task | None
@@ -95,12 +98,12 @@ EvidenceSource: TypeAlias = Callable[[Service, list[Task], int], Evidence | None
 
 
 class NotSettled(Exception):
-    """A service that still asks for something after `LOOKS_UNTIL_SETTLED` looks: a bug of the core."""
+    """The error of a service that still asks for something after `LOOKS_UNTIL_SETTLED` looks: a bug of the core."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """All that one decision about one service depends on. `service` None: it was removed."""
+    """The snapshot of all that one decision about one service depends on. `service` None: it was removed."""
 
     service: Service | None
     tasks: list[Task]
@@ -132,7 +135,10 @@ class Look:
 
 
 class Round:
-    """`node_set` and `failures` are the manager's own and follow each write at once."""
+    """One round over the stored values.
+
+    `node_set` and `failures` are the manager's own and follow each write at once.
+    """
 
     def __init__(
         self,
@@ -162,7 +168,7 @@ class Round:
 
     @property
     def is_full(self) -> bool:
-        """It is time to write."""
+        """True when it is time to write."""
         return self._weight >= FULL
 
     def service(self, service_id: ServiceId) -> Service | None:
@@ -175,7 +181,7 @@ class Round:
         return list(self._of_service(service_id).values())
 
     def has_unplaced(self, service_id: ServiceId) -> bool:
-        """Whether a task of it waits for a node that has room."""
+        """Tell whether a task of the service waits for a node that has room."""
         tasks = self._of_service(service_id).values()
         return any(task.state is TaskState.PENDING and task.desired <= TaskState.COMPLETE for task in tasks)
 
@@ -209,9 +215,9 @@ class Round:
         )
 
     def settle(self, service_id: ServiceId, *, now_ns: int) -> Plan | None:
-        """Look at one service until nothing is left to do; answers the quiet plan, None: the round is full before that.
+        """Look at one service until nothing is left to do.
 
-        Raises NotSettled.
+        Answers the quiet plan; None: the round is full before that. Raises NotSettled.
         """
         for _ in range(LOOKS_UNTIL_SETTLED):
             plan = self.look(service_id, now_ns=now_ns).decide()
@@ -232,7 +238,10 @@ class Round:
             self._put_task(task, seen, None)
 
     def judge_node(self, node_id: NodeId, *, is_alive: bool, now_ns: int) -> int | None:
-        """Whether it is up, and the fate of what it holds if it has been down for long. Answers when to judge anew."""
+        """Decide whether a node is up, and the fate of what it holds if it has been down for long.
+
+        Answers when to judge anew.
+        """
         for action in decide_node(self.nodes[node_id], is_alive=is_alive).actions:
             self.apply(action, now_ns=now_ns)
         plan = orphan_tasks(self.nodes[node_id], self._tasks_on(node_id), now_ns=now_ns)
@@ -241,21 +250,21 @@ class Round:
         return plan.wake_at_ns
 
     def enforce_on(self, node_id: NodeId, *, now_ns: int) -> None:
-        """Reject what a node that a person changed no longer fits."""
+        """Reject the tasks that a node changed by a person no longer fits."""
         held = self._tasks_on(node_id)
         services = {task.service_id: service for task in held if (service := self.service(task.service_id))}
         for action in enforce(self.nodes[node_id], held, services).actions:
             self.apply(action, now_ns=now_ns)
 
     def forget_node(self, node_id: NodeId, *, now_ns: int) -> None:
-        """Give up what a node held that was removed."""
+        """Give up the tasks of a node that was removed."""
         for action in orphan_tasks(None, self._tasks_on(node_id), now_ns=now_ns).actions:
             self.apply(action, now_ns=now_ns)
 
     # -- deciding
 
     def apply(self, action: Action, service_id: ServiceId | None = None, *, now_ns: int) -> None:
-        """Do what an action says to the values of this round. What changes nothing is not written."""
+        """Apply an action to the values of this round. An action that changes nothing is not written."""
         match action:
             case CreateTask():
                 task = new_task(action, self._service_of(service_id), TaskId(self._new_task_id()), now_ns=now_ns)

@@ -1,10 +1,10 @@
-"""How many slots a service has, and which of them go when it is scaled down.
+"""The number of slots of a service, and the choice of those that go when it is scaled down.
 
-No more than `MAX_TASKS`, whatever is stored: a wish that nobody can fulfil must not fill the store.
+No more than `MAX_TASKS`, whatever is stored: a wish that cannot be fulfilled must not fill the store.
 
 Docker's order: slots with a running task first, then by number. Walking in this order, each slot is the 1st, 2nd, 3rd …
 *on its node*; slots with two tasks or without a node have no such number. The lowest numbers stay. So the most loaded
-node loses first, then what does not run, then the highest slot number.
+node loses first, then the slots that do not run, then the highest slot number.
 
 Before all of these goes a slot that is given up already, of which a manager that died told only one task to go: else
 the next one would begin with another slot.
@@ -22,14 +22,14 @@ from bennu.orchestration.states import TaskState
 
 
 def bounded(context: ReconcileContext, asked: int) -> int:
-    """The number asked for, within what is made of one service."""
+    """Limit the number asked for to what is made of one service."""
     if asked > MAX_TASKS:
         context.draft.wait("service", f"{asked} tasks are asked for; no more than {MAX_TASKS} are made of a service")
     return max(0, min(asked, MAX_TASKS))
 
 
 def choose_victims(slots: Sequence[Slot], count: int) -> list[Slot]:
-    """The `count` slots to give up."""
+    """Choose the `count` slots to give up."""
     unknown = len(slots) + 1
     seen: Counter[NodeId] = Counter()
     ranked: list[tuple[int, Slot]] = []
@@ -46,6 +46,6 @@ def choose_victims(slots: Sequence[Slot], count: int) -> list[Slot]:
 
 
 def _is_given_up(slot: Slot) -> bool:
-    """Whether one of its tasks was told to go after the one that is still wanted had been made."""
+    """Tell whether one of the slot's tasks was told to go after the one that is still wanted had been made."""
     orders = (task.stop_ordered_at_ns or 0 for task in slot.tasks if task.desired is TaskState.REMOVE)
     return bool(slot.live) and max(orders, default=0) >= slot.live[-1].created_at_ns

@@ -1,4 +1,4 @@
-"""How each slot stands in a rollout.
+"""The progress of each slot in a rollout.
 
     serving    one up-to-date task, observed running
     coming     one up-to-date task that does not run (yet, or not at the moment)
@@ -6,16 +6,16 @@
     in work    an up-to-date task beside others that have to go
     outdated   nothing up to date yet
 
-All of it is read from the stored tasks, at every look anew; the rollout has no workers that could be lost. What Docker
-calls a worker is here a slot that *holds* one of the `parallelism` places:
+All of it is read from the stored tasks, at every look anew; the rollout has no workers that could be lost. Docker's
+worker corresponds here to a slot that *holds* one of the `parallelism` places:
 
 * in work, or coming: until it serves again. That is more than Docker asks, where a place is free as soon as the new
   task ran once; it is what keeps a bad image from taking down more than `parallelism` slots (design law 4).
 * and afterwards until the delay since its new task first ran, or ended, is over (also after the last slot).
 * A slot in work whose old task still serves leaves its place to one that is down: it only waits for its own turn to be
   down, and must not wait for a slot that waits for its place.
-* A slot whose failure was counted and tolerated (`Rollout.failed`) holds nothing but that delay, and one that
-  was not there when the rollout began (scale-up) holds nothing at all.
+* A slot whose failure was counted and tolerated (`Rollout.failed`) holds nothing but that delay, and one that was not
+  there when the rollout began (scale-up) holds nothing at all.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SlotProgress:
-    """How far one slot is in a rollout."""
+    """The progress of one slot in a rollout."""
 
     slot: Slot
     phase: Phase
@@ -64,12 +64,12 @@ class SlotProgress:
         return any(map(self.serves, self.others))
 
     def serves(self, task: Task) -> bool:
-        """Whether the task serves, and will still serve when what this look has decided is carried out."""
+        """Tell whether the task serves, and will still serve when what this look has decided is carried out."""
         return is_serving(task) and task.id not in self.leaving
 
     @property
     def is_down(self) -> bool:
-        """Missing from service: it has live tasks, and none of them serves."""
+        """True for a slot missing from service: it has live tasks, and none of them serves."""
         if self.is_new or self.phase in (Phase.SERVING, Phase.STOPPED):
             return False
         if self.phase is Phase.COMING:
@@ -78,11 +78,11 @@ class SlotProgress:
 
     @property
     def is_prepared_beside(self) -> bool:
-        """In work, with an old task that still serves: it can wait without harm."""
+        """True for a slot in work with an old task that still serves: it can wait without harm."""
         return self.phase is Phase.IN_WORK and self.old_serves
 
     def holds(self, now_ns: int) -> bool:
-        """Whether it occupies one of the `parallelism` places."""
+        """Tell whether the slot occupies one of the `parallelism` places."""
         if self.delay_ends_ns is not None and now_ns < self.delay_ends_ns:
             return True
         if self.failed:
@@ -92,7 +92,7 @@ class SlotProgress:
         return self.phase is Phase.IN_WORK or self.is_down
 
     def is_finished(self, now_ns: int) -> bool:
-        """Whether the updater has nothing left to do here."""
+        """Tell whether the updater has nothing left to do in this slot."""
         if self.delay_ends_ns is not None and now_ns < self.delay_ends_ns:
             return False
         if self.failed:
@@ -148,7 +148,7 @@ def is_serving(task: Task) -> bool:
 
 
 def done_at(task: Task) -> int | None:
-    """When the updater was done with a task it made: it first ran, or it ended without. None: not yet."""
+    """Return when the updater was done with a task it made: it first ran, or it ended without. None: not yet."""
     if task.running_since_ns is not None:
         return task.running_since_ns
     return task.status.applied_at_ns if task.has_ended else None
@@ -186,7 +186,7 @@ def _progress_of(
 
 
 def _split(context: ReconcileContext, slot: Slot) -> tuple[Task | None, tuple[Task, ...], str]:
-    """The task to keep, those to go, and why the slot is outdated."""
+    """Split a slot into the task to keep and those to go, and say why the slot is outdated."""
     if slot.kind is SlotKind.STOPPED:
         return None, (), context.outdated(slot.newest) or ""
     reasons = [(task, context.outdated(task)) for task in slot.live]

@@ -1,4 +1,4 @@
-"""What a look at a service works with: one service, its tasks sorted into slots, and what kind each slot is.
+"""The material of a look at a service: the service, its tasks sorted into slots, and the kind of each slot.
 
     live      at least one task desired to run (or to get ready for it); represented by just those tasks
     stopped   none is wanted and the restart policy grants its newest task no successor: it still counts as a slot, so
@@ -31,7 +31,7 @@ class SlotKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """All tasks of one slot, oldest first, and those that represent it."""
+    """One slot: all its tasks, oldest first, and the tasks that represent it."""
 
     key: SlotKey
     kind: SlotKind
@@ -64,7 +64,7 @@ class ReconcileContext:
         return why_outdated(task, self.service, self.node_of(task))
 
     def lost_because(self, task: Task) -> str | None:
-        """Why the node of a placed task can no longer hold it, or None."""
+        """Say why the node of a placed task can no longer hold it, or None."""
         if task.node_id is None:
             return None
         node = self.nodes.get(task.node_id)
@@ -77,7 +77,7 @@ class ReconcileContext:
         return None
 
     def may_have_process(self, task: Task) -> bool:
-        """Whether a process of the task may still be there on a node that can be asked about it."""
+        """Tell whether a process of the task may still be there on a node that can be asked about it."""
         if task.has_ended or task.node_id is None or task.state < TaskState.ASSIGNED:
             return False
         node = self.nodes.get(task.node_id)
@@ -85,7 +85,7 @@ class ReconcileContext:
 
 
 def sort_into_slots(context: ReconcileContext, tasks: Iterable[Task]) -> list[Slot]:
-    """The slots of the service in order of their keys."""
+    """Sort the tasks into slots, in the order of the slots' keys."""
     if context.service.is_global:
         on_node: dict[str, list[Task]] = {}
         for task in tasks:
@@ -98,7 +98,7 @@ def sort_into_slots(context: ReconcileContext, tasks: Iterable[Task]) -> list[Sl
 
 
 def by_age(tasks: Iterable[Task]) -> list[Task]:
-    """Oldest first, in an order that does not depend on how they were stored."""
+    """Sort oldest first, in an order that does not depend on how the tasks were stored."""
     return sorted(tasks, key=_age)
 
 

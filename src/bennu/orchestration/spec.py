@@ -1,9 +1,9 @@
-"""What a person asks for: the specification of a service, in the core's own types.
+"""A person's wish: the specification of a service, in the core's own types.
 
 Law: a spec is a value. Two specs are the same wish exactly if they compare equal; that comparison, and nothing else,
 decides whether a running task is outdated (`outdated.py`). So "absent" and "explicitly the default" are kept apart
-wherever Docker keeps them apart (`restart=None` is not `TaskRestartPolicy()`), and what the core has no opinion on
-(image, arguments, mounts, limits, health check, …) travels as one opaque `container` payload: the shell's canonical
+wherever Docker keeps them apart (`restart=None` is not `TaskRestartPolicy()`), and the parts the core has no opinion on
+(image, arguments, mounts, limits, health check, …) travel as one opaque `container` payload: the shell's canonical
 encoding of the container part, which the core compares and never opens.
 
 The wire shapes live at the API's edge and are turned into these types there, once, with Docker's defaults for objects
@@ -31,7 +31,7 @@ DEFAULT_MONITOR_NS: Final = 5 * NS_PER_SECOND
 
 @dataclass(frozen=True, slots=True)
 class TaskRestartPolicy:
-    """When the successor of an ended task is made, and how often.
+    """The policy of restarts: when the successor of an ended task is made, and how often.
 
     `max_attempts` 0 means no limit; `window_ns` 0 means that attempts are counted since the slot's version began.
     """
@@ -44,7 +44,10 @@ class TaskRestartPolicy:
 
 @dataclass(frozen=True, slots=True)
 class UpdateConfig:
-    """How a rollout proceeds; a rollback's config has the same shape. `parallelism` 0 means all slots at once."""
+    """The pace and limits of a rollout; a rollback's config has the same shape.
+
+    `parallelism` 0 means all slots at once.
+    """
 
     parallelism: int = 1
     delay_ns: int = 0
@@ -64,11 +67,11 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where tasks may run.
+    """The rules for the nodes where tasks may run.
 
     `constraints` in Docker's grammar (`constraints.py`), `spread` the descriptors of the spread preferences with the
-    outermost first (`node.labels.dc`), `max_replicas` per node with 0 meaning no limit, `platforms` those the image
-    was built for with none meaning any.
+    outermost first (`node.labels.dc`), `max_replicas` per node with 0 meaning no limit, `platforms` those the image was
+    built for with none meaning any.
     """
 
     constraints: tuple[str, ...] = ()
@@ -79,7 +82,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What a task keeps for itself on its node. `generic`: kind → how many."""
+    """The resources that a task keeps for itself on its node. `generic`: kind → how many."""
 
     nano_cpus: int = 0
     memory_bytes: int = 0
@@ -108,7 +111,7 @@ class EndpointSpec:
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """The template of a task: what the orchestrator judges, and `container`, which it only compares."""
+    """The template of a task: the parts the orchestrator judges, and `container`, which it only compares."""
 
     container: bytes = b""
     restart: TaskRestartPolicy | None = None

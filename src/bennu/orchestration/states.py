@@ -20,7 +20,7 @@ NS_PER_SECOND: Final = 1_000_000_000
 
 
 class TaskState(IntEnum):
-    """Where a task is, or where it should be. `word` is the API's spelling."""
+    """The state where a task is, or where it should be. `word` is the API's spelling."""
 
     NEW = 0
     PENDING = 64
@@ -52,7 +52,7 @@ _BY_WORD: Final = {state.name.lower(): state for state in TaskState}
 
 
 class NodeState(StrEnum):
-    """What the managers believe of a node's agent."""
+    """The state that the managers believe a node's agent to be in."""
 
     UNKNOWN = "unknown"
     READY = "ready"
@@ -61,7 +61,7 @@ class NodeState(StrEnum):
 
 
 class Availability(StrEnum):
-    """What a person wants of a node."""
+    """The availability that a person wants of a node."""
 
     ACTIVE = "active"
     PAUSE = "pause"
@@ -124,7 +124,7 @@ class PublishMode(StrEnum):
 
 
 class Origin(Enum):
-    """Why a task was made. The updater counts failures by it; nothing else may read intent from a task."""
+    """The reason why a task was made. The updater counts failures by it; nothing else may read intent from a task."""
 
     CREATE = "create"  # a slot that was empty: service create, scale-up, a node that joined
     RESTART = "restart"  # the successor of a task that ended or was lost

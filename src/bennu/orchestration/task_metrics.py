@@ -3,8 +3,9 @@
 Latencies of probes are kept as counts in steps of about nine percent, so that metrics stay small however long they are
 kept. Connections are the kernel's own counts of the task's network, which go on while no daemon looks.
 
-The judge is asked again at every look, and who asks often enough is told of a difference by chance alone. So refused
-connections, the one sign that every version shows now and then, are put forward only when chance hardly explains them.
+The judge is asked again at every look, and a judge that is asked often enough reports a difference by chance alone. So
+refused connections, the one sign that every version shows now and then, are put forward only when chance hardly
+explains them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LEAST_REFUSED: Final = 5  # fewer refused connections say nothing, whatever the 
 
 
 class ReadinessProbe(NamedTuple):
-    """`start` only tells probes apart and orders them."""
+    """A probe of a task's readiness; `start` only tells probes apart and orders them."""
 
     start: str
     took_ns: int
@@ -71,7 +72,7 @@ class TaskMetrics:
 
 
 def add_sample(metrics: TaskMetrics, seen: Sample) -> TaskMetrics:
-    """The metrics with one more sample."""
+    """Return the metrics with one more sample."""
     is_healthy, is_unhealthy = seen.health == "healthy", seen.health == "unhealthy"
     fresh = [probe for probe in seen.probes if probe.start > metrics.last_probe]
     taken, refused = _since(metrics.counted, seen.counted) if metrics.served and seen.serves else (0, 0)
@@ -127,7 +128,7 @@ def build_evidence(
 def evidence_from_tasks(service: Service, rollout: Rollout, tasks: Iterable[Task], *, now_ns: int) -> Evidence:
     """Sum up both versions from their stored tasks alone: running time and deaths since the rollout began.
 
-    A task counts for the time after the rollout began. Its end counts if nobody ordered it: by itself, or unhealthy.
+    A task counts for the time after the rollout began. Its end counts if it was not ordered: by itself, or unhealthy.
     """
     cohorts = {True: Cohort(), False: Cohort()}
     for task in tasks:
@@ -144,7 +145,7 @@ def evidence_from_tasks(service: Service, rollout: Rollout, tasks: Iterable[Task
 
 
 def died_by_itself(rollout: Rollout, task: Task) -> bool:
-    """Whether it ended since the rollout began and nobody ordered that."""
+    """Tell whether the task ended since the rollout began and without an order to end."""
     ended_at, ordered = task.status.applied_at_ns, task.stop_ordered_at_ns
     return task.has_ended and (ordered is None or ordered >= ended_at) and ended_at >= rollout.began_at_ns
 
@@ -197,7 +198,7 @@ def step_of(took_ns: int) -> str:
 
 
 def quantile_ns(latencies: Mapping[str, int], part: float) -> int:
-    """The time within which this part of the probes was answered; 0 without any."""
+    """Compute the time within which this part of the probes was answered; 0 without any."""
     left = int(part * (sum(latencies.values()) - 1))
     for step in sorted(latencies, key=int):
         left -= latencies[step]

@@ -1,12 +1,12 @@
-"""What a node does next for one of its tasks: swarmkit's `Do` as a value. Whoever can act on containers carries it out.
+"""The next step of a node for one of its tasks: swarmkit's `Do` as a value, for any caller that acts on containers.
 
     absent ──Prepare──▶ made ──Start (desired: running)──▶ runs ──Serve … ──▶ ended ──End
                           │                                 │                   ▲
                           └──────End (to be ended)          └──Stop (to be ended, or unhealthy)
 
 Law: level-triggered. A step follows from what the task should be, what its container is seen to be, and the highest
-state that the manager was told; so whoever begins in the middle of a task's life takes the same steps as one who was
-there from its beginning. It is asked again after each step, and after each change of any of these.
+state that the manager was told; so a caller that begins in the middle of a task's life takes the same steps as one that
+was there from its beginning. It is asked again after each step, and after each change of any of these.
 """
 
 from __future__ import annotations
@@ -49,22 +49,25 @@ class TaskSeen:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Get its image and make its container."""
+    """Get the task's image and make its container."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Report that it is ready; it is not to be started yet."""
+    """Report that the task is ready; it is not to be started yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartTask:
-    """Start its container."""
+    """Start the task's container."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Let the load balancer follow its signs, then report `state`. `awaits`: what keeps it from running, in words."""
+    """Let the load balancer follow the task's signs, then report `state`.
+
+    `awaits`: what keeps the task from running, in words.
+    """
 
     state: TaskState
     awaits: str = ""
@@ -72,14 +75,14 @@ class Serve:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop its container, with drain and grace; then it has ended."""
+    """Stop the task's container, with drain and grace; then it has ended."""
 
     for_health: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Report how it ended; there is no next step."""
+    """Report how the task ended; there is no next step."""
 
     report: Report
 
@@ -88,7 +91,7 @@ TaskStep: TypeAlias = Prepare | Hold | StartTask | Serve | Stop | End
 
 
 def next_task_step(desired: TaskState, reported: TaskState, seen: TaskSeen, *, name: str) -> TaskStep:
-    """The next step for a task.
+    """Decide the next step for a task.
 
     Args:
         desired: what it should be; `REMOVE` also if the manager does not know it any more.

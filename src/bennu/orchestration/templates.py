@@ -1,5 +1,6 @@
-"""`{{.Task.Slot}}` and its like in a task's environment, hostname and mounts, as Docker's services use Go's templates;
-and, in secrets and configs that are templates themselves, what else the task is given.
+"""Templates in a task's environment, hostname and mounts, `{{.Task.Slot}}` and its like, as in Docker's services.
+
+The templates are Go's. Secrets and configs that are templates themselves can also name what else the task is given.
 
 Fields: .Service.ID .Service.Name .Service.Labels.<key> .Node.ID .Node.Hostname .Node.Platform.OS
 .Node.Platform.Architecture .Task.ID .Task.Name .Task.Slot; the last is the node's id where there is no slot.
@@ -15,19 +16,25 @@ from bennu.go.template import Function, Struct, TemplateError, Value, expand_tem
 
 
 class BadTemplate(InvalidParameter):
-    """A template that cannot be read or expanded. The message is Go's, without what it was expanded for."""
+    """The error of a template that cannot be read or expanded.
+
+    The message is Go's, without what it was expanded for.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What templates of secrets and configs can ask for: those of the task, by their targets, and its environment."""
+    """The data that templates of secrets and configs can ask for.
+
+    It holds the secrets and configs of the task, by their targets, and its environment.
+    """
 
     secrets: Mapping[str, str] = field(default_factory=dict)
     configs: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, kind: str, name: str) -> str | None:
-        """None: there is no such secret or config. An absent variable is empty."""
+        """Find a secret, config or variable. None: there is no such secret or config. An absent variable is empty."""
         if kind == "env":
             return self.env.get(name, "")
         return (self.secrets if kind == "secret" else self.configs).get(name)
@@ -35,7 +42,7 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class TemplateContext:
-    """What a template can name. `slot` 0 means that the task has none."""
+    """The names that a template can use. `slot` 0 means that the task has none."""
 
     service_id: str = ""
     service_name: str = ""
@@ -106,7 +113,7 @@ def _ask(payload: Payload, kind: str, arguments: Sequence[Value]) -> str:
 
 
 def expand_env(env: Sequence[str], context: TemplateContext) -> list[str]:
-    """The values (not the names) of `K=V` entries expanded. Raises BadTemplate in Docker's words."""
+    """Expand the values (not the names) of `K=V` entries. Raises BadTemplate in Docker's words."""
     expanded = []
     for entry in env:
         name, sign, value = entry.partition("=")

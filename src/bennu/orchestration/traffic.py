@@ -1,7 +1,7 @@
-"""When a task enters the load balancer, when it leaves it, and when it may be told to stop.
+"""Rules for a task in the load balancer: when it enters, when it leaves, and when it may be told to stop.
 
-Law (design law 5): no backend receives a new connection before it is ready or after its drain began, and no stop
-signal is sent before the drain ended or its deadline passed.
+Law (design law 5): no backend receives a new connection before it is ready or after its drain began, and no stop signal
+is sent before the drain ended or its deadline passed.
 
         OUT ──ready──▶ IN ──to be stopped, or not ready──▶ LEFT ──connections gone, or deadline──▶ stop signal
                         ▲                                   │
@@ -30,7 +30,7 @@ UDP_DRAIN_NS: Final = NS_PER_SECOND
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What can be seen of a task's readiness; None means that there is no such sign."""
+    """The visible signs of a task's readiness; None means that there is no such sign."""
 
     state: TaskState
     healthy: bool | None = None
@@ -45,7 +45,7 @@ class Readiness:
 
 
 def decide_ready(signs: Signs) -> Readiness:
-    """Whether a task may serve. The first sign that exists decides."""
+    """Decide whether a task may serve. The first sign that exists decides."""
     if signs.state is not TaskState.RUNNING:
         return Readiness(False, f"it is {signs.state.word}")
     if signs.healthy is not None:
@@ -81,7 +81,7 @@ class Step(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TrafficPlan:
-    """One step, why, and when to look again at the latest (None: when something changes)."""
+    """One step for a backend, its reason, and when to look again at the latest (None: when something changes)."""
 
     step: Step
     reason: str
@@ -89,7 +89,10 @@ class TrafficPlan:
 
 
 def plan_traffic(backend: Backend, *, now_ns: int) -> TrafficPlan:
-    """The next step for one backend. Asked again after each step, and when a sign or the connection count changed."""
+    """Plan the next step for one backend.
+
+    Asked again after each step, and when a sign or the connection count changed.
+    """
     if backend.is_to_stop:
         return _plan_drain(backend, now_ns)
     if backend.in_balancer:

@@ -1,4 +1,4 @@
-"""Is a service's spec acceptable? The control layer's checks, in Docker's words.
+"""The control layer's checks of a service's spec, in Docker's words.
 
 Law: what passes here can be reconciled and placed without an error. Messages are bare; the API puts the prefix of the
 control layer in front of them. What only the shell can read (the container's part, words and numbers of the wire) is
@@ -30,7 +30,10 @@ MIN_MEMORY_BYTES: Final = 4 << 20
 
 
 def validate_spec(spec: ServiceSpec) -> None:
-    """Raises InvalidParameter for the first thing that is wrong; BadConstraint (a plain error, 500) for constraints."""
+    """Refuse a spec that is not acceptable.
+
+    Raises InvalidParameter for the first thing that is wrong; BadConstraint (a plain error, 500) for constraints.
+    """
     validate_name(spec.name)
     if spec.task.restart is not None:
         _validate_restart(spec.task.restart)
@@ -47,7 +50,7 @@ def validate_spec(spec: ServiceSpec) -> None:
 
 
 def validate_name(name: str) -> None:
-    """A service's name: a DNS name component of at most 63 characters."""
+    """Check a service's name: a DNS name component of at most 63 characters."""
     if not _NAME.fullmatch(name):
         raise InvalidParameter("name must be valid as a DNS name component")
     if len(name) > MAX_NAME:

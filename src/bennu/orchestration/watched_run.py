@@ -1,4 +1,4 @@
-"""What canary and blue/green have in common: which tasks are on trial, and how a verdict is stored.
+"""The common part of canary and blue/green: which tasks are on trial, and how a verdict is stored.
 
 Law: a verdict is stored with its reason in words before anything follows from it.
 
@@ -18,12 +18,12 @@ from bennu.orchestration.states import UpdateState
 
 
 def is_of_rollout(service: Service, rollout: Rollout, task: Task) -> bool:
-    """Whether a task is of the new version: made by this rollout, or since it began."""
+    """Tell whether a task is of the new version: made by this rollout, or since it began."""
     return task.spec_version == service.spec_version and task.created_at_ns >= rollout.began_at_ns
 
 
 def is_on_trial(service: Service, task: Task) -> bool:
-    """Whether it is of the new version of a rollout that is being watched."""
+    """Tell whether a task is of the new version of a rollout that is being watched."""
     rollout = service.rollout
     return rollout is not None and is_under_watch(service) and is_of_rollout(service, rollout, task)
 

@@ -74,7 +74,7 @@ class SimulatedAgent:
         self.world.after(int(HEARTBEAT_NS * self.world.random.uniform(0.9, 1.1)), self._beat)
 
     def disconnect(self, for_ns: int) -> None:
-        """The cable is cut, or the daemon is dead: processes live on and end as they please."""
+        """Cut the cable, or kill the daemon: processes live on and end as they please."""
         self.world.say(f"node {self.node_id} is cut off for {for_ns / NS_PER_SECOND:.1f} s")
         self.is_connected = False
         self.world.after(for_ns, self.connect)
@@ -84,7 +84,7 @@ class SimulatedAgent:
         self.reconnect()
 
     def crash(self, for_ns: int) -> None:
-        """The machine loses power: every process is gone, and nobody knows its exit code."""
+        """Cut the machine's power: every process is gone, and its exit code is unknown."""
         self.disconnect(for_ns)
         for life in self.lives.values():
             if life.has_process:
@@ -93,7 +93,7 @@ class SimulatedAgent:
                 life.state, life.err = TaskState.FAILED, "its node lost power"
 
     def reconnect(self) -> None:
-        """A new session, also with a new manager: hear everything, report everything."""
+        """Open a new session, also with a new manager: hear everything, report everything."""
         if self.is_connected and not self.is_gone:
             self.world.keep_alive(self.node_id)
             self.tell()
@@ -104,7 +104,7 @@ class SimulatedAgent:
     # -- being told
 
     def tell(self) -> None:
-        """The manager's list of this node's tasks changed."""
+        """Schedule a read of the manager's list of this node's tasks, which has changed."""
         if not self.sync_is_due:
             self.sync_is_due = True
             self.world.after(self.world.random.randrange(100_000_000), self._sync)
@@ -145,7 +145,7 @@ class SimulatedAgent:
         return TaskSeen(TaskProcess.ENDED, exit_code=life.exit_code)
 
     def _follow(self, life: SimulatedTask) -> None:
-        """Take the next step, if it is none that is being taken already."""
+        """Take the next step, unless it is being taken already."""
         match next_task_step(life.task.desired, life.state, self._seen(life), name=life.task.id):
             case Prepare() if life.state is TaskState.ACCEPTED:
                 life.state = TaskState.PREPARING
@@ -191,7 +191,7 @@ class SimulatedAgent:
             self._answer(life, is_ready=True)
 
     def _answer(self, life: SimulatedTask, *, is_ready: bool) -> None:
-        """Its readiness probe is answered well from now on, or with an error; in time it changes its mind."""
+        """Answer the readiness probe well from now on, or with an error; in time the answer changes again."""
         if not life.has_process:
             return
         life.is_ready = is_ready
@@ -201,7 +201,7 @@ class SimulatedAgent:
             self.world.after(lasts_ns, partial(self._answer, life, is_ready=not is_ready))
 
     def kill(self, life: SimulatedTask) -> None:
-        """A person or the kernel kills the process."""
+        """Kill the process, as a person or the kernel does."""
         self._end_by_itself(life, 137)
 
     def _end_by_itself(self, life: SimulatedTask, code: int) -> None:
@@ -252,7 +252,7 @@ class SimulatedAgent:
                 world.after(at_ns - world.now_ns, partial(self._traffic, life))
 
     def _forget(self, life: SimulatedTask) -> None:
-        """The manager no longer knows the task: end it, then drop it."""
+        """End a task that the manager no longer knows, then drop it."""
         life.task = replace(life.task, desired=TaskState.REMOVE)
         if life.has_process:
             self._follow(life)

@@ -66,7 +66,7 @@ class ContainerDaemon:
     """One life of the daemon, over the container that it finds on the disk."""
 
     def __init__(self, host: Host, laws: ContainerLaws, fuse: int | None) -> None:
-        """`fuse`: after how many instructions it dies; None: never by itself."""
+        """Begin a life of the daemon. `fuse`: after how many instructions it dies; None: never by itself."""
         self.host = host
         self.laws = laws
         self.fuse = fuse
@@ -79,7 +79,7 @@ class ContainerDaemon:
         self._instruction = 0  # of it
 
     def tick(self) -> None:
-        """An instruction is done."""
+        """Count an instruction that is done, and die once the fuse is used up."""
         self._instruction += 1
         if self.fuse is not None:
             self.fuse -= 1
@@ -243,7 +243,7 @@ class ContainerDaemon:
         return any(self._go_on(request) for request in list(self.requests))
 
     def _go_on(self, request: Request) -> bool:
-        """False: it still waits."""
+        """Continue a request; False: it still waits."""
         if not request.is_told:
             if request.begins_at_ns is None or request.begins_at_ns > self.host.now_ns:
                 return False

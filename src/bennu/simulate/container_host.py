@@ -18,12 +18,15 @@ ENDED_BY_SIGNAL = 128
 
 
 class DaemonDied(Exception):
-    """kill -9, between two instructions."""
+    """The daemon's death by kill -9, between two instructions."""
 
 
 @dataclass(slots=True)
 class SimulatedProcess:
-    """The first process of one run. `answers_ns`: how long after a stop signal it ends; None: it is deaf to it."""
+    """The first process of one run.
+
+    `answers_ns`: how long after a stop signal it ends; None: it is deaf to it.
+    """
 
     pid: int
     answers_ns: int | None
@@ -37,7 +40,7 @@ class SimulatedProcess:
 
 @dataclass(slots=True)
 class Disk:
-    """What the daemon has written. Each write is whole or not there."""
+    """The data that the daemon has written. Each write is whole or not there."""
 
     life: Life = field(default_factory=Life)
     deaths: list[DeathFacts] = field(default_factory=list)
@@ -75,7 +78,7 @@ class Host:
     # -- what a daemon can do to it
 
     def create(self) -> SimulatedProcess:
-        """A new process, stopped before its program begins; leftovers are deleted, as by `Runtime.create`."""
+        """Make a new process, stopped before its program begins; leftovers are deleted, as by `Runtime.create`."""
         self.delete()
         self._pids += 1
         deaf = self.random.random() < 0.3
@@ -88,7 +91,7 @@ class Host:
         self.process, self.exit_file = None, None
 
     def kill(self, number: int) -> bool:
-        """False: there is no process."""
+        """Send the process a signal; False: there is no process."""
         process = self.process
         if process is None:
             return False
@@ -127,12 +130,12 @@ class Host:
         self.process, self.exit_file = None, (code, self.now_ns)
 
     def next_end_ns(self) -> int | None:
-        """When the process ends by the signal it has taken."""
+        """Compute when the process ends by the signal it has taken."""
         process = self.process
         return process.ends_at_ns if process is not None and not process.is_frozen else None
 
     def reboot(self) -> None:
-        """Power is lost: what was in memory is gone."""
+        """Cut the power: what was in memory is gone."""
         self.say("the host reboots")
         self.boots += 1
         self.process, self.exit_file, self.holds_sandbox = None, None, False

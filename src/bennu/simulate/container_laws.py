@@ -1,7 +1,7 @@
 """The laws of a container's life, checked at every step of a simulation.
 
-What is true is kept here in the simulator's own words: who asked for what, when, and how each process really ended.
-The machine is never asked whether it was right.
+The truth is kept here in the simulator's own words: every request with its author and time, and how each process really
+ended. The machine is never asked whether it was right.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WISHES = (None, Verb.STOP, Verb.RESTART, Verb.REMOVE)  # what is fulfilled when 
 
 
 class ContainerLaws:
-    """Of one history of one container."""
+    """The checker of one history of one container."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -70,7 +70,10 @@ class ContainerLaws:
     # -- what the daemon does
 
     def forget_requests(self) -> None:
-        """The daemon has answered, or is dead: what is not on record of a request has not been."""
+        """Forget what was asked, once the daemon has answered or is dead.
+
+        The part of a request that is not on record has not happened.
+        """
         self.calls_off, self.asked, self.granted_ns = False, None, None
 
     def on_death_of_the_daemon(self, happened: LifeEvent | None, instruction: int) -> None:
@@ -89,7 +92,7 @@ class ContainerLaws:
             raise self.broken(7, f"{happened} has no reason for what follows")
 
     def on_write(self, before: Life, happened: LifeEvent, change: Transition) -> None:
-        """One transaction reaches the disk."""
+        """Take in and check one transaction as it reaches the disk."""
         if self.calls_off:
             self.called_off = True
         if self.asked is not None:
@@ -156,7 +159,7 @@ class ContainerLaws:
         self.quick_ends += 1
 
     def _take_restart(self, delay_ns: int, code: int | None, *, unhealthy: bool) -> None:
-        """Law 6, at the moment of the decision."""
+        """Note a restart and check law 6, at the moment of the decision."""
         policy, governor, now_ns = self.host.policy.restart, self.host.policy.governor, self.host.now_ns
         self.restarts.append(now_ns)
         self.may_restart_ns = now_ns + delay_ns
@@ -179,7 +182,7 @@ class ContainerLaws:
             raise self.broken(6, f"{len(window)} restarts in its window under {governor}")
 
     def _check_delay(self, delay_ns: int) -> None:
-        """Docker's doubling back-off; under a governor its bound."""
+        """Check the delay against Docker's doubling back-off; under a governor, against its bound."""
         governor = self.host.policy.governor
         due_ns = min(100 * MS_NS * 2 ** min(self.quick_ends, 20), LONGEST_NS)
         if governor is None and delay_ns != due_ns:
@@ -210,7 +213,10 @@ class ContainerLaws:
             raise self.broken(5, f"SIGKILL is sent before its time, {self.kill_from_ns}")
 
     def grants(self, grace_ns: int | None) -> None:
-        """It is about to be sent a signal that is to end it, and has so long; None: as long as it wants."""
+        """Note that the process is about to get a signal that is to end it, and its time to end.
+
+        None: as long as it wants.
+        """
         if grace_ns is not None:
             at_ns = self.granted_ns = self.host.now_ns + grace_ns
             self.kill_from_ns = at_ns if self.kill_from_ns is None else min(at_ns, self.kill_from_ns)
@@ -250,7 +256,7 @@ class ContainerLaws:
         self._check_deaths(lives)
 
     def _check_deaths(self, lives: bool) -> None:
-        """Law 1: each run on record has one death on record, and no death is without its run."""
+        """Check law 1: each run on record has one death on record, and no death is without its run."""
         ended = self.runs[:-1] if lives else self.runs
         if [pid for pid, _ in self.deaths] != ended:
             raise self.broken(1, f"runs {self.runs} have ended, and the deaths of {self.deaths} are recorded")

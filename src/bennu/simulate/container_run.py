@@ -11,7 +11,7 @@ from bennu.simulate.container_scenario import ContainerScenario
 
 
 class ContainerSeedFailed(AssertionError):
-    """A seed broke a law; the message holds the command that replays it."""
+    """The error of a seed that broke a law; the message holds the command that replays it."""
 
     def __init__(self, seed: int, error: BaseException) -> None:
         super().__init__(f"seed {seed}: {error}\nreplay: python -m bennu.simulate --containers --seed {seed}")
@@ -20,7 +20,7 @@ class ContainerSeedFailed(AssertionError):
 
 @dataclass(slots=True)
 class ContainerTotals:
-    """What the histories came through. `cells`: state and event; `cuts`: event, and after how many instructions."""
+    """The counts over all histories. `cells`: state and event; `cuts`: event, and after how many instructions."""
 
     seeds: int = 0
     checks: int = 0
@@ -44,7 +44,7 @@ def run_container_seed(seed: int, *, verbose: bool = False) -> ContainerLaws:
 
 
 def run_container_seeds(seeds: Iterable[int]) -> ContainerTotals:
-    """Play many; stops at the first that fails."""
+    """Play many histories; stop at the first that fails."""
     totals = ContainerTotals()
     for seed in seeds:
         laws = run_container_seed(seed)

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class ContainerScenario:
-    """`run` plays it to its end; the laws are checked on the way."""
+    """One drawn history of one container. `run` plays it to its end; the laws are checked on the way."""
 
     def __init__(self, seed: int, *, verbose: bool = False) -> None:
         self.host = Host(seed, Policy(restart=RestartPolicy(RestartMode.NO)), verbose=verbose)
@@ -91,7 +91,7 @@ class ContainerScenario:
         self.laws.at_rest(self.daemon)
 
     def _next_daemon(self) -> None:
-        """After a while, in which the process may end and the host may go down."""
+        """Start the next daemon after a while, in which the process may end and the host may go down."""
         self.host.say("the daemon dies")
         while True:
             self.laws.daemon_deaths += 1
@@ -121,7 +121,7 @@ class ContainerScenario:
             host.reboot()
 
     def _pass(self, for_ns: int) -> None:
-        """Everything that is due in this time happens, in its order."""
+        """Do everything that is due in this time, in its order."""
         host, until_ns = self.host, self.host.now_ns + for_ns
         while not host.disk.is_removed:
             alarm = next_alarm(self.daemon.life)
@@ -248,7 +248,7 @@ class ContainerScenario:
     # -- the end
 
     def _make_peace(self) -> None:
-        """No more faults: what was asked for is done."""
+        """End all faults: what was asked for is done."""
         self.daemon.fuse = None
         if self.host.disk.is_removed:
             self.laws.at_rest(self.daemon)

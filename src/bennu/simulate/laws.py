@@ -33,7 +33,7 @@ RECORDED_WITHIN_NS = 10 * NS_PER_SECOND  # how long a report may be on its way o
 
 
 class LawBroken(AssertionError):
-    """A law does not hold. `law` is its number in the design."""
+    """The error of a law that does not hold. `law` is its number in the design."""
 
     def __init__(self, law: int, what: str) -> None:
         super().__init__(f"law {law}: {what}")
@@ -42,7 +42,7 @@ class LawBroken(AssertionError):
 
 @dataclass(slots=True)
 class SlotBook:
-    """What the checker knows of one slot: every task made in it, in order, and restarts since the last fresh one."""
+    """The checker's record of one slot: every task made in it, in order, and restarts since the last fresh one."""
 
     tasks: list[Task] = field(default_factory=list)
     restarts: dict[TaskId, int] = field(
@@ -100,7 +100,10 @@ class Laws:
             self._excuse(service, task, now_ns)
 
     def _canary_bounded(self, service: Service, made: Task) -> None:
-        """Law 4, of canaries: whatever fails or is added, no more slots are of the new version than the step says."""
+        """Check law 4 of canaries: no more slots are of the new version than the step says.
+
+        It holds whatever fails or is added.
+        """
         canary, rollout = strategy_in_force(service), service.rollout
         if not isinstance(canary, Canary) or not isinstance(rollout, CanaryRun):
             return
@@ -194,7 +197,7 @@ class Laws:
                 raise LawBroken(3, f"{started.id} and {task.id} are both told to run in {key}")
 
     def _enough_ready(self, service: Service, stopped: Task) -> None:
-        """Law 4, when the updater stops a serving task."""
+        """Check law 4, when the updater stops a serving task."""
         status, rollout = service.update_status, service.rollout
         if rollout is None or status is None or not status.state.is_under_way or self._must_go(service, stopped):
             return
@@ -218,7 +221,7 @@ class Laws:
             raise LawBroken(4, f"{missing} of {len(present)} slots down by stopping {stopped.id}, {allowed} allowed")
 
     def _must_go(self, service: Service, task: Task) -> bool:
-        """Whether the task has to leave its node whatever the updater does."""
+        """Tell whether the task has to leave its node whatever the updater does."""
         node = self.world.nodes.get(task.node_id) if task.node_id else None
         if node is None or not node.is_usable:
             return True
@@ -245,8 +248,11 @@ class Laws:
                 raise LawBroken(3, f"{task.id} is started while {made.id} runs in {key}")
 
     def _excuse(self, service: Service, started: Task, now_ns: int) -> None:
-        """Docker's own exceptions, at the moment of the decision: beside the old task, or its node cannot be asked, or
-        a minute was waited, or the manager itself declared the old task over."""
+        """Note Docker's own exceptions, at the moment of the decision.
+
+        The new task runs beside the old one, or the old one's node cannot be asked, or a minute was waited, or the
+        manager itself declared the old task over.
+        """
         excused = self.excused.setdefault(started.id, set())
         for made in self.books[service.id, slot_key(started, service)].tasks:
             known = self.world.tasks.get(made.id)
@@ -328,7 +334,7 @@ class Laws:
         self._rollout_ends(service, tasks, plan)
 
     def _not_stuck(self, service: Service, task: Task) -> None:
-        """A reason that is only the order of things must not last: by now nobody is late any more."""
+        """Check that no task is held up by the mere order of things: by now nothing is late any more."""
         node = self.world.nodes.get(task.node_id) if task.node_id else None
         if node is None or node.state is not NodeState.READY:
             return

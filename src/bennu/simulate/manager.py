@@ -26,11 +26,11 @@ WINDOW_NS = 100_000_000
 
 
 class ManagerDied(Exception):
-    """Thrown between two writes; nothing after it happens in this life."""
+    """The manager's death between two writes; nothing after it happens in this life."""
 
 
 class SimulatedManager:
-    """One manager after another. Of its fields only the counters and `plans` outlive a death."""
+    """One manager after another. Of the fields only the counters and `plans` outlive a death."""
 
     def __init__(self, world: World, *, history_limit: int = 5) -> None:
         self.world = world
@@ -104,7 +104,7 @@ class SimulatedManager:
     # -- looking
 
     def note(self, service_id: ServiceId) -> None:
-        """Something of this service changed: look at it within the window."""
+        """Note that something of this service changed, and look at it within the window."""
         if not self.is_alive:
             return
         self.dirty[service_id] = None
@@ -189,7 +189,7 @@ class SimulatedManager:
             self._write(write)
 
     def _write(self, write: Write) -> None:
-        """Store it as if it were a transaction of its own, under the eyes of the laws, and tell the node concerned."""
+        """Store a write as if it were a transaction of its own, checked by the laws, and tell the node concerned."""
         world = self.world
         if write.action is not None:
             world.laws.on_action(write.action)
@@ -215,7 +215,7 @@ class SimulatedManager:
     # -- what agents and people say
 
     def take_in(self, task_id: TaskId, report: Report) -> bool:
-        """A report arrives. False if nobody is there to take it in."""
+        """Take in a report. False if there is no live manager to take it in."""
         if not self.is_alive:
             return False
         task = self.world.tasks.get(task_id)
@@ -230,7 +230,7 @@ class SimulatedManager:
         return True
 
     def judge_node(self, node_id: NodeId) -> None:
-        """Its lease began or ended, or this manager has just taken over."""
+        """Judge a node when its lease began or ended, or when this manager has just taken over."""
         if node_id not in self.world.nodes or not self.is_alive:
             return
         work = self._new_round()
@@ -241,7 +241,7 @@ class SimulatedManager:
             self.note_all()
 
     def change_node(self, node_id: NodeId, **changes: object) -> None:
-        """A person changes a node: availability, labels, resources."""
+        """Change a node as a person does: availability, labels, resources."""
         world = self.world
         world.nodes[node_id] = replace(world.nodes[node_id], **changes)  # type: ignore[arg-type]
         if not self.is_alive:
@@ -253,7 +253,7 @@ class SimulatedManager:
         self.note_all()
 
     def remove_node(self, node_id: NodeId) -> None:
-        """A person removes a node for good."""
+        """Remove a node for good, as a person does."""
         world = self.world
         del world.nodes[node_id]
         world.agents.pop(node_id).is_gone = True
@@ -264,7 +264,7 @@ class SimulatedManager:
         self.note_all()
 
     def change_service(self, service: Service | None, service_id: ServiceId) -> None:
-        """A person creates, updates or (None) removes a service."""
+        """Create, update or (None) remove a service, as a person does."""
         world = self.world
         if service is None:
             world.services.pop(service_id, None)

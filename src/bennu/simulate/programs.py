@@ -15,7 +15,10 @@ from bennu.orchestration.states import NS_PER_SECOND
 
 @dataclass(frozen=True, slots=True)
 class SimulatedProgram:
-    """Times in seconds; a pair is drawn from uniformly. `lives` None: until stopped."""
+    """The behaviour of a program.
+
+    Times in seconds; a pair is drawn from uniformly. `lives` None: until stopped.
+    """
 
     prepare: tuple[float, float] = (0.02, 0.4)
     start: tuple[float, float] = (0.02, 0.5)  # until it runs, and is healthy if it has a check
@@ -55,5 +58,5 @@ def program_of(container: bytes) -> SimulatedProgram:
 
 
 def draw(random: Random, span: tuple[float, float]) -> int:
-    """A duration in nanoseconds."""
+    """Draw a duration in nanoseconds."""
     return int(random.uniform(*span) * NS_PER_SECOND)

@@ -1,4 +1,4 @@
-"""Releases, good and bad, rolled out under every strategy: what comes of each, and how much harm it did on the way.
+"""Releases, good and bad, rolled out under every strategy: the outcome of each, and the harm it did on the way.
 
 A service of good tasks is updated to another program while managers die; the history ends when the rollout does. Laws
 are checked on every step, as in every simulation.
@@ -25,7 +25,7 @@ LOOK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """`before` and `after` name programs of `programs.py`."""
+    """A release to play; `before` and `after` name programs of `programs.py`."""
 
     after: str
     before: str = "good"
@@ -36,7 +36,10 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`state` is UPDATING if the rollout still waits after `GIVEN_UP_S`. Counts are of slots that serve."""
+    """The outcome of a release.
+
+    `state` is UPDATING if the rollout still waits after `GIVEN_UP_S`. Counts are of slots that serve.
+    """
 
     state: UpdateState
     message: str
@@ -45,7 +48,7 @@ class Outcome:
 
 
 def play_release(release: Release, seed: int) -> Outcome:
-    """Raises: LawBroken."""
+    """Play a release and measure its outcome. Raises: LawBroken."""
     world = World(seed)
     world.laws = Laws(world)
     world.manager = SimulatedManager(world)

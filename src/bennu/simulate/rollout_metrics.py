@@ -1,6 +1,6 @@
 """Rollout metrics of a simulation: it looks once a second at the tasks of watched rollouts, as the real one does.
 
-What it saw survives every death of a manager, for the real one writes it down.
+Its observations survive every death of a manager, because the real one writes them down.
 """
 
 from __future__ import annotations

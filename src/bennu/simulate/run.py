@@ -20,7 +20,7 @@ from bennu.simulate.world import World
 
 
 class SeedFailed(AssertionError):
-    """A seed broke a law; the message holds the command that replays it."""
+    """The error of a seed that broke a law; the message holds the command that replays it."""
 
     def __init__(self, seed: int, error: BaseException) -> None:
         super().__init__(f"seed {seed}: {error}\nreplay: python -m bennu.simulate --seed {seed}")
@@ -46,7 +46,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> World:
 
 
 def run_seeds(seeds: Iterable[int]) -> Totals:
-    """Play many; stops at the first that fails."""
+    """Play many histories; stop at the first that fails."""
     totals = Totals()
     for seed in seeds:
         world = run_seed(seed)

@@ -1,4 +1,4 @@
-"""What happens in one run: a small cluster, services, and a timeline of people and misfortune, all drawn from the seed.
+"""The events of one run: a small cluster, services, and a timeline of people and misfortune, all drawn from the seed.
 
 For `TROUBLE_S` seconds things happen; then every fault ends, and the world gets `QUIET_S` seconds to become as wished.
 """
@@ -200,7 +200,7 @@ class Scenario:
         )
 
     def _something(self, event: Callable[[], None]) -> None:
-        """People need a manager; without one they come back later."""
+        """Let a person do something. People need a manager; without one they come back later."""
         if not self.world.manager.is_alive:
             self.world.after(NS_PER_SECOND, partial(self._something, event))
             return
@@ -314,12 +314,12 @@ class Scenario:
             self.world.agents[node_id].crash(int(self.random.uniform(5, 40) * NS_PER_SECOND))
 
     def _kill_manager(self) -> None:
-        """Between any two of the next actions; and the wall clock may have been set meanwhile."""
+        """Kill the manager between any two of the next actions; the wall clock may have been set meanwhile."""
         self.world.manager.dies_after = self.random.randrange(6)
         self.world.wall_offset_ns += self._pick(0, 0, -3600, 3600, -1, 30) * NS_PER_SECOND
 
     def _make_peace(self) -> None:
-        """Faults end: messages arrive, managers live, nodes come back."""
+        """End all faults: messages arrive, managers live, nodes come back."""
         world = self.world
         world.say("peace")
         world.manager.dies_after = None

@@ -1,4 +1,4 @@
-"""The world of a simulation: virtual time, the durable store, and who is told what.
+"""The world of a simulation: virtual time, the durable store, and the notices to managers and nodes.
 
 Law: what is in `World` survives every simulated death; what is in `SimulatedManager` and `SimulatedAgent` objects
 survives only as their docstrings say. All randomness comes from one generator, and no set of strings is ever iterated:
@@ -27,7 +27,7 @@ LEASE_NS = 15 * NS_PER_SECOND
 
 
 class World:
-    """Time, store and people. `now_ns` is true time: it only the simulator knows."""
+    """The time, store and people of a simulation. `now_ns` is true time, which only the simulator knows."""
 
     manager: SimulatedManager
     laws: Laws
@@ -54,7 +54,7 @@ class World:
     # -- time
 
     def after(self, delay_ns: int, do: Callable[[], None]) -> None:
-        """Do something later. Same instants keep their order."""
+        """Do something later. Actions of the same instant keep their order."""
         self._sequence += 1
         heapq.heappush(self._queue, (self.now_ns + max(0, delay_ns), self._sequence, do))
 
@@ -72,7 +72,7 @@ class World:
     # -- store
 
     def keep_alive(self, node_id: NodeId) -> None:
-        """An agent is heard: it holds its lease, or takes a new one."""
+        """Record that an agent is heard: it holds its lease, or takes a new one."""
         is_new = node_id not in self.leases
         self.leases[node_id] = self.now_ns + LEASE_NS
         if is_new:
@@ -119,7 +119,7 @@ class World:
         return (self.tasks[task_id] for task_id in self._on_node.get(node_id, {}))
 
     def service_ids(self) -> list[ServiceId]:
-        """Services that are there or have tasks left."""
+        """List the services that are there or have tasks left."""
         return [
             service_id
             for service_id in self._of_service
