@@ -1,5 +1,6 @@
 """Gives device nodes to a container, with the rules of its device control group (moby `oci/devices_linux.go`)."""
 
+import errno
 import os
 import re
 import stat
@@ -43,6 +44,8 @@ def _read_device(device: Device) -> list[DeviceNode]:
     target = device.path_in_container or source
     what = f'error gathering device information while adding custom device "{source}": '
     try:
+        if not source:  # would be the folder that bennud was started in, with all that is in it
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         real = Path(source).resolve(strict=True)
         if real.is_dir():
             found = list(_below(real, target, access, everything=True))
