@@ -53,18 +53,28 @@ async def test_prune_takes_unused_ones_that_are_wanted(volumes: Volumes, users: 
 async def test_options_are_mounted_while_used(volumes: Volumes, users: Users) -> None:
     options = {"type": "tmpfs", "device": "tmpfs", "o": "size=64k,uid=1000"}
     volume = await volumes.create("ram", options=options)
-    await volumes.mount("ram")
+    await volumes.mount("ram", "user")
     try:
-        await volumes.mount("ram")
+        await volumes.mount("ram", "user")
         assert is_mounted(volume.mountpoint) and data(volume).stat().st_uid == 1000
         users.of["ram"] = ["other"]
-        await volumes.unmount_unused("ram")
+        await volumes.unmount_unused("ram", "user")
         assert is_mounted(volume.mountpoint)
     finally:
         users.of["ram"] = []
-        await volumes.unmount_unused("ram")
+        await volumes.unmount_unused("ram", "user")
     assert not is_mounted(volume.mountpoint)
-    await volumes.unmount_unused("ram")
+    await volumes.unmount_unused("ram", "user")
+
+
+async def test_who_is_done_with_a_volume_takes_it_from_nobody_who_is_about_to_use_it(volumes: Volumes) -> None:
+    volume = await volumes.create("ram", options={"type": "tmpfs", "device": "tmpfs", "o": "size=64k"})
+    await volumes.mount("ram", "a container that starts")
+    await volumes.mount("ram", "a copy")
+    await volumes.unmount_unused("ram", "a copy")
+    assert is_mounted(volume.mountpoint)
+    await volumes.unmount_unused("ram", "a container that starts")
+    assert not is_mounted(volume.mountpoint)
 
 
 async def test_removing_a_mounted_bind_leaves_what_it_showed(volumes: Volumes, tmp_path: Path) -> None:
@@ -72,7 +82,7 @@ async def test_removing_a_mounted_bind_leaves_what_it_showed(volumes: Volumes, t
     elsewhere.mkdir()
     (elsewhere / "file").touch()
     volume = await volumes.create("bound", options={"type": "none", "device": str(elsewhere), "o": "bind"})
-    await volumes.mount("bound")
+    await volumes.mount("bound", "user")
     assert (data(volume) / "file").exists()
     await volumes.remove("bound")
     assert (elsewhere / "file").exists()
@@ -82,7 +92,7 @@ async def test_removing_a_mounted_bind_leaves_what_it_showed(volumes: Volumes, t
 async def test_a_mount_that_fails_says_why(volumes: Volumes) -> None:
     volume = await volumes.create("bad", options={"type": "none", "device": "/nowhere", "o": "bind"})
     with pytest.raises(BennuError) as caught:
-        await volumes.mount("bad")
+        await volumes.mount("bad", "user")
     text = str(caught.value)
     assert text.startswith(
         f"error while mounting volume '{volume.mountpoint}': failed to mount local volume: mount /now"

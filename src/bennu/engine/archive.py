@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -57,22 +58,26 @@ async def _begun(
             yield await ends.enter_async_context(HELPER.begin(task, Process(pidfd, writable), **more))
             return
         async with container.lock:
-            ends.push_async_callback(_unmount_unused, services, container)
+            copy = f"copy {secrets.token_hex(8)}"
+            ends.push_async_callback(_unmount_unused, services, container, copy)
             record, container.is_new = container.record, False
             image = services.images.by_id(record.image_id)
             rootfs = await services.images.mount(image, services.folder(container.id))
             root = Folder(rootfs, writable and not record.host_config.readonly_rootfs)
-            mounts = [] if stored else await _mounts_of(services, record, writable)
+            mounts = [] if stored else await _mounts_of(services, record, copy, writable)
             session = await ends.enter_async_context(HELPER.begin(task, root, *mounts, **more))
         yield session
 
 
-async def _mounts_of(services: EngineContext, record: Record, writable: bool) -> list[Folder]:
-    """List a stopped container's volumes and bind mounts, parents first. Raises: BennuError, OSError."""
+async def _mounts_of(services: EngineContext, record: Record, copy: str, writable: bool) -> list[Folder]:
+    """Mount a stopped container's volumes for this copy, and list them with its bind mounts, parents first.
+
+    Raises: BennuError, OSError.
+    """
     points = [point for point in record.mounts if point.type != "tmpfs"]
     for point in points:
         if point.type == "volume":
-            await services.volumes.mount(point.name)
+            await services.volumes.mount(point.name, copy)
     if any(point.type == "bind" for point in points):
         await in_thread(partial(make_bind_sources, record))
     points.sort(key=lambda point: point.destination.rstrip("/").count("/"))
@@ -87,13 +92,13 @@ def _open_process(services: EngineContext, container: Container) -> int:
         return -1
 
 
-async def _unmount_unused(services: EngineContext, container: Container) -> None:
+async def _unmount_unused(services: EngineContext, container: Container, copy: str) -> None:
     async with container.lock:
         if container.record.sandbox is None and not container.record.running:
             await services.images.unmount(services.folder(container.id))
     for point in container.record.mounts:
         if point.type == "volume":
-            await services.volumes.unmount_unused(point.name)
+            await services.volumes.unmount_unused(point.name, copy)
 
 
 def _inside(path: str) -> str:

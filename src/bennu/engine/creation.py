@@ -101,7 +101,7 @@ async def create_container(
                 mounts=mounts,
             )
             check_endpoints(services, record)
-            await _fill_volumes(services, image, folder, planned, mounts)
+            await _fill_volumes(services, container_id, image, planned, mounts)
             container = Container(services, record)
             container.is_new = True
             put = Put(f"containers/{container_id}", encode_record(record))
@@ -123,7 +123,11 @@ def _make_folder(folder: Path) -> None:
 
 
 async def _fill_volumes(
-    services: EngineContext, image: Image, folder: Path, planned: Sequence[Planned], mounts: Sequence[MountPoint]
+    services: EngineContext,
+    container_id: str,
+    image: Image,
+    planned: Sequence[Planned],
+    mounts: Sequence[MountPoint],
 ) -> None:
     """Copy the image's files at a new volume's target into the volume."""
     volumes = [
@@ -134,17 +138,18 @@ async def _fill_volumes(
     wanted = await in_thread(lambda: [point for point in volumes if needs_filling(Path(point.source))])
     if not wanted:
         return
+    folder = services.folder(container_id)
     rootfs = await services.images.mount(image, folder)
     try:
         for point in wanted:
-            await services.volumes.mount(point.name)
+            await services.volumes.mount(point.name, container_id)
             async with services.volumes.filling(point.name):
                 if await in_thread(partial(needs_filling, Path(point.source))):
                     await copy_up(rootfs, point.destination, Path(point.source))
     finally:
         await services.images.unmount(folder)
         for point in wanted:
-            await services.volumes.unmount_unused(point.name)
+            await services.volumes.unmount_unused(point.name, container_id)
 
 
 async def _take_back(services: EngineContext, folder: Path, container_id: str) -> None:

@@ -81,7 +81,7 @@ def _volume_event(action: str, record: Record, point: MountPoint) -> Event:
 async def _make_bundle(services: EngineContext, record: Record, *, is_new: bool) -> BundleRequest:
     """Mount root filesystem and volumes, write the network's files, and make the request to the runtime."""
     for point in _volumes(record):
-        await services.volumes.mount(point.name)
+        await services.volumes.mount(point.name, record.id)
     rootfs = await services.images.mount(services.images.by_id(record.image_id), services.folder(record.id))
     accounts = await _furnish(services, record, rootfs, is_new=is_new)
     spec = await in_thread(lambda: _make_spec(services, record, rootfs, accounts))

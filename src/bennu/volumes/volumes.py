@@ -88,6 +88,7 @@ class Volumes:
         self._fillings: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by name
         # By name: what a volume's options name may be on a server that never answers; no other volume waits for it.
         self._mountings: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._mounted_for: dict[str, set[str]] = {}  # by name: who asked for it; a container that starts runs not yet
         self._held: dict[str, set[str]] = {}  # by the id of a container that is being made: its volumes' names
 
     async def _commit_alone(self, write: Put | Delete, action: str, volume: Volume) -> None:
@@ -211,10 +212,11 @@ class Volumes:
 
     # --- use ------------------------------------------------------------------------------------------------------
 
-    async def mount(self, name: str) -> None:
-        """Mount what the volume's options name, before a container that uses it starts. Idempotent.
+    async def mount(self, name: str, user: str) -> None:
+        """Mount what the volume's options name, for `user`: a container about to start, or a copy. Idempotent.
 
-        Raises: NotFound; BennuError with the reason.
+        It stays mounted until `unmount_unused` is told that this user is done. Raises: NotFound; BennuError with the
+        reason.
         """
         volume = self.find(name)
         if not volume.options:
@@ -222,11 +224,10 @@ class Volumes:
         async with _lock_of(self._mountings, name):
             if not await asyncio.to_thread(is_mounted, volume.mountpoint):
                 await mount_options(volume.mountpoint, volume.options)
+            self._mounted_for.setdefault(name, set()).add(user)
 
-    async def unmount_unused(self, name: str, by_container: str = "") -> None:
-        """Unmount a volume after a container that used it has ended, unless another one runs. Idempotent.
-
-        `by_container`: the one that has ended.
+    async def unmount_unused(self, name: str, user: str) -> None:
+        """Unmount a volume that `user` is done with, unless others use it, or a container runs with it. Idempotent.
 
         Raises: BennuError with the reason.
         """
@@ -234,8 +235,12 @@ class Volumes:
         if volume is None or not volume.options:
             return
         async with _lock_of(self._mountings, name):
-            others = [user for user in self.running_users(name) if user != by_container]
-            if not others and await asyncio.to_thread(is_mounted, volume.mountpoint):
+            users = self._mounted_for.get(name, set())
+            users.discard(user)
+            if users or any(one != user for one in self.running_users(name)):
+                return
+            self._mounted_for.pop(name, None)
+            if await asyncio.to_thread(is_mounted, volume.mountpoint):
                 await unmount(volume.mountpoint)
 
     # --- end ------------------------------------------------------------------------------------------------------
@@ -253,6 +258,7 @@ class Volumes:
             self._check_unused(name, by_container)
             if await asyncio.to_thread(is_mounted, volume.mountpoint):
                 await unmount(volume.mountpoint)
+            self._mounted_for.pop(name, None)
             async with self._lock:
                 self._check_unused(name, by_container)
                 await asyncio.shield(self._remove(volume))
