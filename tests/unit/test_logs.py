@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bennu.engine import log_files, logs
-from bennu.engine.log_bounds import LogBounds, is_due, parse_bounds, pause_before_full
-from bennu.engine.log_files import mark_end_of_run, rotate
-from bennu.engine.log_records import RECORD_BYTES, Assembler, LogRecord
-from bennu.engine.logs import LogQuery, check_readable, read_logs
+from bennu.engine.logs import files as log_files
+from bennu.engine.logs import reader as logs
+from bennu.engine.logs.bounds import LogBounds, is_due, parse_bounds, pause_before_full
+from bennu.engine.logs.files import mark_end_of_run, rotate
+from bennu.engine.logs.reader import LogQuery, check_readable, read_logs
+from bennu.engine.logs.records import RECORD_BYTES, Assembler, LogRecord
 from bennu.errors import Conflict, InvalidParameter, NotImplementedHere
 from bennu.kernel.inotify import FileWrites
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from bennu.engine.context import EngineContext
-from bennu.engine.log_files import rotate, rotated
+from bennu.engine.logs.files import rotate, rotated
 from bennu.engine.record import Record
 from bennu.errors import BennuError, InvalidParameter
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bennu.engine.log_records import END_OF_RUN, LINE
+from bennu.engine.logs.records import END_OF_RUN, LINE
 
 BLOCK: Final = 256 * 1024
 REOPEN_LOOKS: Final = 500

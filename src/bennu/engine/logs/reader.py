@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from bennu.engine.log_files import BLOCK, mark_end_of_run, open_after, open_all, rotate, tail_start
-from bennu.engine.log_records import Assembler, LogRecord
+from bennu.engine.logs.files import BLOCK, mark_end_of_run, open_after, open_all, rotate, tail_start
+from bennu.engine.logs.records import Assembler, LogRecord
 from bennu.errors import NotImplementedHere
 from bennu.kernel.inotify import FolderWatch
 
