@@ -13,12 +13,12 @@ from bennu.cluster.deadline_queue import DeadlineQueue
 from bennu.cluster.ports import allocate_ports
 from bennu.cluster.tables import ServiceRow, TaskRow
 from bennu.errors import InvalidParameter
-from bennu.orchestration.actions import CreateTask
-from bennu.orchestration.apply import new_task
-from bennu.orchestration.model import RollingRun, Service, ServiceId, SlotKey, TaskId, UpdateStatus
-from bennu.orchestration.revisions import accept_update, create_service
-from bennu.orchestration.spec import EndpointSpec, PortSpec
-from bennu.orchestration.states import UpdateState
+from bennu.orchestration.model.actions import CreateTask
+from bennu.orchestration.model.apply import new_task
+from bennu.orchestration.model.nouns import RollingRun, Service, ServiceId, SlotKey, TaskId, UpdateStatus
+from bennu.orchestration.model.revisions import accept_update, create_service
+from bennu.orchestration.model.spec import EndpointSpec, PortSpec
+from bennu.orchestration.model.states import UpdateState
 
 SENT = {
     "Name": "web",

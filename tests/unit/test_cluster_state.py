@@ -12,8 +12,8 @@ from bennu.cluster.manager import Manager
 from bennu.cluster.state import Change, Changed, ClusterState, open_state
 from bennu.cluster.tables import BlobRow, NodeRow
 from bennu.engine.events import Journal
-from bennu.orchestration.model import Node, NodeId
-from bennu.orchestration.states import NodeState
+from bennu.orchestration.model.nouns import Node, NodeId
+from bennu.orchestration.model.states import NodeState
 from bennu.store import Put, SqliteStore, Transaction, open_sqlite
 
 

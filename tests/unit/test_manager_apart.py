@@ -18,11 +18,11 @@ from bennu.cluster.thinking import Thinking, TooLong
 from bennu.cluster.troubles import FIRST_NS, MOST_NS, Troubles
 from bennu.engine.events import Journal
 from bennu.errors import BennuError, InvalidParameter, Unavailable
-from bennu.orchestration.model import Node, NodeId, NodeResources, ServiceId
-from bennu.orchestration.revisions import create_service
+from bennu.orchestration.model.nouns import Node, NodeId, NodeResources, ServiceId
+from bennu.orchestration.model.revisions import create_service
+from bennu.orchestration.model.spec import Placement, Replicated, ServiceSpec, TaskSpec
+from bennu.orchestration.model.states import NodeState, TaskState
 from bennu.orchestration.round import FULL
-from bennu.orchestration.spec import Placement, Replicated, ServiceSpec, TaskSpec
-from bennu.orchestration.states import NodeState, TaskState
 from bennu.store import open_sqlite
 
 MANY = 3_000

@@ -4,7 +4,7 @@ import pytest
 
 from bennu.cluster.strategy import name_of, read_strategy
 from bennu.errors import InvalidParameter
-from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep, Rolling, Strategy
+from bennu.orchestration.model.spec import BlueGreen, Canary, CanaryStep, Rolling, Strategy
 
 S = 10**9
 

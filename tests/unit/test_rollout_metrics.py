@@ -9,8 +9,8 @@ from bennu.cluster import codec
 from bennu.cluster.rollout_metrics import MetricsBuffer, as_probe, parse_tcp_counters
 from bennu.cluster.tables import MetricsRow
 from bennu.engine.record import HealthProbe
-from bennu.orchestration.canary_analysis import Cohort, Evidence
-from bennu.orchestration.task_metrics import (
+from bennu.orchestration.rollout.canary_analysis import Cohort, Evidence
+from bennu.orchestration.rollout.task_metrics import (
     ReadinessProbe,
     Sample,
     TaskMetrics,

@@ -9,15 +9,15 @@ from bennu.cluster.round_rows import KEPT_REASONS, Facts, StoredState, change_of
 from bennu.cluster.state import Change, ClusterState, open_state
 from bennu.cluster.tables import BoundPort, Reason, ServiceRow
 from bennu.engine.events import Journal
-from bennu.orchestration.actions import Action, CreateTask, DeleteTask, SetDesired, SetRollout
-from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.model import ServiceId, TaskId, UpdateStatus
-from bennu.orchestration.node_set import NodeSet
-from bennu.orchestration.observe import Report
-from bennu.orchestration.revisions import create_service
+from bennu.orchestration.model.actions import Action, CreateTask, DeleteTask, SetDesired, SetRollout
+from bennu.orchestration.model.nouns import ServiceId, TaskId, UpdateStatus
+from bennu.orchestration.model.revisions import create_service
+from bennu.orchestration.model.spec import Replicated, ServiceSpec, TaskSpec
+from bennu.orchestration.model.states import TaskState, UpdateState
 from bennu.orchestration.round import Round
-from bennu.orchestration.spec import Replicated, ServiceSpec, TaskSpec
-from bennu.orchestration.states import TaskState, UpdateState
+from bennu.orchestration.scheduler.failures import FailureLog
+from bennu.orchestration.scheduler.node_set import NodeSet
+from bennu.orchestration.tasks.observe import Report
 from bennu.store import open_sqlite
 
 WEB = ServiceId("web")

@@ -7,7 +7,7 @@ import pytest
 
 from bennu.cluster import codec
 from bennu.cluster.tables import Reason, ServiceRow
-from bennu.orchestration.model import BlueGreenRun, CanaryRun, RollingRun, Rollout, SlotKey
+from bennu.orchestration.model.nouns import BlueGreenRun, CanaryRun, RollingRun, Rollout, SlotKey
 
 SLOTS = frozenset({SlotKey(1), SlotKey(2)})
 

@@ -15,9 +15,9 @@ from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.go.duration import parse_duration
 from bennu.images.reference import parse_reference
 from bennu.model import Healthcheck
-from bennu.orchestration.constraints import BadConstraint
-from bennu.orchestration.templates import BadTemplate, TemplateContext, expand, expand_env
-from bennu.orchestration.validate import validate_amounts, validate_name, validate_spec
+from bennu.orchestration.model.constraints import BadConstraint
+from bennu.orchestration.model.validate import validate_amounts, validate_name, validate_spec
+from bennu.orchestration.tasks.templates import BadTemplate, TemplateContext, expand, expand_env
 from bennu.runtime import SeccompProfile
 
 MILLISECOND: Final = 10**6

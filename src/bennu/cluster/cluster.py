@@ -38,8 +38,8 @@ from bennu.engine.background import Background
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere, Unavailable
 from bennu.network import NetworkRequest
-from bennu.orchestration.model import NodeId
-from bennu.orchestration.states import Role
+from bennu.orchestration.model.nouns import NodeId
+from bennu.orchestration.model.states import Role
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from bennu.cluster.events import node_event
 from bennu.cluster.state import Change, ClusterState
 from bennu.cluster.tables import NodeRow
 from bennu.errors import InvalidParameter, Unavailable
-from bennu.orchestration.model import Node, NodeId, NodeResources
-from bennu.orchestration.states import Availability, Role
+from bennu.orchestration.model.nouns import Node, NodeId, NodeResources
+from bennu.orchestration.model.states import Availability, Role
 
 DESCRIBE_EVERY_S: Final = 20
 log = logging.getLogger(__name__)

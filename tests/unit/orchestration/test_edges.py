@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 from orchestration.stage import S, Stage, a_node, a_spec
 
 from bennu.errors import InvalidParameter
-from bennu.orchestration.clock import SteadyClock
-from bennu.orchestration.constraints import BadConstraint
-from bennu.orchestration.counts import ServiceCounts, count_tasks
-from bennu.orchestration.observe import classify_end
-from bennu.orchestration.spec import (
+from bennu.orchestration.model.clock import SteadyClock
+from bennu.orchestration.model.constraints import BadConstraint
+from bennu.orchestration.model.counts import ServiceCounts, count_tasks
+from bennu.orchestration.model.spec import (
     EndpointSpec,
     Global,
     GlobalJob,
@@ -25,8 +24,9 @@ from bennu.orchestration.spec import (
     TaskSpec,
     UpdateConfig,
 )
-from bennu.orchestration.states import EndpointMode, NodeState, PublishMode, TaskState
-from bennu.orchestration.validate import validate_spec
+from bennu.orchestration.model.states import EndpointMode, NodeState, PublishMode, TaskState
+from bennu.orchestration.model.validate import validate_spec
+from bennu.orchestration.tasks.observe import classify_end
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 from orchestration.stage import a_node, a_spec
 
-from bennu.orchestration.actions import CreateTask
-from bennu.orchestration.apply import new_task
-from bennu.orchestration.model import ServiceId, TaskId
-from bennu.orchestration.outdated import why_outdated
-from bennu.orchestration.revisions import accept_update, create_service
-from bennu.orchestration.spec import (
+from bennu.orchestration.model.actions import CreateTask
+from bennu.orchestration.model.apply import new_task
+from bennu.orchestration.model.nouns import ServiceId, TaskId
+from bennu.orchestration.model.revisions import accept_update, create_service
+from bennu.orchestration.model.spec import (
     EndpointSpec,
     Placement,
     PortSpec,
@@ -21,7 +20,8 @@ from bennu.orchestration.spec import (
     TaskSpec,
     UpdateConfig,
 )
-from bennu.orchestration.states import EndpointMode, TaskState
+from bennu.orchestration.model.states import EndpointMode, TaskState
+from bennu.orchestration.slots.outdated import why_outdated
 
 SPEC = a_spec(task=TaskSpec(container=b"v1", registry_auth="a"), endpoint=EndpointSpec())
 

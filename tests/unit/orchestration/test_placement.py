@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from orchestration.stage import S, a_node, a_spec
 
-from bennu.orchestration.actions import AssignTask, RefuseTask
-from bennu.orchestration.constraints import BadConstraint, parse_constraint, satisfies
-from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.model import Node, NodeId, NodeResources, Service, ServiceId, Task, TaskId, TaskStatus
-from bennu.orchestration.node_set import NodeSet
-from bennu.orchestration.nodes import apply_to_node, decide_node, enforce, orphan_tasks
-from bennu.orchestration.placement import place
-from bennu.orchestration.revisions import create_service
-from bennu.orchestration.spec import EndpointSpec, Placement, Platform, PortSpec, Reservation, TaskSpec
-from bennu.orchestration.states import Availability, NodeState, PublishMode, TaskState
+from bennu.orchestration.model.actions import AssignTask, RefuseTask
+from bennu.orchestration.model.constraints import BadConstraint, parse_constraint, satisfies
+from bennu.orchestration.model.nouns import Node, NodeId, NodeResources, Service, ServiceId, Task, TaskId, TaskStatus
+from bennu.orchestration.model.revisions import create_service
+from bennu.orchestration.model.spec import EndpointSpec, Placement, Platform, PortSpec, Reservation, TaskSpec
+from bennu.orchestration.model.states import Availability, NodeState, PublishMode, TaskState
+from bennu.orchestration.scheduler.failures import FailureLog
+from bennu.orchestration.scheduler.node_set import NodeSet
+from bennu.orchestration.scheduler.nodes import apply_to_node, decide_node, enforce, orphan_tasks
+from bennu.orchestration.scheduler.placement import place
 
 PLAIN = TaskSpec()
 

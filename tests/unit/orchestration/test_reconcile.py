@@ -8,15 +8,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from orchestration.stage import S, Stage, a_node, a_spec
 
-from bennu.orchestration.actions import PORTION, CreateTask, DeleteTask, Plan, SetDesired
-from bennu.orchestration.apply import allocate, new_task
-from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.model import ServiceId, TaskId
-from bennu.orchestration.node_set import NodeSet
-from bennu.orchestration.placement import place
-from bennu.orchestration.reconcile import reconcile_removed
-from bennu.orchestration.revisions import create_service
-from bennu.orchestration.spec import (
+from bennu.orchestration.model.actions import PORTION, CreateTask, DeleteTask, Plan, SetDesired
+from bennu.orchestration.model.apply import allocate, new_task
+from bennu.orchestration.model.nouns import ServiceId, TaskId
+from bennu.orchestration.model.revisions import create_service
+from bennu.orchestration.model.spec import (
     MAX_TASKS,
     Global,
     GlobalJob,
@@ -27,7 +23,18 @@ from bennu.orchestration.spec import (
     TaskSpec,
     UpdateConfig,
 )
-from bennu.orchestration.states import Availability, FailureAction, NodeState, RestartCondition, TaskState, UpdateOrder
+from bennu.orchestration.model.states import (
+    Availability,
+    FailureAction,
+    NodeState,
+    RestartCondition,
+    TaskState,
+    UpdateOrder,
+)
+from bennu.orchestration.reconcile.service import reconcile_removed
+from bennu.orchestration.scheduler.failures import FailureLog
+from bennu.orchestration.scheduler.node_set import NodeSet
+from bennu.orchestration.scheduler.placement import place
 
 
 def test_new_slots_begin_running_and_gaps_are_filled_first() -> None:

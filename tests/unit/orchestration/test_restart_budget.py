@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from orchestration.stage import S, Stage, a_node, a_spec
 
-from bennu.orchestration.model import Service, ServiceId, Task, TaskId, TaskStatus
-from bennu.orchestration.restart import KeepEnded, RestartTask, decide_restart, may_restart
-from bennu.orchestration.spec import ServiceSpec, TaskRestartPolicy, TaskSpec
-from bennu.orchestration.states import Availability, NodeState, RestartCondition, TaskState
+from bennu.orchestration.model.nouns import Service, ServiceId, Task, TaskId, TaskStatus
+from bennu.orchestration.model.spec import ServiceSpec, TaskRestartPolicy, TaskSpec
+from bennu.orchestration.model.states import Availability, NodeState, RestartCondition, TaskState
+from bennu.orchestration.slots.restart import KeepEnded, RestartTask, decide_restart, may_restart
 
 
 def with_policy(**fields: object) -> TaskSpec:

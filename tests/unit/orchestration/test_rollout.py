@@ -6,11 +6,10 @@ import pytest
 from orchestration.stage import S, Stage, a_node, a_spec
 
 from bennu.errors import Conflict, InvalidParameter, NotFound, NotImplementedHere
-from bennu.orchestration.actions import CreateTask, RollBack, SetDesired
-from bennu.orchestration.commands import abort_rollout, pause_rollout, resume_rollout
-from bennu.orchestration.model import NodeResources
-from bennu.orchestration.revisions import accept_rollback, accept_rollback_to, accept_update
-from bennu.orchestration.spec import (
+from bennu.orchestration.model.actions import CreateTask, RollBack, SetDesired
+from bennu.orchestration.model.nouns import NodeResources
+from bennu.orchestration.model.revisions import accept_rollback, accept_rollback_to, accept_update
+from bennu.orchestration.model.spec import (
     EndpointSpec,
     Global,
     PortSpec,
@@ -19,7 +18,15 @@ from bennu.orchestration.spec import (
     TaskSpec,
     UpdateConfig,
 )
-from bennu.orchestration.states import FailureAction, PublishMode, RestartCondition, TaskState, UpdateOrder, UpdateState
+from bennu.orchestration.model.states import (
+    FailureAction,
+    PublishMode,
+    RestartCondition,
+    TaskState,
+    UpdateOrder,
+    UpdateState,
+)
+from bennu.orchestration.rollout.commands import abort_rollout, pause_rollout, resume_rollout
 
 U = UpdateState
 

@@ -4,9 +4,9 @@ from itertools import product
 
 import pytest
 
-from bennu.orchestration.observe import Report
-from bennu.orchestration.states import TaskState
-from bennu.orchestration.task_step import (
+from bennu.orchestration.model.states import TaskState
+from bennu.orchestration.tasks.observe import Report
+from bennu.orchestration.tasks.task_step import (
     MESSAGES,
     End,
     Hold,

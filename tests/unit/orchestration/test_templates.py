@@ -2,7 +2,7 @@
 
 import pytest
 
-from bennu.orchestration.templates import BadTemplate, TemplateContext, expand, expand_env
+from bennu.orchestration.tasks.templates import BadTemplate, TemplateContext, expand, expand_env
 
 CONTEXT = TemplateContext(
     service_id="s1",

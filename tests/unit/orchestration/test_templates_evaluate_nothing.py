@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from bennu.orchestration.templates import BadTemplate, Payload, TemplateContext, expand
+from bennu.orchestration.tasks.templates import BadTemplate, Payload, TemplateContext, expand
 
 CONTEXT = TemplateContext(
     service_id="s1",

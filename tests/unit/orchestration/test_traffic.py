@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from orchestration.stage import S
 
-from bennu.orchestration.states import TaskState
-from bennu.orchestration.traffic import Backend, Readiness, Signs, Step, decide_ready, plan_traffic
+from bennu.orchestration.model.states import TaskState
+from bennu.orchestration.tasks.traffic import Backend, Readiness, Signs, Step, decide_ready, plan_traffic
 
 READY = Readiness(True, "it is healthy")
 SERVING = Backend(READY, in_balancer=True)

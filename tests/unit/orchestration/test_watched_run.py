@@ -7,12 +7,19 @@ import pytest
 from orchestration.stage import S, Stage, a_node, a_spec
 
 from bennu.errors import Conflict
-from bennu.orchestration.blue_green import may_serve
-from bennu.orchestration.canary import step_target
-from bennu.orchestration.canary_analysis import Cohort, Evidence, Ruling, binomial_tail, chance_of_ever, judge_cohorts
-from bennu.orchestration.commands import abort_rollout, pause_rollout, promote_rollout, resume_rollout
-from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep, Global, UpdateConfig
-from bennu.orchestration.states import Availability, TaskState, UpdateOrder, UpdateState
+from bennu.orchestration.model.spec import BlueGreen, Canary, CanaryStep, Global, UpdateConfig
+from bennu.orchestration.model.states import Availability, TaskState, UpdateOrder, UpdateState
+from bennu.orchestration.rollout.blue_green import may_serve
+from bennu.orchestration.rollout.canary import step_target
+from bennu.orchestration.rollout.canary_analysis import (
+    Cohort,
+    Evidence,
+    Ruling,
+    binomial_tail,
+    chance_of_ever,
+    judge_cohorts,
+)
+from bennu.orchestration.rollout.commands import abort_rollout, pause_rollout, promote_rollout, resume_rollout
 
 U = UpdateState
 CANARY = Canary((CanaryStep(tasks=1, watch_ns=30 * S), CanaryStep(percent=50, watch_ns=30 * S)))
