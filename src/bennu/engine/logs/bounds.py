@@ -10,10 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-from bennu.engine.context import EngineContext
+from bennu.engine.background import Background
 from bennu.engine.logs.files import rotate, rotated
 from bennu.engine.record import Record
 from bennu.errors import BennuError, InvalidParameter
+from bennu.kernel.inotify import FileWrites
+from bennu.runtime import Runtime
 
 FASTEST_BYTES_PER_S: Final = 500_000_000  # of conmon, twice what was seen
 SHORTEST_PAUSE_S: Final = 0.01
@@ -59,6 +61,21 @@ class Kept(Protocol):
     def record(self) -> Record: ...
 
 
+class LogServices(Protocol):
+    """The part of the engine that keeping a log takes."""
+
+    @property
+    def tasks(self) -> Background: ...
+
+    @property
+    def writes(self) -> FileWrites: ...
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+    def log_path(self, container_id: str) -> Path: ...
+
+
 class LogKeeper:
     """The task that rotates the log of one container in time, while it runs.
 
@@ -67,7 +84,7 @@ class LogKeeper:
     than the bytes written in the hundredths of a second that one rotation takes.
     """
 
-    def __init__(self, services: EngineContext, container: Kept) -> None:
+    def __init__(self, services: LogServices, container: Kept) -> None:
         self._services = services
         self._container = container
         self._task: asyncio.Task[None] | None = None
