@@ -1,15 +1,14 @@
 """The services all containers of this host share: adapters, journal, folders, and the owner of background tasks."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from bennu.beneath import entry_of
-from bennu.engine.accounts import Accounts
 from bennu.engine.background import Background
 from bennu.engine.deaths import Deaths
 from bennu.engine.events import Journal
@@ -23,6 +22,9 @@ from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import HostFacts
 from bennu.store import Store
 from bennu.volumes import Volumes
+
+MAX_ACCOUNTS: Final = 128
+MAX_ACCOUNTS_LENGTH: Final = 64 << 10  # characters of both files; longer ones are read at each start
 
 Draining = AbstractAsyncContextManager[None]
 
@@ -86,6 +88,26 @@ class PreStop:
     def of(self, container: Stoppable) -> Draining | None:
         """Return the draining of a container; None: no load balancer holds it."""
         return self._hook(container)
+
+
+class Accounts:
+    """Contents of `/etc/passwd` and `/etc/group` in the images that containers were started from lately.
+
+    By image and working directory, and only where the image has that directory. The oldest go first.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str], Mapping[str, str]] = OrderedDict()
+
+    def get(self, image_id: str, working_dir: str) -> Mapping[str, str] | None:
+        return self._known.get((image_id, working_dir))
+
+    def put(self, image_id: str, working_dir: str, texts: Mapping[str, str]) -> None:
+        if sum(map(len, texts.values())) > MAX_ACCOUNTS_LENGTH:
+            return
+        self._known[image_id, working_dir] = texts
+        while len(self._known) > MAX_ACCOUNTS:
+            self._known.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ Order within one look. Later parts leave alone what an earlier part just touched
 2. restarts   per slot: successors, delayed starts, tasks on their way out (`restart_supervisor.py`)
 3. number     missing slots are filled from the lowest free number; surplus ones are chosen as Docker chooses
 4. rollout    outdated slots, as fast as the update config allows (`updater.py`)
-5. history    (`history.py`)
+5. history    the oldest ended tasks of a slot go, beyond the limit
 
 The scheduler (`placement.py`) and the keeper of nodes (`nodes.py`) are separate: they look across services.
 """
@@ -20,15 +20,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 from itertools import count, islice
+from typing import Final
 
 from bennu.orchestration.model.actions import PORTION, CreateTask, Draft, Plan, SetDesired
 from bennu.orchestration.model.config import fills_with_previous
 from bennu.orchestration.model.nouns import Node, NodeId, Service, SlotKey, Task
 from bennu.orchestration.model.spec import Global, GlobalJob, Replicated, ReplicatedJob
 from bennu.orchestration.model.states import TaskState
-from bennu.orchestration.reconcile.explain import explain
 from bennu.orchestration.reconcile.global_mode import reconcile_global
-from bennu.orchestration.reconcile.history import trim_history
 from bennu.orchestration.reconcile.jobs import reconcile_global_job, reconcile_replicated_job
 from bennu.orchestration.reconcile.scale import bounded, choose_victims
 from bennu.orchestration.rollout.canary_analysis import Evidence
@@ -37,6 +36,15 @@ from bennu.orchestration.slots.restart_supervisor import first_desired, kept_rec
 from bennu.orchestration.slots.slots import ReconcileContext, Slot, SlotKind, sort_into_slots
 
 DEFAULT_HISTORY_LIMIT = 5
+_UNDER_WAY: Final = {
+    TaskState.NEW: "its task waits for its addresses",
+    TaskState.PENDING: "its task waits for a node",
+    TaskState.ASSIGNED: "its task is on the way to its node",
+    TaskState.ACCEPTED: "its node has accepted the task",
+    TaskState.PREPARING: "its task is being prepared: image, networks, container",
+    TaskState.READY: "its task is prepared and about to start",
+    TaskState.STARTING: "its task is starting, or not healthy yet",
+}
 
 
 def reconcile(
@@ -72,9 +80,9 @@ def reconcile(
         case GlobalJob():
             reconcile_global_job(context, slots)
     for slot in slots:
-        trim_history(context, slot, history_limit)
+        _trim_history(context, slot, history_limit)
     if context.draft.is_empty:
-        explain(context, slots, spoken={wait.subject for wait in context.draft.waits})
+        _explain(context, slots, spoken={wait.subject for wait in context.draft.waits})
     return context.draft.finish_portion()
 
 
@@ -137,3 +145,61 @@ def _forget_dead(context: ReconcileContext, slots: list[Slot], touched: Set[Slot
         for task in slot.tasks:
             if task.desired is not TaskState.REMOVE and (task.has_ended or task.state < TaskState.ASSIGNED):
                 context.draft.delete(task.id, "nothing of its slot is left to keep")
+
+
+def _explain(context: ReconcileContext, slots: list[Slot], spoken: Set[str]) -> None:
+    """Add a wait for every slot that is neither serving nor spoken of yet (`spoken`: subjects of waits).
+
+    Law: when a plan has no actions, every slot that does not serve has a wait that a person can read (design law 7).
+    """
+    for slot in slots:
+        if slot.is_running or str(slot.key) in spoken:
+            continue
+        if slot.kind is SlotKind.STOPPED:
+            context.draft.wait(slot.key, f"stopped for good: {_last_words(slot.newest)}")
+        elif slot.live:
+            context.draft.wait(slot.key, _why_not_running(context, slot.live[-1]))
+
+
+def _why_not_running(context: ReconcileContext, task: Task) -> str:
+    lost = context.lost_because(task)
+    if lost:
+        return lost
+    if task.state <= TaskState.PENDING and task.status.err:
+        return task.status.err
+    return _UNDER_WAY.get(task.state, f"its task is {task.state.word}")
+
+
+def _last_words(task: Task) -> str:
+    return f"{task.state.word}, {task.status.err}" if task.status.err else task.state.word
+
+
+def _trim_history(context: ReconcileContext, slot: Slot, limit: int) -> None:
+    """Forget the oldest ended tasks of a slot until it fits the limit.
+
+    Law: the newest task of a slot is never forgotten while its slot exists, nor is one that may still have a process.
+
+    The limit counts *all* tasks of a slot, the live one included. A policy with `max_attempts` above 0 replaces it by
+    `max_attempts + 1`, even when that is less (Docker needs it to rebuild the count of attempts; here it is kept for
+    what people see). A negative limit keeps everything; 0 keeps nothing but the newest. Jobs keep everything.
+    """
+    if context.service.is_job:
+        return
+    attempts = context.service.spec.task.restart_policy.max_attempts
+    if attempts > 0:
+        limit = attempts + 1
+    if limit < 0:
+        return
+    surplus = len(slot.tasks) - max(limit, 1)
+    if surplus <= 0:
+        return
+    over = [task for task in slot.tasks[:-1] if _is_over(task.state, task.desired)]
+    over.sort(key=lambda task: (task.status.applied_at_ns, task.created_at_ns, task.id))
+    for task in over[:surplus]:
+        context.draft.delete(task.id, f"{slot.key} keeps {max(limit, 1)} tasks of its history")
+
+
+def _is_over(state: TaskState, desired: TaskState) -> bool:
+    if desired <= TaskState.RUNNING or desired is TaskState.REMOVE:
+        return False
+    return state < TaskState.ASSIGNED or state > TaskState.RUNNING
