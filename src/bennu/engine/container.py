@@ -92,7 +92,7 @@ class Container(ContainerBase):
             log.warning("container %s: %s; it is sent its signal all the same", self.id[:12], error)
             self.record = changed
         if certificate:
-            self.services.counters[f"death {certificate.cause}"] += 1
+            self.services.tally.deaths[certificate.cause] += 1
 
     def _events(self, change: Transition) -> list[Event]:
         events: list[Event] = []

@@ -17,6 +17,7 @@ from bennu.engine.probes import ProbePlaces
 from bennu.engine.record import Record
 from bennu.images import Images
 from bennu.kernel.inotify import FileWrites
+from bennu.lifecycle.death import Cause
 from bennu.network import Networks
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import HostFacts
@@ -119,9 +120,17 @@ class Resolving:
     options: Sequence[str] = ()
 
 
+@dataclass(slots=True)
+class Tally:
+    """What metrics count since this daemon started."""
+
+    deaths: Counter[Cause] = field(default_factory=Counter)
+    restarts: int = 0  # by policy
+
+
 @dataclass(slots=True, kw_only=True)
 class EngineContext:
-    """The shared services of the containers. Complete when made; only counters change."""
+    """The shared services of the containers. Complete when made; tally, caches and `ending` change later."""
 
     data_root: Path
     exec_root: Path
@@ -137,7 +146,6 @@ class EngineContext:
     host_facts: HostFacts
     index: Neighbours
     execs: Execs
-    counters: Counter[str]  # what metrics count since this daemon started
     probe_places: ProbePlaces
     default_stop_timeout_s: int = 10
     resolving: Resolving = field(default_factory=Resolving)
@@ -146,6 +154,7 @@ class EngineContext:
     accounts: Accounts = field(default_factory=Accounts)
     writes: FileWrites = field(default_factory=FileWrites)
     pre_stop: PreStop = field(default_factory=PreStop)
+    tally: Tally = field(default_factory=Tally)
 
     def folder(self, container_id: str) -> Path:
         """Return the durable folder of one container: writable layer, log, hosts files."""

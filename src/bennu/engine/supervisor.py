@@ -119,7 +119,7 @@ class Supervisor:
         ended = look_at_end(services.runtime, container.record, daemon_ends=services.ending)
         # The exit code's only other home is the runtime's exit file: it is on disk here before that is deleted.
         await container.advance(ended)
-        services.counters["restarts"] += container.record.state is State.RESTARTING
+        services.tally.restarts += container.record.state is State.RESTARTING
 
     async def _take_alarm(self, alarm: Alarm) -> bool:
         """Process an alarm. The caller holds the lock. False: the daemon ends, and the next one continues."""
