@@ -12,7 +12,7 @@ from bennu.engine.container import Container
 from bennu.engine.context import EngineContext
 from bennu.engine.copies import MAKING
 from bennu.engine.defaults import fill_host_defaults, merge_image
-from bennu.engine.links import check_links
+from bennu.engine.links import bind_links
 from bennu.engine.mounts import Planned, inherited_mounts, plan_mounts, resolve_mounts
 from bennu.engine.policy import check_of
 from bennu.engine.record import Record
@@ -57,14 +57,19 @@ def check_labels(labels: Mapping[str, str]) -> None:
     parse_governor(labels)
 
 
-def check_joined(services: EngineContext, host: HostConfig) -> None:
-    """Check that the containers to share IPC and PID namespaces with exist. Raises: InvalidParameter."""
-    for mode in (host.ipc_mode, host.pid_mode):
-        kind, _, target = mode.partition(":")
-        if kind == "container":
-            try:
-                services.index.find(target)
-            except NotFound as error:
+def bind_joined(services: EngineContext, host: HostConfig) -> None:
+    """Write the ids of the containers to share namespaces with in place of their names, which may change hands.
+
+    A network to share is looked for again at the start. Raises: InvalidParameter where another kind does not exist.
+    """
+    for mode in ("network_mode", "ipc_mode", "pid_mode"):
+        kind, _, target = getattr(host, mode).partition(":")
+        if kind != "container":
+            continue
+        try:
+            setattr(host, mode, f"container:{services.index.find(target).id}")
+        except NotFound as error:
+            if mode != "network_mode":
                 raise InvalidParameter(str(error)) from None
 
 
@@ -79,8 +84,8 @@ async def create_container(
 ) -> Container:
     """Make a durable container; a failure removes everything made so far. Raises: BennuError."""
     argv = [*_words(config.entrypoint), *_words(config.cmd)]
-    check_links(services, host)
-    check_joined(services, host)
+    links = bind_links(services, host)
+    bind_joined(services, host)
     plan = partial(plan_mounts, config, host, inherited_mounts(services, host.volumes_from or []))
     planned = await in_thread(plan) if host.mounts else plan()  # a source may be on a server that never answers
     folder = services.folder(container_id)
@@ -99,6 +104,7 @@ async def create_container(
                 host_config=host,
                 endpoints=requested_endpoints(host, networking),
                 mounts=mounts,
+                links=links,
             )
             check_endpoints(services, record)
             await _fill_volumes(services, container_id, image, planned, mounts)

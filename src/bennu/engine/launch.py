@@ -21,8 +21,10 @@ from bennu.engine.attach import Attachment
 from bennu.engine.context import EngineContext
 from bennu.engine.events import Event, event
 from bennu.engine.links import check_links_run, link_variables
+from bennu.engine.mounts import missing_source
 from bennu.engine.record import Record
 from bennu.engine.sandbox import make_files, namespaces_of, network_event, open_sandbox
+from bennu.errors import InvalidParameter
 from bennu.images.overlay import is_left_alone
 from bennu.lifecycle.status import State
 from bennu.model import MountPoint
@@ -158,12 +160,24 @@ def _spare_files(spec: dict[str, Any]) -> None:
 
 
 def make_bind_sources(record: Record) -> None:
-    """Make missing host folders of `-v /host/path:/x` (`--mount` makes none). Blocks. Raises: OSError."""
-    asked = {bind.partition(":")[0] for bind in record.host_config.binds or ()}
+    """Make missing host folders of binds that ask for it (`-v /host/path:/x`); others must be there. Blocks.
+
+    Raises: InvalidParameter in dockerd's words; OSError.
+    """
+    host = record.host_config
+    asked = {bind.partition(":")[0] for bind in host.binds or ()}
+    for mount in host.mounts if isinstance(host.mounts, list) else ():
+        if mount.bind_options is not None and mount.bind_options.create_mountpoint:
+            asked.add(mount.source)
+    made = {os.path.normpath(source) for source in asked}
     for point in record.mounts:
-        if point.type == "bind" and point.source in {os.path.normpath(source) for source in asked}:
+        if point.type != "bind":
+            continue
+        if point.source in made:
             with contextlib.suppress(FileExistsError):
                 Path(point.source).mkdir(parents=True)
+        elif not os.path.lexists(point.source):
+            raise InvalidParameter(missing_source(point.source))
 
 
 def teardown_events(services: EngineContext, record: Record) -> list[Event]:

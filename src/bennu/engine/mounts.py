@@ -98,7 +98,7 @@ def parse_mount(mount: Mount) -> Planned:
             raise InvalidParameter(wrong + f"invalid mount path: '{mount.source}' mount path must be absolute")
         create = mount.bind_options is not None and mount.bind_options.create_mountpoint
         if not create and not Path(mount.source).exists():
-            raise InvalidParameter(wrong + f"bind source path does not exist: {mount.source}")
+            raise InvalidParameter(missing_source(mount.source))
     if mount.type == "tmpfs" and mount.source:
         raise InvalidParameter(wrong + "field Source must not be specified")
     options = mount.volume_options
@@ -116,6 +116,11 @@ def parse_mount(mount: Mount) -> Planned:
         driver=(driver.name if driver else "") or "local",
         driver_options=dict((driver.options if driver else None) or {}),
     )
+
+
+def missing_source(source: str) -> str:
+    """Word the refusal of a bind mount whose source is not there, as dockerd does."""
+    return f'invalid mount config for type "bind": bind source path does not exist: {source}'
 
 
 def plan_mounts(config: ContainerConfig, host: HostConfig, inherited: Sequence[Planned]) -> list[Planned]:

@@ -60,6 +60,7 @@ class StoredRecord(msgspec.Struct, kw_only=True):
     unsent: int = 0
     errand: PendingOperation | None = None
     pause_is_brief: bool = False
+    links: dict[str, str] = {}
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -85,6 +86,7 @@ def decode_record(value: bytes) -> Record:
         host_config=stored.host_config,
         endpoints=stored.endpoints,
         mounts=stored.mounts,
+        links=stored.links,
         sandbox=stored.sandbox,
         probes=stored.health.log if stored.health else [],
         life=Life(
@@ -173,4 +175,5 @@ def _stored(record: Record) -> StoredRecord:
         unsent=run.undelivered,
         errand=life.pending,
         pause_is_brief=run.pause_is_brief,
+        links=record.links,
     )

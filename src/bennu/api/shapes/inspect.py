@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from bennu.api.shapes.instants import rfc3339
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
+from bennu.engine.links import shown_links
 from bennu.engine.record import Record
 from bennu.errors import NotFound
 from bennu.lifecycle.status import State
-from bennu.model import EndpointSettings, MountPoint, PublishedPort
+from bennu.model import EndpointSettings, HostConfig, MountPoint, PublishedPort
 from bennu.network.model import as_settings
 from bennu.network.nat.port_bindings import exposed_names
 
@@ -42,7 +45,7 @@ def inspect_container(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": engine.execs.running_in(record.id) or None,
-        "HostConfig": record.host_config,
+        "HostConfig": shown_host_config(engine, record),
         "GraphDriver": graph_driver(engine, record),
     }
     if sizes is not None:
@@ -52,6 +55,13 @@ def inspect_container(
     document["NetworkSettings"] = network_settings(engine, record, api_minor)
     document["Bennu"] = own_facts(container)
     return document
+
+
+def shown_host_config(engine: Engine, record: Record) -> HostConfig:
+    """Answer the host configuration with its links by the present names of their containers."""
+    if not record.links:
+        return record.host_config
+    return msgspec.structs.replace(record.host_config, links=shown_links(engine.services, record))
 
 
 def own_facts(container: Container) -> Json:
