@@ -15,7 +15,7 @@ import msgspec
 from bennu.errors import BennuError, NotFound
 from bennu.images.image import Image, ImageRecord, image_config, parse_config, parse_time
 from bennu.images.layers import Layer, LayerHold, Layers
-from bennu.images.overlay import mount_overlay, remove_tree, unmount
+from bennu.images.overlay import mount_layers, mount_overlay, remove_tree, unmount
 from bennu.images.reference import HEX64, SHA256, Reference, parse_reference
 from bennu.store import Delete, Put, Store, Transaction, aside
 
@@ -301,11 +301,28 @@ class Images:
         """
         return await asyncio.to_thread(self._mount, image, upper_root)
 
+    async def mount_read_only(self, image: Image, place: Path) -> None:
+        """Mount the image's files alone at `place`, which is made. Raises: BennuError."""
+        await asyncio.to_thread(self._mount_read_only, image, place)
+
+    def _mount_read_only(self, image: Image, place: Path) -> None:
+        place.mkdir(mode=0o700, parents=True)
+        try:
+            mount_layers(self.layers.root, [*self._lowers(image), self._empty_lower()], place)
+        except FileNotFoundError as error:
+            raise BennuError(f"a layer of {image.id} is missing: {error}") from None
+
+    def _lowers(self, image: Image) -> Sequence[str]:
+        return [self.layers.lower_of(diff_id) for diff_id in dict.fromkeys(reversed(image.diff_ids))]
+
+    def _empty_lower(self) -> str:
+        return os.path.relpath(self.layers.empty, self.layers.root)
+
     def _mount(self, image: Image, upper_root: Path) -> Path:
         merged = upper_root / "merged"
         if os.path.ismount(merged):
             return merged
-        lowers = [self.layers.lower_of(diff_id) for diff_id in dict.fromkeys(reversed(image.diff_ids))]
+        lowers = self._lowers(image)
         fresh = not (upper_root / "diff").exists()
         for name, mode in (("work", 0o700), ("merged", 0o700), ("diff", 0o755)):
             (upper_root / name).mkdir(mode=mode, parents=True, exist_ok=True)
@@ -313,9 +330,7 @@ class Images:
             self._dress_root(image, upper_root / "diff")
             (upper_root / "diff" / CONTAINER_MARK).touch(0o755)
         try:
-            return mount_overlay(
-                self.layers.root, lowers or [os.path.relpath(self.layers.empty, self.layers.root)], upper_root
-            )
+            return mount_overlay(self.layers.root, lowers or [self._empty_lower()], upper_root)
         except FileNotFoundError as error:
             raise BennuError(f"a layer of {image.id} is missing: {error}") from None
 

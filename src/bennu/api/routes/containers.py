@@ -15,6 +15,7 @@ from bennu.api.http.terminal import read_size
 from bennu.api.shapes.inspect import inspect_container
 from bennu.api.shapes.instants import parse_moment
 from bennu.api.shapes.list import choose, list_entry
+from bennu.api.shapes.mount_versions import adapt_mounts
 from bennu.confined.client import measure_tree
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
@@ -132,8 +133,13 @@ class ContainerRoutes:
         facts = self._engine.services.runtime.host
         warnings += discard_unsupported(host, swap_limit=facts.swap_limit, blkio_weight=facts.blkio_weight)
         drop_newer_fields(body, api_minor(request))
+        adapt_mounts(host, api_minor(request))
         container_id, more = await self._engine.create(
-            text(request, "name") or None, body.config(), host, body.networking_config
+            text(request, "name") or None,
+            body.config(),
+            host,
+            body.networking_config,
+            recursive_read_only=api_minor(request) >= 44,
         )
         return json_response({"Id": container_id, "Warnings": [*warnings, *more]}, 201)
 
@@ -303,6 +309,8 @@ def drop_newer_fields(body: ContainerCreateBody, minor: int) -> None:
         body.healthcheck.start_interval = 0
     if minor < 42 and body.host_config:
         body.host_config.console_size = [0, 0]
+    if minor < 40 and body.host_config:
+        body.host_config.ipc_mode = body.host_config.ipc_mode or "shareable"
 
 
 def check_endpoints(networking: NetworkingConfig | None) -> None:

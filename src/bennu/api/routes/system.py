@@ -182,7 +182,8 @@ class SystemRoutes:
 
     async def _volume(self, volume: Volume) -> Json:
         users = sum(
-            any(point.name == volume.name for point in container.record.mounts) for container in self._engine.list()
+            any((point.type, point.name) == ("volume", volume.name) for point in container.record.mounts)
+            for container in self._engine.list()
         )
         size = await self._engine.services.volumes.measure(volume)
         return volume_json(volume) | {"UsageData": {"RefCount": users, "Size": size}}
