@@ -26,6 +26,9 @@ pytestmark = [
 ]
 
 
+KEEP_ALL = "keep-storage=1000000000000"
+
+
 def build(server: Server, dockerfile: str, *words: str, files: dict[str, bytes] | None = None, ok: bool = True) -> Said:
     """Build a context that comes as a tar on standard input."""
     members = [entry("Dockerfile", dockerfile.encode())]
@@ -261,6 +264,12 @@ def test_a_killed_daemon_takes_its_builds_along_and_the_next_one_cleans_up(serve
 
 def test_pruning_drops_the_cache_and_building_goes_on(server: Server) -> None:
     build(server, "FROM base\nRUN echo pruned > /p", "-t", "pruned")
+    for kept in ("filters=%7B%22until%22:%5B%2224h%22%5D%7D", "filters=%7B%22label%22:%5B%22a%22%5D%7D", KEEP_ALL):
+        status, body = server.request("POST", f"/build/prune?{kept}")
+        assert status == 200 and json.loads(body)["SpaceReclaimed"] == 0
+    assert " ---> Using cache" in build(server, "FROM base\nRUN echo pruned > /p").lines
+    assert server.error("POST", "/build/prune?filters=%7B%22x%22:%5B%221%22%5D%7D", b"")[0] == 400
+    assert server.error("POST", "/build/prune?filters=%7B%22inuse%22:%5B%221%22%5D%7D", b"")[0] == 501
     status, body = server.request("POST", "/build/prune")
     assert status == 200 and json.loads(body)["SpaceReclaimed"] > 0
     assert run_in(server, "pruned", "p") == b"pruned\n"

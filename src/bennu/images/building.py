@@ -77,6 +77,7 @@ class Text:
 @dataclass(frozen=True, slots=True)
 class Built:
     image: Image
+    is_new: bool  # False: all of it came from the cache
 
 
 Message = Text | Built | Begun | FetchProgress | Pulled
@@ -201,7 +202,7 @@ class Builder:
         base = dockerfile.stages[-1].base
         start_interval_ns = _start_interval_ns(dockerfile, bases)
         built_hex = (await asyncio.to_thread((work / "id").read_text)).removeprefix("sha256:")
-        yield Built(await self._take(built_hex, request, bases.get(base), start_interval_ns))
+        yield await self._take(built_hex, request, bases.get(base), start_interval_ns)
 
     async def _follow(
         self, argv: Sequence[str | Path], tmp: Path, transcript: BuildOutput
@@ -235,7 +236,7 @@ class Builder:
         await skopeo(["copy", "--quiet", source.location, f"containers-storage:localhost/lent:{image_hex}"], source)
         await asyncio.to_thread(remove_tree, folder)
 
-    async def _take(self, built_hex: str, request: BuildRequest, base: Image | None, start_interval_ns: int) -> Image:
+    async def _take(self, built_hex: str, request: BuildRequest, base: Image | None, start_interval_ns: int) -> Built:
         """Bring a built image into our store; only its new layers are copied."""
         source = Source(f"containers-storage:@{built_hex}", env=self._environment())
         manifest = parse_manifest(await read_manifest(source))
@@ -245,7 +246,9 @@ class Builder:
                     if isinstance(step, Fetched):
                         parent = base.id if base is not None and self._images.get(base.id) else ""
                         config = tidy(step.config, start_interval_ns)
-                        return await self._images.add(config, parent=parent, tags=request.tags)
+                        known = {image.id for image in self._images.list()}
+                        image = await self._images.add(config, parent=parent, tags=request.tags)
+                        return Built(image, image.id not in known)
         raise BennuError("the built image could not be read")
 
     # --- buildah's storage ----------------------------------------------------------------------------------------
@@ -264,14 +267,24 @@ class Builder:
             await self._buildah.clear(self._images.layers.tmp)
             self._has_remains = False
 
-    async def prune(self) -> int:
-        """Drop everything cached; answer the bytes that became free. Raises: Conflict while a build runs."""
+    async def prune(self, *, made_before_ns: int | None = None, keep_bytes: int = 0) -> int:
+        """Drop what is cached; answer the bytes that became free. Raises: Conflict while a build runs.
+
+        `made_before_ns`: what is younger stays, and what it is made from. `keep_bytes`: a cache no larger stays whole.
+        """
         async with self._preparing:
             if self._active:
                 raise Conflict("the build cache is in use: a build is running")
             await self._clear()
+            tmp = self._images.layers.tmp
             before = await asyncio.to_thread(self._buildah.used_bytes)
-            await self._buildah.call(self._images.layers.tmp, "rmi", "--all", "--force")
+            if before <= keep_bytes:
+                return 0
+            if made_before_ns is None:
+                await self._buildah.call(tmp, "rmi", "--all", "--force")
+            else:
+                for step in await self._buildah.made_before(tmp, made_before_ns):
+                    await self._buildah.call(tmp, "rmi", step)  # refused while something younger is made from it
             return max(0, before - await asyncio.to_thread(self._buildah.used_bytes))
 
 

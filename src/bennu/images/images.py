@@ -171,6 +171,11 @@ class Images:
         matches = [key for key, image in self._images.items() if key.startswith(start) and not image.removed]
         return matches[0] if len(matches) == 1 else None
 
+    def layer_size(self, diff_id: str) -> int:
+        """Answer the bytes of a layer's files; 0 for one that is not here."""
+        layer = self.layers.get(diff_id)
+        return layer.size if layer else 0
+
     def children(self, image: Image) -> Sequence[Image]:
         """List the images that were built from this one."""
         return [other for other in self._images.values() if other.parent == image.id and not other.removed]
@@ -213,6 +218,16 @@ class Images:
             await self.store.commit(Transaction(writes, adds=True))
             image.last_tag_ns = record.last_tag_ns
             self._tags[full] = image.id
+            self._name_all()
+
+    async def pin(self, image: Image, name: Reference) -> None:
+        """Note the digest by which a registry knows an image. Raises: Unavailable when the disk is full."""
+        full = _digest_name(name)
+        async with self._writing:
+            if self._digests.get(full) == image.id or self._images.get(image.id) is not image:
+                return
+            await self.store.commit(Transaction([Put(f"{DIGESTS}{full}", image.id.encode())], adds=True))
+            self._digests[full] = image.id
             self._name_all()
 
     async def untag(self, names: Sequence[str]) -> None:
