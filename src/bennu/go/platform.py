@@ -26,7 +26,7 @@ WRONG: Final = ": invalid argument"
 
 
 @dataclass(frozen=True, slots=True)
-class Platform:
+class ImagePlatform:
     """A platform in Go's words; `variant` is "" where the architecture has only one that matters."""
 
     os: str
@@ -34,7 +34,7 @@ class Platform:
     variant: str = ""
 
 
-def parse_platform(text: str, host_architecture: str) -> Platform:
+def parse_platform(text: str, host_architecture: str) -> ImagePlatform:
     """Parse a platform; what is left out is that of this host. Raises: ValueError in containerd's words."""
     if "*" in text:
         raise ValueError(f"{_quoted(text)}: wildcards not yet supported{WRONG}")
@@ -55,20 +55,20 @@ def parse_platform(text: str, host_architecture: str) -> Platform:
         case []:
             return _of_one_word(text, system, host_architecture)
         case [architecture]:
-            return Platform(system, *_normal(architecture, ""))
+            return ImagePlatform(system, *_normal(architecture, ""))
         case [architecture, variant]:
-            return Platform(system, *_normal(architecture, variant))
+            return ImagePlatform(system, *_normal(architecture, variant))
     raise ValueError(f"{_quoted(text)}: cannot parse platform specifier{WRONG}")
 
 
-def _of_one_word(text: str, system: str, host_architecture: str) -> Platform:
+def _of_one_word(text: str, system: str, host_architecture: str) -> ImagePlatform:
     """Take the word for a system if it is one, else for an architecture; only here both have to be known."""
     if system in SYSTEMS:
-        return Platform(system, host_architecture)
+        return ImagePlatform(system, host_architecture)
     architecture, variant = _normal(text, "")
     if architecture not in ARCHITECTURES:
         raise ValueError(f"{_quoted(text)}: unknown operating system or architecture{WRONG}")
-    return Platform("linux", architecture, variant)
+    return ImagePlatform("linux", architecture, variant)
 
 
 def _normal(architecture: str, variant: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import msgspec
 
 from bennu.confined.client import HELPER, Failure, Folder
 from bennu.errors import BennuError, InvalidParameter
-from bennu.go.platform import Platform
+from bennu.go.platform import ImagePlatform
 from bennu.go.rfc3339 import format_rfc3339
 from bennu.images.changes import apply_changes
 from bennu.images.image import Image
@@ -47,7 +47,7 @@ async def import_image(
     name: Reference | None = None,
     message: str = "",
     changes: Sequence[str] = (),
-    platform: Platform | None = None,
+    platform: ImagePlatform | None = None,
 ) -> Image:
     """Make an image of one layer from a tar, compressed or not; nothing at all is a tar without files.
 

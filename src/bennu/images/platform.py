@@ -4,7 +4,7 @@ import platform
 
 from bennu.errors import InvalidParameter
 from bennu.go.arch import architecture
-from bennu.go.platform import Platform, parse_platform
+from bennu.go.platform import ImagePlatform, parse_platform
 
 
 def host_architecture() -> str:
@@ -12,7 +12,7 @@ def host_architecture() -> str:
     return architecture(platform.machine())
 
 
-def wanted_platform(text: str) -> Platform | None:
+def wanted_platform(text: str) -> ImagePlatform | None:
     """Read a platform that a client asks for; None: none. Raises: InvalidParameter; also for another system."""
     if not text:
         return None

@@ -2,33 +2,33 @@
 
 import pytest
 
-from bennu.go.platform import Platform, parse_platform
+from bennu.go.platform import ImagePlatform, parse_platform
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("linux", Platform("linux", "amd64")),
-        ("LINUX", Platform("linux", "amd64")),
-        ("macos", Platform("darwin", "amd64")),
-        ("s390x", Platform("linux", "s390x")),
-        ("armhf", Platform("linux", "arm")),
-        ("linux/sparc64", Platform("linux", "sparc64")),
-        ("linux/x86_64", Platform("linux", "amd64")),
-        ("linux/i386", Platform("linux", "386")),
-        ("linux/aarch64", Platform("linux", "arm64")),
-        ("linux/arm64/v8", Platform("linux", "arm64")),
-        ("linux/arm64/v9", Platform("linux", "arm64", "v9")),
-        ("linux/arm/v7", Platform("linux", "arm")),
-        ("linux/arm/6", Platform("linux", "arm", "v6")),
-        ("linux/amd64/v1", Platform("linux", "amd64")),
-        ("linux/amd64/v3", Platform("linux", "amd64", "v3")),
-        ("windows(10.0.17763)/amd64", Platform("windows", "amd64")),
-        ("macos/arm64", Platform("darwin", "arm64")),
-        ("linux/unheard_of", Platform("linux", "unheard_of")),
+        ("linux", ImagePlatform("linux", "amd64")),
+        ("LINUX", ImagePlatform("linux", "amd64")),
+        ("macos", ImagePlatform("darwin", "amd64")),
+        ("s390x", ImagePlatform("linux", "s390x")),
+        ("armhf", ImagePlatform("linux", "arm")),
+        ("linux/sparc64", ImagePlatform("linux", "sparc64")),
+        ("linux/x86_64", ImagePlatform("linux", "amd64")),
+        ("linux/i386", ImagePlatform("linux", "386")),
+        ("linux/aarch64", ImagePlatform("linux", "arm64")),
+        ("linux/arm64/v8", ImagePlatform("linux", "arm64")),
+        ("linux/arm64/v9", ImagePlatform("linux", "arm64", "v9")),
+        ("linux/arm/v7", ImagePlatform("linux", "arm")),
+        ("linux/arm/6", ImagePlatform("linux", "arm", "v6")),
+        ("linux/amd64/v1", ImagePlatform("linux", "amd64")),
+        ("linux/amd64/v3", ImagePlatform("linux", "amd64", "v3")),
+        ("windows(10.0.17763)/amd64", ImagePlatform("windows", "amd64")),
+        ("macos/arm64", ImagePlatform("darwin", "arm64")),
+        ("linux/unheard_of", ImagePlatform("linux", "unheard_of")),
     ],
 )
-def test_platforms(text: str, expected: Platform) -> None:
+def test_platforms(text: str, expected: ImagePlatform) -> None:
     assert parse_platform(text, "amd64") == expected
 
 
