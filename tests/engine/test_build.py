@@ -277,6 +277,30 @@ def test_pruning_drops_the_cache_and_building_goes_on(server: Server) -> None:
     assert "pruned" in again.lines and " ---> Using cache" not in again.lines
 
 
+def test_an_ignored_dockerfile_is_no_part_of_the_context_and_of_the_cache(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "keep").write_text("kept")
+    (tmp_path / ".dockerignore").write_text("*\n!keep\n")
+    for note, cached in (("", False), ("# note\n", True)):
+        (tmp_path / "Dockerfile").write_text(
+            f"FROM base AS Maker\nCOPY . /c\n{note}FROM Maker\nRUN ls -A /c > /listed\n"
+        )
+        said = server.docker("build", "-t", "ignored", tmp_path, timeout_s=90)
+        assert (" ---> Using cache" in said.lines) == cached
+    assert run_in(server, "ignored", "listed") == b"keep\n"
+    context = make_tar(
+        [entry("a/.dockerignore", b"*"), entry("a/x", b"x"), entry("Dockerfile", b"FROM base\nCOPY a /a\n")]
+    )
+    assert server.request("POST", "/build?t=whole", context)[0] == 200
+    assert run_in(server, "whole", "a/.dockerignore") == b"*", "only that of the context itself counts"
+
+
+def test_the_cache_comes_only_from_the_images_that_are_named(server: Server) -> None:
+    dockerfile = "FROM base\nRUN echo cached"
+    build(server, dockerfile, "-t", "source")
+    assert " ---> Using cache" in build(server, dockerfile, "--cache-from", "source").lines
+    assert " ---> Using cache" not in build(server, dockerfile, "--cache-from", "nosuch").lines
+
+
 def test_buildahs_storage_has_no_mounts_and_no_containers_left(server: Server) -> None:
     assert f"{server.root}/buildah" not in Path("/proc/self/mountinfo").read_text()
     storage = server.root / "buildah/storage.conf"

@@ -137,6 +137,7 @@ def read_request(request: web.Request) -> BuildRequest:
         labels={key: value or "" for key, value in read_map(request, "labels").items()},
         target=text(request, "target"),
         use_cache=not flag(request, "nocache"),
+        cache_from=read_list(request, "cachefrom"),
         pull=flag(request, "pull"),
         squash=flag(request, "squash"),
         network=text(request, "networkmode") or "default",
@@ -172,6 +173,14 @@ def read_tags(request: web.Request) -> list[Reference]:
                 raise InvalidParameter("build tag cannot contain a digest")
             tags[name.tagged()] = None
     return list(tags)
+
+
+def read_list(request: web.Request, name: str) -> list[str]:
+    value = text(request, name)
+    try:
+        return (decode(value.encode(), list[str]) if value else None) or []
+    except InvalidParameter as error:
+        raise InvalidParameter(f"error reading {name}: {error}") from None
 
 
 def read_map(request: web.Request, name: str) -> dict[str, str | None]:
