@@ -4,7 +4,9 @@ import contextlib
 import json
 import socket
 import subprocess
+import tarfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 import docker
@@ -12,6 +14,7 @@ import pytest
 from images_fixtures import Server, busybox_tar, image_server  # noqa: F401 - a fixture
 from images_helpers import digest_of, entry, make_tar
 
+from bennu.images.platform import host_architecture
 from support.cli import Cli
 from support.waiting import wait_for
 
@@ -137,6 +140,57 @@ def test_save_and_load_are_inverse_and_tell_their_tags(server: Server) -> None:
     assert refused.code == 1 and "unexpected EOF" in refused.err
     assert server.docker("save", "nosuch", ok=False).err.strip().endswith("No such image: nosuch:latest")
     archive.unlink()
+
+
+def test_a_repository_is_saved_with_all_its_tags_and_an_image_is_as_old_as_it_is(server: Server) -> None:
+    for tag in ("1", "2"):
+        server.docker("import", "-", f"several:{tag}", stdin=make_tar([entry("f", tag.encode())]))
+    archive = server.root / "several.tar"
+    server.docker("save", "-o", archive, "several", "base")
+    with tarfile.open(archive) as tar:
+        found = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
+        assert [one["RepoTags"] for one in found] == [["several:1"], ["several:2"], ["base:latest"]]
+        for one in found:
+            created = datetime.fromisoformat(server.inspect(one["RepoTags"][0])["Created"])
+            assert tar.getmember(one["Config"]).mtime == int(created.timestamp())
+    server.docker("rmi", "several:1", "several:2")
+    archive.unlink()
+
+
+def test_an_import_may_be_empty_and_for_another_platform(server: Server) -> None:
+    for asked, expected in (
+        ("", ("linux", host_architecture(), None)),
+        ("LINUX", ("linux", host_architecture(), None)),
+        ("linux/sparc64", ("linux", "sparc64", None)),
+        ("linux/arm64/v9", ("linux", "arm64", "v9")),
+    ):
+        assert server.request("POST", f"/images/create?fromSrc=-&repo=platform&platform={asked}", b"")[0] == 200
+        found = server.inspect("platform")
+        assert (found["Os"], found["Architecture"], found.get("Variant")) == expected and found["Size"] == 0
+        server.docker("rmi", "platform")
+    for query in ("/images/create?fromSrc=-&repo=x", "/images/create?fromImage=x", "/build?t=x"):
+        for platform, words in (
+            ("nintendo64", "unknown operating system or architecture"),
+            ("macos", "operating system is not supported"),
+            ("%20", "is an invalid OS component"),
+        ):
+            status, message = server.error("POST", f"{query}&platform={platform}", b"")
+            assert (status, words in message) == (400, True), message
+
+
+def test_layers_that_images_share_are_told_when_asked_for(server: Server) -> None:
+    tar = make_tar([entry("f", b"x" * 1000)])
+    for name in ("first", "second"):
+        server.docker("import", "-c", f"ENV NAME={name}", "-", f"sharing:{name}", stdin=tar)
+
+    def sizes(query: str) -> set[int]:
+        listed = json.loads(server.request("GET", f"/images/json?{query}")[1])
+        return {one["SharedSize"] for one in listed if one["RepoTags"][0].startswith("sharing:")}
+
+    assert sizes("") == {-1} and sizes("shared-size=1") == {1000}
+    server.docker("rmi", "sharing:second")
+    assert sizes("shared-size=1") == {0}
+    server.docker("rmi", "sharing:first")
 
 
 def test_skopeo_reads_what_is_saved_both_ways(server: Server) -> None:

@@ -8,7 +8,6 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from bennu.beneath import clean
@@ -16,8 +15,10 @@ from bennu.confined.client import HELPER, QUICK_S, Failure, Folder, Process, Ses
 from bennu.engine.container import Container
 from bennu.engine.context import EngineContext
 from bennu.engine.launch import make_bind_sources
+from bennu.engine.mount_sources import mount_sources
 from bennu.engine.record import Record
 from bennu.errors import InvalidParameter, NotFound, Unavailable
+from bennu.model import MountPoint
 from bennu.pace import in_thread
 from bennu.runtime import NotAlive
 
@@ -64,13 +65,18 @@ async def _begun(
             image = services.images.by_id(record.image_id)
             rootfs = await services.images.mount(image, services.folder(container.id))
             root = Folder(rootfs, writable and not record.host_config.readonly_rootfs)
-            mounts = [] if stored else await _mounts_of(services, record, copy, writable)
-            session = await ends.enter_async_context(HELPER.begin(task, root, *mounts, **more))
+            points = [] if stored else await _mount_volumes(services, record, copy)
+            async with mount_sources(services, copy, points) as sources:
+                mounts = [
+                    Folder(source, writable and point.rw, point.destination)
+                    for point, source in zip(points, sources, strict=True)
+                ]
+                session = await ends.enter_async_context(HELPER.begin(task, root, *mounts, **more))
         yield session
 
 
-async def _mounts_of(services: EngineContext, record: Record, copy: str, writable: bool) -> list[Folder]:
-    """Mount a stopped container's volumes for this copy, and list them with its bind mounts, parents first.
+async def _mount_volumes(services: EngineContext, record: Record, copy: str) -> list[MountPoint]:
+    """Mount a stopped container's volumes for this copy, and list them with its other mounts, parents first.
 
     Raises: BennuError, OSError.
     """
@@ -80,8 +86,7 @@ async def _mounts_of(services: EngineContext, record: Record, copy: str, writabl
             await services.volumes.mount(point.name, copy)
     if any(point.type == "bind" for point in points):
         await in_thread(partial(make_bind_sources, record))
-    points.sort(key=lambda point: point.destination.rstrip("/").count("/"))
-    return [Folder(Path(point.source), writable and point.rw, point.destination) for point in points]
+    return sorted(points, key=lambda point: point.destination.rstrip("/").count("/"))
 
 
 def _open_process(services: EngineContext, container: Container) -> int:

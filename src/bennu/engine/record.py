@@ -46,6 +46,11 @@ class Record(msgspec.Struct, kw_only=True, frozen=True):
     probes: list[HealthProbe] = msgspec.field(default_factory=list)  # the last five, of earlier runs, too
     life: Life = Life()
 
+    @property
+    def image_ids(self) -> set[str]:
+        """The image that it is made from, and those that are mounted in it."""
+        return {self.image_id, *(point.source for point in self.mounts if point.type == "image")}
+
     # What Docker shows of a life, in its terms: the last run's facts stay after its end.
 
     @property

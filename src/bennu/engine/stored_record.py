@@ -4,6 +4,7 @@ This bennud reads the records of earlier ones, and earlier ones read its records
 none is renamed or given another meaning.
 """
 
+import posixpath
 from typing import Final
 
 import msgspec
@@ -85,7 +86,7 @@ def decode_record(value: bytes) -> Record:
         config=stored.config,
         host_config=stored.host_config,
         endpoints=stored.endpoints,
-        mounts=stored.mounts,
+        mounts=_with_specs(stored),
         links=stored.links,
         sandbox=stored.sandbox,
         probes=stored.health.log if stored.health else [],
@@ -103,6 +104,16 @@ def decode_record(value: bytes) -> Record:
             pending=stored.errand,
         ),
     )
+
+
+def _with_specs(stored: StoredRecord) -> list[MountPoint]:
+    """Give the mounts of a record from before they kept the client's options those that `HostConfig.Mounts` has."""
+    asked = {posixpath.normpath(mount.target): mount for mount in stored.host_config.mounts or ()}
+    for point in stored.mounts:
+        mount = asked.get(point.destination)
+        if not point.spec and mount is not None and mount.bind_options is not None:
+            point.spec = mount
+    return stored.mounts
 
 
 def _run(stored: StoredRecord) -> Run:

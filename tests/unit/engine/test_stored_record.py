@@ -94,6 +94,16 @@ def test_a_record_of_the_first_version_that_has_nothing_of_a_life_is_one_that_wa
     assert isinstance(record, Record)
 
 
+def test_a_bind_mounts_options_are_found_in_what_its_client_asked_for() -> None:
+    fields = msgspec.json.decode(OLD)
+    asked = {"Type": "bind", "Source": "/s", "Target": "/a/", "ReadOnly": True, "BindOptions": {"NonRecursive": True}}
+    fields["host_config"]["Mounts"] = [asked, {**asked, "Target": "/other"}]
+    fields["mounts"] = [{"Type": "bind", "Destination": "/a"}, {"Type": "bind", "Destination": "/b"}]
+    first, second = decode_record(msgspec.json.encode(fields)).mounts
+    assert first.spec and first.spec.bind_options and first.spec.bind_options.non_recursive
+    assert not second.spec
+
+
 @pytest.mark.parametrize("value", [b"", b"{", b"[]", OLD.replace(b'"unhealthy"', b'"poorly"'), b'{"id":7}'])
 def test_what_is_no_record_is_refused(value: bytes) -> None:
     with pytest.raises((msgspec.DecodeError, ValueError)):

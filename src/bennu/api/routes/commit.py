@@ -78,6 +78,7 @@ class CommitRoutes:
             created_by=" ".join([container.record.path, *container.record.args]),
             changes=[change for part in request.query.getall("changes", []) for change in part.split("\n")],
         )
+        await journal.publish("image", "create", image.id, {**image.labels, "name": image.id})
         reference = str(name) if name else ""
         if name is not None:
             await journal.publish("image", "tag", image.id, {**image.labels, "name": reference})
@@ -93,8 +94,9 @@ async def paused(container: Container) -> AsyncIterator[None]:
 
     async def pause() -> None:
         nonlocal is_ours
-        await container.pause(briefly=True)
-        is_ours = True
+        with contextlib.suppress(Conflict):  # it ended, or somebody else has just paused it
+            await container.pause(briefly=True)
+            is_ours = True
 
     try:
         await finish(pause())

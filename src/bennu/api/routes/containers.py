@@ -15,6 +15,7 @@ from bennu.api.http.terminal import read_size
 from bennu.api.shapes.inspect import inspect_container
 from bennu.api.shapes.instants import parse_moment
 from bennu.api.shapes.list import choose, list_entry
+from bennu.api.shapes.mount_versions import adapt_mounts
 from bennu.confined.client import measure_tree
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
@@ -23,7 +24,7 @@ from bennu.engine.update import update_container
 from bennu.engine.validate import check_endpoint, discard_unsupported
 from bennu.engine.wait_conditions import WaitCondition
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotImplementedHere
-from bennu.images.platform import host_architecture
+from bennu.images.platform import host_architecture, wanted_platform
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicyShape, Shape
 
 CONFIG_KEYS: Final = frozenset(ContainerConfig.__struct_encode_fields__)
@@ -132,8 +133,13 @@ class ContainerRoutes:
         facts = self._engine.services.runtime.host
         warnings += discard_unsupported(host, swap_limit=facts.swap_limit, blkio_weight=facts.blkio_weight)
         drop_newer_fields(body, api_minor(request))
+        adapt_mounts(host, api_minor(request))
         container_id, more = await self._engine.create(
-            text(request, "name") or None, body.config(), host, body.networking_config
+            text(request, "name") or None,
+            body.config(),
+            host,
+            body.networking_config,
+            recursive_read_only=api_minor(request) >= 44,
         )
         return json_response({"Id": container_id, "Warnings": [*warnings, *more]}, 201)
 
@@ -145,11 +151,8 @@ class ContainerRoutes:
             return []  # told by the creation, in its order
         own, present = f"linux/{host_architecture()}", f"{image.os}/{image.architecture or host_architecture()}"
         if asked:
-            system, slash, rest = asked.partition("/")
-            if not slash or not rest:
-                raise InvalidParameter(f'"{asked}": unknown operating system or architecture: invalid argument')
-            wanted = f"{system}/{rest.partition('/')[0]}"
-            if wanted != present:
+            wanted = wanted_platform(asked)
+            if wanted is not None and f"{wanted.os}/{wanted.architecture}" != present:
                 raise NotFound(
                     f"image with reference {reference} was found but does not match the specified platform: "
                     f"wanted {asked}, actual: {present}"
@@ -303,6 +306,8 @@ def drop_newer_fields(body: ContainerCreateBody, minor: int) -> None:
         body.healthcheck.start_interval = 0
     if minor < 42 and body.host_config:
         body.host_config.console_size = [0, 0]
+    if minor < 40 and body.host_config:
+        body.host_config.ipc_mode = body.host_config.ipc_mode or "shareable"
 
 
 def check_endpoints(networking: NetworkingConfig | None) -> None:

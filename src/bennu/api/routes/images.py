@@ -11,14 +11,14 @@ from bennu.api.http.query import api_minor, filters, flag, text
 from bennu.api.http.responses import empty_response, json_response
 from bennu.api.http.streams import ends_with_client, open_chunks
 from bennu.api.shapes.image import history_json, inspect_json
-from bennu.api.shapes.image_list import list_images, prune_test
+from bennu.api.shapes.image_list import list_images, prune_test, shared_sizes
 from bennu.engine.engine import Engine
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images import Image, Images
 from bennu.images.fetching import FetchProgress
 from bennu.images.importing import import_image
 from bennu.images.loading import LayerProgress, Loaded, load
-from bennu.images.platform import host_architecture
+from bennu.images.platform import host_architecture, wanted_platform
 from bennu.images.pulling import Begun, Pulled, pull
 from bennu.images.pushing import Pushing, chosen_names, push
 from bennu.images.reference import TAG, Reference, parse_reference
@@ -61,7 +61,9 @@ class ImageRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         asked, minor = filters(request), api_minor(request)
-        return json_response(list_images(self._images, asked, everything=flag(request, "all"), minor=minor))
+        shared = shared_sizes(self._images) if minor >= 42 and flag(request, "shared-size") else {}
+        everything = flag(request, "all")
+        return json_response(list_images(self._images, asked, everything=everything, minor=minor, shared=shared))
 
     async def inspect(self, request: web.Request) -> web.Response:
         image = self._images.find(request.match_info["name"])
@@ -118,8 +120,8 @@ class ImageRoutes:
 
     async def _create_by_pull(self, request: web.Request) -> web.StreamResponse:
         reference, all_tags = pull_reference(text(request, "fromImage"), text(request, "tag"))
-        wanted = _architecture(text(request, "platform"))
-        if wanted not in ("", host_architecture()):
+        wanted = wanted_platform(text(request, "platform"))
+        if wanted is not None and wanted.architecture != host_architecture():
             raise NotImplementedHere("pulling images of other architectures is not implemented")
         auth = parse_auth(request.headers.get("X-Registry-Auth", ""))
         return await stream_progress(request, self.pull_messages(reference, auth, all_tags=all_tags))
@@ -146,7 +148,7 @@ class ImageRoutes:
             name=name,
             message=text(request, "message") or "Imported from -",
             changes=request.query.getall("changes", []),
-            architecture=_architecture(text(request, "platform")),
+            platform=wanted_platform(text(request, "platform")),
         )
         if name is not None:
             await self.announce("tag", image.id, str(name.tagged()), image.labels)
@@ -249,13 +251,3 @@ def repo_tag(repo: str, tag: str) -> Reference | None:
     if tag and not TAG.match(tag):
         raise InvalidParameter("invalid tag format")
     return Reference(name.domain, name.path, tag or name.tag).tagged()
-
-
-def _architecture(platform: str) -> str:
-    """Answer the middle of `linux/arm64/v8`. Raises: InvalidParameter."""
-    if not platform:
-        return ""
-    system, _, rest = platform.partition("/")
-    if system != "linux":
-        raise InvalidParameter(f'"{platform}": unsupported operating system')
-    return rest.partition("/")[0]

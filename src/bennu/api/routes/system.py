@@ -21,6 +21,7 @@ from bennu.api.http.versions import API_VERSION, MIN_API_VERSION
 from bennu.api.routes.swarm import info_json
 from bennu.api.routes.volumes import volume_json
 from bennu.api.shapes.image import list_entry as image_entry
+from bennu.api.shapes.image_list import layers_size, shared_sizes
 from bennu.api.shapes.inspect import STORAGE_DRIVER
 from bennu.api.shapes.instants import rfc3339
 from bennu.api.shapes.list import list_entry
@@ -30,12 +31,13 @@ from bennu.confined.client import measure_tree
 from bennu.engine.container import Container
 from bennu.engine.defaults import is_cgroup_v2
 from bennu.engine.engine import Engine
-from bennu.errors import NotImplementedHere
+from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images.platform import host_architecture
 from bennu.lifecycle.status import State
 from bennu.store.aside import read_aside
 from bennu.volumes import Volume
 
+DISK_USERS: Final = frozenset({"container", "image", "volume", "build-cache"})
 NO_CACHE: Final = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
 PING: Final = NO_CACHE | {"Builder-Version": "1"}
 REGISTRY: Final = "https://index.docker.io/v1/"
@@ -154,14 +156,19 @@ class SystemRoutes:
 
     async def disk_usage(self, request: web.Request) -> web.Response:
         """Tell what takes disk space; `type=container` and the like choose."""
-        kinds = set(request.query.getall("type", [])) or {"container", "image", "volume", "build-cache"}
         services, minor = self._engine.services, api_minor(request)
-        images = services.images.list()
-        document: Json = {"LayersSize": sum(image.size for image in images)}
+        kinds = set(request.query.getall("type", []) if minor >= 42 else []) or DISK_USERS
+        for kind in sorted(kinds - DISK_USERS):
+            raise InvalidParameter(f"unknown object type: {kind}")
+        document: Json = {"LayersSize": 0}
         if "image" in kinds:
+            images, shared = services.images, shared_sizes(services.images)
             used = Counter(container.record.image_id for container in self._engine.list())
+            document["LayersSize"] = layers_size(images)
             document["Images"] = [
-                image_entry(image, minor) | {"Containers": used[image.id], "SharedSize": 0} for image in images
+                image_entry(image, minor, shared[image.id]) | {"Containers": used[image.id]}
+                for image in images.list()
+                if image.repo_tags or image.repo_digests or not images.children(image)
             ]
         if "container" in kinds:
             document["Containers"] = [
@@ -182,7 +189,8 @@ class SystemRoutes:
 
     async def _volume(self, volume: Volume) -> Json:
         users = sum(
-            any(point.name == volume.name for point in container.record.mounts) for container in self._engine.list()
+            any((point.type, point.name) == ("volume", volume.name) for point in container.record.mounts)
+            for container in self._engine.list()
         )
         size = await self._engine.services.volumes.measure(volume)
         return volume_json(volume) | {"UsageData": {"RefCount": users, "Size": size}}

@@ -18,8 +18,8 @@ CONFIG_KEYS: Final = (
 )
 
 
-def list_entry(image: Image, minor: int) -> Json:
-    """Write one entry of `GET /images/json` for a client of API 1.`minor`."""
+def list_entry(image: Image, minor: int, shared_size: int) -> Json:
+    """Write one entry of `GET /images/json` for a client of API 1.`minor`; -1: what it shares was not asked for."""
     tags, digests = list(image.repo_tags), list(image.repo_digests)
     if minor < 43 and not tags and not digests:
         tags, digests = [NO_NAME], [NO_NAME.replace(":", "@")]
@@ -31,7 +31,7 @@ def list_entry(image: Image, minor: int) -> Json:
         "ParentId": image.parent,
         "RepoDigests": digests,
         "RepoTags": tags,
-        "SharedSize": -1,
+        "SharedSize": shared_size,
         "Size": image.size,
     }
     return entry | ({"VirtualSize": image.size} if minor < 44 else {})

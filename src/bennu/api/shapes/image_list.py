@@ -2,7 +2,8 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bennu.api.http.query import Filters
@@ -16,8 +17,13 @@ ACCEPTED: Final = frozenset(("dangling", "label", "before", "since", "reference"
 PRUNE_ACCEPTED: Final = frozenset(("dangling", "label", "label!", "until"))
 
 
-def list_images(images: Images, asked: Filters, *, everything: bool, minor: int) -> list[dict[str, Any]]:
-    """List what is asked for, newest first. Raises: InvalidParameter, NotFound (before, since)."""
+def list_images(
+    images: Images, asked: Filters, *, everything: bool, minor: int, shared: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """List what is asked for, newest first; `shared` has the bytes that an image shares with others, by id.
+
+    Raises: InvalidParameter, NotFound (before, since).
+    """
     asked.check(ACCEPTED)
     newer_than, older_than = _window(images, asked)
     dangling = asked.boolean("dangling")
@@ -31,7 +37,7 @@ def list_images(images: Images, asked: Filters, *, everything: bool, minor: int)
             continue
         if not named and not everything and images.children(image):
             continue
-        entry = list_entry(image, minor)
+        entry = list_entry(image, minor, shared.get(image.id, -1))
         if patterns:
             entry["RepoTags"] = [name for name in image.repo_tags if _any_matches(patterns, name)]
             entry["RepoDigests"] = [name for name in image.repo_digests if _any_matches(patterns, name)]
@@ -39,6 +45,20 @@ def list_images(images: Images, asked: Filters, *, everything: bool, minor: int)
                 continue
         entries.append(entry)
     return entries
+
+
+def shared_sizes(images: Images) -> dict[str, int]:
+    """Count, for each image by id, the bytes of its layers that other images have, too."""
+    uses = Counter(diff_id for image in images.list() for diff_id in set(image.diff_ids))
+    return {
+        image.id: sum(images.layer_size(diff_id) for diff_id in set(image.diff_ids) if uses[diff_id] > 1)
+        for image in images.list()
+    }
+
+
+def layers_size(images: Images) -> int:
+    """Count the bytes of all layers that images have, each layer once."""
+    return sum(map(images.layer_size, {diff_id for image in images.list() for diff_id in image.diff_ids}))
 
 
 def _window(images: Images, asked: Filters) -> tuple[int, int]:
