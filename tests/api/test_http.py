@@ -211,7 +211,7 @@ async def test_double_slashes_lead_to_the_clean_path_with_its_query(http: Http) 
 async def test_every_routed_answer_carries_the_api_headers(http: Http) -> None:
     for path in ("/slow", "/v1.24/slow", "/missing", "/bug"):
         headers = (await http.ask("GET", path)).headers
-        assert headers["api-version"] == "1.47"
+        assert headers["api-version"] == "1.51"
         assert headers["docker-experimental"] == "false"
         assert headers["ostype"] == "linux"
         assert headers["server"].endswith("(linux)")
@@ -220,8 +220,8 @@ async def test_every_routed_answer_carries_the_api_headers(http: Http) -> None:
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        ("1.99", "client version 1.99 is too new. Maximum supported API version is 1.47"),
-        ("2.0", "client version 2.0 is too new. Maximum supported API version is 1.47"),
+        ("1.99", "client version 1.99 is too new. Maximum supported API version is 1.51"),
+        ("2.0", "client version 2.0 is too new. Maximum supported API version is 1.51"),
         (
             "1.11",
             "client version 1.11 is too old. Minimum supported API version is 1.24, "
@@ -304,13 +304,18 @@ async def test_a_stream_that_fails_breaks_off_instead_of_ending_well(http: Http)
         (b'{"Memory":', "invalid JSON: unexpected EOF"),
         (b'{"Memory":1} x', "unexpected content after JSON"),
         (b"  ", "invalid JSON: got EOF while reading request body"),
-        (b'{"Memory":"a"}', "invalid JSON: Expected `int`, got `str` - at `$.Memory`"),
-        (b'{"Memory":99999999999999999999}', "invalid JSON: number out of range for int64"),
-        (b"[" * 200_000, "invalid JSON: nested too deep or not UTF-8"),
-        (b'{"Runtime":"\xff"}', "invalid JSON"),
-        (b"[]", "invalid JSON: Expected `object`, got `array`"),
+        (
+            b'{"Memory":"a"}',
+            "invalid JSON: json: cannot unmarshal string into Go struct field HostConfig.Memory of type int64",
+        ),
+        (
+            b'{"Memory":99999999999999999999}',
+            "invalid JSON: json: cannot unmarshal number 99999999999999999999 into Go value",
+        ),
+        (b"[" * 200_000, "invalid JSON: exceeded max depth"),
+        (b"[]", "invalid JSON: json: cannot unmarshal array into Go value of type HostConfig"),
     ],
-    ids=["cut", "trailing", "blank", "type", "number", "depth", "utf-8", "array"],
+    ids=["cut", "trailing", "blank", "type", "number", "depth", "array"],
 )
 async def test_bad_json_is_400_in_the_apis_words(http: Http, body: bytes, message: str) -> None:
     got = await http.ask_json("/host-config", body)

@@ -3,9 +3,17 @@
 import base64
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
-from bennu.cluster.api_types import ContainerSpec, Mode, Resources, ServiceSpecWire, TaskTemplate, UpdateConfigWire
+from bennu.cluster.api_types import (
+    ContainerSpec,
+    Mode,
+    Resources,
+    SeccompOptions,
+    ServiceSpecWire,
+    TaskTemplate,
+    UpdateConfigWire,
+)
 from bennu.cluster.check_files import CONTROL, check_files
 from bennu.cluster.convert import to_core
 from bennu.cluster.errors import invalid, unknown
@@ -195,13 +203,13 @@ def _check_unsupported(spec: ContainerSpec) -> None:
     ):
         if value:
             raise NotImplementedHere(f"ContainerSpec.Privileges.{name} is not implemented")
-    _check_seccomp(privileges.seccomp or {})
-    if privileges.app_armor and privileges.app_armor.get("Mode", "default") not in ("default", "disabled"):
-        raise invalid(f"unrecognized AppArmor mode {privileges.app_armor.get('Mode')}")
+    _check_seccomp(privileges.seccomp or SeccompOptions())
+    if privileges.app_armor and privileges.app_armor.mode not in ("", "default", "disabled"):
+        raise invalid(f"unrecognized AppArmor mode {privileges.app_armor.mode}")
 
 
-def _check_seccomp(seccomp: Mapping[str, Any]) -> None:
-    mode, profile = seccomp.get("Mode") or "default", seccomp.get("Profile")
+def _check_seccomp(seccomp: SeccompOptions) -> None:
+    mode, profile = seccomp.mode or "default", seccomp.profile
     if mode not in ("default", "unconfined", "custom"):
         raise invalid(f"unrecognized seccomp mode {mode}")
     if (mode == "custom") != bool(profile):

@@ -4,10 +4,10 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-import msgspec
 from aiohttp import web
 
 from bennu.api.http.versions import API_VERSION, parse_version
+from bennu.decoding import decode
 from bennu.errors import InvalidParameter
 
 FALSE_WORDS: Final = frozenset({"", "0", "no", "false", "none"})
@@ -123,16 +123,16 @@ def filters(request: web.Request, name: str = "filters") -> Filters:
     if not value:
         return Filters({})
     try:
-        parsed = msgspec.json.decode(value, type=dict[str, list[str] | dict[str, bool]])
-    except (msgspec.DecodeError, RecursionError):
+        parsed = decode(value.encode(errors="surrogateescape"), dict[str, list[str] | dict[str, bool] | None])
+    except InvalidParameter:
         raise InvalidParameter("invalid filter") from None
-    return Filters({key: _values(wanted) for key, wanted in parsed.items()})
+    return Filters({key: _values(wanted) for key, wanted in (parsed or {}).items()})
 
 
-def _values(wanted: list[str] | dict[str, bool]) -> list[str]:
+def _values(wanted: list[str] | dict[str, bool] | None) -> list[str]:
     if isinstance(wanted, dict):
         return [value for value, asked in wanted.items() if asked]
-    return wanted
+    return wanted or []
 
 
 def api_minor(request: web.Request) -> int:

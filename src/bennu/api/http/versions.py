@@ -5,7 +5,7 @@ from typing import Final
 from bennu import __version__
 from bennu.errors import InvalidParameter
 
-API_VERSION: Final = "1.47"
+API_VERSION: Final = "1.51"
 MIN_API_VERSION: Final = "1.24"
 SERVER: Final = f"Bennu/{__version__} (linux)"
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 from aiohttp import web
 
-from bennu.api.http.body import body_of, decode
+from bennu.api.http.body import body_of, decode_clean
 from bennu.api.http.progress import Message, error_message, stream_progress
 from bennu.api.http.query import flag, integer, text
 from bennu.api.http.responses import json_response
@@ -147,6 +147,6 @@ def read_tags(request: web.Request) -> list[Reference]:
 def read_map(request: web.Request, name: str) -> dict[str, str | None]:
     value = text(request, name)
     try:
-        return (decode(value.encode(), dict[str, str | None]) if value else None) or {}
+        return (decode_clean(value.encode(), dict[str, str | None]) if value else None) or {}
     except InvalidParameter as error:
         raise InvalidParameter(f"error reading {name}: {error}") from None

@@ -44,9 +44,9 @@ class CommitRoutes:
 
     @ends_with_client
     async def commit(self, request: web.Request) -> web.Response:
-        container = self._engine.find(text(request, "container"))
-        name = repo_tag(text(request, "repo"), text(request, "tag"))
         given = await read_body_or_none(request, ContainerConfig)
+        name = repo_tag(text(request, "repo"), text(request, "tag"))
+        container = self._engine.find(text(request, "container"))
         if container.record.state is State.DEAD:
             raise Conflict(f"You cannot commit container {container.id} which is Dead")
         if container.removing:

@@ -1,12 +1,11 @@
 """`/containers`: create, the verbs that change a container's state, and what is read of it at once."""
 
 import time
-from typing import Final
+from typing import Any, Final
 
-import msgspec
 from aiohttp import web
 
-from bennu.api.http.body import check_content_type, decode_beside, read_body, read_bounded
+from bennu.api.http.body import NOTHING, check_content_type, decode_beside, read_body, read_bounded
 from bennu.api.http.peer import requester_of
 from bennu.api.http.query import api_minor, filters, flag, integer, is_version_at_least, text
 from bennu.api.http.responses import empty_response, json_line, json_list_response, json_response, no_content_response
@@ -16,6 +15,7 @@ from bennu.api.shapes.inspect import inspect_container
 from bennu.api.shapes.instants import parse_moment
 from bennu.api.shapes.list import choose, list_entry
 from bennu.confined.client import measure_tree
+from bennu.decoding import decode, fold
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.top import read_processes
@@ -26,7 +26,7 @@ from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotIm
 from bennu.images.platform import host_architecture
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicyShape, Shape
 
-CONFIG_KEYS: Final = frozenset(ContainerConfig.__struct_encode_fields__)
+CONFIG_KEYS: Final = frozenset(map(fold, ContainerConfig.__struct_encode_fields__))
 
 
 class ContainerCreateBody(ContainerConfig):
@@ -201,8 +201,8 @@ class ContainerRoutes:
         return no_content_response()
 
     async def update(self, request: web.Request) -> web.Response:
-        container = self._find(request)
         body = await read_body(request, UpdateBody)
+        container = self._find(request)
         await update_container(self._engine.services, container, body, body.restart_policy)
         return json_response({"Warnings": None})
 
@@ -280,10 +280,18 @@ async def read_create_body(request: web.Request) -> ContainerCreateBody:
     """Read the body. Raises: InvalidParameter, also when no field of `Config` is given at all."""
     check_content_type(request)
     raw = await read_bounded(request)
-    body = await decode_beside(raw, ContainerCreateBody) if raw else None
-    if body is None or not CONFIG_KEYS & set(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])):
+    if not raw.strip():
+        raise InvalidParameter(NOTHING)
+    body = await decode_beside(raw, ContainerCreateBody)
+    if body is None or not names_config(raw):
         raise InvalidParameter("config cannot be empty in order to create a container")
     return body
+
+
+def names_config(raw: bytes) -> bool:
+    """Tell whether a body that could be decoded has a field of `Config`."""
+    keys: dict[str, Any] = decode(raw, dict[str, Any]) or {}
+    return not CONFIG_KEYS.isdisjoint(map(fold, keys))
 
 
 def take_mac_address(body: ContainerCreateBody) -> None:

@@ -4,6 +4,7 @@ import ipaddress
 import json
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from bennu.api.http.body import read_body
@@ -11,6 +12,7 @@ from bennu.api.http.query import flag
 from bennu.api.http.responses import empty_response, json_response
 from bennu.api.shapes.service import meta_json
 from bennu.cluster import Cluster
+from bennu.cluster.api_types import SwarmSpecWire
 from bennu.cluster.errors import ALREADY_PART, JOIN_LATER
 from bennu.cluster.tables import ClusterRow
 from bennu.errors import Conflict, InvalidParameter, NotImplementedHere, Unavailable
@@ -29,7 +31,7 @@ class InitBody(Shape):
     force_new_cluster: bool = False
     auto_lock_managers: bool = False
     availability: str = ""
-    spec: dict[str, Any] | None = None
+    spec: SwarmSpecWire = msgspec.field(default_factory=SwarmSpecWire)
 
 
 def routes(cluster: Cluster) -> list[web.RouteDef]:
@@ -58,7 +60,7 @@ class SwarmRoutes:
             listen_addr=body.listen_addr,
             advertise_addr=body.advertise_addr,
             availability=body.availability,
-            spec=body.spec or {},
+            spec=msgspec.to_builtins(body.spec),
             address_pools=body.default_addr_pool or (),
             subnet_size=body.subnet_size,
             data_path_port=body.data_path_port,
@@ -79,7 +81,7 @@ class SwarmRoutes:
 
     async def update(self, request: web.Request) -> web.Response:
         version = read_version(request, "swarm")
-        spec = await read_body(request, dict[str, Any])
+        spec = msgspec.to_builtins(await read_body(request, SwarmSpecWire))
         await self._cluster.update(
             spec,
             version,
