@@ -508,3 +508,39 @@ async def test_hijacked_connections_are_forgotten_when_they_end(http: Http) -> N
     async with asyncio.timeout(5):
         while http.server.open_connections:
             await asyncio.sleep(0.01)
+
+
+# --- heads ------------------------------------------------------------------------------------------------------
+
+
+async def test_request_lines_and_headers_may_be_as_long_as_go_allows(http: Http) -> None:
+    labels = "&".join(f"filter=label%3Dcom.example.{number}" for number in range(20_000))
+    assert len(labels) > 600_000
+    assert (await http.ask("GET", f"/slow?{labels}")).status == 200
+    logins = f"X-Registry-Config: {'e' * 900_000}\r\n"
+    assert (await http.ask("GET", "/slow", headers=logins)).status == 200
+    many = "".join(f"X-{number}: a\r\n" for number in range(300))
+    assert (await http.ask("GET", "/slow", headers=many)).status == 200
+
+
+async def test_a_head_that_is_longer_is_431(http: Http) -> None:
+    assert (await http.ask("GET", f"/slow?a={'a' * 1_100_000}")).status == 431
+    assert (await http.ask("GET", "/slow", headers=f"X-A: {'a' * 1_100_000}\r\n")).status == 431
+
+
+async def test_dots_in_paths_are_led_away(http: Http) -> None:
+    got = await http.ask("GET", "/v1.44/x/../slow")
+    assert (got.status, got.headers["location"]) == (301, "/v1.44/slow")
+
+
+async def test_a_query_that_go_does_not_parse_is_refused(http: Http) -> None:
+    got = await http.ask("GET", "/slow?a=1;b=2")
+    assert (got.status, got.message) == (400, "invalid semicolon separator in query")
+
+
+async def test_a_chunked_body_of_nothing_is_no_json(http: Http) -> None:
+    head = "POST /host-config HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    reader, writer = await http.open(f"{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+    got = Answer(await asyncio.wait_for(reader.read(), 5))
+    writer.close()
+    assert (got.status, got.message) == (400, "invalid JSON: got EOF while reading request body")

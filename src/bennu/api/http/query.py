@@ -11,6 +11,7 @@ from bennu.decoding import decode
 from bennu.errors import InvalidParameter
 
 FALSE_WORDS: Final = frozenset({"", "0", "no", "false", "none"})
+BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9a-fA-F]{2}).{0,2}")
 INT64: Final = 2**63
 INTEGER: Final = re.compile(r"[+-]?[0-9]+\Z", re.ASCII)
 
@@ -30,6 +31,14 @@ def text(request: web.Request, name: str, default: str = "") -> str:
 def header(request: web.Request, name: str) -> str:
     """Read a header; "" when absent. Bytes that are no UTF-8 become U+FFFD, as when Go writes them as JSON."""
     return request.headers.get(name, "").encode(errors="surrogateescape").decode(errors="replace")
+
+
+def check_query_text(text: str) -> None:
+    """Refuse a query that Go would not parse. Raises: InvalidParameter in its words."""
+    if ";" in text:
+        raise InvalidParameter("invalid semicolon separator in query")
+    if broken := BROKEN_ESCAPE.search(text):
+        raise InvalidParameter(f'invalid URL escape "{broken[0]}"')
 
 
 def integer(request: web.Request, name: str) -> int | None:

@@ -23,7 +23,7 @@ def parse_version(version: str) -> int:
     return asked[1]
 
 
-def _numbers(version: str) -> tuple[int, int]:
+def _numbers(version: str) -> tuple[int, ...]:
     """Split a version as dockerd compares it: missing parts are 0."""
-    major, minor, *_ = [*version[:40].split("."), "", ""]
-    return int(major or 0), int(minor or 0)
+    major, minor, *rest = [int(part or 0) for part in [*version[:40].split("."), ""]]
+    return (major, minor, *rest) if any(rest) else (major, minor)

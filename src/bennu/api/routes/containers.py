@@ -11,6 +11,7 @@ from bennu.api.http.query import api_minor, filters, flag, integer, is_version_a
 from bennu.api.http.responses import empty_response, json_line, json_list_response, json_response, no_content_response
 from bennu.api.http.streams import ends_with_client, open_chunks
 from bennu.api.http.terminal import read_size
+from bennu.api.routes.create_versions import translate
 from bennu.api.shapes.inspect import inspect_container
 from bennu.api.shapes.instants import parse_moment
 from bennu.api.shapes.list import choose, list_entry
@@ -24,7 +25,7 @@ from bennu.engine.validate import check_endpoint, discard_unsupported
 from bennu.engine.wait_conditions import WaitCondition
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotImplementedHere
 from bennu.images.platform import host_architecture
-from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicyShape, Shape
+from bennu.model import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicyShape, Shape
 
 CONFIG_KEYS: Final = frozenset(map(fold, ContainerConfig.__struct_encode_fields__))
 
@@ -120,21 +121,14 @@ class ContainerRoutes:
 
     async def create(self, request: web.Request) -> web.Response:
         body = await read_create_body(request)
-        networking = body.networking_config
-        endpoints = (networking.endpoints_config if networking else None) or {}
-        if len(endpoints) > 1 and not is_version_at_least(request, 44):
-            names = ", ".join(sorted(endpoints))
-            raise InvalidParameter(f"Container cannot be created with multiple network endpoints: {names}")
-        warnings = self._check_platform(body.image, text(request, "platform"))
-        take_mac_address(body)
-        check_endpoints(body.networking_config)
-        host = body.host_config or HostConfig()
+        minor = api_minor(request)
+        warnings = self._check_platform(body.image, text(request, "platform") if minor >= 41 else "")
+        host, networking = body.host_config or HostConfig(), body.networking_config or NetworkingConfig()
+        warnings += translate(body, host, networking, minor)
+        check_endpoints(networking)
         facts = self._engine.services.runtime.host
         warnings += discard_unsupported(host, swap_limit=facts.swap_limit, blkio_weight=facts.blkio_weight)
-        drop_newer_fields(body, api_minor(request))
-        container_id, more = await self._engine.create(
-            text(request, "name") or None, body.config(), host, body.networking_config
-        )
+        container_id, more = await self._engine.create(text(request, "name") or None, body.config(), host, networking)
         return json_response({"Id": container_id, "Warnings": [*warnings, *more]}, 201)
 
     def _check_platform(self, reference: str, asked: str) -> list[str]:
@@ -202,6 +196,8 @@ class ContainerRoutes:
 
     async def update(self, request: web.Request) -> web.Response:
         body = await read_body(request, UpdateBody)
+        if not is_version_at_least(request, 40):
+            body.pids_limit = None
         container = self._find(request)
         await update_container(self._engine.services, container, body, body.restart_policy)
         return json_response({"Warnings": None})
@@ -292,25 +288,6 @@ def names_config(raw: bytes) -> bool:
     """Tell whether a body that could be decoded has a field of `Config`."""
     keys: dict[str, Any] = decode(raw, dict[str, Any]) or {}
     return not CONFIG_KEYS.isdisjoint(map(fold, keys))
-
-
-def take_mac_address(body: ContainerCreateBody) -> None:
-    """Move `Config.MacAddress`, as older clients send it, to the endpoint of the container's own network."""
-    mode = (body.host_config.network_mode if body.host_config else "") or "default"
-    if not body.mac_address or mode == "host" or mode.startswith("container:"):
-        return
-    networking = body.networking_config = body.networking_config or NetworkingConfig()
-    endpoints = networking.endpoints_config = dict(networking.endpoints_config or {})
-    endpoint = endpoints[mode] = endpoints.get(mode) or EndpointSettings()
-    endpoint.mac_address = endpoint.mac_address or body.mac_address
-
-
-def drop_newer_fields(body: ContainerCreateBody, minor: int) -> None:
-    """Drop fields that a client of this API version cannot have meant."""
-    if minor < 44 and body.healthcheck:
-        body.healthcheck.start_interval = 0
-    if minor < 42 and body.host_config:
-        body.host_config.console_size = [0, 0]
 
 
 def check_endpoints(networking: NetworkingConfig | None) -> None:

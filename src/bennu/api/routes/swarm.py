@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from bennu.api.http.body import read_body
-from bennu.api.http.query import flag
+from bennu.api.http.query import flag, is_version_at_least
 from bennu.api.http.responses import empty_response, json_response
 from bennu.api.shapes.service import meta_json
 from bennu.cluster import Cluster
@@ -53,6 +53,10 @@ class SwarmRoutes:
 
     async def init(self, request: web.Request) -> web.Response:
         body = await read_body(request, InitBody)
+        if not is_version_at_least(request, 39):
+            body.default_addr_pool, body.subnet_size = None, 0
+        if not is_version_at_least(request, 40):
+            body.data_path_port = 0
         if body.auto_lock_managers:
             raise NotImplementedHere("locking managers (autolock) is not implemented")
         _check_advertised(body.advertise_addr)
