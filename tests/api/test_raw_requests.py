@@ -148,7 +148,7 @@ def test_states_that_forbid(daemon: Daemon, busybox: str) -> None:
         ("kill?signal=0", 400, "cannot kill container: picky: invalid signal: 0"),
         ("kill?signal=65", 400, "cannot kill container: picky: the linux daemon does not support signal 65"),
         ("resize?h=a&w=1", 400, 'invalid resize height "a": invalid syntax'),
-        ("resize?h=1&w=99999", 400, 'invalid resize width "99999": value out of range'),
+        ("resize?h=1&w=4294967296", 400, 'invalid resize width "4294967296": value out of range'),
         ("wait?condition=bogus", 400, 'invalid condition: "bogus"'),
     ],
 )

@@ -39,6 +39,10 @@ def test_inspect_has_the_keys_of_dockerd_28_in_its_order(server: Server) -> None
         *("Architecture", "Os", "Size", "GraphDriver", "RootFS", "Metadata"),
     ]
     assert list(found["Config"]) == [
+        *("User", "Env", "Cmd", "Volumes", "WorkingDir", "Entrypoint", "OnBuild", "Labels"),
+    ]
+    old = json.loads(server.request("GET", "/v1.49/images/base/json")[1])
+    assert list(old["Config"]) == [
         *("Hostname", "Domainname", "User", "AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin"),
         *("StdinOnce", "Env", "Cmd", "Image", "Volumes", "WorkingDir", "Entrypoint", "OnBuild", "Labels"),
     ]

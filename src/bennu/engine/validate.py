@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from bennu.engine.unsupported import refuse_unsupported
-from bennu.errors import BennuError, InvalidParameter
+from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.go.bool import FALSE, TRUE
 from bennu.lifecycle.signals import parse_signal
 from bennu.model import ContainerConfig, EndpointSettings, Healthcheck, HostConfig, RestartPolicyShape
@@ -58,6 +59,12 @@ def discard_unsupported(host: HostConfig, *, swap_limit: bool, blkio_weight: boo
     if host.blkio_weight and not blkio_weight:
         host.blkio_weight = 0
         warnings.append("Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.")
+    if host.kernel_memory_tcp:
+        host.kernel_memory_tcp = UNSET
+        warnings.append(
+            "Your kernel does not support kernel memory TCP limit capabilities or the cgroup is not mounted. "
+            "Limitation discarded."
+        )
     return warnings
 
 
@@ -271,6 +278,10 @@ def _check_modes(host: HostConfig) -> None:
         raise InvalidParameter(f"invalid user namespace mode: {host.userns_mode}")
     if host.annotations and "" in host.annotations:
         raise InvalidParameter("invalid Annotations: the empty string is not permitted as an annotation key")
+    if host.io_maximum_bandwidth:
+        raise InvalidParameter("invalid QoS settings: Linux does not support Maximum IO Bandwidth")
+    if host.io_maximum_iops:
+        raise InvalidParameter("invalid QoS settings: Linux does not support Maximum IO IOps")
     if host.isolation.lower() not in ("", "default"):
         raise InvalidParameter(f"Invalid isolation: \"{host.isolation}\" - linux only supports 'default'")
 
@@ -294,9 +305,11 @@ def _check_network_conflicts(config: ContainerConfig, host: HostConfig) -> None:
 
 
 def check_endpoint(settings: EndpointSettings) -> None:
-    """Check a container's endpoint settings for any network. Raises: InvalidParameter."""
+    """Check a container's endpoint settings for any network. Raises: InvalidParameter, NotImplementedHere."""
     if settings.mac_address:
         check_mac_address(settings.mac_address)
+    if settings.ipam_config and settings.ipam_config.link_local_ips:
+        raise NotImplementedHere("EndpointsConfig.IPAMConfig.LinkLocalIPs is not implemented")
     _refuse_control("network alias", settings.aliases)
 
 

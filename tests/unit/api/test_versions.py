@@ -15,7 +15,7 @@ from bennu.api.routes.create_versions import MAC_ADDRESS_WARNING, VOLUME_DRIVER_
 from bennu.api.routes.service_versions import drop_newer
 from bennu.api.routes.system import info_as_of
 from bennu.api.shapes.image import config_json
-from bennu.api.shapes.platforms import Platform, only_platform, parse_platform
+from bennu.api.shapes.platforms import ImagePlatform, only_platform, parse_platform
 from bennu.cluster.api_types import ServiceSpecWire
 from bennu.decoding import decode
 from bennu.errors import InvalidParameter
@@ -207,7 +207,7 @@ def test_platforms_are_read_and_matched() -> None:
     assert not wanted.fits({"os": "linux", "architecture": "amd64"})
     assert only_platform([]) is None
     assert only_platform([""]) is None
-    assert only_platform(['{"os":"linux","architecture":"amd64"}']) == Platform(os="linux", architecture="amd64")
+    assert only_platform(['{"os":"linux","architecture":"amd64"}']) == ImagePlatform(os="linux", architecture="amd64")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from bennu.api.http.responses import empty_response, json_response
 from bennu.api.http.streams import ends_with_client, open_chunks
 from bennu.api.shapes.image import history_json, inspect_json
 from bennu.api.shapes.image_list import list_images, prune_test
-from bennu.api.shapes.platforms import Platform, check_platform, only_platform, parse_platform
+from bennu.api.shapes.platforms import ImagePlatform, check_platform, only_platform, parse_platform
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.images import Image, Images
@@ -88,7 +88,7 @@ class ImageRoutes:
     async def history(self, request: web.Request) -> web.Response:
         return json_response(history_json(self._images, self._find(request, platform_of(request, since=48))))
 
-    def _find(self, request: web.Request, wanted: Platform | None) -> Image:
+    def _find(self, request: web.Request, wanted: ImagePlatform | None) -> Image:
         """Find the image that the path names. Raises: NotFound, also when it is not for the platform `wanted`."""
         name = request.match_info["name"]
         image = self._images.find(name)
@@ -191,7 +191,7 @@ class ImageRoutes:
         wanted = platform_of(request, since=48)
         return await stream_progress(request, self._load(request, wanted), errors_in_stream=True)
 
-    async def _load(self, request: web.Request, wanted: Platform | None) -> AsyncGenerator[Message, None]:
+    async def _load(self, request: web.Request, wanted: ImagePlatform | None) -> AsyncGenerator[Message, None]:
         quiet = flag(request, "quiet", True)
         accept = wanted.fits if wanted else None
         async with contextlib.aclosing(load(self._images, body_of(request), accept)) as steps:
@@ -249,7 +249,7 @@ class ImageRoutes:
                 yield {"progressDetail": {}, "aux": {"Tag": tag, "Digest": step.digest, "Size": size}}
 
 
-def platform_of(request: web.Request, *, since: int) -> Platform | None:
+def platform_of(request: web.Request, *, since: int) -> ImagePlatform | None:
     """Read `platform=`, which came with API 1.`since`. Raises: InvalidParameter."""
     return only_platform(request.query.getall("platform", ())) if is_version_at_least(request, since) else None
 

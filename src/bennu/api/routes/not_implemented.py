@@ -11,6 +11,7 @@ NOT_HERE: Final = (
     ("POST", "/containers/{id}/checkpoints", "checkpointing a container"),
     ("GET", "/containers/{id}/checkpoints", "checkpointing a container"),
     ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", "checkpointing a container"),
+    ("PUT", "/volumes/{name:.+}", "changing a cluster volume"),
     ("POST", "/grpc", "BuildKit over gRPC"),
     ("GET", "/distribution/{name:.+}/json", "asking a registry about an image"),
 )

@@ -26,7 +26,7 @@ def routes() -> list[web.RouteDef]:
         web.route("POST", "/plugins/pull", pull),
         web.route("GET", f"{NAME}/json", find_none),
         web.route("DELETE", NAME, find_none),
-        web.route("POST", f"{NAME}/{{verb:enable|disable|push}}", find_none),
+        *(web.route("POST", f"{NAME}/{verb}", find_none) for verb in ("enable", "disable", "push")),
         web.route("POST", f"{NAME}/set", configure),
         web.route("POST", f"{NAME}/upgrade", pull),
     ]

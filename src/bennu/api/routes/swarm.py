@@ -57,6 +57,8 @@ class SwarmRoutes:
             body.default_addr_pool, body.subnet_size = None, 0
         if not is_version_at_least(request, 40):
             body.data_path_port = 0
+        if body.force_new_cluster:
+            raise NotImplementedHere("ForceNewCluster is not implemented")
         if body.auto_lock_managers:
             raise NotImplementedHere("locking managers (autolock) is not implemented")
         _check_advertised(body.advertise_addr)

@@ -96,6 +96,7 @@ def shown_log_path(engine: Engine, record: Record) -> str:
 def graph_driver(engine: Engine, record: Record) -> Json:
     folder = engine.services.folder(record.id)
     data = {
+        "ID": record.id,
         "MergedDir": str(folder / "merged"),
         "UpperDir": str(folder / "diff"),
         "WorkDir": str(folder / "work"),

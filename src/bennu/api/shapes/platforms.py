@@ -11,7 +11,7 @@ from bennu.go.arch import architecture
 from bennu.images import Image
 
 
-class Platform(msgspec.Struct):
+class ImagePlatform(msgspec.Struct):
     """What an image is for; `variant` as in `arm64/v8`."""
 
     architecture: str = ""
@@ -32,10 +32,10 @@ class Platform(msgspec.Struct):
         )
 
 
-def parse_platform(text: str) -> Platform:
+def parse_platform(text: str) -> ImagePlatform:
     """Read a platform. Raises: InvalidParameter."""
     try:
-        found = decode(text.encode(errors="surrogateescape"), Platform) or Platform()
+        found = decode(text.encode(errors="surrogateescape"), ImagePlatform) or ImagePlatform()
     except InvalidParameter as error:
         raise InvalidParameter(f"failed to parse platform: {str(error).removeprefix('invalid JSON: ')}") from None
     if not found.os and not found.architecture and (found.variant or found.os_version or found.os_features):
@@ -45,19 +45,19 @@ def parse_platform(text: str) -> Platform:
     return found
 
 
-def only_platform(given: Sequence[str]) -> Platform | None:
+def only_platform(given: Sequence[str]) -> ImagePlatform | None:
     """Read a parameter that may be given once. Raises: InvalidParameter."""
     if len(given) > 1:
         raise InvalidParameter("multiple platform parameters not supported")
     return parse_platform(given[0]) if given and given[0] else None
 
 
-def check_platform(image: Image, name: str, wanted: Platform | None) -> None:
+def check_platform(image: Image, name: str, wanted: ImagePlatform | None) -> None:
     """Refuse an image that is for another platform. Raises: NotFound in dockerd's words."""
     if wanted is None or wanted.fits(image.raw):
         return
     variant = str(image.raw.get("variant") or "")
-    own = Platform(architecture=image.architecture, os=image.os, variant=variant)
+    own = ImagePlatform(architecture=image.architecture, os=image.os, variant=variant)
     raise NotFound(
         f"image with reference {name} was found but its platform ({own}) does not match "
         f"the specified platform ({wanted})"
