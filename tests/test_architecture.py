@@ -208,6 +208,8 @@ STAND_ALONE = {
     "api/http/peer": "asks the kernel and /proc; its user asks the engine",
     "api/routes/export": "one file a resource",
     "api/routes/not_implemented": "one file a resource",
+    "api/routes/plugins": "one file a resource",
+    "api/routes/service_versions": "pure rules of versions; the routes are a shell",
     "cli/contexts": "its user is loaded by every command line, and must not load the client",
     "cli/main": "an entry point",
     "cluster/deadline_queue": "a structure of its own, pure; the manager is a shell",
@@ -227,7 +229,9 @@ STAND_ALONE = {
     "simulate/container_run": "the counterpart of `run` for containers",
     "store/ballast": "files; knows nothing of the database",
     "store/salvage": "loaded by a repair alone",
+    "runtime/propagation": "asks the kernel; its user decides",
     "volumes/copyup": "a rule of volumes; its user is a creation",
+    "volumes/subpath": "opens below a root; its user is the engine, which resolves mounts",
 }
 
 

@@ -187,6 +187,7 @@ class HostConfig(Shape):
     devices: list[Device] | None = None
     device_cgroup_rules: list[str] | None = None
     device_requests: list[Any] | None = None
+    kernel_memory_tcp: int | msgspec.UnsetType = msgspec.field(name="KernelMemoryTCP", default=msgspec.UNSET)
     memory_reservation: int = 0
     memory_swap: int = 0
     memory_swappiness: int | None = None

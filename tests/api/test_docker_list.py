@@ -324,7 +324,7 @@ def test_logs(docker: Cli, busybox: str) -> None:
 @pytest.mark.recent_docker
 def test_version_and_info_are_readable(docker: Cli) -> None:
     version = json.loads(docker("version", "--format", "json").out)
-    assert version["Server"]["ApiVersion"] == "1.47"
+    assert version["Server"]["ApiVersion"] == "1.51"
     assert version["Server"]["Components"][0]["Name"] == "Engine"
     info = json.loads(docker("info", "--format", "json").out)
     assert info["LiveRestoreEnabled"] is True

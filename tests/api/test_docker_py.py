@@ -134,7 +134,7 @@ def test_files_go_in_and_out(client: docker.DockerClient, busybox: str) -> None:
         box.get_archive("/tmp/absent")
 
 
-@pytest.mark.parametrize("version", ["1.24", "1.30", "1.40", "1.44", "1.47"])
+@pytest.mark.parametrize("version", ["1.24", "1.30", "1.40", "1.44", "1.47", "1.51"])
 def test_every_version_that_is_claimed_works(daemon: Daemon, busybox: str, version: str) -> None:
     client = docker.DockerClient(base_url=daemon.host, version=version)
     try:
@@ -146,5 +146,5 @@ def test_every_version_that_is_claimed_works(daemon: Daemon, busybox: str, versi
 def test_pooled_connections_are_kept(client: docker.DockerClient) -> None:
     for _ in range(30):
         assert client.ping()
-    assert client.version()["ApiVersion"] == "1.47"
+    assert client.version()["ApiVersion"] == "1.51"
     assert isinstance(client.api, requests.Session)

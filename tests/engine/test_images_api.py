@@ -34,7 +34,7 @@ def test_import_makes_an_image_with_the_changes_asked_for(server: Server) -> Non
 
 
 def test_inspect_has_the_keys_of_dockerd_28_in_its_order(server: Server) -> None:
-    status, body = server.request("GET", "/v1.47/images/base/json")
+    status, body = server.request("GET", "/v1.51/images/base/json")
     found = json.loads(body)
     assert status == 200
     assert list(found) == [
@@ -42,6 +42,10 @@ def test_inspect_has_the_keys_of_dockerd_28_in_its_order(server: Server) -> None
         *("Architecture", "Os", "Size", "GraphDriver", "RootFS", "Metadata"),
     ]
     assert list(found["Config"]) == [
+        *("User", "Env", "Cmd", "Volumes", "WorkingDir", "Entrypoint", "OnBuild", "Labels"),
+    ]
+    old = json.loads(server.request("GET", "/v1.49/images/base/json")[1])
+    assert list(old["Config"]) == [
         *("Hostname", "Domainname", "User", "AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin"),
         *("StdinOnce", "Env", "Cmd", "Image", "Volumes", "WorkingDir", "Entrypoint", "OnBuild", "Labels"),
     ]
@@ -50,7 +54,7 @@ def test_inspect_has_the_keys_of_dockerd_28_in_its_order(server: Server) -> None
 
 
 def test_a_list_entry_has_dockers_keys(server: Server) -> None:
-    found = json.loads(server.request("GET", "/v1.47/images/json")[1])
+    found = json.loads(server.request("GET", "/v1.51/images/json")[1])
     assert {tuple(item) for item in found} == {
         ("Containers", "Created", "Id", "Labels", "ParentId", "RepoDigests", "RepoTags", "SharedSize", "Size")
     }
@@ -218,7 +222,7 @@ def test_a_broken_import_is_an_error_and_leaves_nothing(server: Server) -> None:
 
 
 def test_docker_py_finds_everything_where_it_expects_it(server: Server) -> None:
-    client = docker.DockerClient(base_url=f"unix://{server.root}/s", version="1.47", timeout=60)
+    client = docker.DockerClient(base_url=f"unix://{server.root}/s", version="1.51", timeout=60)
     with contextlib.closing(client):
         client.api.import_image_from_data(make_tar([entry("p", b"p")]), repository="py", tag="1")
         image = client.images.get("py:1")

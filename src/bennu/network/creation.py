@@ -70,6 +70,10 @@ class IpamRequest(Shape):
     config: list[IpamConfig] | None = None
 
 
+class ConfigSource(Shape):
+    network: str = ""
+
+
 class NetworkRequest(Shape):
     """The body of `POST /networks/create`."""
 
@@ -82,7 +86,7 @@ class NetworkRequest(Shape):
     attachable: bool = False
     ingress: bool = False
     config_only: bool = False
-    config_from: dict[str, str] | None = None
+    config_from: ConfigSource | None = None
     ipam: IpamRequest | None = msgspec.field(name="IPAM", default=None)
     options: dict[str, str] | None = None
     labels: dict[str, str] | None = None
@@ -147,7 +151,7 @@ def _check_name(name: str, present: Iterable[Network]) -> None:
 
 def _check_driver(request: NetworkRequest, in_swarm: bool) -> None:
     driver = request.driver or "bridge"
-    if request.config_only or (request.config_from or {}).get("Network"):
+    if request.config_only or (request.config_from and request.config_from.network):
         raise NotImplementedHere("configuration-only networks are not implemented")
     if request.ingress and not in_swarm:
         raise Forbidden(NEED_SWARM)

@@ -2,11 +2,15 @@
 
 import pytest
 
-from bennu.api.shapes.mount_versions import adapt_mounts
+from bennu.api.routes.create_versions import translate
 from bennu.errors import InvalidParameter
-from bennu.model import BindOptions, HostConfig, Mount, TmpfsOptions, VolumeOptions
+from bennu.model import BindOptions, ContainerConfig, HostConfig, Mount, NetworkingConfig, TmpfsOptions, VolumeOptions
 
 NEWEST = 60
+
+
+def adapt_mounts(host: HostConfig, minor: int) -> None:
+    translate(ContainerConfig(), host, NetworkingConfig(), minor)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ from collections.abc import AsyncGenerator
 
 from aiohttp import web
 
-from bennu.api.http.body import body_of, decode
+from bennu.api.http.body import body_of, decode_clean
 from bennu.api.http.progress import Message, error_message, stream_progress
 from bennu.api.http.query import filters, flag, integer, text
 from bennu.api.http.responses import json_response
 from bennu.api.http.streams import ends_with_client
 from bennu.api.routes.images import ImageRoutes, pull_lines
 from bennu.api.shapes.instants import parse_moment
+from bennu.decoding import decode
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.images.building import BuildRequest, Built, Text
@@ -186,6 +187,6 @@ def read_list(request: web.Request, name: str) -> list[str]:
 def read_map(request: web.Request, name: str) -> dict[str, str | None]:
     value = text(request, name)
     try:
-        return (decode(value.encode(), dict[str, str | None]) if value else None) or {}
+        return (decode_clean(value.encode(), dict[str, str | None]) if value else None) or {}
     except InvalidParameter as error:
         raise InvalidParameter(f"error reading {name}: {error}") from None

@@ -9,13 +9,13 @@ from aiohttp import web
 
 from bennu.api.http.body import read_body
 from bennu.api.http.name_patterns import name_pattern
-from bennu.api.http.query import Filters, filters
+from bennu.api.http.query import Filters, filters, is_version_at_least, text
 from bennu.api.http.responses import empty_response, json_list_response, json_response, no_content_response
 from bennu.api.routes.containers import check_endpoints
 from bennu.api.shapes.instants import parse_moment, rfc3339
 from bennu.engine.engine import Engine
 from bennu.engine.network_connect import connect_container, disconnect_container
-from bennu.errors import InvalidParameter
+from bennu.errors import InvalidParameter, NotFound
 from bennu.model import EndpointSettings, NetworkingConfig, Shape
 from bennu.network import Endpoint, Network, NetworkRequest
 from bennu.network.model import Ipam
@@ -57,14 +57,23 @@ class NetworkRoutes:
     async def list(self, request: web.Request) -> web.Response:
         fits = network_filter(filters(request), lambda network: bool(self._networks.endpoints_of(network)))
         found = [network for network in self._networks.all() if fits(network)]
-        return await json_list_response(found, lambda network: network_json(network, {}))
+        detailed = not is_version_at_least(request, 28)
+        endpoints_of = self._networks.endpoints_of
+        return await json_list_response(
+            found, lambda network: network_json(network, dict(endpoints_of(network)) if detailed else {})
+        )
 
     async def inspect(self, request: web.Request) -> web.Response:
         network = self._networks.find(request.match_info["id"])
+        if text(request, "scope") not in ("", network.scope):
+            raise NotFound(f"network {request.match_info['id']} not found")
         return json_response(network_json(network, dict(self._networks.endpoints_of(network))))
 
     async def create(self, request: web.Request) -> web.Response:
-        network = await self._networks.create(await read_body(request, NetworkRequest))
+        body = await read_body(request, NetworkRequest)
+        if not is_version_at_least(request, 48):
+            body.enable_ipv4 = None
+        network = await self._networks.create(body)
         return json_response({"Id": network.id, "Warning": ""}, 201)
 
     async def remove(self, request: web.Request) -> web.Response:

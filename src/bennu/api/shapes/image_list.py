@@ -18,9 +18,15 @@ PRUNE_ACCEPTED: Final = frozenset(("dangling", "label", "label!", "until"))
 
 
 def list_images(
-    images: Images, asked: Filters, *, everything: bool, minor: int, shared: Mapping[str, int]
+    images: Images,
+    asked: Filters,
+    *,
+    everything: bool,
+    minor: int,
+    containers: Mapping[str, int] | None = None,
+    with_shared: bool = False,
 ) -> list[dict[str, Any]]:
-    """List what is asked for, newest first; `shared` has the bytes that an image shares with others, by id.
+    """List what is asked for, newest first; `containers` by image are counted where they are given.
 
     Raises: InvalidParameter, NotFound (before, since).
     """
@@ -28,6 +34,7 @@ def list_images(
     newer_than, older_than = _window(images, asked)
     dangling = asked.boolean("dangling")
     patterns = [compile_pattern(pattern) for pattern in asked.all("reference")]
+    uses, sizes = layer_uses(images) if with_shared else (Counter[str](), {})
     entries = []
     for image in images.list():
         named = bool(image.repo_tags or image.repo_digests)
@@ -37,7 +44,12 @@ def list_images(
             continue
         if not named and not everything and images.children(image):
             continue
-        entry = list_entry(image, minor, shared.get(image.id, -1))
+        entry = list_entry(
+            image,
+            minor,
+            containers=-1 if containers is None else containers.get(image.id, 0),
+            shared_bytes=sum(sizes[diff_id] for diff_id in image.diff_ids if uses[diff_id] > 1) if with_shared else -1,
+        )
         if patterns:
             entry["RepoTags"] = [name for name in image.repo_tags if _any_matches(patterns, name)]
             entry["RepoDigests"] = [name for name in image.repo_digests if _any_matches(patterns, name)]
@@ -47,18 +59,11 @@ def list_images(
     return entries
 
 
-def shared_sizes(images: Images) -> dict[str, int]:
-    """Count, for each image by id, the bytes of its layers that other images have, too."""
-    uses = Counter(diff_id for image in images.list() for diff_id in set(image.diff_ids))
-    return {
-        image.id: sum(images.layer_size(diff_id) for diff_id in set(image.diff_ids) if uses[diff_id] > 1)
-        for image in images.list()
-    }
-
-
-def layers_size(images: Images) -> int:
-    """Count the bytes of all layers that images have, each layer once."""
-    return sum(map(images.layer_size, {diff_id for image in images.list() for diff_id in image.diff_ids}))
+def layer_uses(images: Images) -> tuple[Counter[str], dict[str, int]]:
+    """Count in how many images each layer is, and answer the layers' sizes in bytes."""
+    shown = [image for image in images.list() if image.repo_tags or image.repo_digests or not images.children(image)]
+    uses = Counter(diff_id for image in shown for diff_id in image.diff_ids)
+    return uses, {diff_id: images.layer_size(diff_id) for diff_id in uses}
 
 
 def _window(images: Images, asked: Filters) -> tuple[int, int]:

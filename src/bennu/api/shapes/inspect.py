@@ -13,7 +13,7 @@ from bennu.engine.record import Record
 from bennu.errors import NotFound
 from bennu.lifecycle.status import State
 from bennu.model import EndpointSettings, HostConfig, MountPoint, PublishedPort
-from bennu.network.model import as_settings
+from bennu.network.model import PREDEFINED, as_settings
 from bennu.network.nat.port_bindings import exposed_names
 
 STORAGE_DRIVER: Final = "overlay2"
@@ -106,6 +106,7 @@ def shown_log_path(engine: Engine, record: Record) -> str:
 def graph_driver(engine: Engine, record: Record) -> Json:
     folder = engine.services.folder(record.id)
     data = {
+        "ID": record.id,
         "MergedDir": str(folder / "merged"),
         "UpperDir": str(folder / "diff"),
         "WorkDir": str(folder / "work"),
@@ -154,8 +155,18 @@ def network_settings(engine: Engine, record: Record, api_minor: int) -> Json:
         "IPPrefixLen": flat.ip_prefix_len,
         "IPv6Gateway": flat.ipv6_gateway,
         "MacAddress": flat.mac_address,
-        "Networks": {name: endpoint_json(settings, api_minor) for name, settings in networks.items()},
+        "Networks": {
+            name: endpoint_json(settings, api_minor) | _aliases_of_old(record, name, settings, api_minor)
+            for name, settings in networks.items()
+        },
     }
+
+
+def _aliases_of_old(record: Record, network: str, settings: EndpointSettings, api_minor: int) -> Json:
+    """Write the aliases as before API 1.45, where the short id and the host name were among them."""
+    if api_minor >= 45 or network in PREDEFINED:
+        return {}
+    return {"Aliases": list(dict.fromkeys([*(settings.aliases or ()), record.id[:12], record.config.hostname]))}
 
 
 def networks_of(engine: Engine, record: Record) -> dict[str, EndpointSettings]:
@@ -184,6 +195,7 @@ def endpoint_json(settings: EndpointSettings, api_minor: int) -> Json:
         "Aliases": settings.aliases,
         "MacAddress": settings.mac_address,
         "DriverOpts": settings.driver_opts,
+        "GwPriority": settings.gw_priority,
         "NetworkID": settings.network_id,
         "EndpointID": settings.endpoint_id,
         "Gateway": settings.gateway,

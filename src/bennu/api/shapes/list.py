@@ -23,6 +23,7 @@ from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter
 from bennu.lifecycle.status import State, describe_status
+from bennu.model import EndpointSettings
 
 ACCEPTED: Final = frozenset(
     (
@@ -226,9 +227,15 @@ def list_entry(engine: Engine, container: Container, api_minor: int, sizes: tupl
         "State": state_word(container),
         "Status": status_text(container),
         "HostConfig": host,
-        "NetworkSettings": {"Networks": {name: endpoint_json(settings, api_minor) for name, settings in networks}},
+        "NetworkSettings": {"Networks": {name: listed_endpoint(settings, api_minor) for name, settings in networks}},
         "Mounts": [mount_point(point) for point in record.mounts],
     }
+
+
+def listed_endpoint(settings: EndpointSettings, api_minor: int) -> Json:
+    """Write an endpoint as a list shows it: without names and options."""
+    shown = endpoint_json(settings, api_minor)
+    return shown | {name: None for name in ("Links", "Aliases", "DriverOpts", "DNSNames") if name in shown}
 
 
 def status_text(container: Container) -> str:
