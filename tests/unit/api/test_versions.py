@@ -15,7 +15,7 @@ from bennu.api.routes.create_versions import MAC_ADDRESS_WARNING, VOLUME_DRIVER_
 from bennu.api.routes.service_versions import drop_newer
 from bennu.api.routes.system import info_as_of
 from bennu.api.shapes.image import config_json
-from bennu.api.shapes.platforms import ImagePlatform, only_platform, parse_platform
+from bennu.api.shapes.platforms import PlatformShape, only_platform, decode_platform
 from bennu.cluster.api_types import ServiceSpecWire
 from bennu.decoding import decode
 from bennu.errors import InvalidParameter
@@ -200,14 +200,14 @@ def test_an_images_configuration_has_nothing_of_containers_since_1_50() -> None:
 
 
 def test_platforms_are_read_and_matched() -> None:
-    wanted = parse_platform('{"OS":"linux","architecture":"aarch64","variant":"v8"}')
+    wanted = decode_platform('{"OS":"linux","architecture":"aarch64","variant":"v8"}')
     assert str(wanted) == "linux/aarch64/v8"
     assert wanted.fits({"os": "linux", "architecture": "arm64"})
     assert not wanted.fits({"os": "linux", "architecture": "arm64", "variant": "v9"})
     assert not wanted.fits({"os": "linux", "architecture": "amd64"})
     assert only_platform([]) is None
     assert only_platform([""]) is None
-    assert only_platform(['{"os":"linux","architecture":"amd64"}']) == ImagePlatform(os="linux", architecture="amd64")
+    assert only_platform(['{"os":"linux","architecture":"amd64"}']) == PlatformShape(os="linux", architecture="amd64")
 
 
 @pytest.mark.parametrize(
