@@ -92,13 +92,16 @@ class AttachRoutes:
 
 
 async def hold(container: Container, attachment: Attachment, client: StreamClient, options: AttachOptions) -> None:
-    """Run one session from its attachment to its end. Releases the attachment."""
-    stopped = container.wait(WaitCondition.NOT_RUNNING)
+    """Run one session from its attachment to its end. Releases the attachment.
+
+    Output ends a moment before the container's end is on record: who has seen all of it may ask how that was.
+    """
+    stopped = container.wait(WaitCondition.NEXT_EXIT)
     try:
         ended = await join(client, attachment, options)
         if ended is SessionEnd.DETACHED:
             await container.publish("detach")
-        if ended is SessionEnd.OUTPUT and container.record.config.stdin_once and not container.record.config.tty:
+        if ended is SessionEnd.OUTPUT and container.record.running:
             await stopped
     finally:
         stopped.cancel()
