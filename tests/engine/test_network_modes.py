@@ -25,7 +25,7 @@ from network_helpers import (
 
 from bennu.errors import Forbidden, InvalidParameter
 from bennu.network import EndpointRequest, PortRequest, Sandbox
-from bennu.network.creation import ConfigFrom
+from bennu.network.creation import ConfigSource
 from bennu.network.ipam.planning import IpamConfig
 
 pytestmark = needs_network
@@ -205,7 +205,7 @@ async def test_an_isolated_network_has_no_address_of_the_hosts(host: Host) -> No
 async def test_a_network_made_from_a_configuration_is_as_that_one_says_and_keeps_it_from_removal(host: Host) -> None:
     options = {"com.docker.network.driver.mtu": "1234"}
     await make(host, "cfg", IpamConfig(subnet="10.215.91.0/24"), config_only=True, options=options)
-    await make(host, "real", config_from=ConfigFrom(network="cfg"))
+    await make(host, "real", config_from=ConfigSource(network="cfg"))
     a = await start(host, "a", on("real", "a"))
     assert a.endpoints[0].ip_address == "10.215.91.2"
     shown = inside(a.netns, lambda: subprocess.check_output(["ip", "link", "show", "eth0"], text=True))

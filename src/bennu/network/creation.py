@@ -44,7 +44,7 @@ class IpamRequest(Shape):
     config: list[IpamConfig] | None = None
 
 
-class ConfigFrom(Shape):
+class ConfigSource(Shape):
     """The field `ConfigFrom`."""
 
     network: str = ""
@@ -62,7 +62,7 @@ class NetworkRequest(Shape):
     attachable: bool = False
     ingress: bool = False
     config_only: bool = False
-    config_from: ConfigFrom | None = None
+    config_from: ConfigSource | None = None
     ipam: IpamRequest | None = msgspec.field(name="IPAM", default=None)
     options: dict[str, str] | None = None
     labels: dict[str, str] | None = None

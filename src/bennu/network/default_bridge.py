@@ -59,13 +59,17 @@ async def ensure_default_bridge(
             raise
         log.warning("containers are on the default bridge, which stays as it is: %s", error)
         return
-    if is_busy and (known.bridge, known.ipam) != (bridge, ipam):
+    if is_busy and (known.bridge, _addresses(known.ipam)) != (bridge, _addresses(ipam)):
         log.warning("containers are on the default bridge: it keeps its subnet until bennud starts without them")
         options[OPTION_BRIDGE_NAME] = known.bridge
     else:
         known.bridge, known.ipam, known.enable_ipv6 = bridge, ipam, settings.ipv6
     known.options = options
     await catalogue.add(known)
+
+
+def _addresses(ipam: Iterable[Ipam]) -> list[tuple[str, str, str, dict[str, str]]]:
+    return [(pool.subnet, pool.gateway, pool.ip_range, pool.aux) for pool in ipam]
 
 
 async def _remove_interface(network: Network) -> None:

@@ -382,18 +382,18 @@ class Networks:
         `dns`: servers that the embedded DNS asks instead of the host's. The caller stores the sandbox.
         Raises: BennuError; then, as after a cancellation, nothing is left.
         """
-        endpoints = [request for request in endpoints if not self._is_switched_off(request.network)]
+        endpoints = [request for request in endpoints if not self.is_switched_off(request.network)]
         for request in endpoints:
             self._check_attachable(container_id, self.find(request.network))
         return await self._sandboxes.open(container_id, endpoints, ports, dns)
 
-    def _is_switched_off(self, ref: str) -> bool:
+    def is_switched_off(self, ref: str) -> bool:
         """Check that this is the default bridge, and there is to be none: who asks for it gets loopback only."""
         return ref in ("bridge", "default") and self._catalogue.named("bridge") is None
 
     def check(self, request: EndpointRequest) -> None:
         """Check that the network can ever grant the request. Raises: NotFound, InvalidParameter."""
-        if not self._is_switched_off(request.network):
+        if not self.is_switched_off(request.network):
             check_request(self.find(request.network), request)
 
     async def close_sandbox(self, container_id: str) -> None:

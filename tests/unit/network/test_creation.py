@@ -3,12 +3,13 @@
 import ipaddress
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from bennu.errors import BennuError, Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere
-from bennu.network.creation import ConfigFrom, IpamRequest, NetworkRequest, Surroundings, plan_network
+from bennu.network.creation import ConfigSource, IpamRequest, NetworkRequest, Surroundings, plan_network
 from bennu.network.ipam.planning import IpamConfig, find_ipam_problems
-from bennu.network.model import Ipam, Network
+from bennu.network.model import GatewayMode, Ipam, Network
 
 PRESENT = [
     Network(
@@ -127,7 +128,7 @@ def test_a_network_takes_all_from_its_configuration_network() -> None:
         options={"com.docker.network.driver.mtu": "1400"},
     )
     assert (config.driver, config.bridge, config.ipam[0].gateway) == ("null", "", "")
-    network = plan(present=[config], config_from=ConfigFrom(network="cfg"), internal=True)
+    network = plan(present=[config], config_from=ConfigSource(network="cfg"), internal=True)
     assert (network.mtu, network.labels, network.internal, network.config_from) == (1400, {"a": "b"}, True, "cfg")
     assert (network.ipam[0].subnet, network.ipam[0].gateway) == ("10.8.0.0/24", "10.8.0.64")
     plan(IpamConfig(subnet="10.8.0.0/24"), present=[config])  # a configuration takes no subnet from anybody
@@ -149,14 +150,14 @@ def test_a_network_takes_all_from_its_configuration_network() -> None:
         ({"enable_ipv4": False}, InvalidParameter, "IPv4 or IPv6 must be enabled"),
         ({"config_only": True, "internal": True}, Forbidden, "Network operator fields like"),
         (
-            {"config_only": True, "config_from": ConfigFrom(network="x")},
+            {"config_only": True, "config_from": ConfigSource(network="x")},
             Forbidden,
             "a configuration network cannot depend on another",
         ),
-        ({"config_from": ConfigFrom(network="x")}, NotFound, 'configuration network "x" does not exist'),
-        ({"config_from": ConfigFrom(network="old")}, NotFound, 'configuration network "old" does not exist'),
-        ({"config_from": ConfigFrom(network="x"), "labels": {"a": "b"}}, Forbidden, "user specified configurations"),
-        ({"config_from": ConfigFrom(network="x"), "options": {"a": "b"}}, Forbidden, "network driver options are not"),
+        ({"config_from": ConfigSource(network="x")}, NotFound, 'configuration network "x" does not exist'),
+        ({"config_from": ConfigSource(network="old")}, NotFound, 'configuration network "old" does not exist'),
+        ({"config_from": ConfigSource(network="x"), "labels": {"a": "b"}}, Forbidden, "user specified configurations"),
+        ({"config_from": ConfigSource(network="x"), "options": {"a": "b"}}, Forbidden, "network driver options are"),
     ],
 )
 def test_what_cannot_be_is_refused(fields: dict[str, object], kind: type[BennuError], text: str) -> None:
@@ -264,3 +265,12 @@ def test_each_problem_of_a_subnet_is_named(config: IpamConfig, problem: str) -> 
     with pytest.raises(InvalidParameter) as refused:
         plan(config)
     assert str(refused.value) == f"invalid network config:\n{problem}"
+
+
+def test_a_network_of_an_earlier_version_is_read_as_what_it_was() -> None:
+    stored = b"""{"id": "x", "name": "old", "created_ns": 1, "bridge": "br-old", "scope": "swarm",
+        "ipam": [{"subnet": "10.0.1.0/24", "gateway": "10.0.1.1", "asked": true}]}"""
+    network = msgspec.json.decode(stored, type=Network)
+    assert (network.enable_ipv4, network.enable_ipv6, network.shown_driver) == (True, False, "overlay")
+    assert (network.config_only, network.config_from, network.ipam[0].gateway_is_implied) == (False, "", False)
+    assert (network.gateway_mode(4), network.inhibits_ipv4, network.host_ip(4)) == (GatewayMode.NAT, False, "")

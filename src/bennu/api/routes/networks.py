@@ -68,8 +68,8 @@ class NetworkRoutes:
 
     async def create(self, request: web.Request) -> web.Response:
         body = await read_body(request, NetworkRequest)
-        if not is_version_at_least(request, 47):
-            body.enable_ipv4 = None  # what such a client says of it, it cannot have meant
+        if not is_version_at_least(request, 48):
+            body.enable_ipv4 = None
         network = await self._networks.create(body)
         return json_response({"Id": network.id, "Warning": ""}, 201)
 

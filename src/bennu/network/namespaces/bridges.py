@@ -98,10 +98,12 @@ def read_addresses(name: str) -> list[str] | None:
 def complete_bridge(plan: BridgePlan) -> None:
     """Give an administrator's bridge the addresses that it lacks, and let it lead to 127.0.0.1; nothing is taken away.
 
-    Raises: OSError, NetlinkError.
+    One that is gone is not made anew. Raises: OSError, NetlinkError.
     """
     with IPRoute() as ipr:
-        index = require_index(plan.name)
+        index = find_index(plan.name)
+        if index is None:
+            return
         present = {address for address, _ in list_addresses(ipr, index)}
         missing = [item for item in plan.addresses if item.address not in present]
         if any(":" in item.address for item in missing):
