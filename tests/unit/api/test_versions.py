@@ -15,7 +15,7 @@ from bennu.api.routes.create_versions import MAC_ADDRESS_WARNING, VOLUME_DRIVER_
 from bennu.api.routes.service_versions import drop_newer
 from bennu.api.routes.system import info_as_of
 from bennu.api.shapes.image import config_json
-from bennu.api.shapes.platforms import PlatformShape, only_platform, decode_platform
+from bennu.api.shapes.platforms import PlatformShape, decode_platform, only_platform
 from bennu.cluster.api_types import ServiceSpecWire
 from bennu.decoding import decode
 from bennu.errors import InvalidParameter

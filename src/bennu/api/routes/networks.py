@@ -119,7 +119,7 @@ def network_filter(asked: Filters, in_use: Callable[[Network], bool]) -> Callabl
 
     def fits(network: Network) -> bool:
         tests = {
-            "driver": lambda value: value == shown_driver(network),
+            "driver": lambda value: value == network.shown_driver,
             "id": lambda value: _matches(value, network.id),
             "name": lambda value: _matches(value, network.name),
             "scope": lambda value: value == network.scope,
@@ -132,10 +132,6 @@ def network_filter(asked: Filters, in_use: Callable[[Network], bool]) -> Callabl
         )
 
     return fits
-
-
-def shown_driver(network: Network) -> str:
-    return "overlay" if network.scope == "swarm" else network.driver
 
 
 def _matches(pattern: str, text: str) -> bool:
@@ -151,19 +147,19 @@ def network_json(network: Network, endpoints: dict[str, Endpoint]) -> Json:
         "Id": network.id,
         "Created": rfc3339(network.created_ns),
         "Scope": network.scope,
-        "Driver": shown_driver(network),
-        "EnableIPv4": True,
+        "Driver": network.shown_driver,
+        "EnableIPv4": network.enable_ipv4,
         "EnableIPv6": network.enable_ipv6,
         "IPAM": {
             "Driver": network.ipam_driver,
             "Options": network.ipam_options,
-            "Config": [ipam_json(pool) for pool in network.ipam] or (None if network.is_predefined else []),
+            "Config": [ipam_json(pool) for pool in (*network.unused_ipam, *network.ipam)] or None,
         },
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": network.ingress,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": network.config_from},
+        "ConfigOnly": network.config_only,
         "Containers": {container_id: endpoint_json(endpoint) for container_id, endpoint in endpoints.items()},
         "Options": network.options,
         "Labels": network.labels,
@@ -174,7 +170,8 @@ def ipam_json(pool: Ipam) -> Json:
     shown = {"Subnet": pool.subnet}
     if pool.ip_range:
         shown["IPRange"] = pool.ip_range
-    shown["Gateway"] = pool.gateway
+    if pool.gateway and not pool.gateway_is_implied:
+        shown["Gateway"] = pool.gateway
     return shown | ({"AuxiliaryAddresses": pool.aux} if pool.aux else {})
 
 

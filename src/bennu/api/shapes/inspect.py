@@ -224,5 +224,5 @@ def port_map(record: Record) -> dict[str, list[dict[str, str]] | None]:
     ports: dict[str, list[dict[str, str]] | None] = dict.fromkeys(exposed_of(record))
     for port in published_of(record):
         key = f"{port.container_port}/{port.proto}"
-        ports[key] = [*(ports.get(key) or []), {"HostIp": port.host_ip, "HostPort": str(port.host_port)}]
+        ports[key] = [*(ports.get(key) or []), {"HostIp": port.host_ip, "HostPort": str(port.host_port or "")}]
     return ports

@@ -273,12 +273,8 @@ def _ports(container: Container) -> Iterator[Json]:
         return
     published = published_of(record)
     for port in published:
-        yield {
-            "IP": port.host_ip,
-            "PrivatePort": port.container_port,
-            "PublicPort": port.host_port,
-            "Type": port.proto,
-        }
+        public = {"PublicPort": port.host_port} if port.host_port else {}
+        yield {"IP": port.host_ip, "PrivatePort": port.container_port, **public, "Type": port.proto}
     covered = {(port.proto, port.container_port) for port in published}
     for name in exposed_of(record):
         number, _, proto = name.partition("/")
