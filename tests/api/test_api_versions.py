@@ -1,6 +1,8 @@
 """The API as version 1.51 has it, and as older clients know it, against a running engine."""
 
+import io
 import json
+import tarfile
 from typing import Any
 from urllib.parse import quote
 
@@ -153,3 +155,19 @@ def test_there_are_no_plugins_and_no_sessions(daemon: Daemon) -> None:
     assert ask(daemon, "POST", "/session") == (400, {"message": "no upgrade proto in request"})
     status, raw = daemon.request("POST", "/session", None, {"Connection": "Upgrade", "Upgrade": "foo"})
     assert (status, json.loads(raw)) == (400, {"message": "protocol foo not supported"})
+
+
+def test_a_slash_at_the_end_of_a_path_leads_through_a_link(daemon: Daemon, busybox: str) -> None:
+    made = run(daemon, "linked", {"Cmd": ["ln", "-s", "/etc", "/link"], "HostConfig": {"NetworkMode": "none"}})["Id"]
+    assert ask(daemon, "POST", "/containers/linked/wait")[0] == 200
+    names = {}
+    for path in ("/link", "/link/", "/link/."):
+        status, raw = daemon.request("GET", f"/containers/linked/archive?path={path}")
+        assert status == 200
+        with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
+            names[path] = archive.getnames()
+    assert names["/link"] == ["link"]
+    assert names["/link/"][:2] == ["link", "link/group"]
+    assert names["/link/."][:2] == [".", "./group"]
+    words = f"Could not find the file /dne in container {made}"
+    assert ask(daemon, "GET", f"/containers/{made}/archive?path=/dne") == (404, {"message": words})

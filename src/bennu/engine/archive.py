@@ -115,12 +115,15 @@ def is_below(path: str, folder: str) -> bool:
 
 
 @contextlib.contextmanager
-def _told_as_docker(container: Container, path: str) -> Iterator[None]:
+def _told_as_docker(container: Container, path: str, called: str) -> Iterator[None]:
+    """Tell what goes wrong in dockerd's words; `called`: the container as the client named it."""
     try:
         yield
     except Failure as failure:
         if failure.kind == "missing":
-            raise NotFound(f"Could not find the file {path} in container {container.record.name}") from failure
+            raise NotFound(
+                f"Could not find the file {path} in container {called or container.record.name}"
+            ) from failure
         if failure.errno == errno.EROFS:
             in_volume = any(is_below(path, point.destination) for point in container.record.mounts)
             raise InvalidParameter("mounted volume is marked read-only" if in_volume else READ_ONLY) from failure
@@ -133,16 +136,18 @@ def _told_as_docker(container: Container, path: str) -> Iterator[None]:
         raise NotAlive(f"container {container.record.name} has just ended") from error
 
 
-async def stat_path(services: EngineContext, container: Container, path: str) -> PathStat:
+async def stat_path(services: EngineContext, container: Container, path: str, called: str = "") -> PathStat:
     """Describe a path inside the container. Raises: NotFound."""
-    with _told_as_docker(container, path):
+    with _told_as_docker(container, path, called):
         async with _begun(services, container, "stat", path=_inside(path)) as session, asyncio.timeout(QUICK_S):
             return PathStat(**await session.answer())
 
 
-async def read_archive(services: EngineContext, container: Container, path: str) -> AsyncIterator[bytes]:
+async def read_archive(
+    services: EngineContext, container: Container, path: str, called: str = ""
+) -> AsyncIterator[bytes]:
     """Stream a tar of the path, in pieces. Raises: NotFound before the first piece, BennuError when it breaks off."""
-    with _told_as_docker(container, path):
+    with _told_as_docker(container, path, called):
         async with _begun(services, container, "pack", output=True, path=_inside(path)) as session:
             async for piece in _pieces(session):
                 yield piece
@@ -163,7 +168,13 @@ async def _pieces(session: Session) -> AsyncIterator[bytes]:
 
 
 async def write_archive(
-    services: EngineContext, container: Container, path: str, pieces: AsyncIterator[bytes], *, same_kind: bool = False
+    services: EngineContext,
+    container: Container,
+    path: str,
+    pieces: AsyncIterator[bytes],
+    *,
+    same_kind: bool = False,
+    called: str = "",
 ) -> None:
     """Unpack a tar into a folder of the container.
 
@@ -171,7 +182,7 @@ async def write_archive(
     container is read-only here as well. Raises: NotFound, InvalidParameter (no folder, a broken tar, read-only),
     BennuError.
     """
-    with _told_as_docker(container, path):
+    with _told_as_docker(container, path, called):
         into = _inside(path)
         task = _begun(services, container, "unpack", writable=True, input=True, path=into, same_kind=same_kind)
         async with task as session:
