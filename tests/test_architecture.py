@@ -224,14 +224,14 @@ STAND_ALONE = {
     "network/cluster_hooks": "a Protocol that another package implements",
     "network/lb/service_ports": "owns sockets; its user decides",
     "orchestration/model/counts": "a rule of swarmkit's; its user makes JSON",
+    "runtime/propagation": "asks the kernel about a path; its user is the sequence of a launch",
     "runtime/seccomp_cache": "files; its user is the sequence of a start",
     "runtime/shm": "mounts; its neighbour of that name is pure",
     "simulate/container_run": "the counterpart of `run` for containers",
     "store/ballast": "files; knows nothing of the database",
     "store/salvage": "loaded by a repair alone",
-    "runtime/propagation": "asks the kernel; its user decides",
     "volumes/copyup": "a rule of volumes; its user is a creation",
-    "volumes/subpath": "opens below a root; its user is the engine, which resolves mounts",
+    "volumes/subpath": "a rule of volumes; its user knows images, too",
 }
 
 

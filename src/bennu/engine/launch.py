@@ -22,9 +22,8 @@ from bennu.engine.attach import Attachment
 from bennu.engine.context import EngineContext
 from bennu.engine.events import Event, event
 from bennu.engine.links import check_links_run, link_variables
-from bennu.engine.mount_parser import no_source
+from bennu.engine.mount_parser import no_source, shows
 from bennu.engine.mount_sources import mount_sources
-from bennu.engine.mounts import shows
 from bennu.engine.record import Record
 from bennu.engine.sandbox import make_files, namespaces_of, network_event, open_sandbox
 from bennu.errors import BennuError, InvalidParameter

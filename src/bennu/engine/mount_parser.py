@@ -202,3 +202,9 @@ def _check_subpath(subpath: str) -> None:
     """Refuse a path that leads out by its own words (Go's `filepath.IsLocal`); links are for whoever opens it."""
     if subpath and (subpath.startswith("/") or posixpath.normpath(subpath).split("/")[0] == ".."):
         raise InvalidParameter("subpath must be a relative path within the volume")
+
+
+def shows(source: str, folder: Path) -> bool:
+    """Tell whether a mount of `source` shows something of `folder`: lies in it, or contains it."""
+    path = Path(source)
+    return path.is_relative_to(folder) or folder.is_relative_to(path)

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET
 
 from bennu.engine.context import EngineContext
-from bennu.engine.mount_parser import Planned, parse_bind, parse_mount, parse_volumes_from
+from bennu.engine.mount_parser import Planned, parse_bind, parse_mount, parse_volumes_from, shows
 from bennu.errors import InvalidParameter, NotFound
 from bennu.model import BindOptions, ContainerConfig, HostConfig, Mount, MountPoint
 
@@ -76,12 +76,6 @@ def _keep_root_free(planned: Planned, data_root: Path) -> Planned:
             f'propagation: "{planned.propagation}"'
         )
     return replace(planned, propagation=planned.propagation or "rslave")
-
-
-def shows(source: str, folder: Path) -> bool:
-    """Tell whether a mount of `source` shows something of `folder`: lies in it, or contains it."""
-    path = Path(source)
-    return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
 def _without_recursion(planned: Planned) -> Planned:

@@ -12,14 +12,17 @@ def host_architecture() -> str:
     return architecture(platform.machine())
 
 
-def wanted_platform(text: str) -> ImagePlatform | None:
-    """Read a platform that a client asks for; None: none. Raises: InvalidParameter; also for another system."""
-    if not text:
-        return None
+def read_platform(text: str) -> ImagePlatform | None:
+    """Read a platform that a client asks for; None: none. Raises: InvalidParameter."""
     try:
-        found = parse_platform(text, host_architecture())
+        return parse_platform(text, host_architecture()) if text else None
     except ValueError as error:
         raise InvalidParameter(str(error)) from None
-    if found.os != "linux":
+
+
+def wanted_platform(text: str) -> ImagePlatform | None:
+    """Read the platform of an image that is to come to be here. Raises: InvalidParameter; also for another system."""
+    found = read_platform(text)
+    if found is not None and found.os != "linux":
         raise InvalidParameter("operating system is not supported")
     return found

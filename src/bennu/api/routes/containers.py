@@ -24,7 +24,7 @@ from bennu.engine.update import update_container
 from bennu.engine.validate import check_endpoint, discard_unsupported
 from bennu.engine.wait_conditions import WaitCondition
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotImplementedHere
-from bennu.images.platform import host_architecture, wanted_platform
+from bennu.images.platform import host_architecture, read_platform
 from bennu.model import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicyShape, Shape
 
 CONFIG_KEYS: Final = frozenset(map(fold, ContainerConfig.__struct_encode_fields__))
@@ -141,7 +141,7 @@ class ContainerRoutes:
             return []  # told by the creation, in its order
         own, present = f"linux/{host_architecture()}", f"{image.os}/{image.architecture or host_architecture()}"
         if asked:
-            wanted = wanted_platform(asked)
+            wanted = read_platform(asked)
             if wanted is not None and f"{wanted.os}/{wanted.architecture}" != present:
                 raise NotFound(
                     f"image with reference {reference} was found but does not match the specified platform: "
