@@ -209,7 +209,6 @@ STAND_ALONE = {
     "api/routes/export": "one file a resource",
     "api/routes/not_implemented": "one file a resource",
     "api/routes/plugins": "one file a resource",
-    "api/routes/service_versions": "pure rules of versions; the routes are a shell",
     "cli/contexts": "its user is loaded by every command line, and must not load the client",
     "cli/main": "an entry point",
     "cluster/deadline_queue": "a structure of its own, pure; the manager is a shell",
