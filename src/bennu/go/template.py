@@ -12,7 +12,7 @@ from typing import Final
 
 from bennu.go.printing import Struct, Value, format_value, type_of
 from bennu.go.template_functions import BUILT_IN, SHORT, Function, is_true, wrong_count
-from bennu.go.template_syntax import NAME, Piece, Operand, Parser, Pipeline, TemplateError
+from bennu.go.template_syntax import NAME, Operand, Parser, Piece, Pipeline, TemplateError
 
 MAX_STEPS: Final = 100_000
 MAX_OUTPUT: Final = 1 << 20
