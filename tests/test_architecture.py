@@ -14,8 +14,8 @@ PACKAGE = ROOT / "src/bennu"
 PURE = ("go", "lifecycle", "orchestration")
 # Modules of the standard library that neither look at the world nor change it.
 PURE_STDLIB = {
-    "__future__", "abc", "bisect", "collections", "dataclasses", "enum", "functools", "heapq", "itertools", "math",
-    "operator", "re", "string", "textwrap", "types", "typing",
+    "__future__", "abc", "bisect", "collections", "dataclasses", "decimal", "enum", "functools", "heapq", "itertools",
+    "math", "operator", "re", "string", "textwrap", "types", "typing",
 }  # fmt: skip
 # `datetime` and `hashlib` can be used purely; what they could leak is named instead.
 PURE_WITH_CARE = {"datetime": ("now", "today", "utcnow"), "hashlib": (), "ipaddress": (), "fnmatch": (), "signal": ()}
