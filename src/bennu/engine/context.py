@@ -17,7 +17,6 @@ from bennu.engine.execs import Execs
 from bennu.engine.probes import ProbePlaces
 from bennu.engine.record import Record
 from bennu.images import Images
-from bennu.kernel.inotify import FileWrites
 from bennu.network import Networks
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import HostFacts
@@ -122,7 +121,6 @@ class EngineContext:
     linked_from: dict[str, set[str]] = field(default_factory=dict)  # container → who runs and has a legacy link to it
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
     accounts: Accounts = field(default_factory=Accounts)
-    writes: FileWrites = field(default_factory=FileWrites)
     pre_stop: PreStop = field(default_factory=PreStop)
 
     def folder(self, container_id: str) -> Path:

@@ -34,10 +34,10 @@ class Struct:
     fields: Mapping[str, Value]
 
 
-def expand_template(template: str, root: Struct, functions: Mapping[str, Function]) -> str:
+def expand_template(template: str, root: Struct, functions: Mapping[str, Function], name: str = "expansion") -> str:
     """Replace every action by its value, as Go writes it. A function's ValueError is told in Go's words.
 
-    Raises: TemplateError.
+    Raises: TemplateError, which calls the template by `name`.
     """
     out: list[str] = []
     position = 0
@@ -45,12 +45,12 @@ def expand_template(template: str, root: Struct, functions: Mapping[str, Functio
     while (start := template.find("{{", position)) >= 0:
         end = template.find("}}", start + 2)
         if end < 0:
-            raise TemplateError("template: expansion:1: unclosed action")
+            raise TemplateError(f"template: {name}:1: unclosed action")
         before, source, after, offset = _read_action(template, start + 2, end)
         text = template[position:start]
         text = text.lstrip() if trim else text
         out.append(text.rstrip() if before else text)
-        out.append(_Expansion(offset, source, root, functions).run())
+        out.append(_Expansion(offset, source, root, functions, name).run())
         trim = after
         position = end + 2
     rest = template[position:]
@@ -83,6 +83,7 @@ class _Expansion:
     source: str
     root: Struct
     functions: Mapping[str, Function]
+    name: str
     tokens: list[tuple[str, str, int]] = field(default_factory=list)
     at: int = 0
     depth: int = 0
@@ -161,7 +162,7 @@ class _Expansion:
 
     def _field(self, text: str, where: int) -> Value:
         value: Value = self.root
-        place = f'template: expansion:1:{self.offset + where}: executing "expansion" at <{text}>: '
+        place = f'template: {self.name}:1:{self.offset + where}: executing "{self.name}" at <{text}>: '
         for part in text.strip(".").split("."):
             if isinstance(value, Struct):
                 if part not in value.fields:
@@ -179,4 +180,4 @@ class _Expansion:
         return self.tokens[self.at][1] if self.at < len(self.tokens) else ""
 
     def _error(self, what: str) -> TemplateError:
-        return TemplateError(f"template: expansion:1: {what}")
+        return TemplateError(f"template: {self.name}:1: {what}")
