@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +22,18 @@ PROGRAM: Final = "import sys; sys.path.insert(0, sys.argv[1]); from bennu.logwri
 ANSWERS_WITHIN_S: Final = 5.0
 FINISHES_WITHIN_S: Final = 10.0  # dockerd's patience with a log at a container's end
 AGAIN_AFTER_S: Final = 0.2
+FULL_PAUSE_S: Final = 0.005
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question that is not answered yet; `pipe` goes with it, or -1."""
+
+    message: dict[str, Any]
+    answer: asyncio.Future[None]
+    pipe: int
 
 
 class LogWriter:
@@ -36,7 +47,8 @@ class LogWriter:
         self._process: subprocess.Popen[bytes] | None = None
         self._jobs: dict[str, Job] = {}
         self._numbers = itertools.count()
-        self._asked: dict[int, tuple[dict[str, Any], asyncio.Future[None]]] = {}
+        self._asked: dict[int, _Asked] = {}
+        self._holding: set[asyncio.Task[None]] = set()
         self._connecting = asyncio.Lock()
         self._restoring: asyncio.Task[None] | None = None
 
@@ -45,13 +57,20 @@ class LogWriter:
         self._jobs = {job.id: job for job in jobs}
         await self._connect(may_start=bool(jobs))
 
-    async def write(self, job: Job) -> None:
-        """Have a run's log written from now on. Raises: OSError if no writer can be started."""
+    async def write(self, job: Job, pipe: int) -> None:
+        """Have a run's log written from now on. Raises: OSError if no writer can be started.
+
+        `pipe` is a reading end of its pipe, which is taken over: the run may be over before the writer hears of it.
+        """
         self._jobs[job.id] = job
+        asked = self._note({"write": job._asdict()}, pipe)
+        holding = asyncio.get_running_loop().create_task(self._hold(asked), name=f"log of {job.id[:12]}")
+        self._holding.add(holding)
+        holding.add_done_callback(self._holding.discard)
         if self._channel is None:
-            await self._connect()  # tells of all jobs
+            await self._connect()  # tells what is asked
         else:
-            await self._send({"write": job._asdict()})
+            await self._send(asked.message, pipe)
 
     async def finish(self, container_id: str) -> None:
         """Return when everything that the container's run has written is in its log. Idempotent.
@@ -69,28 +88,49 @@ class LogWriter:
         """Leave the writer to the next bennud; it ends by itself if no container runs."""
         if self._restoring is not None:
             self._restoring.cancel()
+        for holding in self._holding:
+            holding.cancel()
         self._jobs = {}
         self._drop()
 
     # --- the conversation -----------------------------------------------------------------------------------------
 
-    async def _ask(self, message: dict[str, Any], limit_s: float) -> None:
-        """Send a message and wait for the answer, from the next writer if this one dies. Raises: TimeoutError."""
+    def _note(self, message: dict[str, Any], pipe: int = -1) -> "_Asked":
+        """Give a question a number; it is asked again of the next writer if this one dies."""
         number = next(self._numbers)
-        answer = asyncio.get_running_loop().create_future()
-        self._asked[number] = ({**message, "ask": number}, answer)
+        asked = _Asked({**message, "ask": number}, asyncio.get_running_loop().create_future(), pipe)
+        self._asked[number] = asked
+        return asked
+
+    async def _hold(self, asked: "_Asked") -> None:
+        """Keep a pipe open until the writer has it."""
+        try:
+            await asked.answer
+        finally:
+            self._asked.pop(asked.message["ask"], None)
+            os.close(asked.pipe)
+
+    async def _ask(self, message: dict[str, Any], limit_s: float) -> None:
+        """Send a message and wait for the answer. Raises: TimeoutError."""
+        asked = self._note(message)
         try:
             async with asyncio.timeout(limit_s):
-                await self._send({**message, "ask": number})
-                await answer
+                await self._send(asked.message)
+                await asked.answer
         finally:
-            self._asked.pop(number, None)
+            self._asked.pop(asked.message["ask"], None)
 
-    async def _send(self, message: dict[str, Any]) -> None:
+    async def _send(self, message: dict[str, Any], pipe: int = -1) -> None:
         """Send a message; if the writer is gone, the next one is told everything anyway."""
-        if self._channel is not None:
-            with contextlib.suppress(OSError):
-                await asyncio.get_running_loop().sock_sendall(self._channel, json.dumps(message).encode())
+        data, pipes = json.dumps(message).encode(), [pipe] if pipe >= 0 else []
+        while self._channel is not None:
+            try:
+                socket.send_fds(self._channel, [data], pipes)
+                return
+            except BlockingIOError:
+                await asyncio.sleep(FULL_PAUSE_S)
+            except OSError:
+                return
 
     def _hear(self) -> None:
         assert self._channel is not None
@@ -107,8 +147,8 @@ class LogWriter:
         message = json.loads(data)
         if "complaint" in message:
             log.warning("%s", message["complaint"])
-        elif (asked := self._asked.get(message["answer"])) and not asked[1].done():
-            asked[1].set_result(None)
+        elif (asked := self._asked.get(message["answer"])) and not asked.answer.done():
+            asked.answer.set_result(None)
 
     def _drop(self) -> None:
         if self._channel is not None:
@@ -134,7 +174,7 @@ class LogWriter:
             if self._channel is not None:
                 return
             if self._process is not None:
-                self._process.poll()
+                self._process.poll()  # so that the kernel forgets it
             found = await asyncio.to_thread(find_writer, self._folder)
             if found is None and not may_start:
                 return
@@ -142,11 +182,13 @@ class LogWriter:
             channel.setblocking(False)
             self._channel = channel
             asyncio.get_running_loop().add_reader(channel, self._hear)
+            held = {asked.message["write"]["id"] for asked in self._asked.values() if asked.pipe >= 0}
             for job in list(self._jobs.values()):
-                await self._send({"write": job._asdict()})
+                if job.id not in held:
+                    await self._send({"write": job._asdict()})
             await self._send({"only": list(self._jobs)})
-            for message, _ in list(self._asked.values()):
-                await self._send(message)
+            for asked in list(self._asked.values()):
+                await self._send(asked.message, asked.pipe)
 
     async def _start(self) -> socket.socket:
         channel, process = await asyncio.to_thread(start_writer, self._folder)

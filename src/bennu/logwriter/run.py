@@ -1,6 +1,5 @@
 """One run's log: from its pipe to its files."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,10 @@ from bennu.logwriter.words import Job
 class Run:
     """The log of one run while it is written. Blocking; for one thread."""
 
-    def __init__(self, job: Job, held: Any, *, compressed: Callable[[], None], complain: Callable[[str], None]) -> None:
-        """Open the pipe; `held` is what another writer's `leave` answered, or None. Raises: OSError if it is gone.
+    def __init__(
+        self, job: Job, pipe: int, held: Any, *, compressed: Callable[[], None], complain: Callable[[str], None]
+    ) -> None:
+        """Take over the pipe; `held` is what another writer's `leave` answered, or None.
 
         `compressed` is called, from any thread, when `is_waiting` may have changed; `complain` when lines are lost.
         """
@@ -24,7 +25,6 @@ class Run:
         self._lines: Lines = JsonLines(job.attrs) if job.json else PlainLines()
         self._waiting = b""  # lines that wait for a compression
         self._complaint = ""
-        pipe = os.open(job.pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._file = RotatedFile(Path(job.log), Bounds(job.max_bytes, job.max_files, job.compress), compressed)
         self.source: Source = Ring(pipe, job.ring) if job.ring >= 0 else Pipe(pipe)
         if held is not None:

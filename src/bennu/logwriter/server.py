@@ -117,9 +117,9 @@ class Writer:
     def _hear(self, client: socket.socket) -> None:
         """Do what one message asks; a client that breaks off is forgotten."""
         try:
-            message = client.recv(MAX_MESSAGE)
+            message, pipes, _, _ = socket.recv_fds(client, MAX_MESSAGE, 1)
             if message:
-                self._do(client, json.loads(message))
+                self._do(client, json.loads(message), pipes[0] if pipes else -1)
                 return
         except OSError:
             pass
@@ -127,9 +127,9 @@ class Writer:
         del self._clients[client.fileno()]
         client.close()
 
-    def _do(self, client: socket.socket, message: dict[str, Any]) -> None:
+    def _do(self, client: socket.socket, message: dict[str, Any], pipe: int) -> None:
         if "write" in message:
-            self._write(Job(**message["write"]))
+            self._write(Job(**message["write"]), pipe)
         elif "finish" in message:
             if run := self._runs.get(message["finish"]):
                 self._finish(run)
@@ -147,17 +147,20 @@ class Writer:
             with contextlib.suppress(OSError):
                 client.send(json.dumps({"complaint": complaint}).encode())
 
-    def _write(self, job: Job) -> None:
+    def _write(self, job: Job, pipe: int) -> None:
         former = self._runs.get(job.id)
+        if former is not None and former.job.run == job.run:
+            if pipe >= 0:
+                os.close(pipe)
+            return
         if former is not None:
-            if former.job.run == job.run:
-                return
             self._finish(former)
         try:
-            held = self._held.pop(job.run, None)
-            run = Run(job, held, compressed=self._wake, complain=self._complain)
+            if pipe < 0:
+                pipe = os.open(job.pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:  # its bundle is gone: there is nothing more to write
             return
+        run = Run(job, pipe, self._held.pop(job.run, None), compressed=self._wake, complain=self._complain)
         self._runs[job.id] = run
         self._by_descriptor[run.source.descriptor] = run
         self._epoll.register(run.source.descriptor, select.EPOLLIN)

@@ -1,6 +1,7 @@
 """What bennud and the writer say to each other: one object in JSON a message, over a socket of `SOCK_SEQPACKET`.
 
-* `{"write": {…a Job…}}`: write this run's log from now on; one that is known is left alone.
+* `{"write": {…a Job…}, "ask": N}`: write this run's log from now on; one that is known is left alone. With it may come
+  a reading end of the pipe, else it is opened by its path. `{"answer": N}`.
 * `{"finish": ID, "ask": N}`: `{"answer": N}` once everything that its pipe holds is in its log, which is closed.
 * `{"only": [ID, …]}`: finish all others.
 * `{"ask": N}`: `{"answer": N, "sources": FINGERPRINT}`.

@@ -157,7 +157,7 @@ class Runtime:
             writing: asyncio.Task[None] | None = None
             if request.log is not None:
                 kept.append(ours.add(make_pipe(bundle.log)))
-                writing = asyncio.create_task(self._write_log(bundle, request.log))
+                writing = asyncio.create_task(self._write_log(bundle, request.log, os.dup(kept[-1])))
             report = await run_conmon(
                 ConmonRequest(
                     container_id=facts.id,
@@ -177,12 +177,15 @@ class Runtime:
                 await writing
             return report
 
-    async def _write_log(self, bundle: Bundle, log: Job) -> None:
-        """Have the log written; its file is there from now on. Raises: OSError."""
-        job = log._replace(run=secrets.token_hex(8), pipe=str(bundle.log))
-        os.close(os.open(job.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, LOG_MODE))
-        bundle.write_job(job)
-        await self.logs.write(job)
+    async def _write_log(self, bundle: Bundle, log: Job, pipe: int) -> None:
+        """Have the log written, which is there from now on. Takes the pipe over. Raises: OSError."""
+        with Descriptors() as until_told:
+            until_told.add(pipe)
+            job = log._replace(run=secrets.token_hex(8), pipe=str(bundle.log))
+            os.close(os.open(job.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, LOG_MODE))
+            bundle.write_job(job)
+            until_told.give_away(pipe)
+        await self.logs.write(job, pipe)
 
     def _check_mounted(self, bundle: Bundle, facts: BundleFacts, pid: int, spec: Mapping[str, Any]) -> None:
         """Refuse mounts that came to lie where none may. Raises: RuntimeFailure; NotAlive."""
