@@ -64,7 +64,7 @@ async def read_logs(path: Path, query: LogQuery, *, ended: asyncio.Event) -> Asy
     """
     follow = query.follow and not ended.is_set()
     end = asyncio.ensure_future(ended.wait())  # an end counts even if the next run clears the event at once
-    log = _Log(path)
+    log = _Log(path, follow=follow)
     try:
         with FolderWatch(path.parent) if follow else contextlib.nullcontext() as watch:
             over = ended.is_set()
@@ -110,8 +110,11 @@ def _is_past(instant_ns: int) -> bool:
 class _Log:
     """The files of a log as one stream of records. Blocking; `close` may come from another thread at any time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, follow: bool) -> None:
+        """Make it; without `follow` it ends with what was there when it was opened, however fast more is written."""
         self._path = path
+        self._follow = follow
+        self._end = 0  # of the last file, unless it is followed
         self._files: list[LogFile] = []  # still to be read, the first of them from `_offset` on
         self._offset = 0
         self._torn = b""
@@ -131,6 +134,7 @@ class _Log:
             if self._closed:
                 return
             self._files = open_all(self._path)
+            self._end = self._files[-1].size() if self._files and not self._follow else 0
             if tail is None or not self._files:
                 self._since_ns = since_ns
                 return
@@ -142,7 +146,7 @@ class _Log:
         """Read the records in the next block, which may be none; None when there is no further block by now."""
         with self._lock:
             while not self._closed and (self._files or self._find_next()):
-                block = self._files[0].read(BLOCK, self._offset)
+                block = self._files[0].read(self._portion(self._files[0], self._offset), self._offset)
                 if block:
                     self._offset += len(block)
                     lines, self._torn = _cut(self._torn + block)
@@ -187,7 +191,7 @@ class _Log:
         counted, offset, assembler = 0, self._offset, Assembler()
         for file in self._files:
             torn = b""
-            while not self._closed and (block := file.read(BLOCK, offset)):
+            while not self._closed and (block := file.read(self._portion(file, offset), offset)):
                 offset += len(block)
                 lines, torn = _cut(torn + block)
                 counted += sum(1 for _ in assembler.feed(lines))
@@ -199,8 +203,16 @@ class _Log:
             file.close()
         del self._files[:count]
 
+    def _portion(self, file: LogFile, offset: int) -> int:
+        """Compute how much to read at once."""
+        if self._follow or file is not self._files[-1]:
+            return BLOCK
+        return max(0, min(BLOCK, self._end - offset))
+
     def _find_next(self) -> bool:
         """Find the file after the last known one, add it, and tell whether there is one."""
+        if not self._follow:
+            return False
         if not self._files:
             self._files = open_all(self._path)
             return bool(self._files)

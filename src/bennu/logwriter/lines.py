@@ -74,7 +74,11 @@ class JsonLines:
             time = self._time(second + zone, fraction)
             if tag == b"F" and stream not in self._unfinished:
                 body, start = _take_alike(data, head[0], start)
-                made.append(self._convert(body, stream, time))
+                if len(body) < RECORD_BYTES:
+                    made.append(self._convert(body, stream, time))
+                else:  # there may be a long line among them
+                    for content in body.split(b"\n"):
+                        self._add(made, stream, time, content, ends=True)
             else:
                 end = _after_line(data, start)
                 self._add(made, stream, time, data[head.end() : end - 1], ends=tag == b"F")
