@@ -63,10 +63,7 @@ class LogWriter:
         `pipe` is a reading end of its pipe, which is taken over: the run may be over before the writer hears of it.
         """
         self._jobs[job.id] = job
-        asked = self._note({"write": job._asdict()}, pipe)
-        holding = asyncio.get_running_loop().create_task(self._hold(asked), name=f"log of {job.id[:12]}")
-        self._holding.add(holding)
-        holding.add_done_callback(self._holding.discard)
+        asked = self._note_run(job, pipe)
         if self._channel is None:
             await self._connect()  # tells what is asked
         else:
@@ -101,6 +98,22 @@ class LogWriter:
         asked = _Asked({**message, "ask": number}, asyncio.get_running_loop().create_future(), pipe)
         self._asked[number] = asked
         return asked
+
+    def _note_run(self, job: Job, pipe: int) -> "_Asked":
+        """Have a run told of, and its pipe held open until the writer has it."""
+        asked = self._note({"write": job._asdict()}, pipe)
+        holding = asyncio.get_running_loop().create_task(self._hold(asked), name=f"log of {job.id[:12]}")
+        self._holding.add(holding)
+        holding.add_done_callback(self._holding.discard)
+        return asked
+
+    def _note_runs(self) -> None:
+        """Have all runs told of: whatever becomes of them, nothing in their pipes is lost between two writers."""
+        noted = {asked.message["write"]["id"] for asked in self._asked.values() if asked.pipe >= 0}
+        for job in self._jobs.values():
+            if job.id not in noted:
+                with contextlib.suppress(FileNotFoundError):  # its bundle is gone
+                    self._note_run(job, os.open(job.pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
 
     async def _hold(self, asked: "_Asked") -> None:
         """Keep a pipe open until the writer has it."""
@@ -175,6 +188,7 @@ class LogWriter:
                 return
             if self._process is not None:
                 self._process.poll()  # so that the kernel forgets it
+            self._note_runs()
             found = await asyncio.to_thread(find_writer, self._folder)
             if found is None and not may_start:
                 return
@@ -182,13 +196,9 @@ class LogWriter:
             channel.setblocking(False)
             self._channel = channel
             asyncio.get_running_loop().add_reader(channel, self._hear)
-            held = {asked.message["write"]["id"] for asked in self._asked.values() if asked.pipe >= 0}
-            for job in list(self._jobs.values()):
-                if job.id not in held:
-                    await self._send({"write": job._asdict()})
-            await self._send({"only": list(self._jobs)})
-            for asked in list(self._asked.values()):
+            for asked in sorted(self._asked.values(), key=lambda asked: "write" not in asked.message):
                 await self._send(asked.message, asked.pipe)
+            await self._send({"only": list(self._jobs)})
 
     async def _start(self) -> socket.socket:
         channel, process = await asyncio.to_thread(start_writer, self._folder)
