@@ -12,7 +12,7 @@ TURN: Final = 65536  # bytes; what a pipe holds
 LAST_TURNS: Final = 64  # enough for any pipe; a container that goes on writing is not waited for
 
 
-class Source(Protocol):
+class LineSource(Protocol):
     """Lines of one run. `descriptor` can be read from, for epoll, when there is something to do; `ended`: no more."""
 
     descriptor: int

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from bennu.logwriter.lines import JsonLines, Lines, PlainLines
-from bennu.logwriter.pipes import Pipe, Ring, Source
+from bennu.logwriter.pipes import LineSource, Pipe, Ring
 from bennu.logwriter.rotated_file import Bounds, RotatedFile
 from bennu.logwriter.words import Job
 
 
-class Run:
+class LogRun:
     """The log of one run while it is written. Blocking; for one thread."""
 
     def __init__(
@@ -26,7 +26,7 @@ class Run:
         self._waiting = b""  # lines that wait for a compression
         self._complaint = ""
         self._file = RotatedFile(Path(job.log), Bounds(job.max_bytes, job.max_files, job.compress), compressed)
-        self.source: Source = Ring(pipe, job.ring) if job.ring >= 0 else Pipe(pipe)
+        self.source: LineSource = Ring(pipe, job.ring) if job.ring >= 0 else Pipe(pipe)
         if held is not None:
             self.source.torn = held["torn"].encode("latin-1")
             self._lines.resume(held["lines"])

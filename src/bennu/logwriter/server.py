@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from bennu.logwriter.run import Run
+from bennu.logwriter.run import LogRun
 from bennu.logwriter.words import HELD, MAX_MESSAGE, Job
 
 OOM_SCORE: Final = "-999"  # all containers would wait for it
@@ -47,8 +47,8 @@ class Writer:
         self._listening = listening
         self._held_file = folder / HELD
         self._sources = sources
-        self._runs: dict[str, Run] = {}  # by container
-        self._by_descriptor: dict[int, Run] = {}
+        self._runs: dict[str, LogRun] = {}  # by container
+        self._by_descriptor: dict[int, LogRun] = {}
         self._clients: dict[int, socket.socket] = {}
         self._held = self._take_held()
         self._was_met = False
@@ -78,7 +78,7 @@ class Writer:
 
     # --- pipes ----------------------------------------------------------------------------------------------------
 
-    def _take_turn(self, run: Run, event: int) -> None:
+    def _take_turn(self, run: LogRun, event: int) -> None:
         if event & select.EPOLLIN:
             run.take_turn()
             if run.is_waiting:
@@ -96,11 +96,11 @@ class Writer:
     def _wake(self) -> None:
         os.eventfd_write(self._compressed, 1)
 
-    def _finish(self, run: Run) -> None:
+    def _finish(self, run: LogRun) -> None:
         self._forget(run)
         run.finish()
 
-    def _forget(self, run: Run) -> None:
+    def _forget(self, run: LogRun) -> None:
         self._epoll.unregister(run.source.descriptor)
         del self._by_descriptor[run.source.descriptor]
         del self._runs[run.job.id]
@@ -160,7 +160,7 @@ class Writer:
                 pipe = os.open(job.pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:  # its bundle is gone: there is nothing more to write
             return
-        run = Run(job, pipe, self._held.pop(job.run, None), compressed=self._wake, complain=self._complain)
+        run = LogRun(job, pipe, self._held.pop(job.run, None), compressed=self._wake, complain=self._complain)
         self._runs[job.id] = run
         self._by_descriptor[run.source.descriptor] = run
         self._epoll.register(run.source.descriptor, select.EPOLLIN)
