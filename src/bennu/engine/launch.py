@@ -22,7 +22,7 @@ from bennu.engine.context import EngineContext
 from bennu.engine.events import Event, event
 from bennu.engine.links import check_links_run, link_variables
 from bennu.engine.log_attributes import read_attributes
-from bennu.engine.log_options import parse_log_options
+from bennu.engine.logs.options import parse_log_options
 from bennu.engine.record import Record
 from bennu.engine.sandbox import make_files, namespaces_of, network_event, open_sandbox
 from bennu.images.overlay import is_left_alone

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from bennu.engine.log_options import ATTRIBUTE_OPTIONS, REGEX_OPTIONS
+from bennu.engine.logs.options import ATTRIBUTE_OPTIONS, REGEX_OPTIONS
 from bennu.engine.record import Record
 from bennu.errors import BennuError, InvalidParameter
 from bennu.go.rfc3339 import format_rfc3339

@@ -1,0 +1,1 @@
+"""A container's log: its options, its lines as records, the files they are in, and their readers."""
