@@ -218,6 +218,7 @@ STAND_ALONE = {
     "cluster/upgrades": "grows and shrinks with the versions it reads",
     "daemon/repair": "an entry point, loaded for it alone",
     "engine/top": "the API's user is above the engine, and asks no host program",
+    "engine/unsupported": "shrinks with what is missing",
     "images/salvage": "loaded by a repair alone",
     "lifecycle/stop": "a rule of Docker's about signals, tested over its whole domain",
     "network/cluster_hooks": "a Protocol that another package implements",

@@ -16,7 +16,6 @@ from bennu.engine.execs import Execs
 from bennu.engine.probes import ProbePlaces
 from bennu.engine.record import Record
 from bennu.images import Images
-from bennu.kernel.inotify import FileWrites
 from bennu.lifecycle.death import Cause
 from bennu.network import Networks
 from bennu.runtime import Runtime
@@ -152,7 +151,6 @@ class EngineContext:
     linked_from: dict[str, set[str]] = field(default_factory=dict)  # container → who runs and has a legacy link to it
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
     accounts: Accounts = field(default_factory=Accounts)
-    writes: FileWrites = field(default_factory=FileWrites)
     pre_stop: PreStop = field(default_factory=PreStop)
     tally: Tally = field(default_factory=Tally)
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from bennu.go.printing import Struct, Value, format_value, type_of
 from bennu.go.template_functions import BUILT_IN, SHORT, Function, is_true, wrong_count
-from bennu.go.template_syntax import NAME, Operand, Parser, Piece, Pipeline, TemplateError
+from bennu.go.template_syntax import Operand, Parser, Piece, Pipeline, TemplateError
 
 MAX_STEPS: Final = 100_000
 MAX_OUTPUT: Final = 1 << 20
@@ -27,14 +27,14 @@ class _Continue(Exception):
     """`{{continue}}`."""
 
 
-def expand_template(template: str, root: Struct, functions: Mapping[str, Function]) -> str:
+def expand_template(template: str, root: Struct, functions: Mapping[str, Function], name: str = "expansion") -> str:
     """Replace every action by its value, as Go writes it. A function's ValueError is told in Go's words.
 
-    Raises: TemplateError.
+    Raises: TemplateError, which calls the template by `name`.
     """
-    parser = Parser(template, {*BUILT_IN, *SHORT, *functions})
+    parser = Parser(template, {*BUILT_IN, *SHORT, *functions}, name)
     nodes = parser.parse()
-    expansion = _Expansion(template, functions, parser.templates, [("$", root)])
+    expansion = _Expansion(template, functions, parser.templates, [("$", root)], name)
     expansion.walk(nodes, root)
     return "".join(expansion.out)
 
@@ -47,6 +47,7 @@ class _Expansion:
     functions: Mapping[str, Function]
     templates: Mapping[str, Sequence[Piece]]
     variables: list[tuple[str, Value]]
+    name: str
     out: list[str] = field(default_factory=list)
     written: int = 0
     steps: int = 0
@@ -232,16 +233,18 @@ class _Expansion:
         self.out.append(text)
         self.written += len(text)
         if self.written > MAX_OUTPUT:
-            raise TemplateError(f"template: {NAME}: it gives more than {MAX_OUTPUT} characters")
+            raise TemplateError(f"template: {self.name}: it gives more than {MAX_OUTPUT} characters")
 
     def _step(self) -> None:
         self.steps += 1
         if self.steps > MAX_STEPS:
-            raise TemplateError(f"template: {NAME}: it takes more than {MAX_STEPS} steps")
+            raise TemplateError(f"template: {self.name}: it takes more than {MAX_STEPS} steps")
 
     def _error(self, operand: Operand, what: str) -> TemplateError:
-        return TemplateError(f'template: {self._place(operand.at)}: executing "{NAME}" at <{operand.text}>: {what}')
+        return TemplateError(
+            f'template: {self._place(operand.at)}: executing "{self.name}" at <{operand.text}>: {what}'
+        )
 
     def _place(self, at: int) -> str:
         line = self.source.count("\n", 0, at) + 1
-        return f"{NAME}:{line}:{at - (self.source.rfind(chr(10), 0, at) + 1)}"
+        return f"{self.name}:{line}:{at - (self.source.rfind(chr(10), 0, at) + 1)}"

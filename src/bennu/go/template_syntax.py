@@ -15,7 +15,6 @@ from typing import Final
 
 from bennu.go.printing import quote
 
-NAME: Final = "expansion"
 MAX_DEPTH: Final = 100  # of parentheses, and of blocks, within each other
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _TOKEN: Final = re.compile(
@@ -80,6 +79,7 @@ class Parser:
 
     source: str
     functions: Container[str]
+    name: str = "expansion"  # what errors call the template
     templates: dict[str, tuple[Piece, ...]] = field(default_factory=dict)
     pieces: list[tuple[str, list[Token], str, int]] = field(default_factory=list)  # text, action, its text, offset
     at: int = 0
@@ -100,7 +100,7 @@ class Parser:
 
     def error(self, what: str, at: int | None = None) -> TemplateError:
         where = at if at is not None else self.pieces[min(self.at, len(self.pieces)) - 1][3] if self.pieces else 0
-        return TemplateError(f"template: {NAME}:{self.source.count(chr(10), 0, where) + 1}: {what}")
+        return TemplateError(f"template: {self.name}:{self.source.count(chr(10), 0, where) + 1}: {what}")
 
     # --- text and actions
 

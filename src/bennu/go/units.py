@@ -1,9 +1,11 @@
 """Sizes and durations for people, as github.com/docker/go-units writes them."""
 
+import re
 from typing import Final
 
 SECOND_NS: Final = 10**9
 HOUR_NS: Final = 3600 * SECOND_NS
+_SIZE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([kKmMgGtTpP]?)(?:[iI]?[bB])?", re.ASCII)
 
 
 def human_size(size: float) -> str:
@@ -38,3 +40,14 @@ def _hours(*, rounded: int, whole: int) -> str:
         if rounded < limit:
             return f"{rounded // unit} {word}"
     return f"{whole // 8760} years"
+
+
+def parse_size(text: str, unit: int = 1000) -> int:
+    """Read a size in bytes as `units.FromHumanSize` does, or with a `unit` of 1024 as `units.RAMInBytes`.
+
+    Raises: ValueError in Go's words.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"invalid size: '{text[:100]}'")
+    return int(float(match[1]) * unit ** " kmgtp".index(match[2].lower() or " "))
