@@ -10,8 +10,11 @@ import msgspec
 from bennu.engine.logs.options import ATTRIBUTE_OPTIONS, REGEX_OPTIONS
 from bennu.engine.record import Record
 from bennu.errors import BennuError, InvalidParameter
+from bennu.go.printing import Struct, Value
 from bennu.go.rfc3339 import format_rfc3339
-from bennu.go.template import Function, Struct, TemplateError, Value, expand_template
+from bennu.go.template import expand_template
+from bennu.go.template_functions import Function
+from bennu.go.template_syntax import TemplateError
 from bennu.process import run
 
 MATCH_WITHIN_S: Final = 2.0
