@@ -12,7 +12,7 @@ from bennu.engine.container import Container
 from bennu.engine.context import EngineContext
 from bennu.engine.copies import MAKING
 from bennu.engine.defaults import fill_host_defaults, merge_image
-from bennu.engine.links import check_links
+from bennu.engine.links import resolve_links
 from bennu.engine.mounts import Planned, inherited_mounts, plan_mounts, resolve_mounts
 from bennu.engine.policy import check_of
 from bennu.engine.record import Record
@@ -79,7 +79,7 @@ async def create_container(
 ) -> Container:
     """Make a durable container; a failure removes everything made so far. Raises: BennuError."""
     argv = [*_words(config.entrypoint), *_words(config.cmd)]
-    check_links(services, host)
+    links = resolve_links(services, host)
     check_joined(services, host)
     plan = partial(plan_mounts, config, host, inherited_mounts(services, host.volumes_from or []))
     planned = await in_thread(plan) if host.mounts else plan()  # a source may be on a server that never answers
@@ -99,6 +99,7 @@ async def create_container(
                 host_config=host,
                 endpoints=requested_endpoints(host, networking),
                 mounts=mounts,
+                linked=links or None,
             )
             check_endpoints(services, record)
             await _fill_volumes(services, container_id, image, planned, mounts)

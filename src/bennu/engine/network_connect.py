@@ -1,20 +1,27 @@
-"""Connection of containers to networks and disconnection from them, running or not."""
+"""Connection of containers to networks and disconnection from them, running or not.
+
+What dockerd refuses and in which words: moby, daemon/container_operations.go and runconfig/errors.go.
+"""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
 from bennu.engine.container import Container
 from bennu.engine.context import EngineContext
+from bennu.engine.links import JOIN
 from bennu.engine.record import Record
-from bennu.engine.sandbox import JOIN, endpoint_request, make_files
+from bennu.engine.sandbox import amend_files, endpoint_request, render_files
 from bennu.engine.validate import check_endpoint
-from bennu.errors import BennuError, Forbidden
+from bennu.errors import BennuError, Forbidden, InvalidParameter, NotFound
 from bennu.model import EndpointSettings
 from bennu.network import Network
+from bennu.network.ipam.catalogue import dns_names
 
-HOST_CONFLICT: Final = "container cannot be disconnected from host network or connected to host network"
+CANNOT_JOIN_HOST: Final = "cannot connect container to host network - container must be created in host network mode"
+CANNOT_LEAVE_HOST: Final = "cannot disconnect container from host network - container was created in host network mode"
 SHARED_CONFLICT: Final = (
     "container sharing network namespace with another container or host cannot be connected to any other network"
 )
@@ -30,21 +37,24 @@ async def connect_container(
     async with container.lock:
         record = container.record
         network = services.networks.find(ref)
-        _check_may_change(record, network)
         check_endpoint(settings)
-        endpoints = record.endpoints | {network.name: settings}
-        changed = msgspec.structs.replace(record, endpoints=endpoints)
+        _check_may_connect(services, record, network)
+        changed = msgspec.structs.replace(record, endpoints=record.endpoints | {network.name: settings})
+        request = endpoint_request(changed, network.name)
+        if network.has_names:
+            settings.dns_names = dns_names(request, record.id)
         if record.sandbox is None:
-            services.networks.check(endpoint_request(changed, network.name))
+            services.networks.check(request)
             await container.commit(changed, [])
             return
-        await services.networks.connect_sandbox(record.id, endpoint_request(changed, network.name))
+        before = await asyncio.to_thread(render_files, services, record)
+        await services.networks.connect_sandbox(record.id, request)
         try:
             await container.commit(changed, [])
         except BaseException:
             await asyncio.shield(services.networks.disconnect_sandbox(record.id, network.id))
             raise
-        await asyncio.to_thread(make_files, services, changed)
+        await asyncio.to_thread(amend_files, services, changed, before)
 
 
 async def disconnect_container(services: EngineContext, container: Container, ref: str) -> None:
@@ -52,30 +62,57 @@ async def disconnect_container(services: EngineContext, container: Container, re
     async with container.lock:
         record = container.record
         network = services.networks.find(ref)
-        if network.driver == "host":
-            raise Forbidden(HOST_CONFLICT)
+        if record.sandbox is not None and network.driver == "host" and record.host_config.network_mode == "host":
+            raise InvalidParameter(CANNOT_LEAVE_HOST)
         names = [name for name in record.endpoints if _is_name_of(network, name)]
         if not names:
-            raise BennuError(f"container {record.id} is not connected to the network {network.name}")
+            article = "" if record.running else "the "
+            raise BennuError(f"container {record.id} is not connected to {article}network {network.name}")
         endpoints = {name: settings for name, settings in record.endpoints.items() if name not in names}
         changed = msgspec.structs.replace(record, endpoints=endpoints)
-        if record.sandbox is not None:
-            await services.networks.disconnect_sandbox(record.id, network.id)
+        if record.sandbox is None:
+            await container.commit(changed, [])
+            return
+        before = await asyncio.to_thread(render_files, services, record)
+        await services.networks.disconnect_sandbox(record.id, network.id)
         await container.commit(changed, [])
-        if record.sandbox is not None:
-            await asyncio.to_thread(make_files, services, changed)
+        await asyncio.to_thread(amend_files, services, changed, before)
 
 
-def _check_may_change(record: Record, network: Network) -> None:
-    mode = record.host_config.network_mode
-    if network.driver == "host":
-        raise Forbidden(HOST_CONFLICT)
-    if mode == "host" or mode.startswith(JOIN):
-        raise Forbidden(SHARED_CONFLICT)
-    if mode == "none" or network.driver == "null":
-        raise Forbidden(NONE_CONFLICT)
-    if record.sandbox is not None and any(_is_name_of(network, name) for name in record.endpoints):
+def _check_may_connect(services: EngineContext, record: Record, network: Network) -> None:
+    others = _networks_of(services, record)
+    refused = why_not_connect(record.host_config.network_mode, network, others)
+    if refused:
+        raise InvalidParameter(refused)
+    if record.sandbox is not None and any(other.id == network.id for other in others):
+        if network.scope == "swarm":
+            raise Forbidden(f"/{record.name} is already attached to network {network.name}")
         raise Forbidden(f"endpoint with name {record.name} already exists in network {network.name}")
+
+
+def _networks_of(services: EngineContext, record: Record) -> list[Network]:
+    """List the networks of a container that exist."""
+    found = []
+    for name in record.endpoints:
+        try:
+            found.append(services.networks.find(name))
+        except (NotFound, InvalidParameter):
+            continue
+    return found
+
+
+def why_not_connect(mode: str, network: Network, others: Iterable[Network]) -> str:
+    """Answer why a container of this network mode that is on `others` cannot be on this network; "": it can. Pure."""
+    if mode.startswith(JOIN):
+        return SHARED_CONFLICT
+    if network.driver == "host" and mode != "host":
+        return CANNOT_JOIN_HOST
+    apart = [other.driver for other in others if other.id != network.id]
+    if (mode == "host" and network.driver != "host") or (apart and "host" in (network.driver, *apart)):
+        return SHARED_CONFLICT
+    if apart and "null" in (network.driver, *apart):
+        return NONE_CONFLICT
+    return ""
 
 
 def _is_name_of(network: Network, name: str) -> bool:

@@ -43,6 +43,7 @@ class StoredRecord(msgspec.Struct, kw_only=True):
 
     pid: int = 0
     boot_id: str = ""
+    linked: dict[str, str] | None = None
 
     life: int = 0
     restart_count: int = 0
@@ -85,6 +86,7 @@ def decode_record(value: bytes) -> Record:
         host_config=stored.host_config,
         endpoints=stored.endpoints,
         mounts=stored.mounts,
+        linked=stored.linked,
         sandbox=stored.sandbox,
         probes=stored.health.log if stored.health else [],
         life=Life(
@@ -146,6 +148,7 @@ def _stored(record: Record) -> StoredRecord:
         host_config=record.host_config,
         endpoints=record.endpoints,
         mounts=record.mounts,
+        linked=record.linked,
         state=life.state,
         exit_code=last_end.exit_code,
         error=last_end.error,

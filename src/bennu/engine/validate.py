@@ -275,12 +275,16 @@ def _check_network_conflicts(config: ContainerConfig, host: HostConfig) -> None:
     joined = host.network_mode.startswith("container:")
     if host.uts_mode == "host" and config.hostname:
         raise InvalidParameter("conflicting options: hostname and the UTS mode")
+    undefined = "can't be used with links. This would result in undefined behavior"
+    if host.network_mode == "host" and host.links:
+        raise InvalidParameter(f"conflicting options: host type networking {undefined}")
     if (joined or host.network_mode == "host") and config.mac_address:
         raise InvalidParameter("conflicting options: mac-address and the network mode")
     if not joined:
         return
     for wrong, what in (
         (config.hostname, "hostname and the network mode"),
+        (host.links, f"container type network {undefined}"),
         (host.dns, "dns and the network mode"),
         (host.extra_hosts, "custom host-to-IP mapping and the network mode"),
         (host.port_bindings or host.publish_all_ports, "port publishing and the container type network mode"),

@@ -41,7 +41,6 @@ NOT_HONOURED: Final = (
     "com.docker.network.bridge.gateway_mode_ipv4",
     "com.docker.network.bridge.gateway_mode_ipv6",
     "com.docker.network.bridge.trusted_host_interfaces",
-    "com.docker.network.container_iface_prefix",
     "com.docker.network.host_ipv4",
     "com.docker.network.host_ipv6",
     "com.docker.network.enable_ipv6",

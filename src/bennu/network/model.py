@@ -15,6 +15,11 @@ OPTION_MASQUERADE: Final = "com.docker.network.bridge.enable_ip_masquerade"
 OPTION_HOST_BINDING: Final = "com.docker.network.bridge.host_binding_ipv4"
 OPTION_DEFAULT_BRIDGE: Final = "com.docker.network.bridge.default_bridge"
 OPTION_MTU: Final = "com.docker.network.driver.mtu"
+OPTION_INTERFACE_PREFIX: Final = "com.docker.network.container_iface_prefix"
+OPTION_ADVERTISE_COUNT: Final = "com.docker.network.advertise_addr_nmsgs"
+OPTION_ADVERTISE_MS: Final = "com.docker.network.advertise_addr_ms"
+ENDPOINT_INTERFACE: Final = "com.docker.network.endpoint.ifname"
+ENDPOINT_SYSCTLS: Final = "com.docker.network.endpoint.sysctls"
 DEFAULT_MTU: Final = 1500
 PREDEFINED: Final = frozenset({"bridge", "host", "none"})
 
@@ -81,6 +86,11 @@ class Network(msgspec.Struct, kw_only=True):
         return self.options.get(OPTION_MASQUERADE, "true") in TRUE
 
     @property
+    def interface_prefix(self) -> str:
+        """Return what the names of containers' interfaces on it begin with; a number follows."""
+        return self.options.get(OPTION_INTERFACE_PREFIX) or "eth"
+
+    @property
     def host_binding(self) -> str:
         """Return the host address for ports of which the client names none; "" = all."""
         address = self.options.get(OPTION_HOST_BINDING, "")
@@ -124,6 +134,8 @@ class EndpointRequest(msgspec.Struct, kw_only=True):
     mac_address: str = ""
     gw_priority: int = 0
     driver_opts: dict[str, str] | None = None
+    link_local_ips: list[str] = msgspec.field(default_factory=list)
+    ipv6: bool = True  # False where IPv6 is switched off in the container: it gets no address of that family
 
 
 class Endpoint(msgspec.Struct, kw_only=True):
@@ -132,7 +144,7 @@ class Endpoint(msgspec.Struct, kw_only=True):
     endpoint_id: str
     network_id: str
     network_name: str
-    interface: str  # in the container: eth0, eth1, …
+    interface: str  # in the container: eth0, eth1, … or as asked; "" on host and none
     host_interface: str  # the host's end of the veth pair, a port of the bridge
     mac_address: str
     ip_address: str = ""
@@ -149,6 +161,15 @@ class Endpoint(msgspec.Struct, kw_only=True):
     driver_opts: dict[str, str] | None = None
     asked_ipv4: str = ""
     asked_ipv6: str = ""
+    link_local_ips: list[str] = msgspec.field(default_factory=list)  # further addresses, as asked
+
+    @property
+    def sysctls(self) -> dict[str, str]:
+        """Return the sysctls that its interface shall have, by path below /proc/sys/net (`find_sysctl_problems`)."""
+        given = (self.driver_opts or {}).get(ENDPOINT_SYSCTLS, "")
+        parts = [entry.split(".", 4) for entry in given.split(",") if entry]
+        pairs = [(family, kind, *name.split("=", 1)) for _, family, kind, _, name in parts]
+        return {f"{family}/{kind}/{self.interface}/{name}": value for family, kind, name, value in pairs}
 
     def address_of(self, version: int) -> str:
         """Return the address of a family (4, 6), "" = none."""
@@ -160,9 +181,11 @@ class Endpoint(msgspec.Struct, kw_only=True):
 
     def settings(self) -> EndpointSettings:
         """Convert to the shape that inspect shows."""
-        asked = EndpointIPAMConfig(ipv4_address=self.asked_ipv4, ipv6_address=self.asked_ipv6)
+        asked = EndpointIPAMConfig(
+            ipv4_address=self.asked_ipv4, ipv6_address=self.asked_ipv6, link_local_ips=self.link_local_ips or None
+        )
         return EndpointSettings(
-            ipam_config=asked if self.asked_ipv4 or self.asked_ipv6 else None,
+            ipam_config=asked if self.asked_ipv4 or self.asked_ipv6 or self.link_local_ips else None,
             links=[f"{target}:{alias}" for alias, target in self.links.items()] or None,
             aliases=list(self.aliases) or None,
             mac_address=self.mac_address,
@@ -200,6 +223,14 @@ class PortForward(msgspec.Struct, frozen=True, order=True):
     target_port: int
 
 
+class PortLink(msgspec.Struct, frozen=True, order=True):
+    """A port that a legacy link opens: of another container on the same network."""
+
+    address: str
+    proto: str
+    port: int
+
+
 class Resolver(msgspec.Struct, kw_only=True):
     """The embedded DNS of a sandbox: the servers it forwards to, and its port."""
 
@@ -211,11 +242,12 @@ class Sandbox(msgspec.Struct, kw_only=True):
     """A container's network namespace, endpoints and published ports. Durable: part of the container's record."""
 
     sandbox_id: str
-    netns: str  # path of the bind-mounted namespace
+    netns: str  # path of the bind-mounted namespace; "" = the host's own
     endpoints: list[Endpoint] = msgspec.field(default_factory=list)
     ports: list[PublishedPort] = msgspec.field(default_factory=list)
     resolver: Resolver = msgspec.field(default_factory=Resolver)
     requested_ports: list[PortRequest] = msgspec.field(default_factory=list)
+    links: list[PortLink] = msgspec.field(default_factory=list)  # on the default bridge, if that keeps containers apart
 
     @property
     def has_embedded_dns(self) -> bool:

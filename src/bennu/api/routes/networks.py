@@ -15,7 +15,7 @@ from bennu.api.routes.containers import check_endpoints
 from bennu.api.shapes.instants import parse_moment, rfc3339
 from bennu.engine.engine import Engine
 from bennu.engine.network_connect import connect_container, disconnect_container
-from bennu.errors import InvalidParameter
+from bennu.errors import InvalidParameter, NotFound
 from bennu.model import EndpointSettings, NetworkingConfig, Shape
 from bennu.network import Endpoint, Network, NetworkRequest
 from bennu.network.model import Ipam
@@ -81,7 +81,12 @@ class NetworkRoutes:
 
     async def disconnect(self, request: web.Request) -> web.Response:
         body = await read_body(request, DisconnectBody)
-        container = self._engine.find(body.container)
+        try:
+            container = self._engine.find(body.container)
+        except NotFound:
+            if not body.force:
+                raise
+            raise NotFound(f"endpoint {body.container} not found") from None
         await disconnect_container(self._engine.services, container, request.match_info["id"])
         return empty_response()
 

@@ -3,14 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from bennu.api.shapes.instants import rfc3339
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
+from bennu.engine.links import shown_links
 from bennu.engine.record import Record
+from bennu.engine.sandbox import endpoint_request
 from bennu.errors import NotFound
 from bennu.lifecycle.status import State
-from bennu.model import EndpointSettings, MountPoint, PublishedPort
-from bennu.network.model import as_settings
+from bennu.model import ContainerConfig, EndpointSettings, MountPoint, PublishedPort
+from bennu.network.ipam.catalogue import dns_names
+from bennu.network.model import PREDEFINED, as_settings
 from bennu.network.nat.port_bindings import exposed_names
 
 STORAGE_DRIVER: Final = "overlay2"
@@ -42,13 +47,13 @@ def inspect_container(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": engine.execs.running_in(record.id) or None,
-        "HostConfig": record.host_config,
+        "HostConfig": msgspec.structs.replace(record.host_config, links=shown_links(engine.services, record) or None),
         "GraphDriver": graph_driver(engine, record),
     }
     if sizes is not None:
         document["SizeRw"], document["SizeRootFs"] = sizes
     document["Mounts"] = [mount_point(point) for point in record.mounts]
-    document["Config"] = record.config
+    document["Config"] = with_mac_address(record)
     document["NetworkSettings"] = network_settings(engine, record, api_minor)
     document["Bennu"] = own_facts(container)
     return document
@@ -144,8 +149,26 @@ def network_settings(engine: Engine, record: Record, api_minor: int) -> Json:
         "IPPrefixLen": flat.ip_prefix_len,
         "IPv6Gateway": flat.ipv6_gateway,
         "MacAddress": flat.mac_address,
-        "Networks": {name: endpoint_json(settings, api_minor) for name, settings in networks.items()},
+        "Networks": networks_json(record, networks, api_minor),
     }
+
+
+def networks_json(record: Record, networks: Mapping[str, EndpointSettings], api_minor: int) -> Json:
+    """Write `Networks`. Before API 1.44 the short id counts as an alias on each user-defined network."""
+    shown = {name: endpoint_json(settings, api_minor) for name, settings in networks.items()}
+    if api_minor < 44:
+        for name, settings in shown.items():
+            if name not in PREDEFINED:
+                settings["Aliases"] = [*(settings["Aliases"] or []), record.id[:12]]
+    return shown
+
+
+def with_mac_address(record: Record) -> ContainerConfig:
+    """Return the configuration with the MAC address that was asked for on the container's main network."""
+    asked = record.endpoints.get(record.host_config.network_mode)
+    if record.config.mac_address or asked is None or not asked.mac_address:
+        return record.config
+    return msgspec.structs.replace(record.config, mac_address=asked.mac_address)
 
 
 def networks_of(engine: Engine, record: Record) -> dict[str, EndpointSettings]:
@@ -154,17 +177,18 @@ def networks_of(engine: Engine, record: Record) -> dict[str, EndpointSettings]:
     if record.started_at_ns:
         for name, settings in shown.items():
             if not settings.network_id:
-                shown[name] = with_network_id(engine, name, settings)
+                shown[name] = as_known(engine, record, name, settings)
     return shown | dict(as_settings(record.sandbox) if record.sandbox else {})
 
 
-def with_network_id(engine: Engine, name: str, settings: EndpointSettings) -> EndpointSettings:
+def as_known(engine: Engine, record: Record, name: str, settings: EndpointSettings) -> EndpointSettings:
+    """Add what is known of a network that the container was on: its id, and the container's names there."""
     try:
-        network_id = engine.services.networks.find(name).id
+        network = engine.services.networks.find(name)
     except NotFound:
         return settings
-    copied = {field: getattr(settings, field) for field in settings.__struct_fields__}
-    return EndpointSettings(**copied | {"network_id": network_id})
+    names = dns_names(endpoint_request(record, name), record.id) if network.has_names else None
+    return msgspec.structs.replace(settings, network_id=network.id, dns_names=names, mac_address="")
 
 
 def endpoint_json(settings: EndpointSettings, api_minor: int) -> Json:
@@ -174,6 +198,7 @@ def endpoint_json(settings: EndpointSettings, api_minor: int) -> Json:
         "Aliases": settings.aliases,
         "MacAddress": settings.mac_address,
         "DriverOpts": settings.driver_opts,
+        **({"GwPriority": settings.gw_priority} if api_minor >= 48 else {}),
         "NetworkID": settings.network_id,
         "EndpointID": settings.endpoint_id,
         "Gateway": settings.gateway,
@@ -196,8 +221,8 @@ def published_of(record: Record) -> Sequence[PublishedPort]:
 
 
 def port_map(record: Record) -> dict[str, list[dict[str, str]] | None]:
-    """Write `{"80/tcp": [bindings], "99/tcp": null}`; empty while there is no sandbox."""
-    if record.sandbox is None:
+    """Write `{"80/tcp": [bindings], "99/tcp": null}`; empty while it has no interface."""
+    if record.sandbox is None or not any(endpoint.interface for endpoint in record.sandbox.endpoints):
         return {}
     ports: dict[str, list[dict[str, str]] | None] = dict.fromkeys(exposed_of(record))
     for port in published_of(record):

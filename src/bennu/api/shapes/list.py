@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,9 +11,9 @@ from msgspec import UNSET
 from bennu.api.http.name_patterns import name_pattern
 from bennu.api.http.query import Filters, parse_integer
 from bennu.api.shapes.inspect import (
-    endpoint_json,
     exposed_of,
     mount_point,
+    networks_json,
     networks_of,
     own_facts,
     published_of,
@@ -21,6 +21,7 @@ from bennu.api.shapes.inspect import (
 )
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
+from bennu.engine.links import names_by_link
 from bennu.errors import BennuError, InvalidParameter
 from bennu.lifecycle.status import State, describe_status
 
@@ -54,7 +55,8 @@ def _tests(engine: Engine, filters: Filters) -> Iterator[Test]:
     if filters.all("id"):
         yield _matches(filters.all("id"), lambda container: (container.id,))
     if filters.all("name"):
-        yield _matches(filters.all("name"), lambda container: (container.record.name, f"/{container.record.name}"))
+        links = names_by_link(container.record for container in engine.list())
+        yield _matches(filters.all("name"), lambda container: names_of(container, links))
     if filters.all("label"):
         yield lambda container: filters.labels_match(container.record.config.labels)
     if filters.all("status"):
@@ -198,19 +200,27 @@ def parse_port_filter(text: str) -> PortFilter:
     return PortFilter(match[3] or "tcp", first, int(match[2] or first))
 
 
+def names_of(container: Container, links: Mapping[str, list[str]]) -> list[str]:
+    """List all names of a container, each with and without its slash."""
+    slashed = [f"/{container.record.name}", *links.get(container.id, ())]
+    return [*slashed, *(name.removeprefix("/") for name in slashed)]
+
+
 # --- one element ------------------------------------------------------------------------------------------------
 
 
-def list_entry(engine: Engine, container: Container, api_minor: int, sizes: tuple[int, int] | None) -> Json:
+def list_entry(
+    engine: Engine, container: Container, api_minor: int, sizes: tuple[int, int] | None, links: Mapping[str, list[str]]
+) -> Json:
+    """Write a container; `links`: the names that legacy links give to containers, by id (`names_by_link`)."""
     record = container.record
     annotations = record.host_config.annotations
     host: Json = {"NetworkMode": record.host_config.network_mode}
     if api_minor >= 46 and annotations is not UNSET and annotations:
         host["Annotations"] = annotations
-    networks = networks_of(engine, record).items()
     entry: Json = {
         "Id": record.id,
-        "Names": [f"/{record.name}"],
+        "Names": [f"/{record.name}", *links.get(record.id, ())],
         "Image": shown_image(engine, container),
         "ImageID": record.image_id,
         "Command": shown_command(record.path, record.args),
@@ -226,7 +236,7 @@ def list_entry(engine: Engine, container: Container, api_minor: int, sizes: tupl
         "State": state_word(container),
         "Status": status_text(container),
         "HostConfig": host,
-        "NetworkSettings": {"Networks": {name: endpoint_json(settings, api_minor) for name, settings in networks}},
+        "NetworkSettings": {"Networks": networks_json(record, networks_of(engine, record), api_minor)},
         "Mounts": [mount_point(point) for point in record.mounts],
     }
 

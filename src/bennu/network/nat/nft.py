@@ -132,7 +132,7 @@ class Firewall:
 
     async def _write(self, ruleset: Ruleset, changed: Mapping[str, Frontend | None]) -> None:
         before = self._applied
-        if before is not None and (before.bridges, before.guard) == (ruleset.bridges, ruleset.guard):
+        if before is not None and _frame_of(before) == _frame_of(ruleset):
             try:
                 await self._write_change(before, ruleset, changed)
                 return
@@ -179,6 +179,11 @@ class Firewall:
         """List a table as JSON; b"" if there is none."""
         done = await run(["nft", "-j", "list", "table", "inet", table], timeout_s=NFT_TIMEOUT_S)
         return b"" if done.exit_code != 0 else done.stdout
+
+
+def _frame_of(ruleset: Ruleset) -> tuple[object, ...]:
+    """Return what cannot change but by writing the whole table."""
+    return ruleset.bridges, ruleset.guard, ruleset.links
 
 
 def count_listing(listing: bytes) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bennu.network.frontends import Frontend
-from bennu.network.model import PortForward
+from bennu.network.model import PortForward, PortLink
 from bennu.network.nat.forwarding_guard import (
     ForwardingGuard,
     render_bridge_removal,
@@ -60,6 +60,7 @@ class Ruleset:
     bridges: tuple[BridgeRules, ...] = ()
     forwards: frozenset[PortForward] = field(default=frozenset())
     guard: ForwardingGuard | None = None  # in a table of its own
+    links: frozenset[tuple[str, PortLink]] = field(default=frozenset())  # who may connect where within a network
 
 
 def render_table(table: str, ruleset: Ruleset, frontends: Collection[Frontend] = ()) -> str:
@@ -88,7 +89,7 @@ def chains_of(ruleset: Ruleset) -> dict[str, list[str]]:
         "prerouting": _prerouting(),
         "output": _output(),
         "postrouting": _postrouting(ruleset.bridges),
-        "forward": _forward(ruleset.bridges),
+        "forward": _forward(ruleset.bridges, ruleset.links),
     }
 
 
@@ -192,7 +193,7 @@ def _postrouting(bridges: Sequence[BridgeRules]) -> list[str]:
     return lines
 
 
-def _forward(bridges: Sequence[BridgeRules]) -> list[str]:
+def _forward(bridges: Sequence[BridgeRules], links: Collection[tuple[str, PortLink]]) -> list[str]:
     lines = ["type filter hook forward priority filter; policy accept;"]
     if not bridges:
         return lines
@@ -200,6 +201,11 @@ def _forward(bridges: Sequence[BridgeRules]) -> list[str]:
     lines += [
         f"iifname {ours} ct state established,related accept",
         f"oifname {ours} ct state established,related accept",
+    ]
+    lines += [
+        f"{'ip6' if ':' in source else 'ip'} saddr {source} {'ip6' if ':' in source else 'ip'} daddr {link.address} "
+        f"{link.proto} dport {link.port} accept"
+        for source, link in sorted(links)
     ]
     for bridge in bridges:
         same = f'iifname "{bridge.name}" oifname "{bridge.name}"'
