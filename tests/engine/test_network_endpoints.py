@@ -146,6 +146,27 @@ def test_a_change_of_networks_leaves_what_the_container_wrote_into_its_files(doc
     assert "192.0.2.1 mine\n" in docker("exec", "box", "cat", "/etc/hosts").out
 
 
+def test_who_takes_over_an_address_is_known_to_its_neighbours_at_once(docker: Cli, busybox: str) -> None:
+    docker("network", "create", "--ipv6", "--subnet", "10.214.9.0/24", "--subnet", "fd00:214:9::/64", "front")
+    docker("run", "-d", "--name", "near", "--network", "front", busybox, *SLEEP)
+
+    def take_over(mac: str) -> None:
+        docker("rm", "-f", "far", ok=False)
+        address = ("--ip", "10.214.9.22", "--ip6", "fd00:214:9::22", "--mac-address", mac)
+        docker("run", "-d", "--name", "far", "--network", "front", *address, busybox, *SLEEP)
+
+    def known() -> list[str]:
+        lines = [line.split() for line in docker("exec", "near", "ip", "neigh", "show").lines]
+        return [words[4] for words in lines if words[0] in ("10.214.9.22", "fd00:214:9::22") and len(words) > 4]
+
+    take_over("02:11:22:33:44:01")
+    for family in ("-4", "-6"):
+        docker("exec", "near", "ping", family, "-c1", "-W2", "far")
+    assert known() == ["02:11:22:33:44:01"] * 2
+    take_over("02:11:22:33:44:02")
+    assert known() == ["02:11:22:33:44:02"] * 2
+
+
 def test_links_and_the_hosts_gateway_on_a_daemon_that_keeps_containers_apart(
     make_daemon: Callable[..., Daemon],
 ) -> None:

@@ -24,9 +24,12 @@ from bennu.network.ipam.addresses import (
     overlapping,
 )
 from bennu.network.model import (
+    OPTION_ADVERTISE_COUNT,
+    OPTION_ADVERTISE_MS,
     OPTION_BRIDGE_NAME,
     OPTION_HOST_BINDING,
     OPTION_ICC,
+    OPTION_INTERFACE_PREFIX,
     OPTION_MASQUERADE,
     OPTION_MTU,
     PREDEFINED,
@@ -34,6 +37,7 @@ from bennu.network.model import (
     Network,
 )
 
+INTEGER: Final = re.compile(r"[+-]?[0-9]{1,9}\Z", re.ASCII)
 NUMBER: Final = re.compile(r"[0-9]{1,5}\Z", re.ASCII)
 INTERFACE_NAME: Final = re.compile(r"[^\s/:]{1,15}\Z")
 NOT_HONOURED: Final = (
@@ -198,12 +202,27 @@ def _check_options(network: Network, present: Iterable[Network], interfaces: Ite
     mtu = network.options.get(OPTION_MTU, "1500")
     if not NUMBER.match(mtu) or not 68 <= int(mtu) <= 65535:
         raise InvalidParameter(f"invalid MTU: {mtu[:100]}")
+    _check_number(network, OPTION_ADVERTISE_COUNT, "an integer", 0, 3)
+    _check_number(network, OPTION_ADVERTISE_MS, "integer milliseconds", 100, 2000)
+    prefix = network.options.get(OPTION_INTERFACE_PREFIX, "")
+    if prefix and not INTERFACE_NAME.match(f"{prefix}0"):
+        raise InvalidParameter(f"invalid prefix of interface names: {prefix[:100]}")
     binding = network.options.get(OPTION_HOST_BINDING, "")
     if binding:
         try:
             ipaddress.ip_address(binding)
         except ValueError:
             raise InvalidParameter(f"invalid host binding address: {binding[:100]}") from None
+
+
+def _check_number(network: Network, option: str, what: str, least: int, most: int) -> None:
+    text = network.options.get(option)
+    if text is None:
+        return
+    if not INTEGER.match(text):
+        raise InvalidParameter(f'value for option {option} "{text[:100]}" must be {what}')
+    if not least <= int(text) <= most:
+        raise InvalidParameter(f"{option} must be in the range {least} to {most}")
 
 
 def _plan_ipam(

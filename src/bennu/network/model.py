@@ -21,6 +21,8 @@ OPTION_ADVERTISE_MS: Final = "com.docker.network.advertise_addr_ms"
 ENDPOINT_INTERFACE: Final = "com.docker.network.endpoint.ifname"
 ENDPOINT_SYSCTLS: Final = "com.docker.network.endpoint.sysctls"
 DEFAULT_MTU: Final = 1500
+ADVERTISE_COUNT: Final = 3
+ADVERTISE_MS: Final = 1000
 PREDEFINED: Final = frozenset({"bridge", "host", "none"})
 
 
@@ -84,6 +86,16 @@ class Network(msgspec.Struct, kw_only=True):
     def masquerade(self) -> bool:
         """Check that packets which leave it get the host's address."""
         return self.options.get(OPTION_MASQUERADE, "true") in TRUE
+
+    @property
+    def announcements(self) -> int:
+        """Return how often a new endpoint's addresses are announced to its neighbours."""
+        return int(self.options.get(OPTION_ADVERTISE_COUNT, ADVERTISE_COUNT))
+
+    @property
+    def announcement_interval_s(self) -> float:
+        """Return the pause between two announcements, in seconds."""
+        return int(self.options.get(OPTION_ADVERTISE_MS, ADVERTISE_MS)) / 1000
 
     @property
     def interface_prefix(self) -> str:

@@ -10,12 +10,14 @@ import itertools
 import logging
 import secrets
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.errors import BennuError
+from bennu.network.announcer import Announcer
 from bennu.network.dns.files import upstream_servers
 from bennu.network.dns.host_resolv_conf import read_resolv_conf
 from bennu.network.dns.names import NameIndex, ServiceNames
@@ -69,6 +71,7 @@ class Sandboxes:
         self._open: dict[str, Sandbox] = {}
         self._changing: set[str] = set()  # containers whose sandbox is being opened or connected: not to be repaired
         self._broken: set[str] = set()  # containers whose last repair failed
+        self._announcer = Announcer()
         self._services = services
         self._index: NameIndex | None = None
         self.name_server = NameServer(self._names, lambda: upstream_servers(read_resolv_conf()))
@@ -80,7 +83,8 @@ class Sandboxes:
         return list(self._open.items())
 
     def close_sockets(self) -> None:
-        """Stop the DNS and free the ports' sockets; what is in the kernel stays."""
+        """Stop the DNS and announcements and free the ports' sockets; what is in the kernel stays."""
+        self._announcer.close()
         self.name_server.close()
         self._port_mapper.close()
 
@@ -177,6 +181,7 @@ class Sandboxes:
 
     def _schedule_teardown(self, path: Path | None, endpoints: Sequence[Endpoint]) -> None:
         endpoints = list(endpoints)
+        self._announcer.stop(endpoint.endpoint_id for endpoint in endpoints)
         names = tuple(endpoint.host_interface for endpoint in endpoints if endpoint.host_interface)
         ips = tuple(endpoint.ip_address for endpoint in endpoints if endpoint.ip_address)
         self._reaper.schedule(PendingTeardown(path, names, lambda: self._release(endpoints), ips))
@@ -232,13 +237,20 @@ class Sandboxes:
     async def _attach(self, container_id: str, sandbox: Sandbox, prepared: PreparedNamespace) -> None:
         """Attach the namespace, write rules, start the DNS, all at once. Raises: NetworkFailure, FirewallFailure."""
         attachments = self._attachments(sandbox, sandbox.endpoints, prepared.host_interface)
-        work = [in_own_thread(lambda: netlink.attach(sandbox.netns, attachments))] if attachments else []
+        work = [self._link(sandbox, attachments)] if attachments else []
         if sandbox.ports or sandbox.links:
             work.append(self._port_mapper.apply(container_id))
         if sandbox.has_embedded_dns:
             sockets, prepared.dns = prepared.dns, None  # the name server's from now on
             work.append(self.name_server.serve(container_id, sandbox, sockets))
         await all_of(work)
+
+    async def _link(self, sandbox: Sandbox, attachments: Sequence[netlink.VethAttachment]) -> None:
+        """Attach the namespace to bridges, and let the announcements of that be repeated."""
+        for begun in await in_own_thread(lambda: netlink.attach(sandbox.netns, attachments)):
+            endpoint = next(one for one in sandbox.endpoints if one.endpoint_id == begun.endpoint_id)
+            network = self._network_of(endpoint)
+            self._announcer.repeat(begun, network.announcements - 1, network.announcement_interval_s)
 
     def _attachments(
         self, sandbox: Sandbox, endpoints: Iterable[Endpoint], ready_interface: str = ""
@@ -258,6 +270,7 @@ class Sandboxes:
                 ),
                 isolated=not network.icc and not rules_see_bridged(),
                 has_pair=endpoint.host_interface == ready_interface,
+                announced=network.announcements > 0,
             )
             for endpoint in endpoints
             if endpoint.interface
@@ -293,7 +306,7 @@ class Sandboxes:
         try:
             if endpoint.interface:
                 attachments = self._attachments(sandbox, [endpoint])
-                work = [in_own_thread(lambda: netlink.attach(sandbox.netns, attachments))]
+                work = [self._link(sandbox, attachments)]
                 if sandbox.has_embedded_dns and not self.name_server.serves(container_id):
                     work.append(self.name_server.serve(container_id, sandbox))
                 await all_of(work)
@@ -412,7 +425,8 @@ class Sandboxes:
             state = present.get(endpoint.host_interface)
             if state is None:
                 attachments = self._attachments(sandbox, [endpoint])
-                netns.run_in_own_thread(lambda attachments=attachments: netlink.attach(sandbox.netns, attachments))  # type: ignore[misc]
+                for begun in netns.run_in_own_thread(partial(netlink.attach, sandbox.netns, attachments)):
+                    begun.sock.close()
                 log.warning("interface %s of a container was gone and is made anew", endpoint.host_interface)
                 continue
             interface_sysctls.apply(interface_sysctls.host_veth_sysctls(endpoint.host_interface))

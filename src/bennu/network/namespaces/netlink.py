@@ -22,7 +22,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 from bennu.host import sysctl
 from bennu.network.ipam.addresses import Subnet
 from bennu.network.model import Endpoint
-from bennu.network.namespaces import interface_sysctls, netns
+from bennu.network.namespaces import announcement, interface_sysctls, netns
+from bennu.network.namespaces.announcement import Announcement
 
 MAIN_TABLE: Final = 254
 IFA_F_NODAD: Final = 2
@@ -68,10 +69,11 @@ class VethAttachment:
     # The bridge passes nothing between two isolated ports, not even what the rules redirect.
     isolated: bool
     has_pair: bool  # the pair exists already, with the container's end named eth0
+    announced: bool = False  # neighbours are told of its addresses
 
 
-def attach(path: str, attachments: Sequence[VethAttachment]) -> None:
-    """Attach a namespace to its bridges; packets flow when this returns.
+def attach(path: str, attachments: Sequence[VethAttachment]) -> list[Announcement]:
+    """Attach a namespace to its bridges; packets flow when this returns. Return what was announced, to be repeated.
 
     Only in a thread of its own, which ends inside the namespace. Raises: OSError, NetlinkError.
     """
@@ -85,6 +87,8 @@ def attach(path: str, attachments: Sequence[VethAttachment]) -> None:
         for attachment in attachments:
             configure_container_end(attachment)
         wait_operational(ipr, ports)
+        begun = [announcement.begin(one.endpoint) for one in attachments if one.announced]
+        return [one for one in begun if one is not None]
 
 
 def attach_host_end(ipr: IPRoute, attachment: VethAttachment) -> set[int]:
