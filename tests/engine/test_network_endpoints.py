@@ -146,6 +146,24 @@ def test_a_change_of_networks_leaves_what_the_container_wrote_into_its_files(doc
     assert "192.0.2.1 mine\n" in docker("exec", "box", "cat", "/etc/hosts").out
 
 
+def test_a_network_may_go_with_the_last_output_of_the_container_on_it(docker: Cli, busybox: str) -> None:
+    for turn in range(5):
+        docker("network", "create", f"brief{turn}")
+        docker("run", "--name", f"last{turn}", "--network", f"brief{turn}", busybox, "echo", "done")
+        docker("network", "rm", f"brief{turn}")
+    network_id = docker("network", "create", "kept").line
+    docker("run", "-d", "--name", "box", "--network", network_id[:10], busybox, *SLEEP)
+    assert list(networks(docker, "box")) == ["kept"], "whatever it was called"
+    refused = docker("network", "rm", "kept", ok=False)
+    assert 'network kept has active endpoints (name:"box"' in refused.err
+    docker("stop", "-t", "0", "box")
+    docker("network", "connect", "--alias", "shop", "kept", "box")
+    docker("start", "box")
+    assert networks(docker, "box")["kept"]["Aliases"] == ["shop"], "connected anew, not twice"
+    docker("network", "disconnect", "kept", "box")
+    assert networks(docker, "box") == {}
+
+
 def test_who_takes_over_an_address_is_known_to_its_neighbours_at_once(docker: Cli, busybox: str) -> None:
     docker("network", "create", "--ipv6", "--subnet", "10.214.9.0/24", "--subnet", "fd00:214:9::/64", "front")
     docker("run", "-d", "--name", "near", "--network", "front", busybox, *SLEEP)

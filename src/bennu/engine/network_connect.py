@@ -39,7 +39,12 @@ async def connect_container(
         network = services.networks.find(ref)
         check_endpoint(settings)
         _check_may_connect(services, record, network)
-        changed = msgspec.structs.replace(record, endpoints=record.endpoints | {network.name: settings})
+        kept = {
+            name: asked
+            for name, asked in record.endpoints.items()
+            if name == network.name or _find(services, name) is not network
+        }
+        changed = msgspec.structs.replace(record, endpoints=kept | {network.name: settings})
         request = endpoint_request(changed, network.name)
         if network.has_names:
             settings.dns_names = dns_names(request, record.id)
@@ -64,7 +69,7 @@ async def disconnect_container(services: EngineContext, container: Container, re
         network = services.networks.find(ref)
         if record.sandbox is not None and network.driver == "host" and record.host_config.network_mode == "host":
             raise InvalidParameter(CANNOT_LEAVE_HOST)
-        names = [name for name in record.endpoints if _is_name_of(network, name)]
+        names = [name for name in record.endpoints if _find(services, name) is network]
         if not names:
             article = "" if record.running else "the "
             raise BennuError(f"container {record.id} is not connected to {article}network {network.name}")
@@ -92,13 +97,15 @@ def _check_may_connect(services: EngineContext, record: Record, network: Network
 
 def _networks_of(services: EngineContext, record: Record) -> list[Network]:
     """List the networks of a container that exist."""
-    found = []
-    for name in record.endpoints:
-        try:
-            found.append(services.networks.find(name))
-        except (NotFound, InvalidParameter):
-            continue
-    return found
+    return [network for name in record.endpoints if (network := _find(services, name)) is not None]
+
+
+def _find(services: EngineContext, name: str) -> Network | None:
+    """Find the network that a container knows as its client named it: by name, or by an id or its beginning."""
+    try:
+        return services.networks.find(name)
+    except (NotFound, InvalidParameter):
+        return None
 
 
 def why_not_connect(mode: str, network: Network, others: Iterable[Network]) -> str:
@@ -113,11 +120,3 @@ def why_not_connect(mode: str, network: Network, others: Iterable[Network]) -> s
     if apart and "null" in (network.driver, *apart):
         return NONE_CONFLICT
     return ""
-
-
-def _is_name_of(network: Network, name: str) -> bool:
-    """Tell whether a stored name means this network.
-
-    Containers remember their networks as the client named them: by name, or by an id or its beginning.
-    """
-    return name == network.name or (len(name) >= 12 and network.id.startswith(name))

@@ -1,5 +1,6 @@
 """`/networks`: lists, makes and removes networks, connects containers to them."""
 
+import hashlib
 import ipaddress
 import time
 from collections.abc import Callable
@@ -15,9 +16,11 @@ from bennu.api.routes.containers import check_endpoints
 from bennu.api.shapes.instants import parse_moment, rfc3339
 from bennu.engine.engine import Engine
 from bennu.engine.network_connect import connect_container, disconnect_container
+from bennu.engine.network_removal import remove_network
 from bennu.errors import InvalidParameter, NotFound
 from bennu.model import EndpointSettings, NetworkingConfig, Shape
 from bennu.network import Endpoint, Network, NetworkRequest
+from bennu.network.ipam.addresses import mac_of
 from bennu.network.model import Ipam
 
 LIST_FILTERS: Final = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
@@ -61,14 +64,17 @@ class NetworkRoutes:
 
     async def inspect(self, request: web.Request) -> web.Response:
         network = self._networks.find(request.match_info["id"])
-        return json_response(network_json(network, dict(self._networks.endpoints_of(network))))
+        document = network_json(network, dict(self._networks.endpoints_of(network)))
+        if network.scope == "swarm" and self._networks.balancer.vips_answering(network):
+            document["Containers"][f"lb-{network.name}"] = balancer_json(network)
+        return json_response(document)
 
     async def create(self, request: web.Request) -> web.Response:
         network = await self._networks.create(await read_body(request, NetworkRequest))
         return json_response({"Id": network.id, "Warning": ""}, 201)
 
     async def remove(self, request: web.Request) -> web.Response:
-        await self._networks.remove(request.match_info["id"])
+        await remove_network(self._engine, request.match_info["id"])
         return no_content_response()
 
     async def connect(self, request: web.Request) -> web.Response:
@@ -181,6 +187,18 @@ def endpoint_json(endpoint: Endpoint) -> Json:
         "MacAddress": endpoint.mac_address,
         "IPv4Address": _with_length(endpoint.ip_address, endpoint.ip_prefix_len),
         "IPv6Address": _with_length(endpoint.ipv6_address, endpoint.ipv6_prefix_len),
+    }
+
+
+def balancer_json(network: Network) -> Json:
+    """Write the load balancer of a swarm's network as an endpoint: it is the bridge, at the gateway's address."""
+    pool = network.ipam[0]
+    return {
+        "Name": f"{network.name}-endpoint",
+        "EndpointID": hashlib.sha256(f"lb-{network.id}".encode()).hexdigest(),
+        "MacAddress": mac_of(pool.gateway),
+        "IPv4Address": _with_length(pool.gateway, ipaddress.ip_network(pool.subnet).prefixlen),
+        "IPv6Address": "",
     }
 
 

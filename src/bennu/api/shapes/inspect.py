@@ -11,7 +11,7 @@ from bennu.engine.engine import Engine
 from bennu.engine.links import shown_links
 from bennu.engine.record import Record
 from bennu.engine.sandbox import endpoint_request
-from bennu.errors import NotFound
+from bennu.errors import InvalidParameter, NotFound
 from bennu.lifecycle.status import State
 from bennu.model import ContainerConfig, EndpointSettings, MountPoint, PublishedPort
 from bennu.network.ipam.catalogue import dns_names
@@ -173,12 +173,21 @@ def with_mac_address(record: Record) -> ContainerConfig:
 
 def networks_of(engine: Engine, record: Record) -> dict[str, EndpointSettings]:
     """Answer endpoints by network: those in force while a sandbox is held, else those asked for."""
-    shown = dict(record.endpoints)
+    in_force = as_settings(record.sandbox) if record.sandbox else {}
+    there = {settings.network_id for settings in in_force.values()}
+    shown = {name: asked for name, asked in record.endpoints.items() if _id_of(engine, name) not in there}
     if record.started_at_ns:
         for name, settings in shown.items():
             if not settings.network_id:
                 shown[name] = as_known(engine, record, name, settings)
-    return shown | dict(as_settings(record.sandbox) if record.sandbox else {})
+    return shown | dict(in_force)
+
+
+def _id_of(engine: Engine, name: str) -> str:
+    try:
+        return engine.services.networks.find(name).id
+    except (InvalidParameter, NotFound):
+        return ""
 
 
 def as_known(engine: Engine, record: Record, name: str, settings: EndpointSettings) -> EndpointSettings:
