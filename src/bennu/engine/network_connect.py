@@ -4,30 +4,21 @@ What dockerd refuses and in which words: moby, daemon/container_operations.go an
 """
 
 import asyncio
-from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
 from bennu.engine.container import Container
 from bennu.engine.context import EngineContext
-from bennu.engine.links import JOIN
 from bennu.engine.record import Record
-from bennu.engine.sandbox import amend_files, endpoint_request, render_files
+from bennu.engine.sandbox import amend_files, endpoint_request, render_files, why_not_connect
 from bennu.engine.validate import check_endpoint
 from bennu.errors import BennuError, Forbidden, InvalidParameter, NotFound
 from bennu.model import EndpointSettings
 from bennu.network import Network
 from bennu.network.ipam.catalogue import dns_names
 
-CANNOT_JOIN_HOST: Final = "cannot connect container to host network - container must be created in host network mode"
 CANNOT_LEAVE_HOST: Final = "cannot disconnect container from host network - container was created in host network mode"
-SHARED_CONFLICT: Final = (
-    "container sharing network namespace with another container or host cannot be connected to any other network"
-)
-NONE_CONFLICT: Final = (
-    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
-)
 
 
 async def connect_container(
@@ -106,17 +97,3 @@ def _find(services: EngineContext, name: str) -> Network | None:
         return services.networks.find(name)
     except (NotFound, InvalidParameter):
         return None
-
-
-def why_not_connect(mode: str, network: Network, others: Iterable[Network]) -> str:
-    """Answer why a container of this network mode that is on `others` cannot be on this network; "": it can. Pure."""
-    if mode.startswith(JOIN):
-        return SHARED_CONFLICT
-    if network.driver == "host" and mode != "host":
-        return CANNOT_JOIN_HOST
-    apart = [other.driver for other in others if other.id != network.id]
-    if (mode == "host" and network.driver != "host") or (apart and "host" in (network.driver, *apart)):
-        return SHARED_CONFLICT
-    if apart and "null" in (network.driver, *apart):
-        return NONE_CONFLICT
-    return ""

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from bennu.model import EndpointIPAMConfig, EndpointSettings, HostConfig
 from bennu.network import (
     Endpoint,
     EndpointRequest,
+    Network,
     Sandbox,
     parse_link,
     parse_port_bindings,
@@ -27,6 +28,13 @@ from bennu.network import (
 from bennu.network.dns.files import ResolvConfRequest, amend_hosts, readdress_hosts
 
 FILES: Final = ("hosts", "hostname", "resolv.conf")
+CANNOT_JOIN_HOST: Final = "cannot connect container to host network - container must be created in host network mode"
+SHARED_CONFLICT: Final = (
+    "container sharing network namespace with another container or host cannot be connected to any other network"
+)
+NONE_CONFLICT: Final = (
+    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+)
 HOSTS: Final = Path("/etc/hosts")
 IPV6: Final = Path("/proc/sys/net/ipv6")
 NO_IPV6: Final = ("net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.lo.disable_ipv6")
@@ -44,8 +52,10 @@ async def open_sandbox(services: EngineContext, record: Record) -> tuple[Sandbox
         return None, []
     exposed = record.config.exposed_ports if isinstance(record.config.exposed_ports, dict) else None
     ports = parse_port_bindings(exposed, record.host_config.port_bindings, record.host_config.publish_all_ports)
-    requests = [endpoint_request(record, name) for name in ([mode] if mode == "host" else record.endpoints)]
+    names = record.endpoints or ([mode] if mode == "host" else [])
+    requests = [endpoint_request(record, name) for name in names]
     try:
+        check_together(mode, [services.networks.find(name) for name in names])
         sandbox = await services.networks.open_sandbox(
             record.id,
             requests,
@@ -57,6 +67,28 @@ async def open_sandbox(services: EngineContext, record: Record) -> tuple[Sandbox
         error.args = (f"failed to set up container networking: {error}",)  # the kind, and what else it tells, stay
         raise
     return sandbox, [network_event(services, "connect", record, endpoint) for endpoint in sandbox.endpoints]
+
+
+def check_together(mode: str, networks: Sequence[Network]) -> None:
+    """Check that a container of this network mode may be on all these networks. Raises: InvalidParameter."""
+    for network in networks:
+        refused = why_not_connect(mode, network, networks)
+        if refused:
+            raise InvalidParameter(refused)
+
+
+def why_not_connect(mode: str, network: Network, others: Iterable[Network]) -> str:
+    """Answer why a container of this network mode that is on `others` cannot be on this network; "": it can. Pure."""
+    if mode.startswith(JOIN):
+        return SHARED_CONFLICT
+    if network.driver == "host" and mode != "host":
+        return CANNOT_JOIN_HOST
+    apart = [other.driver for other in others if other.id != network.id]
+    if (mode == "host" and network.driver != "host") or (apart and "host" in (network.driver, *apart)):
+        return SHARED_CONFLICT
+    if apart and "null" in (network.driver, *apart):
+        return NONE_CONFLICT
+    return ""
 
 
 def check_endpoints(services: EngineContext, record: Record) -> None:

@@ -460,7 +460,7 @@ def choose_interface(
     """
     taken = {"lo", *(endpoint.interface for endpoint in endpoints)}
     asked = (request.driver_opts or {}).get(ENDPOINT_INTERFACE, "")
-    if asked in taken:
+    if asked and asked in taken:
         raise NetworkFailure(f'error renaming interface "{host_interface}" to "{asked}": file exists')
     free = (f"{network.interface_prefix}{number}" for number in itertools.count())
     return asked or next(name for name in free if name not in taken)

@@ -4,8 +4,10 @@ import itertools
 
 import pytest
 
+from bennu.engine.creation import requested_endpoints
 from bennu.engine.links import variables_of
-from bennu.engine.network_connect import CANNOT_JOIN_HOST, NONE_CONFLICT, SHARED_CONFLICT, why_not_connect
+from bennu.engine.sandbox import CANNOT_JOIN_HOST, NONE_CONFLICT, SHARED_CONFLICT, why_not_connect
+from bennu.model import EndpointSettings, HostConfig, NetworkingConfig
 from bennu.network import Network, PortLink
 from bennu.network.ipam.catalogue import find_option_problems
 from bennu.network.model import ENDPOINT_INTERFACE, ENDPOINT_SYSCTLS, Endpoint
@@ -48,6 +50,24 @@ def test_nobody_is_ever_on_none_or_host_and_on_another_network() -> None:
         apart = one is not other and not {one.driver, other.driver} <= {"bridge"}
         if apart:
             assert why_not_connect(mode, one, [other])
+
+
+@pytest.mark.parametrize(
+    ("mode", "asked", "names"),
+    [
+        ("", [], ["bridge"]),
+        ("default", ["own"], ["own"]),
+        ("none", ["own"], ["own"]),
+        ("own", ["other", "own"], ["own", "other"]),
+        ("own", ["other"], ["other"]),
+        ("default", ["own", "default"], ["bridge", "own"]),
+        ("host", [], ["host"]),
+        ("container:x", ["own"], []),
+    ],
+)
+def test_networks_that_are_listed_are_all_there_are(mode: str, asked: list[str], names: list[str]) -> None:
+    networking = NetworkingConfig(endpoints_config={name: EndpointSettings() for name in asked})
+    assert list(requested_endpoints(HostConfig(network_mode=mode), networking)) == names
 
 
 @pytest.mark.parametrize(
