@@ -212,8 +212,22 @@ def test_links_and_the_hosts_gateway_on_a_daemon_that_keeps_containers_apart(
     assert docker("inspect", "-f", "{{.HostConfig.Links}}", "shop").line == "[/base:/shop/store]"
     assert docker("inspect", "-f", "{{.Name}}", "shop/store").line == "/base"
     assert docker("ps", "--no-trunc", "--filter", "name=store", "--format", "{{.Names}}").line == "base,shop/store"
+    for name in ("host", "none"):
+        docker("run", "-d", "--name", f"on-{name}", "--network", name, busybox, *SLEEP)
+    docker("network", "create", "plain")
+    named = "name=plain,driver-opt=com.docker.network.endpoint.ifname=uplink,link-local-ip=169.254.8.8"
+    docker("run", "-d", "--name", "on-plain", "--network", named, busybox, *SLEEP)
+    before = {name: networks(docker, f"on-{name}") for name in ("host", "none", "plain")}
     daemon.kill()
     daemon.start()
+    assert {name: networks(docker, f"on-{name}") for name in before} == before
+    docker("network", "disconnect", "none", "on-none")
+    docker("network", "connect", "plain", "on-none")
+    assert interfaces(docker, "on-none") == ["eth0", "lo"]
+    docker("network", "disconnect", "plain", "on-plain")
+    assert interfaces(docker, "on-plain") == ["lo"]
+    docker("rm", "-f", "on-host", "on-none", "on-plain")
+    assert docker("network", "inspect", "-f", "{{.Containers}}", "host").line == "map[]"
     assert reaches("shop", "store")
     docker("run", "-d", "--name", "other", busybox, *SLEEP)  # may have the address of who stops
     docker("restart", "-t", "0", "base")

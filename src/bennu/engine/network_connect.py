@@ -58,7 +58,7 @@ async def disconnect_container(services: EngineContext, container: Container, re
     async with container.lock:
         record = container.record
         network = services.networks.find(ref)
-        if record.sandbox is not None and network.driver == "host" and record.host_config.network_mode == "host":
+        if record.running and network.driver == "host" and record.host_config.network_mode == "host":
             raise InvalidParameter(CANNOT_LEAVE_HOST)
         names = [name for name in record.endpoints if _find(services, name) is network]
         if not names:
@@ -66,7 +66,8 @@ async def disconnect_container(services: EngineContext, container: Container, re
             raise BennuError(f"container {record.id} is not connected to {article}network {network.name}")
         endpoints = {name: settings for name, settings in record.endpoints.items() if name not in names}
         changed = msgspec.structs.replace(record, endpoints=endpoints)
-        if record.sandbox is None:
+        endpoints_held = record.sandbox.endpoints if record.sandbox else []
+        if not any(endpoint.network_id == network.id for endpoint in endpoints_held):  # an earlier bennud had none there
             await container.commit(changed, [])
             return
         before = await asyncio.to_thread(render_files, services, record)
