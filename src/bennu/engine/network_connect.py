@@ -66,8 +66,9 @@ async def disconnect_container(services: EngineContext, container: Container, re
             raise BennuError(f"container {record.id} is not connected to {article}network {network.name}")
         endpoints = {name: settings for name, settings in record.endpoints.items() if name not in names}
         changed = msgspec.structs.replace(record, endpoints=endpoints)
-        endpoints_held = record.sandbox.endpoints if record.sandbox else []
-        if not any(endpoint.network_id == network.id for endpoint in endpoints_held):  # an earlier bennud had none there
+        held = record.sandbox.endpoints if record.sandbox else []
+        # A container that an earlier bennud started has no endpoint on `none`.
+        if not any(endpoint.network_id == network.id for endpoint in held):
             await container.commit(changed, [])
             return
         before = await asyncio.to_thread(render_files, services, record)
