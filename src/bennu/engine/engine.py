@@ -4,7 +4,6 @@ import asyncio
 import builtins
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -192,7 +191,6 @@ async def make_context(
     """Make the services that all containers of this host share, complete and not yet open."""
     runtime = Runtime(options.exec_root, oci=oci_runtime)
     host_facts = await asyncio.to_thread(read_host_facts, runtime.cgroups)
-    counters = Counter[str]()
 
     async def commit_volume(write: Put | Delete, action: str, volume: Volume) -> None:
         told = event("volume", action, volume.name, {"driver": volume.driver})
@@ -213,8 +211,7 @@ async def make_context(
         tasks=on.tasks,
         index=index,
         execs=Execs(runtime, on.tasks),
-        counters=counters,
-        probe_places=ProbePlaces(counters),
+        probe_places=ProbePlaces(),
         default_stop_timeout_s=options.default_stop_timeout_s,
         resolving=options.resolving,
     )

@@ -1,23 +1,29 @@
-"""Connection of containers to networks and disconnection from them, running or not.
+"""Connection of containers to networks and disconnection from them, running or not; removal of networks and links.
 
 What dockerd refuses and in which words: moby, daemon/container_operations.go and runconfig/errors.go.
 """
 
 import asyncio
+import contextlib
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from bennu.engine.container import Container
 from bennu.engine.context import EngineContext
+from bennu.engine.engine import Engine
+from bennu.engine.links import port_links, without_link
 from bennu.engine.record import Record
 from bennu.engine.sandbox import amend_files, endpoint_request, render_files, why_not_connect
 from bennu.engine.validate import check_endpoint
 from bennu.errors import BennuError, Forbidden, InvalidParameter, NotFound
 from bennu.model import EndpointSettings
 from bennu.network import Network
+from bennu.network.dns.files import forget_host
 from bennu.network.ipam.catalogue import dns_names
 
+TAKEN_DOWN_S: Final = 3.0  # from the end of a process until what its container held is given back
 CANNOT_LEAVE_HOST: Final = "cannot disconnect container from host network - container was created in host network mode"
 
 
@@ -99,3 +105,70 @@ def _find(services: EngineContext, name: str) -> Network | None:
         return services.networks.find(name)
     except (NotFound, InvalidParameter):
         return None
+
+
+# --- removals ---------------------------------------------------------------------------------------------------
+
+
+async def remove_network(engine: Engine, ref: str) -> None:
+    """Remove a network; wait for containers on it whose process has ended but that are not taken down yet.
+
+    A client that has seen the last output of a container may remove its network before we have seen the end.
+    Raises: BennuError.
+    """
+    networks = engine.services.networks
+    try:
+        await networks.remove(ref)
+    except Forbidden:
+        ending = [one for one in _users(engine, ref) if _has_ended(one)]
+        if not ending:
+            raise
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TAKEN_DOWN_S):
+                for container in ending:
+                    await _taken_down(container)
+        await networks.remove(ref)
+
+
+def _users(engine: Engine, ref: str) -> list[Container]:
+    networks, found = engine.services.networks, []
+    for container_id in networks.endpoints_of(networks.find(ref)):
+        with contextlib.suppress(NotFound):
+            found.append(engine.find(container_id))
+    return found
+
+
+def _has_ended(container: Container) -> bool:
+    """Tell whether the first process of a container is gone, or nobody has collected it yet."""
+    try:
+        stat = Path(f"/proc/{container.record.pid}/stat").read_text()
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
+
+
+async def _taken_down(container: Container) -> None:
+    await container.exited.wait()
+    async with container.lock:  # whoever has noted the end holds it until what the container held is given back
+        return
+
+
+async def remove_link(engine: Engine, name: str) -> None:
+    """Remove the link from the owner's record, hosts file and open ports; both containers go on as they are.
+
+    Raises: NotFound; BennuError for a name without an owner.
+    """
+    engine.find(name)
+    owner_name, _, alias = name.removeprefix("/").rpartition("/")
+    if not owner_name:
+        raise BennuError("Conflict, cannot remove the default link name of the container")
+    owner, services = engine.find(owner_name), engine.services
+    async with owner.lock:
+        await owner.commit(without_link(owner.record, alias), [])
+        if owner.record.running:
+            await services.networks.set_links(owner.id, port_links(services, owner.record))
+            await asyncio.to_thread(_forget, services.folder(owner.id) / "hosts", alias)
+
+
+def _forget(hosts: Path, alias: str) -> None:
+    hosts.write_text(forget_host(hosts.read_text(), alias))

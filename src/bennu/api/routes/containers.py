@@ -18,8 +18,8 @@ from bennu.api.shapes.list import choose, list_entry
 from bennu.confined.client import measure_tree
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
-from bennu.engine.link_removal import remove_link
 from bennu.engine.links import names_by_link
+from bennu.engine.network_connect import remove_link
 from bennu.engine.top import read_processes
 from bennu.engine.update import update_container
 from bennu.engine.validate import check_endpoint, discard_unsupported

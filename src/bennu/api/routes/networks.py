@@ -15,8 +15,7 @@ from bennu.api.http.responses import empty_response, json_list_response, json_re
 from bennu.api.routes.containers import check_endpoints
 from bennu.api.shapes.instants import parse_moment, rfc3339
 from bennu.engine.engine import Engine
-from bennu.engine.network_connect import connect_container, disconnect_container
-from bennu.engine.network_removal import remove_network
+from bennu.engine.network_connect import connect_container, disconnect_container, remove_network
 from bennu.errors import InvalidParameter, NotFound
 from bennu.model import EndpointSettings, NetworkingConfig, Shape
 from bennu.network import Endpoint, Network, NetworkRequest
