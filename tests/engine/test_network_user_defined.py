@@ -355,7 +355,7 @@ async def test_a_removed_bridge_comes_back_with_its_containers(host: Host) -> No
         with echo_server(web.netns, "0.0.0.0", 7):
             while True:
                 with contextlib.suppress(OSError):
-                    exchange("", web.endpoints[0].ip_address, 7)
+                    await asyncio.to_thread(exchange, "", web.endpoints[0].ip_address, 7)
                     break
                 await asyncio.sleep(0.1)
 
