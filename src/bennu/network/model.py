@@ -1,5 +1,6 @@
 """The values of this package: networks, endpoints, sandboxes, ports. Networks and sandboxes are stored as JSON."""
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -20,6 +21,11 @@ OPTION_ADVERTISE_COUNT: Final = "com.docker.network.advertise_addr_nmsgs"
 OPTION_ADVERTISE_MS: Final = "com.docker.network.advertise_addr_ms"
 ENDPOINT_INTERFACE: Final = "com.docker.network.endpoint.ifname"
 ENDPOINT_SYSCTLS: Final = "com.docker.network.endpoint.sysctls"
+# `ifname` because the docker command writes keys of options in small letters.
+INTERFACE_SYSCTL: Final = re.compile(
+    r"net\.(?P<family>ipv4|ipv6|mpls)\.(?P<kind>[a-z]+)\.(IFNAME|ifname)\.(?P<name>[a-z0-9_]+)=(?P<value>\S*)\Z",
+    re.ASCII,
+)
 DEFAULT_MTU: Final = 1500
 ADVERTISE_COUNT: Final = 3
 ADVERTISE_MS: Final = 1000
@@ -177,11 +183,12 @@ class Endpoint(msgspec.Struct, kw_only=True):
 
     @property
     def sysctls(self) -> dict[str, str]:
-        """Return the sysctls that its interface shall have, by path below /proc/sys/net (`find_sysctl_problems`)."""
-        given = (self.driver_opts or {}).get(ENDPOINT_SYSCTLS, "")
-        parts = [entry.split(".", 4) for entry in given.split(",") if entry]
-        pairs = [(family, kind, *name.split("=", 1)) for _, family, kind, _, name in parts]
-        return {f"{family}/{kind}/{self.interface}/{name}": value for family, kind, name, value in pairs}
+        """Return the sysctls that its interface shall have, by path below /proc/sys/net."""
+        found = {}
+        for entry in (self.driver_opts or {}).get(ENDPOINT_SYSCTLS, "").split(","):
+            if match := INTERFACE_SYSCTL.match(entry):  # an earlier bennud took anything
+                found[f"{match['family']}/{match['kind']}/{self.interface}/{match['name']}"] = match["value"]
+        return found
 
     def address_of(self, version: int) -> str:
         """Return the address of a family (4, 6), "" = none."""

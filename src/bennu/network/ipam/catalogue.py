@@ -12,13 +12,18 @@ import msgspec
 
 from bennu.errors import BennuError, Forbidden, InvalidParameter, NotFound
 from bennu.network.ipam.addresses import AddressPool, NoFreeAddress, Subnet, mac_of
-from bennu.network.model import ENDPOINT_INTERFACE, ENDPOINT_SYSCTLS, Endpoint, EndpointRequest, Network
+from bennu.network.model import (
+    ENDPOINT_INTERFACE,
+    ENDPOINT_SYSCTLS,
+    INTERFACE_SYSCTL,
+    Endpoint,
+    EndpointRequest,
+    Network,
+)
 from bennu.store import Delete, Put, Store, Transaction, aside
 
 PREFIX: Final = "networks/"
 INTERFACE_NAME: Final = re.compile(r"[^\s/:\x00-\x1f\x7f]{1,15}\Z")
-# `ifname` because the docker command writes keys of options in small letters.
-INTERFACE_SYSCTL: Final = re.compile(r"net\.(ipv4|ipv6|mpls)\.[a-z]+\.(IFNAME|ifname)\.[a-z0-9_]+=[^\s]*\Z", re.ASCII)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Network).decode
 
