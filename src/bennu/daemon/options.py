@@ -97,10 +97,15 @@ def _file_value(name: str, value: Any) -> str | bool | list[str]:
             return value if isinstance(value, bool) else parse_switch(name, str(value))
         case Kind.LIST:
             if isinstance(value, Mapping):
-                return [f"{key}={entry}" for key, entry in value.items()]
+                return [f"{key}={entry}" for key, given in value.items() for entry in _pairs(given)]
             return [_list_entry(entry) for entry in value] if isinstance(value, list) else [str(value)]
         case Kind.VALUE:
             return str(value)
+
+
+def _pairs(given: Any) -> list[str]:
+    """Write what a key of an object has: options of a driver are an object in a file, too."""
+    return [f"{key}={value}" for key, value in given.items()] if isinstance(given, Mapping) else [str(given)]
 
 
 def _list_entry(entry: Any) -> str:

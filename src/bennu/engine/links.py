@@ -29,7 +29,7 @@ def legacy_links(host: HostConfig) -> list[tuple[str, str]]:
     return [parse_link(text) for text in host.links or ()]
 
 
-def resolve_links(services: EngineContext, host: HostConfig) -> dict[str, str]:
+def bind_links(services: EngineContext, host: HostConfig) -> dict[str, str]:
     """Find the containers to link to; their ids by alias. Raises: InvalidParameter."""
     return {alias: _target(services, target).id for target, alias in legacy_links(host)}
 
@@ -72,7 +72,7 @@ def link_names(services: EngineContext, record: Record) -> dict[str, list[str]]:
 
 def port_links(services: EngineContext, record: Record) -> list[PortLink]:
     """List the ports that the container's links open; none where the default bridge keeps nobody apart."""
-    if not record.linked and not record.host_config.links:
+    if not legacy_links(record.host_config) or services.networks.is_switched_off("bridge"):
         return []
     if services.networks.find("bridge").icc:
         return []
@@ -149,20 +149,19 @@ def shown_links(services: EngineContext, record: Record) -> list[str]:
 
 def without_link(record: Record, alias: str) -> Record:
     """Return the record without one of its links. Raises: NotFound when it has none of this alias."""
-    aliases = record.linked if record.linked is not None else [known for _, known in legacy_links(record.host_config)]
-    if alias not in aliases:
+    if alias not in {known for _, known in legacy_links(record.host_config)}:
         raise NotFound(f"No such container: {record.name}/{alias}")
     asked = [text for text in record.host_config.links or () if parse_link(text)[1] != alias]
-    kept = {known: target for known, target in (record.linked or {}).items() if known != alias}
+    kept = {known: target for known, target in record.links.items() if known != alias}
     host = msgspec.structs.replace(record.host_config, links=asked or None)
-    return msgspec.structs.replace(record, host_config=host, linked=None if record.linked is None else kept)
+    return msgspec.structs.replace(record, host_config=host, links=kept)
 
 
 def names_by_link(records: Iterable[Record]) -> Mapping[str, list[str]]:
     """List the names, `/owner/alias`, that links give to containers, by id."""
     found: dict[str, list[str]] = {}
     for record in records:
-        for alias, target in (record.linked or {}).items():
+        for alias, target in record.links.items():
             found.setdefault(target, []).append(f"/{record.name}/{alias}")
     return found
 
@@ -179,7 +178,7 @@ def linked(services: EngineContext, record: Record) -> Iterator[tuple[Record, st
     One that was removed is looked for by the name that was asked for: another may have taken its place.
     """
     for target, alias in legacy_links(record.host_config):
-        for ref in ((record.linked or {}).get(alias, ""), target):
+        for ref in (record.links.get(alias, ""), target):
             try:
                 yield services.index.find(ref).record, alias
             except (NotFound, InvalidParameter):

@@ -55,7 +55,8 @@ async def open_sandbox(services: EngineContext, record: Record) -> tuple[Sandbox
     names = record.endpoints or ([mode] if mode == "host" else [])
     requests = [endpoint_request(record, name) for name in names]
     try:
-        check_together(mode, [services.networks.find(name) for name in names])
+        there = [name for name in names if not services.networks.is_switched_off(name)]
+        check_together(mode, [services.networks.find(name) for name in there])
         sandbox = await services.networks.open_sandbox(
             record.id,
             requests,

@@ -27,7 +27,7 @@ OLD = (
     b'"by":{"kind":"client","uid":0,"pid":573,"command":"docker restart web","subject":""},"unbegun":15,'
     b'"grace_s":10.0,"kill_at_ns":16,"for_good":false,"volumes":true},"pause_is_brief":true}'
 )
-NEWER = {"linked"}  # fields that later versions have added
+NEWER = {"links"}  # fields that later versions have added
 LIFE = Life(
     state=State.PAUSED,
     ordinal=7,
@@ -70,6 +70,7 @@ def test_what_an_earlier_bennud_wrote_is_read() -> None:
 
 def test_an_earlier_bennud_would_have_written_the_same() -> None:
     before, after = msgspec.json.decode(OLD), msgspec.json.decode(encode_record(decode_record(OLD)))
+    assert after["signals"][0].pop("disposition") == "unknown", "a new field, which earlier ones pass over"
     grown = ("config", "host_config", "endpoints", "sandbox")  # they were cut short above, or have newer fields
     assert {key: after["sandbox"][key] for key in before["sandbox"]} == before["sandbox"]
     assert {key: after[key] for key in before if key not in grown} == {
@@ -92,6 +93,16 @@ def test_a_record_of_the_first_version_that_has_nothing_of_a_life_is_one_that_wa
     record = decode_record(msgspec.json.encode({key: fields[key] for key in kept}))
     assert record.life == Life()
     assert isinstance(record, Record)
+
+
+def test_a_bind_mounts_options_are_found_in_what_its_client_asked_for() -> None:
+    fields = msgspec.json.decode(OLD)
+    asked = {"Type": "bind", "Source": "/s", "Target": "/a/", "ReadOnly": True, "BindOptions": {"NonRecursive": True}}
+    fields["host_config"]["Mounts"] = [asked, {**asked, "Target": "/other"}]
+    fields["mounts"] = [{"Type": "bind", "Destination": "/a"}, {"Type": "bind", "Destination": "/b"}]
+    first, second = decode_record(msgspec.json.encode(fields)).mounts
+    assert first.spec and first.spec.bind_options and first.spec.bind_options.non_recursive
+    assert not second.spec
 
 
 @pytest.mark.parametrize("value", [b"", b"{", b"[]", OLD.replace(b'"unhealthy"', b'"poorly"'), b'{"id":7}'])

@@ -10,7 +10,7 @@ import pytest
 from bennu.errors import InvalidParameter
 from bennu.network import NetworkRequest
 from bennu.network.announcer import Announcer
-from bennu.network.creation import plan_network
+from bennu.network.creation import Surroundings, plan_network
 from bennu.network.namespaces.announcement import ALL_NODES, Announcement, checksum, frames_of
 
 MAC = bytes.fromhex("0242ac160202")
@@ -57,20 +57,12 @@ def test_both_families_are_announced_and_none_has_nothing_to_say() -> None:
 def test_how_often_is_judged_when_the_network_is_made(option: str, value: str, words: str) -> None:
     name = f"com.docker.network.advertise_addr_{option}"
     request = NetworkRequest(name="n", options={name: value})
-    make = {
-        "network_id": "i" * 64,
-        "created_ns": 0,
-        "present": [],
-        "interfaces": [],
-        "routes": [],
-        "global_id": b"12345",
-    }
     if not words:
-        network = plan_network(request, **make)  # type: ignore[arg-type]
+        network = plan_network(request, Surroundings(present=[]), network_id="i" * 64, created_ns=0)
         assert (network.announcements, network.announcement_interval_s) == ((0, 1.0) if option == "nmsgs" else (3, 0.1))
         return
     with pytest.raises(InvalidParameter) as refused:
-        plan_network(request, **make)  # type: ignore[arg-type]
+        plan_network(request, Surroundings(present=[]), network_id="i" * 64, created_ns=0)
     assert name in str(refused.value) and words in str(refused.value)
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from bennu.api.http.body import read_body
 from bennu.api.http.name_patterns import name_pattern
-from bennu.api.http.query import Filters, filters
+from bennu.api.http.query import Filters, filters, is_version_at_least, text
 from bennu.api.http.responses import empty_response, json_list_response, json_response, no_content_response
 from bennu.api.routes.containers import check_endpoints
 from bennu.api.shapes.instants import parse_moment, rfc3339
@@ -59,17 +59,26 @@ class NetworkRoutes:
     async def list(self, request: web.Request) -> web.Response:
         fits = network_filter(filters(request), lambda network: bool(self._networks.endpoints_of(network)))
         found = [network for network in self._networks.all() if fits(network)]
-        return await json_list_response(found, lambda network: network_json(network, {}))
+        detailed = not is_version_at_least(request, 28)
+        endpoints_of = self._networks.endpoints_of
+        return await json_list_response(
+            found, lambda network: network_json(network, dict(endpoints_of(network)) if detailed else {})
+        )
 
     async def inspect(self, request: web.Request) -> web.Response:
         network = self._networks.find(request.match_info["id"])
+        if text(request, "scope") not in ("", network.scope):
+            raise NotFound(f"network {request.match_info['id']} not found")
         document = network_json(network, dict(self._networks.endpoints_of(network)))
         if network.scope == "swarm" and self._networks.balancer.vips_answering(network):
             document["Containers"][f"lb-{network.name}"] = balancer_json(network)
         return json_response(document)
 
     async def create(self, request: web.Request) -> web.Response:
-        network = await self._networks.create(await read_body(request, NetworkRequest))
+        body = await read_body(request, NetworkRequest)
+        if not is_version_at_least(request, 48):
+            body.enable_ipv4 = None
+        network = await self._networks.create(body)
         return json_response({"Id": network.id, "Warning": ""}, 201)
 
     async def remove(self, request: web.Request) -> web.Response:
@@ -120,7 +129,7 @@ def network_filter(asked: Filters, in_use: Callable[[Network], bool]) -> Callabl
 
     def fits(network: Network) -> bool:
         tests = {
-            "driver": lambda value: value == shown_driver(network),
+            "driver": lambda value: value == network.shown_driver,
             "id": lambda value: _matches(value, network.id),
             "name": lambda value: _matches(value, network.name),
             "scope": lambda value: value == network.scope,
@@ -133,10 +142,6 @@ def network_filter(asked: Filters, in_use: Callable[[Network], bool]) -> Callabl
         )
 
     return fits
-
-
-def shown_driver(network: Network) -> str:
-    return "overlay" if network.scope == "swarm" else network.driver
 
 
 def _matches(pattern: str, text: str) -> bool:
@@ -152,19 +157,19 @@ def network_json(network: Network, endpoints: dict[str, Endpoint]) -> Json:
         "Id": network.id,
         "Created": rfc3339(network.created_ns),
         "Scope": network.scope,
-        "Driver": shown_driver(network),
-        "EnableIPv4": True,
+        "Driver": network.shown_driver,
+        "EnableIPv4": network.enable_ipv4,
         "EnableIPv6": network.enable_ipv6,
         "IPAM": {
             "Driver": network.ipam_driver,
             "Options": network.ipam_options,
-            "Config": [ipam_json(pool) for pool in network.ipam] or (None if network.is_predefined else []),
+            "Config": [ipam_json(pool) for pool in (*network.unused_ipam, *network.ipam)] or None,
         },
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": network.ingress,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": network.config_from},
+        "ConfigOnly": network.config_only,
         "Containers": {container_id: endpoint_json(endpoint) for container_id, endpoint in endpoints.items()},
         "Options": network.options,
         "Labels": network.labels,
@@ -175,7 +180,8 @@ def ipam_json(pool: Ipam) -> Json:
     shown = {"Subnet": pool.subnet}
     if pool.ip_range:
         shown["IPRange"] = pool.ip_range
-    shown["Gateway"] = pool.gateway
+    if pool.gateway and not pool.gateway_is_implied:
+        shown["Gateway"] = pool.gateway
     return shown | ({"AuxiliaryAddresses": pool.aux} if pool.aux else {})
 
 
@@ -191,11 +197,11 @@ def endpoint_json(endpoint: Endpoint) -> Json:
 
 def balancer_json(network: Network) -> Json:
     """Write the load balancer of a swarm's network as an endpoint: it is the bridge, at the gateway's address."""
-    pool = network.ipam[0]
+    pool = next(pool for pool in network.ipam if pool.version == 4)
     return {
         "Name": f"{network.name}-endpoint",
         "EndpointID": hashlib.sha256(f"lb-{network.id}".encode()).hexdigest(),
-        "MacAddress": mac_of(pool.gateway),
+        "MacAddress": mac_of(pool.gateway) if pool.gateway else "",
         "IPv4Address": _with_length(pool.gateway, ipaddress.ip_network(pool.subnet).prefixlen),
         "IPv6Address": "",
     }

@@ -15,12 +15,12 @@ from typing import Any, Final
 from aiohttp import web
 
 from bennu import __version__
-from bennu.api.http.query import api_minor
+from bennu.api.http.query import Filters, api_minor
 from bennu.api.http.responses import json_response
 from bennu.api.http.versions import API_VERSION, MIN_API_VERSION
 from bennu.api.routes.swarm import info_json
 from bennu.api.routes.volumes import volume_json
-from bennu.api.shapes.image import list_entry as image_entry
+from bennu.api.shapes.image_list import layer_uses, list_images
 from bennu.api.shapes.inspect import STORAGE_DRIVER
 from bennu.api.shapes.instants import rfc3339
 from bennu.api.shapes.list import list_entry
@@ -31,12 +31,13 @@ from bennu.engine.container import Container
 from bennu.engine.defaults import is_cgroup_v2
 from bennu.engine.engine import Engine
 from bennu.engine.links import names_by_link
-from bennu.errors import NotImplementedHere
+from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images.platform import host_architecture
 from bennu.lifecycle.status import State
 from bennu.store.aside import read_aside
 from bennu.volumes import Volume
 
+DISK_USERS: Final = frozenset({"container", "image", "volume", "build-cache"})
 NO_CACHE: Final = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
 PING: Final = NO_CACHE | {"Builder-Version": "1"}
 REGISTRY: Final = "https://index.docker.io/v1/"
@@ -47,6 +48,7 @@ REGISTRIES: Final = {
     },
     "Mirrors": [],
 }
+DISK_KINDS: Final = frozenset({"container", "image", "volume", "build-cache"})
 Json = dict[str, Any]
 
 
@@ -59,16 +61,11 @@ def routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
         web.route("GET", "/info", api.info),
         web.route("GET", "/system/df", api.disk_usage),
         web.route("POST", "/auth", auth),
-        web.route("GET", "/plugins", plugins),
     ]
 
 
 async def auth(request: web.Request) -> web.Response:
     raise NotImplementedHere("checking registry credentials is not implemented")
-
-
-async def plugins(request: web.Request) -> web.Response:
-    return json_response([])  # none can be installed
 
 
 async def version(request: web.Request) -> web.Response:
@@ -108,7 +105,8 @@ class SystemRoutes:
     async def info(self, request: web.Request) -> web.Response:
         warnings = [str(one) for one in await read_aside(self._engine.services.store)]
         told = {"Warnings": [f"WARNING: {text}" for text in warnings] or None}
-        return json_response(self._containers() | self._engine_facts() | await asyncio.to_thread(host_facts) | told)
+        facts = self._containers() | self._engine_facts() | await asyncio.to_thread(host_facts) | told
+        return json_response(info_as_of(facts, api_minor(request)))
 
     def _containers(self) -> Json:
         states = Counter(container.record.state for container in self._engine.list())
@@ -155,15 +153,18 @@ class SystemRoutes:
 
     async def disk_usage(self, request: web.Request) -> web.Response:
         """Tell what takes disk space; `type=container` and the like choose."""
-        kinds = set(request.query.getall("type", [])) or {"container", "image", "volume", "build-cache"}
-        services, minor = self._engine.services, api_minor(request)
-        images = services.images.list()
-        document: Json = {"LayersSize": sum(image.size for image in images)}
+        minor = api_minor(request)
+        kinds = set(request.query.getall("type", ()) if minor >= 42 else ()) or DISK_KINDS
+        for unknown in kinds - DISK_KINDS:
+            raise InvalidParameter(f"unknown object type: {unknown}")
+        services = self._engine.services
+        document: Json = {"LayersSize": 0, "Images": None, "Containers": None, "Volumes": None, "BuildCache": None}
         if "image" in kinds:
             used = Counter(container.record.image_id for container in self._engine.list())
-            document["Images"] = [
-                image_entry(image, minor) | {"Containers": used[image.id], "SharedSize": 0} for image in images
-            ]
+            document["LayersSize"] = sum(layer_uses(services.images)[1].values())
+            document["Images"] = list_images(
+                services.images, Filters({}), everything=False, minor=minor, containers=used, with_shared=True
+            )
         if "container" in kinds:
             links = names_by_link(container.record for container in self._engine.list())
             document["Containers"] = [
@@ -184,10 +185,32 @@ class SystemRoutes:
 
     async def _volume(self, volume: Volume) -> Json:
         users = sum(
-            any(point.name == volume.name for point in container.record.mounts) for container in self._engine.list()
+            any((point.type, point.name) == ("volume", volume.name) for point in container.record.mounts)
+            for container in self._engine.list()
         )
         size = await self._engine.services.volumes.measure(volume)
         return volume_json(volume) | {"UsageData": {"RefCount": users, "Size": size}}
+
+
+def info_as_of(facts: Json, minor: int) -> Json:
+    """Write `/info` for API 1.`minor`: with what older clients still look for, without what they do not know.
+
+    As moby `api/server/router/system/system_routes.go`.
+    """
+    shown = dict(facts)
+    if minor < 25:
+        shown["SecurityOptions"] = [
+            option.partition(",")[0].removeprefix("name=") for option in facts["SecurityOptions"]
+        ]
+    if minor < 47:
+        nothing = dict.fromkeys(("AllowNondistributableArtifactsCIDRs", "AllowNondistributableArtifactsHostnames"))
+        shown["RegistryConfig"] = nothing | facts["RegistryConfig"]
+    if minor < 49:
+        for name in ("ContainerdCommit", "RuncCommit", "InitCommit"):
+            shown[name] = facts[name] | {"Expected": facts[name]["ID"]}
+    if minor < 50:
+        shown |= {"BridgeNfIptables": False, "BridgeNfIp6tables": False}
+    return shown
 
 
 # --- the host ---------------------------------------------------------------------------------------------------
@@ -219,8 +242,6 @@ def host_facts() -> Json:
         "PidsLimit": has_controller("pids"),
         "OomKillDisable": not v2,
         "IPv4Forwarding": read_text("/proc/sys/net/ipv4/ip_forward") == "1",
-        "BridgeNfIptables": read_text("/proc/sys/net/bridge/bridge-nf-call-iptables") == "1",
-        "BridgeNfIp6tables": read_text("/proc/sys/net/bridge/bridge-nf-call-ip6tables") == "1",
         "NGoroutines": threading.active_count(),
         "NEventsListener": 0,
         "SecurityOptions": options,

@@ -13,7 +13,7 @@ from bennu.engine.record import Record
 from bennu.engine.sandbox import endpoint_request
 from bennu.errors import InvalidParameter, NotFound
 from bennu.lifecycle.status import State
-from bennu.model import ContainerConfig, EndpointSettings, MountPoint, PublishedPort
+from bennu.model import ContainerConfig, EndpointSettings, HostConfig, MountPoint, PublishedPort
 from bennu.network.ipam.catalogue import dns_names
 from bennu.network.model import PREDEFINED, as_settings
 from bennu.network.nat.port_bindings import exposed_names
@@ -47,7 +47,7 @@ def inspect_container(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": engine.execs.running_in(record.id) or None,
-        "HostConfig": msgspec.structs.replace(record.host_config, links=shown_links(engine.services, record) or None),
+        "HostConfig": shown_host_config(engine, record),
         "GraphDriver": graph_driver(engine, record),
     }
     if sizes is not None:
@@ -57,6 +57,11 @@ def inspect_container(
     document["NetworkSettings"] = network_settings(engine, record, api_minor)
     document["Bennu"] = own_facts(container)
     return document
+
+
+def shown_host_config(engine: Engine, record: Record) -> HostConfig:
+    """Answer the host configuration with its legacy links, by the present names of their containers."""
+    return msgspec.structs.replace(record.host_config, links=shown_links(engine.services, record) or None)
 
 
 def own_facts(container: Container) -> Json:
@@ -101,6 +106,7 @@ def shown_log_path(engine: Engine, record: Record) -> str:
 def graph_driver(engine: Engine, record: Record) -> Json:
     folder = engine.services.folder(record.id)
     data = {
+        "ID": record.id,
         "MergedDir": str(folder / "merged"),
         "UpperDir": str(folder / "diff"),
         "WorkDir": str(folder / "work"),
@@ -149,18 +155,18 @@ def network_settings(engine: Engine, record: Record, api_minor: int) -> Json:
         "IPPrefixLen": flat.ip_prefix_len,
         "IPv6Gateway": flat.ipv6_gateway,
         "MacAddress": flat.mac_address,
-        "Networks": networks_json(record, networks, api_minor),
+        "Networks": {
+            name: endpoint_json(settings, api_minor) | _aliases_of_old(record, name, settings, api_minor)
+            for name, settings in networks.items()
+        },
     }
 
 
-def networks_json(record: Record, networks: Mapping[str, EndpointSettings], api_minor: int) -> Json:
-    """Write `Networks`. Before API 1.44 the short id counts as an alias on each user-defined network."""
-    shown = {name: endpoint_json(settings, api_minor) for name, settings in networks.items()}
-    if api_minor < 44:
-        for name, settings in shown.items():
-            if name not in PREDEFINED:
-                settings["Aliases"] = [*(settings["Aliases"] or []), record.id[:12]]
-    return shown
+def _aliases_of_old(record: Record, network: str, settings: EndpointSettings, api_minor: int) -> Json:
+    """Write the aliases as before API 1.45, where the short id and the host name were among them."""
+    if api_minor >= 45 or network in PREDEFINED:
+        return {}
+    return {"Aliases": list(dict.fromkeys([*(settings.aliases or ()), record.id[:12], record.config.hostname]))}
 
 
 def with_mac_address(record: Record) -> ContainerConfig:
@@ -207,7 +213,7 @@ def endpoint_json(settings: EndpointSettings, api_minor: int) -> Json:
         "Aliases": settings.aliases,
         "MacAddress": settings.mac_address,
         "DriverOpts": settings.driver_opts,
-        **({"GwPriority": settings.gw_priority} if api_minor >= 48 else {}),
+        "GwPriority": settings.gw_priority,
         "NetworkID": settings.network_id,
         "EndpointID": settings.endpoint_id,
         "Gateway": settings.gateway,
@@ -236,5 +242,5 @@ def port_map(record: Record) -> dict[str, list[dict[str, str]] | None]:
     ports: dict[str, list[dict[str, str]] | None] = dict.fromkeys(exposed_of(record))
     for port in published_of(record):
         key = f"{port.container_port}/{port.proto}"
-        ports[key] = [*(ports.get(key) or []), {"HostIp": port.host_ip, "HostPort": str(port.host_port)}]
+        ports[key] = [*(ports.get(key) or []), {"HostIp": port.host_ip, "HostPort": str(port.host_port or "")}]
     return ports

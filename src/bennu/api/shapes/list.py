@@ -11,9 +11,9 @@ from msgspec import UNSET
 from bennu.api.http.name_patterns import name_pattern
 from bennu.api.http.query import Filters, parse_integer
 from bennu.api.shapes.inspect import (
+    endpoint_json,
     exposed_of,
     mount_point,
-    networks_json,
     networks_of,
     own_facts,
     published_of,
@@ -24,6 +24,7 @@ from bennu.engine.engine import Engine
 from bennu.engine.links import names_by_link
 from bennu.errors import BennuError, InvalidParameter
 from bennu.lifecycle.status import State, describe_status
+from bennu.model import EndpointSettings
 
 ACCEPTED: Final = frozenset(
     (
@@ -218,6 +219,7 @@ def list_entry(
     host: Json = {"NetworkMode": record.host_config.network_mode}
     if api_minor >= 46 and annotations is not UNSET and annotations:
         host["Annotations"] = annotations
+    networks = networks_of(engine, record).items()
     entry: Json = {
         "Id": record.id,
         "Names": [f"/{record.name}", *links.get(record.id, ())],
@@ -236,9 +238,15 @@ def list_entry(
         "State": state_word(container),
         "Status": status_text(container),
         "HostConfig": host,
-        "NetworkSettings": {"Networks": networks_json(record, networks_of(engine, record), api_minor)},
+        "NetworkSettings": {"Networks": {name: listed_endpoint(settings, api_minor) for name, settings in networks}},
         "Mounts": [mount_point(point) for point in record.mounts],
     }
+
+
+def listed_endpoint(settings: EndpointSettings, api_minor: int) -> Json:
+    """Write an endpoint as a list shows it: without names and options."""
+    shown = endpoint_json(settings, api_minor)
+    return shown | {name: None for name in ("Links", "Aliases", "DriverOpts", "DNSNames") if name in shown}
 
 
 def status_text(container: Container) -> str:
@@ -276,12 +284,8 @@ def _ports(container: Container) -> Iterator[Json]:
         return
     published = published_of(record)
     for port in published:
-        yield {
-            "IP": port.host_ip,
-            "PrivatePort": port.container_port,
-            "PublicPort": port.host_port,
-            "Type": port.proto,
-        }
+        public = {"PublicPort": port.host_port} if port.host_port else {}
+        yield {"IP": port.host_ip, "PrivatePort": port.container_port, **public, "Type": port.proto}
     covered = {(port.proto, port.container_port) for port in published}
     for name in exposed_of(record):
         number, _, proto = name.partition("/")
