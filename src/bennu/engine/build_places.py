@@ -112,7 +112,7 @@ class Places:
     def _place(
         self, group: str, network: str, hosts: str, resolv_conf: str, *, address: str = "", connected: bool = True
     ) -> BuildPlace:
-        confinement = default_confinement(self._services.host_facts)
+        confinement = default_confinement(self._services.host_facts, self._services.settings.containers)
         return BuildPlace(network, connected, address, hosts, resolv_conf, group, confinement)
 
 

@@ -16,9 +16,11 @@ from bennu.engine.events import Journal
 from bennu.engine.execs import Execs
 from bennu.engine.probes import ProbePlaces
 from bennu.engine.record import Record
+from bennu.engine.settings import EngineSettings
 from bennu.images import Images
 from bennu.kernel.inotify import FileWrites
 from bennu.network import Networks
+from bennu.plugins import Plugins
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import HostFacts
 from bennu.store import Store
@@ -99,7 +101,7 @@ class Resolving:
 
 @dataclass(slots=True, kw_only=True)
 class EngineContext:
-    """The shared services of the containers. Complete when made; only counters change."""
+    """The shared services of the containers. Complete when made; only counters and settings change."""
 
     data_root: Path
     exec_root: Path
@@ -117,12 +119,15 @@ class EngineContext:
     execs: Execs
     counters: Counter[str]  # what metrics count since this daemon started
     probe_places: ProbePlaces
+    engine_id: str
     default_stop_timeout_s: int = 10
     resolving: Resolving = field(default_factory=Resolving)
+    settings: EngineSettings = field(default_factory=EngineSettings)
     linked_from: dict[str, set[str]] = field(default_factory=dict)  # container → who runs and has a legacy link to it
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
     accounts: Accounts = field(default_factory=Accounts)
     writes: FileWrites = field(default_factory=FileWrites)
+    plugins: Plugins = field(default_factory=Plugins)
     pre_stop: PreStop = field(default_factory=PreStop)
 
     def folder(self, container_id: str) -> Path:

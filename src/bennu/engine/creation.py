@@ -17,6 +17,7 @@ from bennu.engine.mounts import Planned, inherited_mounts, plan_mounts, resolve_
 from bennu.engine.policy import check_of
 from bennu.engine.record import Record
 from bennu.engine.sandbox import check_endpoints
+from bennu.engine.settings import EngineSettings
 from bennu.engine.stored_record import encode_record
 from bennu.engine.validate import validate_create
 from bennu.errors import InvalidParameter, NotFound, Unavailable
@@ -31,15 +32,20 @@ from bennu.volumes.copyup import copy_up, needs_filling
 
 
 def complete(
-    config: ContainerConfig, host: HostConfig, image: ImageConfig, container_id: str, oci_runtime: str
+    config: ContainerConfig,
+    host: HostConfig,
+    image: ImageConfig,
+    container_id: str,
+    oci_runtime: str,
+    settings: EngineSettings,
 ) -> list[str]:
     """Fill in the fields the client left out, from the image and from Docker's defaults; answer warnings.
 
     Raises: InvalidParameter or NotImplementedHere with Docker's words.
     """
     merge_image(config, image)
-    warnings = validate_create(config, host, oci_runtime=oci_runtime)
-    fill_host_defaults(host, runtime=oci_runtime)
+    warnings = validate_create(config, host, oci_runtime=oci_runtime, added_runtimes=settings.added_runtimes)
+    fill_host_defaults(host, runtime=oci_runtime, defaults=settings.containers)
     check_labels(config.labels or {})
     if on_unhealthy(config.labels or {}) is not OnUnhealthy.NONE and check_of(config) is None:
         warnings.append("bennu.on-unhealthy has no effect: the container has no health check")

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
 
 from bennu.confined.client import HELPER
 from bennu.engine.background import Background
@@ -20,6 +19,7 @@ from bennu.engine.creation import complete, create_container
 from bennu.engine.deaths import KEEP_LIVES, Deaths
 from bennu.engine.events import Journal, event
 from bennu.engine.execs import Execs
+from bennu.engine.identity import read_engine_id
 from bennu.engine.index import ContainerIndex
 from bennu.engine.orphans import check_data_is_there, clear_orphans, unknown_sandboxes
 from bennu.engine.probes import ProbePlaces
@@ -27,6 +27,7 @@ from bennu.engine.record import new_id
 from bennu.engine.recovery import finish_pending_operations, finish_start, read_boot_id, read_records, readopt
 from bennu.engine.remains import read_remains
 from bennu.engine.removal import remove_container
+from bennu.engine.settings import EngineSettings
 from bennu.engine.validate import validate_name
 from bennu.errors import Conflict, InvalidParameter
 from bennu.host import prepare
@@ -34,12 +35,11 @@ from bennu.images import Images
 from bennu.lifecycle.death import Requester
 from bennu.model import ContainerConfig, HostConfig, NetworkingConfig
 from bennu.network import Networks, NetworkSettings
+from bennu.plugins import AUTHORIZATION, Plugin
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import read_host_facts
 from bennu.store import Delete, Put, Store, aside, open_sqlite
 from bennu.volumes import Volume, Volumes
-
-SHUTDOWN_S: Final = 15.0
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Engine:
             name = validate_name(name)
         container_id = new_id()
         image = services.images.find(config.image)
-        warnings = complete(config, host, image.config, container_id, services.runtime.oci_name)
+        warnings = complete(config, host, image.config, container_id, services.runtime.oci_name, services.settings)
         with self.index.reserved(name, container_id) as name, services.images.in_use(image):
             self.index.add(await create_container(services, container_id, name, image, config, host, networking))
         return container_id, warnings
@@ -116,18 +116,29 @@ class Engine:
     async def shut_down(self) -> None:
         """Stop all containers at the same time, each with its own signal and grace period; start none any more.
 
-        Takes at most 15 s, or the longest grace period and 5 s; containers that then still run live on.
+        Takes at most the time set for it, or the longest grace period and 5 s; containers that then still run live on.
         """
         services = self.services
         services.ending = True
         running = [container for container in self.list() if container.record.running]
         by = Requester.daemon("shutdown")
-        limit_s = max([SHUTDOWN_S, *((container.grace_s() or SHUTDOWN_S) + 5 for container in running)])
+        usual_s = services.settings.shutdown_timeout_s
+        limit_s = max([usual_s, *((container.grace_s() or usual_s) + 5 for container in running)])
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(None if usual_s < 0 else limit_s):
                 await asyncio.gather(*(container.shut_down(by) for container in running), return_exceptions=True)
         except TimeoutError:
             log.warning("some containers did not end within %d s and live on", limit_s)
+
+    async def judges(self) -> builtins.list[Plugin]:
+        """List the plugins that judge each request now, in their order. Raises: BennuError where one is missing."""
+        names = self.services.settings.authorization_plugins
+        return [await self.services.plugins.find(name, AUTHORIZATION) for name in names]
+
+    def apply(self, settings: EngineSettings) -> None:
+        """Follow other settings from now on; containers that run keep what they were started with."""
+        self.services.settings = settings
+        self.services.images.registries = settings.registries
 
     async def remove(self, ref: str, by: Requester, *, force: bool = False, volumes: bool = False) -> None:
         await remove_container(self.services, self.find(ref), by, force=force, volumes=volumes)
@@ -174,6 +185,7 @@ class EngineOptions:
     default_stop_timeout_s: int = 10
     keep_deaths: int = KEEP_LIVES  # death certificates of each container
     given_files: tuple[int, int] | None = None  # see `HostFacts.given_files`
+    settings: EngineSettings = field(default_factory=EngineSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +217,15 @@ async def make_context(
         store=on.store,
         journal=on.journal,
         deaths=Deaths(on.store, options.keep_deaths),
-        images=Images(options.data_root / "images", on.store, index),
+        images=Images(options.data_root / "images", on.store, index, options.settings.registries),
         networks=on.networks,
         volumes=Volumes(options.data_root / "volumes", on.store, index, commit_volume),
         runtime=runtime,
-        host_facts=replace(host_facts, given_files=options.given_files),
+        host_facts=replace(
+            host_facts,
+            given_files=options.given_files,
+            init_binary=options.settings.init_path or host_facts.init_binary,
+        ),
         tasks=on.tasks,
         index=index,
         execs=Execs(runtime, on.tasks),
@@ -217,6 +233,8 @@ async def make_context(
         probe_places=ProbePlaces(counters),
         default_stop_timeout_s=options.default_stop_timeout_s,
         resolving=options.resolving,
+        engine_id=await asyncio.to_thread(read_engine_id, options.data_root),
+        settings=options.settings,
     )
 
 

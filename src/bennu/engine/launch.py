@@ -140,6 +140,7 @@ def _make_spec(services: EngineContext, record: Record, rootfs: Path, accounts: 
             hostname_path=str(files["hostname"]),
             hosts_path=str(files["hosts"]),
             resolv_path=str(files["resolv.conf"]),
+            defaults=services.settings.containers,
         )
     )
     check_mounts(rootfs, spec["mounts"])

@@ -1,6 +1,6 @@
 """Fields of a create request that this engine cannot honour yet: refused by name, never ignored."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from bennu.engine.log_bounds import parse_bounds
@@ -24,14 +24,22 @@ LOG_OPTIONS: Final = SUPPORTED_LOG_OPTIONS | {
 }
 
 
-def refuse_unsupported(config: ContainerConfig, host: HostConfig, oci_runtime: str) -> None:
-    """Refuse unsupported fields. Raises: NotImplementedHere naming the first; InvalidParameter if unknown anywhere."""
+def runtime_names(oci_runtime: str) -> list[str]:
+    """List the names by which containers may ask for the runtime; `runc` is Docker's word for whatever runs them."""
+    return [oci_runtime] if oci_runtime == "runc" else [oci_runtime, "runc"]
+
+
+def refuse_unsupported(config: ContainerConfig, host: HostConfig, oci_runtime: str, added: Mapping[str, str]) -> None:
+    """Refuse unsupported fields. `added`: runtimes that bennud was told of.
+
+    Raises: NotImplementedHere naming the first; InvalidParameter if unknown anywhere.
+    """
     _check_log_config(host)
     named = host.runtime or oci_runtime
     asked = SHIMS.get(named, named)
-    if asked not in RUNTIMES:
+    if asked not in RUNTIMES and named not in added:
         raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
-    if asked != oci_runtime:
+    if asked not in runtime_names(oci_runtime):
         raise NotImplementedHere(
             f"HostConfig.Runtime {host.runtime} is not implemented here: this engine runs containers with "
             f"{oci_runtime} (bennud --default-runtime)"
@@ -51,7 +59,6 @@ def _unsupported(config: ContainerConfig, host: HostConfig) -> Iterator[str]:
         ("HostConfig.Cgroup", host.cgroup),
         ("HostConfig.DeviceRequests", host.device_requests),
         ("HostConfig.StorageOpt", host.storage_opt),
-        ("HostConfig.VolumeDriver other than local", host.volume_driver not in ("", "local")),
     ):
         if asked:
             yield field

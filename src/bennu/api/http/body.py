@@ -22,6 +22,7 @@ ESCAPED_NUL: Final = rb"\u0000"  # the only way to write one in JSON
 LARGE_BYTES: Final = 256 * 1024
 BIG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 JSON_TYPE: Final = "application/json"
+PEEKED: Final = "peeked body"  # of a request: what was read of its body before anybody took it
 MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?\s*(;.*)?\Z")
 
 
@@ -76,6 +77,8 @@ async def read_bounded(request: web.Request, limit: int = MAX_BODY_BYTES) -> byt
 
 async def body_of(request: web.Request) -> AsyncIterator[bytes]:
     """Yield the body in pieces as they come. Raises: InvalidParameter when it breaks off or is framed wrongly."""
+    if peeked := request.pop(PEEKED, b""):
+        yield peeked
     try:
         async for part in request.content.iter_any():
             yield part

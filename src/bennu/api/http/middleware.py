@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
+from bennu.api.http.authorization import Judges, make_authorizer
 from bennu.api.http.errors import Handler, errors_to_http
 from bennu.api.http.query import api_minor
 from bennu.api.http.responses import empty_response, error_response
@@ -19,10 +20,15 @@ SLASHES: Final = re.compile(r"/{2,}")
 log = logging.getLogger(__name__)
 
 
-def build_application(routes: Iterable[web.RouteDef]) -> web.Application:
-    """Build an application of `routes`, each with and without a version in front."""
+def build_application(routes: Iterable[web.RouteDef], judges: Judges) -> web.Application:
+    """Build an application of `routes`, each with and without a version in front.
+
+    `judges`: see `make_authorizer`.
+    """
     finisher = Finisher()
-    app = web.Application(middlewares=[edge, errors_to_http, check_version, finisher.middleware])
+    app = web.Application(
+        middlewares=[edge, errors_to_http, make_authorizer(judges), check_version, finisher.middleware]
+    )
     for route in routes:  # HEAD is not implied by GET: dockerd answers it only where it says so
         app.router.add_route(route.method, route.path, route.handler)
         app.router.add_route(route.method, "/v{version:[0-9.]+}" + route.path, route.handler)

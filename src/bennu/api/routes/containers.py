@@ -17,6 +17,7 @@ from bennu.api.shapes.instants import parse_moment
 from bennu.api.shapes.list import choose, list_entry
 from bennu.confined.client import measure_tree
 from bennu.engine.container import Container
+from bennu.engine.defaults import is_cgroup_v2
 from bennu.engine.engine import Engine
 from bennu.engine.top import read_processes
 from bennu.engine.update import update_container
@@ -132,6 +133,8 @@ class ContainerRoutes:
         facts = self._engine.services.runtime.host
         warnings += discard_unsupported(host, swap_limit=facts.swap_limit, blkio_weight=facts.blkio_weight)
         drop_newer_fields(body, api_minor(request))
+        if api_minor(request) < 41 and not is_cgroup_v2():  # a client that knows nothing of such namespaces
+            host.cgroupns_mode = host.cgroupns_mode or "host"
         container_id, more = await self._engine.create(
             text(request, "name") or None, body.config(), host, body.networking_config
         )
