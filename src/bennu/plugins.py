@@ -58,17 +58,24 @@ class Plugin:
         self._spec = spec
         self._url = urlsplit(spec.address)
 
-    async def introduce(self) -> None:
+    async def introduce(self, *, patience_s: float) -> None:
         """Ask what it implements. Raises: BennuError."""
-        manifest = await self.call("Plugin.Activate", None, 60.0)
+        manifest = await self.call("Plugin.Activate", None, 60.0, patience_s=patience_s)
         self.implements = frozenset(map(str, manifest.get("Implements") or ()))
 
-    async def call(self, method: str, arguments: Mapping[str, Any] | None, timeout_s: float) -> dict[str, Any]:
+    async def call(
+        self,
+        method: str,
+        arguments: Mapping[str, Any] | None,
+        timeout_s: float,
+        *,
+        patience_s: float = CALL_PATIENCE_S,
+    ) -> dict[str, Any]:
         """Ask it; one that cannot be reached is tried again for a while. Raises: BennuError in its own words."""
         import aiohttp
 
         body = b"" if arguments is None else msgspec.json.encode(arguments)
-        deadline, pause_s = time.monotonic() + CALL_PATIENCE_S, 0.25
+        deadline, pause_s = time.monotonic() + patience_s, 0.25
         while True:
             try:
                 async with asyncio.timeout(timeout_s):
@@ -155,7 +162,7 @@ class Plugins:
                 raise NotFound(f'plugin "{name}" not found')
             await asyncio.sleep(0.5)
         plugin = Plugin(name, spec)
-        await plugin.introduce()
+        await plugin.introduce(patience_s=patience_s)
         return plugin
 
     async def all_of(self, kind: str) -> list[Plugin]:

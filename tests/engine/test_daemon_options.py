@@ -76,7 +76,7 @@ def tuned(able: None, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) ->
                 "registry-mirrors": ["https://mirror.invalid"],
                 "proxies": {"http-proxy": address, "https-proxy": address, "no-proxy": "198.51.100.7"},
                 "labels": ["disk=ssd"],
-                "cdi-spec-dirs": ["/foo/bar"],
+                "cdi-spec-dirs": [str(folder / "cdi")],
                 "runtimes": {"kata": {"path": "/usr/bin/kata"}},
             }
         )
@@ -156,16 +156,39 @@ def test_a_runtime_that_is_known_and_not_run_is_refused_by_name(tuned: Daemon) -
     assert "unknown or invalid runtime name: bogus" in said.err
 
 
+def test_cdi_devices_are_injected_and_drivers_that_are_not_here_are_told_at_the_start(tuned: Daemon) -> None:
+    folder = Path(json.loads(tuned.request("GET", "/info")[1])["CDISpecDirs"][0])
+    folder.mkdir()
+    edits = {"env": ["FOO=injected"], "deviceNodes": [{"path": "/dev/vendor0", "hostPath": "/dev/zero"}]}
+    device = {"name": "foo", "containerEdits": edits}
+    (folder / "vendor.json").write_text(json.dumps({"kind": "vendor.example/device", "devices": [device]}))
+    request = {"Driver": "cdi", "DeviceIDs": ["vendor.example/device=foo"]}
+    gpu = {"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}
+    for name, asked in (("cdi", request), ("gpu", gpu)):
+        script = "echo $FOO; head -c 3 /dev/vendor0 | wc -c"
+        config = {"Image": "busybox", "Cmd": ["sh", "-c", script], "HostConfig": {"DeviceRequests": [asked]}}
+        kind = {"Content-Type": "application/json"}
+        assert tuned.request("POST", f"/containers/create?name={name}", json.dumps(config), kind)[0] == 201
+    assert tuned.docker("start", "-a", "cdi").lines == ["injected", "3"]
+    shown = json.loads(tuned.docker("inspect", "cdi").out)[0]["HostConfig"]["DeviceRequests"][0]
+    assert shown == {**request, "Count": 0, "Capabilities": None, "Options": None}
+    said = tuned.docker("start", "gpu", ok=False).err
+    assert 'could not select device driver "" with capabilities: [[gpu]]' in said
+    assert {"Source": "cdi", "ID": "vendor.example/device=foo"} in json.loads(tuned.request("GET", "/info")[1])[
+        "DiscoveredDevices"
+    ]
+    tuned.docker("rm", "cdi", "gpu")
+
+
 def test_info_tells_what_the_options_say(tuned: Daemon, proxy: Proxy) -> None:
     info = json.loads(tuned.request("GET", "/info")[1])
     masked = f"http://xxxxx:xxxxx@127.0.0.1:{proxy.server_address[1]}"
-    told = {name: info[name] for name in ("ID", "Debug", "ExperimentalBuild", "Labels", "CDISpecDirs", "NoProxy")}
+    told = {name: info[name] for name in ("ID", "Debug", "ExperimentalBuild", "Labels", "NoProxy")}
     assert told == {
         "ID": "an id of old",
         "Debug": True,
         "ExperimentalBuild": True,
         "Labels": ["disk=ssd"],
-        "CDISpecDirs": ["/foo/bar"],
         "NoProxy": "198.51.100.7",
     }
     assert (info["HttpProxy"], info["HttpsProxy"]) == (masked, masked)

@@ -16,6 +16,7 @@ from bennu.confined.client import HELPER, QUICK_S, Failure, Folder, Process, Ses
 from bennu.engine.container import Container
 from bennu.engine.context import EngineContext
 from bennu.engine.launch import make_bind_sources
+from bennu.engine.mounts import volume_sources
 from bennu.engine.record import Record
 from bennu.errors import InvalidParameter, NotFound, Unavailable
 from bennu.pace import in_thread
@@ -80,6 +81,7 @@ async def _mounts_of(services: EngineContext, record: Record, copy: str, writabl
             await services.volumes.mount(point.name, copy)
     if any(point.type == "bind" for point in points):
         await in_thread(partial(make_bind_sources, record))
+    points = volume_sources(services, points)
     points.sort(key=lambda point: point.destination.rstrip("/").count("/"))
     return [Folder(Path(point.source), writable and point.rw, point.destination) for point in points]
 

@@ -141,7 +141,9 @@ async def _fill_volumes(
     ]
     if not volumes:
         return
-    wanted = await in_thread(lambda: [point for point in volumes if needs_filling(Path(point.source))])
+    wanted = await in_thread(  # where a plugin has its volume is known when it is mounted
+        lambda: [point for point in volumes if point.driver != "local" or needs_filling(Path(point.source))]
+    )
     if not wanted:
         return
     folder = services.folder(container_id)
@@ -149,9 +151,10 @@ async def _fill_volumes(
     try:
         for point in wanted:
             await services.volumes.mount(point.name, container_id)
+            place = Path(services.volumes.find(point.name).mountpoint)
             async with services.volumes.filling(point.name):
-                if await in_thread(partial(needs_filling, Path(point.source))):
-                    await copy_up(rootfs, point.destination, Path(point.source))
+                if await in_thread(partial(needs_filling, place)):
+                    await copy_up(rootfs, point.destination, place)
     finally:
         await services.images.unmount(folder)
         for point in wanted:

@@ -35,7 +35,7 @@ from bennu.images import Images
 from bennu.lifecycle.death import Requester
 from bennu.model import ContainerConfig, HostConfig, NetworkingConfig
 from bennu.network import Networks, NetworkSettings
-from bennu.plugins import AUTHORIZATION, Plugin
+from bennu.plugins import AUTHORIZATION, Plugin, Plugins
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import read_host_facts
 from bennu.store import Delete, Put, Store, aside, open_sqlite
@@ -205,6 +205,7 @@ async def make_context(
     runtime = Runtime(options.exec_root, oci=oci_runtime)
     host_facts = await asyncio.to_thread(read_host_facts, runtime.cgroups)
     counters = Counter[str]()
+    plugins = Plugins()
 
     async def commit_volume(write: Put | Delete, action: str, volume: Volume) -> None:
         told = event("volume", action, volume.name, {"driver": volume.driver})
@@ -219,7 +220,7 @@ async def make_context(
         deaths=Deaths(on.store, options.keep_deaths),
         images=Images(options.data_root / "images", on.store, index, options.settings.registries),
         networks=on.networks,
-        volumes=Volumes(options.data_root / "volumes", on.store, index, commit_volume),
+        volumes=Volumes(options.data_root / "volumes", on.store, index, commit_volume, plugins),
         runtime=runtime,
         host_facts=replace(
             host_facts,
@@ -235,6 +236,7 @@ async def make_context(
         resolving=options.resolving,
         engine_id=await asyncio.to_thread(read_engine_id, options.data_root),
         settings=options.settings,
+        plugins=plugins,
     )
 
 

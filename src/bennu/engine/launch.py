@@ -21,6 +21,7 @@ from bennu.engine.attach import Attachment
 from bennu.engine.context import EngineContext
 from bennu.engine.events import Event, event
 from bennu.engine.links import check_links_run, link_variables
+from bennu.engine.mounts import volume_sources
 from bennu.engine.record import Record
 from bennu.engine.sandbox import make_files, namespaces_of, network_event, open_sandbox
 from bennu.images.overlay import is_left_alone
@@ -29,6 +30,7 @@ from bennu.model import MountPoint
 from bennu.network import Sandbox
 from bennu.pace import in_thread
 from bennu.runtime import BundleRequest, find_user
+from bennu.runtime.cdi import inject_devices
 from bennu.runtime.devices import read_all_devices, read_devices
 from bennu.runtime.proc_mounts import check_mounts
 from bennu.runtime.spec import SpecRequest, build_spec
@@ -127,7 +129,7 @@ def _make_spec(services: EngineContext, record: Record, rootfs: Path, accounts: 
             host=services.host_facts,
             args=[record.path, *record.args],
             rootfs=str(rootfs),
-            mounts=record.mounts,
+            mounts=volume_sources(services, record.mounts),
             user=find_user(config.user, host.group_add or (), accounts["passwd"], accounts["group"]),
             devices=read_all_devices() if host.privileged else read_devices(host.devices or ()),
             netns=spaces.network,
@@ -143,6 +145,7 @@ def _make_spec(services: EngineContext, record: Record, rootfs: Path, accounts: 
             defaults=services.settings.containers,
         )
     )
+    inject_devices(spec, host.device_requests or (), services.settings.cdi_folders)
     check_mounts(rootfs, spec["mounts"])
     _spare_files(spec)
     return spec

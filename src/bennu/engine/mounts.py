@@ -8,9 +8,11 @@ import posixpath
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from bennu.engine.context import EngineContext
 from bennu.errors import BennuError, InvalidParameter, NotFound
@@ -35,7 +37,7 @@ class Planned:
     anonymous: bool = False
     subpath: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
-    driver: str = "local"
+    driver: str = ""  # whatever keeps a volume of that name, else the local one
     driver_options: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -113,9 +115,19 @@ def parse_mount(mount: Mount) -> Planned:
         anonymous=mount.type == "volume" and not mount.source,
         subpath=options.subpath if options else "",
         labels=dict((options.labels if options else None) or {}),
-        driver=(driver.name if driver else "") or "local",
+        driver=driver.name if driver else "",
         driver_options=dict((driver.options if driver else None) or {}),
     )
+
+
+def volume_sources(services: EngineContext, points: Sequence[MountPoint]) -> list[MountPoint]:
+    """Answer the mount points with the place where each plugin has mounted its volume now."""
+    return [
+        point
+        if point.type != "volume" or point.driver == "local"
+        else msgspec.structs.replace(point, source=services.volumes.find(point.name).mountpoint)
+        for point in points
+    ]
 
 
 def plan_mounts(config: ContainerConfig, host: HostConfig, inherited: Sequence[Planned]) -> list[Planned]:
@@ -126,14 +138,19 @@ def plan_mounts(config: ContainerConfig, host: HostConfig, inherited: Sequence[P
     tmpfs = [posixpath.normpath(target) for target in (host.tmpfs if isinstance(host.tmpfs, dict) else None) or {}]
     _check_unique([planned.target for planned in named] + tmpfs)
     planned = {mount.target: mount for mount in inherited}
-    planned |= {mount.target: mount for mount in named}
+    planned |= {mount.target: _with_driver(mount, host.volume_driver) for mount in named}
     for target in config.volumes or {}:
         if not target.startswith("/"):
             raise InvalidParameter(f"invalid volume specification: '{target}'")
         clean = posixpath.normpath(target)
         if clean not in planned and clean not in tmpfs:
-            planned[clean] = Planned("volume", "", clean, anonymous=True)
+            planned[clean] = Planned("volume", "", clean, anonymous=True, driver=host.volume_driver)
     return list(planned.values())
+
+
+def _with_driver(mount: Planned, driver: str) -> Planned:
+    """Let `--volume-driver` keep a volume that names no driver."""
+    return replace(mount, driver=driver) if mount.type == "volume" and not mount.driver else mount
 
 
 def _check_unique(targets: Iterable[str]) -> None:
@@ -165,7 +182,7 @@ def inherited_mounts(services: EngineContext, volumes_from: Sequence[str]) -> li
                 read_only=mode == "ro" or not point.rw,
                 propagation=point.propagation,
                 no_copy=True,
-                driver=point.driver or "local",
+                driver=point.driver,
             )
             for point in points
             if point.type != "tmpfs"

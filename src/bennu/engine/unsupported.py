@@ -57,7 +57,6 @@ def _unsupported(config: ContainerConfig, host: HostConfig) -> Iterator[str]:
         ("HostConfig.BlkioDeviceReadIOps", host.blkio_device_read_iops),
         ("HostConfig.BlkioDeviceWriteIOps", host.blkio_device_write_iops),
         ("HostConfig.Cgroup", host.cgroup),
-        ("HostConfig.DeviceRequests", host.device_requests),
         ("HostConfig.StorageOpt", host.storage_opt),
     ):
         if asked:

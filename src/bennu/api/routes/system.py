@@ -38,6 +38,8 @@ from bennu.images.registries import Registries
 from bennu.lifecycle.status import State
 from bennu.model import HostConfig
 from bennu.plugins import VOLUMES
+from bennu.runtime.cdi import DRIVER as CDI
+from bennu.runtime.cdi import read_cdi_devices
 from bennu.store.aside import read_aside
 from bennu.volumes import Volume
 
@@ -110,7 +112,7 @@ class SystemRoutes:
         if self._engine.services.settings.seccomp_profile != BUILTIN:
             warnings.append("daemon is not using the default seccomp profile")
         told = {"Warnings": [f"WARNING: {text}" for text in warnings] or None}
-        facts = await asyncio.to_thread(host_facts) | self._settings()
+        facts = await asyncio.to_thread(lambda: host_facts() | self._settings())
         return json_response(self._containers() | self._engine_facts() | facts | told)
 
     def _containers(self) -> Json:
@@ -138,6 +140,7 @@ class SystemRoutes:
             "RegistryConfig": registry_config(settings.registries),
             "SecurityOptions": security_options(settings),
             "CDISpecDirs": list(settings.cdi_folders),
+            "DiscoveredDevices": [{"Source": CDI, "ID": name} for name in read_cdi_devices(settings.cdi_folders)],
             "FirewallBackend": {"Driver": "nftables"},
         } | ({"DefaultAddressPools": pools} if pools else {})
 
