@@ -344,6 +344,7 @@ def test_authorization_plugins_are_asked_once_each_and_in_order() -> None:
         (["--max-concurrent-downloads=-1"], "invalid max concurrent downloads: -1"),
         (["--max-download-attempts=-1"], "invalid max download attempts: -1"),
         (["--storage-opt=overlay2.size=1g"], "--storage-opt overlay2.size=1g is not implemented"),
+        (["--metrics-addr=here"], "it must look like ADDRESS:PORT"),
         (["--label=a=1", "--label=a=2"], "conflict labels for a=2 and a=1"),
     ],
 )

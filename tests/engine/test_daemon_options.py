@@ -3,13 +3,16 @@
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import quote
+from urllib.request import urlopen
 
 import pytest
 
@@ -41,6 +44,12 @@ class RefusingProxy(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+    return port
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +90,9 @@ def tuned(able: None, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) ->
             }
         )
     )
-    daemon = Daemon(options=["--config-file", file])
+    address = f"127.0.0.1:{free_port()}"
+    words = [f"--metrics-addr={address}", "--swarm-default-advertise-addr=192.0.2.7"]
+    daemon = Daemon(options=["--config-file", file, *words])
     (daemon.root / "data").mkdir()
     (daemon.root / "data/engine-id").write_text("an id of old")
     try:
@@ -197,6 +208,25 @@ def test_info_tells_what_the_options_say(tuned: Daemon, proxy: Proxy) -> None:
     assert info["RegistryConfig"]["InsecureRegistryCIDRs"] == ["10.1.0.0/16", "::1/128", "127.0.0.0/8"]
     assert "name=no-new-privileges" in info["SecurityOptions"] and "name=cgroupns" in info["SecurityOptions"]
     assert any("is not using the default seccomp profile" in warning for warning in info["Warnings"])
+
+
+def test_metrics_are_on_a_port_of_their_own_under_dockers_names_too(tuned: Daemon) -> None:
+    address = str(tuned.options[2]).partition("=")[2]
+    with urlopen(f"http://{address}/metrics", timeout=20) as answer:
+        lines = answer.read().decode().splitlines()
+    assert 'engine_daemon_container_states_containers{state="running"} 0.0' in lines
+    assert any(line.startswith("engine_daemon_engine_info{") and 'daemon_id="an id of old"' in line for line in lines)
+    assert any(line.startswith("bennu_deaths_total") for line in lines)
+    with pytest.raises(HTTPError, match="404"), urlopen(f"http://{address}/info", timeout=20):
+        pass
+
+
+def test_a_swarm_is_begun_on_the_address_for_it(tuned: Daemon) -> None:
+    tuned.docker("swarm", "init")
+    try:
+        assert tuned.docker("info", "-f", "{{.Swarm.NodeAddr}}").line == "192.0.2.7"
+    finally:
+        tuned.docker("swarm", "leave", "-f")
 
 
 def test_pulls_go_through_the_proxy_but_for_who_is_exempt(tuned: Daemon, proxy: Proxy) -> None:

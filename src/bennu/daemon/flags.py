@@ -148,7 +148,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "max-concurrent-downloads": _value(YES, help="layers fetched at a time by each pull (default 3)"),
     "max-concurrent-uploads": _value(),
     "max-download-attempts": _value(),
-    "metrics-addr": _value(),
+    "metrics-addr": _value(YES, help="ADDRESS:PORT to answer GET /metrics on, which the API answers, too"),
     "network-control-plane-mtu": _value(),
     "no-proxy": _value(YES, help="hosts and subnets to fetch from without proxy, separated by commas"),
     "node-generic-resource": _list(
@@ -163,7 +163,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "storage-opt": _list(
         YES, file_key="storage-opts", help="only overlay2.override_kernel_check, which changes nothing"
     ),
-    "swarm-default-advertise-addr": _value(),
+    "swarm-default-advertise-addr": _value(YES, help="address of this node for swarms that are begun without one"),
     "userland-proxy": _switch(),
     "userland-proxy-path": _value(),
 }

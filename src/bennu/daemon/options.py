@@ -36,7 +36,6 @@ NOTED: Final = {
     "live-restore": "containers always live on while bennud is down",
     "max-concurrent-uploads": "skopeo decides how many layers are pushed at a time",
     "max-download-attempts": "a download that breaks off is not repeated",
-    "metrics-addr": "metrics are at /metrics on the API socket",
 }
 
 
@@ -57,6 +56,7 @@ class Options:
     keep_deaths: int
     shutdown_containers: bool
     node: HostNode
+    metrics: tuple[str, int] | None  # where to answer for them beside the API
     engine: EngineSettings
     proxies: Mapping[str, str]  # of the options, with passwords
     features: Mapping[str, bool]
@@ -127,7 +127,9 @@ def check_options(settings: Settings, flags: Settings | None = None) -> Options:
         node=HostNode(
             labels=dict(str(entry).partition("=")[::2] for entry in _entries(settings, "label")),
             generic=read_generic(_entries(settings, "node-generic-resource")),
+            advertised=str(settings.get("swarm-default-advertise-addr", "")),
         ),
+        metrics=read_metrics_address(str(settings.get("metrics-addr", ""))),
         engine=read_engine_settings(settings),
         proxies={name: str(settings[name]) for name in PROXIES if settings.get(name)},
         features=read_features(settings),
@@ -173,6 +175,16 @@ def read_engine_settings(settings: Settings) -> EngineSettings:
         address_pools=network.pools,
         proxies=read_proxies(settings, os.environ),
     )
+
+
+def read_metrics_address(text: str) -> tuple[str, int] | None:
+    """Read `ADDRESS:PORT`; without an address, all of this host. Raises: InvalidParameter."""
+    if not text:
+        return None
+    host, found, port = text.removeprefix("tcp://").rpartition(":")
+    if not found or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
+        raise InvalidParameter(f'invalid argument "{text}" for "--metrics-addr" flag: it must look like ADDRESS:PORT')
+    return host.strip("[]") or "0.0.0.0", int(port)
 
 
 def read_cdi_folders(settings: Settings) -> tuple[str, ...]:

@@ -19,13 +19,14 @@ from typing import Final
 
 from bennu.api.app import make_app
 from bennu.api.http.serve import ApiServer
+from bennu.api.routes.metrics import render
 from bennu.cluster import open_cluster
 from bennu.daemon.hosts import open_context
 from bennu.daemon.log_output import begin_log
 from bennu.daemon.options import Options
 from bennu.daemon.proxies import export_proxies
 from bennu.daemon.reload import Reloader
-from bennu.daemon.sockets import hold_roots, open_listeners
+from bennu.daemon.sockets import hold_roots, listen_tcp, open_listeners
 from bennu.descriptors import keep_back
 from bennu.engine.engine import Engine, EngineOptions, open_engine
 from bennu.errors import BennuError
@@ -97,6 +98,9 @@ async def serve(options: Options, given_files: tuple[int, int]) -> None:
             loop.add_signal_handler(signal.SIGHUP, Reloader(options, engine, cluster).reload_soon)
             for host in options.hosts:
                 log.info("API listen on %s", host.removeprefix("unix://"))
+            if options.metrics:
+                await server.serve_metrics(listen_tcp(*options.metrics).socket, lambda: render(engine))
+                log.info("metrics server listen on %s:%d", *options.metrics)
             engine.begin()
             cluster.begin()
             notify("READY=1")

@@ -4,7 +4,7 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -16,6 +16,7 @@ from bennu.api.http.tls_front import TlsFront
 
 KEEP_RAW: Final = 64 * 1024
 CONTENT_LENGTH: Final = re.compile(rb"^content-length:[ \t]*([0-9]{1,9})", re.IGNORECASE | re.MULTILINE)
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 BACKLOG: Final = 1024  # clients that may wait to be accepted; asyncio would listen anew with 100
 HALF_CLOSED_GRACE_S: Final = 0.5  # for a request that came together with the half-close to be taken up
 
@@ -114,6 +115,7 @@ class ApiServer:
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, handler_cancellation=True)
         self._servers: list[asyncio.Server] = []
         self._fronts: list[TlsFront] = []
+        self._metrics: web.AppRunner | None = None
 
     async def start(self, listening: Sequence[socket.socket], tls: ssl.SSLContext | None = None) -> None:
         """Serve on the sockets. `tls` is needed as soon as one of them is no unix socket."""
@@ -125,6 +127,18 @@ class ApiServer:
             else:
                 assert tls is not None
                 self._fronts.append(TlsFront(listener, tls, self._welcome))
+
+    async def serve_metrics(self, listener: socket.socket, render: Callable[[], bytes]) -> None:
+        """Answer `GET /metrics` on a socket of its own, to anybody: nothing else is there."""
+
+        async def metrics(request: web.Request) -> web.Response:
+            return web.Response(body=render(), headers={"Content-Type": METRICS_TYPE})
+
+        app = web.Application()
+        app.router.add_get("/metrics", metrics)
+        self._metrics = web.AppRunner(app, handle_signals=False, access_log=None)
+        await self._metrics.setup()
+        await web.SockSite(self._metrics, listener).start()
 
     def _connection(self, subject: str | None = None) -> Connection:
         manager = self._runner.server
@@ -151,4 +165,6 @@ class ApiServer:
             await self._runner.server.shutdown(timeout_s)
         for front in self._fronts:
             await front.close()
+        if self._metrics is not None:
+            await self._metrics.cleanup()
         await self._runner.cleanup()
