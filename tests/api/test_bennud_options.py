@@ -362,7 +362,8 @@ def test_a_file_that_was_changed_changes_what_may_change(tmp_path: Path) -> None
     )
     before = options("--insecure-registry=10.0.0.0/8", "--http-proxy=http://me:secret@p", file=file)
     file.write_text('{"debug": false, "mtu": 1300, "default-shm-size": "1m", "registry-mirrors": ["http://m"]}')
-    after = read_again(before)
+    after, left = read_again(before)
+    assert left == ["mtu"]
     assert (after.log_level, after.engine.debug, after.network.mtu) == ("info", False, 1400)
     assert after.engine.containers.shm_size == 1 << 20
     assert (after.engine.registries.mirrors, after.engine.registries.downloads) == (("http://m/",), 3)

@@ -5,11 +5,15 @@ import json
 import os
 import secrets
 import signal
+import socket
+import ssl
 from collections.abc import Iterator
+from urllib.request import urlopen
 
 import pytest
 
 from support import images, traces
+from support.certificates import Authority
 from support.daemon import Daemon
 from support.plugin_server import Json, PluginServer
 from support.waiting import wait_for
@@ -33,10 +37,26 @@ class Judge:
 
 
 @pytest.fixture(scope="module")
-def judged(able: None) -> Iterator[tuple[Daemon, Judge, Judge]]:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    authority = Authority(tmp_path_factory.mktemp("pki") / "ours")
+    authority.server("127.0.0.1")
+    authority.client("alice", "/O=a, CN=root/CN=alice, the first")
+    return authority
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def judged(able: None, authority: Authority, port: int) -> Iterator[tuple[Daemon, Judge, Judge]]:
     judges = [Judge(f"bt-{secrets.token_hex(4)}-{number}") for number in (1, 2)]
     words = [f"--authorization-plugin={judges[number].server.name}" for number in (0, 1, 0)]
-    daemon = Daemon(options=words)
+    pki = authority.folder / "server"
+    words += ["--tlsverify", f"--tlscacert={pki}/ca.pem", f"--tlscert={pki}/cert.pem", f"--tlskey={pki}/key.pem"]
+    daemon = Daemon(options=[*words, "-H", f"tcp://127.0.0.1:{port}"])
     try:
         daemon.start()
         images.import_base(daemon.docker, "busybox")
@@ -107,6 +127,21 @@ def test_what_was_refused_has_not_been_done(judged: tuple[Daemon, Judge, Judge])
     assert f"authorization denied by plugin {first.server.name}: not you" in said.err
     first.verdicts.clear()
     assert not daemon.docker("ps", "-aq", "--filter=name=refused").out
+
+
+def test_plugins_are_shown_who_asks_over_tls(
+    judged: tuple[Daemon, Judge, Judge], authority: Authority, port: int
+) -> None:
+    _, first, _ = judged
+    folder = authority.folder / "alice"
+    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    with urlopen(f"https://127.0.0.1:{port}/version", timeout=20, context=context) as answer:
+        assert answer.status == 200
+    asked = first.heard(REQUEST, "/version")[0]
+    assert (asked["User"], asked["UserAuthNMethod"]) == ("alice, the first", "TLS")
+    shown = base64.b64decode(asked["RequestPeerCertificates"][0]).decode()
+    assert shown.split() == (folder / "cert.pem").read_text().split()
 
 
 def test_streams_and_large_bodies_pass(judged: tuple[Daemon, Judge, Judge]) -> None:

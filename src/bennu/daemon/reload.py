@@ -58,7 +58,7 @@ class Reloader:
         path = self.options.config_file
         log.info("Got signal to reload configuration: config-file=%s", path or DEFAULT_CONFIG)
         try:
-            changed = await asyncio.to_thread(read_again, self.options)
+            changed, left = await asyncio.to_thread(read_again, self.options)
             for name in changed.engine.authorization_plugins:
                 await self.engine.services.plugins.find(name, AUTHORIZATION)
         except BennuError as error:
@@ -70,16 +70,20 @@ class Reloader:
         set_level(changed.log_level)
         told = {"name": socket.gethostname(), **reload_attributes(changed)}
         await self.engine.services.journal.publish("daemon", "reload", self.engine.services.engine_id, told)
+        if left:
+            log.warning("these settings are followed from the next start on: %s", ", ".join(left))
         log.info("Reloaded configuration: config=%s", json.dumps(sanitized(changed.settings)))
 
 
-def read_again(options: Options) -> Options:
-    """Answer the options after a look at their file. Blocks. Raises: BennuError."""
+def read_again(options: Options) -> tuple[Options, list[str]]:
+    """Answer the options after a look at their file, and which changes have to wait. Blocks. Raises: BennuError."""
     path = options.config_file or DEFAULT_CONFIG
     found = parse_file(path, options.flags) if options.config_file or path.exists() else {}
     settings = {name: value for name, value in options.settings.items() if name not in RESET - options.flags.keys()}
     settings |= {name: value for name, value in found.items() if name in KEPT | RESET}
-    return check_options(settings, options.flags)
+    waiting = (found.keys() | options.settings.keys() - options.flags.keys()) - KEPT - RESET
+    left = sorted(name for name in waiting if found.get(name) != options.settings.get(name))
+    return check_options(settings, options.flags), left
 
 
 def reload_attributes(options: Options) -> dict[str, str]:

@@ -20,6 +20,7 @@ from bennu.images.build_place import BuildPlace
 from bennu.images.buildah import Buildah
 from bennu.images.building import Builder
 from bennu.network import EndpointRequest, Network, Sandbox, read_resolv_conf, render_hosts, render_resolv_conf
+from bennu.runtime.container_defaults import DEFAULT_GROUP
 from bennu.runtime.spec import default_confinement
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Places:
     @contextlib.asynccontextmanager
     async def open(self, network: str, extra_hosts: Sequence[str]) -> AsyncIterator[BuildPlace]:
         place_id = new_id()
-        group = f"/{self._mark}{place_id}"
+        group = f"{self._parent()}/{self._mark}{place_id}"
         try:
             if network.startswith(JOIN):
                 yield self._joined_place(group, network, extra_hosts)
@@ -57,10 +58,16 @@ class Places:
         await self._clear_group(group)
 
     async def clear(self) -> None:
-        tops = self._services.runtime.cgroups.folders("/")
-        names = {folder.name for top in tops for folder in top.iterdir() if folder.name.startswith(self._mark)}
-        for name in names:
-            await self._clear_group(f"/{name}")
+        for parent in {"", self._parent()}:
+            tops = self._services.runtime.cgroups.folders(parent or "/")
+            found = (folder.name for top in tops for folder in top.iterdir())
+            for name in {name for name in found if name.startswith(self._mark)}:
+                await self._clear_group(f"{parent}/{name}")
+
+    def _parent(self) -> str:
+        """Answer the control group above those of builds: none of its own, unless bennud was told of one."""
+        parent = self._services.settings.containers.cgroup_parent
+        return "" if parent == DEFAULT_GROUP else parent
 
     async def _clear_group(self, group: str) -> None:
         try:

@@ -22,7 +22,7 @@ from bennu.plugins import Plugin
 MOST_BODY: Final = 1 << 20
 TIMEOUT_S: Final = 60.0
 SECRET_HEADERS: Final = frozenset({"authorization", "x-registry-config", "x-registry-auth"})
-COMMON_NAME: Final = re.compile(r"(?:\A|, )CN=((?:[^\\,]|\\.)*)")  # commas within values are escaped
+SUBJECT_PART: Final = re.compile(r"([^=,]+)=((?:[^\\,]|\\.)*)(?:, |\Z)")  # commas within a value are escaped
 AUTH_PATH: Final = re.compile(r"[^/]*/(v[0-9][0-9.]*/)?auth")
 Judges = Callable[[], Awaitable[Sequence[Plugin]]]
 log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ async def describe_request(request: web.Request) -> dict[str, Any]:
     connection = request.protocol
     if isinstance(connection, Connection) and connection.subject is not None:
         told |= {"User": common_name(connection.subject), "UserAuthNMethod": "TLS"}
+        told["RequestPeerCertificates"] = [base64.b64encode(connection.certificate.encode()).decode()]
     is_small = request.body_exists and (request.content_length or 0) < MOST_BODY
     is_shown = is_small and shows_body(request.path, request.headers.get("Content-Type", ""))
     if is_shown and (body := await _peek(request)):
@@ -123,5 +124,7 @@ def headers_of(headers: Mapping[str, str], leave_out: frozenset[str] | set[str] 
 
 def common_name(subject: str) -> str:
     """Answer the CN of a certificate's subject."""
-    found = COMMON_NAME.search(subject)
-    return re.sub(r"\\(.)", r"\1", found[1]) if found else ""
+    for name, value in SUBJECT_PART.findall(subject):
+        if name == "CN":
+            return re.sub(r"\\(.)", r"\1", value)
+    return ""

@@ -20,15 +20,14 @@ SLASHES: Final = re.compile(r"/{2,}")
 log = logging.getLogger(__name__)
 
 
-def build_application(routes: Iterable[web.RouteDef], judges: Judges) -> web.Application:
+def build_application(routes: Iterable[web.RouteDef], judges: Judges | None = None) -> web.Application:
     """Build an application of `routes`, each with and without a version in front.
 
-    `judges`: see `make_authorizer`.
+    `judges`: see `make_authorizer`; None: nobody judges requests.
     """
     finisher = Finisher()
-    app = web.Application(
-        middlewares=[edge, errors_to_http, make_authorizer(judges), check_version, finisher.middleware]
-    )
+    authorizers = [make_authorizer(judges)] if judges else []
+    app = web.Application(middlewares=[edge, errors_to_http, *authorizers, check_version, finisher.middleware])
     for route in routes:  # HEAD is not implied by GET: dockerd answers it only where it says so
         app.router.add_route(route.method, route.path, route.handler)
         app.router.add_route(route.method, "/v{version:[0-9.]+}" + route.path, route.handler)

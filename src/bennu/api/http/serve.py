@@ -29,9 +29,10 @@ class Connection(RequestHandler):
     request that becomes a raw stream is its first input; aiohttp's parser loses it, so it is remembered here.
     """
 
-    def __init__(self, manager: web.Server, subject: str | None = None, **settings: Any) -> None:
+    def __init__(self, manager: web.Server, subject: str | None = None, certificate: str = "", **settings: Any) -> None:
         super().__init__(manager, **settings)
         self.subject = subject  # of the client's certificate, where it came over TLS
+        self.certificate = certificate  # in PEM
         self.half_closed = False
         self.answering = False  # the head of the answer is on its way
         self._busy = False
@@ -140,15 +141,18 @@ class ApiServer:
         await self._metrics.setup()
         await web.SockSite(self._metrics, listener).start()
 
-    def _connection(self, subject: str | None = None) -> Connection:
+    def _connection(self, subject: str | None = None, certificate: str = "") -> Connection:
         manager = self._runner.server
         assert manager is not None
         loop = asyncio.get_running_loop()
         # Bodies are taken as they come, whatever their Content-Encoding says: so dockerd does it too.
-        return Connection(manager, subject, loop=loop, access_log=None, keepalive_timeout=3600.0, auto_decompress=False)
+        return Connection(
+            manager, subject, certificate, loop=loop, access_log=None, keepalive_timeout=3600.0, auto_decompress=False
+        )
 
-    async def _welcome(self, client: socket.socket, subject: str) -> None:
-        await asyncio.get_running_loop().connect_accepted_socket(lambda: self._connection(subject), sock=client)
+    async def _welcome(self, client: socket.socket, subject: str, certificate: str) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: self._connection(subject, certificate), sock=client)
 
     @property
     def open_connections(self) -> int:
