@@ -8,13 +8,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bennu.daemon.flags import FLAGS, Kind, Settings, parse_switch
+from bennu.daemon.flags import FLAGS, Kind, Settings
 from bennu.daemon.proxies import PROXIES, mask_credentials
 from bennu.errors import BennuError, InvalidParameter
 
 KEY_TO_FLAG: Final = {flag.file_key or name: name for name, flag in FLAGS.items()}
 SECTIONS: Final = frozenset({"proxies"})  # objects whose entries are settings of their own
 IGNORED: Final = frozenset({"builder", "deprecated-key-path"})  # not flags; dockerd takes them, too
+NUMBERS: Final = frozenset(
+    {
+        *("cpu-rt-period", "cpu-rt-runtime", "default-stop-timeout", "keep-deaths", "max-concurrent-downloads"),
+        *("max-concurrent-uploads", "max-download-attempts", "mtu", "network-control-plane-mtu", "shutdown-timeout"),
+    }
+)
+SIZES: Final = frozenset({"default-shm-size"})  # a number, or a text such as `64m`
+GO_TYPES: Final = {Kind.SWITCH: "bool", Kind.VALUE: "string", Kind.LIST: "[]string"}
+JSON_TYPES: Final = (
+    (bool, "bool"),
+    (int, "number"),
+    (float, "number"),
+    (str, "string"),
+    (list, "array"),
+    (dict, "object"),
+)
 MAY_BE_IN_BOTH: Final = frozenset({"add-runtime"})
 
 
@@ -26,10 +42,10 @@ def parse_file(path: Path, flags: Settings) -> Settings:
     except OSError as error:
         raise BennuError(f"{wrong}open {path}: {(error.strerror or str(error)).lower()}") from None
     except (ValueError, RecursionError) as error:
-        raise BennuError(f"{wrong}{error}") from None
+        raise BennuError(f"{wrong}invalid JSON: {error}") from None
     if not isinstance(content, dict):
         raise BennuError(f"{wrong}it must hold one JSON object")
-    content = _flatten(content)
+    content = {key: value for key, value in _flatten(content).items() if value is not None}
     unknown = sorted(set(content) - set(KEY_TO_FLAG) - IGNORED)
     if unknown:
         raise BennuError(f"{wrong}the following directives don't match any configuration option: {', '.join(unknown)}")
@@ -80,19 +96,21 @@ def _go_value(value: Any) -> str:
 def _read_value(name: str, key: str, value: Any) -> str | bool | list[str]:
     """Read a value as what it is on the command line. Raises: InvalidParameter for one of another type."""
     match FLAGS[name].kind, value:
-        case Kind.SWITCH, bool() | str():
-            return value if isinstance(value, bool) else parse_switch(name, value)
+        case Kind.SWITCH, bool():
+            return value
         case Kind.LIST, dict():
             return [_pair(name, one, entry) for one, entry in value.items()]
         case Kind.LIST, list():
             return [_entry(entry) for entry in value]
-        case Kind.LIST, None:
-            return []
-        case Kind.LIST, str():
-            return [value]
-        case Kind.VALUE, str() | int() | float() if not isinstance(value, bool):
+        case Kind.VALUE, int() if not isinstance(value, bool) and name in NUMBERS | SIZES:
             return str(value)
-    raise InvalidParameter(f"invalid value for {key}: {json.dumps(value)[:100]}")
+        case Kind.VALUE, str() if name not in NUMBERS:
+            return value
+    wanted = "int" if name in NUMBERS else GO_TYPES[FLAGS[name].kind]
+    given = next(word for kind, word in JSON_TYPES if isinstance(value, kind))
+    raise InvalidParameter(
+        f"invalid JSON: json: cannot unmarshal {given} into Go struct field Config.{key} of type {wanted}"
+    )
 
 
 def _pair(name: str, key: str, entry: Any) -> str:

@@ -125,7 +125,7 @@ def check_options(settings: Settings, flags: Settings | None = None) -> Options:
         keep_deaths=_read_count("keep-deaths", settings.get("keep-deaths", "100")),
         shutdown_containers=bool(settings.get("shutdown-containers")),
         node=HostNode(
-            labels=dict(str(entry).partition("=")[::2] for entry in _entries(settings, "label")),
+            labels=dict(label.partition("=")[::2] for label in read_labels(_entries(settings, "label"))),
             generic=read_generic(_entries(settings, "node-generic-resource")),
             advertised=str(settings.get("swarm-default-advertise-addr", "")),
         ),
@@ -209,7 +209,9 @@ def read_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """Read the labels of this engine, the last of each name. Raises: InvalidParameter where two contradict."""
     found: dict[str, str] = {}
     for label in labels:
-        name, _, value = label.partition("=")
+        name, found_value, value = label.partition("=")
+        if not found_value:
+            raise InvalidParameter(f"bad attribute format: {label}")
         if found.setdefault(name, value) != value:
             raise InvalidParameter(f"conflict labels for {name}={value} and {name}={found[name]}")
     return tuple(dict.fromkeys(labels))

@@ -51,7 +51,9 @@ def doctor(
     if repair:
         return run_repair(data_root, exec_root)
     findings = asyncio.run(examine(Path(data_root), bridges=read_bridges(client) or [Bridge(bridge)]))
-    findings += [look_at_daemon(client), *read_warnings(client), look_at_docker_socket(DOCKER_SOCKET, client.host)]
+    findings += [look_at_daemon(client), *read_warnings(client)]
+    has_docker = shutil.which("dockerd") is not None
+    findings.append(look_at_docker_socket(DOCKER_SOCKET, client.host, has_docker=has_docker))
     shown = [finding for finding in findings if not quiet or finding.verdict is not FindingVerdict.OK]
     if json:
         print_json(shown)
@@ -93,12 +95,12 @@ def look_at_daemon(client: ApiClient) -> Finding:
     return Finding("daemon", FindingVerdict.OK, f"{version.get('Version', 'unknown version')} answers at {client.host}")
 
 
-def look_at_docker_socket(path: Path, host: str) -> Finding:
+def look_at_docker_socket(path: Path, host: str, *, has_docker: bool) -> Finding:
     """Tell whether clients that are told nothing, such as `docker -H ssh://HOST`, find somebody at Docker's socket."""
     name = "docker socket"
     if path.exists():
         return Finding(name, FindingVerdict.OK, f"{path} is there, for clients that are told of no other")
-    if shutil.which("dockerd"):
+    if has_docker:
         return Finding(name, FindingVerdict.OK, f"{path} is left to Docker, which is installed here")
     text = f"{path} is nobody's: clients that are told of no other, as by docker -H ssh://, would find bennud there"
     return Finding(name, FindingVerdict.OK, text, f"bennud -H {host} -H unix://{path}")
