@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -105,13 +106,13 @@ def test_no_files_import_each_other_in_a_ring() -> None:
     assert not arrows, f"these are in a ring, or lead to one: {sorted(arrows)}"
 
 
-def needed(path: Path, names: set[str]) -> set[str]:
+def needed(path: Path, names: set[str], *, typing_too: bool = False) -> set[str]:
     """The modules of ours that the file cannot be loaded without, or loads inside of a function."""
     tree = ast.parse(path.read_text())
     typing_only = {
         node
         for branch in ast.walk(tree)
-        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test) and not typing_too
         for statement in branch.body
         for node in ast.walk(statement)
     }
@@ -125,6 +126,130 @@ def needed(path: Path, names: set[str]) -> set[str]:
             members = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= members & names or {node.module}
     return found & names
+
+
+# --- inside of a package: docs/architecture.md declares the order, from users to what they use ------------------------
+
+# Annotations that point upward all the same.
+POINTS_UPWARD = {
+    "simulate/world": {"agent", "laws", "manager", "rollout_metrics"},  # the world of a play, and its cast
+}
+
+
+def read_orders() -> dict[str, list[list[str]]]:
+    """Each package's steps."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    block = text.split("### Inside of a package", 1)[1].split("```")[1].replace("\n ", " ")
+    lines = [line.split(maxsplit=1) for line in block.strip().splitlines()]
+    return {package: [step.split() for step in steps.split("→")] for package, steps in lines}
+
+
+@cache
+def read_uses() -> dict[str, set[str]]:
+    """What each file of ours imports of ours, also for annotations; `engine/logs` is that folder's face."""
+    paths = {path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__"): path for path in modules()}
+    dotted = {"bennu." + name.replace("/", "."): name for name in paths}
+    return {
+        name: {dotted[one] for one in needed(path, set(dotted), typing_too=True)} - {name}
+        for name, path in paths.items()
+    }
+
+
+def read_arrows() -> dict[str, dict[str, set[str]]]:
+    """Of each package: what of it each of its names imports; a name is a file, or a folder with all that is in it."""
+    arrows: dict[str, dict[str, set[str]]] = {}
+    for name, used in read_uses().items():
+        for package in (one.as_posix() for one in Path(name).parents if one.parts):
+            inner = name.removeprefix(f"{package}/").split("/")[0]
+            of_package = arrows.setdefault(package, {}).setdefault(inner, set())
+            below = {one.removeprefix(f"{package}/").split("/")[0] for one in used if one.startswith(f"{package}/")}
+            of_package |= below - {inner} | ({"__init__"} if package in used and inner != "__main__" else set())
+    return arrows
+
+
+def propose_place(name: str, arrows: dict[str, set[str]], steps: list[list[str]]) -> str:
+    at = {one: number for number, step in enumerate(steps) for one in step}
+    first = max((at[user] + 1 for user, used in arrows.items() if name in used and user in at), default=0)
+    last = min((at[one] - 1 for one in arrows[name] if one in at), default=len(steps) - 1)
+    if first <= last:
+        return f"{name}: at one of the steps of " + " | ".join(" ".join(step) for step in steps[first : last + 1])
+    above = " ".join(steps[first - 1]) if first else "nothing"
+    return f"{name}: a step of its own, below {above}, and above {sorted(arrows[name] & at.keys())}"
+
+
+def test_each_file_has_its_place_in_the_order_of_its_package() -> None:
+    orders, arrows = read_orders(), read_arrows()
+    assert orders.keys() == arrows.keys()
+    for package, steps in orders.items():
+        placed = [name for step in steps for name in step]
+        assert len(placed) == len(set(placed)), f"{package}: a name is there twice"
+        missing = arrows[package].keys() - set(placed)
+        words = [propose_place(name, arrows[package], steps) for name in sorted(missing)]
+        assert not words, f"docs/architecture.md has no place for these of {package}/: {words}"
+        assert set(placed) <= arrows[package].keys(), f"{package}: {set(placed) - arrows[package].keys()} are gone"
+
+
+def test_no_arrow_points_upward_inside_of_a_package() -> None:
+    arrows = read_arrows()
+    for package, steps in read_orders().items():
+        below: set[str] = set()
+        for step in reversed(steps):
+            for name in step:
+                upward = arrows[package].get(name, set()) - below - POINTS_UPWARD.get(f"{package}/{name}", set())
+                assert not upward, f"{package}/{name} imports {sorted(upward)}, which the order does not put below it"
+            below |= set(step)
+
+
+# --- files and folders ------------------------------------------------------------------------------------------------
+
+SMALL_LINES = 60
+# Files of fewer lines that only one other imports: it would hold them, were it not for this.
+STAND_ALONE = {
+    "api/http/peer": "asks the kernel and /proc; its user asks the engine",
+    "api/routes/export": "one file a resource",
+    "api/routes/not_implemented": "one file a resource",
+    "cli/contexts": "its user is loaded by every command line, and must not load the client",
+    "cli/main": "an entry point",
+    "cluster/deadline_queue": "a structure of its own, pure; the manager is a shell",
+    "cluster/images": "the part of a task that waits for a registry",
+    "cluster/reading": "a pure rule about rows; the state is a shell",
+    "cluster/troubles": "a pure rule; the manager is a shell",
+    "cluster/upgrades": "grows and shrinks with the versions it reads",
+    "daemon/repair": "an entry point, loaded for it alone",
+    "engine/top": "the API's user is above the engine, and asks no host program",
+    "images/salvage": "loaded by a repair alone",
+    "lifecycle/stop": "a rule of Docker's about signals, tested over its whole domain",
+    "network/cluster_hooks": "a Protocol that another package implements",
+    "network/lb/service_ports": "owns sockets; its user decides",
+    "orchestration/model/counts": "a rule of swarmkit's; its user makes JSON",
+    "runtime/seccomp_cache": "files; its user is the sequence of a start",
+    "runtime/shm": "mounts; its neighbour of that name is pure",
+    "simulate/container_run": "the counterpart of `run` for containers",
+    "store/ballast": "files; knows nothing of the database",
+    "store/salvage": "loaded by a repair alone",
+    "volumes/copyup": "a rule of volumes; its user is a creation",
+}
+
+
+def test_a_small_file_with_one_user_is_part_of_it_or_says_why_not() -> None:
+    users: dict[str, set[str]] = {name: set() for name in read_uses()}
+    for name, used in read_uses().items():
+        for one in used:
+            users[one].add(name)
+    small = {name for name, its in users.items() if len(its) == 1 and 0 < count_lines(name) < SMALL_LINES}
+    assert small <= STAND_ALONE.keys(), {name: users[name] for name in small - STAND_ALONE.keys()}
+    assert STAND_ALONE.keys() <= users.keys()
+
+
+def count_lines(name: str) -> int:
+    """Of a file; a folder has none."""
+    path = PACKAGE / f"{name}.py"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_the_folders_of_unit_tests_are_those_of_the_source() -> None:
+    folders = {path.parent.relative_to(ROOT / "tests/unit") for path in (ROOT / "tests/unit").rglob("test_*.py")}
+    assert [folder for folder in sorted(folders) if not (PACKAGE / folder / "__init__.py").exists()] == []
 
 
 def test_helper_programs_are_started_in_one_place_without_a_shell() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "changes").glob("*.md")])
-# `docs/engine.md`, `engine/launch.py::launch`, `unit/test_store.py`: below the root, the source, or the tests.
+# `docs/engine.md`, `engine/launch.py::launch`, `unit/store/test_store.py`: below the root, the source, or the tests.
 NAMED = re.compile(r"`([\w.-]+/[\w./-]*?)(?:::(\w+)[^`]*)?`")
 LINKED = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")  # to files, not to another host
 BARE = re.compile(r"`([\w-]+\.py)\b")

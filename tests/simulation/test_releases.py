@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep, Rolling, Strategy, UpdateConfig
-from bennu.orchestration.states import NS_PER_SECOND, FailureAction, UpdateOrder, UpdateState
+from bennu.orchestration.model.spec import BlueGreen, Canary, CanaryStep, Rolling, Strategy, UpdateConfig
+from bennu.orchestration.model.states import NS_PER_SECOND, FailureAction, UpdateOrder, UpdateState
 from bennu.simulate.releases import Outcome, Release, play_release
 
 S = NS_PER_SECOND

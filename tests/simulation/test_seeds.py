@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from bennu.orchestration.actions import CreateTask, Plan, SetDesired
-from bennu.orchestration.model import ServiceId, Task
-from bennu.orchestration.revisions import create_service
-from bennu.orchestration.spec import ServiceSpec, TaskRestartPolicy, TaskSpec
-from bennu.orchestration.states import NS_PER_SECOND, Origin, TaskState
+from bennu.orchestration.model.actions import CreateTask, Plan, SetDesired
+from bennu.orchestration.model.nouns import ServiceId, Task
+from bennu.orchestration.model.revisions import create_service
+from bennu.orchestration.model.spec import ServiceSpec, TaskRestartPolicy, TaskSpec
+from bennu.orchestration.model.states import NS_PER_SECOND, Origin, TaskState
 from bennu.simulate.laws import LawBroken
 from bennu.simulate.run import SeedFailed, run_cluster, run_seed, run_seeds
 from bennu.simulate.scenario import Scenario

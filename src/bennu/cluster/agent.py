@@ -18,8 +18,8 @@ from bennu.cluster.task_files import TaskFiles
 from bennu.cluster.task_runner import RunnerContext, TaskRunner
 from bennu.engine.background import Background
 from bennu.engine.engine import Engine
-from bennu.orchestration.observe import Report
-from bennu.orchestration.states import TaskState
+from bennu.orchestration.model.states import TaskState
+from bennu.orchestration.tasks.observe import Report
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from bennu.cluster.task_containers import task_of
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, Forbidden, NotFound
 from bennu.network import Network
-from bennu.orchestration.model import Service
-from bennu.orchestration.spec import EndpointSpec, ServiceSpec
-from bennu.orchestration.states import EndpointMode
+from bennu.orchestration.model.nouns import Service
+from bennu.orchestration.model.spec import EndpointSpec, ServiceSpec
+from bennu.orchestration.model.states import EndpointMode
 
 TASKS_LEAVE_S: Final = 60
 NO_INGRESS: Final = "service needs ingress network, but no ingress network is present"

@@ -1,12 +1,20 @@
 """Checks of a service's specification, with errors in the words of the original's control layer."""
 
 import base64
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from bennu.cluster.api_types import ContainerSpec, Mode, Resources, ServiceSpecWire, TaskTemplate, UpdateConfigWire
-from bennu.cluster.check_files import CONTROL, check_files
+from bennu.cluster.api_types import (
+    ContainerSpec,
+    FileTarget,
+    Mode,
+    Resources,
+    ServiceSpecWire,
+    TaskTemplate,
+    UpdateConfigWire,
+)
 from bennu.cluster.convert import to_core
 from bennu.cluster.errors import invalid, unknown
 from bennu.cluster.limits import check_numbers
@@ -15,14 +23,17 @@ from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.go.duration import parse_duration
 from bennu.images.reference import parse_reference
 from bennu.model import Healthcheck
-from bennu.orchestration.constraints import BadConstraint
-from bennu.orchestration.templates import BadTemplate, TemplateContext, expand, expand_env
-from bennu.orchestration.validate import validate_amounts, validate_name, validate_spec
+from bennu.orchestration.model.constraints import BadConstraint
+from bennu.orchestration.model.validate import validate_amounts, validate_name, validate_spec
+from bennu.orchestration.tasks.templates import BadTemplate, TemplateContext, expand, expand_env
 from bennu.runtime import SeccompProfile
 
 MILLISECOND: Final = 10**6
 DURATION_LABELS: Final = ("bennu.drain.deadline", "bennu.ready.within")
 VOLUME_KINDS: Final = ("bind", "volume", "tmpfs")
+CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+MAX_NUMBER: Final = 2**32  # of users, groups and modes
+Reference = tuple[str, str, FileTarget | None]  # id and name of the secret or config, and its file
 
 
 def check_spec(wire: ServiceSpecWire) -> None:
@@ -147,7 +158,7 @@ def _check_container(spec: ContainerSpec) -> None:
     except InvalidParameter:
         raise invalid(f'ContainerSpec: "{spec.image}" is not a valid repository/tag') from None
     _check_targets(spec)
-    check_files(spec)
+    _check_files(spec)
     if spec.healthcheck is not None:
         _check_health(spec.healthcheck)
     if spec.stop_grace_period is not None and spec.stop_grace_period < 0:
@@ -251,3 +262,46 @@ def _check_endpoint(wire: ServiceSpecWire) -> None:
             raise invalid("EndpointSpec: port numbers must be between 1 and 65535")
         if port.protocol == "sctp":
             raise NotImplementedHere("publishing SCTP ports is not implemented")
+
+
+def _check_files(spec: ContainerSpec) -> None:
+    """Check the secrets and configs of a container's specification. Raises: BennuError in the words clients know."""
+    _check_references("secret", [(one.secret_id, one.secret_name, one.file) for one in spec.secrets or ()])
+    for config in spec.configs or ():
+        if config.file is None and config.runtime is None:
+            raise InvalidParameter("invalid Config: either File or Runtime should be set")
+        if config.runtime is not None:
+            raise NotImplementedHere("configs as credential specs (Runtime) are not implemented")
+    _check_references("config", [(one.config_id, one.config_name, one.file) for one in spec.configs or ()])
+
+
+def _check_references(kind: str, references: Iterable[Reference]) -> None:
+    targets: dict[str, str] = {}
+    for row_id, name, file in references:
+        if not row_id or not name:
+            raise invalid(f"malformed {kind} reference")
+        if file is None:
+            raise invalid(f"malformed {kind} reference, no target provided")
+        _check_file(kind, file)
+        if file.name in targets:
+            raise invalid(
+                f"{kind} references '{targets[file.name]}' and '{name}' have a conflicting target: '{file.name}'"
+            )
+        targets[file.name] = name
+
+
+def _check_file(kind: str, file: FileTarget) -> None:
+    if not _is_file_name(file.name.split("/")) or CONTROL.search(file.name):
+        raise invalid(f"malformed file {kind} reference, invalid target file name provided")
+    if not 0 <= file.mode < MAX_NUMBER:
+        raise InvalidParameter(
+            f"json: cannot unmarshal number {file.mode} into Go struct field Mode of type fs.FileMode"
+        )
+    for what, text in (("UID", file.uid), ("GID", file.gid)):
+        if text and not (text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < MAX_NUMBER):
+            raise invalid(f"malformed file {kind} reference, invalid {what} {text[:40]!r}")
+
+
+def _is_file_name(parts: Sequence[str]) -> bool:
+    """Tell whether the path names a file, and names it inside the folder it says."""
+    return parts[-1] not in ("", ".") and ".." not in parts

@@ -19,18 +19,16 @@ from bennu.cluster.agent import Agent
 from bennu.cluster.allocator import Allocator
 from bennu.cluster.errors import ALREADY_PART, LEAVE_LAST, NOT_PART, check_version
 from bennu.cluster.events import node_event
-from bennu.cluster.heartbeat import Heartbeat
 from bennu.cluster.ids import base36, new_id
 from bennu.cluster.load_balancer import LoadBalancer
 from bennu.cluster.manager import Manager
-from bennu.cluster.nodes import HostNode, Nodes, read_address, read_availability
-from bennu.cluster.pools import read_data_port, read_pools
+from bennu.cluster.nodes import Heartbeat, HostNode, Nodes, read_address, read_availability
 from bennu.cluster.rollout_metrics import RolloutMetrics
 from bennu.cluster.secret_box import SecretBox
 from bennu.cluster.secret_store import SecretStore
 from bennu.cluster.services import Services
 from bennu.cluster.state import Change, ClusterState, open_state
-from bennu.cluster.swarm_spec import complete_swarm_spec
+from bennu.cluster.swarm_spec import complete_swarm_spec, read_data_port, read_pools
 from bennu.cluster.tables import ClusterRow, NodeRow
 from bennu.cluster.task_containers import remove_all_tasks
 from bennu.cluster.task_files import TaskFiles
@@ -38,8 +36,8 @@ from bennu.engine.background import Background
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere, Unavailable
 from bennu.network import NetworkRequest
-from bennu.orchestration.model import NodeId
-from bennu.orchestration.states import Role
+from bennu.orchestration.model.nouns import NodeId
+from bennu.orchestration.model.states import Role
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import msgspec
 
 from bennu.cluster.api_types import ContainerSpec, Mode, PlacementWire, ServiceSpecWire, TaskTemplate, UpdateConfigWire
 from bennu.cluster.strategy import read_strategy
-from bennu.orchestration import spec as core
-from bennu.orchestration.states import (
+from bennu.orchestration.model import spec as core
+from bennu.orchestration.model.states import (
     EndpointMode,
     FailureAction,
     PublishMode,

@@ -3,7 +3,7 @@
 from bennu.cluster.convert import container_spec
 from bennu.cluster.tables import BlobRow, NodeRow, ServiceRow
 from bennu.engine.events import Event, event
-from bennu.orchestration.spec import Replicated
+from bennu.orchestration.model.spec import Replicated
 
 
 def service_event(action: str, before: ServiceRow | None, after: ServiceRow) -> Event:

@@ -9,7 +9,7 @@ from typing import Final
 from bennu.cluster import codec
 from bennu.cluster.api_types import Mode
 from bennu.cluster.errors import invalid, unknown
-from bennu.orchestration.spec import MAX_TASKS, Replicated, ReplicatedJob, ServiceSpec
+from bennu.orchestration.model.spec import MAX_TASKS, Replicated, ReplicatedJob, ServiceSpec
 
 MAX_TASKS_OF_SWARM: Final = 50_000
 MAX_SPEC_BYTES: Final = 1536 * 1024  # as much as the original's log takes in one piece

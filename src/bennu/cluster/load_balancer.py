@@ -3,7 +3,7 @@
             ready, and its turn                 to be stopped, not ready, or another's turn
     task ───────────────────────► in ─────────────────────────────────────────────────────► out ──► drained ──► stopped
 
-`task_backend.py` reads a task's signs, `orchestration/traffic.py` decides what follows from them, and
+`task_backend.py` reads a task's signs, `orchestration/tasks/traffic.py` decides what follows from them, and
 `Networks.balancer` carries it out in the kernel. The engine asks `hold` before each stop signal, no matter
 which part stops the container.
 """
@@ -27,9 +27,9 @@ from bennu.engine.container import Container
 from bennu.engine.context import Stoppable
 from bennu.network import Networks
 from bennu.network.frontends import Frontend, FrontendAddress
-from bennu.orchestration.blue_green import may_serve
-from bennu.orchestration.states import TaskState
-from bennu.orchestration.traffic import Step, plan_traffic
+from bennu.orchestration.model.states import TaskState
+from bennu.orchestration.rollout.blue_green import may_serve
+from bennu.orchestration.tasks.traffic import Step, plan_traffic
 
 COUNT_AGAIN_S: Final = 0.05
 SUCCESSOR_S: Final = 2.0

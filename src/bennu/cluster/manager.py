@@ -22,14 +22,14 @@ from bennu.cluster.tables import AliveRow, NodeRow, Row, ServiceRow, TaskRow
 from bennu.cluster.thinking import Thinking
 from bennu.cluster.troubles import Troubles, in_words
 from bennu.errors import BennuError
-from bennu.orchestration.actions import Plan, Wait
-from bennu.orchestration.clock import SteadyClock
-from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.model import NodeId, ServiceId, Task, TaskId
-from bennu.orchestration.node_set import NodeSet, frees_room
-from bennu.orchestration.observe import Report
-from bennu.orchestration.reconcile import DEFAULT_HISTORY_LIMIT
+from bennu.orchestration.model.actions import Plan, Wait
+from bennu.orchestration.model.clock import SteadyClock
+from bennu.orchestration.model.nouns import NodeId, ServiceId, Task, TaskId
+from bennu.orchestration.reconcile.service import DEFAULT_HISTORY_LIMIT
 from bennu.orchestration.round import LOOKS_UNTIL_SETTLED, EvidenceSource, Round, TaskWrite
+from bennu.orchestration.scheduler.failures import FailureLog
+from bennu.orchestration.scheduler.node_set import NodeSet, frees_room
+from bennu.orchestration.tasks.observe import Report
 from bennu.pace import paced
 
 RETRY_S: Final = 1.0

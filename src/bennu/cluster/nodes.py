@@ -1,4 +1,4 @@
-"""The nodes of the swarm: what clients do to them, and how this host describes itself."""
+"""The nodes of the swarm: what clients do to them, how this host describes itself, and its sign of life."""
 
 import asyncio
 import contextlib
@@ -15,10 +15,13 @@ from bennu.cluster.events import node_event
 from bennu.cluster.state import Change, ClusterState
 from bennu.cluster.tables import NodeRow
 from bennu.errors import InvalidParameter, Unavailable
-from bennu.orchestration.model import Node, NodeId, NodeResources
-from bennu.orchestration.states import Availability, Role
+from bennu.orchestration.model.nouns import Node, NodeId, NodeResources
+from bennu.orchestration.model.states import Availability, Role
+from bennu.store import NO_LEASE, LeaseLost
 
 DESCRIBE_EVERY_S: Final = 20
+MISSED_HEARTBEATS: Final = 3
+RETRY_S: Final = 1.0
 log = logging.getLogger(__name__)
 PLUGINS: Final = frozenset(
     {
@@ -141,3 +144,37 @@ def _own_address() -> str:
         probe.connect(("192.0.2.1", 9))
         return str(probe.getsockname()[0])
     return "127.0.0.1"
+
+
+class Heartbeat:
+    """The life of a node's lease: `begin` it, then `run` it.
+
+    After three periods of silence the store lets the node go.
+    """
+
+    def __init__(self, state: ClusterState, node_id: str) -> None:
+        self._state = state
+        self._node_id = node_id
+        self._lease = NO_LEASE
+        self._period_ns = 0  # of the lease
+
+    async def begin(self) -> None:
+        """Take the node's lease, before any part of the manager judges the node."""
+        try:
+            self._period_ns = self._state.require_cluster().heartbeat_ns
+            self._lease = await self._state.hold_alive(self._node_id, MISSED_HEARTBEATS * self._period_ns)
+        except Unavailable as error:
+            log.error("node %s cannot show that it is alive: %s", self._node_id, error)
+            self._lease = NO_LEASE
+
+    async def run(self) -> None:
+        """Keep the node's lease alive until cancelled."""
+        while True:
+            await asyncio.sleep(self._period_ns / 1e9 if self._lease else RETRY_S)
+            try:
+                self._state.keep_alive(self._lease)
+            except LeaseLost:
+                log.warning("node %s was not heard for too long; it shows itself again", self._node_id)
+                await self.begin()
+            if self._period_ns != self._state.require_cluster().heartbeat_ns:
+                await self.begin()

@@ -6,8 +6,8 @@ from typing import Final
 
 from bennu.cluster.errors import invalid, unknown
 from bennu.cluster.tables import ServiceRow
-from bennu.orchestration.spec import EndpointSpec, PortSpec
-from bennu.orchestration.states import PublishMode
+from bennu.orchestration.model.spec import EndpointSpec, PortSpec
+from bennu.orchestration.model.states import PublishMode
 
 FIRST: Final = 30000
 LAST: Final = 32767

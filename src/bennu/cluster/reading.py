@@ -2,8 +2,8 @@
 
 from bennu.cluster.convert import read_template
 from bennu.cluster.tables import Row, ServiceRow, TaskRow
-from bennu.orchestration.constraints import parse_constraints
-from bennu.orchestration.spec import TaskSpec
+from bennu.orchestration.model.constraints import parse_constraints
+from bennu.orchestration.model.spec import TaskSpec
 
 
 def check_row(row_id: str, row: Row | None) -> None:

@@ -24,10 +24,10 @@ from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.record import HealthProbe
 from bennu.errors import BennuError
-from bennu.orchestration.canary_analysis import Evidence
-from bennu.orchestration.config import is_under_watch
-from bennu.orchestration.model import Rollout, Service, Task
-from bennu.orchestration.task_metrics import (
+from bennu.orchestration.model.config import is_under_watch
+from bennu.orchestration.model.nouns import Rollout, Service, Task
+from bennu.orchestration.rollout.canary_analysis import Evidence
+from bennu.orchestration.rollout.task_metrics import (
     ReadinessProbe,
     Sample,
     TaskMetrics,
@@ -36,7 +36,7 @@ from bennu.orchestration.task_metrics import (
     died_by_itself,
     watched_ns,
 )
-from bennu.orchestration.watched_run import is_of_rollout
+from bennu.orchestration.rollout.watched_run import is_of_rollout
 
 LOOK_EVERY_S: Final = 1.0
 WRITE_EVERY_S: Final = 10.0

@@ -1,7 +1,7 @@
 """A person's commands to a rollout, and the description of one.
 
-The verbs are `orchestration/commands.py`; here they are carried out under the state's lock, and what follows is the
-manager's. `look` gathers what is stored with what can only be seen now: health, place in the balancer, open
+The verbs are `orchestration/rollout/commands.py`; here they are carried out under the state's lock, and what follows is
+the manager's. `look` gathers what is stored with what can only be seen now: health, place in the balancer, open
 connections.
 """
 
@@ -15,10 +15,10 @@ from bennu.cluster.errors import precondition
 from bennu.cluster.tables import ServiceRow, TaskRow
 from bennu.engine.container import Container
 from bennu.errors import BennuError, InvalidParameter
-from bennu.orchestration.commands import abort_rollout, pause_rollout, promote_rollout, resume_rollout
-from bennu.orchestration.model import Service
-from bennu.orchestration.revisions import accept_rollback_to
-from bennu.orchestration.states import TaskState
+from bennu.orchestration.model.nouns import Service
+from bennu.orchestration.model.revisions import accept_rollback_to
+from bennu.orchestration.model.states import TaskState
+from bennu.orchestration.rollout.commands import abort_rollout, pause_rollout, promote_rollout, resume_rollout
 
 VERBS: Final[Mapping[str, Callable[..., Service]]] = {
     "pause": pause_rollout,

@@ -7,8 +7,8 @@ from typing import Final, Generic, TypeVar, assert_never
 from bennu.cluster.events import service_event
 from bennu.cluster.state import Change, ClusterState, Table
 from bennu.cluster.tables import BoundPort, NetworkAttachment, Reason, Row, ServiceRow, TaskRow
-from bennu.orchestration.actions import Action, SetDesired
-from bennu.orchestration.model import Node, NodeId, Service, ServiceId, Task, TaskId
+from bennu.orchestration.model.actions import Action, SetDesired
+from bennu.orchestration.model.nouns import Node, NodeId, Service, ServiceId, Task, TaskId
 from bennu.orchestration.round import NodeWrite, ServiceWrite, TaskWrite, Write
 from bennu.pace import paced
 

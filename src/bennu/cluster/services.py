@@ -14,8 +14,8 @@ from bennu.cluster.state import Change, ClusterState
 from bennu.cluster.tables import ServiceRow
 from bennu.engine.names import random_name
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
-from bennu.orchestration.model import Service, ServiceId
-from bennu.orchestration.revisions import accept_rollback, accept_update, create_service
+from bennu.orchestration.model.nouns import Service, ServiceId
+from bennu.orchestration.model.revisions import accept_rollback, accept_update, create_service
 
 
 class Services:

@@ -17,7 +17,7 @@ from typing import Final
 
 from bennu.cluster.errors import invalid
 from bennu.go.duration import parse_duration
-from bennu.orchestration.spec import BlueGreen, Canary, CanaryStep, Rolling, Strategy
+from bennu.orchestration.model.spec import BlueGreen, Canary, CanaryStep, Rolling, Strategy
 
 PREFIX: Final = "bennu.rollout."
 STRATEGIES: Final = ("rolling", "canary", "blue-green")

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bennu.orchestration.model import Node, Service, Task
-from bennu.orchestration.spec import PortSpec
-from bennu.orchestration.task_metrics import TaskMetrics
+from bennu.orchestration.model.nouns import Node, Service, Task
+from bennu.orchestration.model.spec import PortSpec
+from bennu.orchestration.rollout.task_metrics import TaskMetrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

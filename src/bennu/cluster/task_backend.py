@@ -1,6 +1,6 @@
 """One task as the load balancer sees it: addresses and ports, and its signs (health, listening sockets, connections).
 
-It decides nothing (`orchestration/traffic.py` does) and changes nothing (`load_balancer.py` does).
+It decides nothing (`orchestration/tasks/traffic.py` does) and changes nothing (`load_balancer.py` does).
 """
 
 import time
@@ -17,11 +17,11 @@ from bennu.go.duration import parse_duration
 from bennu.network import Endpoint, Networks
 from bennu.network.frontends import BackendAddress, BackendPort
 from bennu.network.frontends import ServiceBackend as Target
-from bennu.orchestration.blue_green import may_serve
-from bennu.orchestration.spec import PortSpec
-from bennu.orchestration.states import PublishMode, TaskState
-from bennu.orchestration.traffic import DEFAULT_DRAIN_DEADLINE_NS, Backend, Signs, decide_ready
-from bennu.orchestration.watched_run import is_on_trial
+from bennu.orchestration.model.spec import PortSpec
+from bennu.orchestration.model.states import PublishMode, TaskState
+from bennu.orchestration.rollout.blue_green import may_serve
+from bennu.orchestration.rollout.watched_run import is_on_trial
+from bennu.orchestration.tasks.traffic import DEFAULT_DRAIN_DEADLINE_NS, Backend, Signs, decide_ready
 
 LOOK_FOR_LISTENER_S: Final = 0.03
 LATE_LISTENER_S: Final = 1.0

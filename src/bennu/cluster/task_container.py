@@ -19,8 +19,8 @@ from bennu.model import (
     PortBinding,
 )
 from bennu.network import Network
-from bennu.orchestration.states import PublishMode
-from bennu.orchestration.templates import TemplateContext, expand, expand_env
+from bennu.orchestration.model.states import PublishMode
+from bennu.orchestration.tasks.templates import TemplateContext, expand, expand_env
 
 TASK_LABEL: Final = "com.docker.swarm.task"
 TASK_ID_LABEL: Final = "com.docker.swarm.task.id"

@@ -17,7 +17,7 @@ from bennu.cluster.tables import NodeRow, TaskRow
 from bennu.cluster.task_container import template_context
 from bennu.errors import BennuError, NotImplementedHere
 from bennu.model import BindOptions, Mount
-from bennu.orchestration.templates import Payload, TemplateContext, expand
+from bennu.orchestration.tasks.templates import Payload, TemplateContext, expand
 from bennu.process import run
 
 SECRETS_AT: Final = "/run/secrets"

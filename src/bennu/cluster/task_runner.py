@@ -1,4 +1,4 @@
-"""One task on this node, from its acceptance to its end: takes the steps that `orchestration/task_step.py` decides.
+"""One task on this node, from its acceptance to its end, by the steps that `orchestration/tasks/task_step.py` decides.
 
         accepted → preparing → ready ─(desired: running)→ starting ─(healthy)→ running → complete | failed
                                                                              └(ordered)→ drained → shutdown
@@ -32,9 +32,9 @@ from bennu.engine.engine import Engine
 from bennu.errors import BennuError, NotFound, NotModified
 from bennu.lifecycle.death import Requester
 from bennu.lifecycle.status import State as ContainerState
-from bennu.orchestration.observe import Report, classify_end
-from bennu.orchestration.states import TaskState
-from bennu.orchestration.task_step import (
+from bennu.orchestration.model.states import TaskState
+from bennu.orchestration.tasks.observe import Report, classify_end
+from bennu.orchestration.tasks.task_step import (
     End,
     Hold,
     Prepare,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from bennu.orchestration.actions import Wait
+from bennu.orchestration.model.actions import Wait
 
 FIRST_NS: Final = 10**9
 MOST_NS: Final = 300 * 10**9

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bennu.cluster.tables import ServiceRow
-from bennu.orchestration.model import Service
+from bennu.orchestration.model.nouns import Service
 
 Plain = Mapping[str, Any]
 

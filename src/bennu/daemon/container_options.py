@@ -6,7 +6,7 @@ from typing import Final
 
 from bennu.daemon.flags import Settings
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
-from bennu.go.sizes import parse_size
+from bennu.go.units import parse_size
 from bennu.model import Ulimit
 from bennu.runtime.container_defaults import DEFAULT_GROUP, SHM_SIZE, ContainerDefaults
 from bennu.runtime.resources import RLIMITS

@@ -18,31 +18,24 @@ import msgspec
 
 from bennu.descriptors import reserve
 from bennu.engine.attach import Attachment
+from bennu.engine.container_base import ContainerBase
 from bennu.engine.context import EngineContext
 from bennu.engine.deaths import certify
 from bennu.engine.effects import perform
-from bennu.engine.events import Event, event
-from bennu.engine.execs import ExecSession
+from bennu.engine.events import Event
 from bennu.engine.launch import teardown_events
-from bennu.engine.monitors import Monitors
-from bennu.engine.policy import policy_of
-from bennu.engine.probes import ProbeResult, as_shown
-from bennu.engine.record import Record, new_id
+from bennu.engine.record import Record
 from bennu.engine.removal import remove_container
-from bennu.engine.stored_record import encode_record
 from bennu.engine.supervisor import Supervisor
 from bennu.engine.termination import EndRequest, end, left_of_grace, see_end, wait_killed
-from bennu.engine.wait_conditions import WaitCondition, WaitResult, Waits
+from bennu.engine.wait_conditions import WaitCondition, WaitResult
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotModified, Unavailable
 from bennu.lifecycle.death import Requester, Verb
-from bennu.lifecycle.health import KEPT_RESULTS
 from bennu.lifecycle.life import step
 from bennu.lifecycle.life_events import (
     Durability,
     LifeEvent,
-    MemoryKilled,
     PauseAsked,
-    Probed,
     RestartNowAsked,
     SignalAsked,
     StartAsked,
@@ -51,85 +44,19 @@ from bennu.lifecycle.life_events import (
     UnhealthyRestartAsked,
     UnpauseAsked,
 )
-from bennu.lifecycle.life_model import PendingOperation, Policy
-from bennu.lifecycle.life_runs import UNKNOWN_AS
+from bennu.lifecycle.life_model import PendingOperation
 from bennu.lifecycle.signals import is_linux_signal, parse_signal
 from bennu.lifecycle.status import State
-from bennu.runtime import ExecRequest
-from bennu.store import Put
 
 log = logging.getLogger(__name__)
 
 
-class Container:
-    """One container, alive or not."""
+class Container(ContainerBase):
+    """One container, alive or not, with all that a client can ask of it."""
 
     def __init__(self, services: EngineContext, record: Record) -> None:
-        self.record = record
-        self.services = services
-        self.lock = asyncio.Lock()
-        self.waits = Waits()
-        self.exited = asyncio.Event()  # set while no process exists: followers of the log stop, stops are done
-        self.removing = False
-        self.gone = False  # its record is deleted: nothing may write it again
-        self.is_new = False  # it never ran, and nothing was copied into it: its root is its image's
-        self.keep_after_exit = False  # an API restart is under way: no auto-removal
-        self.attachments: list[Attachment] = []  # waiting for the next start
+        super().__init__(services, record)
         self.supervisor = Supervisor(self)
-        self.monitors = Monitors(services, self)
-        self.readiness = self.monitors.readiness
-        if record.pid == 0:
-            self.exited.set()
-
-    @property
-    def id(self) -> str:
-        return self.record.id
-
-    @property
-    def policy(self) -> Policy:
-        """The restart policy as configured now; `docker update` changes it."""
-        return policy_of(self.record)
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code as clients see it: an unknown one is 255 (dockerd since 25)."""
-        return UNKNOWN_AS if self.record.exit_code is None else self.record.exit_code
-
-    def check_running(self) -> None:
-        """Check that a live process can be talked to. Raises: Conflict with Docker's words otherwise."""
-        if self.record.state is State.RESTARTING:
-            raise Conflict(f"Container {self.id} is restarting, wait until the container is running")
-        if not self.record.running:
-            raise Conflict(f"container {self.id} is not running")
-
-    # --- its record -------------------------------------------------------------------------------------------------
-
-    def event(self, action: str, **details: str) -> Event:
-        """Make a container event with Docker's attributes: labels win over details, image and name over labels."""
-        config = self.record.config
-        attributes = {**details, **(config.labels or {})}
-        if config.image:
-            attributes["image"] = config.image
-        attributes["name"] = self.record.name
-        return event("container", action, self.id, attributes)
-
-    async def publish(self, action: str, **details: str) -> None:
-        await self.services.journal.commit((), (self.event(action, **details),))
-
-    async def commit(self, changed: Record, events: Sequence[Event], more: Sequence[Put] = ()) -> None:
-        """Write the record with its events, then make it visible. The caller holds the lock.
-
-        Raises: Unavailable; NotFound when it was removed meanwhile. Then nothing has changed.
-        """
-        if self.gone:
-            raise NotFound(f"No such container: {self.id}")
-        await self.services.journal.commit([Put(f"containers/{self.id}", encode_record(changed)), *more], events)
-        self.record = changed
-
-    async def change(self, action: str, details: dict[str, str], **changes: object) -> None:
-        """Write other fields of the record with one event (rename, update)."""
-        async with self.lock:
-            await self.commit(msgspec.structs.replace(self.record, **changes), [self.event(action, **details)])
 
     # --- its life ---------------------------------------------------------------------------------------------------
 
@@ -165,7 +92,7 @@ class Container:
             log.warning("container %s: %s; it is sent its signal all the same", self.id[:12], error)
             self.record = changed
         if certificate:
-            self.services.counters[f"death {certificate.cause}"] += 1
+            self.services.tally.deaths[certificate.cause] += 1
 
     def _events(self, change: Transition) -> list[Event]:
         events: list[Event] = []
@@ -175,31 +102,6 @@ class Container:
             else:
                 events.append(self.event(notice.action, **notice.details))
         return events
-
-    # --- what its monitors see (`RunView`) ---------------------------------------------------------------------------
-
-    async def take_probe(self, result: ProbeResult) -> None:
-        """Record a finished health probe. A probe that began before the present run is ignored. Raises: Unavailable."""
-        async with self.lock:
-            record = self.record
-            after_ns = result.start_ns - record.started_at_ns
-            if record.state is State.RUNNING and record.health is not None and after_ns >= 0:
-                probes = [*record.probes, as_shown(result)][-KEPT_RESULTS:]
-                await self.advance(Probed(exit_code=result.exit_code, started_after_ns=after_ns), probes=probes)
-
-    async def take_memory_kills(self, kills: int) -> None:
-        """Record that `kills` processes of the present run were killed for memory. Raises: Unavailable."""
-        async with self.lock:
-            if self.record.pid:
-                await self.advance(MemoryKilled(kills))
-
-    def new_session(self, request: ExecRequest) -> ExecSession:
-        """Make an exec session in this container that is not yet visible to any client."""
-        return ExecSession(id=new_id(), container=self, request=request)
-
-    def publish_transient(self, action: str, **details: str) -> None:
-        """Publish an event of this container without writing it."""
-        self.services.journal.publish_transient([self.event(action, **details)])
 
     # --- waiting and attaching --------------------------------------------------------------------------------------
 
@@ -232,15 +134,6 @@ class Container:
         attachment.close()
         if attachment in self.attachments:
             self.attachments.remove(attachment)
-
-    def end_attachments(self) -> None:
-        """Release the attachments that wait for a next run, because there will be none."""
-        for attachment in self.attachments:
-            attachment.connect(None)
-        self.attachments = []
-
-    def wait_result(self) -> WaitResult:
-        return WaitResult(self.exit_code, self.record.error)
 
     # --- start --------------------------------------------------------------------------------------------------
 

@@ -1,15 +1,14 @@
 """The services all containers of this host share: adapters, journal, folders, and the owner of background tasks."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from bennu.beneath import entry_of
-from bennu.engine.accounts import Accounts
 from bennu.engine.background import Background
 from bennu.engine.deaths import Deaths
 from bennu.engine.events import Journal
@@ -19,12 +18,16 @@ from bennu.engine.record import Record
 from bennu.engine.settings import EngineSettings
 from bennu.images import Images
 from bennu.kernel.inotify import FileWrites
+from bennu.lifecycle.death import Cause
 from bennu.network import Networks
 from bennu.plugins import Plugins
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import HostFacts
 from bennu.store import Store
 from bennu.volumes import Volumes
+
+MAX_ACCOUNTS: Final = 128
+MAX_ACCOUNTS_LENGTH: Final = 64 << 10  # characters of both files; longer ones are read at each start
 
 Draining = AbstractAsyncContextManager[None]
 
@@ -90,6 +93,26 @@ class PreStop:
         return self._hook(container)
 
 
+class Accounts:
+    """Contents of `/etc/passwd` and `/etc/group` in the images that containers were started from lately.
+
+    By image and working directory, and only where the image has that directory. The oldest go first.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str], Mapping[str, str]] = OrderedDict()
+
+    def get(self, image_id: str, working_dir: str) -> Mapping[str, str] | None:
+        return self._known.get((image_id, working_dir))
+
+    def put(self, image_id: str, working_dir: str, texts: Mapping[str, str]) -> None:
+        if sum(map(len, texts.values())) > MAX_ACCOUNTS_LENGTH:
+            return
+        self._known[image_id, working_dir] = texts
+        while len(self._known) > MAX_ACCOUNTS:
+            self._known.popitem(last=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Resolving:
     """Default DNS options for containers without any of their own. Empty: the host's are used."""
@@ -99,9 +122,17 @@ class Resolving:
     options: Sequence[str] = ()
 
 
+@dataclass(slots=True)
+class Tally:
+    """What metrics count since this daemon started."""
+
+    deaths: Counter[Cause] = field(default_factory=Counter)
+    restarts: int = 0  # by policy
+
+
 @dataclass(slots=True, kw_only=True)
 class EngineContext:
-    """The shared services of the containers. Complete when made; only counters and settings change."""
+    """The shared services of the containers. Complete when made; settings, tally, caches and `ending` change later."""
 
     data_root: Path
     exec_root: Path
@@ -117,7 +148,6 @@ class EngineContext:
     host_facts: HostFacts
     index: Neighbours
     execs: Execs
-    counters: Counter[str]  # what metrics count since this daemon started
     probe_places: ProbePlaces
     engine_id: str
     default_stop_timeout_s: int = 10
@@ -129,6 +159,7 @@ class EngineContext:
     writes: FileWrites = field(default_factory=FileWrites)
     plugins: Plugins = field(default_factory=Plugins)
     pre_stop: PreStop = field(default_factory=PreStop)
+    tally: Tally = field(default_factory=Tally)
 
     def folder(self, container_id: str) -> Path:
         """Return the durable folder of one container: writable layer, log, hosts files."""

@@ -15,8 +15,8 @@ from typing import Final
 
 import msgspec
 
-from bennu.engine.log_files import mark_end_of_run
-from bennu.engine.log_records import Assembler
+from bennu.engine.logs.files import mark_end_of_run
+from bennu.engine.logs.records import Assembler
 from bennu.engine.policy import check_of
 from bennu.engine.record import Record
 from bennu.lifecycle.death import (

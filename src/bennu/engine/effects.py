@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import logging
 from signal import SIGKILL
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
+from bennu.engine.container_base import ContainerBase
 from bennu.engine.launch import launch, release_quietly
 from bennu.engine.links import note_links
 from bennu.engine.sandbox import renew_linked_hosts
@@ -41,13 +42,10 @@ from bennu.lifecycle.life_events import (
 )
 from bennu.runtime import NotAlive
 
-if TYPE_CHECKING:
-    from bennu.engine.container import Container
-
 log = logging.getLogger(__name__)
 
 
-async def perform(container: "Container", effect: Effect) -> LifeEvent | None:
+async def perform(container: ContainerBase, effect: Effect) -> LifeEvent | None:
     """Perform an effect; answer the event it leads to, to be fed to the machine at once. Raises: BennuError."""
     match effect:
         case Launch():
@@ -81,7 +79,7 @@ async def perform(container: "Container", effect: Effect) -> LifeEvent | None:
     return None
 
 
-async def begin_run(container: "Container") -> None:
+async def begin_run(container: ContainerBase) -> None:
     """Start a process for the container and, on any failure, write the failure down.
 
     Raises: BennuError for every kind of failure, after it is written down; exceptions that end the task itself.
@@ -105,7 +103,7 @@ async def begin_run(container: "Container") -> None:
         log.exception("not everybody could be told that container %s runs", container.id)
 
 
-async def _make_run(container: "Container") -> None:
+async def _make_run(container: ContainerBase) -> None:
     services = container.services
     is_new, container.is_new = container.is_new, False
     launched = await launch(services, container.record, container.attachments, is_new=is_new)
@@ -122,7 +120,7 @@ async def _make_run(container: "Container") -> None:
         log.exception("container %s runs, and is not watched in all respects", container.id)
 
 
-async def _send(container: "Container", effect: SendSignal) -> LifeEvent:
+async def _send(container: ContainerBase, effect: SendSignal) -> LifeEvent:
     runtime = container.services.runtime
     try:
         await runtime.kill(container.id, effect.number)
@@ -133,7 +131,7 @@ async def _send(container: "Container", effect: SendSignal) -> LifeEvent:
     return SignalSent()
 
 
-async def _forget_process(container: "Container") -> None:
+async def _forget_process(container: ContainerBase) -> None:
     """Delete the runtime's process state; after a failure the next start or removal clears the rest."""
     try:
         await container.services.runtime.delete(container.id)
@@ -141,7 +139,7 @@ async def _forget_process(container: "Container") -> None:
         log.exception("what is left of the process of container %s could not be cleared away", container.id)
 
 
-async def _clear_leftovers(container: "Container") -> None:
+async def _clear_leftovers(container: ContainerBase) -> None:
     services, record = container.services, container.record
     if services.images.is_mounted(services.folder(record.id)):
         await release_quietly(services, record)
@@ -149,7 +147,7 @@ async def _clear_leftovers(container: "Container") -> None:
         await _forget_process(container)
 
 
-async def _act_on_unhealthy(container: "Container", asked: ActOnUnhealthy) -> None:
+async def _act_on_unhealthy(container: ContainerBase, asked: ActOnUnhealthy) -> None:
     """Perform the action of the label `bennu.on-unhealthy`; Docker does nothing."""
     by = Requester("health", command=asked.reason)
     with contextlib.suppress(Conflict, NotModified):  # it ended meanwhile

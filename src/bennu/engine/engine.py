@@ -4,7 +4,6 @@ import asyncio
 import builtins
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,12 +18,18 @@ from bennu.engine.creation import complete, create_container
 from bennu.engine.deaths import KEEP_LIVES, Deaths
 from bennu.engine.events import Journal, event
 from bennu.engine.execs import Execs
-from bennu.engine.identity import read_engine_id
 from bennu.engine.index import ContainerIndex
 from bennu.engine.orphans import check_data_is_there, clear_orphans, unknown_sandboxes
 from bennu.engine.probes import ProbePlaces
 from bennu.engine.record import new_id
-from bennu.engine.recovery import finish_pending_operations, finish_start, read_boot_id, read_records, readopt
+from bennu.engine.recovery import (
+    finish_pending_operations,
+    finish_start,
+    read_boot_id,
+    read_engine_id,
+    read_records,
+    readopt,
+)
 from bennu.engine.remains import read_remains
 from bennu.engine.removal import remove_container
 from bennu.engine.settings import EngineSettings
@@ -204,7 +209,6 @@ async def make_context(
     """Make the services that all containers of this host share, complete and not yet open."""
     runtime = Runtime(options.exec_root, oci=oci_runtime)
     host_facts = await asyncio.to_thread(read_host_facts, runtime.cgroups)
-    counters = Counter[str]()
     plugins = Plugins()
 
     async def commit_volume(write: Put | Delete, action: str, volume: Volume) -> None:
@@ -230,8 +234,7 @@ async def make_context(
         tasks=on.tasks,
         index=index,
         execs=Execs(runtime, on.tasks),
-        counters=counters,
-        probe_places=ProbePlaces(counters),
+        probe_places=ProbePlaces(),
         default_stop_timeout_s=options.default_stop_timeout_s,
         resolving=options.resolving,
         engine_id=await asyncio.to_thread(read_engine_id, options.data_root),

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from bennu.engine.context import EngineContext
 from bennu.engine.execs import ExecSession
-from bennu.engine.log_bounds import LogKeeper
+from bennu.engine.logs.bounds import LogKeeper
 from bennu.engine.policy import check_of
 from bennu.engine.probes import Prober, ProbeResult
 from bennu.engine.record import Record

@@ -5,7 +5,6 @@ import contextlib
 import os
 import socket
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
@@ -35,40 +34,42 @@ class ProbePlaces:
     """The bound on the probes of all containers: at most `PROBES_AT_ONCE` hold a place, the others wait for one.
 
     A probe costs while it starts. One that takes longer than `PLACE_S` gives its place to the next: however many
-    hang, they delay no other probe.
+    hang, they delay no other probe. Its counts are the source of the metrics.
     """
 
-    def __init__(self, counters: Counter[str]) -> None:
-        """Make the places; `counters` are the source of the metrics."""
+    def __init__(self) -> None:
         self._free = asyncio.Semaphore(PROBES_AT_ONCE)
-        self._counters = counters
+        self.waiting = 0
+        self.running = 0
+        self.slow = 0  # of those that run: their places are others' now
+        self.finished = 0
 
     @contextlib.asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
         """Hold a place for one probe, until its end."""
-        counters, slow = self._counters, False
-        counters["probes waiting"] += 1
+        slow = False
+        self.waiting += 1
         try:
             await self._free.acquire()
         finally:
-            counters["probes waiting"] -= 1
+            self.waiting -= 1
 
         def give_back() -> None:
             nonlocal slow
             slow = True
-            counters["probes slow"] += 1
+            self.slow += 1
             self._free.release()
 
         timer = asyncio.get_running_loop().call_later(PLACE_S, give_back)
-        counters["probes running"] += 1
+        self.running += 1
         try:
             yield
         finally:
-            counters["probes running"] -= 1
-            counters["probes"] += 1
+            self.running -= 1
+            self.finished += 1
             timer.cancel()
             if slow:
-                counters["probes slow"] -= 1
+                self.slow -= 1
             else:
                 self._free.release()
 

@@ -10,9 +10,9 @@ import contextlib
 import shutil
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bennu.descriptors import reserve
+from bennu.engine.container_base import ContainerBase
 from bennu.engine.context import EngineContext
 from bennu.engine.copies import REMOVING
 from bennu.engine.launch import release
@@ -25,12 +25,9 @@ from bennu.lifecycle.life_model import PendingOperation
 from bennu.lifecycle.status import State
 from bennu.store import Delete, Put
 
-if TYPE_CHECKING:
-    from bennu.engine.container import Container
-
 
 async def remove_container(
-    services: EngineContext, container: "Container", by: Requester, *, force: bool = False, volumes: bool = False
+    services: EngineContext, container: ContainerBase, by: Requester, *, force: bool = False, volumes: bool = False
 ) -> None:
     """Remove the container; `force` kills it first, `volumes` takes its anonymous volumes along.
 
@@ -51,12 +48,12 @@ async def remove_container(
         raise
 
 
-async def auto_remove(services: EngineContext, container: "Container") -> None:
+async def auto_remove(services: EngineContext, container: ContainerBase) -> None:
     """Remove a container that was run with `--rm`, with its anonymous volumes. Raises: BennuError."""
     await remove_container(services, container, Requester.daemon("auto-remove"), force=True, volumes=True)
 
 
-async def _kill(container: "Container", removal: PendingOperation) -> None:
+async def _kill(container: ContainerBase, removal: PendingOperation) -> None:
     asked = SignalAsked(number=signal.SIGKILL, by=removal.by, verb=removal.verb, operation=removal)
     while container.record.running:
         try:
@@ -66,7 +63,7 @@ async def _kill(container: "Container", removal: PendingOperation) -> None:
         await wait_killed(container)
 
 
-def _check_stopped(container: "Container") -> None:
+def _check_stopped(container: ContainerBase) -> None:
     name = container.record.name
     match container.record.state:
         case State.RUNNING | State.RESTARTING as state:
@@ -78,7 +75,7 @@ def _check_stopped(container: "Container") -> None:
             raise Conflict(f'cannot remove container "/{name}": container is paused and must be unpaused first')
 
 
-async def _take_apart(services: EngineContext, container: "Container", volumes: bool) -> None:
+async def _take_apart(services: EngineContext, container: ContainerBase, volumes: bool) -> None:
     record = container.record
     folder = services.folder(record.id)
     try:
@@ -98,7 +95,7 @@ async def _take_apart(services: EngineContext, container: "Container", volumes: 
     await services.images.let_go(record.image_id)
 
 
-async def _forget(services: EngineContext, container: "Container") -> None:
+async def _forget(services: EngineContext, container: ContainerBase) -> None:
     """Delete the record. Raises: Unavailable; then it is there as before, but on a full disk its files are gone."""
     record, folder = container.record, services.folder(container.id)
     freed = services.volumes.set_free(point.name for point in record.mounts)
@@ -122,7 +119,7 @@ async def _remove_files(services: EngineContext, folder: Path) -> None:
     await asyncio.to_thread(shutil.rmtree, folder, True)
 
 
-async def _remove_anonymous_volumes(services: EngineContext, container: "Container") -> None:
+async def _remove_anonymous_volumes(services: EngineContext, container: ContainerBase) -> None:
     for point in container.record.mounts:
         if point.type != "volume":
             continue

@@ -8,9 +8,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from bennu.descriptors import reserve
+from bennu.engine.container_base import ContainerBase
 from bennu.engine.deaths import look_at_end
 from bennu.engine.removal import auto_remove
 from bennu.engine.start_failure import ends_task
@@ -19,9 +20,6 @@ from bennu.lifecycle.life import Alarm, Owed, find_owed, next_alarm
 from bennu.lifecycle.life_events import RestartDue
 from bennu.lifecycle.status import State
 from bennu.runtime import NotAlive
-
-if TYPE_CHECKING:
-    from bennu.engine.container import Container
 
 TRY_AGAIN_S: Final = 1.0  # after the disk refused to take an end
 TRY_AGAIN_MOST_S: Final = 60.0
@@ -32,7 +30,7 @@ log = logging.getLogger(__name__)
 class Supervisor:
     """The supervisor of one container; at most one of its tasks runs."""
 
-    def __init__(self, container: "Container") -> None:
+    def __init__(self, container: ContainerBase) -> None:
         self._container = container
         self._timer: asyncio.Timeout | None = None  # while it waits
 
@@ -121,7 +119,7 @@ class Supervisor:
         ended = look_at_end(services.runtime, container.record, daemon_ends=services.ending)
         # The exit code's only other home is the runtime's exit file: it is on disk here before that is deleted.
         await container.advance(ended)
-        services.counters["restarts"] += container.record.state is State.RESTARTING
+        services.tally.restarts += container.record.state is State.RESTARTING
 
     async def _take_alarm(self, alarm: Alarm) -> bool:
         """Process an alarm. The caller holds the lock. False: the daemon ends, and the next one continues."""

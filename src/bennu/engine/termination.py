@@ -9,16 +9,14 @@ import asyncio
 import signal
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from bennu.descriptors import reserve
+from bennu.engine.container_base import ContainerBase
 from bennu.errors import BennuError, Conflict
 from bennu.lifecycle.death import Requester, Verb
 from bennu.lifecycle.life_events import DrainBegun, OperationFailed, SignalAsked
 from bennu.lifecycle.life_model import PendingOperation
-
-if TYPE_CHECKING:
-    from bennu.engine.container import Container
 
 KILL_WAIT_S: Final = 10  # dockerd: then kill(2) on the host pid, 2 s more, then an error
 LAST_WAIT_S: Final = 2
@@ -40,7 +38,7 @@ class EndRequest:
         return cls(unbegun.unbegun, unbegun.grace_s, unbegun.by, unbegun.verb, unbegun.for_good)
 
 
-async def end(container: "Container", asked: EndRequest) -> None:
+async def end(container: ContainerBase, asked: EndRequest) -> None:
     """Drain its connections, then send stop signal and, after the grace period, SIGKILL; return when it has ended.
 
     Raises: BennuError that names the blocker if even SIGKILL does not end it.
@@ -60,7 +58,7 @@ async def end(container: "Container", asked: EndRequest) -> None:
         await _end_now(container, asked)
 
 
-async def _end_now(container: "Container", asked: EndRequest) -> None:
+async def _end_now(container: ContainerBase, asked: EndRequest) -> None:
     kill_at_ns = 0 if asked.grace_s is None else time.time_ns() + round(asked.grace_s * 1e9)
     begun = PendingOperation(verb=asked.verb, by=asked.by, kill_at_ns=kill_at_ns, for_good=asked.for_good)
     try:
@@ -74,7 +72,7 @@ async def _end_now(container: "Container", asked: EndRequest) -> None:
     await see_end(container, asked.grace_s)
 
 
-async def see_end(container: "Container", grace_s: float | None) -> None:
+async def see_end(container: ContainerBase, grace_s: float | None) -> None:
     """Wait for the end after the stop signal was sent; SIGKILL follows after `grace_s` seconds, None: never."""
     if grace_s is None:
         await container.exited.wait()
@@ -82,7 +80,7 @@ async def see_end(container: "Container", grace_s: float | None) -> None:
         await wait_killed(container, after_s=grace_s)
 
 
-async def wait_killed(container: "Container", *, after_s: float = 0) -> None:
+async def wait_killed(container: ContainerBase, *, after_s: float = 0) -> None:
     """Wait for the end; SIGKILL was sent, or is due in `after_s` seconds.
 
     Raises: BennuError that names the obstacle to its end.
@@ -100,7 +98,7 @@ async def wait_killed(container: "Container", *, after_s: float = 0) -> None:
     raise BennuError(f"tried to kill container, but did not receive an exit event: {blocker}")
 
 
-async def _wait_ended(container: "Container", seconds: float) -> bool:
+async def _wait_ended(container: ContainerBase, seconds: float) -> bool:
     try:
         async with asyncio.timeout(seconds):
             await container.exited.wait()
@@ -109,7 +107,7 @@ async def _wait_ended(container: "Container", seconds: float) -> bool:
     return True
 
 
-def left_of_grace(container: "Container") -> float | None:
+def left_of_grace(container: ContainerBase) -> float | None:
     """Return the recorded seconds until SIGKILL follows; None: it does not."""
     life = container.record.life
     if life.pending is not None and life.pending.kill_at_ns:

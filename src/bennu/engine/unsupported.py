@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from bennu.engine.log_bounds import parse_bounds
+from bennu.engine.logs.bounds import parse_bounds
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.model import ContainerConfig, HostConfig
 

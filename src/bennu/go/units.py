@@ -1,9 +1,20 @@
 """Sizes and durations for people, as github.com/docker/go-units writes them."""
 
+import re
 from typing import Final
 
 SECOND_NS: Final = 10**9
 HOUR_NS: Final = 3600 * SECOND_NS
+SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKmMgGtTpP])?i?[bB]?\Z", re.ASCII)
+POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+
+
+def parse_size(text: str) -> int:
+    """Read a size, `64m` or `1.5GiB`, in bytes, as `units.RAMInBytes`. Raises: ValueError in its words."""
+    match = SIZE.fullmatch(text)
+    if not match:
+        raise ValueError(f"invalid size: '{text[:100]}'")
+    return int(float(match[1]) * 1024 ** POWERS[(match[2] or "").lower()])
 
 
 def human_size(size: float) -> str:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
-from bennu.orchestration.actions import (
+from bennu.orchestration.model.actions import (
     Action,
     AssignTask,
     CreateTask,
@@ -35,17 +35,17 @@ from bennu.orchestration.actions import (
     SetNodeState,
     SetRollout,
 )
-from bennu.orchestration.apply import allocate, apply_to_service, apply_to_task, new_task
-from bennu.orchestration.canary_analysis import Evidence
-from bennu.orchestration.config import is_watched
-from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.model import Node, NodeId, Service, ServiceId, Task, TaskId
-from bennu.orchestration.node_set import NodeSet
-from bennu.orchestration.nodes import apply_to_node, decide_node, enforce, orphan_tasks
-from bennu.orchestration.observe import Report, observe
-from bennu.orchestration.placement import place
-from bennu.orchestration.reconcile import DEFAULT_HISTORY_LIMIT, reconcile, reconcile_removed
-from bennu.orchestration.states import TaskState
+from bennu.orchestration.model.apply import allocate, apply_to_service, apply_to_task, new_task
+from bennu.orchestration.model.config import is_watched
+from bennu.orchestration.model.nouns import Node, NodeId, Service, ServiceId, Task, TaskId
+from bennu.orchestration.model.states import TaskState
+from bennu.orchestration.reconcile.service import DEFAULT_HISTORY_LIMIT, reconcile, reconcile_removed
+from bennu.orchestration.rollout.canary_analysis import Evidence
+from bennu.orchestration.scheduler.failures import FailureLog
+from bennu.orchestration.scheduler.node_set import NodeSet
+from bennu.orchestration.scheduler.nodes import apply_to_node, decide_node, enforce, orphan_tasks
+from bennu.orchestration.scheduler.placement import place
+from bennu.orchestration.tasks.observe import Report, observe
 
 LOOKS_UNTIL_SETTLED: Final = 100
 FULL: Final = 1_000  # writes of tasks of an ordinary size

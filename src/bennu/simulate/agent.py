@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from bennu.orchestration.blue_green import may_serve
-from bennu.orchestration.model import NodeId, Task, TaskId
-from bennu.orchestration.observe import Report, classify_end
-from bennu.orchestration.states import NS_PER_SECOND, TaskState
-from bennu.orchestration.task_step import (
+from bennu.orchestration.model.nouns import NodeId, Task, TaskId
+from bennu.orchestration.model.states import NS_PER_SECOND, TaskState
+from bennu.orchestration.rollout.blue_green import may_serve
+from bennu.orchestration.tasks.observe import Report, classify_end
+from bennu.orchestration.tasks.task_step import (
     MESSAGES,
     End,
     Prepare,
@@ -24,7 +24,7 @@ from bennu.orchestration.task_step import (
     next_task_step,
     refusal,
 )
-from bennu.orchestration.traffic import Backend, Signs, Step, decide_ready, plan_traffic
+from bennu.orchestration.tasks.traffic import Backend, Signs, Step, decide_ready, plan_traffic
 from bennu.simulate.programs import SimulatedProgram, draw, program_of
 from bennu.simulate.world import World
 

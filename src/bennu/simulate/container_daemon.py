@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from signal import SIGKILL
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 from bennu.lifecycle.death import Requester, Verb
 from bennu.lifecycle.health import OnUnhealthy
@@ -45,9 +45,7 @@ from bennu.lifecycle.life_model import Life, PendingOperation
 from bennu.lifecycle.restart import Start
 from bennu.lifecycle.status import State
 from bennu.simulate.container_host import SECOND_NS, DaemonDied, Host
-
-if TYPE_CHECKING:
-    from bennu.simulate.container_laws import ContainerLaws
+from bennu.simulate.container_laws import ContainerLaws
 
 PERSON = Requester("client", uid=0, pid=1, command="docker")
 HEALTH = Requester("health", command="3 probes in a row failed")

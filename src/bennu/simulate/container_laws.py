@@ -7,6 +7,8 @@ ended. The machine is never asked whether it was right.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
 
 from bennu.lifecycle.death import Verb
 from bennu.lifecycle.life_events import (
@@ -22,7 +24,6 @@ from bennu.lifecycle.life_events import (
 from bennu.lifecycle.life_model import Life
 from bennu.lifecycle.restart import RestartMode
 from bennu.lifecycle.status import State
-from bennu.simulate.container_daemon import ContainerDaemon
 from bennu.simulate.container_host import SECOND_NS, Host
 from bennu.simulate.laws import LawBroken
 
@@ -38,6 +39,21 @@ FOLLOWS = {  # which of Docker's events may come while no process lives, one run
 
 
 WISHES = (None, Verb.STOP, Verb.RESTART, Verb.REMOVE)  # what is fulfilled when several wait for the same end
+
+
+class RestingDaemon(Protocol):
+    """The part of a daemon at rest that the laws look at."""
+
+    @property
+    def life(self) -> Life: ...
+
+    @property
+    def is_watched(self) -> bool: ...
+
+    @property
+    def requests(self) -> Sequence[object]:
+        """Those that wait for the end."""
+        ...
 
 
 class ContainerLaws:
@@ -223,7 +239,7 @@ class ContainerLaws:
 
     # -- what has to hold while a daemon lives and has done all it can
 
-    def at_rest(self, daemon: ContainerDaemon) -> None:
+    def at_rest(self, daemon: RestingDaemon) -> None:
         self.checks += 1
         host, life = self.host, daemon.life
         if host.disk.is_removed:

@@ -16,16 +16,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bennu.orchestration.actions import Action, CreateTask, Plan, RollBack, SetDesired, SetRollout
-from bennu.orchestration.canary import step_target
-from bennu.orchestration.config import config_in_force, is_under_watch, starts_beside, strategy_in_force
-from bennu.orchestration.constraints import satisfies
-from bennu.orchestration.model import CanaryRun, Service, ServiceId, SlotKey, Task, TaskId, slot_key
-from bennu.orchestration.restart import STOP_TIMEOUT_NS
-from bennu.orchestration.spec import Canary, Replicated
-from bennu.orchestration.states import NS_PER_SECOND, Availability, NodeState, Origin, RestartCondition, TaskState
-from bennu.orchestration.traffic import DEFAULT_DRAIN_DEADLINE_NS
-from bennu.orchestration.watched_run import is_of_rollout
+from bennu.orchestration.model.actions import Action, CreateTask, Plan, RollBack, SetDesired, SetRollout
+from bennu.orchestration.model.config import config_in_force, is_under_watch, starts_beside, strategy_in_force
+from bennu.orchestration.model.constraints import satisfies
+from bennu.orchestration.model.nouns import CanaryRun, Service, ServiceId, SlotKey, Task, TaskId, slot_key
+from bennu.orchestration.model.spec import Canary, Replicated
+from bennu.orchestration.model.states import NS_PER_SECOND, Availability, NodeState, Origin, RestartCondition, TaskState
+from bennu.orchestration.rollout.canary import step_target
+from bennu.orchestration.rollout.watched_run import is_of_rollout
+from bennu.orchestration.slots.restart import STOP_TIMEOUT_NS
+from bennu.orchestration.tasks.traffic import DEFAULT_DRAIN_DEADLINE_NS
 from bennu.simulate.world import World
 
 STUCK_AFTER_NS = 100 * NS_PER_SECOND

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from time import process_time
 
-from bennu.orchestration.actions import Action, CreateTask, Plan, SetDesired
-from bennu.orchestration.canary_analysis import Evidence
-from bennu.orchestration.clock import SteadyClock
-from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.model import NodeId, Service, ServiceId, Task, TaskId
-from bennu.orchestration.node_set import NodeSet, frees_room
-from bennu.orchestration.observe import Report
+from bennu.orchestration.model.actions import Action, CreateTask, Plan, SetDesired
+from bennu.orchestration.model.clock import SteadyClock
+from bennu.orchestration.model.nouns import NodeId, Service, ServiceId, Task, TaskId
+from bennu.orchestration.model.states import NS_PER_SECOND
+from bennu.orchestration.rollout.canary_analysis import Evidence
 from bennu.orchestration.round import NodeWrite, NotSettled, Round, ServiceWrite, TaskWrite, Write
-from bennu.orchestration.states import NS_PER_SECOND
+from bennu.orchestration.scheduler.failures import FailureLog
+from bennu.orchestration.scheduler.node_set import NodeSet, frees_room
+from bennu.orchestration.tasks.observe import Report
 from bennu.simulate.laws import LawBroken
 from bennu.simulate.world import World
 

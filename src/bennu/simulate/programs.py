@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from bennu.orchestration.states import NS_PER_SECOND
+from bennu.orchestration.model.states import NS_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from bennu.orchestration.model import Node, NodeId, NodeResources, ServiceId
-from bennu.orchestration.revisions import accept_update, create_service
-from bennu.orchestration.spec import Replicated, Rolling, ServiceSpec, Strategy, TaskSpec, UpdateConfig
-from bennu.orchestration.states import NS_PER_SECOND, UpdateState
+from bennu.orchestration.model.nouns import Node, NodeId, NodeResources, ServiceId
+from bennu.orchestration.model.revisions import accept_update, create_service
+from bennu.orchestration.model.spec import Replicated, Rolling, ServiceSpec, Strategy, TaskSpec, UpdateConfig
+from bennu.orchestration.model.states import NS_PER_SECOND, UpdateState
 from bennu.simulate.agent import SimulatedAgent
 from bennu.simulate.laws import Laws
 from bennu.simulate.manager import SimulatedManager

@@ -5,11 +5,11 @@ Its observations survive every death of a manager, because the real one writes t
 
 from __future__ import annotations
 
-from bennu.orchestration.canary_analysis import Evidence
-from bennu.orchestration.config import is_under_watch
-from bennu.orchestration.model import Rollout, Service, ServiceId, Task
-from bennu.orchestration.states import NS_PER_SECOND
-from bennu.orchestration.task_metrics import (
+from bennu.orchestration.model.config import is_under_watch
+from bennu.orchestration.model.nouns import Rollout, Service, ServiceId, Task
+from bennu.orchestration.model.states import NS_PER_SECOND
+from bennu.orchestration.rollout.canary_analysis import Evidence
+from bennu.orchestration.rollout.task_metrics import (
     ReadinessProbe,
     Sample,
     TaskMetrics,
@@ -18,7 +18,7 @@ from bennu.orchestration.task_metrics import (
     died_by_itself,
     watched_ns,
 )
-from bennu.orchestration.watched_run import is_of_rollout
+from bennu.orchestration.rollout.watched_run import is_of_rollout
 from bennu.simulate.programs import draw
 from bennu.simulate.world import World
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bennu.orchestration.model import Node, NodeId, NodeResources, ServiceId
-from bennu.orchestration.revisions import create_service
-from bennu.orchestration.spec import Replicated, Reservation, ServiceSpec, TaskSpec
-from bennu.orchestration.states import NS_PER_SECOND, TaskState
+from bennu.orchestration.model.nouns import Node, NodeId, NodeResources, ServiceId
+from bennu.orchestration.model.revisions import create_service
+from bennu.orchestration.model.spec import Replicated, Reservation, ServiceSpec, TaskSpec
+from bennu.orchestration.model.states import NS_PER_SECOND, TaskState
 from bennu.simulate.agent import SimulatedAgent
 from bennu.simulate.laws import Laws
 from bennu.simulate.manager import SimulatedManager

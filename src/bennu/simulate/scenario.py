@@ -11,10 +11,9 @@ from functools import partial
 from typing import TypeVar
 
 from bennu.errors import BennuError
-from bennu.orchestration.commands import abort_rollout, pause_rollout, promote_rollout, resume_rollout
-from bennu.orchestration.model import Node, NodeId, NodeResources, Service, ServiceId
-from bennu.orchestration.revisions import accept_rollback, accept_update, create_service
-from bennu.orchestration.spec import (
+from bennu.orchestration.model.nouns import Node, NodeId, NodeResources, Service, ServiceId
+from bennu.orchestration.model.revisions import accept_rollback, accept_update, create_service
+from bennu.orchestration.model.spec import (
     BlueGreen,
     Canary,
     CanaryStep,
@@ -34,7 +33,7 @@ from bennu.orchestration.spec import (
     TaskSpec,
     UpdateConfig,
 )
-from bennu.orchestration.states import (
+from bennu.orchestration.model.states import (
     NS_PER_SECOND,
     Availability,
     FailureAction,
@@ -42,6 +41,7 @@ from bennu.orchestration.states import (
     RestartCondition,
     UpdateOrder,
 )
+from bennu.orchestration.rollout.commands import abort_rollout, pause_rollout, promote_rollout, resume_rollout
 from bennu.simulate.agent import SimulatedAgent
 from bennu.simulate.laws import Laws
 from bennu.simulate.manager import SimulatedManager

@@ -13,8 +13,8 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
-from bennu.orchestration.model import Node, NodeId, Service, ServiceId, Task, TaskId
-from bennu.orchestration.states import NS_PER_SECOND
+from bennu.orchestration.model.nouns import Node, NodeId, Service, ServiceId, Task, TaskId
+from bennu.orchestration.model.states import NS_PER_SECOND
 
 if TYPE_CHECKING:
     from bennu.simulate.agent import SimulatedAgent

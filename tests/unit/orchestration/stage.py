@@ -9,16 +9,16 @@ import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from bennu.orchestration.actions import Action, Plan
-from bennu.orchestration.canary_analysis import Evidence
-from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.model import Node, NodeId, NodeResources, Service, ServiceId, Task, TaskId
-from bennu.orchestration.node_set import NodeSet
-from bennu.orchestration.observe import Report, observe
-from bennu.orchestration.revisions import accept_rollback, accept_update, create_service
+from bennu.orchestration.model.actions import Action, Plan
+from bennu.orchestration.model.nouns import Node, NodeId, NodeResources, Service, ServiceId, Task, TaskId
+from bennu.orchestration.model.revisions import accept_rollback, accept_update, create_service
+from bennu.orchestration.model.spec import Replicated, ServiceSpec, TaskSpec
+from bennu.orchestration.model.states import NS_PER_SECOND, NodeState, TaskState, UpdateState
+from bennu.orchestration.rollout.canary_analysis import Evidence
 from bennu.orchestration.round import Round, ServiceWrite, TaskWrite
-from bennu.orchestration.spec import Replicated, ServiceSpec, TaskSpec
-from bennu.orchestration.states import NS_PER_SECOND, NodeState, TaskState, UpdateState
+from bennu.orchestration.scheduler.failures import FailureLog
+from bennu.orchestration.scheduler.node_set import NodeSet
+from bennu.orchestration.tasks.observe import Report, observe
 
 S = NS_PER_SECOND
 

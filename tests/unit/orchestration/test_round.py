@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 from orchestration.stage import S, Stage, a_node, a_spec
 
-from bennu.orchestration.actions import DeleteTask, SetDesired
-from bennu.orchestration.failures import FailureLog
-from bennu.orchestration.model import NodeId, Task, TaskId
-from bennu.orchestration.node_set import NodeSet
-from bennu.orchestration.nodes import ORPHAN_AFTER_NS
-from bennu.orchestration.observe import Report
+from bennu.orchestration.model.actions import DeleteTask, SetDesired
+from bennu.orchestration.model.nouns import NodeId, Task, TaskId
+from bennu.orchestration.model.spec import Canary, TaskRestartPolicy, TaskSpec
+from bennu.orchestration.model.states import NodeState, TaskState
 from bennu.orchestration.round import FULL, ORDINARY_BYTES, NodeWrite, Round, ServiceWrite, TaskWrite
-from bennu.orchestration.spec import Canary, TaskRestartPolicy, TaskSpec
-from bennu.orchestration.states import NodeState, TaskState
+from bennu.orchestration.scheduler.failures import FailureLog
+from bennu.orchestration.scheduler.node_set import NodeSet
+from bennu.orchestration.scheduler.nodes import ORPHAN_AFTER_NS
+from bennu.orchestration.tasks.observe import Report
 
 
 class Store(Stage):

@@ -17,7 +17,7 @@ from bennu.api.routes.logs import LogEncoder, check_has_log
 from bennu.engine.attach import Attachment
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
-from bennu.engine.logs import LogQuery, read_logs
+from bennu.engine.logs.reader import LogQuery, read_logs
 from bennu.engine.wait_conditions import WaitCondition
 from bennu.errors import BennuError, InvalidParameter
 

@@ -9,7 +9,7 @@ from bennu.api.http.query import flag, instant_ns, text
 from bennu.api.http.streams import STDERR, STDOUT, ends_with_client, frame, open_chunks, stream_type
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
-from bennu.engine.logs import LogQuery, LogRecord, check_readable, read_logs
+from bennu.engine.logs.reader import LogQuery, LogRecord, check_readable, read_logs
 from bennu.errors import Conflict, InvalidParameter
 from bennu.go.rfc3339 import format_rfc3339_padded
 from bennu.lifecycle.status import State

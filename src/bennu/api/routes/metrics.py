@@ -53,18 +53,17 @@ def collect(engine: Engine) -> "Iterable[Metric]":
     for status, count in Counter(c.record.health.status for c in containers if c.record.health).items():
         health.add_metric([status], count)
     yield health
-    counters = engine.services.counters
+    tally, probes = engine.services.tally, engine.services.probe_places
     deaths = CounterMetricFamily("bennu_deaths", "Endings since this daemon started, by cause.", labels=["cause"])
-    for name, count in counters.items():
-        if name.startswith("death "):
-            deaths.add_metric([name.removeprefix("death ")], count)
+    for cause, count in tally.deaths.items():
+        deaths.add_metric([cause], count)
     yield deaths
-    yield CounterMetricFamily("bennu_restarts", "Restarts by policy since this start.", value=counters["restarts"])
-    yield CounterMetricFamily("bennu_probes", "Probes finished since this daemon started.", value=counters["probes"])
-    yield GaugeMetricFamily("bennu_probes_running", "Probes under way.", value=counters["probes running"])
+    yield CounterMetricFamily("bennu_restarts", "Restarts by policy since this start.", value=tally.restarts)
+    yield CounterMetricFamily("bennu_probes", "Probes finished since this daemon started.", value=probes.finished)
+    yield GaugeMetricFamily("bennu_probes_running", "Probes under way.", value=probes.running)
     slow = f"Of these, probes that took longer than {PLACE_S:g} s and have given their place to others."
-    yield GaugeMetricFamily("bennu_probes_slow", slow, value=counters["probes slow"])
-    yield GaugeMetricFamily("bennu_probes_waiting", "Probes that wait for a place.", value=counters["probes waiting"])
+    yield GaugeMetricFamily("bennu_probes_slow", slow, value=probes.slow)
+    yield GaugeMetricFamily("bennu_probes_waiting", "Probes that wait for a place.", value=probes.waiting)
     yield GaugeMetricFamily("bennu_probes_limit", "Places for probes.", value=PROBES_AT_ONCE)
     yield from collect_as_dockerd(engine)
 

@@ -13,9 +13,9 @@ from bennu.cluster.rollouts import VERBS, Rollouts, Sight, Waiting
 from bennu.cluster.strategy import name_of
 from bennu.cluster.tables import ServiceRow
 from bennu.errors import InvalidParameter
-from bennu.orchestration.config import config_in_force, strategy_in_force
-from bennu.orchestration.model import BlueGreenRun, CanaryRun, Revision
-from bennu.orchestration.spec import Canary
+from bennu.orchestration.model.config import config_in_force, strategy_in_force
+from bennu.orchestration.model.nouns import BlueGreenRun, CanaryRun, Revision
+from bennu.orchestration.model.spec import Canary
 
 Json = dict[str, Any]
 

@@ -14,7 +14,7 @@ from bennu.cluster.convert import container_spec
 from bennu.cluster.state import Changed
 from bennu.cluster.tables import TaskRow
 from bennu.engine.container import Container
-from bennu.engine.logs import LogQuery, LogRecord, read_logs
+from bennu.engine.logs.reader import LogQuery, LogRecord, read_logs
 from bennu.errors import InvalidParameter, NotFound
 from bennu.go.rfc3339 import format_rfc3339_padded
 

@@ -11,8 +11,8 @@ from bennu.api.shapes.service import Json, task_json
 from bennu.cluster import Cluster
 from bennu.cluster.tables import TaskRow
 from bennu.errors import BennuError
-from bennu.orchestration.outdated import why_outdated
-from bennu.orchestration.states import TaskState
+from bennu.orchestration.model.states import TaskState
+from bennu.orchestration.slots.outdated import why_outdated
 
 FILTERS: Final = frozenset({"id", "name", "service", "node", "label", "desired-state", "runtime", "_up-to-date"})
 

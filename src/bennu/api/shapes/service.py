@@ -8,9 +8,9 @@ from bennu.cluster.convert import endpoint_json, fill_defaults, port_json, spec_
 from bennu.cluster.tables import BlobRow, NodeRow, Row, ServiceRow, TaskRow
 from bennu.model import Shape
 from bennu.network import Network
-from bennu.orchestration.counts import count_tasks
-from bennu.orchestration.model import UpdateStatus
-from bennu.orchestration.states import NodeState, Role
+from bennu.orchestration.model.counts import count_tasks
+from bennu.orchestration.model.nouns import UpdateStatus
+from bennu.orchestration.model.states import NodeState, Role
 
 Json = dict[str, Any]
 

@@ -1,0 +1,1 @@
+"""What is decided across services: which node gets a task, and which tasks lose theirs."""
