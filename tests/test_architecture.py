@@ -208,6 +208,8 @@ STAND_ALONE = {
     "api/http/peer": "asks the kernel and /proc; its user asks the engine",
     "api/routes/export": "one file a resource",
     "api/routes/not_implemented": "one file a resource",
+    "api/routes/plugins": "one file a resource",
+    "api/routes/service_versions": "pure rules of versions; the routes are a shell",
     "cli/contexts": "its user is loaded by every command line, and must not load the client",
     "cli/main": "an entry point",
     "cluster/deadline_queue": "a structure of its own, pure; the manager is a shell",
@@ -222,12 +224,14 @@ STAND_ALONE = {
     "network/cluster_hooks": "a Protocol that another package implements",
     "network/lb/service_ports": "owns sockets; its user decides",
     "orchestration/model/counts": "a rule of swarmkit's; its user makes JSON",
+    "runtime/propagation": "asks the kernel about a path; its user is the sequence of a launch",
     "runtime/seccomp_cache": "files; its user is the sequence of a start",
     "runtime/shm": "mounts; its neighbour of that name is pure",
     "simulate/container_run": "the counterpart of `run` for containers",
     "store/ballast": "files; knows nothing of the database",
     "store/salvage": "loaded by a repair alone",
     "volumes/copyup": "a rule of volumes; its user is a creation",
+    "volumes/subpath": "a rule of volumes; its user knows images, too",
 }
 
 

@@ -3,5 +3,5 @@
 from typing import Final
 
 __version__: Final = "0.1.0"
-API_VERSION: Final = "1.47"
+API_VERSION: Final = "1.51"
 MIN_API_VERSION: Final = "1.24"

@@ -115,6 +115,10 @@ class VolumeOptions(Shape, omit_defaults=True):
     driver_config: VolumeDriverConfig | None = None
 
 
+class ImageOptions(Shape, omit_defaults=True):
+    subpath: str = ""
+
+
 class TmpfsOptions(Shape, omit_defaults=True):
     size_bytes: int = 0
     mode: int = 0
@@ -131,6 +135,7 @@ class Mount(Shape, omit_defaults=True):
     consistency: str = ""
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
+    image_options: ImageOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
 
 
@@ -192,6 +197,7 @@ class HostConfig(Shape):
     devices: list[Device] | None = None
     device_cgroup_rules: list[str] | None = None
     device_requests: list[DeviceRequest] | None = None
+    kernel_memory_tcp: int | msgspec.UnsetType = msgspec.field(name="KernelMemoryTCP", default=msgspec.UNSET)
     memory_reservation: int = 0
     memory_swap: int = 0
     memory_swappiness: int | None = None
@@ -256,14 +262,15 @@ class PublishedPort(Shape):
 class MountPoint(Shape):
     """A resolved mount as inspect shows it (`Mounts`); tmpfs and volumes included."""
 
-    type: str  # bind | volume | tmpfs
-    name: str = ""  # volumes only
-    source: str = ""
+    type: str  # bind | volume | tmpfs | image
+    name: str = ""  # of a volume, or of an image as the client named it
+    source: str = ""  # a path of this host; the id of an image
     destination: str = ""
     driver: str = ""
     mode: str = ""
     rw: bool = msgspec.field(name="RW", default=True)
     propagation: str = ""
+    spec: Mount | msgspec.UnsetType = msgspec.UNSET  # what the client asked for, if more than the rest; not shown
 
 
 class ImageConfig(Shape):

@@ -63,10 +63,10 @@ def test_debug_is_a_log_level() -> None:
     [
         ["--storage-driver", "overlay2"],
         ["-s", "overlay2"],
-        ["--userland-proxy=false"],
+        ["--userland-proxy-path=/x"],
         ["--containerd", "/run/containerd/containerd.sock"],
         ["--live-restore"],
-        ["--iptables=true", "--ip-forward"],
+        ["--network-control-plane-mtu=1400", "--raw-logs"],
         ["--log-opt", "max-size=1m", "--log-opt", "max-file=2"],
         ["--max-concurrent-uploads=2", "--add-runtime", "kata=/usr/bin/kata"],
     ],
@@ -111,20 +111,35 @@ def test_tcp_is_for_clients_with_certificates_on_dockers_port(given: str, host: 
 def test_networks_and_names_are_the_administrators_choice() -> None:
     usual = check_options({})
     assert usual.network == NetworkSettings() and usual.resolving == Resolving()
-    spoken = ["--bridge=br9", "--bip=10.9.0.1/24", "--mtu=1400", "--icc=false", "--ip-masq=false", "--ip", "127.0.0.1"]
-    spoken += ["--default-address-pool", "base=10.8.0.0/16,size=24", "--default-address-pool=size=20,base=10.7.0.0/16"]
+    spoken = ["--bip=10.9.0.1/24", "--mtu=1400", "--icc=false", "--ip-masq=false", "--ip", "127.0.0.1"]
+    spoken += ["--default-address-pool", "base=10.8.0.0/16,size=24", "--default-address-pool=size=64,base=fd00:7::/48"]
+    spoken += ["--ipv6", "--bip6=fd00::1/64", "--fixed-cidr=10.9.0.128/25", "--fixed-cidr-v6=fd00::/80"]
+    spoken += ["--default-gateway=10.9.0.254", "--default-gateway-v6=fd00::fe", "--allow-direct-routing"]
+    spoken += ["--userland-proxy=false", "--ip-forward=false", "--ip-forward-no-drop", "--bridge-accept-fwmark=1/0xff"]
+    spoken += ["--default-network-opt", "bridge=com.docker.network.driver.mtu=1300", "--firewall-backend=nftables"]
     spoken += ["--socket-lb=false"]
     spoken += ["--dns=9.9.9.9", "--dns", "2620:fe::fe", "--dns-search=here.example", "--dns-opt=ndots:2"]
     got = check_options(parse_arguments(spoken))
     assert got.network == NetworkSettings(
-        bridge="br9",
+        ipv6=True,
         bip="10.9.0.1/24",
+        bip6="fd00::1/64",
+        fixed_cidr="10.9.0.128/25",
+        fixed_cidr_v6="fd00::/80",
+        default_gateway="10.9.0.254",
+        default_gateway_v6="fd00::fe",
+        allow_direct_routing=True,
+        userland_proxy=False,
+        ip_forward=False,
+        ip_forward_no_drop=True,
+        accept_fwmark="0x1/0xff",
+        default_options={"bridge": {"com.docker.network.driver.mtu": "1300"}},
         mtu=1400,
         icc=False,
         ip_masq=False,
         ip="127.0.0.1",
         socket_lb=False,
-        pools=(("10.8.0.0/16", 24), ("10.7.0.0/16", 20)),
+        pools=(("10.8.0.0/16", 24), ("fd00:7::/48", 64)),
     )
     assert got.resolving == Resolving(("9.9.9.9", "2620:fe::fe"), ("here.example",), ("ndots:2",))
     assert got.warnings == ()
@@ -160,6 +175,20 @@ def test_networks_and_names_are_the_administrators_choice() -> None:
         (["--default-address-pool", "base=10.0.0.0/8,width=9"], "unexpected key 'width' in 'width=9'"),
         (["--default-address-pool", "base=10.0.0.0/24,size=16"], "size must be from 24 to 30"),
         (["--default-address-pool", "base=nowhere,size=16"], "nowhere"),
+        (["--default-address-pool", "base=fd00::/64,size=127"], "size must be from 64 to 126"),
+        (["-b", "br9", "--bip=10.0.0.1/24"], "You specified -b & --bip, mutually exclusive options."),
+        (["-b", "br9", "--bip6=fd00::1/64"], "You specified -b & --bip6, mutually exclusive options."),
+        (["--iptables=false", "--icc=false"], "You specified --iptables=false with --icc=false."),
+        (["--ipv6", "--ip6tables=false", "--icc=false"], "You specified --ip6tables=false with --icc=false."),
+        (["--bip", "10.0.0.1"], "parse --bip failed: invalid CIDR address: 10.0.0.1"),
+        (["--ipv6", "--fixed-cidr-v6", "10.0.0.0/8"], "parse --fixed-cidr-v6 failed"),
+        (["--default-gateway", "fd00::1"], "fd00::1 is not an IPv4 address"),
+        (["--bridge-accept-fwmark", "1/2/3"], "not MARK[/MASK]"),
+        (["--default-network-opt", "bridge=mtu"], "must be of the form DRIVER=OPTION=VALUE"),
+        (
+            ["--default-network-opt", "bridge=com.docker.network.driver.mtu=x"],
+            "failed to parse com.docker.network.driver",
+        ),
     ],
 )
 def test_nonsense_is_told_in_one_line(arguments: list[str], message: str) -> None:
@@ -183,6 +212,7 @@ def test_a_configuration_file_speaks_the_same_names(tmp_path: Path) -> None:
                 "icc": False,
                 "mtu": 1400,
                 "default-address-pools": [{"base": "10.8.0.0/16", "size": 24}],
+                "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1300"}},
             }
         )
     )
@@ -190,6 +220,7 @@ def test_a_configuration_file_speaks_the_same_names(tmp_path: Path) -> None:
     assert (got.hosts, got.data_root, got.log_level) == (("unix:///a",), Path("/d"), "debug")
     assert got.default_stop_timeout_s == 5
     assert (got.network.icc, got.network.mtu, got.network.pools) == (False, 1400, (("10.8.0.0/16", 24),))
+    assert got.network.default_options == {"bridge": {"com.docker.network.driver.mtu": "1300"}}
     assert len(got.warnings) == 2
 
 
@@ -234,7 +265,7 @@ def test_a_bad_configuration_file_is_named_with_its_problem(tmp_path: Path, cont
 def test_help_shows_what_is_honoured() -> None:
     text = "\n".join(help_lines())
     assert "--data-root" in text
-    assert "--userland-proxy" not in text
+    assert "--userland-proxy-path" not in text
 
 
 # --- containers, registries, proxies, plugins -------------------------------------------------------------------

@@ -324,7 +324,7 @@ def test_logs(docker: Cli, busybox: str) -> None:
 @pytest.mark.recent_docker
 def test_version_and_info_are_readable(docker: Cli) -> None:
     version = json.loads(docker("version", "--format", "json").out)
-    assert version["Server"]["ApiVersion"] == "1.47"
+    assert version["Server"]["ApiVersion"] == "1.51"
     assert version["Server"]["Components"][0]["Name"] == "Engine"
     info = json.loads(docker("info", "--format", "json").out)
     assert info["LiveRestoreEnabled"] is True
@@ -338,3 +338,14 @@ def test_system_prune_tells_what_went_and_one_total(docker: Cli, busybox: str) -
     said = docker("system", "prune", "-f", "--filter", "label=prune=me")
     assert said.lines[:5] == ["Deleted Containers:", gone, "", "Deleted Networks:", "unused"]
     assert [line for line in said.lines if line.startswith("Total")] == said.lines[-1:]
+
+
+def test_pruning_images_leaves_one_that_is_used_its_last_name(docker: Cli, busybox: str) -> None:
+    identifier = docker("commit", "-c", "LABEL prune=used", docker("create", busybox).line, "used:b").line
+    for tag in ("z", "a", "c"):
+        docker("tag", "used:b", f"used:{tag}")
+    docker("create", "--name=uses", identifier)
+    docker("image", "prune", "-af", "--filter=label=prune=used")
+    assert docker("inspect", "-f", "{{.RepoTags}}", identifier).line == "[used:z]"
+    docker("rm", "uses")
+    docker("rmi", "used:z")

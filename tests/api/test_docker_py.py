@@ -53,6 +53,34 @@ def test_a_whole_life(client: docker.DockerClient, busybox: str) -> None:
     assert client.containers.list(all=True) == []
 
 
+def test_who_has_heard_all_of_a_container_finds_it_ended(client: docker.DockerClient, busybox: str) -> None:
+    for number in range(5):
+        box = client.containers.create(busybox, f"sh -c 'echo hello; exit {number}'", network_mode="none")
+        stream = box.attach(stdout=True, stream=True)
+        box.start()
+        assert b"".join(stream) == b"hello\n"
+        box.reload()
+        assert (box.status, box.attrs["State"]["ExitCode"]) == ("exited", number)
+
+
+def test_a_network_is_found_in_its_scope_only(client: docker.DockerClient) -> None:
+    network = client.networks.create("scoped", scope="local")
+    assert client.api.inspect_network(network.id, scope="local")["Scope"] == "local"
+    with pytest.raises(NotFound):
+        client.api.inspect_network(network.id, scope="swarm")
+
+
+def test_inspect_shows_of_a_network_what_was_asked_for(client: docker.DockerClient) -> None:
+    """A gateway that nobody named is shown only where the subnet was chosen, too, as by dockerd."""
+    pool = docker.types.IPAMPool(subnet="10.215.96.0/24", iprange="10.215.96.128/25")
+    named = client.networks.create("named", ipam=docker.types.IPAMConfig(pool_configs=[pool]))
+    (shown,) = named.attrs["IPAM"]["Config"]
+    assert shown == {"Subnet": "10.215.96.0/24", "IPRange": "10.215.96.128/25"}
+    (chosen,) = client.networks.create("chosen").attrs["IPAM"]["Config"]
+    assert set(chosen) == {"Subnet", "Gateway"}
+    assert client.networks.create("made-of").attrs["ConfigFrom"] == {"Network": ""}
+
+
 def test_exec_with_streams_told_apart(client: docker.DockerClient, busybox: str) -> None:
     box = client.containers.run(busybox, "sleep 1000", detach=True, network_mode="none")
     done = box.exec_run(["sh", "-c", "echo out; echo err >&2; exit 4"], demux=True)
@@ -134,7 +162,7 @@ def test_files_go_in_and_out(client: docker.DockerClient, busybox: str) -> None:
         box.get_archive("/tmp/absent")
 
 
-@pytest.mark.parametrize("version", ["1.24", "1.30", "1.40", "1.44", "1.47"])
+@pytest.mark.parametrize("version", ["1.24", "1.30", "1.40", "1.44", "1.47", "1.51"])
 def test_every_version_that_is_claimed_works(daemon: Daemon, busybox: str, version: str) -> None:
     client = docker.DockerClient(base_url=daemon.host, version=version)
     try:
@@ -146,5 +174,5 @@ def test_every_version_that_is_claimed_works(daemon: Daemon, busybox: str, versi
 def test_pooled_connections_are_kept(client: docker.DockerClient) -> None:
     for _ in range(30):
         assert client.ping()
-    assert client.version()["ApiVersion"] == "1.47"
+    assert client.version()["ApiVersion"] == "1.51"
     assert isinstance(client.api, requests.Session)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import tarfile
+import time
 from collections.abc import Iterator
 
 from support.cli import Cli
@@ -41,6 +42,8 @@ def test_commit_keeps_what_was_written_and_the_configuration(docker: Cli, busybo
     assert docker("run", "--rm", "committed:1").out == "kept\n"
     assert docker("run", "--rm", "committed:1", "sh", "-c", "echo $A; test -e /bin/wc || echo gone").out == "1\ngone\n"
     assert "why not" in docker("history", "--no-trunc", "committed:1").out
+    events = docker("events", "--since=1", f"--until={time.time() + 1}", "--filter=type=image").lines
+    assert [line.split()[2] for line in events if image in line][:2] == ["create", "tag"]
     docker("rmi", "committed:1")
 
 

@@ -42,7 +42,7 @@ def test_limits_change_at_once_and_stay(docker: Cli, busybox: str) -> None:
     assert limit_in_force(docker, "elastic", "memory.limit_in_bytes", "memory.max") == str(48 << 20)
     assert limit_in_force(docker, "elastic", "pids.max", "pids.max") == "9"
     docker("update", "--pids-limit", "-1", "elastic")
-    assert host_config(docker, "elastic")["PidsLimit"] is None
+    assert host_config(docker, "elastic")["PidsLimit"] == 0
     docker("kill", "elastic")
     docker("update", "-m", "64m", "--memory-swap", "-1", "elastic")
     docker("start", "elastic")
@@ -131,5 +131,15 @@ def test_disk_usage(docker: Cli, daemon: Daemon, busybox: str) -> None:
     assert rows["Images"] == [str(len(set(docker("images", "-q").lines))), "1"]
     assert rows["Containers"] == ["1", "1"]
     assert rows["Local Volumes"] == [str(len(docker("volume", "ls", "-q").lines)), "1"]
+    assert daemon.request("GET", "/v1.42/system/df?type=zz") == (400, b'{"message":"unknown object type: zz"}\n')
+    found = json.loads(daemon.request("GET", "/v1.42/system/df?type=volume")[1])
+    assert found["LayersSize"] == 0 and "Images" not in found
+    before = json.loads(daemon.request("GET", "/v1.42/system/df?type=image")[1])
+    docker("commit", "writer", "disk")
+    after = json.loads(daemon.request("GET", "/v1.42/system/df?type=image")[1])
+    both = [one for one in after["Images"] if set(one["RepoTags"]) & {"disk:latest", busybox}]
+    assert len({one["SharedSize"] for one in both}) == 1 and both[0]["SharedSize"] > 0
+    assert after["LayersSize"] - before["LayersSize"] < both[0]["SharedSize"], "a layer of two images counts once"
     docker("rm", "-f", "writer")
+    docker("rmi", "disk")
     docker("volume", "rm", "disk")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
+from bennu.api.http.versions import API_VERSION
 from support.cli import Cli
 from support.daemon import Daemon
 from support.images import import_base
@@ -241,3 +243,132 @@ def test_a_volume_on_a_server_that_is_gone_holds_up_no_other(docker: Cli, busybo
         docker("volume", "create", "other", timeout_s=10)
         docker("volume", "rm", "other", timeout_s=10)
         assert not waiting.done()
+
+
+TREE = """
+    mkdir -p /v/sub /v/links /v/bin; echo text > /v/sub/file; echo alone > /v/single
+    ln -s ../sub /v/links/good; ln -s / /v/links/root; ln -s root /v/links/bad; ln -s ../../../../etc /v/links/up
+"""
+
+
+def test_a_part_of_a_volume_is_mounted_and_no_link_leads_out(docker: Cli, busybox: str) -> None:
+    run(docker, "-v", "parts:/v", busybox, "sh", "-c", TREE)
+
+    def part(path: str, *words: str, at: str = "/v", ok: bool = True):  # type: ignore[no-untyped-def]
+        return run(docker, f"--mount=type=volume,src=parts,dst={at},volume-subpath={path}", busybox, *words, ok=ok)
+
+    for path in ("sub", "links/good", "./sub/", "links/../sub"):
+        assert part(path, "cat", "/v/file").out == "text\n"
+    assert part("single", "cat", "/v").out == "alone\n"
+    assert part("bin", "ls", "/bin/busybox", at="/bin").line == "/bin/busybox", "an empty part is filled from the image"
+    for path, code, words in (
+        ("none", 127, "no such file or directory"),
+        ("links/root", 125, "path concatenation escapes the base directory"),
+        ("links/bad", 125, "path concatenation escapes the base directory"),
+        ("links/up/passwd", 125, "path concatenation escapes the base directory"),
+        ("single/x", 125, "not a directory"),
+        ("../sub", 125, "subpath must be a relative path within the volume"),
+    ):
+        said = part(path, "true", ok=False)
+        assert (said.code, words in said.err) == (code, True), said.err
+    docker("volume", "rm", "parts")
+
+
+def test_a_part_of_a_volume_is_what_others_share_and_copy(
+    docker: Cli, daemon: Daemon, busybox: str, tmp_path: Path
+) -> None:
+    run(docker, "-v", "parts:/v", busybox, "sh", "-c", TREE)
+    docker("create", "--name=has-part", "--mount=type=volume,src=parts,dst=/v,volume-subpath=sub", busybox)
+    (tmp_path / "copied").write_text("copied")
+    docker("cp", tmp_path / "copied", "has-part:/v/")
+    assert run(docker, "--volumes-from=has-part:ro", busybox, "ls", "/v").out.split() == ["copied", "file"]
+    docker("rm", "-v", "has-part")
+    assert not list((daemon.exec_root / "sources").iterdir()), "what was mounted for the runtime is unmounted"
+    assert f"{daemon.exec_root}/sources" not in Path("/proc/self/mountinfo").read_text()
+    docker("volume", "rm", "parts")
+
+
+def test_a_read_only_root_has_read_only_files_of_the_engine(docker: Cli, busybox: str) -> None:
+    script = "for f in hosts hostname resolv.conf; do echo x >> /etc/$f && echo $f; done; touch /dev/shm/x && echo shm"
+    assert run(docker, "--read-only", busybox, "sh", "-c", script).out.split() == ["shm"]
+
+
+def test_mounts_propagate_from_where_mounts_propagate(
+    docker: Cli, daemon: Daemon, busybox: str, tmp_path: Path
+) -> None:
+    (tmp_path / "later").mkdir()
+    bind = f"{tmp_path}:/x"
+    for mode, kind in (("rshared", "shared"), ("rslave", "shared or slave")):
+        said = run(docker, "-v", f"{bind}:{mode}", busybox, "true", ok=False)
+        assert f"path {tmp_path} is mounted on " in said.err and f"but it is not a {kind} mount" in said.err
+    subprocess.run(["mount", "--bind", tmp_path, tmp_path], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", tmp_path], check=True)
+        for mode in ("rshared", "rslave"):
+            docker("run", "-d", f"--name={mode}", "-v", f"{bind}:{mode}", busybox, "sleep", "1000")
+        subprocess.run(["mount", "-t", "tmpfs", "later", tmp_path / "later"], check=True)
+        for mode in ("rshared", "rslave"):
+            assert " /x/later " in docker("exec", mode, "cat", "/proc/mounts").out
+            docker("rm", "-f", mode)
+    finally:
+        subprocess.run(["umount", "--recursive", tmp_path], check=True)
+    docker("run", "--name=shows-all", "-v", "/:/x:ro", busybox, "true")
+    assert docker("inspect", "-f", "{{(index .Mounts 0).Propagation}}", "shows-all").line == "rslave"
+    docker("rm", "shows-all")
+    said = run(docker, "-v", f"{daemon.data_root}/volumes:/x:private", busybox, "true", ok=False)
+    assert 'must use either propagation mode "rslave" or "rshared"' in said.err
+
+
+def test_a_bind_mount_goes_as_deep_as_asked(docker: Cli, busybox: str, tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "below", tmp_path / "below"], check=True)
+    try:
+
+        def mounted(option: str) -> dict[str, str]:
+            mount = f"--mount=type=bind,src={tmp_path},dst=/x,readonly{option}"
+            lines = run(docker, mount, busybox, "cat", "/proc/mounts").out.splitlines()
+            found = {line.split()[1]: line.split()[3][:2] for line in lines}
+            return {target: found[target] for target in ("/x", "/x/below") if target in found}
+
+        assert mounted("") == {"/x": "ro", "/x/below": "ro"}
+        assert mounted(",bind-recursive=disabled") == {"/x": "ro"}
+        assert mounted(",bind-recursive=writable") == {"/x": "ro", "/x/below": "rw"}
+    finally:
+        subprocess.run(["umount", tmp_path / "below"], check=True)
+
+
+def test_the_hosts_ipc_namespace_needs_no_mqueue_of_the_host(docker: Cli, busybox: str) -> None:
+    seen = run(docker, "--ipc=host", busybox, "sh", "-c", "readlink /proc/self/ns/ipc; grep mqueue /proc/mounts").out
+    assert seen.splitlines()[0] == str(Path("/proc/self/ns/ipc").readlink()) and "/dev/mqueue" in seen
+
+
+@pytest.mark.skipif(int(API_VERSION.partition(".")[2]) < 48, reason="mounts of type image came with API 1.48")
+def test_an_image_is_mounted_read_only_and_stays_while_a_container_has_it(
+    docker: Cli, daemon: Daemon, busybox: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("text")
+    (tmp_path / "folder" / "out").symlink_to("../../etc")
+    docker("import", "-", "mounted", stdin=subprocess.check_output(["tar", "c", "-C", tmp_path, "folder"]))
+
+    def create(name: str, subpath: str, *words: str) -> None:
+        mount = {"Type": "image", "Source": "mounted", "Target": "/i", "ImageOptions": {"Subpath": subpath}}
+        body = {"Image": busybox, "Cmd": words, "HostConfig": {"Mounts": [mount], "NetworkMode": "none"}}
+        headers = {"Content-Type": "application/json"}
+        status, said = daemon.request("POST", f"/containers/create?name={name}", json.dumps(body), headers)
+        assert status == 201, said
+
+    create("has-image", "folder", "sh", "-c", "cat /i/file; touch /i/x")
+    said = docker("start", "-a", "has-image", ok=False)
+    assert said.out == "text" and "Read-only file system" in said.err
+    shown = json.loads(docker("inspect", "-f", "{{json .Mounts}}", "has-image").out)[0]
+    assert (shown["Type"], shown["Name"], shown["Destination"], shown["RW"]) == ("image", "mounted", "/i", False)
+    create("out", "folder/out", "true")
+    assert "path concatenation escapes the base directory" in docker("start", "out", ok=False).err
+    docker("rm", "out")
+    assert "is using its referenced image" in docker("rmi", "mounted", ok=False).err
+    docker("rmi", "-f", "mounted")
+    assert docker("start", "-a", "has-image", ok=False).out == "text", "its layers stay until the container is gone"
+    layers = set((daemon.data_root / "images" / "layers").iterdir())
+    docker("rm", "has-image")
+    assert len(layers - set((daemon.data_root / "images" / "layers").iterdir())) == 1

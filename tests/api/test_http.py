@@ -211,7 +211,7 @@ async def test_double_slashes_lead_to_the_clean_path_with_its_query(http: Http) 
 async def test_every_routed_answer_carries_the_api_headers(http: Http) -> None:
     for path in ("/slow", "/v1.24/slow", "/missing", "/bug"):
         headers = (await http.ask("GET", path)).headers
-        assert headers["api-version"] == "1.47"
+        assert headers["api-version"] == "1.51"
         assert headers["docker-experimental"] == "false"
         assert headers["ostype"] == "linux"
         assert headers["server"].endswith("(linux)")
@@ -220,8 +220,8 @@ async def test_every_routed_answer_carries_the_api_headers(http: Http) -> None:
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        ("1.99", "client version 1.99 is too new. Maximum supported API version is 1.47"),
-        ("2.0", "client version 2.0 is too new. Maximum supported API version is 1.47"),
+        ("1.99", "client version 1.99 is too new. Maximum supported API version is 1.51"),
+        ("2.0", "client version 2.0 is too new. Maximum supported API version is 1.51"),
         (
             "1.11",
             "client version 1.11 is too old. Minimum supported API version is 1.24, "
@@ -304,13 +304,18 @@ async def test_a_stream_that_fails_breaks_off_instead_of_ending_well(http: Http)
         (b'{"Memory":', "invalid JSON: unexpected EOF"),
         (b'{"Memory":1} x', "unexpected content after JSON"),
         (b"  ", "invalid JSON: got EOF while reading request body"),
-        (b'{"Memory":"a"}', "invalid JSON: Expected `int`, got `str` - at `$.Memory`"),
-        (b'{"Memory":99999999999999999999}', "invalid JSON: number out of range for int64"),
-        (b"[" * 200_000, "invalid JSON: nested too deep or not UTF-8"),
-        (b'{"Runtime":"\xff"}', "invalid JSON"),
-        (b"[]", "invalid JSON: Expected `object`, got `array`"),
+        (
+            b'{"Memory":"a"}',
+            "invalid JSON: json: cannot unmarshal string into Go struct field HostConfig.Memory of type int64",
+        ),
+        (
+            b'{"Memory":99999999999999999999}',
+            "invalid JSON: json: cannot unmarshal number 99999999999999999999 into Go value",
+        ),
+        (b"[" * 200_000, "invalid JSON: exceeded max depth"),
+        (b"[]", "invalid JSON: json: cannot unmarshal array into Go value of type HostConfig"),
     ],
-    ids=["cut", "trailing", "blank", "type", "number", "depth", "utf-8", "array"],
+    ids=["cut", "trailing", "blank", "type", "number", "depth", "array"],
 )
 async def test_bad_json_is_400_in_the_apis_words(http: Http, body: bytes, message: str) -> None:
     got = await http.ask_json("/host-config", body)
@@ -503,3 +508,39 @@ async def test_hijacked_connections_are_forgotten_when_they_end(http: Http) -> N
     async with asyncio.timeout(5):
         while http.server.open_connections:
             await asyncio.sleep(0.01)
+
+
+# --- heads ------------------------------------------------------------------------------------------------------
+
+
+async def test_request_lines_and_headers_may_be_as_long_as_go_allows(http: Http) -> None:
+    labels = "&".join(f"filter=label%3Dcom.example.{number}" for number in range(20_000))
+    assert len(labels) > 600_000
+    assert (await http.ask("GET", f"/slow?{labels}")).status == 200
+    logins = f"X-Registry-Config: {'e' * 900_000}\r\n"
+    assert (await http.ask("GET", "/slow", headers=logins)).status == 200
+    many = "".join(f"X-{number}: a\r\n" for number in range(300))
+    assert (await http.ask("GET", "/slow", headers=many)).status == 200
+
+
+async def test_a_head_that_is_longer_is_431(http: Http) -> None:
+    assert (await http.ask("GET", f"/slow?a={'a' * 1_100_000}")).status == 431
+    assert (await http.ask("GET", "/slow", headers=f"X-A: {'a' * 1_100_000}\r\n")).status == 431
+
+
+async def test_dots_in_paths_are_led_away(http: Http) -> None:
+    got = await http.ask("GET", "/v1.44/x/../slow")
+    assert (got.status, got.headers["location"]) == (301, "/v1.44/slow")
+
+
+async def test_a_query_that_go_does_not_parse_is_refused(http: Http) -> None:
+    got = await http.ask("GET", "/slow?a=1;b=2")
+    assert (got.status, got.message) == (400, "invalid semicolon separator in query")
+
+
+async def test_a_chunked_body_of_nothing_is_no_json(http: Http) -> None:
+    head = "POST /host-config HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    reader, writer = await http.open(f"{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+    got = Answer(await asyncio.wait_for(reader.read(), 5))
+    writer.close()
+    assert (got.status, got.message) == (400, "invalid JSON: got EOF while reading request body")

@@ -268,7 +268,7 @@ def test_filters_choose(node: SwarmNode) -> None:
 
 
 def test_docker_py_speaks_with_it(node: SwarmNode) -> None:
-    client = docker_py.DockerClient(base_url=node.daemon.host, version="1.47", timeout=60)
+    client = docker_py.DockerClient(base_url=node.daemon.host, version="1.51", timeout=60)
     try:
         service = client.services.create("busybox:latest", ["sleep", "1000"], name="py", stop_grace_period=0)
         node.wait_running("py", 1)

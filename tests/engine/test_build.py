@@ -26,6 +26,9 @@ pytestmark = [
 ]
 
 
+KEEP_ALL = "keep-storage=1000000000000"
+
+
 def build(server: Server, dockerfile: str, *words: str, files: dict[str, bytes] | None = None, ok: bool = True) -> Said:
     """Build a context that comes as a tar on standard input."""
     members = [entry("Dockerfile", dockerfile.encode())]
@@ -261,11 +264,41 @@ def test_a_killed_daemon_takes_its_builds_along_and_the_next_one_cleans_up(serve
 
 def test_pruning_drops_the_cache_and_building_goes_on(server: Server) -> None:
     build(server, "FROM base\nRUN echo pruned > /p", "-t", "pruned")
+    for kept in ("filters=%7B%22until%22:%5B%2224h%22%5D%7D", "filters=%7B%22label%22:%5B%22a%22%5D%7D", KEEP_ALL):
+        status, body = server.request("POST", f"/build/prune?{kept}")
+        assert status == 200 and json.loads(body)["SpaceReclaimed"] == 0
+    assert " ---> Using cache" in build(server, "FROM base\nRUN echo pruned > /p").lines
+    assert server.error("POST", "/build/prune?filters=%7B%22x%22:%5B%221%22%5D%7D", b"")[0] == 400
+    assert server.error("POST", "/build/prune?filters=%7B%22inuse%22:%5B%221%22%5D%7D", b"")[0] == 501
     status, body = server.request("POST", "/build/prune")
     assert status == 200 and json.loads(body)["SpaceReclaimed"] > 0
     assert run_in(server, "pruned", "p") == b"pruned\n"
     again = build(server, "FROM pruned\nRUN cat /p", "-t", "again")
     assert "pruned" in again.lines and " ---> Using cache" not in again.lines
+
+
+def test_an_ignored_dockerfile_is_no_part_of_the_context_and_of_the_cache(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "keep").write_text("kept")
+    (tmp_path / ".dockerignore").write_text("*\n!keep\n")
+    for note, cached in (("", False), ("# note\n", True)):
+        (tmp_path / "Dockerfile").write_text(
+            f"FROM base AS Maker\nCOPY . /c\n{note}FROM Maker\nRUN ls -A /c > /listed\n"
+        )
+        said = server.docker("build", "-t", "ignored", tmp_path, timeout_s=90)
+        assert (" ---> Using cache" in said.lines) == cached
+    assert run_in(server, "ignored", "listed") == b"keep\n"
+    context = make_tar(
+        [entry("a/.dockerignore", b"*"), entry("a/x", b"x"), entry("Dockerfile", b"FROM base\nCOPY a /a\n")]
+    )
+    assert server.request("POST", "/build?t=whole", context)[0] == 200
+    assert run_in(server, "whole", "a/.dockerignore") == b"*", "only that of the context itself counts"
+
+
+def test_the_cache_comes_only_from_the_images_that_are_named(server: Server) -> None:
+    dockerfile = "FROM base\nRUN echo cached"
+    build(server, dockerfile, "-t", "source")
+    assert " ---> Using cache" in build(server, dockerfile, "--cache-from", "source").lines
+    assert " ---> Using cache" not in build(server, dockerfile, "--cache-from", "nosuch").lines
 
 
 def test_buildahs_storage_has_no_mounts_and_no_containers_left(server: Server) -> None:

@@ -59,6 +59,18 @@ def kill_monitor(docker: Cli, name: str) -> None:
     os.kill(int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]), signal.SIGKILL)
 
 
+def reload_and_host_kill(docker: Cli, name: str) -> None:
+    docker("kill", "-s", "HUP", name)
+    host_kill(signal.SIGKILL)(docker, name)
+
+
+def tell_init(docker: Cli, name: str) -> None:
+    wait_for(
+        lambda: re.search(r"^\d+ +sleep 600$", docker("top", name, "-o", "pid,args").out, re.M), what="the init's child"
+    )
+    docker("kill", "-s", "TERM", name)
+
+
 def exec_kill(docker: Cli, name: str) -> None:
     docker("exec", name, "sh", "-c", "kill -USR1 1")
 
@@ -104,6 +116,24 @@ DEATHS = {
     "killed": Death("killed", 137, sh(LOOP), say("kill"), "client", told="was killed by"),
     "killed with a signal it handles": Death(
         "killed", 15, sh(f"trap 'exit 15' TERM; {LOOP}"), say("kill", "-s", "TERM"), "client", told="was killed by"
+    ),
+    "reloaded, then ends by itself": Death(
+        "exited", 3, sh("trap 'touch /re' HUP; until test -e /re; do sleep 0.05; done; sleep 0.3; exit 3"),
+        say("kill", "-s", "HUP"), told="ended by itself.* ms before, .*SIGHUP, for which it has a handler",
+    ),
+    "reloaded, then killed from outside": Death(
+        "signal", 137, sh(f"trap : HUP; {LOOP}"), reload_and_host_kill, told="from outside.*SIGHUP"
+    ),
+    "ends by itself while a stop waits": Death(
+        "exited", 4, sh("sleep 1.5; exit 4"), say("stop"), told="ended by itself.*SIGTERM, which had no effect on it"
+    ),
+    "dies of a signal behind an init that passes it on": Death(
+        "killed", 143, ("-d", "--init", "busybox", "sleep", "600"), tell_init, "client",
+        told="was killed by",
+    ),
+    "dies of a hang-up without an init": Death(
+        "killed", 129, ("-d", "--pid=host", "busybox", "sleep", "600"), say("kill", "-s", "HUP"), "client",
+        told="was killed by",
     ),
     "restarted by a person": Death(
         "stopped", 137, sh(LOOP), say("restart", "-t", "0"), "client", told="a restart was asked for", action="restart"

@@ -4,7 +4,9 @@ import contextlib
 import json
 import socket
 import subprocess
+import tarfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 import docker
@@ -12,6 +14,7 @@ import pytest
 from images_fixtures import Server, busybox_tar, image_server  # noqa: F401 - a fixture
 from images_helpers import digest_of, entry, make_tar
 
+from bennu.images.platform import host_architecture
 from support.cli import Cli
 from support.waiting import wait_for
 
@@ -31,7 +34,7 @@ def test_import_makes_an_image_with_the_changes_asked_for(server: Server) -> Non
 
 
 def test_inspect_has_the_keys_of_dockerd_28_in_its_order(server: Server) -> None:
-    status, body = server.request("GET", "/v1.47/images/base/json")
+    status, body = server.request("GET", "/v1.51/images/base/json")
     found = json.loads(body)
     assert status == 200
     assert list(found) == [
@@ -39,6 +42,10 @@ def test_inspect_has_the_keys_of_dockerd_28_in_its_order(server: Server) -> None
         *("Architecture", "Os", "Size", "GraphDriver", "RootFS", "Metadata"),
     ]
     assert list(found["Config"]) == [
+        *("User", "Env", "Cmd", "Volumes", "WorkingDir", "Entrypoint", "OnBuild", "Labels"),
+    ]
+    old = json.loads(server.request("GET", "/v1.49/images/base/json")[1])
+    assert list(old["Config"]) == [
         *("Hostname", "Domainname", "User", "AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin"),
         *("StdinOnce", "Env", "Cmd", "Image", "Volumes", "WorkingDir", "Entrypoint", "OnBuild", "Labels"),
     ]
@@ -47,7 +54,7 @@ def test_inspect_has_the_keys_of_dockerd_28_in_its_order(server: Server) -> None
 
 
 def test_a_list_entry_has_dockers_keys(server: Server) -> None:
-    found = json.loads(server.request("GET", "/v1.47/images/json")[1])
+    found = json.loads(server.request("GET", "/v1.51/images/json")[1])
     assert {tuple(item) for item in found} == {
         ("Containers", "Created", "Id", "Labels", "ParentId", "RepoDigests", "RepoTags", "SharedSize", "Size")
     }
@@ -139,6 +146,57 @@ def test_save_and_load_are_inverse_and_tell_their_tags(server: Server) -> None:
     archive.unlink()
 
 
+def test_a_repository_is_saved_with_all_its_tags_and_an_image_is_as_old_as_it_is(server: Server) -> None:
+    for tag in ("1", "2"):
+        server.docker("import", "-", f"several:{tag}", stdin=make_tar([entry("f", tag.encode())]))
+    archive = server.root / "several.tar"
+    server.docker("save", "-o", archive, "several", "base")
+    with tarfile.open(archive) as tar:
+        found = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
+        assert [one["RepoTags"] for one in found] == [["several:1"], ["several:2"], ["base:latest"]]
+        for one in found:
+            created = datetime.fromisoformat(server.inspect(one["RepoTags"][0])["Created"])
+            assert tar.getmember(one["Config"]).mtime == int(created.timestamp())
+    server.docker("rmi", "several:1", "several:2")
+    archive.unlink()
+
+
+def test_an_import_may_be_empty_and_for_another_platform(server: Server) -> None:
+    for asked, expected in (
+        ("", ("linux", host_architecture(), None)),
+        ("LINUX", ("linux", host_architecture(), None)),
+        ("linux/sparc64", ("linux", "sparc64", None)),
+        ("linux/arm64/v9", ("linux", "arm64", "v9")),
+    ):
+        assert server.request("POST", f"/images/create?fromSrc=-&repo=platform&platform={asked}", b"")[0] == 200
+        found = server.inspect("platform")
+        assert (found["Os"], found["Architecture"], found.get("Variant")) == expected and found["Size"] == 0
+        server.docker("rmi", "platform")
+    for query in ("/images/create?fromSrc=-&repo=x", "/images/create?fromImage=x", "/build?t=x"):
+        for platform, words in (
+            ("nintendo64", "unknown operating system or architecture"),
+            ("macos", "operating system is not supported"),
+            ("%20", "is an invalid OS component"),
+        ):
+            status, message = server.error("POST", f"{query}&platform={platform}", b"")
+            assert (status, words in message) == (400, True), message
+
+
+def test_layers_that_images_share_are_told_when_asked_for(server: Server) -> None:
+    tar = make_tar([entry("f", b"x" * 1000)])
+    for name in ("first", "second"):
+        server.docker("import", "-c", f"ENV NAME={name}", "-", f"sharing:{name}", stdin=tar)
+
+    def sizes(query: str) -> set[int]:
+        listed = json.loads(server.request("GET", f"/images/json?{query}")[1])
+        return {one["SharedSize"] for one in listed if one["RepoTags"][0].startswith("sharing:")}
+
+    assert sizes("") == {-1} and sizes("shared-size=1") == {1000}
+    server.docker("rmi", "sharing:second")
+    assert sizes("shared-size=1") == {0}
+    server.docker("rmi", "sharing:first")
+
+
 def test_skopeo_reads_what_is_saved_both_ways(server: Server) -> None:
     archive = server.root / "both.tar"
     server.docker("save", "-o", archive, "base")
@@ -164,7 +222,7 @@ def test_a_broken_import_is_an_error_and_leaves_nothing(server: Server) -> None:
 
 
 def test_docker_py_finds_everything_where_it_expects_it(server: Server) -> None:
-    client = docker.DockerClient(base_url=f"unix://{server.root}/s", version="1.47", timeout=60)
+    client = docker.DockerClient(base_url=f"unix://{server.root}/s", version="1.51", timeout=60)
     with contextlib.closing(client):
         client.api.import_image_from_data(make_tar([entry("p", b"p")]), repository="py", tag="1")
         image = client.images.get("py:1")

@@ -25,7 +25,8 @@ def test_what_is_pushed_comes_back_as_it_was(server: Server, registry: str) -> N
     assert pushed[0] == f"The push refers to repository [{registry}/team/app]"
     assert pushed[-1].startswith("v1: digest: sha256:")
     digest = pushed[-1].split()[2]
-    server.docker("rmi", name)
+    assert server.inspect(name)["RepoDigests"] == [f"{registry}/team/app@{digest}"]
+    assert server.docker("rmi", name).lines[:2] == [f"Untagged: {name}", f"Untagged: {registry}/team/app@{digest}"]
 
     messages = server.messages("POST", f"/images/create?fromImage={registry}/team/app&tag=v1")
     words = [message["status"] for message in messages]

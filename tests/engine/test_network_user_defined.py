@@ -265,7 +265,7 @@ async def test_unwanted_networks_are_refused_in_clear_words(host: Host) -> None:
             await host.networks.create(request)
     with pytest.raises(Forbidden, match="Pool overlaps with other one on this address space"):
         await make(host, "x", IpamConfig(subnet="10.213.9.128/25"))
-    with pytest.raises(Forbidden, match=f"subnet {own}.0/24 overlaps with a route of this host"):
+    with pytest.raises(Forbidden, match=f"subnet {own}.0/24 covers {own}.1, which this host depends on"):
         await make(host, "x", IpamConfig(subnet=f"{own}.0/24"))
 
 

@@ -110,6 +110,23 @@ def test_the_driver_of_a_container_keeps_its_volumes(kept: tuple[Daemon, Keeper]
     docker("volume", "rm", "named", "filled")
 
 
+def test_a_folder_of_a_plugins_volume_is_mounted_alone(kept: tuple[Daemon, Keeper]) -> None:
+    daemon, keeper = kept
+    docker = daemon.docker
+    part = f"type=volume,src=parts,dst=/part,volume-driver={keeper.server.name},volume-subpath=a/b"
+    refused = docker("run", "--rm", "--mount", part, "busybox", "true", ok=False)
+    assert "cannot access path" in refused.err, refused.err
+    (keeper.root / "parts/a/b").mkdir(parents=True)
+    docker("run", "--name=part", "--mount", part, "busybox", "touch", "/part/x")
+    assert (keeper.root / "parts/a/b/x").exists()
+    point = json.loads(docker("inspect", "part").out)[0]["Mounts"][0]
+    assert (point["Driver"], point["Mode"]) == (keeper.server.name, "")  # no label: that is for local volumes
+    docker("cp", "part:/part/x", "-")  # the container has ended: mounted for the copy
+    assert keeper.volumes == {"parts": set()}
+    docker("rm", "part")
+    docker("volume", "rm", "parts")
+
+
 def test_a_volume_that_only_the_plugin_knows_is_found(kept: tuple[Daemon, Keeper]) -> None:
     daemon, keeper = kept
     docker = daemon.docker

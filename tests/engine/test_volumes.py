@@ -4,21 +4,27 @@ Root's, because mounts are, and because only the helper that shuts itself in rea
 """
 
 import asyncio
+import ctypes
 import os
 import stat
 import subprocess
+import threading
+from collections import Counter
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from bennu.confined.client import Failure
 from bennu.confined.tree import resolve
-from bennu.errors import BennuError
+from bennu.errors import BennuError, InvalidParameter
+from bennu.kernel.libc import unmount
 from bennu.store import open_sqlite
 from bennu.volumes import Volume, Volumes
 from bennu.volumes.copyup import copy_up, needs_filling
 from bennu.volumes.mounting import is_mounted
+from bennu.volumes.subpath import mount_beneath
 from support.volume_users import Users
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts, and the helper that reads volumes, need root")
@@ -233,3 +239,42 @@ def test_deep_folders_are_no_problem(rootfs: Path, volume: Path) -> None:
     subprocess.run(["mkdir", "-p", deep], check=True)
     asyncio.run(copy_up(rootfs, "/d", volume))
     assert (volume / deep.relative_to(rootfs / "d")).is_dir()
+
+
+def test_who_swaps_folders_for_links_never_leads_out_of_the_volume(tmp_path: Path) -> None:
+    volume, secret, place = tmp_path / "volume", tmp_path / "secret", tmp_path / "place"
+    for folder in (volume / "part", secret):
+        folder.mkdir(parents=True)
+    (volume / "part" / "ours").touch()
+    (volume / "link").symlink_to(secret)
+    ended = threading.Event()
+
+    def swap() -> None:
+        while not ended.is_set():
+            exchange(volume / "part", volume / "link")
+
+    seen = Counter[str]()
+    with ThreadPoolExecutor(1) as pool:
+        swapping = pool.submit(swap)
+        try:
+            while seen.total() < 400 or not (seen["ours"] and seen["refused"]):
+                assert seen.total() < 20_000, seen
+                try:
+                    mount_beneath(volume, "part", place)
+                except InvalidParameter:
+                    seen["refused"] += 1
+                    continue
+                seen["ours" if (place / "ours").exists() else "led out"] += 1
+                unmount(place)
+                place.rmdir()
+        finally:
+            ended.set()
+        swapping.result()
+    assert seen["led out"] == 0, seen
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two names change places at one instant (renameat2(2))."""
+    at_fdcwd, rename_exchange = -100, 2
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.renameat2(at_fdcwd, os.fsencode(one), at_fdcwd, os.fsencode(other), rename_exchange) == 0

@@ -23,8 +23,8 @@ from aiohttp import web
 from msgspec import inspect as shapes
 
 from bennu.api.app import all_routes
-from bennu.api.routes import containers, exec, networks, nodes, secrets, swarm, volumes
-from bennu.cluster.api_types import ServiceSpecWire
+from bennu.api.routes import containers, exec, networks, nodes, plugins, secrets, swarm, volumes
+from bennu.cluster.api_types import ServiceSpecWire, SwarmSpecWire
 from bennu.cluster.swarm_spec import SPEC_DEFAULTS
 from bennu.model import ContainerConfig
 from bennu.network import NetworkRequest
@@ -211,11 +211,14 @@ BODIES: Final[dict[tuple[str, str], tuple[Any, dict[str, Json]]]] = {
     ("POST", "/networks/{id}/connect"): (networks.ConnectBody, {"Container": "subject"}),
     ("POST", "/networks/{id}/disconnect"): (networks.DisconnectBody, {"Container": "subject"}),
     ("POST", "/volumes/create"): (volumes.VolumeCreateBody, {"Name": "made"}),
+    ("POST", "/plugins/pull"): (list[plugins.PluginPrivilege], []),
+    ("POST", "/plugins/{name}/set"): (list[str], []),
+    ("POST", "/plugins/{name}/upgrade"): (list[plugins.PluginPrivilege], []),
     ("POST", "/swarm/init"): (
         swarm.InitBody,
         {"ListenAddr": "127.0.0.1:2377", "AdvertiseAddr": "127.0.0.1", "Spec": dict(SPEC_DEFAULTS)},
     ),
-    ("POST", "/swarm/update"): (dict[str, Any], dict(SPEC_DEFAULTS)),
+    ("POST", "/swarm/update"): (SwarmSpecWire, dict(SPEC_DEFAULTS)),
     ("POST", "/nodes/{id}/update"): (nodes.NodeSpecBody, {"Role": "manager", "Availability": "active"}),
     ("POST", "/services/create"): (ServiceSpecWire, SERVICE),
     ("POST", "/services/{id}/update"): (ServiceSpecWire, SERVICE | {"Name": "subject"}),
@@ -332,7 +335,7 @@ def _in_query(route: Route) -> Iterator[Hostile]:
     body = _good_body(route)
     for name in route.parameters:
         for value in (*STRINGS, *SENTENCES.get(name, ())):
-            given = _quoted(value[:6000])  # longer ones never reach us: the head would be too long
+            given = _quoted(value[:100_000])  # longer ones never reach us: the head would be too long
             yield Hostile(route, _url(route, name, given), f"?{name}={value[:40]!r}", body)
     if "filters" in route.parameters:
         for key in FILTER_KEYS:

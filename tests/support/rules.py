@@ -1,7 +1,7 @@
 """Published ports, bridges and services to make firewall tables of."""
 
 from bennu.network.frontends import BackendAddress, BackendPort, Frontend, FrontendAddress, ServiceBackend
-from bennu.network.model import PortForward
+from bennu.network.model import GatewayMode, PortForward
 from bennu.network.nat.rules import BridgeRules
 
 WEB = PortForward("tcp", "0.0.0.0", 8080, "172.17.0.2", 80)
@@ -13,6 +13,12 @@ BRIDGES = (
     BridgeRules("br-six", ("172.18.0.0/16", "fd00::/64")),
     BridgeRules("br-inner", ("172.19.0.0/16",), internal=True),
     BridgeRules("br-quiet", ("172.20.0.0/16",), icc=False, masquerade=False),
+)
+MODES = (
+    BridgeRules("br-nat", ("10.0.0.0/24", "fd00:a::/64"), host_ip6="2001:db8::9", trusted=("eth7",)),
+    BridgeRules("br-routed", ("10.1.0.0/24", "fd00:b::/64"), mode4=GatewayMode.ROUTED, mode6=GatewayMode.ROUTED),
+    BridgeRules("br-bare", ("10.2.0.0/24",), host_ip4="192.0.2.9", mode4=GatewayMode.UNPROTECTED),
+    BridgeRules("br-in", ("10.3.0.0/24",), internal=True, mode4=GatewayMode.ISOLATED),
 )
 
 

@@ -19,6 +19,7 @@ from bennu.api.routes import (
     networks,
     nodes,
     not_implemented,
+    plugins,
     rollouts,
     secrets,
     service_logs,
@@ -66,5 +67,6 @@ def all_routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
         *secrets.routes(cluster),
         *metrics.routes(engine),
         *export.routes(engine),
+        *plugins.routes(),
         *not_implemented.routes(),
     ]

@@ -14,7 +14,7 @@ from bennu.cli.failure import ApiFailure, CannotConnect, CommandFailure
 if TYPE_CHECKING:
     from bennu.cli.tls import TlsFiles
 
-API_PREFIX: Final = "/v1.47"
+API_PREFIX: Final = "/v1.51"
 PLAIN_PORT: Final = 2375
 
 Query = Mapping[str, "str | int | bool | None"]

@@ -41,11 +41,20 @@ class DnsConfig(ApiType):
     options: list[str] | None = None
 
 
+class SeccompOptions(ApiType):
+    mode: str = ""
+    profile: str = ""  # base64
+
+
+class AppArmorOptions(ApiType):
+    mode: str = ""
+
+
 class Privileges(ApiType):
     credential_spec: dict[str, Any] | None = None
     se_linux_context: dict[str, Any] | None = msgspec.field(name="SELinuxContext", default=None)
-    seccomp: dict[str, Any] | None = None
-    app_armor: dict[str, Any] | None = None
+    seccomp: SeccompOptions | None = None
+    app_armor: AppArmorOptions | None = None
     no_new_privileges: bool = False
 
 
@@ -184,14 +193,6 @@ class Mode(ApiType):
     global_: dict[str, Any] | None = msgspec.field(name="Global", default=None)
     replicated_job: ReplicatedJobMode | None = None
     global_job: dict[str, Any] | None = None
-    # docker-py writes these two words small, and Go's decoder does not mind.
-    replicated_small: ReplicatedMode | None = msgspec.field(name="replicated", default=None)
-    global_small: dict[str, Any] | None = msgspec.field(name="global", default=None)
-
-    def __post_init__(self) -> None:
-        self.replicated = self.replicated or self.replicated_small
-        self.global_ = self.global_small if self.global_ is None else self.global_
-        self.replicated_small = self.global_small = None
 
 
 class UpdateConfigWire(ApiType):
@@ -225,3 +226,48 @@ class ServiceSpecWire(ApiType):
     rollback_config: UpdateConfigWire | None = None
     networks: list[NetworkAttachmentConfig] | None = None
     endpoint_spec: EndpointWire | None = None
+
+
+class OrchestrationWire(ApiType):
+    task_history_retention_limit: int | None = None
+
+
+class RaftWire(ApiType):
+    snapshot_interval: int = 0
+    keep_old_snapshots: int | None = None
+    log_entries_for_slow_followers: int = 0
+    election_tick: int = 0
+    heartbeat_tick: int = 0
+
+
+class DispatcherWire(ApiType):
+    heartbeat_period: int = 0
+
+
+class CAConfigWire(ApiType):
+    node_cert_expiry: int = 0
+    external_cas: list[dict[str, Any]] | None = msgspec.field(name="ExternalCAs", default=None)
+    signing_ca_cert: str = msgspec.field(name="SigningCACert", default="")
+    signing_ca_key: str = msgspec.field(name="SigningCAKey", default="")
+    force_rotate: int = 0
+
+
+class TaskDefaultsWire(ApiType):
+    log_driver: LogDriver | None = None
+
+
+class EncryptionConfigWire(ApiType):
+    auto_lock_managers: bool = False
+
+
+class SwarmSpecWire(ApiType):
+    """The settings of a swarm (moby `api/types/swarm/swarm.go`)."""
+
+    name: str = ""
+    labels: dict[str, str] | None = None
+    orchestration: OrchestrationWire | None = None
+    raft: RaftWire | None = None
+    dispatcher: DispatcherWire | None = None
+    ca_config: CAConfigWire | None = msgspec.field(name="CAConfig", default=None)
+    task_defaults: TaskDefaultsWire | None = None
+    encryption_config: EncryptionConfigWire | None = None

@@ -4,13 +4,14 @@ import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from bennu.cluster.api_types import (
     ContainerSpec,
     FileTarget,
     Mode,
     Resources,
+    SeccompOptions,
     ServiceSpecWire,
     TaskTemplate,
     UpdateConfigWire,
@@ -206,13 +207,13 @@ def _check_unsupported(spec: ContainerSpec) -> None:
     ):
         if value:
             raise NotImplementedHere(f"ContainerSpec.Privileges.{name} is not implemented")
-    _check_seccomp(privileges.seccomp or {})
-    if privileges.app_armor and privileges.app_armor.get("Mode", "default") not in ("default", "disabled"):
-        raise invalid(f"unrecognized AppArmor mode {privileges.app_armor.get('Mode')}")
+    _check_seccomp(privileges.seccomp or SeccompOptions())
+    if privileges.app_armor and privileges.app_armor.mode not in ("", "default", "disabled"):
+        raise invalid(f"unrecognized AppArmor mode {privileges.app_armor.mode}")
 
 
-def _check_seccomp(seccomp: Mapping[str, Any]) -> None:
-    mode, profile = seccomp.get("Mode") or "default", seccomp.get("Profile")
+def _check_seccomp(seccomp: SeccompOptions) -> None:
+    mode, profile = seccomp.mode or "default", seccomp.profile
     if mode not in ("default", "unconfined", "custom"):
         raise invalid(f"unrecognized seccomp mode {mode}")
     if (mode == "custom") != bool(profile):

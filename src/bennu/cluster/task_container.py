@@ -176,11 +176,11 @@ def _security(spec: ContainerSpec) -> list[str] | None:
     if privileges is None:
         return None
     options = ["no-new-privileges"] if privileges.no_new_privileges else []
-    if privileges.seccomp and privileges.seccomp.get("Mode") == "unconfined":
+    if privileges.seccomp and privileges.seccomp.mode == "unconfined":
         options.append("seccomp=unconfined")
-    elif privileges.seccomp and privileges.seccomp.get("Mode") == "custom":
-        options.append("seccomp=" + base64.b64decode(privileges.seccomp["Profile"]).decode())
-    if privileges.app_armor and privileges.app_armor.get("Mode") == "disabled":
+    elif privileges.seccomp and privileges.seccomp.mode == "custom":
+        options.append("seccomp=" + base64.b64decode(privileges.seccomp.profile).decode())
+    if privileges.app_armor and privileges.app_armor.mode == "disabled":
         options.append("apparmor=unconfined")
     return options or None
 

@@ -18,9 +18,12 @@ CHUNK: Final = 1 << 20
 
 
 def pack_path(path: str, output: int) -> None:
-    """Pack a file, or a folder with all that is in it, under the last part of `path` as typed. Raises: OSError."""
+    """Pack a file, or a folder with all that is in it, under the last part of `path` as typed.
+
+    A slash at its end asks for the folder behind a symbolic link instead of the link. Raises: OSError.
+    """
     with Packer(output) as packer:
-        packer.add_tree(path.rstrip("/") or "/", name_of(path))
+        packer.add_tree(path, name_of(path))
 
 
 def pack_root(output: int) -> None:

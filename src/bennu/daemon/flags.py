@@ -49,20 +49,29 @@ YES: Final = Use.HONOURED
 NO: Final = Use.REFUSED
 
 FLAGS: Final[Mapping[str, Flag]] = {
+    "allow-direct-routing": _switch(YES, help="published ports are reached at the containers' addresses, too"),
     "bip": _value(YES, help="address and prefix of the default bridge"),
-    "bridge": _value(YES, "b", "name of the default bridge (default bennu0)"),
+    "bip6": _value(YES, help="the same, of IPv6"),
+    "bridge": _value(YES, "b", "an existing bridge as the default one, or none (default: our own)"),
+    "bridge-accept-fwmark": _value(YES, help="MARK[/MASK] of packets that reach every container"),
     "config-file": _value(YES, help="JSON file with the same names (default /etc/bennu/daemon.json)"),
     "data-root": _value(YES, help="durable state (default /var/lib/bennu)"),
     "debug": _switch(YES, "D", "the same as --log-level debug"),
     "default-address-pool": _list(
         YES, "", "default-address-pools", "base=RANGE,size=PREFIX of new networks; repeatable"
     ),
+    "default-gateway": _value(YES, help="where default routes on the default bridge lead (default: to the bridge)"),
+    "default-gateway-v6": _value(YES, help="the same, of IPv6"),
+    "default-network-opt": _list(YES, "", "default-network-opts", "DRIVER=OPTION=VALUE of new networks; repeatable"),
     "default-runtime": _value(YES, help="crun (default) or runc"),
     "default-stop-timeout": _value(YES, help="seconds between the stop signal and SIGKILL (default 10)"),
     "dns": _list(YES, help="name server of containers that name none; repeatable"),
     "dns-opt": _list(YES, "", "dns-opts", "resolver option of containers that name none; repeatable"),
     "dns-search": _list(YES, help="search domain of containers that name none; repeatable"),
     "exec-root": _value(YES, help="run-time state (default /run/bennu)"),
+    "firewall-backend": _value(YES, help="nftables (there is no other)"),
+    "fixed-cidr": _value(YES, help="where addresses on the default bridge come from"),
+    "fixed-cidr-v6": _value(YES, help="the same, of IPv6"),
     "group": _value(YES, "G", "group that may use the unix socket (default: root only)"),
     "help": _switch(YES, help="print this and exit"),
     "host": _list(
@@ -73,7 +82,12 @@ FLAGS: Final[Mapping[str, Flag]] = {
     ),
     "icc": _switch(YES, help="containers on the default bridge may talk to each other (default true)"),
     "ip": _value(YES, help="where ports of the default bridge are published (default 0.0.0.0)"),
+    "ip-forward": _switch(YES, help="switch forwarding on where it is off (default true)"),
+    "ip-forward-no-drop": _switch(YES, help="and do not guard it: this host becomes a router"),
     "ip-masq": _switch(YES, help="what leaves the default bridge gets the host's address (default true)"),
+    "ip6tables": _switch(YES, help="make rules of IPv6 (default true)"),
+    "iptables": _switch(YES, help="make rules of IPv4 (default true)"),
+    "ipv6": _switch(YES, help="the default bridge has IPv6, too"),
     "keep-deaths": _value(YES, help="death certificates kept of each container (default 100)"),
     "log-level": _value(YES, "l", "debug, info (default), warn, error or fatal"),
     "mtu": _value(YES, help="of the default bridge (default 1500)"),
@@ -88,6 +102,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "tlscert": _value(YES, help="certificate of bennud (default ~/.docker/cert.pem)"),
     "tlskey": _value(YES, help="its key (default ~/.docker/key.pem)"),
     "tlsverify": _switch(YES, help="let clients in over TCP that have a certificate of the CA's"),
+    "userland-proxy": _switch(YES, help="carry IPv6 clients to ports of containers that have IPv4 only (default true)"),
     "validate": _switch(YES, help="check the configuration and exit"),
     "version": _switch(YES, "v", "print the version and exit"),
     "authorization-plugin": _list(
@@ -99,11 +114,8 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "selinux-enabled": _switch(NO),
     "userns-remap": _value(NO),
     "add-runtime": _list(file_key="runtimes"),
-    "allow-direct-routing": _switch(),
     "allow-nondistributable-artifacts": _list(),
     "api-cors-header": _value(NO),
-    "bip6": _value(),
-    "bridge-accept-fwmark": _value(),
     "cdi-spec-dir": _list(YES, file_key="cdi-spec-dirs", help="folder of CDI specifications; repeatable"),
     "cgroup-parent": _value(YES, help="control group above all containers (default /bennu)"),
     "containerd": _value(),
@@ -113,10 +125,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "cpu-rt-runtime": _value(NO),
     "cri-containerd": _switch(),
     "default-cgroupns-mode": _value(YES, help="host or private: control group namespace of containers"),
-    "default-gateway": _value(),
-    "default-gateway-v6": _value(),
     "default-ipc-mode": _value(YES, help="private (default) or shareable: IPC namespace of containers"),
-    "default-network-opt": _list(file_key="default-network-opts"),
     "default-shm-size": _value(YES, help="size of /dev/shm in containers (default 64m)"),
     "default-ulimit": _list(
         YES, file_key="default-ulimits", help="limit of processes in containers, name=soft[:hard]; repeatable"
@@ -124,9 +133,6 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "exec-opt": _list(YES, file_key="exec-opts", help="native.cgroupdriver=cgroupfs, which is the only one"),
     "experimental": _switch(YES, help="say in /info and /version that experimental features are on; there are none"),
     "feature": _list(YES, file_key="features", help="cdi=false switches CDI off; other names change nothing"),
-    "firewall-backend": _value(),
-    "fixed-cidr": _value(),
-    "fixed-cidr-v6": _value(),
     "host-gateway-ip": _list(file_key="host-gateway-ips"),
     "http-proxy": _value(YES, help="URL of the proxy to fetch over HTTP by"),
     "https-proxy": _value(YES, help="URL of the proxy to fetch over HTTPS by"),
@@ -135,11 +141,6 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "insecure-registry": _list(
         YES, file_key="insecure-registries", help="host or subnet of registries without TLS; repeatable"
     ),
-    "ip-forward": _switch(),
-    "ip-forward-no-drop": _switch(),
-    "ip6tables": _switch(),
-    "iptables": _switch(),
-    "ipv6": _switch(),
     "label": _list(YES, file_key="labels", help="Label of this engine, for placement constraints (key=value)"),
     "live-restore": _switch(),
     "log-driver": _value(),
@@ -164,7 +165,6 @@ FLAGS: Final[Mapping[str, Flag]] = {
         YES, file_key="storage-opts", help="only overlay2.override_kernel_check, which changes nothing"
     ),
     "swarm-default-advertise-addr": _value(YES, help="address of this node for swarms that are begun without one"),
-    "userland-proxy": _switch(),
     "userland-proxy-path": _value(),
 }
 SHORT: Final = {flag.short: name for name, flag in FLAGS.items() if flag.short}

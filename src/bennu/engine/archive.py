@@ -8,7 +8,6 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from bennu.beneath import clean
@@ -16,9 +15,10 @@ from bennu.confined.client import HELPER, QUICK_S, Failure, Folder, Process, Ses
 from bennu.engine.container import Container
 from bennu.engine.context import EngineContext
 from bennu.engine.launch import make_bind_sources
-from bennu.engine.mounts import volume_sources
+from bennu.engine.mount_sources import mount_sources
 from bennu.engine.record import Record
 from bennu.errors import InvalidParameter, NotFound, Unavailable
+from bennu.model import MountPoint
 from bennu.pace import in_thread
 from bennu.runtime import NotAlive
 
@@ -65,13 +65,18 @@ async def _begun(
             image = services.images.by_id(record.image_id)
             rootfs = await services.images.mount(image, services.folder(container.id))
             root = Folder(rootfs, writable and not record.host_config.readonly_rootfs)
-            mounts = [] if stored else await _mounts_of(services, record, copy, writable)
-            session = await ends.enter_async_context(HELPER.begin(task, root, *mounts, **more))
+            points = [] if stored else await _mount_volumes(services, record, copy)
+            async with mount_sources(services, copy, points) as sources:
+                mounts = [
+                    Folder(source, writable and point.rw, point.destination)
+                    for point, source in zip(points, sources, strict=True)
+                ]
+                session = await ends.enter_async_context(HELPER.begin(task, root, *mounts, **more))
         yield session
 
 
-async def _mounts_of(services: EngineContext, record: Record, copy: str, writable: bool) -> list[Folder]:
-    """Mount a stopped container's volumes for this copy, and list them with its bind mounts, parents first.
+async def _mount_volumes(services: EngineContext, record: Record, copy: str) -> list[MountPoint]:
+    """Mount a stopped container's volumes for this copy, and list them with its other mounts, parents first.
 
     Raises: BennuError, OSError.
     """
@@ -81,9 +86,7 @@ async def _mounts_of(services: EngineContext, record: Record, copy: str, writabl
             await services.volumes.mount(point.name, copy)
     if any(point.type == "bind" for point in points):
         await in_thread(partial(make_bind_sources, record))
-    points = volume_sources(services, points)
-    points.sort(key=lambda point: point.destination.rstrip("/").count("/"))
-    return [Folder(Path(point.source), writable and point.rw, point.destination) for point in points]
+    return sorted(points, key=lambda point: point.destination.rstrip("/").count("/"))
 
 
 def _open_process(services: EngineContext, container: Container) -> int:
@@ -112,12 +115,15 @@ def is_below(path: str, folder: str) -> bool:
 
 
 @contextlib.contextmanager
-def _told_as_docker(container: Container, path: str) -> Iterator[None]:
+def _told_as_docker(container: Container, path: str, called: str) -> Iterator[None]:
+    """Tell what goes wrong in dockerd's words; `called`: the container as the client named it."""
     try:
         yield
     except Failure as failure:
         if failure.kind == "missing":
-            raise NotFound(f"Could not find the file {path} in container {container.record.name}") from failure
+            raise NotFound(
+                f"Could not find the file {path} in container {called or container.record.name}"
+            ) from failure
         if failure.errno == errno.EROFS:
             in_volume = any(is_below(path, point.destination) for point in container.record.mounts)
             raise InvalidParameter("mounted volume is marked read-only" if in_volume else READ_ONLY) from failure
@@ -130,16 +136,18 @@ def _told_as_docker(container: Container, path: str) -> Iterator[None]:
         raise NotAlive(f"container {container.record.name} has just ended") from error
 
 
-async def stat_path(services: EngineContext, container: Container, path: str) -> PathStat:
+async def stat_path(services: EngineContext, container: Container, path: str, called: str = "") -> PathStat:
     """Describe a path inside the container. Raises: NotFound."""
-    with _told_as_docker(container, path):
+    with _told_as_docker(container, path, called):
         async with _begun(services, container, "stat", path=_inside(path)) as session, asyncio.timeout(QUICK_S):
             return PathStat(**await session.answer())
 
 
-async def read_archive(services: EngineContext, container: Container, path: str) -> AsyncIterator[bytes]:
+async def read_archive(
+    services: EngineContext, container: Container, path: str, called: str = ""
+) -> AsyncIterator[bytes]:
     """Stream a tar of the path, in pieces. Raises: NotFound before the first piece, BennuError when it breaks off."""
-    with _told_as_docker(container, path):
+    with _told_as_docker(container, path, called):
         async with _begun(services, container, "pack", output=True, path=_inside(path)) as session:
             async for piece in _pieces(session):
                 yield piece
@@ -160,7 +168,13 @@ async def _pieces(session: Session) -> AsyncIterator[bytes]:
 
 
 async def write_archive(
-    services: EngineContext, container: Container, path: str, pieces: AsyncIterator[bytes], *, same_kind: bool = False
+    services: EngineContext,
+    container: Container,
+    path: str,
+    pieces: AsyncIterator[bytes],
+    *,
+    same_kind: bool = False,
+    called: str = "",
 ) -> None:
     """Unpack a tar into a folder of the container.
 
@@ -168,7 +182,7 @@ async def write_archive(
     container is read-only here as well. Raises: NotFound, InvalidParameter (no folder, a broken tar, read-only),
     BennuError.
     """
-    with _told_as_docker(container, path):
+    with _told_as_docker(container, path, called):
         into = _inside(path)
         task = _begun(services, container, "unpack", writable=True, input=True, path=into, same_kind=same_kind)
         async with task as session:

@@ -25,6 +25,7 @@ from bennu.runtime.spec import default_confinement
 
 log = logging.getLogger(__name__)
 DEFAULT_NETWORK: Final = "bridge"
+NO_NETWORK: Final = "none"
 
 
 class Places:
@@ -51,7 +52,9 @@ class Places:
 
     def _find(self, network: str) -> Network:
         """Find a network; an empty name and `default` mean the default network. Raises: NotFound, InvalidParameter."""
-        return self._services.networks.find(DEFAULT_NETWORK if network in ("", "default") else network)
+        name = DEFAULT_NETWORK if network in ("", "default") else network
+        networks = self._services.networks
+        return networks.find(NO_NETWORK if networks.is_switched_off(name) else name)
 
     async def _give_back(self, place_id: str, group: str) -> None:
         await self._services.networks.close_sandbox(place_id)

@@ -5,6 +5,7 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from bennu.engine.container import Container
 from bennu.engine.context import EngineContext
 from bennu.engine.copies import MAKING
 from bennu.engine.defaults import fill_host_defaults, merge_image
-from bennu.engine.links import check_links
-from bennu.engine.mounts import Planned, inherited_mounts, plan_mounts, resolve_mounts
+from bennu.engine.links import bind_links
+from bennu.engine.mount_parser import Planned
+from bennu.engine.mount_sources import mount_sources, subpath_of
+from bennu.engine.mounts import Holds, inherited_mounts, plan_mounts, resolve_mounts
 from bennu.engine.policy import check_of
 from bennu.engine.record import Record
 from bennu.engine.sandbox import check_endpoints
@@ -63,14 +66,19 @@ def check_labels(labels: Mapping[str, str]) -> None:
     parse_governor(labels)
 
 
-def check_joined(services: EngineContext, host: HostConfig) -> None:
-    """Check that the containers to share IPC and PID namespaces with exist. Raises: InvalidParameter."""
-    for mode in (host.ipc_mode, host.pid_mode):
-        kind, _, target = mode.partition(":")
-        if kind == "container":
-            try:
-                services.index.find(target)
-            except NotFound as error:
+def bind_joined(services: EngineContext, host: HostConfig) -> None:
+    """Write the ids of the containers to share namespaces with in place of their names, which may change hands.
+
+    A network to share is looked for again at the start. Raises: InvalidParameter where another kind does not exist.
+    """
+    for mode in ("network_mode", "ipc_mode", "pid_mode"):
+        kind, _, target = getattr(host, mode).partition(":")
+        if kind != "container":
+            continue
+        try:
+            setattr(host, mode, f"container:{services.index.find(target).id}")
+        except NotFound as error:
+            if mode != "network_mode":
                 raise InvalidParameter(str(error)) from None
 
 
@@ -82,18 +90,24 @@ async def create_container(
     config: ContainerConfig,
     host: HostConfig,
     networking: NetworkingConfig | None,
+    *,
+    recursive_read_only: bool = True,
 ) -> Container:
-    """Make a durable container; a failure removes everything made so far. Raises: BennuError."""
+    """Make a durable container; a failure removes everything made so far. Raises: BennuError.
+
+    `recursive_read_only`: see `plan_mounts`.
+    """
     argv = [*_words(config.entrypoint), *_words(config.cmd)]
-    check_links(services, host)
-    check_joined(services, host)
-    plan = partial(plan_mounts, config, host, inherited_mounts(services, host.volumes_from or []))
+    links = bind_links(services, host)
+    bind_joined(services, host)
+    inherited = inherited_mounts(services, host.volumes_from or [])
+    plan = partial(plan_mounts, config, host, inherited, services.data_root, recursive_read_only=recursive_read_only)
     planned = await in_thread(plan) if host.mounts else plan()  # a source may be on a server that never answers
     folder = services.folder(container_id)
-    with services.volumes.holding(container_id) as hold:
+    with services.volumes.holding(container_id) as hold, ExitStack() as held_images:
         try:
             await asyncio.to_thread(_make_folder, folder)
-            mounts = await resolve_mounts(services, planned, container_id, hold)
+            mounts = await resolve_mounts(services, planned, container_id, Holds(hold, held_images))
             record = Record(
                 id=container_id,
                 name=name,
@@ -105,6 +119,7 @@ async def create_container(
                 host_config=host,
                 endpoints=requested_endpoints(host, networking),
                 mounts=mounts,
+                links=links,
             )
             check_endpoints(services, record)
             await _fill_volumes(services, container_id, image, planned, mounts)
@@ -135,14 +150,18 @@ async def _fill_volumes(
     planned: Sequence[Planned],
     mounts: Sequence[MountPoint],
 ) -> None:
-    """Copy the image's files at a new volume's target into the volume."""
+    """Copy the image's files at a new volume's target into the volume, or into the folder of it that is asked for."""
     volumes = [
         point for plan, point in zip(planned, mounts, strict=True) if point.type == "volume" and not plan.no_copy
     ]
     if not volumes:
         return
     wanted = await in_thread(  # where a plugin has its volume is known when it is mounted
-        lambda: [point for point in volumes if point.driver != "local" or needs_filling(Path(point.source))]
+        lambda: [
+            point
+            for point in volumes
+            if point.driver != "local" or subpath_of(point) or needs_filling(Path(point.source))
+        ]
     )
     if not wanted:
         return
@@ -151,14 +170,23 @@ async def _fill_volumes(
     try:
         for point in wanted:
             await services.volumes.mount(point.name, container_id)
-            place = Path(services.volumes.find(point.name).mountpoint)
             async with services.volumes.filling(point.name):
-                if await in_thread(partial(needs_filling, place)):
-                    await copy_up(rootfs, point.destination, place)
+                await _fill_volume(services, container_id, rootfs, point)
     finally:
         await services.images.unmount(folder)
         for point in wanted:
             await services.volumes.unmount_unused(point.name, container_id)
+
+
+async def _fill_volume(services: EngineContext, container_id: str, rootfs: Path, point: MountPoint) -> None:
+    try:
+        async with mount_sources(services, container_id, [point]) as [source]:
+            if source.is_dir() and await in_thread(partial(needs_filling, source)):
+                await copy_up(rootfs, point.destination, source)
+    except (NotFound, InvalidParameter):
+        if not subpath_of(point):
+            raise
+        # The folder is not there yet, or a link leads out: whoever starts the container is told.
 
 
 async def _take_back(services: EngineContext, folder: Path, container_id: str) -> None:

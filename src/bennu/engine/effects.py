@@ -17,6 +17,7 @@ from bennu.engine.sandbox import renew_linked_hosts
 from bennu.engine.start_failure import ends_task, is_shortage, start_failure, start_failure_code
 from bennu.errors import Conflict, NotModified
 from bennu.lifecycle.death import Requester, Verb
+from bennu.lifecycle.disposition import disposition_of
 from bennu.lifecycle.health import OnUnhealthy
 from bennu.lifecycle.life_events import (
     ActOnUnhealthy,
@@ -123,12 +124,12 @@ async def _make_run(container: ContainerBase) -> None:
 async def _send(container: ContainerBase, effect: SendSignal) -> LifeEvent:
     runtime = container.services.runtime
     try:
-        await runtime.kill(container.id, effect.number)
+        process = await runtime.kill(container.id, effect.number)
     except NotAlive:
         return SignalMissed(effect.again)
     if effect.thaw:
         await runtime.freezer.resume(container.id)
-    return SignalSent()
+    return SignalSent(disposition_of(process, effect.number))
 
 
 async def _forget_process(container: ContainerBase) -> None:

@@ -19,6 +19,7 @@ from bennu.engine.deaths import KEEP_LIVES, Deaths
 from bennu.engine.events import Journal, event
 from bennu.engine.execs import Execs
 from bennu.engine.index import ContainerIndex
+from bennu.engine.mount_sources import clear_sources
 from bennu.engine.orphans import check_data_is_there, clear_orphans, unknown_sandboxes
 from bennu.engine.probes import ProbePlaces
 from bennu.engine.record import new_id
@@ -73,9 +74,18 @@ class Engine:
     # --- birth and death ----------------------------------------------------------------------------------------
 
     async def create(
-        self, name: str | None, config: ContainerConfig, host: HostConfig, networking: NetworkingConfig | None
+        self,
+        name: str | None,
+        config: ContainerConfig,
+        host: HostConfig,
+        networking: NetworkingConfig | None,
+        *,
+        recursive_read_only: bool = True,
     ) -> tuple[str, builtins.list[str]]:
-        """Create a container; answer its id and warnings. Raises: BennuError with Docker's words."""
+        """Create a container; answer its id and warnings. Raises: BennuError with Docker's words.
+
+        `recursive_read_only`: what is mounted in the source of a read-only bind mount is read-only, too.
+        """
         services = self.services
         if name is not None:
             name = validate_name(name)
@@ -83,7 +93,17 @@ class Engine:
         image = services.images.find(config.image)
         warnings = complete(config, host, image.config, container_id, services.runtime.oci_name, services.settings)
         with self.index.reserved(name, container_id) as name, services.images.in_use(image):
-            self.index.add(await create_container(services, container_id, name, image, config, host, networking))
+            container = await create_container(
+                services,
+                container_id,
+                name,
+                image,
+                config,
+                host,
+                networking,
+                recursive_read_only=recursive_read_only,
+            )
+            self.index.add(container)
         return container_id, warnings
 
     async def open(self, *, whole: bool) -> None:
@@ -107,6 +127,7 @@ class Engine:
         await services.volumes.open()
         await services.networks.open(valid)
         await clear_orphans(services, self.index.known)
+        await asyncio.to_thread(clear_sources, services.exec_root)
         self._wanted = await readopt(services, self.index)
         self._left = finish_pending_operations(services, self.list()[::-1])
         services.tasks.create_task(self.builder.open(), name="clear what builds left")

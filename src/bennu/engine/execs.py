@@ -143,6 +143,7 @@ class Execs:
 
     async def resize(self, session: ExecSession, height: int, width: int) -> None:
         """Resize the session's terminal, waiting up to 10 s for the start. Raises: BennuError, InvalidParameter."""
+        session.container.check_running()
         try:
             async with asyncio.timeout(10):
                 await session.ready.wait()

@@ -129,13 +129,17 @@ class ContainerIndex(Generic[C]):
     # --- who uses what; one whose record is set aside may run -------------------------------------------------------
 
     def users_of_image(self, image_id: str) -> builtins.list[tuple[str, bool]]:
-        """List the containers made from this image: the id of each, and whether it runs."""
+        """List the containers that are made from this image or have it mounted: the id of each, and whether it runs."""
         users = [
             (container.id, container.record.running)
             for container in self._containers.values()
-            if container.record.image_id == image_id
+            if image_id in container.record.image_ids
         ]
-        return users + [(key, True) for key, remains in self._aside.items() if remains.image_id == image_id]
+        return users + [
+            (key, True)
+            for key, remains in self._aside.items()
+            if image_id == remains.image_id or image_id in remains.mounted_images
+        ]
 
     def users_of_volume(self, name: str) -> builtins.list[str]:
         """List the ids of the containers that use this volume."""

@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from bennu.confined.client import HELPER, Folder
 from bennu.engine.attach import Attachment
 from bennu.engine.context import EngineContext
 from bennu.engine.events import Event, event
 from bennu.engine.links import check_links_run, link_variables
-from bennu.engine.mounts import volume_sources
+from bennu.engine.mount_parser import no_source, shows
+from bennu.engine.mount_sources import mount_sources
 from bennu.engine.record import Record
 from bennu.engine.sandbox import make_files, namespaces_of, network_event, open_sandbox
+from bennu.errors import BennuError, InvalidParameter
 from bennu.images.overlay import is_left_alone
 from bennu.lifecycle.status import State
 from bennu.model import MountPoint
@@ -33,6 +36,7 @@ from bennu.runtime import BundleRequest, find_user
 from bennu.runtime.cdi import inject_devices
 from bennu.runtime.devices import read_all_devices, read_devices
 from bennu.runtime.proc_mounts import check_mounts
+from bennu.runtime.propagation import check_propagation
 from bennu.runtime.spec import SpecRequest, build_spec
 
 log = logging.getLogger(__name__)
@@ -54,8 +58,11 @@ async def launch(
     try:
         sandbox, events = await open_sandbox(services, record)
         held = msgspec.structs.replace(record, sandbox=sandbox)
-        bundle = await _make_bundle(services, held, is_new=is_new)
-        created = await services.runtime.create(record.id, bundle)
+        for point in _volumes(record):
+            await services.volumes.mount(point.name, record.id)
+        async with mount_sources(services, record.id, record.mounts) as sources:
+            bundle = await _make_bundle(services, held, sources, is_new=is_new)
+            created = await services.runtime.create(record.id, bundle)
         for attachment in attachments:
             attachment.connect(await services.runtime.streams.attach(record.id))
         started_at_ns = time.time_ns()
@@ -80,13 +87,13 @@ def _volume_event(action: str, record: Record, point: MountPoint) -> Event:
     return event("volume", action, point.name, attributes)
 
 
-async def _make_bundle(services: EngineContext, record: Record, *, is_new: bool) -> BundleRequest:
-    """Mount root filesystem and volumes, write the network's files, and make the request to the runtime."""
-    for point in _volumes(record):
-        await services.volumes.mount(point.name, record.id)
+async def _make_bundle(
+    services: EngineContext, record: Record, sources: Sequence[Path], *, is_new: bool
+) -> BundleRequest:
+    """Mount the root filesystem, write the network's files, and make the request to the runtime."""
     rootfs = await services.images.mount(services.images.by_id(record.image_id), services.folder(record.id))
     accounts = await _furnish(services, record, rootfs, is_new=is_new)
-    spec = await in_thread(lambda: _make_spec(services, record, rootfs, accounts))
+    spec = await in_thread(lambda: _make_spec(services, record, sources, rootfs, accounts))
     log_driver = record.host_config.log_config.type
     return BundleRequest(
         spec=spec,
@@ -114,13 +121,19 @@ async def _furnish(services: EngineContext, record: Record, rootfs: Path, *, is_
     return accounts
 
 
-def _make_spec(services: EngineContext, record: Record, rootfs: Path, accounts: Mapping[str, str]) -> dict[str, Any]:
+def _make_spec(
+    services: EngineContext, record: Record, sources: Sequence[Path], rootfs: Path, accounts: Mapping[str, str]
+) -> dict[str, Any]:
     """Build the OCI configuration. Blocks; for ever on a bind mount's dead source. Raises: BennuError."""
     config, host = record.config, record.host_config
     spaces = namespaces_of(services, record)
     check_links_run(services, record)
     files = make_files(services, record)
     make_bind_sources(record)
+    mounts = [
+        replace(settle_propagation(point, services.data_root), source=str(source))
+        for point, source in zip(record.mounts, sources, strict=True)
+    ]
     spec = build_spec(
         SpecRequest(
             container_id=record.id,
@@ -129,7 +142,7 @@ def _make_spec(services: EngineContext, record: Record, rootfs: Path, accounts: 
             host=services.host_facts,
             args=[record.path, *record.args],
             rootfs=str(rootfs),
-            mounts=volume_sources(services, record.mounts),
+            mounts=mounts,
             user=find_user(config.user, host.group_add or (), accounts["passwd"], accounts["group"]),
             devices=read_all_devices() if host.privileged else read_devices(host.devices or ()),
             netns=spaces.network,
@@ -162,12 +175,39 @@ def _spare_files(spec: dict[str, Any]) -> None:
 
 
 def make_bind_sources(record: Record) -> None:
-    """Make missing host folders of `-v /host/path:/x` (`--mount` makes none). Blocks. Raises: OSError."""
-    asked = {bind.partition(":")[0] for bind in record.host_config.binds or ()}
+    """Make missing host folders of binds, not of `--mount` without `CreateMountpoint`: those must be there. Blocks.
+
+    Raises: InvalidParameter in dockerd's words; OSError.
+    """
+    asked = record.host_config.mounts or ()
+    kept = {
+        os.path.normpath(mount.target)
+        for mount in asked
+        if mount.type == "bind" and not (mount.bind_options and mount.bind_options.create_mountpoint)
+    }
     for point in record.mounts:
-        if point.type == "bind" and point.source in {os.path.normpath(source) for source in asked}:
+        if point.type != "bind":
+            continue
+        if point.destination not in kept:
             with contextlib.suppress(FileExistsError):
                 Path(point.source).mkdir(parents=True)
+        elif not os.path.lexists(point.source):
+            raise InvalidParameter(f'invalid mount config for type "bind": {no_source(point.source)}')
+
+
+def settle_propagation(point: MountPoint, data_root: Path) -> MountPoint:
+    """Check that a bind mount's source propagates as asked. Blocks. Raises: BennuError with dockerd's words.
+
+    One that was made a slave because it shows the data root is private where that is private itself.
+    """
+    try:
+        check_propagation(point.source, point.propagation)
+    except BennuError:
+        asked = point.spec.bind_options.propagation if point.spec and point.spec.bind_options else ""
+        if asked or point.propagation in point.mode.split(",") or not shows(point.source, data_root):
+            raise
+        return replace(point, propagation="rprivate")
+    return point
 
 
 def teardown_events(services: EngineContext, record: Record) -> list[Event]:

@@ -24,13 +24,20 @@ def legacy_links(host: HostConfig) -> list[tuple[str, str]]:
     return [parse_link(text) for text in host.links or ()]
 
 
-def check_links(services: EngineContext, host: HostConfig) -> None:
-    """Check that the containers to link to exist. Raises: InvalidParameter."""
+def bind_links(services: EngineContext, host: HostConfig) -> dict[str, str]:
+    """Map the targets of the links to the ids of their containers. Raises: InvalidParameter if one does not exist."""
+    bound = {}
     for target, _ in legacy_links(host):
         try:
-            services.index.find(target)
+            bound[target] = services.index.find(target).id
         except NotFound as error:
             raise InvalidParameter(f"could not get container for {target}: {error}") from None
+    return bound
+
+
+def shown_links(services: EngineContext, record: Record) -> list[str]:
+    """List the links of a container as dockerd shows them, by the present names: `/target:/owner/alias`."""
+    return [f"/{other.name}:/{record.name}/{alias}" for other, alias in _linked(services, record)]
 
 
 def check_links_run(services: EngineContext, record: Record) -> None:
@@ -91,6 +98,6 @@ def _linked(services: EngineContext, record: Record) -> Iterator[tuple[Record, s
     """Iterate over the linked containers with their aliases; missing containers are skipped."""
     for target, alias in legacy_links(record.host_config):
         try:
-            yield services.index.find(target).record, alias
+            yield services.index.find(record.links.get(target, target)).record, alias
         except (NotFound, InvalidParameter):
             continue

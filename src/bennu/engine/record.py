@@ -40,10 +40,16 @@ class Record(msgspec.Struct, kw_only=True, frozen=True):
     host_config: HostConfig
     endpoints: dict[str, EndpointSettings]  # what was asked, by network name; insertion order = eth0, eth1, …
     mounts: list[MountPoint]
+    links: dict[str, str] = msgspec.field(default_factory=dict)  # the ids of linked containers, by what was asked
 
     sandbox: Sandbox | None = None  # held from the first start of a row of lives until their end
     probes: list[HealthProbe] = msgspec.field(default_factory=list)  # the last five, of earlier runs, too
     life: Life = Life()
+
+    @property
+    def image_ids(self) -> set[str]:
+        """The image that it is made from, and those that are mounted in it."""
+        return {self.image_id, *(point.source for point in self.mounts if point.type == "image")}
 
     # What Docker shows of a life, in its terms: the last run's facts stay after its end.
 

@@ -191,7 +191,7 @@ def _joined(services: EngineContext, record: Record) -> set[str]:
     modes = (host.network_mode, host.ipc_mode, host.pid_mode)
     names = [mode.partition("container:")[2] for mode in modes if mode.startswith("container:")]
     found = set()
-    for name in [*names, *(link.partition(":")[0] for link in host.links or ())]:
+    for name in [*names, *record.links.values(), *(link.partition(":")[0] for link in host.links or ())]:
         with contextlib.suppress(NotFound, InvalidParameter):
             found.add(services.index.find(name).id)
     return found - {record.id}

@@ -1,7 +1,7 @@
 """The holdings on this host of a container whose record is set aside, as far as that record can be read.
 
 Clients cannot ask for such a container, but it may run, and the next daemon may understand it. So its holdings are
-neither lent to others nor taken away: its address and ports, its name, its image and its volumes.
+neither lent to others nor taken away: its address and ports, its name, its images and its volumes.
 """
 
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ class Remains:
     image_id: str = ""
     volumes: frozenset[str] = field(default=frozenset())
     sandbox: Sandbox | None = None
+    mounted_images: frozenset[str] = field(default=frozenset())  # their ids
 
 
 async def read_remains(services: EngineContext) -> dict[str, Remains]:
@@ -46,6 +47,7 @@ def parse_remains(value: bytes, boot_id: str) -> Remains:
         image_id=_field(record, "image_id", str) or "",
         volumes=frozenset(point.name for point in points if point.type == "volume"),
         sandbox=_field(record, "sandbox", Sandbox) if record.get("boot_id") == boot_id else None,
+        mounted_images=frozenset(point.source for point in points if point.type == "image"),
     )
 
 

@@ -92,13 +92,14 @@ async def _take_apart(services: EngineContext, container: ContainerBase, volumes
     container.end_attachments()
     container.waits.removed(WaitResult(container.exit_code, ""))
     await _remove_files(services, folder)
-    await services.images.let_go(record.image_id)
+    for image_id in record.image_ids:
+        await services.images.let_go(image_id)
 
 
 async def _forget(services: EngineContext, container: ContainerBase) -> None:
     """Delete the record. Raises: Unavailable; then it is there as before, but on a full disk its files are gone."""
     record, folder = container.record, services.folder(container.id)
-    freed = services.volumes.set_free(point.name for point in record.mounts)
+    freed = services.volumes.set_free(point.name for point in record.mounts if point.type == "volume")
     writes: list[Put | Delete] = [Delete(f"containers/{record.id}"), *freed]
     events = [container.event("destroy")]
     with contextlib.suppress(OSError):

@@ -4,6 +4,7 @@ This bennud reads the records of earlier ones, and earlier ones read its records
 none is renamed or given another meaning.
 """
 
+import posixpath
 from typing import Final
 
 import msgspec
@@ -60,6 +61,7 @@ class StoredRecord(msgspec.Struct, kw_only=True):
     unsent: int = 0
     errand: PendingOperation | None = None
     pause_is_brief: bool = False
+    links: dict[str, str] = {}
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -84,7 +86,8 @@ def decode_record(value: bytes) -> Record:
         config=stored.config,
         host_config=stored.host_config,
         endpoints=stored.endpoints,
-        mounts=stored.mounts,
+        mounts=_with_specs(stored),
+        links=stored.links,
         sandbox=stored.sandbox,
         probes=stored.health.log if stored.health else [],
         life=Life(
@@ -101,6 +104,16 @@ def decode_record(value: bytes) -> Record:
             pending=stored.errand,
         ),
     )
+
+
+def _with_specs(stored: StoredRecord) -> list[MountPoint]:
+    """Give the mounts of a record from before they kept the client's options those that `HostConfig.Mounts` has."""
+    asked = {posixpath.normpath(mount.target): mount for mount in stored.host_config.mounts or ()}
+    for point in stored.mounts:
+        mount = asked.get(point.destination)
+        if not point.spec and mount is not None and mount.bind_options is not None:
+            point.spec = mount
+    return stored.mounts
 
 
 def _run(stored: StoredRecord) -> Run:
@@ -173,4 +186,5 @@ def _stored(record: Record) -> StoredRecord:
         unsent=run.undelivered,
         errand=life.pending,
         pause_is_brief=run.pause_is_brief,
+        links=record.links,
     )

@@ -6,7 +6,6 @@ supervisor sends it: a waiter here only waits.
 """
 
 import asyncio
-import signal
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -88,7 +87,7 @@ async def wait_killed(container: ContainerBase, *, after_s: float = 0) -> None:
     if await _wait_ended(container, after_s + KILL_WAIT_S):
         return
     with reserve():
-        await container.services.runtime.kill(container.id, signal.SIGKILL, everyone=True)
+        await container.services.runtime.kill_everyone(container.id)
     if await _wait_ended(container, LAST_WAIT_S):
         return
     with reserve():

@@ -50,7 +50,7 @@ def plan_update(record: Record, asked: HostConfig, policy: RestartPolicyShape | 
             "update the memoryswap at the same time"
         )
     if asked.pids_limit is not None:
-        changes["pids_limit"] = asked.pids_limit if asked.pids_limit > 0 else None
+        changes["pids_limit"] = max(0, asked.pids_limit)  # 0 and any negative number: no limit
     changed = msgspec.structs.replace(present, **changes)
     check_resources(changed, os.cpu_count() or 1)
     return changed

@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from bennu.engine.unsupported import refuse_unsupported
-from bennu.errors import BennuError, InvalidParameter
+from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
+from bennu.go.bool import FALSE, TRUE
 from bennu.lifecycle.signals import parse_signal
 from bennu.model import ContainerConfig, EndpointSettings, Healthcheck, HostConfig, RestartPolicyShape
 from bennu.network.nat.port_bindings import exposed_names, parse_port_bindings
 from bennu.runtime import parse_security_options
 
 NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z", re.ASCII)
+SWITCHES: Final = ("no-new-privileges", "writable-cgroups")  # options of SecurityOpt that are yes or no
 MAC_ADDRESS: Final = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}\Z", re.ASCII)
 MIN_MEMORY: Final = 6 * 1024 * 1024
 MILLISECOND: Final = 10**6
@@ -56,6 +59,12 @@ def discard_unsupported(host: HostConfig, *, swap_limit: bool, blkio_weight: boo
     if host.blkio_weight and not blkio_weight:
         host.blkio_weight = 0
         warnings.append("Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.")
+    if host.kernel_memory_tcp:
+        host.kernel_memory_tcp = UNSET
+        warnings.append(
+            "Your kernel does not support kernel memory TCP limit capabilities or the cgroup is not mounted. "
+            "Limitation discarded."
+        )
     return warnings
 
 
@@ -272,6 +281,12 @@ def _check_modes(host: HostConfig) -> None:
         raise InvalidParameter(f"invalid cgroup parent: {host.cgroup_parent!r}")
     if host.userns_mode not in ("", "host"):
         raise InvalidParameter(f"invalid user namespace mode: {host.userns_mode}")
+    if host.annotations and "" in host.annotations:
+        raise InvalidParameter("invalid Annotations: the empty string is not permitted as an annotation key")
+    if host.io_maximum_bandwidth:
+        raise InvalidParameter("invalid QoS settings: Linux does not support Maximum IO Bandwidth")
+    if host.io_maximum_iops:
+        raise InvalidParameter("invalid QoS settings: Linux does not support Maximum IO IOps")
     if host.isolation.lower() not in ("", "default"):
         raise InvalidParameter(f"Invalid isolation: \"{host.isolation}\" - linux only supports 'default'")
 
@@ -295,9 +310,11 @@ def _check_network_conflicts(config: ContainerConfig, host: HostConfig) -> None:
 
 
 def check_endpoint(settings: EndpointSettings) -> None:
-    """Check a container's endpoint settings for any network. Raises: InvalidParameter."""
+    """Check a container's endpoint settings for any network. Raises: InvalidParameter, NotImplementedHere."""
     if settings.mac_address:
         check_mac_address(settings.mac_address)
+    if settings.ipam_config and settings.ipam_config.link_local_ips:
+        raise NotImplementedHere("EndpointsConfig.IPAMConfig.LinkLocalIPs is not implemented")
     _refuse_control("network alias", settings.aliases)
 
 
@@ -322,14 +339,14 @@ def split_security_option(option: str) -> tuple[str, str]:
 
     Raises: BennuError (dockerd: 500).
     """
-    if option in ("no-new-privileges", "disable"):
-        return ("no-new-privileges", "true") if option != "disable" else ("label", "disable")
+    if option in SWITCHES:
+        return option, "true"
+    if option == "disable":
+        return "label", "disable"
     key, found, value = option.partition("=" if "=" in option else ":")
     if not found:
         raise BennuError(f'invalid --security-opt 1: "{option}"')
-    if key not in ("label", "apparmor", "seccomp", "no-new-privileges"):
-        raise BennuError(f'invalid --security-opt 2: "{option}"')
-    if key == "no-new-privileges" and value.lower() not in ("true", "false", "1", "0", "t", "f"):
+    if key not in ("label", "apparmor", "seccomp", *SWITCHES) or (key in SWITCHES and value not in TRUE | FALSE):
         raise BennuError(f'invalid --security-opt 2: "{option}"')
     return key, value
 

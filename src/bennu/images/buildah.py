@@ -93,6 +93,16 @@ class Buildah:
         if done.exit_code != 0:
             log.warning("buildah %s: %s", arguments[0], done.stderr.decode(errors="replace").strip())
 
+    async def made_before(self, tmp: Path, instant_ns: int) -> list[str]:
+        """List the ids of the steps that were made before an instant, each before those that it was made from."""
+        done = await run(["buildah", "images", "--all", "--json"], timeout_s=120, env=self.environment(tmp))
+        if done.exit_code != 0:
+            log.warning("buildah images: %s", done.stderr.decode(errors="replace").strip())
+            return []
+        steps = json.loads(done.stdout or b"[]") or []
+        old = [step for step in steps if step["created"] * 10**9 < instant_ns]
+        return [step["id"] for step in sorted(old, key=lambda step: -step["created"])]
+
     async def clear(self, tmp: Path) -> None:
         """Remove what builds that were cut off left in the storage. To be called while none runs."""
         await self.call(tmp, "rm", "--all")

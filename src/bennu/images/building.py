@@ -8,6 +8,8 @@ import asyncio
 import contextlib
 import errno
 import json
+import os
+import posixpath
 import signal
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +18,14 @@ from typing import Any, Final
 
 import msgspec
 
+from bennu.beneath import clean
 from bennu.confined.client import HELPER, OUR_FAULT, Failure, Folder
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, Unavailable
 from bennu.images.build_output import BuildOutput
 from bennu.images.build_place import BuildPlace, BuildPlaces
 from bennu.images.buildah import PROXIES, Buildah
 from bennu.images.dockerfile_stages import Dockerfile, parse_dockerfile
+from bennu.images.dockerignore import MAX_IGNORE_BYTES, is_ignored
 from bennu.images.fetching import Fetched, FetchProgress, fetch, parse_manifest
 from bennu.images.image import Image
 from bennu.images.images import Images
@@ -31,6 +35,7 @@ from bennu.images.pulling import Begun, Pulled
 from bennu.images.pushing import lay_out
 from bennu.images.reference import Reference, parse_reference
 from bennu.images.skopeo import Source, read_manifest, skopeo
+from bennu.kernel.libc import open_beneath
 from bennu.process import signal_group, started
 
 MAX_DOCKERFILE: Final = 4 << 20
@@ -59,6 +64,7 @@ class BuildRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     target: str = ""
     use_cache: bool = True
+    cache_from: Sequence[str] = ()  # only from builds of these images; empty: from all
     pull: bool = False
     squash: bool = False
     network: str = "default"  # as the client wrote it
@@ -77,6 +83,7 @@ class Text:
 @dataclass(frozen=True, slots=True)
 class Built:
     image: Image
+    is_new: bool  # False: all of it came from the cache
 
 
 Message = Text | Built | Begun | FetchProgress | Pulled
@@ -142,6 +149,7 @@ class Builder:
     ) -> AsyncGenerator[Message, None]:
         folder = await self._unpack_context(work, context)
         dockerfile = await _read_dockerfile(folder, request)
+        await _leave_out(folder, request.dockerfile)
         bases: dict[str, Image] = {}
         async with contextlib.aclosing(self._gather(request, dockerfile, bases, pull)) as steps:
             async for step in steps:
@@ -190,7 +198,7 @@ class Builder:
         world = await asyncio.to_thread(self._buildah.furnish, work, place)
         argv = [
             *world,
-            *_build_argv(request, place, work),
+            *_build_argv(request, place, work, use_cache=request.use_cache and self._may_use_cache(request)),
             f"--iidfile={work / 'id'}",
             f"--file={file}",
             str(work / "context"),
@@ -201,7 +209,14 @@ class Builder:
         base = dockerfile.stages[-1].base
         start_interval_ns = _start_interval_ns(dockerfile, bases)
         built_hex = (await asyncio.to_thread((work / "id").read_text)).removeprefix("sha256:")
-        yield Built(await self._take(built_hex, request, bases.get(base), start_interval_ns))
+        yield await self._take(built_hex, request, bases.get(base), start_interval_ns)
+
+    def _may_use_cache(self, request: BuildRequest) -> bool:
+        """Tell whether an image that the cache may come from is here, if the client names any."""
+        for name in request.cache_from:
+            with contextlib.suppress(NotFound, InvalidParameter):
+                return bool(self._images.find(name))
+        return not request.cache_from
 
     async def _follow(
         self, argv: Sequence[str | Path], tmp: Path, transcript: BuildOutput
@@ -235,7 +250,7 @@ class Builder:
         await skopeo(["copy", "--quiet", source.location, f"containers-storage:localhost/lent:{image_hex}"], source)
         await asyncio.to_thread(remove_tree, folder)
 
-    async def _take(self, built_hex: str, request: BuildRequest, base: Image | None, start_interval_ns: int) -> Image:
+    async def _take(self, built_hex: str, request: BuildRequest, base: Image | None, start_interval_ns: int) -> Built:
         """Bring a built image into our store; only its new layers are copied."""
         source = Source(f"containers-storage:@{built_hex}", env=self._environment())
         manifest = parse_manifest(await read_manifest(source))
@@ -245,7 +260,9 @@ class Builder:
                     if isinstance(step, Fetched):
                         parent = base.id if base is not None and self._images.get(base.id) else ""
                         config = tidy(step.config, start_interval_ns)
-                        return await self._images.add(config, parent=parent, tags=request.tags)
+                        known = {image.id for image in self._images.list()}
+                        image = await self._images.add(config, parent=parent, tags=request.tags)
+                        return Built(image, image.id not in known)
         raise BennuError("the built image could not be read")
 
     # --- buildah's storage ----------------------------------------------------------------------------------------
@@ -264,18 +281,28 @@ class Builder:
             await self._buildah.clear(self._images.layers.tmp)
             self._has_remains = False
 
-    async def prune(self) -> int:
-        """Drop everything cached; answer the bytes that became free. Raises: Conflict while a build runs."""
+    async def prune(self, *, made_before_ns: int | None = None, keep_bytes: int = 0) -> int:
+        """Drop what is cached; answer the bytes that became free. Raises: Conflict while a build runs.
+
+        `made_before_ns`: what is younger stays, and what it is made from. `keep_bytes`: a cache no larger stays whole.
+        """
         async with self._preparing:
             if self._active:
                 raise Conflict("the build cache is in use: a build is running")
             await self._clear()
+            tmp = self._images.layers.tmp
             before = await asyncio.to_thread(self._buildah.used_bytes)
-            await self._buildah.call(self._images.layers.tmp, "rmi", "--all", "--force")
+            if before <= keep_bytes:
+                return 0
+            if made_before_ns is None:
+                await self._buildah.call(tmp, "rmi", "--all", "--force")
+            else:
+                for step in await self._buildah.made_before(tmp, made_before_ns):
+                    await self._buildah.call(tmp, "rmi", step)  # refused while something younger is made from it
             return max(0, before - await asyncio.to_thread(self._buildah.used_bytes))
 
 
-def _build_argv(request: BuildRequest, place: BuildPlace, work: Path) -> list[str]:
+def _build_argv(request: BuildRequest, place: BuildPlace, work: Path, *, use_cache: bool) -> list[str]:
     argv = ["buildah", "build", "--format=docker", "--layers", "--pull=never", "--identity-label=false"]
     argv += ["--isolation=oci", f"--runtime={work / 'runtime'}", "--ignorefile=/dev/null", "--force-rm"]
     # The network it is in is the build's own. Our proxies are not the steps' business.
@@ -283,7 +310,7 @@ def _build_argv(request: BuildRequest, place: BuildPlace, work: Path) -> list[st
     argv += ["--cgroupns=private"]
     given = {key: value for key, value in request.arguments.items() if value is not None}
     # buildah's cache takes an instruction for the same whatever a build argument in it stands for.
-    cacheable = request.use_cache and not set(given) - PROXIES
+    cacheable = use_cache and not set(given) - PROXIES
     argv += [] if cacheable else ["--no-cache"]
     argv += ["--squash"] if request.squash else []
     argv += [f"--memory={request.memory}"] if request.memory else []
@@ -355,6 +382,34 @@ async def _read_dockerfile(folder: Path, request: BuildRequest) -> Dockerfile:
     if read["longer"]:
         raise InvalidParameter("the Dockerfile is too large")
     text: str = read["text"]
-    if not text.strip():
+    if not text:
         raise InvalidParameter(f"the Dockerfile ({request.dockerfile}) cannot be empty")
     return parse_dockerfile(text, request.arguments, request.target)
+
+
+async def _leave_out(folder: Path, dockerfile: str) -> None:
+    """Remove `.dockerignore` and the Dockerfile where the former names them: clients send both all the same."""
+    try:
+        read = await HELPER.ask("read", Folder(folder), path="/.dockerignore", limit=MAX_IGNORE_BYTES)
+    except Failure as failure:
+        if failure.kind in OUR_FAULT:
+            raise
+        return  # there is none
+    named = [name for name in (".dockerignore", clean(dockerfile)[1:]) if is_ignored(read["text"], name)]
+    await asyncio.to_thread(_unlink_beneath, folder, named)
+
+
+def _unlink_beneath(folder: Path, paths: Sequence[str]) -> None:
+    """Remove files of a context, whose links lead nowhere outside of it. Blocking."""
+    root = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for path in paths:
+            head, name = posixpath.split(path)
+            with contextlib.suppress(OSError):  # what cannot be reached is not of the context
+                place = open_beneath(root, head or ".")
+                try:
+                    os.unlink(name, dir_fd=place)
+                finally:
+                    os.close(place)
+    finally:
+        os.close(root)

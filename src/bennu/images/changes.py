@@ -152,8 +152,10 @@ def probe_times(flags: Mapping[str, str]) -> dict[str, int]:
             except ValueError as error:
                 raise InvalidParameter(str(error)) from None
             if 0 != times[key] < MIN_PROBE_NS:
-                raise InvalidParameter(f'Interval "{flag}" is less than 1ms')
+                raise InvalidParameter(f'Interval "{flag}" cannot be less than 1ms')
     if "retries" in flags:
+        if re.fullmatch(r"-[0-9]+", flags["retries"]):
+            raise InvalidParameter(f"--retries cannot be negative ({flags['retries']})")
         if not RETRIES.match(flags["retries"]):
             raise InvalidParameter(f"--retries must be at least 0 (not {flags['retries']})")
         times["Retries"] = int(flags["retries"])

@@ -8,6 +8,8 @@ from typing import Final
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images.changes import probe_times
 from bennu.images.dockerfile import NEEDS_BUILDKIT, Instruction, check_flags, expand, parse_line, split_words
+from bennu.images.instruction_rules import check_arguments
+from bennu.images.platform import wanted_platform
 
 DIRECTIVE: Final = re.compile(r"#\s*(escape|syntax)\s*=\s*(\S+)\s*\Z", re.IGNORECASE)
 IN_STAGES: Final = frozenset(
@@ -77,7 +79,7 @@ class Dockerfile:
         out += [line.text for line in self.head]
         names: set[str] = set()
         for number, stage in enumerate(self.stages):
-            base = stage.base if stage.base.lower() in names else replace.get(stage.base, stage.base)
+            base = stage.base.lower() if stage.base.lower() in names else replace.get(stage.base, stage.base)
             out.append(_from_line(stage, base))
             for line in stage.lines[1:]:
                 if line.instruction.word in ("ADD", "COPY"):
@@ -134,8 +136,8 @@ def _copy_line(copy: Instruction, names: set[str], number: int, replace: Mapping
     """
     flags = {name: value for name, value in copy.flags.items() if name != "link"}
     source = flags.get("from", "")
-    if source and not _is_stage(source, names, number):
-        flags["from"] = replace[source]
+    if source:  # the names of stages know no case; the builder behind us compares them as they are written
+        flags["from"] = source.lower() if _is_stage(source, names, number) else replace[source]
     return " ".join([copy.word, *(f"--{name}={value}" for name, value in flags.items()), copy.rest])
 
 
@@ -163,6 +165,7 @@ def check_instruction(instruction: Instruction) -> None:
     if instruction.word not in IN_STAGES:
         raise InvalidParameter(f"unknown instruction: {instruction.word}")
     check_flags(instruction)
+    check_arguments(instruction)
     if instruction.word in TAKES_WORDS and any(map(HEREDOC.fullmatch, instruction.rest.split())):
         raise NotImplementedHere(f"the heredoc syntax {NEEDS_BUILDKIT}")
     if instruction.word == "ADD" and any(map(REPOSITORY.match, instruction.json_list() or instruction.rest.split())):
@@ -191,7 +194,10 @@ def parse_dockerfile(text: str, arguments: Mapping[str, str | None], target: str
         raise InvalidParameter("no build stage in current context")
     if lines[0].instruction.word != "FROM":
         raise InvalidParameter(f"dockerfile parse error on line {lines[0].number}: no build stage in current context")
-    return Dockerfile(escape, head, _until(_stages(lines, _global_arguments(head, arguments)), target))
+    stages = _until(_stages(lines, _global_arguments(head, arguments)), target)
+    if stages[-1].base == SCRATCH and len(stages[-1].lines) == 1:
+        raise InvalidParameter("No image was generated. Is your Dockerfile empty?")
+    return Dockerfile(escape, head, stages)
 
 
 def _check_recorded(instruction: Instruction) -> None:
@@ -211,7 +217,12 @@ def _stages(lines: Sequence[Line], env: Mapping[str, str]) -> list[DockerfileSta
     stages: list[DockerfileStage] = []
     for line in lines:
         if line.instruction.word == "FROM":
-            stages.append(_begin_stage(line, env))
+            stage = _begin_stage(line, env)
+            if stage.name and any(stage.name == other.name for other in stages):
+                raise InvalidParameter(
+                    f"dockerfile parse error on line {line.number}: {stage.name} stage name already used"
+                )
+            stages.append(stage)
         stages[-1].lines.append(line)
     return stages
 
@@ -228,6 +239,11 @@ def _begin_stage(line: Line, env: Mapping[str, str]) -> DockerfileStage:
             f'dockerfile parse error on line {line.number}: invalid name for build stage: "{words[2]}", name can\'t '
             "start with a number or contain symbols"
         )
+    platform = expand(line.instruction.flags.get("platform", ""), env)
+    try:
+        wanted_platform(platform)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"failed to parse platform {platform}: {error}") from None
     base = expand(words[0], env)
     if not base:
         raise InvalidParameter(f"base name ({words[0]}) should not be blank")

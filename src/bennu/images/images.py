@@ -15,7 +15,7 @@ import msgspec
 from bennu.errors import BennuError, NotFound
 from bennu.images.image import Image, ImageRecord, image_config, parse_config, parse_time
 from bennu.images.layers import Layer, LayerHold, Layers
-from bennu.images.overlay import mount_overlay, remove_tree, unmount
+from bennu.images.overlay import mount_layers, mount_overlay, remove_tree, unmount
 from bennu.images.reference import HEX64, SHA256, Reference, parse_reference
 from bennu.images.registries import Registries
 from bennu.store import Delete, Put, Store, Transaction, aside
@@ -175,6 +175,11 @@ class Images:
         matches = [key for key, image in self._images.items() if key.startswith(start) and not image.removed]
         return matches[0] if len(matches) == 1 else None
 
+    def layer_size(self, diff_id: str) -> int:
+        """Answer the bytes of a layer's files; 0 for one that is not here."""
+        layer = self.layers.get(diff_id)
+        return layer.size if layer else 0
+
     def children(self, image: Image) -> Sequence[Image]:
         """List the images that were built from this one."""
         return [other for other in self._images.values() if other.parent == image.id and not other.removed]
@@ -217,6 +222,16 @@ class Images:
             await self.store.commit(Transaction(writes, adds=True))
             image.last_tag_ns = record.last_tag_ns
             self._tags[full] = image.id
+            self._name_all()
+
+    async def pin(self, image: Image, name: Reference) -> None:
+        """Note the digest by which a registry knows an image. Raises: Unavailable when the disk is full."""
+        full = _digest_name(name)
+        async with self._writing:
+            if self._digests.get(full) == image.id or self._images.get(image.id) is not image:
+                return
+            await self.store.commit(Transaction([Put(f"{DIGESTS}{full}", image.id.encode())], adds=True))
+            self._digests[full] = image.id
             self._name_all()
 
     async def untag(self, names: Sequence[str]) -> None:
@@ -305,11 +320,28 @@ class Images:
         """
         return await asyncio.to_thread(self._mount, image, upper_root)
 
+    async def mount_read_only(self, image: Image, place: Path) -> None:
+        """Mount the image's files alone at `place`, which is made. Raises: BennuError."""
+        await asyncio.to_thread(self._mount_read_only, image, place)
+
+    def _mount_read_only(self, image: Image, place: Path) -> None:
+        place.mkdir(mode=0o700, parents=True)
+        try:
+            mount_layers(self.layers.root, [*self._lowers(image), self._empty_lower()], place)
+        except FileNotFoundError as error:
+            raise BennuError(f"a layer of {image.id} is missing: {error}") from None
+
+    def _lowers(self, image: Image) -> Sequence[str]:
+        return [self.layers.lower_of(diff_id) for diff_id in dict.fromkeys(reversed(image.diff_ids))]
+
+    def _empty_lower(self) -> str:
+        return os.path.relpath(self.layers.empty, self.layers.root)
+
     def _mount(self, image: Image, upper_root: Path) -> Path:
         merged = upper_root / "merged"
         if os.path.ismount(merged):
             return merged
-        lowers = [self.layers.lower_of(diff_id) for diff_id in dict.fromkeys(reversed(image.diff_ids))]
+        lowers = self._lowers(image)
         fresh = not (upper_root / "diff").exists()
         for name, mode in (("work", 0o700), ("merged", 0o700), ("diff", 0o755)):
             (upper_root / name).mkdir(mode=mode, parents=True, exist_ok=True)
@@ -317,9 +349,7 @@ class Images:
             self._dress_root(image, upper_root / "diff")
             (upper_root / "diff" / CONTAINER_MARK).touch(0o755)
         try:
-            return mount_overlay(
-                self.layers.root, lowers or [os.path.relpath(self.layers.empty, self.layers.root)], upper_root
-            )
+            return mount_overlay(self.layers.root, lowers or [self._empty_lower()], upper_root)
         except FileNotFoundError as error:
             raise BennuError(f"a layer of {image.id} is missing: {error}") from None
 

@@ -3,12 +3,14 @@
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from tarfile import BLOCKSIZE
 from typing import Any, Final
 
 import msgspec
 
 from bennu.confined.client import HELPER, Failure, Folder
 from bennu.errors import BennuError, InvalidParameter
+from bennu.go.platform import ImagePlatform
 from bennu.go.rfc3339 import format_rfc3339
 from bennu.images.changes import apply_changes
 from bennu.images.image import Image
@@ -45,14 +47,14 @@ async def import_image(
     name: Reference | None = None,
     message: str = "",
     changes: Sequence[str] = (),
-    architecture: str = "",
+    platform: ImagePlatform | None = None,
 ) -> Image:
-    """Make an image of one layer from a tar, compressed or not.
+    """Make an image of one layer from a tar, compressed or not; nothing at all is a tar without files.
 
     Raises: InvalidParameter, Unavailable; then nothing is left of it.
     """
     config = apply_changes(EMPTY_CONFIG, changes)
-    draft = await images.layers.receive(tar)
+    draft = await images.layers.receive(_or_empty(tar))
     with images.layers.hold() as hold:
         try:
             layer = await images.layers.add(draft, hold)
@@ -60,7 +62,7 @@ async def import_image(
             raise BennuError(str(error)) from error  # dockerd answers 500 to a broken tar
         created = format_rfc3339(time.time_ns())
         blob = {
-            "architecture": architecture or host_architecture(),
+            "architecture": platform.architecture if platform else host_architecture(),
             "comment": message,
             "config": config,
             "created": created,
@@ -68,7 +70,19 @@ async def import_image(
             "os": "linux",
             "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
         }
+        if platform and platform.variant:
+            blob["variant"] = platform.variant
         return await images.add(msgspec.json.encode(blob), tags=[name] if name else [])
+
+
+async def _or_empty(tar: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Pass a tar on, or the end of one where there is nothing."""
+    is_empty = True
+    async for piece in tar:
+        is_empty = is_empty and not piece
+        yield piece
+    if is_empty:
+        yield bytes(2 * BLOCKSIZE)
 
 
 async def commit_image(

@@ -113,13 +113,19 @@ class Archive:
         return data
 
 
-async def load(images: Images, data: AsyncIterable[bytes]) -> AsyncGenerator[LayerProgress | Loaded, None]:
-    """Bring in all images of an archive, yielding progress. Images loaded before a failure stay.
+async def load(
+    images: Images, data: AsyncIterable[bytes], accept: Callable[[dict[str, Any]], bool] | None = None
+) -> AsyncGenerator[LayerProgress | Loaded, None]:
+    """Bring in the images of an archive, yielding progress. Images loaded before a failure stay.
+
+    `accept` chooses by an image's configuration; None: all.
 
     Raises: InvalidParameter for what is no archive; Unavailable when the disk is full.
     """
     async with take_apart(images, data) as archive:
         for planned in await asyncio.to_thread(plan, archive):
+            if accept is not None and not accept(_decode(planned.config, dict[str, Any], "configuration")):
+                continue
             async with contextlib.aclosing(_load_one(images, archive, planned)) as steps:
                 async for step in steps:
                     yield step

@@ -24,11 +24,22 @@ FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def mount_overlay(layers_root: Path, lowers: Sequence[str], upper_root: Path) -> Path:
     """Mount `upper_root/diff` over `lowers` (paths relative to `layers_root`, topmost first). Raises: BennuError."""
     merged = upper_root / "merged"
-    fixed = [f"upperdir={_escape(upper_root / 'diff')}", f"workdir={_escape(upper_root / 'work')}", *_parameters()]
+    upper = [f"upperdir={_escape(upper_root / 'diff')}", f"workdir={_escape(upper_root / 'work')}"]
+    _mount_layers(layers_root, lowers, merged, upper)
+    return merged
+
+
+def mount_layers(layers_root: Path, lowers: Sequence[str], target: Path) -> None:
+    """Mount layers over each other at `target`, read-only; they are two at least. Raises: BennuError."""
+    _mount_layers(layers_root, lowers, target, [])
+
+
+def _mount_layers(layers_root: Path, lowers: Sequence[str], target: Path, upper: Sequence[str]) -> None:
+    fixed = [*upper, *_parameters()]
     plain = ":".join(_escape(layers_root / lower, colon=True) for lower in lowers)
     if len(plain) + sum(len(word) + 1 for word in fixed) < MAX_OPTIONS:
-        _mount(merged, [f"lowerdir={plain}", *fixed])
-        return merged
+        _mount(target, [f"lowerdir={plain}", *fixed])
+        return
     # Deep images: name each layer through an open descriptor, which is far shorter.
     with contextlib.ExitStack() as stack:
         numbers = []
@@ -36,8 +47,7 @@ def mount_overlay(layers_root: Path, lowers: Sequence[str], upper_root: Path) ->
             numbers.append(os.open(layers_root / lower, os.O_PATH | os.O_DIRECTORY))
             stack.callback(os.close, numbers[-1])
         short = ":".join(f"/proc/self/fd/{number}" for number in numbers)
-        _mount(merged, [f"lowerdir={short}", *fixed])
-    return merged
+        _mount(target, [f"lowerdir={short}", *fixed])
 
 
 def _parameters() -> list[str]:

@@ -76,7 +76,9 @@ async def _push_one(images: Images, image: Image, name: Reference, auth: Auth) -
         raise disk_error(error) from error
     finally:
         await asyncio.shield(asyncio.to_thread(remove_tree, folder))
-    return Pushed(name, image, "sha256:" + hashlib.sha256(manifest).hexdigest(), len(manifest))
+    digest = "sha256:" + hashlib.sha256(manifest).hexdigest()
+    await images.pin(image, Reference(name.domain, name.path, digest=digest))
+    return Pushed(name, image, digest, len(manifest))
 
 
 def lay_out(images: Images, image: Image, folder: Path) -> None:

@@ -147,10 +147,13 @@ def _is_single_name(names: Sequence[str]) -> bool:
 
 
 async def prune_images(images: Images, *, dangling_only: bool, accept: Callable[[Image], bool]) -> Removal:
-    """Remove what no container uses and (with `dangling_only`) no tag names."""
+    """Remove what no container uses and (with `dangling_only`) no tag names.
+
+    An image that a container uses keeps the last of its names, in the order of the alphabet.
+    """
     total = Removal()
     for image in images.list():
-        if images.get(image.id) is None or images.users(image.id) or not accept(image):
+        if images.get(image.id) is None or not accept(image):
             continue
         if (not _names(image) and images.children(image)) or (dangling_only and image.repo_tags):
             continue

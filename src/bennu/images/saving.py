@@ -2,6 +2,7 @@
 
 import asyncio
 import bz2
+import contextlib
 import gzip
 import hashlib
 import io
@@ -14,7 +15,7 @@ from typing import IO, Any, Final, cast
 
 import msgspec
 
-from bennu.errors import BennuError
+from bennu.errors import BennuError, InvalidParameter
 from bennu.images.image import Image
 from bennu.images.images import Images
 from bennu.images.layers import Layer
@@ -39,15 +40,27 @@ async def save(images: Images, refs: Sequence[str]) -> AsyncGenerator[bytes, Non
 
 
 def choose(images: Images, refs: Sequence[str]) -> dict[Image, list[Reference]]:
-    """Answer the images asked for, each with the tags it has in the archive: those asked for by name, not by id."""
+    """Answer the images asked for, each with the tags it has in the archive: those asked for by name, not by id.
+
+    A repository's name alone asks for all of its tags. Raises: NotFound, InvalidParameter.
+    """
     chosen: dict[Image, list[Reference]] = {}
-    for ref in refs:
+    for ref in [name for asked in refs for name in _all_tags(images, asked)]:
         image = images.find(ref)
         tags = chosen.setdefault(image, [])
         by_id = image.id.startswith(ref) or image.id.removeprefix("sha256:").startswith(ref)
         if not by_id and not (name := parse_reference(ref)).digest and name.tagged() not in tags:
             tags.append(name.tagged())
     return chosen
+
+
+def _all_tags(images: Images, ref: str) -> list[str]:
+    with contextlib.suppress(InvalidParameter):  # an id, perhaps
+        name = parse_reference(ref)
+        if not name.tag and not name.digest:
+            tags = [tag for image in images.list() for tag in image.repo_tags]
+            return sorted(tag for tag in tags if parse_reference(tag).full_name == name.full_name) or [ref]
+    return [ref]
 
 
 def _pieces(images: Images, chosen: dict[Image, list[Reference]]) -> Iterator[bytes]:
@@ -66,10 +79,11 @@ def _pieces(images: Images, chosen: dict[Image, list[Reference]]) -> Iterator[by
             for layer in _layers_of(images, image):
                 if layer.diff_id not in written:
                     written.add(layer.diff_id)
-                    for _ in _add_layer(tar, images.layers.blob_path(layer.blob), layer):
+                    for _ in _add_layer(tar, images.layers.blob_path(layer.blob), layer, _mtime(image)):
                         yield taken()
+        mtimes = {_blob_name(image.id): _mtime(image) for image in chosen}
         for name, data in _documents(images, chosen).items():
-            tar.addfile(_header(name, len(data)), io.BytesIO(data))
+            tar.addfile(_header(name, len(data), mtimes.get(name, 0)), io.BytesIO(data))
     yield taken()
 
 
@@ -80,9 +94,9 @@ def _layers_of(images: Images, image: Image) -> list[Layer]:
     return cast(list[Layer], layers)
 
 
-def _add_layer(tar: tarfile.TarFile, path: Path, layer: Layer) -> Iterator[None]:
+def _add_layer(tar: tarfile.TarFile, path: Path, layer: Layer, mtime: int) -> Iterator[None]:
     """Write a layer as a plain tar, pausing after every chunk so that the buffer can be emptied."""
-    header = _header(_blob_name(layer.diff_id), layer.tar_size)
+    header = _header(_blob_name(layer.diff_id), layer.tar_size, mtime)
     tar.addfile(header)
     stream = cast(IO[bytes], tar.fileobj)
     left = layer.tar_size
@@ -170,8 +184,14 @@ def _blob_name(digest: str) -> str:
     return "blobs/" + digest.replace(":", "/", 1)
 
 
-def _header(name: str, size: int) -> tarfile.TarInfo:
+def _mtime(image: Image) -> int:
+    """Answer when the image was made: the same image is the same archive, whenever it is saved."""
+    return max(0, image.created_ns // 10**9)
+
+
+def _header(name: str, size: int, mtime: int) -> tarfile.TarInfo:
     header = tarfile.TarInfo(name)
     header.size = size
+    header.mtime = mtime
     header.mode = 0o644
     return header

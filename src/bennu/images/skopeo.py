@@ -22,7 +22,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bennu.errors import BennuError, NotFound, Unavailable
+from bennu.decoding import decode
+from bennu.errors import BennuError, InvalidParameter, NotFound, Unavailable
 from bennu.images.reference import HUB, Reference
 from bennu.images.registries import Registries
 from bennu.process import run, started
@@ -71,8 +72,8 @@ def login_for(reference: Reference, logins: Mapping[str, Auth]) -> Auth:
 def _decode_header(header: str, shape: Any) -> Any:
     try:
         raw = base64.urlsafe_b64decode(header.replace("+", "-").replace("/", "_") + "==")
-        return msgspec.json.decode(raw, type=shape) if raw and ESCAPED_NUL not in raw else None
-    except (ValueError, msgspec.DecodeError, RecursionError):
+        return decode(raw, shape) if raw and ESCAPED_NUL not in raw else None
+    except (ValueError, InvalidParameter):
         return None
 
 

@@ -2,14 +2,17 @@
 
 import ctypes
 import os
+import struct
 from pathlib import Path
 from typing import Final
 
-MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x2, 0x4, 0x8
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND = 0x1, 0x2, 0x4, 0x8, 0x1000
 MNT_DETACH: Final = 2
 PROC: Final = 0x9FA0  # magic numbers of file systems
 CGROUP_KINDS: Final = frozenset({0x27E0EB, 0x63677270})  # of both versions
-_SYS_PIDFD_GETFD: Final = 438  # the same on all architectures
+_SYS_OPENAT2: Final = 437  # these numbers are the same on all architectures
+_SYS_PIDFD_GETFD: Final = 438
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x2, 0x8
 _STATFS_BYTES: Final = 256  # more than the structure has on any machine
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -30,6 +33,16 @@ def mount(source: str, target: Path, kind: str, *, flags: int = 0, options: str 
 def unmount(target: Path) -> None:
     """Take the mount out of the tree at once; whoever uses it keeps it (umount2(2), MNT_DETACH). Raises: OSError."""
     _checked(_libc.umount2(os.fsencode(target), MNT_DETACH), str(target))
+
+
+def open_beneath(folder: int, path: str) -> int:
+    """Open what `path` means below a folder, as a place (O_PATH); the caller closes it (openat2(2)).
+
+    Links are followed, but none leads out of the folder, whoever changes them meanwhile. Raises: OSError; EXDEV: it
+    would have led out; EAGAIN: something was renamed meanwhile, and another try may succeed.
+    """
+    how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    return _checked(_libc.syscall(_SYS_OPENAT2, folder, os.fsencode(path), how, len(how)), path)
 
 
 def kind_of_filesystem(path: Path) -> int:

@@ -4,6 +4,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from bennu.lifecycle.disposition import SignalView
+
 
 def is_alive(pid: int) -> bool:
     """Tell whether a process runs under this number; a zombie does not. Raises: OSError when it cannot be known."""
@@ -20,6 +22,15 @@ def parent_of(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return int(stat[stat.rindex(b")") + 2 :].split()[1])
+
+
+def signal_view(pid: int) -> SignalView:
+    """Read what tells how a process takes signals; nothing when there is none, or it cannot be read."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        return SignalView((folder / "status").read_text(errors="replace"), (folder / "wchan").read_text())
+    except OSError:
+        return SignalView()
 
 
 def cmdline_of(pid: int) -> set[str]:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
-from bennu.lifecycle.death import Cause, Certificate, Decision, Oom, Requester, find_escalation
+from bennu.lifecycle.death import Cause, Certificate, Decision, Oom, Requester, SentSignal, find_escalation, find_near
+from bennu.lifecycle.disposition import Disposition
 from bennu.lifecycle.exit_status import decode_exit_code
 from bennu.lifecycle.signals import signal_name
 
@@ -15,6 +16,8 @@ FAIR_CHANCE_NS: Final = SECOND_NS // 2  # less after the stop signal, and its be
 def report_death(certificate: Certificate) -> list[str]:
     """Tell the story of a death in a few sentences, for a person."""
     story = [_how(certificate)]
+    if (near := find_near(certificate)) is not None:
+        story.append(_what_was_near(near, certificate.finished_at_ns))
     if escalation := find_escalation(certificate.signals):
         first, second = escalation
         name, waited_ns = signal_name(first.number), second.at_ns - first.at_ns
@@ -54,6 +57,19 @@ def _how(certificate: Certificate) -> str:
             return f"{name} ended by itself with {code}; {lived}."
         case Cause.UNKNOWN:
             return f"{name} ended, and nobody could see how; {lived}."
+
+
+def _what_was_near(sent: SentSignal, ended_ns: int) -> str:
+    """Tell of a signal that came before an end and is not known to have caused it."""
+    effect = {
+        Disposition.FATAL: "which it does not survive, but it was ending already",
+        Disposition.IGNORED: "which had no effect on it",
+        Disposition.HANDLED: "for which it has a handler",
+        Disposition.BLOCKED: "which it had blocked, to take it at its own time",
+        Disposition.UNKNOWN: "which it may not have received",
+    }[sent.disposition]
+    before = format_ns(ended_ns - sent.at_ns)
+    return f"{before} before, {describe_requester(sent.by)} had sent it {signal_name(sent.number)}, {effect}."
 
 
 def heart_of(error: str) -> str:
@@ -170,6 +186,8 @@ def _signal_hint(certificate: Certificate) -> str:
                 "The first process is a shell, which does not pass signals on: use the exec form of ENTRYPOINT or CMD, "
                 "start the program with `exec`, or run with --init."
             )
+        if escalation[0].disposition is Disposition.HANDLED:
+            return "It handles the stop signal and needs more time to end: grant it with --stop-timeout or `stop -t`."
         return "The first process has no handler for the stop signal: handle it, use STOPSIGNAL, or run with --init."
     if certificate.exit_code in (130, 143) and certificate.cause is Cause.SIGNAL:
         return "SIGINT or SIGTERM came from outside of the engine: a shell on the host, or the program itself."

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from bennu.lifecycle.death import Decision, Ending, Oom, Requester, Verb
+from bennu.lifecycle.disposition import Disposition
 from bennu.lifecycle.health import OnUnhealthy
 from bennu.lifecycle.life_model import Life, PendingOperation, Policy
 
@@ -71,7 +72,9 @@ class SignalAsked:
 
 @dataclass(frozen=True, slots=True)
 class SignalSent:
-    """The signal on record has reached the process, and a pause that it ends is over."""
+    """The signal on record has reached the process, which does `disposition` with it; a pause that it ends is over."""
+
+    disposition: Disposition = Disposition.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

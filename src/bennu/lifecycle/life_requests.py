@@ -41,7 +41,7 @@ from bennu.lifecycle.life_events import (
 )
 from bennu.lifecycle.life_model import Life, PendingOperation, Policy
 from bennu.lifecycle.status import State
-from bennu.lifecycle.stop import effect_of_signal
+from bennu.lifecycle.stop import asks_for_end, may_call_off
 
 KEPT_SIGNALS: Final = 100  # the last ones of a run: some programs are sent HUP every minute
 
@@ -59,6 +59,8 @@ def ask_signal(moment: Moment, event: SignalAsked) -> Transition:
 def cancel_back_off(moment: Moment, event: SignalAsked) -> Transition:
     """Call off the pending restart if the signal means the end; without a process another signal does nothing."""
     life = _note_signal(moment, event)
+    if event.verb is Verb.KILL and asks_for_end(moment.policy.stop_signal, event.number):
+        life = replace(life, restarts=replace(life.restarts, stopped_by_user=True, cancelled=True))
     if not life.restarts.cancelled:
         return Transition(life=life)
     ended = replace(life, state=State.EXITED, restarts=replace(life.restarts, due_ns=0), pending=life.lasting_operation)
@@ -67,17 +69,18 @@ def cancel_back_off(moment: Moment, event: SignalAsked) -> Transition:
 
 
 def _note_signal(moment: Moment, event: SignalAsked) -> Life:
+    """Put a signal on record; a person's stop is a wish that counts from here on.
+
+    What `kill` sends is not: it counts once the process has ended by it (`death.find_wish`).
+    """
     life, run, restarts = moment.life, moment.life.run, moment.life.restarts
-    effect = effect_of_signal(moment.policy.stop_signal, event.number, paused=life.state is State.PAUSED)
+    if event.for_good and event.verb is not Verb.KILL:
+        restarts = replace(restarts, stopped_by_user=True, cancelled=True)
     sent = SentSignal(moment.now_ns, event.number, event.by, event.verb)
     return replace(
         life,
         run=replace(run, signals=(*run.signals, sent)[-KEPT_SIGNALS:]),
-        restarts=replace(
-            restarts,
-            stopped_by_user=restarts.stopped_by_user or event.for_good,
-            cancelled=restarts.cancelled or (event.for_good and effect.cancel_restart),
-        ),
+        restarts=restarts,
         pending=_merge(life.pending, event.operation) if event.operation else life.pending,
     )
 
@@ -106,8 +109,7 @@ def _send(life: Life, policy: Policy, *, again: bool = False) -> SendSignal:
 
 
 def _ends_pause(life: Life, policy: Policy) -> bool:
-    paused = life.state is State.PAUSED
-    return effect_of_signal(policy.stop_signal, life.run.undelivered, paused=paused).unpause
+    return life.state is State.PAUSED and may_call_off(policy.stop_signal, life.run.undelivered)
 
 
 def escalate(moment: Moment, event: GraceOver) -> Transition:
@@ -122,7 +124,8 @@ def escalate(moment: Moment, event: GraceOver) -> Transition:
 def note_sent(moment: Moment, event: SignalSent) -> Transition:
     life, run = moment.life, moment.life.run
     notices = [Notice("kill", {"signal": str(run.undelivered)})]
-    sent = replace(life, run=replace(run, undelivered=0))
+    signals = (*run.signals[:-1], *(replace(last, disposition=event.disposition) for last in run.signals[-1:]))
+    sent = replace(life, run=replace(run, undelivered=0, signals=signals))
     effects: tuple[Effect, ...] = ()
     if _ends_pause(life, moment.policy):
         sent = replace(sent, state=State.RUNNING, run=replace(sent.run, pause_is_brief=False))

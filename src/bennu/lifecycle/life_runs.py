@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-from bennu.lifecycle.death import Decision, Ending, Verb
+from bennu.lifecycle.death import Decision, Ending, Verb, find_wish
 from bennu.lifecycle.governor import govern, score_after_end
 from bennu.lifecycle.health import HealthState, not_monitored
 from bennu.lifecycle.life_events import (
@@ -124,6 +124,14 @@ def end(moment: Moment, event: Exited) -> Transition:
     """Record the end of the process, and decide whether and when the container is started again."""
     life, run = moment.life, moment.life.run
     finished_at_ns = moment.now_ns if event.finished_at_ns is None else event.finished_at_ns
+    ending = Ending(
+        exit_code=event.exit_code,
+        finished_at_ns=finished_at_ns,
+        signals=run.signals,
+        oom=event.oom,
+        stop_signal=moment.policy.stop_signal,
+    )
+    moment = _note_wish(moment, ending)
     decision = _decide_after(moment, event, ran_for_ns=max(0, finished_at_ns - run.started_at_ns))
     ended = replace(
         life,
@@ -139,7 +147,6 @@ def end(moment: Moment, event: Exited) -> Transition:
         ended, left = replace(ended, state=State.RESTARTING), ()
         effects = (ForgetProcess(), TellWaiters())
     is_news = event.oom is not None and event.oom.kills > run.oom_told
-    ending = Ending(exit_code=event.exit_code, finished_at_ns=finished_at_ns, signals=run.signals, oom=event.oom)
     return Transition(
         life=ended,
         notices=((Notice("oom"),) if is_news else ()) + left + (_die(run, event.exit_code, finished_at_ns),),
@@ -147,6 +154,14 @@ def end(moment: Moment, event: Exited) -> Transition:
         effects=effects,
         keeps_sandbox=isinstance(decision, Restart),
     )
+
+
+def _note_wish(moment: Moment, ending: Ending) -> Moment:
+    """Call the policy off if a person's signal has ended it, or may have where nobody saw the end."""
+    if find_wish(ending) is None:
+        return moment
+    restarts = replace(moment.life.restarts, stopped_by_user=True, cancelled=True)
+    return replace(moment, life=replace(moment.life, restarts=restarts))
 
 
 def _over(run: Run) -> Run:
@@ -212,12 +227,19 @@ def _tell(life: Life, policy: Policy, decision: Restart | Stay) -> Decision:
 def lose(moment: Moment, event: HostRebooted) -> Transition:
     """Record the loss of a process with its host; how it ended is unknown."""
     life, run = moment.life, moment.life.run
+    ending = Ending(
+        exit_code=None,
+        finished_at_ns=moment.now_ns,
+        signals=run.signals,
+        lost=True,
+        stop_signal=moment.policy.stop_signal,
+    )
     lost = replace(
         life,
         state=State.EXITED,
         run=replace(run, pid=0, undelivered=0),
         last_end=replace(life.last_end, exit_code=None, finished_at_ns=moment.now_ns),
-        restarts=replace(life.restarts, due_ns=0),
+        restarts=replace(_note_wish(moment, ending).life.restarts, due_ns=0),
         pending=life.lasting_operation,
     )
     reason = "the host went down; its policy is asked as the daemon starts"
@@ -225,7 +247,7 @@ def lose(moment: Moment, event: HostRebooted) -> Transition:
         life=lost,
         notices=(Notice("die", {"exitCode": str(UNKNOWN_AS)}),),
         death=DeathFacts(
-            Ending(exit_code=None, finished_at_ns=moment.now_ns, lost=True),
+            ending,
             _tell(lost, moment.policy, Stay(0, reason)),
         ),
         effects=(TellWaiters(),),

@@ -1,25 +1,23 @@
-"""The effects of a person's signal on a container beside its delivery. Pure."""
+"""The meaning of a person's signal beside its delivery: whether it asks for the end, whether it ends a pause. Pure."""
 
-from dataclasses import dataclass
-from signal import SIGKILL
-
-
-@dataclass(frozen=True, slots=True)
-class KillEffect:
-    """A signal's effects: whether the policy is called off (for good, until the next start), whether a pause ends."""
-
-    cancel_restart: bool
-    unpause: bool
+from signal import SIGINT, SIGKILL, SIGTERM
 
 
-def effect_of_signal(stop_signal: int | None, signal: int, *, paused: bool) -> KillEffect:
-    """Compute a signal's effects by dockerd's rule.
+def asks_for_end(stop_signal: int | None, signal: int) -> bool:
+    """Tell whether a signal sent by `kill` is by itself the wish that the container end.
 
-    A container whose image declares a stop signal can be sent other signals without being taken for stopped.
+    Others ask a program for something else (a reload, a thread dump) as often as they end it: what they were is seen
+    by what they do.
 
     Args:
-        stop_signal: the signal declared in the container's configuration; None when it declares none, and then *any*
-            signal counts as the wish that it end.
+        stop_signal: the signal declared in the container's configuration; None when it declares none.
     """
-    ends = stop_signal is None or signal in (stop_signal, SIGKILL)
-    return KillEffect(cancel_restart=ends, unpause=ends and paused)
+    return signal in ((SIGTERM, SIGINT, SIGKILL) if stop_signal is None else (stop_signal, SIGKILL))
+
+
+def may_call_off(stop_signal: int | None, signal: int) -> bool:
+    """Tell whether a death by this signal calls the restart policy off, and whether it ends a pause, by dockerd's rule.
+
+    A container that declares a stop signal can be sent others, and even die of them, without being taken for stopped.
+    """
+    return stop_signal is None or signal in (stop_signal, SIGKILL)

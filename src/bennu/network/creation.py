@@ -4,62 +4,36 @@ The words of refusals are dockerd's: moby, daemon/network.go, libnetwork/control
 api/types/network/ipam.go.
 """
 
-import ipaddress
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
-from bennu.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere
+from bennu.errors import BennuError, Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere
 from bennu.go.bool import parse_bool
 from bennu.model import Shape
-from bennu.network.ipam.addresses import (
-    DEFAULT_POOLS,
-    Address,
-    Subnet,
-    choose_ipv6_subnet,
-    choose_subnet,
-    first_host,
-    overlapping,
-)
+from bennu.network.ipam.addresses import DEFAULT_POOLS, Address, Subnet
+from bennu.network.ipam.planning import IpamConfig, PoolsInUse, config_of, find_ipam_problems, plan_ipam
 from bennu.network.model import (
     OPTION_BRIDGE_NAME,
-    OPTION_HOST_BINDING,
-    OPTION_ICC,
-    OPTION_MASQUERADE,
-    OPTION_MTU,
+    OPTION_ENABLE,
     PREDEFINED,
+    GatewayMode,
     Ipam,
     Network,
 )
+from bennu.network.option_checks import INTERFACE_NAME, check_bridge_options
 
-NUMBER: Final = re.compile(r"[0-9]{1,5}\Z", re.ASCII)
-INTERFACE_NAME: Final = re.compile(r"[^\s/:]{1,15}\Z")
-NOT_HONOURED: Final = (
-    "com.docker.network.bridge.inhibit_ipv4",
-    "com.docker.network.bridge.gateway_mode_ipv4",
-    "com.docker.network.bridge.gateway_mode_ipv6",
-    "com.docker.network.bridge.trusted_host_interfaces",
-    "com.docker.network.container_iface_prefix",
-    "com.docker.network.host_ipv4",
-    "com.docker.network.host_ipv6",
-    "com.docker.network.enable_ipv6",
-)
 NEED_SWARM: Final = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
     "and try again."
 )
+ONLY_OPERATOR_FIELDS: Final = (
+    "configuration network can only contain network specific fields. Network operator fields like "
+    "[ ingress | internal | attachable | scope ] are not supported."
+)
 OTHER_DRIVERS: Final = ("macvlan", "ipvlan")
-
-
-class IpamConfig(Shape, omit_defaults=True):
-    """One entry of `IPAM.Config`."""
-
-    subnet: str = ""
-    ip_range: str = msgspec.field(name="IPRange", default="")
-    gateway: str = ""
-    auxiliary_addresses: dict[str, str] | None = None
 
 
 class IpamRequest(Shape):
@@ -68,6 +42,12 @@ class IpamRequest(Shape):
     driver: str = "default"
     options: dict[str, str] | None = None
     config: list[IpamConfig] | None = None
+
+
+class ConfigSource(Shape):
+    """The field `ConfigFrom`."""
+
+    network: str = ""
 
 
 class NetworkRequest(Shape):
@@ -82,92 +62,160 @@ class NetworkRequest(Shape):
     attachable: bool = False
     ingress: bool = False
     config_only: bool = False
-    config_from: dict[str, str] | None = None
+    config_from: ConfigSource | None = None
     ipam: IpamRequest | None = msgspec.field(name="IPAM", default=None)
     options: dict[str, str] | None = None
     labels: dict[str, str] | None = None
 
 
-def plan_network(
-    request: NetworkRequest,
-    *,
-    network_id: str,
-    created_ns: int,
-    present: Sequence[Network],
-    interfaces: Iterable[str],
-    routes: Sequence[Subnet],
-    global_id: bytes,
-    pools: Sequence[tuple[str, int]] = DEFAULT_POOLS,
-    swarm_pools: Sequence[tuple[str, int]] = (),
-) -> Network:
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a new network has to fit in with."""
+
+    present: Sequence[Network]  # all existing networks
+    interfaces: Iterable[str] = ()  # the names of the host's interfaces
+    routes: Sequence[Subnet] = ()  # what no subnet that is chosen here may overlap
+    needed: Sequence[Address] = ()  # addresses of others that the host depends on: no subnet at all may cover them
+    global_id: bytes = bytes(5)  # the same for all IPv6 networks of this host
+    pools: Sequence[tuple[str, int]] = DEFAULT_POOLS  # (range, prefix length) from which subnets are chosen
+    swarm_pools: Sequence[tuple[str, int]] = ()  # the same for overlay networks; without any, these are refused
+    default_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by driver
+
+
+def plan_network(request: NetworkRequest, around: Surroundings, *, network_id: str, created_ns: int) -> Network:
     """Make the network that a request asks for.
 
-    Args:
-        present: all existing networks.
-        interfaces: the names of the host's interfaces.
-        routes: the destinations of the host's own routes.
-        global_id: 5 random bytes, the same for all IPv6 networks of this host.
-        pools: (range, prefix length) from which subnets are chosen if the request names none.
-        swarm_pools: the same for overlay networks; without any, these are refused.
     Raises: InvalidParameter, Forbidden, Conflict, NotFound, NotImplementedHere, NoFreeSubnet.
     """
-    _check_name(request.name, present)
-    _check_driver(request, bool(swarm_pools))
-    if request.ingress:
-        _check_ingress(request, present)
+    _check_name(request.name, around.present)
+    _check_dependence(request)
+    in_swarm = bool(around.swarm_pools)
     is_overlay = request.driver == "overlay"
-    options = dict(request.options or {})
+    if is_overlay and not in_swarm:
+        raise Forbidden(NEED_SWARM)
     network = Network(
         id=network_id,
         name=request.name,
         created_ns=created_ns,
-        enable_ipv6=bool(request.enable_ipv6),
         internal=request.internal,
         attachable=request.attachable,
         labels=dict(request.labels or {}),
-        options=options,
-        ipam_options=request.ipam.options if request.ipam else {},
-        bridge=options.get(OPTION_BRIDGE_NAME) or f"br-{network_id[:12]}",
-        scope="swarm" if is_overlay else "local",
+        options=_options(request, around.default_options),
+        ipam_options=request.ipam.options if request.ipam else None,
+        scope="swarm" if is_overlay else request.scope or "local",
+        is_overlay=is_overlay,
         ingress=request.ingress,
+        config_from=request.config_from.network if request.config_from else "",
     )
-    _check_options(network, present, interfaces)
-    network.ipam = _plan_ipam(request, present, routes, global_id, swarm_pools if is_overlay else pools)
+    network.enable_ipv4 = _enabled(network, 4, request.enable_ipv4, usual=True)
+    network.enable_ipv6 = _enabled(network, 6, request.enable_ipv6, usual=False)
+    configs = list((request.ipam.config if request.ipam else None) or [])
+    _check_subnets(configs, enable_ipv6=network.enable_ipv6)
+    if request.config_only:
+        network.config_only, network.driver, network.is_overlay, network.scope = True, "null", False, "local"
+        network.ipam = [_recorded(config) for config in configs]
+        return network
+    _check_driver(request, network, in_swarm)
+    if request.ingress:
+        _check_ingress(request, around.present)
+    if network.config_from:
+        configs = _take_configuration(network, around.present)
+    _check_bridge(network, around)
+    in_use = PoolsInUse(
+        ours=[pool.subnet for other in around.present if not other.config_only for pool in other.ipam],
+        routes=around.routes,
+        needed=around.needed,
+        global_id=around.global_id,
+    )
+    plan_ipam(network, configs, in_use, around.swarm_pools if is_overlay else around.pools)
     return network
 
 
 def _check_name(name: str, present: Iterable[Network]) -> None:
     if not name.strip():
-        raise InvalidParameter("invalid network name: name is empty")
+        raise InvalidParameter("invalid name: name is empty")
     if name in PREDEFINED or name == "default":
         raise Forbidden(f"operation is not permitted on predefined {name} network")
     if any(network.name == name for network in present):
         raise Conflict(f"network with name {name} already exists")
 
 
-def _check_driver(request: NetworkRequest, in_swarm: bool) -> None:
+def _check_dependence(request: NetworkRequest) -> None:
+    """Refuse what a configuration network cannot say, and what a network made from one must not say."""
+    if request.config_only and (request.ingress or request.internal or request.attachable or request.scope):
+        raise Forbidden(ONLY_OPERATOR_FIELDS)
+    if not request.config_from or not request.config_from.network:
+        return
+    if request.config_only:
+        raise Forbidden("a configuration network cannot depend on another configuration network")
+    ipam = request.ipam or IpamRequest()
+    if (
+        ipam.driver not in ("", "default")
+        or request.enable_ipv4 is False
+        or request.enable_ipv6
+        or request.labels
+        or ipam.options
+        or ipam.config
+    ):
+        raise Forbidden(
+            "user specified configurations are not supported if the network depends on a configuration network"
+        )
+    if request.options:
+        raise Forbidden("network driver options are not supported if the network depends on a configuration network")
+
+
+def _options(request: NetworkRequest, defaults: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Merge the options with the administrator's; a network made from another takes that one's only."""
+    asked = request.options or {}
+    return dict(asked) if request.config_from else {**defaults.get(request.driver or "bridge", {}), **asked}
+
+
+def _enabled(network: Network, version: int, asked: bool | None, *, usual: bool) -> bool:
+    """Decide whether a family is enabled. An option that the request overrides is dropped: inspect would mislead."""
+    option = OPTION_ENABLE[version]
+    if asked is not None:
+        network.options.pop(option, None)
+        return asked
+    try:
+        return parse_bool(network.options[option]) if option in network.options else usual
+    except ValueError:
+        raise InvalidParameter(f'driver-opt "{option}" is not a valid bool') from None
+
+
+def _check_subnets(configs: Iterable[IpamConfig], *, enable_ipv6: bool) -> None:
+    problems = [problem for config in configs for problem in find_ipam_problems(config, enable_ipv6)]
+    if problems:
+        shown = problems if len(problems) == 1 else [f"* {problem}" for problem in problems]
+        raise InvalidParameter("invalid network config:\n" + "\n".join(shown))
+
+
+def _recorded(config: IpamConfig) -> Ipam:
+    """Keep what a configuration network says of a subnet; nothing is chosen yet."""
+    return Ipam(
+        subnet=config.subnet,
+        gateway=config.gateway,
+        ip_range=config.ip_range,
+        aux=dict(config.auxiliary_addresses or {}),
+        asked=True,
+    )
+
+
+def _check_driver(request: NetworkRequest, network: Network, in_swarm: bool) -> None:
     driver = request.driver or "bridge"
-    if request.config_only or (request.config_from or {}).get("Network"):
-        raise NotImplementedHere("configuration-only networks are not implemented")
-    if request.ingress and not in_swarm:
-        raise Forbidden(NEED_SWARM)
-    if driver in ("host", "null", "none"):
+    if driver in ("host", "null"):
         raise Forbidden(f'only one instance of "{driver}" network is allowed')
-    if driver == "overlay" or request.scope == "swarm":
-        if not in_swarm:
-            raise Forbidden(NEED_SWARM)
-        if driver != "overlay":
-            raise NotImplementedHere(f"networks of scope swarm and driver {driver} are not implemented")
-        driver = "bridge"
     if driver in OTHER_DRIVERS:
         raise NotImplementedHere(f"network driver {driver} is not implemented")
-    if driver != "bridge":
+    if driver not in ("bridge", "overlay"):
         raise NotFound(f'plugin "{driver}" not found')
-    ipam = request.ipam
-    if ipam is not None and ipam.driver not in ("", "default"):
-        raise NotImplementedHere(f"IPAM driver {ipam.driver} is not implemented")
-    if request.enable_ipv4 is False:
-        raise NotImplementedHere("networks without IPv4 are not implemented")
+    if request.ingress and not in_swarm:
+        raise Forbidden("Ingress network can only be global scope network")
+    if network.scope == "swarm" and not in_swarm:
+        raise Forbidden("cannot create a swarm scoped network when swarm is not active")
+    if network.scope == "swarm" and not network.enable_ipv4:
+        raise InvalidParameter("IPv4 cannot be disabled in a Swarm scoped network")
+    if request.ipam is not None and request.ipam.driver not in ("", "default"):
+        raise NotFound(f'plugin "{request.ipam.driver[:100]}" not found')
 
 
 def _check_ingress(request: NetworkRequest, present: Iterable[Network]) -> None:
@@ -180,139 +228,32 @@ def _check_ingress(request: NetworkRequest, present: Iterable[Network]) -> None:
         raise Conflict(f"rpc error: code = AlreadyExists desc = ingress network ({there.id}) is already present")
 
 
-def _check_options(network: Network, present: Iterable[Network], interfaces: Iterable[str]) -> None:
-    for option in NOT_HONOURED:
-        if option in network.options:
-            raise NotImplementedHere(f"network option {option} is not implemented")
+def _take_configuration(network: Network, present: Iterable[Network]) -> list[IpamConfig]:
+    """Fill the network with what its configuration network says; return that one's subnets. Raises: NotFound."""
+    name = network.config_from
+    found = next((other for other in present if other.config_only and other.name == name), None)
+    if found is None:
+        raise NotFound(f'configuration network "{name[:100]}" does not exist')
+    network.enable_ipv4, network.enable_ipv6 = found.enable_ipv4, found.enable_ipv6
+    network.labels, network.options, network.ipam_options = dict(found.labels), dict(found.options), found.ipam_options
+    return [config_of(pool) for pool in found.ipam]
+
+
+def _check_bridge(network: Network, around: Surroundings) -> None:
+    """Check the options, and give the bridge its name. Raises: BennuError."""
+    check_bridge_options(network.options)
+    if not network.enable_ipv4 and not network.enable_ipv6:
+        raise InvalidParameter("IPv4 or IPv6 must be enabled")
+    modes = [network.gateway_mode(version) for version in (4, 6)]
+    if GatewayMode.ISOLATED in modes and not network.internal:
+        raise BennuError("gateway mode 'isolated' can only be used for an internal network")
+    network.bridge = network.options.get(OPTION_BRIDGE_NAME) or f"br-{network.id[:12]}"
     if not INTERFACE_NAME.match(network.bridge):
         raise InvalidParameter(f"invalid name of a bridge: {network.bridge[:100]}")
-    if any(network.bridge == other.bridge for other in present):
-        raise Forbidden("networks have same bridge name")
-    if network.bridge in set(interfaces):
+    if other := next((other for other in around.present if other.bridge == network.bridge), None):
+        raise Forbidden(
+            f"cannot create network {network.id} ({network.bridge}): conflicts with network {other.id} "
+            f"({other.bridge}): networks have same bridge name"
+        )
+    if network.bridge in set(around.interfaces):
         raise Forbidden(f"an interface named {network.bridge} already exists on this host")
-    for option in (OPTION_ICC, OPTION_MASQUERADE):
-        value = network.options.get(option, "true")
-        try:
-            parse_bool(value)
-        except ValueError as error:
-            raise InvalidParameter(f"failed to parse {option} value: {error}") from None
-    mtu = network.options.get(OPTION_MTU, "1500")
-    if not NUMBER.match(mtu) or not 68 <= int(mtu) <= 65535:
-        raise InvalidParameter(f"invalid MTU: {mtu[:100]}")
-    binding = network.options.get(OPTION_HOST_BINDING, "")
-    if binding:
-        try:
-            ipaddress.ip_address(binding)
-        except ValueError:
-            raise InvalidParameter(f"invalid host binding address: {binding[:100]}") from None
-
-
-def _plan_ipam(
-    request: NetworkRequest,
-    present: Iterable[Network],
-    routes: Sequence[Subnet],
-    global_id: bytes,
-    pools: Sequence[tuple[str, int]],
-) -> list[Ipam]:
-    configs = (request.ipam.config if request.ipam else None) or []
-    ours = [ipaddress.ip_network(pool.subnet) for network in present for pool in network.ipam]
-    problems = [problem for config in configs for problem in find_ipam_problems(config, bool(request.enable_ipv6))]
-    if problems:
-        raise InvalidParameter("invalid network config:\n" + "\n".join(problems))
-    planned: list[Ipam] = []
-    for config in configs:
-        if config.subnet:
-            pool = _asked(config, ours, routes)
-            ours.append(ipaddress.ip_network(pool.subnet))
-            planned.append(pool)
-    families = {ipaddress.ip_network(pool.subnet).version for pool in planned}
-    if 4 not in families:
-        bare = next((config for config in configs if not config.subnet), IpamConfig())
-        planned.insert(0, _free(choose_subnet([*ours, *routes], pools), bare))
-    if request.enable_ipv6 and 6 not in families:
-        planned.append(_free(choose_ipv6_subnet([*ours, *routes], global_id), IpamConfig()))
-    return planned
-
-
-def _asked(config: IpamConfig, ours: Sequence[Subnet], routes: Sequence[Subnet]) -> Ipam:
-    subnet = ipaddress.ip_network(config.subnet)
-    if overlapping(subnet, ours) is not None:
-        raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
-    route = overlapping(subnet, routes)
-    if route is not None:
-        raise Forbidden(f"cannot create network: subnet {subnet} overlaps with a route of this host to {route}")
-    aux = dict(config.auxiliary_addresses or {})
-    taken = {ipaddress.ip_address(address) for address in aux.values()}
-    return Ipam(
-        subnet=str(subnet),
-        gateway=config.gateway or str(_free_gateway(config, subnet, taken)),
-        ip_range=config.ip_range,
-        aux=aux,
-        asked=True,
-    )
-
-
-def _free_gateway(config: IpamConfig, subnet: Subnet, taken: set[Address]) -> Address:
-    """Choose the first address of the range, as dockerd does, or the next that is no auxiliary address."""
-    candidate = first_host(ipaddress.ip_network(config.ip_range) if config.ip_range else subnet)
-    while candidate in taken and candidate + 1 in subnet:
-        candidate += 1
-    return candidate
-
-
-def _free(subnet: Subnet, config: IpamConfig) -> Ipam:
-    return Ipam(subnet=str(subnet), gateway=config.gateway or str(first_host(subnet)))
-
-
-def find_ipam_problems(config: IpamConfig, enable_ipv6: bool) -> list[str]:
-    """List every problem of one `IPAM.Config` entry, in dockerd's words; `test_each_problem_of_a_subnet_is_named`."""
-    if not config.subnet:
-        if config.ip_range or config.auxiliary_addresses or config.gateway:
-            return ["invalid network config: a subnet is needed for a gateway, a range or auxiliary addresses"]
-        return []
-    subnet, problem = _parse_network(config.subnet, "subnet")
-    if subnet is None:
-        return [problem]
-    if subnet.version == 6 and not enable_ipv6:
-        return [f"invalid subnet {subnet}: IPv6 has not been enabled"]
-    problems = _range_problems(config.ip_range, subnet)
-    named = [("gateway", config.gateway)] if config.gateway else []
-    named += [("auxiliary address", address) for address in (config.auxiliary_addresses or {}).values()]
-    for what, text in named:
-        problems += _address_problems(what, text, subnet)
-    return problems
-
-
-def _parse_network(text: str, what: str) -> tuple[Subnet | None, str]:
-    try:
-        if "/" not in text:
-            raise ValueError
-        loose = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return None, f"invalid {what} {text[:100]}: invalid CIDR block notation"
-    if ipaddress.ip_address(text.partition("/")[0]) != loose.network_address:
-        return None, f"invalid {what} {text}: it should be {loose}"
-    return loose, ""
-
-
-def _range_problems(text: str, subnet: Subnet) -> list[str]:
-    if not text:
-        return []
-    inner, problem = _parse_network(text, "ip-range")
-    if inner is None:
-        return [problem]
-    if inner.version != subnet.version or inner.network_address not in subnet:
-        return [f"invalid ip-range {inner}: parent subnet {subnet} doesn't contain ip-range"]
-    if inner.prefixlen < subnet.prefixlen:
-        return [f"invalid ip-range {inner}: CIDR block is bigger than its parent subnet {subnet}"]
-    return []
-
-
-def _address_problems(what: str, text: str, subnet: Subnet) -> list[str]:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return [f"invalid {what} {text[:100]}: invalid address"]
-    if address.version != subnet.version or address not in subnet:
-        return [f"invalid {what} {address}: parent subnet {subnet} doesn't contain this address"]
-    return []

@@ -1,6 +1,8 @@
 """The values of this package: networks, endpoints, sandboxes, ports. Networks and sandboxes are stored as JSON."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -10,11 +12,22 @@ from bennu.go.bool import TRUE
 from bennu.model import EndpointIPAMConfig, EndpointSettings, PublishedPort
 
 OPTION_BRIDGE_NAME: Final = "com.docker.network.bridge.name"
+OPTION_GATEWAY_MODES: Final = {
+    4: "com.docker.network.bridge.gateway_mode_ipv4",
+    6: "com.docker.network.bridge.gateway_mode_ipv6",
+}
+OPTION_HOST_IPS: Final = {4: "com.docker.network.host_ipv4", 6: "com.docker.network.host_ipv6"}
+OPTION_ENABLE: Final = {4: "com.docker.network.enable_ipv4", 6: "com.docker.network.enable_ipv6"}
+OPTION_INHIBIT_IPV4: Final = "com.docker.network.bridge.inhibit_ipv4"
+OPTION_TRUSTED_INTERFACES: Final = "com.docker.network.bridge.trusted_host_interfaces"
+OPTION_INTERFACE_PREFIX: Final = "com.docker.network.container_iface_prefix"
 OPTION_ICC: Final = "com.docker.network.bridge.enable_icc"
 OPTION_MASQUERADE: Final = "com.docker.network.bridge.enable_ip_masquerade"
 OPTION_HOST_BINDING: Final = "com.docker.network.bridge.host_binding_ipv4"
 OPTION_DEFAULT_BRIDGE: Final = "com.docker.network.bridge.default_bridge"
 OPTION_MTU: Final = "com.docker.network.driver.mtu"
+# Auxiliary addresses of these names are where the containers' default routes lead, instead of the bridge.
+AUX_GATEWAYS: Final = {4: "DefaultGatewayIPv4", 6: "DefaultGatewayIPv6"}
 DEFAULT_MTU: Final = 1500
 PREDEFINED: Final = frozenset({"bridge", "host", "none"})
 
@@ -23,14 +36,34 @@ class NetworkFailure(BennuError):
     """The kernel refused a change of a network; the text says which."""
 
 
+class GatewayMode(StrEnum):
+    """How one family of a bridge network is connected to the world."""
+
+    NAT = "nat"  # leaves with the host's address; only published ports are reached
+    UNPROTECTED = "nat-unprotected"  # the same, but whoever has a route to the containers reaches all of them
+    ROUTED = "routed"  # addresses are not translated; published ports are open at the containers' addresses
+    ISOLATED = "isolated"  # of an internal network: the bridge has no address either
+
+
 class Ipam(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One subnet of a network. Free addresses are allocated from `ip_range`; "" = the whole subnet."""
 
     subnet: str
-    gateway: str
+    gateway: str  # "" = none: the network has no way out, and the bridge no address
     ip_range: str = ""
     aux: dict[str, str] = msgspec.field(default_factory=dict)  # name → address that no container ever gets
     asked: bool = False  # the client named the subnet; only then may a container name its address
+    gateway_is_implied: bool = False  # chosen beside a subnet that was named: inspect shows only what was asked
+
+    @property
+    def version(self) -> int:
+        """Return the family, 4 or 6."""
+        return 6 if ":" in self.subnet else 4
+
+    @property
+    def way_out(self) -> str:
+        """Return where the containers' default route leads, "" = nowhere."""
+        return self.aux.get(AUX_GATEWAYS[self.version], self.gateway)
 
 
 class Network(msgspec.Struct, kw_only=True):
@@ -40,6 +73,7 @@ class Network(msgspec.Struct, kw_only=True):
     name: str
     created_ns: int
     driver: str = "bridge"  # bridge | host | null
+    enable_ipv4: bool = True
     enable_ipv6: bool = False
     internal: bool = False
     attachable: bool = False
@@ -48,8 +82,12 @@ class Network(msgspec.Struct, kw_only=True):
     ipam_driver: str = "default"
     ipam_options: dict[str, str] | None = None
     ipam: list[Ipam] = msgspec.field(default_factory=list)
+    unused_ipam: list[Ipam] = msgspec.field(default_factory=list)  # of a family that is not enabled: only shown
     bridge: str = ""  # the kernel's interface; "" for host and none
-    scope: str = "local"  # local | swarm: an overlay network, which on one node is a bridge
+    scope: str = "local"  # swarm: a network of the swarm, which on one node is a bridge; others are only shown
+    is_overlay: bool = True  # if of the swarm: asked for as an overlay network, not as a bridge
+    config_only: bool = False  # never a network itself: what others are made from
+    config_from: str = ""  # the name of the network it was made from
     ingress: bool = False  # the swarm's ingress network: published ports of services lead through it
     foreign: bool = False  # the interface is the administrator's: never changed, never deleted
 
@@ -64,6 +102,11 @@ class Network(msgspec.Struct, kw_only=True):
         `test_the_default_bridge_has_no_names`.
         """
         return self.driver == "bridge" and not self.is_predefined and not self.ingress
+
+    @property
+    def shown_driver(self) -> str:
+        """Return the driver that clients are shown."""
+        return "overlay" if self.scope == "swarm" and self.is_overlay else self.driver
 
     @property
     def mtu(self) -> int:
@@ -86,18 +129,76 @@ class Network(msgspec.Struct, kw_only=True):
         address = self.options.get(OPTION_HOST_BINDING, "")
         return "" if address == "0.0.0.0" else address
 
+    def gateway_mode(self, version: int) -> GatewayMode:
+        """Return how a family (4, 6) is connected to the world."""
+        return GatewayMode(self.options.get(OPTION_GATEWAY_MODES[version], GatewayMode.NAT))
+
+    @property
+    def inhibits_ipv4(self) -> bool:
+        """Check that the bridge gets no IPv4 address: somebody else has the gateway's."""
+        return self.options.get(OPTION_INHIBIT_IPV4, "false") in TRUE
+
+    def host_ip(self, version: int) -> str:
+        """Return the address of the host that packets of a family (4, 6) leave with; "" = that of their way out."""
+        return self.options.get(OPTION_HOST_IPS[version], "")
+
+    @property
+    def trusted_interfaces(self) -> tuple[str, ...]:
+        """Return the host's interfaces from which published ports are reached at the containers' addresses, too."""
+        return tuple(filter(None, self.options.get(OPTION_TRUSTED_INTERFACES, "").split(":")))
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyFlags:
+    """What the administrator says of one family of the default bridge, as he wrote it; "" = nothing."""
+
+    version: int
+    bip: str = ""
+    fixed_cidr: str = ""
+    default_gateway: str = ""
+
+    @property
+    def suffix(self) -> str:
+        """Return how the flags of the family end."""
+        return "" if self.version == 4 else "-v6"
+
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The administrator's options for this daemon's networks: dockerd's, and `socket_lb`."""
 
-    bridge: str = ""  # the default bridge's interface; "" = one of our own
+    bridge: str = ""  # the default bridge's interface, which is there already; "" = one of our own; none = no bridge
+    ipv6: bool = False  # the default bridge has IPv6, too
     bip: str = ""  # its address and prefix; "" = the first free of the pools
+    bip6: str = ""
+    fixed_cidr: str = ""  # where its containers' addresses come from; "" = the whole subnet
+    fixed_cidr_v6: str = ""
+    default_gateway: str = ""  # where its containers' default routes lead; "" = to the bridge
+    default_gateway_v6: str = ""
     mtu: int = DEFAULT_MTU  # of the default bridge
     icc: bool = True  # containers on the default bridge may talk to each other
     ip_masq: bool = True  # what leaves the default bridge gets the host's address
     ip: str = "0.0.0.0"  # where ports of the default bridge are published; the wildcard: on both families
     socket_lb: bool = True  # clients on this host skip the translation of packets, where the kernel allows it
     pools: tuple[tuple[str, int], ...] = ()  # (range, prefix length) of new subnets; () = dockerd's
+    default_options: dict[str, dict[str, str]] = {}  # options of networks that do not say otherwise, by driver
+    userland_proxy: bool = True  # IPv6 clients reach ports of containers that have only IPv4
+    iptables: bool = True  # there are rules for IPv4
+    ip6tables: bool = True  # there are rules for IPv6
+    ip_forward: bool = True  # forwarding is switched on where it is off
+    ip_forward_no_drop: bool = False  # and then it is not guarded, and stays on
+    allow_direct_routing: bool = False  # published ports are reached at the containers' addresses, too
+    accept_fwmark: str = ""  # MARK or MARK/MASK of packets that reach every container; "" = none do
+
+    @property
+    def families(self) -> tuple[FamilyFlags, ...]:
+        """Return what is said of each family of the default bridge."""
+        ipv4 = FamilyFlags(4, self.bip, self.fixed_cidr, self.default_gateway)
+        ipv6 = FamilyFlags(6, self.bip6, self.fixed_cidr_v6, self.default_gateway_v6)
+        return (ipv4, ipv6) if self.ipv6 else (ipv4,)
+
+    def has_rules(self, version: int) -> bool:
+        """Check that there are rules for a family (4, 6)."""
+        return self.iptables if version == 4 else self.ip6tables
 
     def bridge_options(self, bridge: str) -> dict[str, str]:
         """Return the `Options` of the default bridge, which inspect shows."""
@@ -198,6 +299,14 @@ class PortForward(msgspec.Struct, frozen=True, order=True):
     host_port: int
     target_ip: str
     target_port: int
+
+
+class OpenPort(msgspec.Struct, frozen=True, order=True):
+    """A published port that is reached at the container's address, too: without translation, by a route."""
+
+    proto: str
+    ip: str
+    port: int
 
 
 class Resolver(msgspec.Struct, kw_only=True):

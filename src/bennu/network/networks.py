@@ -18,7 +18,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from bennu.errors import BennuError, Forbidden
 from bennu.network import default_bridge
 from bennu.network.cluster_hooks import ClusterHooks, NoCluster
-from bennu.network.creation import NetworkRequest, plan_network
+from bennu.network.creation import NetworkRequest, Surroundings, plan_network
 from bennu.network.frontends import Frontend
 from bennu.network.ipam.addresses import DEFAULT_POOLS
 from bennu.network.ipam.catalogue import Catalogue, check_request, new_network_id
@@ -39,7 +39,7 @@ from bennu.network.nat.ip_forwarding import IpForwarding, switch_off_unless_used
 from bennu.network.nat.nft import Firewall
 from bennu.network.nat.port_allocator import PortAllocator
 from bennu.network.nat.port_mapper import PortMapper
-from bennu.network.nat.rules import BridgeRules, Ruleset
+from bennu.network.nat.rules import FAMILIES, BridgeRules, Ruleset
 from bennu.network.reconciler import NetworkReconciler
 from bennu.network.sandboxes import Sandboxes
 from bennu.network.socket_lb.socket_lb_bpf import BpfSocketLb, DisabledSocketLb
@@ -47,6 +47,7 @@ from bennu.store import Store
 
 DEFAULT_ROOT: Final = Path("/var/lib/bennu")
 EventSink = Callable[[str, str, str, Mapping[str, str], str], Awaitable[None]]  # type, action, id, attributes, scope
+DRIVER_SCOPES: Final = {"overlay": "swarm"}  # of networks whose request names none
 SWARM_ACTIONS: Final = {"create": "create", "destroy": "remove"}
 log = logging.getLogger(__name__)
 
@@ -82,12 +83,12 @@ class Networks:
         self.balancer = Balancer(store, self._catalogue, self._firewall, ports_in_use, frontends)
         self._reaper = NamespaceReaper()
         self._pool = NamespacePool(self._namer, self._reaper, self._has_names)
-        self._port_mapper = PortMapper(self._firewall, ports_in_use)
+        self._port_mapper = PortMapper(self._firewall, ports_in_use, self._catalogue.get, settings)
         self._sandboxes = Sandboxes(
             self._catalogue, self._namer, self._pool, self._reaper, self._port_mapper, self.balancer.names
         )
         self._changing = asyncio.Lock()  # held while the set of networks changes
-        self._forwarding = IpForwarding()
+        self._forwarding = IpForwarding(is_wanted=settings.ip_forward, is_guarded=not settings.ip_forward_no_drop)
         self._reconciler = NetworkReconciler(
             self._catalogue,
             self.balancer,
@@ -123,8 +124,10 @@ class Networks:
         await self._catalogue.add_predefined()
         busy = {endpoint.network_id for sandbox in known.values() for endpoint in sandbox.endpoints}
         async with default_bridge.subnet_lock():  # until our routes are there for other daemons to see
-            await default_bridge.ensure_default_bridge(self._catalogue, self.bridge, self._settings)
-            await default_bridge.renumber_conflicting(self._catalogue, self._settings, busy)
+            await default_bridge.ensure_default_bridge(
+                self._catalogue, self.bridge, self._settings, busy, self._global_id
+            )
+            await default_bridge.renumber_conflicting(self._catalogue, self._settings, busy, self._global_id)
             await self.balancer.load()
             for network in self._catalogue:
                 await self._set_up_bridge(network)
@@ -222,7 +225,7 @@ class Networks:
         network = self._catalogue.get(network_id)
         if network is None:
             return "bridge"
-        return "overlay" if network.scope == "swarm" else network.driver
+        return network.shown_driver
 
     def _has_names(self) -> bool:
         return any(network.has_names for network in self._catalogue)
@@ -258,14 +261,18 @@ class Networks:
             ours = [network.bridge for network in self._catalogue if network.bridge]
             network = plan_network(
                 request,
-                network_id=new_network_id(in_swarm=request.driver == "overlay"),
+                Surroundings(
+                    present=self.all(),
+                    interfaces=await in_own_thread(netlink.list_links),
+                    routes=await default_bridge.used_subnets(but_of=ours),
+                    needed=await default_bridge.needed_addresses(),
+                    global_id=self._global_id,
+                    pools=self._settings.pools or DEFAULT_POOLS,
+                    swarm_pools=self._cluster_hooks.pools() if swarm_pools is None else swarm_pools,
+                    default_options=self._settings.default_options,
+                ),
+                network_id=new_network_id(in_swarm="swarm" in (request.scope, DRIVER_SCOPES.get(request.driver))),
                 created_ns=time.time_ns(),
-                present=self.all(),
-                interfaces=await in_own_thread(netlink.list_links),
-                routes=await default_bridge.used_subnets(but_of=ours),
-                global_id=self._global_id,
-                swarm_pools=self._cluster_hooks.pools() if swarm_pools is None else swarm_pools,
-                pools=self._settings.pools or DEFAULT_POOLS,
             )
             # On disk first: a bridge nobody remembers would stay for ever, a network without bridge gets it at open.
             await self._catalogue.add(network, is_wish=True)
@@ -287,6 +294,8 @@ class Networks:
             network = self.find(ref)
             if network.is_predefined:
                 raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+            if network.config_only and any(other.config_from == network.name for other in self._catalogue):
+                raise Forbidden(f'configuration network "{network.name}" is in use')
             users = self.endpoints_of(network)
             if users:
                 named = ", ".join(
@@ -304,7 +313,8 @@ class Networks:
         """Remove the user-defined networks without endpoints for which `unused` is true; return their names."""
         removed = []
         for network in self.all():
-            if network.is_predefined or network.ingress or self.endpoints_of(network) or not unused(network):
+            is_kept = network.is_predefined or network.ingress or network.config_only
+            if is_kept or self.endpoints_of(network) or not unused(network):
                 continue
             try:
                 await self.remove(network.id)
@@ -336,6 +346,11 @@ class Networks:
             masquerade=network.masquerade,
             icc=network.icc,
             internal=network.internal,
+            mode4=network.gateway_mode(4),
+            mode6=network.gateway_mode(6),
+            host_ip4=network.host_ip(4),
+            host_ip6=network.host_ip(6),
+            trusted=network.trusted_interfaces,
         )
 
     async def _emit(self, action: str, network: Network, **more: str) -> None:
@@ -367,13 +382,19 @@ class Networks:
         `dns`: servers that the embedded DNS asks instead of the host's. The caller stores the sandbox.
         Raises: BennuError; then, as after a cancellation, nothing is left.
         """
+        endpoints = [request for request in endpoints if not self.is_switched_off(request.network)]
         for request in endpoints:
             self._check_attachable(container_id, self.find(request.network))
         return await self._sandboxes.open(container_id, endpoints, ports, dns)
 
+    def is_switched_off(self, ref: str) -> bool:
+        """Check that this is the default bridge, and there is to be none: who asks for it gets loopback only."""
+        return ref in ("bridge", "default") and self._catalogue.named("bridge") is None
+
     def check(self, request: EndpointRequest) -> None:
         """Check that the network can ever grant the request. Raises: NotFound, InvalidParameter."""
-        check_request(self.find(request.network), request)
+        if not self.is_switched_off(request.network):
+            check_request(self.find(request.network), request)
 
     async def close_sandbox(self, container_id: str) -> None:
         """Close a sandbox: its rules are gone when this returns, its namespace is deleted later. Idempotent."""
@@ -431,7 +452,15 @@ class Networks:
 
     def _ruleset(self) -> Ruleset:
         bridges = tuple(self._bridged[key] for key in sorted(self._bridged))
-        return Ruleset(bridges, self._port_mapper.port_forwards(), self._forwarding.guard)
+        return Ruleset(
+            bridges,
+            self._port_mapper.port_forwards(),
+            self._forwarding.guard,
+            self._port_mapper.open_ports(),
+            families=tuple(version for version in FAMILIES if self._settings.has_rules(version)),
+            direct_routing=self._settings.allow_direct_routing,
+            accept_mark=self._settings.accept_fwmark,
+        )
 
     async def reconcile(self) -> None:
         """Repair once what others changed in the kernel. Raises: BennuError, OSError, NetlinkError."""

@@ -104,7 +104,9 @@ class NetworkReconciler:
 
     def _families(self) -> list[str]:
         outward = [network for network in self._catalogue if network.bridge and not network.internal]
-        return ["ipv4", *(["ipv6"] if any(network.enable_ipv6 for network in outward) else [])]
+        ipv4 = any(network.enable_ipv4 for network in outward)
+        ipv6 = any(network.enable_ipv6 for network in outward)
+        return [*(["ipv4"] if ipv4 else []), *(["ipv6"] if ipv6 else [])]
 
     # --- interfaces ---------------------------------------------------------------------------------------------
 

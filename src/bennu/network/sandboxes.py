@@ -104,7 +104,7 @@ class Sandboxes:
         try:
             for network, request in wanted:
                 await self._add_endpoint(container_id, sandbox, network, request, prepared.host_interface)
-            self._port_mapper.map(container_id, sandbox, self._host_binding(sandbox))
+            self._port_mapper.map(container_id, sandbox)
             await self._attach(container_id, sandbox, prepared)
         except BaseException:
             close_sockets(prepared.dns)
@@ -218,11 +218,6 @@ class Sandboxes:
             raise NetworkFailure(f"network {endpoint.network_name} is gone")
         return network
 
-    def _host_binding(self, sandbox: Sandbox) -> str:
-        """Return the host address for ports that name none, of the default route's network; "" = all."""
-        gateway_endpoint = sandbox.gateway_endpoint()
-        return self._network_of(gateway_endpoint).host_binding if gateway_endpoint else ""
-
     # --- connect and disconnect while it runs -------------------------------------------------------------------
 
     async def connect(self, container_id: str, network: Network, request: EndpointRequest) -> Endpoint:
@@ -245,7 +240,7 @@ class Sandboxes:
                 if sandbox.has_embedded_dns and not self.name_server.serves(container_id):
                     work.append(self.name_server.serve(container_id, sandbox))
                 await all_of(work)
-            await self._port_mapper.remap(container_id, sandbox, self._host_binding(sandbox))
+            await self._port_mapper.remap(container_id, sandbox)
         except BaseException:
             await finish(asyncio.ensure_future(self.disconnect(container_id, endpoint)))
             raise
@@ -264,7 +259,7 @@ class Sandboxes:
         if not sandbox.has_embedded_dns:
             self.name_server.stop(container_id)
         await all_of([in_own_thread(lambda: self._set_default_routes(sandbox))])
-        await self._port_mapper.remap(container_id, sandbox, self._host_binding(sandbox))
+        await self._port_mapper.remap(container_id, sandbox)
 
     def _set_default_routes(self, sandbox: Sandbox) -> None:
         """Lead the default route of each family through its endpoint. Only in a thread of its own."""

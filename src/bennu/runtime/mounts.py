@@ -4,24 +4,25 @@ import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bennu.errors import InvalidParameter
-from bennu.model import HostConfig, Mount, MountPoint
+from bennu.errors import BennuError
+from bennu.model import BindOptions, HostConfig, Mount, MountPoint
 
 INIT_PATH: Final = "/sbin/docker-init"
 DEFAULT_SHM_BYTES: Final = 64 << 20
+RECURSIVE_READ_ONLY: Final = (5, 12)  # the first Linux that has mount_setattr(2)
 _SHARED: Final = frozenset({"shared", "rshared"})
 _SLAVE: Final = frozenset({"slave", "rslave"})
 
 Entry = dict[str, Any]
 
 
-def default_mounts(*, cgroup_v2: bool, privileged: bool, shm: Entry | None, host_ipc: bool) -> list[Entry]:
-    """List the file systems that every container has, in mounting order. `shm` None: no /dev/shm."""
+def default_mounts(*, privileged: bool, shm: Entry | None) -> list[Entry]:
+    """List the file systems that every container has, in mounting order. `shm` None: no /dev/shm.
+
+    A fresh mqueue shows the queues of the IPC namespace that it is mounted in, be that the host's or another's.
+    """
     access = "rw" if privileged else "ro"
     secure = ["nosuid", "noexec", "nodev"]
-    mqueue = _entry("/dev/mqueue", "mqueue", "mqueue", secure)
-    if host_ipc:
-        mqueue = _entry("/dev/mqueue", "bind", "/dev/mqueue", ["rbind", *secure])
     mounts = [
         _entry("/proc", "proc", "proc", secure),
         _entry("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -33,7 +34,7 @@ def default_mounts(*, cgroup_v2: bool, privileged: bool, shm: Entry | None, host
         ),
         _entry("/sys", "sysfs", "sysfs", [*secure, access]),
         _entry("/sys/fs/cgroup", "cgroup", "cgroup", [access, *secure]),
-        mqueue,
+        _entry("/dev/mqueue", "mqueue", "mqueue", secure),
     ]
     return [*mounts, shm] if shm is not None else mounts
 
@@ -53,11 +54,11 @@ def bind_entry(source: str, target: str, *, read_only: bool, propagation: str = 
     return _entry(target, "bind", source, ["rbind", "ro" if read_only else "rw", propagation or "rprivate"])
 
 
-def client_mounts(points: Sequence[MountPoint], host: HostConfig) -> list[Entry]:
-    """List the client's binds, volumes and tmpfs, parents before children. Raises: InvalidParameter."""
-    asked = {posixpath.normpath(mount.target): mount for mount in (host.mounts or ())} if host.mounts else {}
-    entries = [_point(point, asked.get(point.destination)) for point in points if point.type != "tmpfs"]
-    entries += [_typed_tmpfs(target, mount) for target, mount in asked.items() if mount.type == "tmpfs"]
+def client_mounts(points: Sequence[MountPoint], host: HostConfig, kernel: tuple[int, int]) -> list[Entry]:
+    """List the client's binds, volumes, images and tmpfs, parents before children. Raises: BennuError."""
+    entries = [_point(point, kernel) for point in points if point.type != "tmpfs"]
+    asked = [mount for mount in (host.mounts or ()) if mount.type == "tmpfs"]
+    entries += [_typed_tmpfs(posixpath.normpath(mount.target), mount) for mount in asked]
     tmpfs = host.tmpfs if isinstance(host.tmpfs, dict) else {}
     entries += [tmpfs_entry(posixpath.normpath(target), options) for target, options in (tmpfs or {}).items()]
     return parents_first(entries)
@@ -68,14 +69,32 @@ def parents_first(entries: Sequence[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry["destination"].rstrip("/").count("/"))
 
 
-def _point(point: MountPoint, asked: Mount | None) -> Entry:
+def _point(point: MountPoint, kernel: tuple[int, int]) -> Entry:
     entry = bind_entry(point.source, point.destination, read_only=not point.rw, propagation=point.propagation)
-    bind = asked.bind_options if asked is not None else None
-    if bind is not None and bind.non_recursive:
-        entry["options"][0] = "bind"
-    elif not point.rw and not (bind is not None and bind.read_only_non_recursive):
+    bind = (point.spec.bind_options if point.spec else None) or BindOptions()
+    _check_read_only(point, bind, kernel)
+    if bind.non_recursive:
+        # crun takes the "recursively" of any word for all of them; with nothing below, both words say the same.
+        entry["options"] = ["bind", entry["options"][1], (point.propagation or "rprivate").removeprefix("r")]
+    elif not point.rw and not bind.read_only_non_recursive and kernel >= RECURSIVE_READ_ONLY:
         entry["options"].append("rro")
     return entry
+
+
+def _check_read_only(point: MountPoint, bind: BindOptions, kernel: tuple[int, int]) -> None:
+    """Check options that say how far read-only goes. Raises: BennuError with dockerd's words."""
+    conflict = "mount options conflict: "
+    asked_writable = not point.spec.read_only if point.spec else False
+    for name, value in (
+        ("ReadOnlyNonRecursive", bind.read_only_non_recursive),
+        ("ReadOnlyForceRecursive", bind.read_only_force_recursive),
+    ):
+        if value and asked_writable:
+            raise BennuError(f"{conflict}!ReadOnly && BindOptions.{name}")
+    if bind.read_only_non_recursive and bind.read_only_force_recursive:
+        raise BennuError(f"{conflict}ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive")
+    if bind.read_only_force_recursive and kernel < RECURSIVE_READ_ONLY:
+        raise BennuError("recursive read-only mounts need Linux 5.12 or later (mount_setattr)")
 
 
 def _typed_tmpfs(target: str, mount: Mount) -> Entry:
@@ -103,14 +122,15 @@ _VALUES: Final = frozenset({"mode", "uid", "gid", "size", "nr_blocks", "nr_inode
 
 
 def tmpfs_entry(target: str, options: str) -> Entry:
-    """Describe a tmpfs with Docker's cautious defaults under the client's options. Raises: InvalidParameter."""
+    """Describe a tmpfs with Docker's cautious defaults under the client's options.
+
+    Raises: BennuError with dockerd's words.
+    """
     chosen: dict[Any, str] = {}
     for word in ["noexec", "nosuid", "nodev", *(word for word in options.split(",") if word)]:
         name, equals, value = word.partition("=")
-        if equals and (name not in _VALUES or not value):
-            raise InvalidParameter(f'Invalid tmpfs option "{word}"')
-        if not equals and name not in _FLAGS:
-            raise InvalidParameter(f'Invalid tmpfs option "{word}"')
+        if not (name in _VALUES and value if equals else name in _FLAGS):
+            raise BennuError(f'invalid tmpfs option "{name}"')
         key = name if equals else next((pair for pair in _OPPOSITES if name in pair), name)
         chosen.pop(key, None)
         chosen[key] = word

@@ -53,7 +53,7 @@ def _cpu(host: HostConfig) -> dict[str, Any]:
         quota = host.nano_cpus * CPU_PERIOD_US // 10**9
     values = {
         "shares": host.cpu_shares,
-        "quota": quota,
+        "quota": max(0, quota),  # negative: no limit, which is written by leaving it out
         "period": period,
         "realtimeRuntime": host.cpu_realtime_runtime,
         "realtimePeriod": host.cpu_realtime_period,

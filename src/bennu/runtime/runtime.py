@@ -19,7 +19,8 @@ from bennu.beneath import entry_of
 from bennu.errors import BennuError
 from bennu.kernel.descriptor_io import wait_readable
 from bennu.kernel.pidfd import kill_by_argument, wait_gone
-from bennu.kernel.procfs import find_by_argument, parent_of
+from bennu.kernel.procfs import find_by_argument, parent_of, signal_view
+from bennu.lifecycle.disposition import SignalView
 from bennu.model import HostConfig
 from bennu.pace import settle
 from bennu.runtime.bundle import Bundle, BundleFacts, Bundles, conmon_mark, open_process, read_pid
@@ -165,19 +166,23 @@ class Runtime:
         """Let a created container's program begin. Raises: NotAlive, BennuError."""
         await self._oci.start(container_id)
 
-    async def kill(self, container_id: str, signum: int, *, everyone: bool = False) -> None:
-        """Signal its first process, or every process in its group. Raises: NotAlive if there is none."""
+    async def kill(self, container_id: str, signum: int) -> SignalView:
+        """Signal its first process; answer the kernel's view of it just before. Raises: NotAlive if there is none."""
         bundle, facts = self.bundles.find(container_id)
-        if everyone:
-            await asyncio.to_thread(self.cgroups.kill, facts.cgroup, signum)
-            return
         pidfd = open_process(bundle, facts)
         try:
+            process = signal_view(read_pid(bundle.pid_file))
             signal.pidfd_send_signal(pidfd, signum)
+            return process
         except ProcessLookupError:
             raise NotAlive(f"container {container_id} is not running") from None
         finally:
             os.close(pidfd)
+
+    async def kill_everyone(self, container_id: str) -> None:
+        """Send SIGKILL to every process in its control group."""
+        _, facts = self.bundles.find(container_id)
+        await asyncio.to_thread(self.cgroups.kill, facts.cgroup, signal.SIGKILL)
 
     async def update(self, container_id: str, host_config: HostConfig) -> None:
         """Put new limits in force in a living container. Raises: NotAlive, BennuError (then the old ones hold)."""

@@ -41,7 +41,7 @@ def parse_security_options(options: Iterable[str], *, no_new_privileges: bool = 
 
 
 def _split(option: str) -> tuple[str, str]:
-    if option == "no-new-privileges":
+    if option in ("no-new-privileges", "writable-cgroups"):
         return option, "true"
     if option == "disable":
         return "label", option

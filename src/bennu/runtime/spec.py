@@ -221,17 +221,15 @@ def replace_env(base: Iterable[str], changes: Iterable[str]) -> list[str]:
 def _mounts(request: SpecRequest, security: Security) -> list[dict[str, Any]]:
     host = request.host_config
     defaults = default_mounts(
-        cgroup_v2=request.host.cgroup_v2,
         privileged=host.privileged,
         shm=_shm(request),
-        host_ipc=request.ipc_ns == "",
     )
     if security.writable_cgroups:
         for entry in defaults:
             if entry["type"] == "cgroup":
                 entry["options"][0] = "rw"
     files = [
-        bind_entry(source, target, read_only=False)
+        bind_entry(source, target, read_only=host.readonly_rootfs)
         for source, target in (
             (request.resolv_path, "/etc/resolv.conf"),
             (request.hostname_path, "/etc/hostname"),
@@ -239,10 +237,7 @@ def _mounts(request: SpecRequest, security: Security) -> list[dict[str, Any]]:
         )
         if source
     ]
-    clients = client_mounts(request.mounts, host)
-    if request.host.kernel < (5, 12):
-        for entry in clients:
-            entry["options"] = [word for word in entry["options"] if word != "rro"]
+    clients = client_mounts(request.mounts, host, request.host.kernel)
     taken = {entry["destination"] for entry in clients}
     ours = [entry for entry in files if entry["destination"] not in taken]
     mounts = merge_mounts(defaults, parents_first([*ours, *clients]))

@@ -160,12 +160,13 @@ class ContainerDaemon:
     def _send(self, effect: SendSignal) -> LifeEvent:
         if effect.number == SIGKILL:
             self.laws.on_sigkill()
-        if not self.host.kill(effect.number):
+        disposition = self.host.kill(effect.number)
+        if disposition is None:
             return SignalMissed(effect.again)
         self.tick()
         if effect.thaw:
             self.host.freeze(False)
-        return SignalSent()
+        return SignalSent(disposition)
 
     def _act_on_unhealthy(self, action: OnUnhealthy) -> None:
         """Act on bad health as the engine does in the background, but at once, after the step."""
@@ -189,10 +190,15 @@ class ContainerDaemon:
     def kill(self, number: int) -> None:
         if number == SIGKILL:
             self.laws.grants(0)
+        if number in (self.host.stop_signal, SIGKILL):
+            process = self.host.process
+            self.laws.calls_off = process is None
+            self.laws.wishes = process is not None and (number == SIGKILL or process.answers_ns is not None)
         self.advance(SignalAsked(number=number, by=PERSON, verb=Verb.KILL))
 
     def ask_end(self, verb: Verb, *, grace_ns: int | None, drain_ns: int = 0) -> None:
         """Stop, restart or remove. `grace_ns` None: SIGKILL never follows. `drain_ns`: its connections end first."""
+        self.laws.calls_off = True
         self.requests.append(request := Request(verb))
         if not self.life.is_running:
             request.is_told = True

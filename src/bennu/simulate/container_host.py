@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from signal import SIGKILL
 
+from bennu.lifecycle.disposition import Disposition
 from bennu.lifecycle.life_events import DeathFacts, Notice, TeardownNotice
 from bennu.lifecycle.life_model import Life, Policy
 
@@ -90,19 +91,20 @@ class Host:
         """Kill what is left of the process and forget how it ended."""
         self.process, self.exit_file = None, None
 
-    def kill(self, number: int) -> bool:
-        """Send the process a signal; False: there is no process."""
+    def kill(self, number: int) -> Disposition | None:
+        """Send the process a signal, and answer what it does with it; None: there is no process."""
         process = self.process
         if process is None:
-            return False
+            return None
         if number == SIGKILL:  # it reaches a frozen control group
             process.ends_by = SIGKILL
             self.end_process(ENDED_BY_SIGNAL + SIGKILL)
-        elif process.is_frozen:
+            return Disposition.FATAL
+        if process.is_frozen:
             process.waiting.append(number)
         else:
             self._take_signal(process, number)
-        return True
+        return Disposition.IGNORED if process.answers_ns is None else Disposition.HANDLED
 
     def _take_signal(self, process: SimulatedProcess, number: int) -> None:
         if number == self.stop_signal and process.answers_ns is not None and process.ends_at_ns is None:

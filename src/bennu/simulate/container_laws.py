@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from bennu.lifecycle.death import Verb
+from bennu.lifecycle.disposition import Disposition
 from bennu.lifecycle.life_events import (
     Exited,
     HostRebooted,
@@ -29,6 +30,7 @@ from bennu.simulate.laws import LawBroken
 
 MS_NS = 10**6
 LONGEST_NS = 60 * SECOND_NS
+ENDING_TAKES_NS = 600 * SECOND_NS  # what ends later than that after a signal has survived it
 LIVES = (State.RUNNING, State.PAUSED)
 FOLLOWS = {  # which of Docker's events may come while no process lives, one runs, or one is frozen
     "start": ("down", "runs"),
@@ -67,6 +69,8 @@ class ContainerLaws:
         self.cuts: Counter[tuple[str, int]] = Counter()  # where daemons died: event, and how far it was taken in
         self.calls_off = False  # the request under way is a person's wish that it end
         self.called_off = False  # such a wish is on record, and nobody has started it since
+        self.wishes = False  # the request under way is a signal that is to end the process, which hears it
+        self.wished_ns: int | None = None  # such a signal is on record of this run, since then
         self.quick_ends = 0  # in a row, since a person's start, after less than ten seconds each
         self.restarts: list[int] = []  # instants of decisions to restart, since a person's start
         self.may_restart_ns = 0
@@ -90,7 +94,7 @@ class ContainerLaws:
 
         The part of a request that is not on record has not happened.
         """
-        self.calls_off, self.asked, self.granted_ns = False, None, None
+        self.calls_off, self.wishes, self.asked, self.granted_ns = False, False, None, None
 
     def on_death_of_the_daemon(self, happened: LifeEvent | None, instruction: int) -> None:
         self.forget_requests()
@@ -111,6 +115,8 @@ class ContainerLaws:
         """Take in and check one transaction as it reaches the disk."""
         if self.calls_off:
             self.called_off = True
+        if self.wishes:
+            self.wished_ns, self.wishes = self.host.now_ns, False
         if self.asked is not None:
             self.owed, self.asked = max(self.owed, self.asked, key=WISHES.index), None
         if self.granted_ns is not None:
@@ -147,7 +153,7 @@ class ContainerLaws:
 
     def _take_start(self, before: Life, started: RunStarted) -> None:
         self.runs.append(started.pid)
-        self.owed, self.is_paused = None, False
+        self.owed, self.is_paused, self.wished_ns = None, False, None
         self.kill_from_ns = self.dead_by_ns = None
         if before.state is not State.RESTARTING:
             self.called_off, self.quick_ends, self.restarts = False, 0, []
@@ -170,9 +176,23 @@ class ContainerLaws:
         self.deaths.append((pid, code))
         ran_ns = change.life.last_end.finished_at_ns - before.run.started_at_ns
         self.quick_ends = 0 if ran_ns >= 10 * SECOND_NS else self.quick_ends
+        self._take_wish(code, change)
         if change.life.state is State.RESTARTING:
             self._take_restart(change.life.restarts.due_ns - host.now_ns, code, unhealthy=before.run.restart_unhealthy)
         self.quick_ends += 1
+
+    def _take_wish(self, code: int | None, change: Transition) -> None:
+        """Call the policy off if the process ended soon after a signal that was to end it; else it has survived it."""
+        wished_ns, ended_ns = self.wished_ns, change.life.last_end.finished_at_ns
+        if wished_ns is not None and (code is None or ended_ns - wished_ns <= ENDING_TAKES_NS):
+            self.called_off = True
+        policy = self.host.policy
+        comes_back = policy.restart.mode in (RestartMode.ALWAYS, RestartMode.UNLESS_STOPPED) and policy.governor is None
+        stays = change.life.state is not State.RESTARTING
+        signals = change.death.ending.signals if change.death is not None else ()
+        may_be_wished = wished_ns is not None or any(sent.disposition is Disposition.UNKNOWN for sent in signals)
+        if comes_back and stays and code is not None and not self.called_off and not may_be_wished:
+            raise self.broken(2, "what nobody has stopped stays down")
 
     def _take_restart(self, delay_ns: int, code: int | None, *, unhealthy: bool) -> None:
         """Note a restart and check law 6, at the moment of the decision."""

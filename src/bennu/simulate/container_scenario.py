@@ -202,7 +202,7 @@ class ContainerScenario:
     def _ask_end(self, verb: Verb) -> None:
         grace_ns = self._pick(0, 2 * SECOND_NS, 10 * SECOND_NS, None)
         drain_ns = self._pick(0, 0, 3 * SECOND_NS)
-        self.laws.calls_off, self.laws.asked = True, verb
+        self.laws.asked = verb
         self._do(lambda daemon: daemon.ask_end(verb, grace_ns=grace_ns, drain_ns=drain_ns))
 
     def _stop(self) -> None:
@@ -213,13 +213,11 @@ class ContainerScenario:
 
     def _remove(self) -> None:
         if self.random.random() < 0.3:
-            self.laws.calls_off, self.laws.asked = True, Verb.REMOVE
+            self.laws.asked = Verb.REMOVE
             self._do(lambda daemon: daemon.ask_end(Verb.REMOVE, grace_ns=0))
 
     def _kill(self) -> None:
         number = int(self._pick(SIGHUP, SIGTERM, SIGUSR1, SIGKILL))
-        declared = self.host.policy.stop_signal
-        self.laws.calls_off = declared is None or number in (declared, SIGKILL)
         self._do(lambda daemon: daemon.kill(number))
 
     def _pause(self) -> None:

@@ -13,6 +13,7 @@ from bennu.network import Sandbox
 POINTS = [
     MountPoint(type="volume", name="kept", source="/v", destination="/a"),
     MountPoint(type="bind", source="/srv", destination="/b"),
+    MountPoint(type="image", name="i", source="sha256:2", destination="/c"),
 ]
 SANDBOX = Sandbox(sandbox_id="s", netns="/run/n")
 RECORD = Record(
@@ -29,7 +30,7 @@ RECORD = Record(
     sandbox=SANDBOX,
     life=Life(run=Run(boot_id="this boot")),
 )
-WHOLE = Remains("n", "sha256:1", frozenset({"kept"}), SANDBOX)
+WHOLE = Remains("n", "sha256:1", frozenset({"kept"}), SANDBOX, frozenset({"sha256:2"}))
 
 
 def spoiled(field: str) -> bytes:

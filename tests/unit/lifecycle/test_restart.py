@@ -1,7 +1,6 @@
 """Whether, when and why a container is started again: Docker's rules, row by row, and what holds for all of them."""
 
 from dataclasses import replace
-from itertools import product
 
 import pytest
 from hypothesis import given
@@ -24,7 +23,6 @@ from bennu.lifecycle.restart import (
     decide_restart,
     next_delay_ns,
 )
-from bennu.lifecycle.stop import effect_of_signal
 
 NO, ON_FAILURE, UNLESS_STOPPED, ALWAYS = RestartMode
 HUP, USR1, KILL, TERM = 1, 10, 9, 15
@@ -175,26 +173,6 @@ def test_no_decision_raises_and_every_delay_is_in_bounds(
         assert rule.mode is not NO and not before.cancelled
         assert not (rule.mode is UNLESS_STOPPED and end.stopped_by_user)
         assert rule.mode is not ON_FAILURE or end.code != 0
-
-
-# --- what signals of a person do to a policy: dockerd's table -----------------------------------------------------
-# Columns: how the process ended. STOPSIGNAL unset: a signal it handles and exits by · one it ignores, then it dies by
-# itself. STOPSIGNAL=USR1: TERM, and it exits · HUP ignored, then it dies · USR1, KILL or stop. Then: no signal of ours.
-
-TABLE = {
-    ALWAYS: (False, False, True, True, False, True),
-    UNLESS_STOPPED: (False, False, False, False, False, True),
-    ON_FAILURE: (False, False, True, True, False, True),
-}
-COLUMNS = ((None, TERM), (None, HUP), (USR1, TERM), (USR1, HUP), (USR1, USR1), None)
-
-
-@pytest.mark.parametrize(("mode", "column"), list(product(TABLE, range(6))))
-def test_the_table_of_signals_and_policies(mode: RestartMode, column: int) -> None:
-    sent = COLUMNS[column]
-    cancelled = sent is not None and effect_of_signal(sent[0], sent[1], paused=False).cancel_restart
-    decision = decide_restart(policy(mode), ended(3, stopped=sent is not None), past(cancelled=cancelled))
-    assert isinstance(decision, Restart) == TABLE[mode][column]
 
 
 # --- at the start of a daemon -------------------------------------------------------------------------------------

@@ -1,26 +1,19 @@
-"""What a person's signal does beside reaching the process: every signal, with and without a declared stop signal."""
+"""What a person's signal means beside reaching the process: every signal, with and without a declared stop signal."""
 
 import pytest
 
-from bennu.lifecycle.stop import KillEffect, effect_of_signal
+from bennu.lifecycle.stop import asks_for_end, may_call_off
 
-SIGKILL = 9
+SIGINT, SIGKILL, SIGTERM = 2, 9, 15
 SIGNALS = [*range(1, 32), *range(34, 65)]
 
 
-@pytest.mark.parametrize("signal", SIGNALS)
-def test_with_no_stop_signal_declared_any_signal_calls_the_policy_off_and_ends_a_pause(signal: int) -> None:
-    assert effect_of_signal(None, signal, paused=True) == KillEffect(cancel_restart=True, unpause=True)
+def test_with_no_stop_signal_declared_any_signal_may_end_it_and_three_ask_for_that() -> None:
+    assert all(may_call_off(None, signal) for signal in SIGNALS)
+    assert {signal for signal in SIGNALS if asks_for_end(None, signal)} == {SIGINT, SIGKILL, SIGTERM}
 
 
 @pytest.mark.parametrize("declared", SIGNALS)
 def test_with_one_declared_only_that_one_and_sigkill_do(declared: int) -> None:
-    effects = {signal: effect_of_signal(declared, signal, paused=True) for signal in SIGNALS}
-    assert {signal for signal, effect in effects.items() if effect.cancel_restart} == {declared, SIGKILL}
-    assert all(effect.unpause == effect.cancel_restart for effect in effects.values())
-
-
-@pytest.mark.parametrize("declared", [None, 10])
-@pytest.mark.parametrize("signal", SIGNALS)
-def test_what_is_not_paused_is_not_unpaused(declared: int | None, signal: int) -> None:
-    assert not effect_of_signal(declared, signal, paused=False).unpause
+    assert {signal for signal in SIGNALS if may_call_off(declared, signal)} == {declared, SIGKILL}
+    assert {signal for signal in SIGNALS if asks_for_end(declared, signal)} == {declared, SIGKILL}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bennu.errors import BennuError, InvalidParameter
-from bennu.model import ContainerConfig, HostConfig, MountPoint, TmpfsOptions, Ulimit
+from bennu.model import BindOptions, ContainerConfig, HostConfig, MountPoint, TmpfsOptions, Ulimit
 from bennu.model import Mount as AskedMount
 from bennu.runtime import HostFacts, SpecRequest, User, build_env, build_spec, container_group, parse_security_options
 from bennu.runtime.capabilities import ALL, DEFAULT, decide_capabilities, names_of_mask, parse_capabilities
@@ -243,7 +243,7 @@ def test_default_mounts() -> None:
 def test_shared_memory_follows_the_ipc_namespace() -> None:
     assert "/dev/shm" not in mounted(host=HostConfig(ipc_mode="none"))
     assert mounted(ipc_ns="")["/dev/shm"]["source"] == "/dev/shm"
-    assert mounted(ipc_ns="")["/dev/mqueue"]["type"] == "bind"
+    assert mounted(ipc_ns="")["/dev/mqueue"]["type"] == "mqueue", "the host's queues, also where the host mounts none"
     assert mounted(ipc_ns="/proc/9/ns/ipc", shm_path="/run/s")["/dev/shm"]["source"] == "/run/s"
 
 
@@ -260,9 +260,61 @@ def test_the_clients_mounts_come_parents_first_and_replace_defaults() -> None:
     assert spec(mounts=points)["linux"]["rootfsPropagation"] == "rslave"
 
 
-def test_old_kernels_have_no_recursive_read_only() -> None:
-    point = MountPoint(type="bind", source="/b", destination="/a", rw=False, propagation="rprivate")
-    assert "rro" not in mounted(mounts=[point], facts=HostFacts(kernel=(5, 11)))["/a"]["options"]
+OLD = HostFacts(kernel=(5, 11))
+
+
+def bound(*, rw: bool = False, **options: bool) -> MountPoint:
+    asked = AskedMount(type="bind", read_only=not rw, bind_options=BindOptions(**options))  # type: ignore[arg-type]
+    return MountPoint(type="bind", source="/b", destination="/a", rw=rw, propagation="rprivate", spec=asked)
+
+
+@pytest.mark.parametrize(
+    ("point", "facts", "expected"),
+    [
+        (bound(), HostFacts(), ["rbind", "ro", "rprivate", "rro"]),
+        (bound(read_only_force_recursive=True), HostFacts(), ["rbind", "ro", "rprivate", "rro"]),
+        (bound(read_only_non_recursive=True), HostFacts(), ["rbind", "ro", "rprivate"]),
+        (bound(non_recursive=True), HostFacts(), ["bind", "ro", "private"]),
+        (bound(rw=True, non_recursive=True), HostFacts(), ["bind", "rw", "private"]),
+        (bound(), OLD, ["rbind", "ro", "rprivate"]),
+    ],
+)
+def test_how_far_a_bind_mount_and_its_being_read_only_go(
+    point: MountPoint, facts: HostFacts, expected: list[str]
+) -> None:
+    assert mounted(mounts=[point], facts=facts)["/a"]["options"] == expected
+
+
+@pytest.mark.parametrize(
+    ("point", "facts", "message"),
+    [
+        (bound(rw=True, read_only_non_recursive=True), HostFacts(), "!ReadOnly && BindOptions.ReadOnlyNonRecursive"),
+        (
+            bound(rw=True, read_only_force_recursive=True),
+            HostFacts(),
+            "!ReadOnly && BindOptions.ReadOnlyForceRecursive",
+        ),
+        (
+            bound(read_only_force_recursive=True, read_only_non_recursive=True),
+            HostFacts(),
+            "ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive",
+        ),
+        (bound(read_only_force_recursive=True), OLD, "recursive read-only mounts need Linux 5.12"),
+    ],
+)
+def test_options_that_contradict_each_other_or_the_kernel(point: MountPoint, facts: HostFacts, message: str) -> None:
+    with pytest.raises(BennuError, match=message):
+        mounted(mounts=[point], facts=facts)
+
+
+def test_the_engines_files_are_read_only_where_the_root_is() -> None:
+    files = {"hosts_path": "/h", "hostname_path": "/n", "resolv_path": "/r"}
+    own = [MountPoint(type="bind", source="/mine", destination="/etc/hosts", propagation="rprivate")]
+    for read_only in (False, True):
+        found = mounted(host=HostConfig(readonly_rootfs=read_only), mounts=own, **files)
+        for path in ("/etc/hostname", "/etc/resolv.conf"):
+            assert found[path]["options"][1] == ("ro" if read_only else "rw")
+        assert found["/etc/hosts"]["options"][1] == "rw", "the client's own mount is as the client says"
 
 
 def test_a_dev_of_the_client_replaces_what_is_below() -> None:
@@ -288,7 +340,7 @@ def test_tmpfs_options(options: str, expected: list[str]) -> None:
 
 @pytest.mark.parametrize("option", ["bogus", "size", "size=", "colour=red"])
 def test_bad_tmpfs_options(option: str) -> None:
-    with pytest.raises(InvalidParameter, match=f'^Invalid tmpfs option "{option}"$'):
+    with pytest.raises(BennuError, match=f'^invalid tmpfs option "{option.partition("=")[0]}"$'):
         tmpfs_entry("/t", option)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import posixpath
 import re
 from collections.abc import Iterable
 from typing import Final
@@ -10,13 +11,13 @@ from aiohttp import web
 
 from bennu.api.http.authorization import Judges, make_authorizer
 from bennu.api.http.errors import Handler, errors_to_http
-from bennu.api.http.query import api_minor
+from bennu.api.http.query import api_minor, check_query_text
 from bennu.api.http.responses import empty_response, error_response
 from bennu.api.http.serve import Connection
 from bennu.api.http.versions import API_VERSION, SERVER
 from bennu.errors import BennuError
 
-SLASHES: Final = re.compile(r"/{2,}")
+SLASHES: Final = re.compile(r"/{2,}")  # POSIX leaves two at the beginning
 log = logging.getLogger(__name__)
 
 
@@ -54,9 +55,9 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _route(request: web.Request, handler: Handler) -> web.StreamResponse:
     if request.method == "OPTIONS":
         return empty_response()
-    if "//" in request.path:
-        target = request.rel_url.with_path(SLASHES.sub("/", request.rel_url.raw_path), encoded=True)
-        return web.Response(status=301, headers={"Location": str(target.with_query(request.rel_url.query))})
+    path, _, query = request.raw_path.partition("?")
+    if path.startswith("/") and (clean := clean_path(path)) != path:
+        return web.Response(status=301, headers={"Location": clean + (f"?{query}" if query else "")})
     if request.match_info.http_exception is not None:
         return error_response("page not found", 404)
     if "%00" in request.raw_path:
@@ -64,10 +65,17 @@ async def _route(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
+def clean_path(path: str) -> str:
+    """Answer the path without `.`, `..` and empty parts, as Go's `path.Clean`; a slash at its end stays."""
+    clean = SLASHES.sub("/", posixpath.normpath(path))
+    return clean if clean == "/" or not path.endswith("/") else clean + "/"
+
+
 @web.middleware
 async def check_version(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse API versions that are not spoken here."""
+    """Refuse API versions that are not spoken here, and queries that Go would not parse."""
     api_minor(request)
+    check_query_text(request.raw_path.partition("?")[2])
     return await handler(request)
 
 

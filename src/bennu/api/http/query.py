@@ -4,13 +4,14 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-import msgspec
 from aiohttp import web
 
 from bennu.api.http.versions import API_VERSION, parse_version
+from bennu.decoding import decode
 from bennu.errors import InvalidParameter
 
 FALSE_WORDS: Final = frozenset({"", "0", "no", "false", "none"})
+BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9a-fA-F]{2}).{0,2}")
 INT64: Final = 2**63
 INTEGER: Final = re.compile(r"[+-]?[0-9]+\Z", re.ASCII)
 
@@ -30,6 +31,14 @@ def text(request: web.Request, name: str, default: str = "") -> str:
 def header(request: web.Request, name: str) -> str:
     """Read a header; "" when absent. Bytes that are no UTF-8 become U+FFFD, as when Go writes them as JSON."""
     return request.headers.get(name, "").encode(errors="surrogateescape").decode(errors="replace")
+
+
+def check_query_text(text: str) -> None:
+    """Refuse a query that Go would not parse. Raises: InvalidParameter in its words."""
+    if ";" in text:
+        raise InvalidParameter("invalid semicolon separator in query")
+    if broken := BROKEN_ESCAPE.search(text):
+        raise InvalidParameter(f'invalid URL escape "{broken[0]}"')
 
 
 def integer(request: web.Request, name: str) -> int | None:
@@ -123,16 +132,16 @@ def filters(request: web.Request, name: str = "filters") -> Filters:
     if not value:
         return Filters({})
     try:
-        parsed = msgspec.json.decode(value, type=dict[str, list[str] | dict[str, bool]])
-    except (msgspec.DecodeError, RecursionError):
+        parsed = decode(value.encode(errors="surrogateescape"), dict[str, list[str] | dict[str, bool] | None])
+    except InvalidParameter:
         raise InvalidParameter("invalid filter") from None
-    return Filters({key: _values(wanted) for key, wanted in parsed.items()})
+    return Filters({key: _values(wanted) for key, wanted in (parsed or {}).items()})
 
 
-def _values(wanted: list[str] | dict[str, bool]) -> list[str]:
+def _values(wanted: list[str] | dict[str, bool] | None) -> list[str]:
     if isinstance(wanted, dict):
         return [value for value, asked in wanted.items() if asked]
-    return wanted
+    return wanted or []
 
 
 def api_minor(request: web.Request) -> int:

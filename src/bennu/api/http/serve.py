@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from bennu.api.http.responses import error_response
@@ -17,6 +18,8 @@ from bennu.api.http.tls_front import TlsFront
 KEEP_RAW: Final = 64 * 1024
 CONTENT_LENGTH: Final = re.compile(rb"^content-length:[ \t]*([0-9]{1,9})", re.IGNORECASE | re.MULTILINE)
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+MAX_HEAD_BYTES: Final = 1024 * 1024  # of a request line, and of a header: Go's limit for both together
+MAX_HEADERS: Final = 4096
 BACKLOG: Final = 1024  # clients that may wait to be accepted; asyncio would listen anew with 100
 HALF_CLOSED_GRACE_S: Final = 0.5  # for a request that came together with the half-close to be taken up
 
@@ -104,6 +107,7 @@ class Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what is not HTTP at all; errors of requests have been answered before."""
+        status = 431 if isinstance(exc, LineTooLong) else status
         response = error_response(f"bad request: {message or exc}", status)
         response.force_close()
         return response
@@ -147,7 +151,16 @@ class ApiServer:
         loop = asyncio.get_running_loop()
         # Bodies are taken as they come, whatever their Content-Encoding says: so dockerd does it too.
         return Connection(
-            manager, subject, certificate, loop=loop, access_log=None, keepalive_timeout=3600.0, auto_decompress=False
+            manager,
+            subject,
+            certificate,
+            loop=loop,
+            access_log=None,
+            keepalive_timeout=3600.0,
+            auto_decompress=False,
+            max_line_size=MAX_HEAD_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
+            max_headers=MAX_HEADERS,
         )
 
     async def _welcome(self, client: socket.socket, subject: str, certificate: str) -> None:

@@ -15,16 +15,17 @@ def read_size(request: web.Request) -> Size:
 
 def _dimension(request: web.Request, name: str, word: str) -> int:
     value = text(request, name)
-    if not value.isascii() or not value.isdecimal():
+    digits = value.removeprefix("-")
+    if not digits.isascii() or not digits.isdecimal():
         raise InvalidParameter(f'invalid resize {word} "{value[:100]}": invalid syntax')
-    if len(value) > 5 or int(value) > 65535:
+    if digits != value or len(digits) > 10 or int(digits) >= 2**32:
         raise InvalidParameter(f'invalid resize {word} "{value[:100]}": value out of range')
-    return int(value)
+    return int(digits) & 0xFFFF  # as much as the kernel keeps
 
 
 def terminal_size(console_size: list[int] | None) -> Size | None:
     """Read `ConsoleSize` of a body; None when it is absent, empty or out of range."""
     match console_size:
-        case [int() as height, int() as width] if 0 < height <= 65535 and 0 < width <= 65535:
+        case [int() as height, int() as width, *_] if 0 < height <= 65535 and 0 < width <= 65535:
             return height, width
     return None

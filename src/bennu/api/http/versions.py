@@ -5,7 +5,7 @@ from typing import Final
 from bennu import __version__
 from bennu.errors import InvalidParameter
 
-API_VERSION: Final = "1.47"
+API_VERSION: Final = "1.51"
 MIN_API_VERSION: Final = "1.24"
 SERVER: Final = f"Bennu/{__version__} (linux)"
 
@@ -23,7 +23,7 @@ def parse_version(version: str) -> int:
     return asked[1]
 
 
-def _numbers(version: str) -> tuple[int, int]:
+def _numbers(version: str) -> tuple[int, ...]:
     """Split a version as dockerd compares it: missing parts are 0."""
-    major, minor, *_ = [*version[:40].split("."), "", ""]
-    return int(major or 0), int(minor or 0)
+    major, minor, *rest = [int(part or 0) for part in [*version[:40].split("."), ""]]
+    return (major, minor, *rest) if any(rest) else (major, minor)

@@ -34,25 +34,29 @@ class ArchiveRoutes:
 
     async def stat(self, request: web.Request) -> web.Response:
         container = self._engine.find(request.match_info["id"])
-        stat = await stat_path(self._engine.services, container, path_of(request))
+        stat = await stat_path(self._engine.services, container, path_of(request), request.match_info["id"])
         return web.Response(headers={STAT_HEADER: encode_stat(stat)})
 
     @ends_with_client
     async def read(self, request: web.Request) -> web.StreamResponse:
-        container = self._engine.find(request.match_info["id"])
+        called = request.match_info["id"]
+        container = self._engine.find(called)
         path = path_of(request)
-        stat = await stat_path(self._engine.services, container, path)
+        stat = await stat_path(self._engine.services, container, path, called)
         await container.publish("archive-path")
         response = await open_chunks(request, "application/x-tar", headers={STAT_HEADER: encode_stat(stat)})
-        async for piece in read_archive(self._engine.services, container, path):
+        async for piece in read_archive(self._engine.services, container, path, called):
             await response.write(piece)
         return response
 
     @ends_with_client
     async def write(self, request: web.Request) -> web.Response:
-        container = self._engine.find(request.match_info["id"])
+        called = request.match_info["id"]
+        container = self._engine.find(called)
         pieces, same_kind = body_of(request), flag(request, "noOverwriteDirNonDir")
-        await write_archive(self._engine.services, container, path_of(request), pieces, same_kind=same_kind)
+        await write_archive(
+            self._engine.services, container, path_of(request), pieces, same_kind=same_kind, called=called
+        )
         await container.publish("extract-to-dir")
         return empty_response()
 

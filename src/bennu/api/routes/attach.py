@@ -18,7 +18,7 @@ from bennu.engine.attach import Attachment
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.logs.reader import LogQuery, read_logs
-from bennu.engine.wait_conditions import WaitCondition
+from bennu.engine.wait_conditions import WaitCondition, WaitResult
 from bennu.errors import BennuError, InvalidParameter
 
 REASONS: Final = {400: "Bad Request", 404: "Not Found", 409: "Conflict", 501: "Not Implemented"}
@@ -44,7 +44,7 @@ class AttachRoutes:
             options = read_attach_options(request, container)
             if flag(request, "logs"):
                 check_has_log(container)
-            attachment = await container.attach() if flag(request, "stream") else None
+            session = await AttachSession.open(container) if flag(request, "stream") else None
         except BennuError as error:
             status = status_of(error)
             return await refuse_as_text(request, f"{status} {REASONS.get(status, 'Internal Server Error')}", str(error))
@@ -52,14 +52,14 @@ class AttachRoutes:
         async def work(connection: Hijacked) -> None:
             if flag(request, "logs"):
                 await self._replay(container, connection, options)
-            if attachment is not None:
-                await hold(container, attachment, connection, options)
+            if session is not None:
+                await session.hold(connection, options)
 
         try:
             return await take_over(request, stream_type(request, multiplexed=options.framed), work)
         finally:
-            if attachment is not None:
-                container.detach(attachment)
+            if session is not None:
+                session.close()
 
     async def _replay(self, container: Container, client: StreamClient, options: AttachOptions) -> None:
         """Send what the container has written so far. What it writes meanwhile waits in the attachment."""
@@ -79,30 +79,52 @@ class AttachRoutes:
         container = self._engine.find(request.match_info["id"])
         options = read_attach_options(request, container)
         held = dataclasses.replace(options, framed=False, stdin=True, leave_at_end_of_input=True)
-        attachment = await container.attach()
+        session = await AttachSession.open(container)
         try:
             await socket.prepare(request)
             try:
-                await hold(container, attachment, WebSocketClient(socket, takes_input=options.stdin), held)
+                await session.hold(WebSocketClient(socket, takes_input=options.stdin), held)
             finally:
                 await socket.close()
         finally:
-            container.detach(attachment)
+            session.close()
         return socket
 
 
-async def hold(container: Container, attachment: Attachment, client: StreamClient, options: AttachOptions) -> None:
-    """Run one session from its attachment to its end. Releases the attachment."""
-    stopped = container.wait(WaitCondition.NOT_RUNNING)
-    try:
-        ended = await join(client, attachment, options)
-        if ended is SessionEnd.DETACHED:
-            await container.publish("detach")
-        if ended is SessionEnd.OUTPUT and container.record.config.stdin_once and not container.record.config.tty:
-            await stopped
-    finally:
-        stopped.cancel()
-        container.detach(attachment)
+@dataclasses.dataclass(frozen=True, slots=True)
+class AttachSession:
+    """A client's place at a container's streams. `close` it in any case."""
+
+    container: Container
+    attachment: Attachment
+    ended: asyncio.Future[WaitResult]  # the run that the client sees, or will see, is over and on record
+
+    @classmethod
+    async def open(cls, container: Container) -> "AttachSession":
+        """Attach to the present run, or to the next one. Raises: as `Container.attach`."""
+        ended = container.wait(WaitCondition.NEXT_EXIT)  # before: an end that comes meanwhile is this run's
+        try:
+            return cls(container, await container.attach(), ended)
+        except BaseException:
+            ended.cancel()
+            raise
+
+    async def hold(self, client: StreamClient, options: AttachOptions) -> None:
+        """Carry bytes until one side ends.
+
+        Output ends a moment before the container's end is on record; a client that has seen all of it may ask for the
+        exit code, so it is let go only then.
+        """
+        why = await join(client, self.attachment, options)
+        if why is SessionEnd.DETACHED:
+            await self.container.publish("detach")
+        if why is SessionEnd.OUTPUT:
+            await self.ended
+
+    def close(self) -> None:
+        """Leave. Idempotent."""
+        self.ended.cancel()
+        self.container.detach(self.attachment)
 
 
 class WebSocketClient:

@@ -1,27 +1,34 @@
 """`POST /build`: the endpoint of the classic builder (moby `api/server/router/build/build_routes.go`)."""
 
 import contextlib
+import time
 from collections.abc import AsyncGenerator
 
 from aiohttp import web
 
-from bennu.api.http.body import body_of, decode
+from bennu.api.http.body import body_of, decode_clean
 from bennu.api.http.progress import Message, error_message, stream_progress
-from bennu.api.http.query import flag, integer, text
+from bennu.api.http.query import filters, flag, integer, text
 from bennu.api.http.responses import json_response
 from bennu.api.http.streams import ends_with_client
 from bennu.api.routes.images import ImageRoutes, pull_lines
+from bennu.api.shapes.instants import parse_moment
+from bennu.decoding import decode
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.images.building import BuildRequest, Built, Text
 from bennu.images.fetching import FetchProgress
-from bennu.images.platform import host_architecture
+from bennu.images.platform import host_architecture, wanted_platform
 from bennu.images.pulling import Begun, Pulled, pull
 from bennu.images.reference import Reference, parse_reference
 from bennu.images.skopeo import login_for, parse_logins
 
 # Limits of the steps' containers that are not honoured: asking for one is refused, never ignored.
 REFUSED: tuple[str, ...] = ("cpushares", "cpuperiod", "cpuquota", "cpusetcpus", "cpusetmems", "cgroupparent")
+
+
+PRUNE_FILTERS = frozenset({"until", "unused-for", "label", "label!"})
+BUILDKIT_FILTERS = frozenset({"id", "parent", "type", "description", "inuse", "shared", "private", "mutable"})
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -58,7 +65,9 @@ class BuildRoutes:
                 match step:
                     case Text():
                         yield {"stream": step.text}
-                    case Built(image):
+                    case Built(image, is_new):
+                        if is_new:
+                            await self._routes.announce("create", image.id, image.id, image.labels)
                         yield {"aux": {"ID": image.id}}
                         yield {"stream": f"Successfully built {image.id[7:19]}\n"}
                         for tag in asked.tags:
@@ -69,9 +78,31 @@ class BuildRoutes:
                             yield line
 
     async def prune(self, request: web.Request) -> web.Response:
-        freed = await self._builder.prune()
+        freed = await self._prune(request)
         await self._journal.publish("builder", "prune", "", {"reclaimed": str(freed)})
         return json_response({"CachesDeleted": None, "SpaceReclaimed": freed})
+
+    async def _prune(self, request: web.Request) -> int:
+        """Drop what the filters choose. Raises: InvalidParameter; NotImplementedHere for filters of BuildKit's."""
+        asked = filters(request)
+        for name in asked:
+            if name in BUILDKIT_FILTERS:
+                raise NotImplementedHere(f"the filter {name} of the build cache is not implemented")
+        try:
+            asked.check(PRUNE_FILTERS)
+            moments = [*asked.all("until"), *asked.all("unused-for")]
+            if len(moments) > 1:
+                raise InvalidParameter("filters expect only one value")
+            before = [parse_moment(moment, time.time_ns()) for moment in moments]
+        except InvalidParameter as error:
+            raise InvalidParameter(f"failed to prune build cache: {error}") from None
+        for name in ("max-used-space", "min-free-space"):
+            if text(request, name) not in ("", "0"):
+                raise NotImplementedHere(f"{name} is not implemented")
+        keep_bytes = max(integer(request, "keep-storage") or 0, integer(request, "reserved-space") or 0)
+        if asked.all("label"):  # nothing in this cache has a label
+            return 0
+        return await self._builder.prune(made_before_ns=before[0] if before else None, keep_bytes=keep_bytes)
 
     async def cancel(self, request: web.Request) -> web.Response:
         raise NotImplementedHere("cancelling a BuildKit build is not implemented")
@@ -107,6 +138,7 @@ def read_request(request: web.Request) -> BuildRequest:
         labels={key: value or "" for key, value in read_map(request, "labels").items()},
         target=text(request, "target"),
         use_cache=not flag(request, "nocache"),
+        cache_from=read_list(request, "cachefrom"),
         pull=flag(request, "pull"),
         squash=flag(request, "squash"),
         network=text(request, "networkmode") or "default",
@@ -122,8 +154,8 @@ def refuse_what_is_not_here(request: web.Request) -> None:
         raise NotImplementedHere("BuildKit builds are not implemented")
     if text(request, "remote") not in ("", "client-session"):
         raise NotImplementedHere("building from a remote context is not implemented")
-    platform = text(request, "platform")
-    if platform and platform.split("/")[:2] != ["linux", host_architecture()]:
+    platform = wanted_platform(text(request, "platform"))
+    if platform is not None and platform.architecture != host_architecture():
         raise NotImplementedHere("building for other platforms is not implemented")
     for name in REFUSED:
         if text(request, name) not in (("",) if name.startswith("cpuset") else ("", "0")):
@@ -144,9 +176,17 @@ def read_tags(request: web.Request) -> list[Reference]:
     return list(tags)
 
 
+def read_list(request: web.Request, name: str) -> list[str]:
+    value = text(request, name)
+    try:
+        return (decode(value.encode(), list[str]) if value else None) or []
+    except InvalidParameter as error:
+        raise InvalidParameter(f"error reading {name}: {error}") from None
+
+
 def read_map(request: web.Request, name: str) -> dict[str, str | None]:
     value = text(request, name)
     try:
-        return (decode(value.encode(), dict[str, str | None]) if value else None) or {}
+        return (decode_clean(value.encode(), dict[str, str | None]) if value else None) or {}
     except InvalidParameter as error:
         raise InvalidParameter(f"error reading {name}: {error}") from None

@@ -13,6 +13,7 @@ from bennu.api.http.query import flag, text
 from bennu.api.http.responses import json_response
 from bennu.api.http.streams import ends_with_client
 from bennu.api.routes.images import repo_tag
+from bennu.api.shapes.image import NOT_OF_IMAGES
 from bennu.confined.client import cancel, finish
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
@@ -23,14 +24,6 @@ from bennu.images.importing import commit_image
 from bennu.images.reference import Reference
 from bennu.lifecycle.status import State
 from bennu.model import ContainerConfig
-
-# What belongs to one container and not to an image of it.
-NOT_OF_IMAGES = frozenset(
-    (
-        *("Hostname", "Domainname", "AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce"),
-        *("Image", "NetworkDisabled", "MacAddress", "StopTimeout"),
-    )
-)
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -44,9 +37,9 @@ class CommitRoutes:
 
     @ends_with_client
     async def commit(self, request: web.Request) -> web.Response:
-        container = self._engine.find(text(request, "container"))
-        name = repo_tag(text(request, "repo"), text(request, "tag"))
         given = await read_body_or_none(request, ContainerConfig)
+        name = repo_tag(text(request, "repo"), text(request, "tag"))
+        container = self._engine.find(text(request, "container"))
         if container.record.state is State.DEAD:
             raise Conflict(f"You cannot commit container {container.id} which is Dead")
         if container.removing:
@@ -78,6 +71,7 @@ class CommitRoutes:
             created_by=" ".join([container.record.path, *container.record.args]),
             changes=[change for part in request.query.getall("changes", []) for change in part.split("\n")],
         )
+        await journal.publish("image", "create", image.id, {**image.labels, "name": image.id})
         reference = str(name) if name else ""
         if name is not None:
             await journal.publish("image", "tag", image.id, {**image.labels, "name": reference})
@@ -93,8 +87,9 @@ async def paused(container: Container) -> AsyncIterator[None]:
 
     async def pause() -> None:
         nonlocal is_ours
-        await container.pause(briefly=True)
-        is_ours = True
+        with contextlib.suppress(Conflict):  # it ended, or somebody else has just paused it
+            await container.pause(briefly=True)
+            is_ours = True
 
     try:
         await finish(pause())

@@ -1,21 +1,22 @@
 """`/containers`: create, the verbs that change a container's state, and what is read of it at once."""
 
 import time
-from typing import Final
+from typing import Any, Final
 
-import msgspec
 from aiohttp import web
 
-from bennu.api.http.body import check_content_type, decode_beside, read_body, read_bounded
+from bennu.api.http.body import NOTHING, check_content_type, decode_beside, read_body, read_bounded
 from bennu.api.http.peer import requester_of
 from bennu.api.http.query import api_minor, filters, flag, integer, is_version_at_least, text
 from bennu.api.http.responses import empty_response, json_line, json_list_response, json_response, no_content_response
 from bennu.api.http.streams import ends_with_client, open_chunks
 from bennu.api.http.terminal import read_size
+from bennu.api.routes.create_versions import translate
 from bennu.api.shapes.inspect import inspect_container
 from bennu.api.shapes.instants import parse_moment
 from bennu.api.shapes.list import choose, list_entry
 from bennu.confined.client import measure_tree
+from bennu.decoding import decode, fold
 from bennu.engine.container import Container
 from bennu.engine.defaults import is_cgroup_v2
 from bennu.engine.engine import Engine
@@ -24,10 +25,10 @@ from bennu.engine.update import update_container
 from bennu.engine.validate import check_endpoint, discard_unsupported
 from bennu.engine.wait_conditions import WaitCondition
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, NotImplementedHere
-from bennu.images.platform import host_architecture
-from bennu.model import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicyShape, Shape
+from bennu.images.platform import host_architecture, read_platform
+from bennu.model import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicyShape, Shape
 
-CONFIG_KEYS: Final = frozenset(ContainerConfig.__struct_encode_fields__)
+CONFIG_KEYS: Final = frozenset(map(fold, ContainerConfig.__struct_encode_fields__))
 
 
 class ContainerCreateBody(ContainerConfig):
@@ -121,22 +122,15 @@ class ContainerRoutes:
 
     async def create(self, request: web.Request) -> web.Response:
         body = await read_create_body(request)
-        networking = body.networking_config
-        endpoints = (networking.endpoints_config if networking else None) or {}
-        if len(endpoints) > 1 and not is_version_at_least(request, 44):
-            names = ", ".join(sorted(endpoints))
-            raise InvalidParameter(f"Container cannot be created with multiple network endpoints: {names}")
-        warnings = self._check_platform(body.image, text(request, "platform"))
-        take_mac_address(body)
-        check_endpoints(body.networking_config)
-        host = body.host_config or HostConfig()
+        minor = api_minor(request)
+        warnings = self._check_platform(body.image, text(request, "platform") if minor >= 41 else "")
+        host, networking = body.host_config or HostConfig(), body.networking_config or NetworkingConfig()
+        warnings += translate(body, host, networking, minor, cgroup_v2=is_cgroup_v2())
+        check_endpoints(networking)
         facts = self._engine.services.runtime.host
         warnings += discard_unsupported(host, swap_limit=facts.swap_limit, blkio_weight=facts.blkio_weight)
-        drop_newer_fields(body, api_minor(request))
-        if api_minor(request) < 41 and not is_cgroup_v2():  # a client that knows nothing of such namespaces
-            host.cgroupns_mode = host.cgroupns_mode or "host"
         container_id, more = await self._engine.create(
-            text(request, "name") or None, body.config(), host, body.networking_config
+            text(request, "name") or None, body.config(), host, networking, recursive_read_only=minor >= 44
         )
         return json_response({"Id": container_id, "Warnings": [*warnings, *more]}, 201)
 
@@ -148,11 +142,8 @@ class ContainerRoutes:
             return []  # told by the creation, in its order
         own, present = f"linux/{host_architecture()}", f"{image.os}/{image.architecture or host_architecture()}"
         if asked:
-            system, slash, rest = asked.partition("/")
-            if not slash or not rest:
-                raise InvalidParameter(f'"{asked}": unknown operating system or architecture: invalid argument')
-            wanted = f"{system}/{rest.partition('/')[0]}"
-            if wanted != present:
+            wanted = read_platform(asked)
+            if wanted is not None and f"{wanted.os}/{wanted.architecture}" != present:
                 raise NotFound(
                     f"image with reference {reference} was found but does not match the specified platform: "
                     f"wanted {asked}, actual: {present}"
@@ -204,8 +195,10 @@ class ContainerRoutes:
         return no_content_response()
 
     async def update(self, request: web.Request) -> web.Response:
-        container = self._find(request)
         body = await read_body(request, UpdateBody)
+        if not is_version_at_least(request, 40):
+            body.pids_limit = None
+        container = self._find(request)
         await update_container(self._engine.services, container, body, body.restart_policy)
         return json_response({"Warnings": None})
 
@@ -283,29 +276,18 @@ async def read_create_body(request: web.Request) -> ContainerCreateBody:
     """Read the body. Raises: InvalidParameter, also when no field of `Config` is given at all."""
     check_content_type(request)
     raw = await read_bounded(request)
-    body = await decode_beside(raw, ContainerCreateBody) if raw else None
-    if body is None or not CONFIG_KEYS & set(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])):
+    if not raw.strip():
+        raise InvalidParameter(NOTHING)
+    body = await decode_beside(raw, ContainerCreateBody)
+    if body is None or not names_config(raw):
         raise InvalidParameter("config cannot be empty in order to create a container")
     return body
 
 
-def take_mac_address(body: ContainerCreateBody) -> None:
-    """Move `Config.MacAddress`, as older clients send it, to the endpoint of the container's own network."""
-    mode = (body.host_config.network_mode if body.host_config else "") or "default"
-    if not body.mac_address or mode == "host" or mode.startswith("container:"):
-        return
-    networking = body.networking_config = body.networking_config or NetworkingConfig()
-    endpoints = networking.endpoints_config = dict(networking.endpoints_config or {})
-    endpoint = endpoints[mode] = endpoints.get(mode) or EndpointSettings()
-    endpoint.mac_address = endpoint.mac_address or body.mac_address
-
-
-def drop_newer_fields(body: ContainerCreateBody, minor: int) -> None:
-    """Drop fields that a client of this API version cannot have meant."""
-    if minor < 44 and body.healthcheck:
-        body.healthcheck.start_interval = 0
-    if minor < 42 and body.host_config:
-        body.host_config.console_size = [0, 0]
+def names_config(raw: bytes) -> bool:
+    """Tell whether a body that could be decoded has a field of `Config`."""
+    keys: dict[str, Any] = decode(raw, dict[str, Any]) or {}
+    return not CONFIG_KEYS.isdisjoint(map(fold, keys))
 
 
 def check_endpoints(networking: NetworkingConfig | None) -> None:

@@ -28,11 +28,14 @@ class By(Shape):
 
 
 class Signal(Shape):
+    """`Disposition`: what the process did with it: fatal, ignored, handled, blocked or unknown."""
+
     time: str
     number: int
     name: str
     by: By
     verb: str
+    disposition: str
 
 
 class OutOfMemory(Shape):
@@ -132,6 +135,7 @@ def _signal(sent: SentSignal) -> Signal:
         name=signal_name(sent.number),
         by=_by(sent.by),
         verb=sent.verb.value,
+        disposition=sent.disposition.value,
     )
 
 

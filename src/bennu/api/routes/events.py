@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from bennu.api.http.query import Filters, filters, instant_ns
+from bennu.api.http.query import Filters, filters, instant_ns, is_version_at_least
 from bennu.api.http.responses import json_line
 from bennu.api.http.streams import ends_with_client, open_chunks
 from bennu.engine.engine import Engine
@@ -36,9 +36,10 @@ class EventRoutes:
             )
         following = self._engine.services.journal.follow(since_ns, until_ns)
         response = await open_chunks(request)
+        knows_image_create = is_version_at_least(request, 46)
         pace = Pace()
         async for item in following:
-            if matches(item, asked):
+            if matches(item, asked) and (knows_image_create or (item.type, item.action) != ("image", "create")):
                 await response.write(json_line(event_json(item)))
             await pace.rest()
         return response

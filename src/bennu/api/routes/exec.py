@@ -58,8 +58,8 @@ class ExecRoutes:
         self._engine = engine
 
     async def create(self, request: web.Request) -> web.Response:
-        container = self._engine.find(request.match_info["id"])
         body = await read_body(request, ExecBody)
+        container = self._engine.find(request.match_info["id"])
         sized = is_version_at_least(request, 42)
         session = container.new_session(exec_request(body, terminal_size(body.console_size) if sized else None))
         session.detach_keys = body.detach_keys
@@ -73,8 +73,8 @@ class ExecRoutes:
 
     @ends_with_client
     async def start(self, request: web.Request) -> web.StreamResponse:
-        session = self._engine.execs.find(request.match_info["id"])
         body = await read_body(request, StartBody)
+        session = self._engine.execs.find(request.match_info["id"])
         size = terminal_size(body.console_size) if is_version_at_least(request, 42) else None
         if size is not None:
             session.request = dataclasses.replace(session.request, console_size=size)

@@ -1,24 +1,26 @@
 """`/images`: everything about images but building them."""
 
 import contextlib
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from aiohttp import web
 
 from bennu.api.http.body import body_of
 from bennu.api.http.progress import Message, status, stream_progress
-from bennu.api.http.query import api_minor, filters, flag, text
+from bennu.api.http.query import Filters, api_minor, filters, flag, is_version_at_least, text
 from bennu.api.http.responses import empty_response, json_response
 from bennu.api.http.streams import ends_with_client, open_chunks
 from bennu.api.shapes.image import history_json, inspect_json
 from bennu.api.shapes.image_list import list_images, prune_test
+from bennu.api.shapes.platforms import PlatformShape, check_platform, decode_platform, only_platform
 from bennu.engine.engine import Engine
-from bennu.errors import InvalidParameter, NotImplementedHere
+from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.images import Image, Images
 from bennu.images.fetching import FetchProgress
 from bennu.images.importing import import_image
 from bennu.images.loading import LayerProgress, Loaded, load
-from bennu.images.platform import host_architecture
+from bennu.images.platform import host_architecture, wanted_platform
 from bennu.images.pulling import Begun, Pulled, pull
 from bennu.images.pushing import Pushing, chosen_names, push
 from bennu.images.reference import TAG, Reference, parse_reference
@@ -47,6 +49,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
 class ImageRoutes:
     def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._journal = engine.services.journal
         self._images: Images = engine.services.images
 
@@ -61,15 +64,36 @@ class ImageRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         asked, minor = filters(request), api_minor(request)
-        return json_response(list_images(self._images, asked, everything=flag(request, "all"), minor=minor))
+        if minor < 41 and (pattern := text(request, "filter")):
+            asked = Filters({**asked, "reference": [*asked.all("reference"), pattern]})
+        containers = Counter(container.record.image_id for container in self._engine.list()) if minor >= 51 else None
+        found = list_images(
+            self._images,
+            asked,
+            everything=flag(request, "all"),
+            minor=minor,
+            containers=containers,
+            with_shared=minor >= 42 and flag(request, "shared-size"),
+        )
+        return json_response(found)
 
     async def inspect(self, request: web.Request) -> web.Response:
-        image = self._images.find(request.match_info["name"])
+        wanted = platform_of(request, since=49)
+        if wanted is not None and flag(request, "manifests"):
+            raise InvalidParameter("conflicting options: manifests and platform options cannot both be set")
+        image = self._find(request, wanted)
         is_old_compose = request.headers.get("User-Agent", "").startswith("docker-compose/1.")
         return json_response(inspect_json(self._images, image, api_minor(request), for_old_compose=is_old_compose))
 
     async def history(self, request: web.Request) -> web.Response:
-        return json_response(history_json(self._images, self._images.find(request.match_info["name"])))
+        return json_response(history_json(self._images, self._find(request, platform_of(request, since=48))))
+
+    def _find(self, request: web.Request, wanted: PlatformShape | None) -> Image:
+        """Find the image that the path names. Raises: NotFound, also when it is not for the platform `wanted`."""
+        name = request.match_info["name"]
+        image = self._images.find(name)
+        check_platform(image, name, wanted)
+        return image
 
     async def search(self, request: web.Request) -> web.Response:
         raise NotImplementedHere("searching a registry for images is not implemented")
@@ -94,10 +118,19 @@ class ImageRoutes:
         name = request.match_info["name"]
         if not name.strip():
             raise InvalidParameter("image name cannot be blank")
+        self._check_removal(request)
         force, prune = flag(request, "force"), not flag(request, "noprune")
         removal = await remove_image(self._images, name, force=force, prune=prune)
         await self._announce_removal(removal)
         return json_response(removal.records)
+
+    def _check_removal(self, request: web.Request) -> None:
+        platforms = request.query.getall("platforms", ()) if is_version_at_least(request, 50) else ()
+        wanted = [decode_platform(given) for given in platforms]
+        if len(wanted) > 1:
+            raise InvalidParameter("multiple platforms are not supported")
+        if wanted:
+            self._find(request, wanted[0])
 
     async def prune(self, request: web.Request) -> web.Response:
         asked = filters(request)
@@ -118,8 +151,8 @@ class ImageRoutes:
 
     async def _create_by_pull(self, request: web.Request) -> web.StreamResponse:
         reference, all_tags = pull_reference(text(request, "fromImage"), text(request, "tag"))
-        wanted = _architecture(text(request, "platform"))
-        if wanted not in ("", host_architecture()):
+        wanted = wanted_platform(text(request, "platform"))
+        if wanted is not None and wanted.architecture != host_architecture():
             raise NotImplementedHere("pulling images of other architectures is not implemented")
         auth = parse_auth(request.headers.get("X-Registry-Auth", ""))
         return await stream_progress(request, self.pull_messages(reference, auth, all_tags=all_tags))
@@ -146,7 +179,7 @@ class ImageRoutes:
             name=name,
             message=text(request, "message") or "Imported from -",
             changes=request.query.getall("changes", []),
-            architecture=_architecture(text(request, "platform")),
+            platform=wanted_platform(text(request, "platform")),
         )
         if name is not None:
             await self.announce("tag", image.id, str(name.tagged()), image.labels)
@@ -155,11 +188,13 @@ class ImageRoutes:
 
     @ends_with_client
     async def load(self, request: web.Request) -> web.StreamResponse:
-        return await stream_progress(request, self._load(request), errors_in_stream=True)
+        wanted = platform_of(request, since=48)
+        return await stream_progress(request, self._load(request, wanted), errors_in_stream=True)
 
-    async def _load(self, request: web.Request) -> AsyncGenerator[Message, None]:
-        quiet = flag(request, "quiet")
-        async with contextlib.aclosing(load(self._images, body_of(request))) as steps:
+    async def _load(self, request: web.Request, wanted: PlatformShape | None) -> AsyncGenerator[Message, None]:
+        quiet = flag(request, "quiet", True)
+        accept = wanted.fits if wanted else None
+        async with contextlib.aclosing(load(self._images, body_of(request), accept)) as steps:
             async for step in steps:
                 if isinstance(step, LayerProgress):
                     if not quiet:
@@ -175,6 +210,9 @@ class ImageRoutes:
         named = request.match_info.get("name")
         refs = [named] if named else request.query.getall("names", [])
         chosen = choose(self._images, refs)
+        wanted = platform_of(request, since=48)
+        if wanted is not None and not all(wanted.fits(image.raw) for image in chosen):
+            raise BennuError(f"no suitable export target found for platform {wanted}")
         response = await open_chunks(request, "application/x-tar")
         async with contextlib.aclosing(save(self._images, refs)) as pieces:
             async for piece in pieces:
@@ -190,8 +228,13 @@ class ImageRoutes:
             raise InvalidParameter("cannot push a digest reference")
         if tag := text(request, "tag"):
             name = repo_tag(str(name), tag) or name
+        self._check_push(request, name)
         auth = parse_auth(request.headers.get("X-Registry-Auth", ""))
         return await stream_progress(request, self._push(chosen_names(self._images, name), auth))
+
+    def _check_push(self, request: web.Request, name: Reference) -> None:
+        if (wanted := platform_of(request, since=46)) is not None:
+            check_platform(self._images.find(str(name)), str(name), wanted)
 
     async def _push(self, names: Sequence[Reference], auth: Auth) -> AsyncGenerator[Message, None]:
         yield {"status": f"The push refers to repository [{names[0].full_name}]"}
@@ -204,6 +247,11 @@ class ImageRoutes:
                 tag, size = step.reference.tag, step.manifest_size
                 yield {"status": f"{tag}: digest: {step.digest} size: {size}"}
                 yield {"progressDetail": {}, "aux": {"Tag": tag, "Digest": step.digest, "Size": size}}
+
+
+def platform_of(request: web.Request, *, since: int) -> PlatformShape | None:
+    """Read `platform=`, which came with API 1.`since`. Raises: InvalidParameter."""
+    return only_platform(request.query.getall("platform", ())) if is_version_at_least(request, since) else None
 
 
 def loaded_lines(loaded: Loaded) -> list[str]:
@@ -249,13 +297,3 @@ def repo_tag(repo: str, tag: str) -> Reference | None:
     if tag and not TAG.match(tag):
         raise InvalidParameter("invalid tag format")
     return Reference(name.domain, name.path, tag or name.tag).tagged()
-
-
-def _architecture(platform: str) -> str:
-    """Answer the middle of `linux/arm64/v8`. Raises: InvalidParameter."""
-    if not platform:
-        return ""
-    system, _, rest = platform.partition("/")
-    if system != "linux":
-        raise InvalidParameter(f'"{platform}": unsupported operating system')
-    return rest.partition("/")[0]

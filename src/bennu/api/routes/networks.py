@@ -9,13 +9,13 @@ from aiohttp import web
 
 from bennu.api.http.body import read_body
 from bennu.api.http.name_patterns import name_pattern
-from bennu.api.http.query import Filters, filters
+from bennu.api.http.query import Filters, filters, is_version_at_least, text
 from bennu.api.http.responses import empty_response, json_list_response, json_response, no_content_response
 from bennu.api.routes.containers import check_endpoints
 from bennu.api.shapes.instants import parse_moment, rfc3339
 from bennu.engine.engine import Engine
 from bennu.engine.network_connect import connect_container, disconnect_container
-from bennu.errors import InvalidParameter
+from bennu.errors import InvalidParameter, NotFound
 from bennu.model import EndpointSettings, NetworkingConfig, Shape
 from bennu.network import Endpoint, Network, NetworkRequest
 from bennu.network.model import Ipam
@@ -57,14 +57,23 @@ class NetworkRoutes:
     async def list(self, request: web.Request) -> web.Response:
         fits = network_filter(filters(request), lambda network: bool(self._networks.endpoints_of(network)))
         found = [network for network in self._networks.all() if fits(network)]
-        return await json_list_response(found, lambda network: network_json(network, {}))
+        detailed = not is_version_at_least(request, 28)
+        endpoints_of = self._networks.endpoints_of
+        return await json_list_response(
+            found, lambda network: network_json(network, dict(endpoints_of(network)) if detailed else {})
+        )
 
     async def inspect(self, request: web.Request) -> web.Response:
         network = self._networks.find(request.match_info["id"])
+        if text(request, "scope") not in ("", network.scope):
+            raise NotFound(f"network {request.match_info['id']} not found")
         return json_response(network_json(network, dict(self._networks.endpoints_of(network))))
 
     async def create(self, request: web.Request) -> web.Response:
-        network = await self._networks.create(await read_body(request, NetworkRequest))
+        body = await read_body(request, NetworkRequest)
+        if not is_version_at_least(request, 48):
+            body.enable_ipv4 = None
+        network = await self._networks.create(body)
         return json_response({"Id": network.id, "Warning": ""}, 201)
 
     async def remove(self, request: web.Request) -> web.Response:
@@ -110,7 +119,7 @@ def network_filter(asked: Filters, in_use: Callable[[Network], bool]) -> Callabl
 
     def fits(network: Network) -> bool:
         tests = {
-            "driver": lambda value: value == shown_driver(network),
+            "driver": lambda value: value == network.shown_driver,
             "id": lambda value: _matches(value, network.id),
             "name": lambda value: _matches(value, network.name),
             "scope": lambda value: value == network.scope,
@@ -123,10 +132,6 @@ def network_filter(asked: Filters, in_use: Callable[[Network], bool]) -> Callabl
         )
 
     return fits
-
-
-def shown_driver(network: Network) -> str:
-    return "overlay" if network.scope == "swarm" else network.driver
 
 
 def _matches(pattern: str, text: str) -> bool:
@@ -142,19 +147,19 @@ def network_json(network: Network, endpoints: dict[str, Endpoint]) -> Json:
         "Id": network.id,
         "Created": rfc3339(network.created_ns),
         "Scope": network.scope,
-        "Driver": shown_driver(network),
-        "EnableIPv4": True,
+        "Driver": network.shown_driver,
+        "EnableIPv4": network.enable_ipv4,
         "EnableIPv6": network.enable_ipv6,
         "IPAM": {
             "Driver": network.ipam_driver,
             "Options": network.ipam_options,
-            "Config": [ipam_json(pool) for pool in network.ipam] or (None if network.is_predefined else []),
+            "Config": [ipam_json(pool) for pool in (*network.unused_ipam, *network.ipam)] or None,
         },
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": network.ingress,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": network.config_from},
+        "ConfigOnly": network.config_only,
         "Containers": {container_id: endpoint_json(endpoint) for container_id, endpoint in endpoints.items()},
         "Options": network.options,
         "Labels": network.labels,
@@ -165,7 +170,8 @@ def ipam_json(pool: Ipam) -> Json:
     shown = {"Subnet": pool.subnet}
     if pool.ip_range:
         shown["IPRange"] = pool.ip_range
-    shown["Gateway"] = pool.gateway
+    if pool.gateway and not pool.gateway_is_implied:
+        shown["Gateway"] = pool.gateway
     return shown | ({"AuxiliaryAddresses": pool.aux} if pool.aux else {})
 
 

@@ -5,31 +5,31 @@ from typing import Final
 
 from aiohttp import web
 
-from bennu.errors import NotFound, NotImplementedHere
+from bennu.errors import InvalidParameter, NotImplementedHere
 
 NOT_HERE: Final = (
     ("POST", "/containers/{id}/checkpoints", "checkpointing a container"),
     ("GET", "/containers/{id}/checkpoints", "checkpointing a container"),
     ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", "checkpointing a container"),
-    ("POST", "/session", "a BuildKit session"),
+    ("PUT", "/volumes/{name:.+}", "changing a cluster volume"),
     ("POST", "/grpc", "BuildKit over gRPC"),
     ("GET", "/distribution/{name:.+}/json", "asking a registry about an image"),
-    ("GET", "/plugins/privileges", "managing plugins"),
-    ("POST", "/plugins/pull", "managing plugins"),
-    ("POST", "/plugins/create", "managing plugins"),
-    ("DELETE", "/plugins/{name:.+}", "managing plugins"),
-    ("POST", "/plugins/{name:.+}/{verb:enable|disable|upgrade|push|set}", "managing plugins"),
 )
 
 
 def routes() -> list[web.RouteDef]:
-    known = [web.get("/plugins/{name:.+}/json", _no_plugin)]
-    return known + [web.route(method, path, _not_here(feature)) for method, path, feature in NOT_HERE]
+    refused = [web.route(method, path, _not_here(feature)) for method, path, feature in NOT_HERE]
+    return [web.route("POST", "/session", session), *refused]
 
 
-async def _no_plugin(request: web.Request) -> web.StreamResponse:
-    # `docker inspect NAME` asks here in passing: a 501 would end its search, though there is simply no such plugin.
-    raise NotFound(f'plugin "{request.match_info["name"]}" not found')
+async def session(request: web.Request) -> web.StreamResponse:
+    """Refuse a session of BuildKit, after what makes it none at all. Raises: InvalidParameter, NotImplementedHere."""
+    protocol = request.headers.get("Upgrade", "")
+    if not protocol:
+        raise InvalidParameter("no upgrade proto in request")
+    if protocol != "h2c":
+        raise InvalidParameter(f"protocol {protocol[:100]} not supported")
+    raise NotImplementedHere("a BuildKit session is not implemented")
 
 
 def _not_here(feature: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

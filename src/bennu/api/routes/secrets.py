@@ -24,12 +24,17 @@ NAME: Final = re.compile(r"[a-zA-Z0-9]+(?:[a-zA-Z0-9-_.]*[a-zA-Z0-9])?\Z", re.AS
 MAX_NAME: Final = 64
 
 
+class TemplatingDriver(Shape):
+    name: str = ""
+    options: dict[str, str] | None = None
+
+
 class BlobBody(Shape):
     name: str = ""
     labels: dict[str, str] | None = None
     data: str = ""
     driver: dict[str, Any] | None = None
-    templating: dict[str, Any] | None = None
+    templating: TemplatingDriver | None = None
 
 
 def routes(cluster: Cluster) -> list[web.RouteDef]:
@@ -81,7 +86,7 @@ class BlobRoutes:
                 f"invalid name, only {MAX_NAME} [a-zA-Z0-9-_.] characters allowed, "
                 "and the start and end character must be [a-zA-Z0-9]"
             )
-        templating = str((body.templating or {}).get("Name", ""))
+        templating = body.templating.name if body.templating else ""
         if templating not in ("", "golang"):
             raise NotImplementedHere(f"the templating driver {templating} is not implemented")
         data = decode_data(body.data)

@@ -4,13 +4,15 @@ import ipaddress
 import json
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from bennu.api.http.body import read_body
-from bennu.api.http.query import flag
+from bennu.api.http.query import flag, is_version_at_least
 from bennu.api.http.responses import empty_response, json_response
 from bennu.api.shapes.service import meta_json
 from bennu.cluster import Cluster
+from bennu.cluster.api_types import SwarmSpecWire
 from bennu.cluster.errors import ALREADY_PART, JOIN_LATER
 from bennu.cluster.tables import ClusterRow
 from bennu.errors import Conflict, InvalidParameter, NotImplementedHere, Unavailable
@@ -29,7 +31,7 @@ class InitBody(Shape):
     force_new_cluster: bool = False
     auto_lock_managers: bool = False
     availability: str = ""
-    spec: dict[str, Any] | None = None
+    spec: SwarmSpecWire = msgspec.field(default_factory=SwarmSpecWire)
 
 
 def routes(cluster: Cluster) -> list[web.RouteDef]:
@@ -51,6 +53,12 @@ class SwarmRoutes:
 
     async def init(self, request: web.Request) -> web.Response:
         body = await read_body(request, InitBody)
+        if not is_version_at_least(request, 39):
+            body.default_addr_pool, body.subnet_size = None, 0
+        if not is_version_at_least(request, 40):
+            body.data_path_port = 0
+        if body.force_new_cluster:
+            raise NotImplementedHere("ForceNewCluster is not implemented")
         if body.auto_lock_managers:
             raise NotImplementedHere("locking managers (autolock) is not implemented")
         _check_advertised(body.advertise_addr)
@@ -58,7 +66,7 @@ class SwarmRoutes:
             listen_addr=body.listen_addr,
             advertise_addr=body.advertise_addr,
             availability=body.availability,
-            spec=body.spec or {},
+            spec=msgspec.to_builtins(body.spec),
             address_pools=body.default_addr_pool or (),
             subnet_size=body.subnet_size,
             data_path_port=body.data_path_port,
@@ -79,7 +87,7 @@ class SwarmRoutes:
 
     async def update(self, request: web.Request) -> web.Response:
         version = read_version(request, "swarm")
-        spec = await read_body(request, dict[str, Any])
+        spec = msgspec.to_builtins(await read_body(request, SwarmSpecWire))
         await self._cluster.update(
             spec,
             version,

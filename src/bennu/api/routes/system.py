@@ -14,12 +14,12 @@ from typing import Any, Final
 from aiohttp import web
 
 from bennu import __version__
-from bennu.api.http.query import api_minor
+from bennu.api.http.query import Filters, api_minor
 from bennu.api.http.responses import json_response
 from bennu.api.http.versions import API_VERSION, MIN_API_VERSION
 from bennu.api.routes.swarm import info_json
 from bennu.api.routes.volumes import volume_json
-from bennu.api.shapes.image import list_entry as image_entry
+from bennu.api.shapes.image_list import layer_uses, list_images
 from bennu.api.shapes.inspect import STORAGE_DRIVER
 from bennu.api.shapes.instants import rfc3339
 from bennu.api.shapes.list import list_entry
@@ -31,7 +31,7 @@ from bennu.engine.defaults import is_cgroup_v2
 from bennu.engine.engine import Engine
 from bennu.engine.settings import EngineSettings
 from bennu.engine.unsupported import runtime_names
-from bennu.errors import NotImplementedHere
+from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images.platform import host_architecture
 from bennu.images.reference import HUB
 from bennu.images.registries import Registries
@@ -47,6 +47,7 @@ NO_CACHE: Final = {"Cache-Control": "no-cache, no-store, must-revalidate", "Prag
 PING: Final = NO_CACHE | {"Builder-Version": "1"}
 BUILTIN: Final = "builtin"
 REGISTRY: Final = "https://index.docker.io/v1/"
+DISK_KINDS: Final = frozenset({"container", "image", "volume", "build-cache"})
 Json = dict[str, Any]
 
 
@@ -59,16 +60,11 @@ def routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
         web.route("GET", "/info", api.info),
         web.route("GET", "/system/df", api.disk_usage),
         web.route("POST", "/auth", auth),
-        web.route("GET", "/plugins", plugins),
     ]
 
 
 async def auth(request: web.Request) -> web.Response:
     raise NotImplementedHere("checking registry credentials is not implemented")
-
-
-async def plugins(request: web.Request) -> web.Response:
-    return json_response([])  # none can be installed
 
 
 class SystemRoutes:
@@ -113,7 +109,7 @@ class SystemRoutes:
             warnings.append("daemon is not using the default seccomp profile")
         told = {"Warnings": [f"WARNING: {text}" for text in warnings] or None}
         facts = await asyncio.to_thread(lambda: host_facts() | self._settings())
-        return json_response(self._containers() | self._engine_facts() | facts | told)
+        return json_response(info_as_of(self._containers() | self._engine_facts() | facts | told, api_minor(request)))
 
     def _containers(self) -> Json:
         states = Counter(container.record.state for container in self._engine.list())
@@ -174,15 +170,18 @@ class SystemRoutes:
 
     async def disk_usage(self, request: web.Request) -> web.Response:
         """Tell what takes disk space; `type=container` and the like choose."""
-        kinds = set(request.query.getall("type", [])) or {"container", "image", "volume", "build-cache"}
-        services, minor = self._engine.services, api_minor(request)
-        images = services.images.list()
-        document: Json = {"LayersSize": sum(image.size for image in images)}
+        minor = api_minor(request)
+        kinds = set(request.query.getall("type", ()) if minor >= 42 else ()) or DISK_KINDS
+        for unknown in kinds - DISK_KINDS:
+            raise InvalidParameter(f"unknown object type: {unknown}")
+        services = self._engine.services
+        document: Json = {"LayersSize": 0, "Images": None, "Containers": None, "Volumes": None, "BuildCache": None}
         if "image" in kinds:
             used = Counter(container.record.image_id for container in self._engine.list())
-            document["Images"] = [
-                image_entry(image, minor) | {"Containers": used[image.id], "SharedSize": 0} for image in images
-            ]
+            document["LayersSize"] = sum(layer_uses(services.images)[1].values())
+            document["Images"] = list_images(
+                services.images, Filters({}), everything=False, minor=minor, containers=used, with_shared=True
+            )
         if "container" in kinds:
             document["Containers"] = [
                 list_entry(self._engine, container, minor, await self._sizes(container))
@@ -202,7 +201,8 @@ class SystemRoutes:
 
     async def _volume(self, volume: Volume) -> Json:
         users = sum(
-            any(point.name == volume.name for point in container.record.mounts) for container in self._engine.list()
+            any((point.type, point.name) == ("volume", volume.name) for point in container.record.mounts)
+            for container in self._engine.list()
         )
         size = await self._engine.services.volumes.measure(volume)
         return volume_json(volume) | {"UsageData": {"RefCount": users, "Size": size}}
@@ -226,6 +226,27 @@ def security_options(settings: EngineSettings) -> list[str]:
     if settings.containers.no_new_privileges:
         options.append("name=no-new-privileges")
     return options
+
+
+def info_as_of(facts: Json, minor: int) -> Json:
+    """Write `/info` for API 1.`minor`: with what older clients still look for, without what they do not know.
+
+    As moby `api/server/router/system/system_routes.go`.
+    """
+    shown = dict(facts)
+    if minor < 25:
+        shown["SecurityOptions"] = [
+            option.partition(",")[0].removeprefix("name=") for option in facts["SecurityOptions"]
+        ]
+    if minor < 47:
+        nothing = dict.fromkeys(("AllowNondistributableArtifactsCIDRs", "AllowNondistributableArtifactsHostnames"))
+        shown["RegistryConfig"] = nothing | facts["RegistryConfig"]
+    if minor < 49:
+        for name in ("ContainerdCommit", "RuncCommit", "InitCommit"):
+            shown[name] = facts[name] | {"Expected": facts[name]["ID"]}
+    if minor < 50:
+        shown |= {"BridgeNfIptables": False, "BridgeNfIp6tables": False}
+    return shown
 
 
 # --- the host ---------------------------------------------------------------------------------------------------
@@ -255,8 +276,6 @@ def host_facts() -> Json:
         "PidsLimit": has_controller("pids"),
         "OomKillDisable": not v2,
         "IPv4Forwarding": read_text("/proc/sys/net/ipv4/ip_forward") == "1",
-        "BridgeNfIptables": read_text("/proc/sys/net/bridge/bridge-nf-call-iptables") == "1",
-        "BridgeNfIp6tables": read_text("/proc/sys/net/bridge/bridge-nf-call-ip6tables") == "1",
         "NGoroutines": threading.active_count(),
         "NEventsListener": 0,
         "SystemTime": rfc3339(time.time_ns()),

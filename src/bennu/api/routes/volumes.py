@@ -6,13 +6,13 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from bennu.api.http.body import read_body_or_none
+from bennu.api.http.body import read_body
 from bennu.api.http.name_patterns import name_pattern
 from bennu.api.http.query import Filters, filters, flag, is_version_at_least
 from bennu.api.http.responses import json_response, no_content_response
 from bennu.api.shapes.instants import rfc3339
 from bennu.engine.engine import Engine
-from bennu.errors import InvalidParameter, NotImplementedHere
+from bennu.errors import NotImplementedHere
 from bennu.model import Shape
 from bennu.volumes import Volume
 
@@ -56,9 +56,7 @@ class VolumeRoutes:
         return sorted([*self._volumes.list(), *await self._volumes.list_foreign()], key=lambda one: one.name)
 
     async def create(self, request: web.Request) -> web.Response:
-        body = await read_body_or_none(request, VolumeCreateBody)
-        if body is None:
-            raise InvalidParameter("invalid JSON: got EOF while reading request body")
+        body = await read_body(request, VolumeCreateBody)
         if body.cluster_volume_spec is not None:
             raise NotImplementedHere("cluster volumes are not implemented")
         volume = await self._volumes.create(body.name, body.driver, body.driver_opts, body.labels)

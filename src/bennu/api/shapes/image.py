@@ -16,22 +16,29 @@ CONFIG_KEYS: Final = (
     *("OpenStdin", "StdinOnce", "Env", "Cmd", "Healthcheck", "ArgsEscaped", "Image", "Volumes", "WorkingDir"),
     *("Entrypoint", "OnBuild", "Labels", "StopSignal", "StopTimeout", "Shell"),
 )
+# What belongs to one container and not to an image of it.
+NOT_OF_IMAGES: Final = frozenset(
+    (
+        *("Hostname", "Domainname", "AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce"),
+        *("Image", "NetworkDisabled", "MacAddress", "StopTimeout"),
+    )
+)
 
 
-def list_entry(image: Image, minor: int) -> Json:
-    """Write one entry of `GET /images/json` for a client of API 1.`minor`."""
+def list_entry(image: Image, minor: int, *, containers: int = -1, shared_bytes: int = -1) -> Json:
+    """Write one entry of `GET /images/json` for a client of API 1.`minor`; -1: not counted."""
     tags, digests = list(image.repo_tags), list(image.repo_digests)
     if minor < 43 and not tags and not digests:
         tags, digests = [NO_NAME], [NO_NAME.replace(":", "@")]
     entry: Json = {
-        "Containers": -1,
+        "Containers": containers,
         "Created": image.created_ns // 10**9,
         "Id": image.id,
         "Labels": image.config.labels,
         "ParentId": image.parent,
         "RepoDigests": digests,
         "RepoTags": tags,
-        "SharedSize": -1,
+        "SharedSize": shared_bytes,
         "Size": image.size,
     }
     return entry | ({"VirtualSize": image.size} if minor < 44 else {})
@@ -51,11 +58,14 @@ def inspect_json(images: Images, image: Image, minor: int, *, for_old_compose: b
         document["Created"] = format_rfc3339(image.created_ns)
     if minor < 45 or for_old_compose:
         config = raw.get("container_config") or {}
-        document |= {"Container": str(raw.get("container") or ""), "ContainerConfig": config_json({"config": config})}
+        document |= {
+            "Container": str(raw.get("container") or ""),
+            "ContainerConfig": config_json({"config": config}, minor),
+        }
     document |= {
         "DockerVersion": str(raw.get("docker_version") or ""),
         "Author": str(raw.get("author") or ""),
-        "Config": config_json(raw),
+        "Config": config_json(raw, minor),
         "Architecture": image.architecture,
     }
     document |= {"Variant": raw["variant"]} if raw.get("variant") else {}
@@ -70,12 +80,13 @@ def inspect_json(images: Images, image: Image, minor: int, *, for_old_compose: b
     }
 
 
-def config_json(raw: Json) -> Json:
+def config_json(raw: Json, minor: int) -> Json:
+    """Write the configuration; from API 1.50 on without what belongs to containers alone."""
     given = raw.get("config") or {}
     return {
         key: given[key] if given.get(key) is not None else EMPTY_CONFIG[key]
         for key in CONFIG_KEYS
-        if given.get(key) is not None or key in EMPTY_CONFIG
+        if (given.get(key) is not None or key in EMPTY_CONFIG) and (minor < 50 or key not in NOT_OF_IMAGES)
     }
 
 

@@ -2,7 +2,8 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bennu.api.http.query import Filters
@@ -16,12 +17,24 @@ ACCEPTED: Final = frozenset(("dangling", "label", "before", "since", "reference"
 PRUNE_ACCEPTED: Final = frozenset(("dangling", "label", "label!", "until"))
 
 
-def list_images(images: Images, asked: Filters, *, everything: bool, minor: int) -> list[dict[str, Any]]:
-    """List what is asked for, newest first. Raises: InvalidParameter, NotFound (before, since)."""
+def list_images(
+    images: Images,
+    asked: Filters,
+    *,
+    everything: bool,
+    minor: int,
+    containers: Mapping[str, int] | None = None,
+    with_shared: bool = False,
+) -> list[dict[str, Any]]:
+    """List what is asked for, newest first; `containers` by image are counted where they are given.
+
+    Raises: InvalidParameter, NotFound (before, since).
+    """
     asked.check(ACCEPTED)
     newer_than, older_than = _window(images, asked)
     dangling = asked.boolean("dangling")
     patterns = [compile_pattern(pattern) for pattern in asked.all("reference")]
+    uses, sizes = layer_uses(images) if with_shared else (Counter[str](), {})
     entries = []
     for image in images.list():
         named = bool(image.repo_tags or image.repo_digests)
@@ -31,7 +44,12 @@ def list_images(images: Images, asked: Filters, *, everything: bool, minor: int)
             continue
         if not named and not everything and images.children(image):
             continue
-        entry = list_entry(image, minor)
+        entry = list_entry(
+            image,
+            minor,
+            containers=-1 if containers is None else containers.get(image.id, 0),
+            shared_bytes=sum(sizes[diff_id] for diff_id in image.diff_ids if uses[diff_id] > 1) if with_shared else -1,
+        )
         if patterns:
             entry["RepoTags"] = [name for name in image.repo_tags if _any_matches(patterns, name)]
             entry["RepoDigests"] = [name for name in image.repo_digests if _any_matches(patterns, name)]
@@ -39,6 +57,13 @@ def list_images(images: Images, asked: Filters, *, everything: bool, minor: int)
                 continue
         entries.append(entry)
     return entries
+
+
+def layer_uses(images: Images) -> tuple[Counter[str], dict[str, int]]:
+    """Count in how many images each layer is, and answer the layers' sizes in bytes."""
+    shown = [image for image in images.list() if image.repo_tags or image.repo_digests or not images.children(image)]
+    uses = Counter(diff_id for image in shown for diff_id in image.diff_ids)
+    return uses, {diff_id: images.layer_size(diff_id) for diff_id in uses}
 
 
 def _window(images: Images, asked: Filters) -> tuple[int, int]:

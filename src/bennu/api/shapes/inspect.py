@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from bennu.api.shapes.instants import rfc3339
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
+from bennu.engine.links import shown_links
 from bennu.engine.record import Record
 from bennu.errors import NotFound
 from bennu.lifecycle.status import State
-from bennu.model import EndpointSettings, MountPoint, PublishedPort
-from bennu.network.model import as_settings
+from bennu.model import EndpointSettings, HostConfig, MountPoint, PublishedPort
+from bennu.network.model import PREDEFINED, as_settings
 from bennu.network.nat.port_bindings import exposed_names
 
 STORAGE_DRIVER: Final = "overlay2"
@@ -42,7 +45,7 @@ def inspect_container(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": engine.execs.running_in(record.id) or None,
-        "HostConfig": record.host_config,
+        "HostConfig": shown_host_config(engine, record),
         "GraphDriver": graph_driver(engine, record),
     }
     if sizes is not None:
@@ -52,6 +55,13 @@ def inspect_container(
     document["NetworkSettings"] = network_settings(engine, record, api_minor)
     document["Bennu"] = own_facts(container)
     return document
+
+
+def shown_host_config(engine: Engine, record: Record) -> HostConfig:
+    """Answer the host configuration with its links by the present names of their containers."""
+    if not record.links:
+        return record.host_config
+    return msgspec.structs.replace(record.host_config, links=shown_links(engine.services, record))
 
 
 def own_facts(container: Container) -> Json:
@@ -96,6 +106,7 @@ def shown_log_path(engine: Engine, record: Record) -> str:
 def graph_driver(engine: Engine, record: Record) -> Json:
     folder = engine.services.folder(record.id)
     data = {
+        "ID": record.id,
         "MergedDir": str(folder / "merged"),
         "UpperDir": str(folder / "diff"),
         "WorkDir": str(folder / "work"),
@@ -144,8 +155,18 @@ def network_settings(engine: Engine, record: Record, api_minor: int) -> Json:
         "IPPrefixLen": flat.ip_prefix_len,
         "IPv6Gateway": flat.ipv6_gateway,
         "MacAddress": flat.mac_address,
-        "Networks": {name: endpoint_json(settings, api_minor) for name, settings in networks.items()},
+        "Networks": {
+            name: endpoint_json(settings, api_minor) | _aliases_of_old(record, name, settings, api_minor)
+            for name, settings in networks.items()
+        },
     }
+
+
+def _aliases_of_old(record: Record, network: str, settings: EndpointSettings, api_minor: int) -> Json:
+    """Write the aliases as before API 1.45, where the short id and the host name were among them."""
+    if api_minor >= 45 or network in PREDEFINED:
+        return {}
+    return {"Aliases": list(dict.fromkeys([*(settings.aliases or ()), record.id[:12], record.config.hostname]))}
 
 
 def networks_of(engine: Engine, record: Record) -> dict[str, EndpointSettings]:
@@ -174,6 +195,7 @@ def endpoint_json(settings: EndpointSettings, api_minor: int) -> Json:
         "Aliases": settings.aliases,
         "MacAddress": settings.mac_address,
         "DriverOpts": settings.driver_opts,
+        "GwPriority": settings.gw_priority,
         "NetworkID": settings.network_id,
         "EndpointID": settings.endpoint_id,
         "Gateway": settings.gateway,
@@ -202,5 +224,5 @@ def port_map(record: Record) -> dict[str, list[dict[str, str]] | None]:
     ports: dict[str, list[dict[str, str]] | None] = dict.fromkeys(exposed_of(record))
     for port in published_of(record):
         key = f"{port.container_port}/{port.proto}"
-        ports[key] = [*(ports.get(key) or []), {"HostIp": port.host_ip, "HostPort": str(port.host_port)}]
+        ports[key] = [*(ports.get(key) or []), {"HostIp": port.host_ip, "HostPort": str(port.host_port or "")}]
     return ports

@@ -23,6 +23,7 @@ from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter
 from bennu.lifecycle.status import State, describe_status
+from bennu.model import EndpointSettings
 
 ACCEPTED: Final = frozenset(
     (
@@ -226,9 +227,15 @@ def list_entry(engine: Engine, container: Container, api_minor: int, sizes: tupl
         "State": state_word(container),
         "Status": status_text(container),
         "HostConfig": host,
-        "NetworkSettings": {"Networks": {name: endpoint_json(settings, api_minor) for name, settings in networks}},
+        "NetworkSettings": {"Networks": {name: listed_endpoint(settings, api_minor) for name, settings in networks}},
         "Mounts": [mount_point(point) for point in record.mounts],
     }
+
+
+def listed_endpoint(settings: EndpointSettings, api_minor: int) -> Json:
+    """Write an endpoint as a list shows it: without names and options."""
+    shown = endpoint_json(settings, api_minor)
+    return shown | {name: None for name in ("Links", "Aliases", "DriverOpts", "DNSNames") if name in shown}
 
 
 def status_text(container: Container) -> str:
@@ -266,12 +273,8 @@ def _ports(container: Container) -> Iterator[Json]:
         return
     published = published_of(record)
     for port in published:
-        yield {
-            "IP": port.host_ip,
-            "PrivatePort": port.container_port,
-            "PublicPort": port.host_port,
-            "Type": port.proto,
-        }
+        public = {"PublicPort": port.host_port} if port.host_port else {}
+        yield {"IP": port.host_ip, "PrivatePort": port.container_port, **public, "Type": port.proto}
     covered = {(port.proto, port.container_port) for port in published}
     for name in exposed_of(record):
         number, _, proto = name.partition("/")

@@ -41,27 +41,22 @@ class AddressTaken(Forbidden):
     """The address asked for is allocated, or reserved."""
 
 
-def choose_subnet(used: Iterable[Subnet], pools: Iterable[tuple[str, int]] = DEFAULT_POOLS) -> IPv4Network:
-    """Choose the first network of the pools that overlaps nothing in `used`. Raises: NoFreeSubnet."""
-    taken = [subnet for subnet in used if isinstance(subnet, IPv4Network) and subnet.prefixlen > 0]
+def choose_subnet(used: Iterable[Subnet], pools: Iterable[tuple[str, int]] = DEFAULT_POOLS) -> Subnet:
+    """Choose the first network of the pools, all of one family, that overlaps nothing in `used`.
+
+    Raises: NoFreeSubnet.
+    """
+    taken = list(used)
     for base, prefix_len in pools:
-        for candidate in IPv4Network(base).subnets(new_prefix=prefix_len):
-            if not any(candidate.overlaps(subnet) for subnet in taken):
+        for candidate in ipaddress.ip_network(base).subnets(new_prefix=prefix_len):
+            if overlapping(candidate, taken) is None:
                 return candidate
     raise NoFreeSubnet("all predefined address pools have been fully subnetted")
 
 
-def choose_ipv6_subnet(used: Iterable[Subnet], global_id: bytes) -> IPv6Network:
-    """Choose a /64 of the unique local prefix with this 40-bit global id (RFC 4193) that overlaps nothing.
-
-    Raises: NoFreeSubnet.
-    """
-    taken = [subnet for subnet in used if isinstance(subnet, IPv6Network) and subnet.prefixlen > 0]
-    base = IPv6Network((bytes([0xFD]) + global_id[:5] + bytes(10), 48))
-    for candidate in base.subnets(new_prefix=IPV6_PREFIX):
-        if not any(candidate.overlaps(subnet) for subnet in taken):
-            return candidate
-    raise NoFreeSubnet("all predefined address pools have been fully subnetted")
+def local_ipv6_pool(global_id: bytes) -> tuple[str, int]:
+    """Return the pool of the unique local prefix with this 40-bit global id (RFC 4193), for networks of a /64."""
+    return str(IPv6Network((bytes([0xFD]) + global_id[:5] + bytes(10), 48))), IPV6_PREFIX
 
 
 def overlapping(subnet: Subnet, used: Iterable[Subnet]) -> Subnet | None:
@@ -72,17 +67,12 @@ def overlapping(subnet: Subnet, used: Iterable[Subnet]) -> Subnet | None:
     return None
 
 
-def first_host(subnet: Subnet) -> Address:
-    """Return the gateway's address unless the client names another: the first host address, as libnetwork does."""
-    return subnet.network_address + (0 if subnet.num_addresses == 1 else 1)
-
-
 def mac_of(address: str) -> str:
-    """Derive a MAC address: 02:42 and the four bytes of the IPv4 address.
+    """Derive a MAC address: 02:42 and the last four bytes of the address, which are all of an IPv4 address.
 
     moby, libnetwork/netutils, GenerateMACFromIP; `test_the_mac_address_is_dockers`.
     """
-    return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + IPv4Address(address).packed)
+    return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + ipaddress.ip_address(address).packed[-4:])
 
 
 @dataclass(slots=True)
@@ -130,3 +120,11 @@ class AddressPool:
     def release(self, address: str) -> None:
         """Make the address free again. Idempotent."""
         self.allocated.discard(ipaddress.ip_address(address))
+
+
+def choose_gateway(subnet: Subnet, ip_range: str = "", aux: Iterable[str] = ()) -> str:
+    """Choose the gateway's address unless the client names another: the lowest that an endpoint could get.
+
+    Raises: NoFreeAddress.
+    """
+    return AddressPool.of(str(subnet), "", ip_range, aux).allocate()

@@ -20,7 +20,9 @@ _decode = msgspec.json.Decoder(Network).decode
 
 
 def pools_of(network: Network) -> list[AddressPool]:
-    """Make an empty address pool for each subnet of the network."""
+    """Make an empty address pool for each subnet of the network; a configuration network has none."""
+    if network.config_only:
+        return []
     return [AddressPool.of(pool.subnet, pool.gateway, pool.ip_range, pool.aux.values()) for pool in network.ipam]
 
 
@@ -124,6 +126,8 @@ class Catalogue:
         nothing is allocated.
         """
         self.find(network.id)
+        if network.config_only:
+            raise Forbidden("cannot create endpoint on configuration-only network")
         check_request(network, request)
         allocated: dict[int, tuple[AddressPool, str]] = {}
         try:
@@ -180,8 +184,8 @@ class Catalogue:
             pool.release(address)
 
     def gateways(self, network: Network) -> dict[int, str]:
-        """Return the gateway addresses, by family (4, 6)."""
-        return {ipaddress.ip_address(pool.gateway).version: pool.gateway for pool in network.ipam if pool.gateway}
+        """Return where the default routes lead, by family (4, 6)."""
+        return {pool.version: pool.way_out for pool in network.ipam if pool.way_out}
 
     def _pool_of(self, network_id: str, address: str) -> AddressPool | None:
         parsed = ipaddress.ip_address(address)
@@ -272,6 +276,7 @@ def new_endpoint(
         pool, endpoint.ipv6_address = allocated[6]
         endpoint.ipv6_prefix_len = pool.subnet.prefixlen
         endpoint.ipv6_gateway = "" if network.internal else gateways.get(6, "")
+        endpoint.mac_address = endpoint.mac_address or mac_of(endpoint.ipv6_address)
     return endpoint
 
 

@@ -42,7 +42,8 @@ class ServicePorts:
     def _allocate(self, proto: str, number: int) -> list[PublishedPort]:
         try:
             return self._allocator.allocate(
-                PortRequest(container_port=number, proto=proto, host_port_first=number, host_port_last=number)
+                PortRequest(container_port=number, proto=proto, host_port_first=number, host_port_last=number),
+                self._allocator.hosts_of(""),
             )
         except PortTaken as error:
             log.warning("a service publishes port %d/%s all the same: %s", number, proto, error)

@@ -1,13 +1,17 @@
 """Makes, inspects and repairs bridges through netlink. Everything blocks; no policy, no state."""
 
 import errno
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from pyroute2 import IPRoute
 
 from bennu.network.namespaces import interface_sysctls
 from bennu.network.namespaces.netlink import IFF_UP, add_address, find_index, list_addresses, require_index
+
+LINK_LOCAL: Final = ipaddress.IPv6Network("fe80::/64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ def ensure_bridge(plan: BridgePlan) -> None:
         present = list_addresses(ipr, index)
         wanted = {(item.address, item.prefix_len) for item in plan.addresses}
         for address, prefix_len in present - wanted:
+            if ipaddress.ip_address(address) in LINK_LOCAL:
+                continue  # the kernel's
             ipr.addr("del", index=index, address=address, prefixlen=prefix_len)
         for address, prefix_len in sorted(wanted - present):
             add_address(ipr, index, address, prefix_len)
@@ -80,16 +86,30 @@ def find_faults(plan: BridgePlan) -> list[str]:
     ]
 
 
-def read_bridge_address(name: str) -> BridgeAddress | None:
-    """Read the first IPv4 address of an interface; None if it does not exist or has none."""
+def read_addresses(name: str) -> list[str] | None:
+    """Read the addresses of an interface with their prefix lengths, in the kernel's order; None if it is not there."""
     with IPRoute() as ipr:
         index = find_index(name)
         if index is None:
             return None
-        found = sorted(item for item in list_addresses(ipr, index) if ":" not in item[0])
-        return BridgeAddress(*found[0]) if found else None
+        return [f"{item.get_attr('IFA_ADDRESS')}/{item['prefixlen']}" for item in ipr.get_addr(index=index)]
 
 
-def allow_route_localnet(name: str) -> None:
-    """Set `route_localnet` on an administrator's bridge, which is left alone otherwise."""
-    interface_sysctls.apply({f"ipv4/conf/{name}/route_localnet": "1"})
+def complete_bridge(plan: BridgePlan) -> None:
+    """Give an administrator's bridge the addresses that it lacks, and let it lead to 127.0.0.1; nothing is taken away.
+
+    One that is gone is not made anew. Raises: OSError, NetlinkError.
+    """
+    with IPRoute() as ipr:
+        index = find_index(plan.name)
+        if index is None:
+            return
+        present = {address for address, _ in list_addresses(ipr, index)}
+        missing = [item for item in plan.addresses if item.address not in present]
+        if any(":" in item.address for item in missing):
+            interface_sysctls.apply({f"ipv6/conf/{plan.name}/disable_ipv6": "0"})
+        for item in missing:
+            add_address(ipr, index, item.address, item.prefix_len)
+        if missing:
+            ipr.link("set", index=index, state="up")
+    interface_sysctls.apply({f"ipv4/conf/{plan.name}/route_localnet": "1"})

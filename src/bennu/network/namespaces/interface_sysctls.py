@@ -18,6 +18,9 @@ def bridge_sysctls(name: str, *, ipv6: bool, route_localnet: bool) -> dict[str, 
     """Return the sysctls of a network's bridge. `route_localnet`: published ports are reached at 127.0.0.1."""
     return {
         **{f"ipv6/conf/{name}/{key}": value for key, value in NO_AUTOCONFIGURATION.items()},
+        # While the kernel asks whether anybody else has the bridge's link-local address, nothing is forwarded to
+        # neighbours it has yet to find: two seconds in which a new network's containers cannot be reached by IPv6.
+        f"ipv6/conf/{name}/accept_dad": "0",
         f"ipv6/conf/{name}/disable_ipv6": "0" if ipv6 else "1",
         f"ipv4/conf/{name}/accept_redirects": "0",
         f"ipv4/conf/{name}/route_localnet": "1" if route_localnet else "0",

@@ -20,7 +20,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.host import sysctl
-from bennu.network.ipam.addresses import Subnet
+from bennu.network.ipam.addresses import Address, Subnet
 from bennu.network.model import Endpoint
 from bennu.network.namespaces import interface_sysctls, netns
 
@@ -188,9 +188,8 @@ def set_gateway(interface: str, gateway: str) -> None:
 
 
 def list_addresses(ipr: IPRoute, index: int) -> set[tuple[str, int]]:
-    """List (address, prefix length) of an interface, without link-local ones, which the kernel adds itself."""
-    found = {(item.get_attr("IFA_ADDRESS"), item["prefixlen"]) for item in ipr.get_addr(index=index)}
-    return {(address, length) for address, length in found if not ipaddress.ip_address(address).is_link_local}
+    """List (address, prefix length) of an interface; also the link-local one that the kernel gives it."""
+    return {(item.get_attr("IFA_ADDRESS"), item["prefixlen"]) for item in ipr.get_addr(index=index)}
 
 
 def remove_link(name: str) -> None:
@@ -267,6 +266,18 @@ def read_routes(*, but_of: Iterable[str] = ()) -> list[Subnet]:
                     continue
                 found.append(ipaddress.ip_network(f"{destination}/{route['dst_len']}", strict=False))
         return [subnet for subnet in found if not subnet.is_link_local and not subnet.is_multicast]
+
+
+def read_next_hops() -> list[Address]:
+    """List the routers that the main routing table leads to."""
+    with IPRoute() as ipr:
+        found = [
+            route.get_attr("RTA_GATEWAY")
+            for family in (AF_INET, AF_INET6)
+            for route in ipr.get_routes(family=family, table=MAIN_TABLE)
+        ]
+    hops = [ipaddress.ip_address(gateway) for gateway in found if gateway]
+    return [hop for hop in hops if not hop.is_link_local]
 
 
 def list_bridges() -> list[str]:

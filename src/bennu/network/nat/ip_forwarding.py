@@ -18,7 +18,10 @@ log = logging.getLogger(__name__)
 class IpForwarding:
     """`guard` is the table that must be in force, None for none; only `refresh` and `switch_on` change it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_wanted: bool = True, is_guarded: bool = True) -> None:
+        """Set up. Not `is_wanted`: leave the switches alone; not `is_guarded`: make this host a router for good."""
+        self._is_wanted = is_wanted
+        self._is_guarded = is_guarded
         self.guard: ForwardingGuard | None = None
         self._refused: set[str] = set()
 
@@ -40,6 +43,10 @@ class IpForwarding:
 
         The caller holds the machine's lock. Raises: OSError, FirewallFailure; then the families are as before.
         """
+        if not self._is_wanted:
+            return
+        if not self._is_guarded:
+            families = [family for family in families if self._make_router(family)]
         claimed = forwarding.claim(families)
         for family in claimed:
             log.info(
@@ -50,12 +57,27 @@ class IpForwarding:
             await enforce()
         for family in claimed:
             if not forwarding.switch_on(family):
-                self._refused.add(family)
-                log.warning("it cannot be: containers reach no other host by %s, nor others their ports", family)
+                self._refuse(family)
+
+    def _make_router(self, family: str) -> bool:
+        """Switch a family on without guard; True if another daemon's guard holds, so that it is to be claimed."""
+        if family in forwarding.read_mark().families:
+            return True
+        if not forwarding.is_on(family):
+            log.info("%s is switched on, and stays on", forwarding.SWITCHES[family].replace("/", "."))
+            if not forwarding.switch_on(family):
+                self._refuse(family)
+        return False
+
+    def _refuse(self, family: str) -> None:
+        self._refused.add(family)
+        log.warning("it cannot be: containers reach no other host by %s, nor others their ports", family)
 
     def is_on(self, families: Collection[str]) -> bool:
-        """Check that all families forward, except those the kernel refuses to switch on."""
-        return all(forwarding.is_on(family) for family in families if family not in self._refused)
+        """Check that all families forward that are to, except those the kernel refuses to switch on."""
+        return not self._is_wanted or all(
+            forwarding.is_on(family) for family in families if family not in self._refused
+        )
 
 
 def rules_see_bridged() -> bool:

@@ -132,7 +132,7 @@ class Firewall:
 
     async def _write(self, ruleset: Ruleset, changed: Mapping[str, Frontend | None]) -> None:
         before = self._applied
-        if before is not None and (before.bridges, before.guard) == (ruleset.bridges, ruleset.guard):
+        if before is not None and before.frame == ruleset.frame:
             try:
                 await self._write_change(before, ruleset, changed)
                 return
@@ -147,7 +147,7 @@ class Firewall:
 
     async def _write_change(self, before: Ruleset, ruleset: Ruleset, changed: Mapping[str, Frontend | None]) -> None:
         frontends = [(self._shown.get(key), frontend) for key, frontend in changed.items()]
-        change = render_change(self.table, before.forwards, ruleset.forwards)
+        change = render_change(self.table, before, ruleset)
         change += render_frontend_changes(self.table, frontends)
         gone, came = before.forwards - ruleset.forwards, ruleset.forwards - before.forwards
         self._socket_lb.begin_change(gone, came, frontends)
@@ -182,18 +182,19 @@ class Firewall:
 
 
 def count_listing(listing: bytes) -> tuple[int, int]:
-    """Count rules and map elements in what `nft -j list table` prints."""
+    """Count rules and elements of maps and sets in what `nft -j list table` prints."""
     items = msgspec.json.decode(listing or b"{}").get("nftables", [])
     rules = sum(1 for item in items if "rule" in item)
-    return rules, sum(len(item["map"].get("elem", ())) for item in items if "map" in item)
+    return rules, sum(len(item[kind].get("elem", ())) for item in items for kind in ("map", "set") if kind in item)
 
 
 def count_ruleset(ruleset: Ruleset, frontends: Iterable[Frontend] = ()) -> tuple[int, int]:
-    """Count rules and map elements that a ruleset and frontends render to."""
+    """Count rules and elements of maps and sets that a ruleset and frontends render to."""
     hooks = ("type ", "policy ")  # a chain's first line is no rule where it says where the kernel hooks it
     rules = sum(1 for lines in chains_of(ruleset).values() for line in lines if not line.startswith(hooks))
     entries = [entry for frontend in frontends for entry in verdict_entries(frontend).values()]
-    return rules + sum(len(one.rules) for one in entries), len(ruleset.forwards) + len(entries)
+    elements = len(ruleset.forwards) + len(ruleset.open_ports) + len(entries)
+    return rules + sum(len(one.rules) for one in entries), elements
 
 
 def read_generation() -> int:

@@ -33,12 +33,17 @@ class PortAllocator:
         self._ipv6 = Path("/proc/sys/net/ipv6").exists() if ipv6 is None else ipv6
         self._last_free = EPHEMERAL[0] - 1
 
-    def allocate(self, request: PortRequest, default_host: str = "") -> list[PublishedPort]:
-        """Allocate one host port: one entry for a named address, one for each family for all addresses.
+    def hosts_of(self, host_ip: str) -> list[str]:
+        """List the addresses to bind for a request's one; "" = all of each family that this host has."""
+        if host_ip:
+            return [host_ip]
+        return list(WILDCARDS if self._ipv6 else WILDCARDS[:1])
+
+    def allocate(self, request: PortRequest, hosts: Sequence[str]) -> list[PublishedPort]:
+        """Allocate one host port at these addresses, the same number at each; one entry for each.
 
         Raises: PortTaken with dockerd's words; then nothing is allocated.
         """
-        hosts = self._hosts(request.host_ip or default_host)
         refusal: PortTaken | None = None
         for port in self._candidates(request):
             try:
@@ -83,11 +88,6 @@ class PortAllocator:
 
     def __len__(self) -> int:
         return len(self._sockets)
-
-    def _hosts(self, host_ip: str) -> list[str]:
-        if host_ip:
-            return [host_ip]
-        return list(WILDCARDS if self._ipv6 else WILDCARDS[:1])
 
     def _candidates(self, request: PortRequest) -> Iterator[int]:
         if request.host_port_first:

@@ -8,7 +8,8 @@ How packets go:
 
     prerouting, output   a local address and a published port → one of the service's tasks, or the container (dnat);
                          the virtual address of a service, from its own network → one of the tasks
-    forward              answers, traffic within one network, published ports and what leaves pass;
+    forward              answers, traffic within one network, published ports and what leaves pass; so do open ports
+                         of networks with routed addresses, whose containers also answer pings;
                          everything else towards a container is dropped (other networks, unpublished ports)
     postrouting          what leaves a network gets the host's address; so does what comes back to the network it
                          started in (a container that calls its own published port must see the answer come from
@@ -19,11 +20,11 @@ How packets go:
 
 import ipaddress
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bennu.network.frontends import Frontend
-from bennu.network.model import PortForward
+from bennu.network.model import GatewayMode, OpenPort, PortForward
 from bennu.network.nat.forwarding_guard import (
     ForwardingGuard,
     render_bridge_removal,
@@ -38,6 +39,11 @@ MAPS: Final = {
     "port6": "ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service",
     "any6": "inet_proto . inet_service : ipv6_addr . inet_service",
 }
+OPEN_SETS: Final = {
+    "open4": "ipv4_addr . inet_proto . inet_service",
+    "open6": "ipv6_addr . inet_proto . inet_service",
+}
+FAMILIES: Final = (4, 6)
 LOOPBACK: Final = "127.0.0.0/8"
 MAPPED_IPV4: Final = "::ffff:0.0.0.0/96"  # a socket for both families shows such a peer as an IPv4 address
 
@@ -51,6 +57,19 @@ class BridgeRules:
     masquerade: bool = True
     icc: bool = True  # containers on it may talk to each other
     internal: bool = False  # nothing in, nothing out
+    mode4: GatewayMode = GatewayMode.NAT
+    mode6: GatewayMode = GatewayMode.NAT
+    host_ip4: str = ""  # what leaves by IPv4 gets this address; "" = that of its way out
+    host_ip6: str = ""
+    trusted: tuple[str, ...] = ()  # interfaces of the host from which open ports are reached
+
+    def mode_of(self, version: int) -> GatewayMode:
+        """Return how a family (4, 6) is connected to the world."""
+        return self.mode4 if version == 4 else self.mode6
+
+    def host_ip_of(self, version: int) -> str:
+        """Return the address that packets of a family (4, 6) leave with."""
+        return self.host_ip4 if version == 4 else self.host_ip6
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +79,15 @@ class Ruleset:
     bridges: tuple[BridgeRules, ...] = ()
     forwards: frozenset[PortForward] = field(default=frozenset())
     guard: ForwardingGuard | None = None  # in a table of its own
+    open_ports: frozenset[OpenPort] = field(default=frozenset())
+    families: tuple[int, ...] = FAMILIES  # those with rules; the others' packets pass as if there were no table
+    direct_routing: bool = False  # open ports of all networks are reached from other hosts
+    accept_mark: str = ""  # MARK or MARK/MASK of packets that reach every container
+
+    @property
+    def frame(self) -> "Ruleset":
+        """Return what the chains are rendered from: all but the elements of maps and sets."""
+        return replace(self, forwards=frozenset(), open_ports=frozenset())
 
 
 def render_table(table: str, ruleset: Ruleset, frontends: Collection[Frontend] = ()) -> str:
@@ -70,6 +98,10 @@ def render_table(table: str, ruleset: Ruleset, frontends: Collection[Frontend] =
         elements = sorted(_element_of(forward) for forward in ruleset.forwards if _map_of(forward) == name)
         inside = f" elements = {{ {', '.join(elements)} }}" if elements else ""
         lines.append(f"\tmap {name} {{ type {kind};{inside} }}")
+    for name, kind in OPEN_SETS.items():
+        opened = sorted(_open_element(port) for port in ruleset.open_ports if _set_of(port) == name)
+        inside = f" elements = {{ {', '.join(opened)} }}" if opened else ""
+        lines.append(f"\tset {name} {{ type {kind};{inside} }}")
     for name, kind in VERDICTS.items():
         lines.append(f"\tmap {name} {{ type {kind}; }}")
     for name, chain in {**{one.chain: one.rules for one in entries}, **chains_of(ruleset)}.items():
@@ -87,23 +119,31 @@ def chains_of(ruleset: Ruleset) -> dict[str, list[str]]:
         "guard": _guard(ruleset.bridges),
         "prerouting": _prerouting(),
         "output": _output(),
-        "postrouting": _postrouting(ruleset.bridges),
-        "forward": _forward(ruleset.bridges),
+        "postrouting": _postrouting(ruleset),
+        "forward": _forward(ruleset),
     }
 
 
-def render_change(table: str, before: Collection[PortForward], after: Collection[PortForward]) -> str:
-    """Render the change from one set of forwards to another, in one transaction; "" when nothing changes."""
-    old, new = set(before), set(after)
+def render_change(table: str, before: Ruleset, after: Ruleset) -> str:
+    """Render the change of ports from one ruleset to another, in one transaction; "" when nothing changes."""
     lines = []
     for name in MAPS:
-        gone = sorted(_key_of(forward) for forward in old - new if _map_of(forward) == name)
-        came = sorted(_element_of(forward) for forward in new - old if _map_of(forward) == name)
-        if gone:
-            lines.append(f"delete element inet {table} {name} {{ {', '.join(gone)} }}")
-        if came:
-            lines.append(f"add element inet {table} {name} {{ {', '.join(came)} }}")
+        gone = [_key_of(forward) for forward in before.forwards - after.forwards if _map_of(forward) == name]
+        came = [_element_of(forward) for forward in after.forwards - before.forwards if _map_of(forward) == name]
+        lines += _element_change(table, name, gone, came)
+    for name in OPEN_SETS:
+        shut = [_open_element(port) for port in before.open_ports - after.open_ports if _set_of(port) == name]
+        opened = [_open_element(port) for port in after.open_ports - before.open_ports if _set_of(port) == name]
+        lines += _element_change(table, name, shut, opened)
     return "".join(f"{line}\n" for line in lines)
+
+
+def _element_change(table: str, name: str, gone: Collection[str], came: Collection[str]) -> list[str]:
+    return [
+        f"{verb} element inet {table} {name} {{ {', '.join(sorted(elements))} }}"
+        for verb, elements in (("delete", gone), ("add", came))
+        if elements
+    ]
 
 
 def render_removal(table: str, before: Ruleset | None = None) -> str:
@@ -134,6 +174,14 @@ def _key_of(forward: PortForward) -> str:
 
 def _element_of(forward: PortForward) -> str:
     return f"{_key_of(forward)} : {forward.target_ip} . {forward.target_port}"
+
+
+def _set_of(port: OpenPort) -> str:
+    return "open6" if ":" in port.ip else "open4"
+
+
+def _open_element(port: OpenPort) -> str:
+    return f"{port.ip} . {port.proto} . {port.port}"
 
 
 def _emptied(table: str) -> Sequence[str]:
@@ -179,21 +227,27 @@ def _output() -> list[str]:
     ]
 
 
-def _postrouting(bridges: Sequence[BridgeRules]) -> list[str]:
+def _postrouting(ruleset: Ruleset) -> list[str]:
     lines = ["type nat hook postrouting priority srcnat; policy accept;"]
-    if bridges:
-        lines.append(f"oifname {_names(bridges)} ip saddr {LOOPBACK} masquerade")
-    for bridge in bridges:
+    if ruleset.bridges and 4 in ruleset.families:
+        lines.append(f"oifname {_names(ruleset.bridges)} ip saddr {LOOPBACK} masquerade")
+    for bridge in ruleset.bridges:
         for subnet in bridge.subnets:
-            family = "ip6" if ":" in subnet else "ip"
+            version, family = (6, "ip6") if ":" in subnet else (4, "ip")
+            if version not in ruleset.families:
+                continue
             lines.append(f'oifname "{bridge.name}" {family} saddr {subnet} ct status dnat masquerade')
-            if bridge.masquerade and not bridge.internal:
-                lines.append(f'oifname != "{bridge.name}" {family} saddr {subnet} masquerade')
+            if bridge.masquerade and not bridge.internal and bridge.mode_of(version) is not GatewayMode.ROUTED:
+                host_ip = bridge.host_ip_of(version)
+                translation = f"snat {family} to {host_ip}" if host_ip else "masquerade"
+                lines.append(f'oifname != "{bridge.name}" {family} saddr {subnet} {translation}')
     return lines
 
 
-def _forward(bridges: Sequence[BridgeRules]) -> list[str]:
+def _forward(ruleset: Ruleset) -> list[str]:
     lines = ["type filter hook forward priority filter; policy accept;"]
+    lines += [f"meta nfproto ipv{version} accept" for version in FAMILIES if version not in ruleset.families]
+    bridges = ruleset.bridges
     if not bridges:
         return lines
     ours = _names(bridges)
@@ -204,10 +258,40 @@ def _forward(bridges: Sequence[BridgeRules]) -> list[str]:
     for bridge in bridges:
         same = f'iifname "{bridge.name}" oifname "{bridge.name}"'
         lines.append(f"{same} accept" if bridge.icc else f"{same} ct status dnat accept")
+        if not bridge.icc:
+            lines.append(f"{same} drop")
     closed = [bridge for bridge in bridges if bridge.internal]
     if closed:
         lines += [f"iifname {_names(closed)} drop", f"oifname {_names(closed)} drop"]
-    lines += [f"oifname {ours} ct status dnat accept", f"oifname {ours} drop"]
+    if ruleset.accept_mark:
+        mark, _, mask = ruleset.accept_mark.partition("/")
+        lines.append(f"oifname {ours} meta mark {f'& {mask} == ' if mask else ''}{mark} accept")
+    lines += [f"oifname {ours} ct status dnat accept", *_direct(ruleset), f"oifname {ours} drop"]
+    return lines
+
+
+def _direct(ruleset: Ruleset) -> list[str]:
+    """Render what lets packets through that are sent to containers' own addresses."""
+    lines = []
+    outer = [bridge for bridge in ruleset.bridges if not bridge.internal]
+    elsewhere = f"iifname != {_names(ruleset.bridges)}"
+    for version, ip, icmp in ((4, "ip", "icmp"), (6, "ip6", "ipv6-icmp")):
+        if version not in ruleset.families:
+            continue
+        is_open = f"{ip} daddr . meta l4proto . th dport @open{version} accept"
+        routed = [bridge for bridge in outer if bridge.mode_of(version) is GatewayMode.ROUTED]
+        bare = [bridge for bridge in outer if bridge.mode_of(version) is GatewayMode.UNPROTECTED]
+        if routed:
+            lines.append(f"oifname {_names(routed)} meta nfproto ipv{version} meta l4proto {icmp} accept")
+            lines.append(f"oifname {_names(routed)} {is_open}")
+        if bare:
+            lines.append(f"oifname {_names(bare)} {elsewhere} meta nfproto ipv{version} accept")
+        if ruleset.direct_routing and outer:
+            lines.append(f"oifname {_names(outer)} {elsewhere} {is_open}")
+        for bridge in outer:
+            if bridge.trusted:
+                names = ", ".join(f'"{name}"' for name in bridge.trusted)
+                lines.append(f'oifname "{bridge.name}" iifname {{ {names} }} {is_open}')
     return lines
 
 

@@ -72,8 +72,12 @@ def is_under_watch(service: Service) -> bool:
     return service.rollout is not None and status is not None and status.state.is_under_way and is_watched(service)
 
 
-def final_watch_ns(config: UpdateConfig) -> int:
-    """Compute how long a service is watched after its last slot is done, before its rollout is complete."""
+def watch_ns(config: UpdateConfig) -> int:
+    """Compute how long after it first ran a task's end counts as a failure of its version: the monitor.
+
+    It lasts a second longer than the delay, if that is not shorter: what fails while the update waits has failed. The
+    service is watched for as long once more after its last slot is done.
+    """
     if config.delay_ns >= config.monitor_ns:
         return config.delay_ns + NS_PER_SECOND
     return config.monitor_ns

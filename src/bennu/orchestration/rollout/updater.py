@@ -13,7 +13,8 @@ which makes a bad version do less harm:
 
 1. Failures are judged as they happen, before anything else, not only when a place gets free.
 2. A failure is: a task of the version being rolled out, in a slot that was there when the run began, that ended before
-   it ran or within `monitor` of running. Also one that the restart supervisor made. Each slot counts once.
+   it ran or within `monitor` of running, or within `delay` if that is longer (`config.watch_ns`). Also one that the
+   restart supervisor made. Each slot counts once.
 3. stop-first prepares before it stops: the new task is placed, its image pulled and its container made while the old
    one still serves; only then the old one is told to stop, or at once if it does not serve, or if the new one can only
    have the room that the old one holds. A version that cannot even be prepared takes down nothing.
@@ -28,13 +29,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from bennu.orchestration.model.actions import RollBack, SetRollout
-from bennu.orchestration.model.config import (
-    config_in_force,
-    final_watch_ns,
-    is_under_watch,
-    is_watched,
-    strategy_in_force,
-)
+from bennu.orchestration.model.config import config_in_force, is_under_watch, is_watched, strategy_in_force, watch_ns
 from bennu.orchestration.model.nouns import (
     BlueGreenRun,
     CanaryRun,
@@ -68,7 +63,7 @@ def judge(context: ReconcileContext, slots: list[Slot]) -> bool:
     for slot in slots:
         if slot.key in failed or slot.key not in rollout.slots:
             continue
-        task = next((task for task in slot.tasks if is_failure(context, rollout, task, config.monitor_ns)), None)
+        task = next((task for task in slot.tasks if is_failure(context, rollout, task)), None)
         if task is None:
             continue
         failed[slot.key] = None
@@ -82,8 +77,8 @@ def judge(context: ReconcileContext, slots: list[Slot]) -> bool:
     return True
 
 
-def is_failure(context: ReconcileContext, rollout: Rollout, task: Task, monitor_ns: int) -> bool:
-    """Tell whether a task of the rolled-out version ended early: before it ran, or within `monitor_ns` of running.
+def is_failure(context: ReconcileContext, rollout: Rollout, task: Task) -> bool:
+    """Tell whether a task of the rolled-out version ended early: before it ran, or while it is watched.
 
     An exit with 0, a person's stop and a drained node count too, as in Docker; a task that was scaled away or is only
     lost from sight does not.
@@ -94,7 +89,7 @@ def is_failure(context: ReconcileContext, rollout: Rollout, task: Task, monitor_
         return False
     if task.running_since_ns is None:
         return True
-    return task.status.applied_at_ns - task.running_since_ns <= monitor_ns
+    return task.status.applied_at_ns - task.running_since_ns <= watch_ns(config_in_force(context.service))
 
 
 def _sentence(
@@ -215,12 +210,12 @@ def _settle(context: ReconcileContext, slots: list[SlotProgress], *, is_quiet: b
         return
     if not is_quiet and rollout.settled_at_ns is None:
         return
-    watch_ns = final_watch_ns(config_in_force(context.service))
+    watched_ns = watch_ns(config_in_force(context.service))
     if rollout.settled_at_ns is None:
         settled = replace(rollout, settled_at_ns=context.now_ns)
         context.draft.lead(SetRollout(status, settled, "the last slot is done; watching it once more"))
-    elif context.now_ns < rollout.settled_at_ns + watch_ns:
-        context.draft.wait("rollout", "all slots are done and are being watched", rollout.settled_at_ns + watch_ns)
+    elif context.now_ns < rollout.settled_at_ns + watched_ns:
+        context.draft.wait("rollout", "all slots are done and are being watched", rollout.settled_at_ns + watched_ns)
     else:
         _complete(context, status, rollout)
 

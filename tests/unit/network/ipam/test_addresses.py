@@ -12,8 +12,8 @@ from bennu.network.ipam.addresses import (
     AddressTaken,
     NoFreeAddress,
     NoFreeSubnet,
-    choose_ipv6_subnet,
     choose_subnet,
+    local_ipv6_pool,
     mac_of,
     overlapping,
 )
@@ -47,9 +47,10 @@ def test_the_default_pools_are_dockers_thirty_one() -> None:
 
 
 def test_ipv6_subnets_are_unique_local_and_differ() -> None:
-    first = choose_ipv6_subnet([], b"\1\2\3\4\5")
+    pools = [local_ipv6_pool(b"\1\2\3\4\5")]
+    first = choose_subnet([], pools)
     assert str(first) == "fd01:203:405::/64"
-    assert str(choose_ipv6_subnet([first], b"\1\2\3\4\5")) == "fd01:203:405:1::/64"
+    assert str(choose_subnet([first], pools)) == "fd01:203:405:1::/64"
 
 
 def test_overlap_is_found_across_sizes_and_never_across_families() -> None:

@@ -1,11 +1,15 @@
 """The nftables table as text. That the kernel's own parser takes it: tests/engine/test_network_rules.py."""
 
 from bennu.network.frontends import Frontend, drop_conflicting_ports
-from bennu.network.model import PortForward
+from bennu.network.model import GatewayMode, OpenPort, PortForward
 from bennu.network.nat.frontend_rules import render_frontend_changes, verdict_entries
 from bennu.network.nat.nft import parse_generation
-from bennu.network.nat.rules import Ruleset, render_change, render_table
-from support.rules import BRIDGES, LOCAL, SIX, SIX_ONE, WEB, frontend
+from bennu.network.nat.rules import BridgeRules, Ruleset, chains_of, render_change, render_table
+from support.rules import BRIDGES, LOCAL, MODES, SIX, SIX_ONE, WEB, frontend
+
+
+def ports(*forwards: PortForward, opened: tuple[OpenPort, ...] = ()) -> Ruleset:
+    return Ruleset(BRIDGES, frozenset(forwards), open_ports=frozenset(opened))
 
 
 def test_each_port_is_one_element_of_the_map_for_its_kind() -> None:
@@ -75,17 +79,17 @@ def test_two_services_that_were_stored_with_one_port_show_it_both_no_more() -> N
 
 
 def test_a_change_names_only_what_changed() -> None:
-    text = render_change("t", {WEB, LOCAL}, {WEB, SIX})
+    text = render_change("t", ports(WEB, LOCAL), ports(WEB, SIX))
     assert text.splitlines() == [
         "delete element inet t port4 { 127.0.0.1 . udp . 53 }",
         "add element inet t any6 { tcp . 8080 : fd00::2 . 80 }",
     ]
-    assert render_change("t", {WEB}, {WEB}) == ""
+    assert render_change("t", ports(WEB), ports(WEB)) == ""
 
 
 def test_a_port_that_moves_is_deleted_before_it_is_added() -> None:
     moved = PortForward("tcp", "0.0.0.0", 8080, "172.17.0.3", 80)
-    assert [line.split()[0] for line in render_change("t", {WEB}, {moved}).splitlines()] == ["delete", "add"]
+    assert [line.split()[0] for line in render_change("t", ports(WEB), ports(moved)).splitlines()] == ["delete", "add"]
 
 
 def test_a_generation_is_read_from_the_kernels_answer() -> None:
@@ -96,3 +100,65 @@ def test_a_generation_is_read_from_the_kernels_answer() -> None:
     for cut in range(28):
         assert parse_generation(answer[:cut]) == -1
     assert parse_generation(b"\0" * 64) == -1
+
+
+def test_routed_addresses_are_not_translated_and_open_what_is_published_and_answer_pings() -> None:
+    chains = chains_of(Ruleset(MODES))
+    leaving = [line for line in chains["postrouting"] if "oifname !=" in line]
+    assert leaving == [
+        'oifname != "br-nat" ip saddr 10.0.0.0/24 masquerade',
+        'oifname != "br-nat" ip6 saddr fd00:a::/64 snat ip6 to 2001:db8::9',
+        'oifname != "br-bare" ip saddr 10.2.0.0/24 snat ip to 192.0.2.9',
+    ]
+    forward = chains["forward"]
+    assert 'oifname { "br-routed" } meta nfproto ipv4 meta l4proto icmp accept' in forward
+    assert 'oifname { "br-routed" } ip6 daddr . meta l4proto . th dport @open6 accept' in forward
+    assert forward[-1] == 'oifname { "br-nat", "br-routed", "br-bare", "br-in" } drop'
+
+
+def test_unprotected_containers_are_reached_from_other_hosts_and_not_from_other_networks() -> None:
+    (line,) = [line for line in chains_of(Ruleset(MODES))["forward"] if line.startswith('oifname { "br-bare" }')]
+    assert line == (
+        'oifname { "br-bare" } iifname != { "br-nat", "br-routed", "br-bare", "br-in" } meta nfproto ipv4 accept'
+    )
+
+
+def test_published_ports_are_reached_directly_from_trusted_interfaces_or_where_all_are() -> None:
+    trusted = 'oifname "br-nat" iifname { "eth7" } ip daddr . meta l4proto . th dport @open4 accept'
+    everywhere = 'oifname { "br-nat", "br-routed", "br-bare" } iifname != '
+    plain, direct = chains_of(Ruleset(MODES))["forward"], chains_of(Ruleset(MODES, direct_routing=True))["forward"]
+    assert trusted in plain
+    assert not any(line.startswith(everywhere) for line in plain)
+    assert sum(line.startswith(everywhere) for line in direct) == 2
+
+
+def test_a_mark_lets_packets_in() -> None:
+    lines = [chains_of(Ruleset(BRIDGES[:1], accept_mark=mark))["forward"] for mark in ("0x1", "0x1/0xff")]
+    assert 'oifname { "bennu0" } meta mark 0x1 accept' in lines[0]
+    assert 'oifname { "bennu0" } meta mark & 0xff == 0x1 accept' in lines[1]
+
+
+def test_a_family_without_rules_passes_untouched() -> None:
+    chains = chains_of(Ruleset(BRIDGES, families=(6,)))
+    assert chains["forward"][1] == "meta nfproto ipv4 accept"
+    assert not any(" ip saddr" in line for line in chains["postrouting"])
+    assert any(" ip6 saddr fd00::/64 masquerade" in line for line in chains["postrouting"])
+
+
+def test_open_ports_come_and_go_as_elements() -> None:
+    four, six = OpenPort("tcp", "10.0.0.2", 80), OpenPort("udp", "fd00:a::2", 53)
+    assert (
+        "set open4 { type ipv4_addr . inet_proto . inet_service; elements = { 10.0.0.2 . tcp . 80 } }"
+        in render_table("t", ports(opened=(four,)))
+    )
+    assert render_change("t", ports(opened=(four,)), ports(opened=(six,))).splitlines() == [
+        "delete element inet t open4 { 10.0.0.2 . tcp . 80 }",
+        "add element inet t open6 { fd00:a::2 . udp . 53 }",
+    ]
+
+
+def test_containers_kept_apart_stay_apart_where_ports_are_open_to_others() -> None:
+    quiet = BridgeRules("br-q", ("10.9.0.0/24",), icc=False, mode4=GatewayMode.ROUTED)
+    forward = chains_of(Ruleset((quiet,)))["forward"]
+    apart = forward.index('iifname "br-q" oifname "br-q" drop')
+    assert apart < next(number for number, line in enumerate(forward) if "@open4" in line)

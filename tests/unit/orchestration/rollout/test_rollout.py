@@ -176,12 +176,49 @@ def test_an_exit_with_0_within_the_monitor_counts_too() -> None:
 
 
 def test_a_crash_after_the_monitor_does_not_count() -> None:
-    stage = running_stage(1, UpdateConfig(delay_ns=60 * S, monitor_ns=2 * S))
+    stage = running_stage(1, UpdateConfig(delay_ns=1 * S, monitor_ns=2 * S))
     stage.update_image(b"v2")
     stage.advance(1.5 + 2.1)
     stage.fail_slot(1)
     stage.advance(200)
     assert stage.state() is U.COMPLETED
+
+
+@pytest.mark.parametrize("order", UpdateOrder)
+@pytest.mark.parametrize("parallelism", [0, 1])
+def test_a_crash_while_the_update_waits_counts_though_the_monitor_is_over(parallelism: int, order: UpdateOrder) -> None:
+    config = UpdateConfig(
+        parallelism, delay_ns=8 * S, monitor_ns=2 * S, failure_action=FailureAction.ROLLBACK, order=order
+    )
+    stage = running_stage(3, config)
+    stage.update_image(b"v2")
+    stage.advance(1.5 + 4)
+    stage.fail_slot(1)
+    stage.settle()
+    assert stage.state() is U.ROLLBACK_STARTED
+    stage.advance(60)
+    assert (stage.state(), set(stage.images().values())) == (U.ROLLBACK_COMPLETED, {b"v1"})
+
+
+def test_a_crash_after_the_delay_does_not_count_though_the_update_goes_on() -> None:
+    stage = running_stage(3, UpdateConfig(delay_ns=8 * S, monitor_ns=2 * S))
+    stage.update_image(b"v2")
+    stage.advance(1.5 + 9.1)  # the second slot is in work
+    stage.fail_slot(1)
+    stage.advance(200)
+    assert stage.state() is U.COMPLETED
+
+
+def test_the_window_of_a_rollback_is_that_of_its_own_monitor_and_delay() -> None:
+    way_back = UpdateConfig(delay_ns=8 * S, monitor_ns=2 * S)
+    stage = running_stage(2, UpdateConfig(failure_action=FailureAction.ROLLBACK), rollback=way_back)
+    stage.update_image(b"crash")
+    stage.advance(1.6)
+    assert stage.state() is U.ROLLBACK_STARTED
+    stage.advance(1.5 + 4)
+    stage.fail_slot(1)
+    stage.settle()
+    assert stage.state() is U.ROLLBACK_PAUSED
 
 
 def test_failures_up_to_the_ratio_are_tolerated_and_each_slot_counts_once() -> None:

@@ -1,0 +1,56 @@
+"""What a container refers to is what was meant when it was made, whatever bears the name later."""
+
+from pathlib import Path
+
+from support.cli import Cli
+from support.waiting import wait_for
+
+
+def shown(docker: Cli, form: str, name: str) -> str:
+    return docker("inspect", "-f", form, name).line
+
+
+def test_namespaces_are_shared_with_the_container_that_was_named_and_not_with_its_name(
+    docker: Cli, busybox: str
+) -> None:
+    docker("run", "-d", "--name=parent", "--ipc=shareable", busybox, "sleep", "600")
+    parent = shown(docker, "{{.Id}}", "parent")
+    shares = ("--network=container:parent", f"--pid=container:{parent[:12]}", "--ipc=container:parent")
+    docker("run", "-d", "--name=child", *shares, busybox, "sleep", "600")
+    modes = "{{.HostConfig.NetworkMode}} {{.HostConfig.PidMode}} {{.HostConfig.IpcMode}}"
+    assert shown(docker, modes, "child") == " ".join([f"container:{parent}"] * 3)
+    docker("rename", "parent", "old")
+    docker("run", "-d", "--name=parent", "--ipc=shareable", busybox, "sleep", "600")
+    docker("restart", "-t", "0", "child")
+    for kind in ("net", "pid", "ipc"):
+        look = ("readlink", f"/proc/self/ns/{kind}")
+        assert docker("exec", "child", *look).line == docker("exec", "old", *look).line, kind
+
+
+def test_a_link_follows_its_container_and_is_shown_by_its_present_name(docker: Cli, busybox: str) -> None:
+    docker("run", "-d", "--name=db", busybox, "sleep", "600")
+    docker("run", "-d", "--name=web", "--link=db:store", busybox, "sleep", "600")
+    assert shown(docker, "{{json .HostConfig.Links}}", "web") == '["/db:/web/store"]'
+    first = shown(docker, "{{.NetworkSettings.IPAddress}}", "db")
+    docker("rename", "db", "old-db")
+    docker("run", "-d", "--name=db", busybox, "sleep", "600")
+    docker("restart", "-t", "0", "web")
+    assert shown(docker, "{{json .HostConfig.Links}}", "web") == '["/old-db:/web/store"]'
+    assert docker("exec", "web", "grep", "store", "/etc/hosts").line.split()[0] == first
+
+
+def test_a_bind_source_that_has_vanished_is_named_and_one_that_may_be_made_is_made_again(
+    docker: Cli, busybox: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    docker("create", "--name=mounted", "--mount", f"type=bind,src={source},dst=/x", busybox, "true")
+    docker("create", "--name=bound", "-v", f"{source}:/x", busybox, "true")
+    source.rmdir()
+    said = docker("start", "mounted", ok=False)
+    words = f'invalid mount config for type "bind": bind source path does not exist: {source}'
+    assert said.code == 1 and words in said.err
+    assert shown(docker, "{{.State.Status}} {{.State.ExitCode}}", "mounted") == "created 128"
+    docker("start", "bound")
+    wait_for(lambda: shown(docker, "{{.State.Status}} {{.State.ExitCode}}", "bound") == "exited 0", what="its end")
+    assert source.is_dir()
