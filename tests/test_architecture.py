@@ -14,8 +14,8 @@ PACKAGE = ROOT / "src/bennu"
 PURE = ("go", "lifecycle", "orchestration")
 # Modules of the standard library that neither look at the world nor change it.
 PURE_STDLIB = {
-    "__future__", "abc", "bisect", "collections", "dataclasses", "enum", "functools", "heapq", "itertools", "math",
-    "operator", "re", "string", "textwrap", "types", "typing",
+    "__future__", "abc", "bisect", "collections", "dataclasses", "decimal", "enum", "functools", "heapq", "itertools",
+    "math", "operator", "re", "string", "textwrap", "types", "typing",
 }  # fmt: skip
 # `datetime` and `hashlib` can be used purely; what they could leak is named instead.
 PURE_WITH_CARE = {"datetime": ("now", "today", "utcnow"), "hashlib": (), "ipaddress": (), "fnmatch": (), "signal": ()}
@@ -209,7 +209,6 @@ STAND_ALONE = {
     "api/routes/export": "one file a resource",
     "api/routes/not_implemented": "one file a resource",
     "api/routes/plugins": "one file a resource",
-    "api/routes/service_versions": "pure rules of versions; the routes are a shell",
     "cli/contexts": "its user is loaded by every command line, and must not load the client",
     "cli/main": "an entry point",
     "cluster/deadline_queue": "a structure of its own, pure; the manager is a shell",
@@ -219,6 +218,7 @@ STAND_ALONE = {
     "cluster/upgrades": "grows and shrinks with the versions it reads",
     "daemon/repair": "an entry point, loaded for it alone",
     "engine/top": "the API's user is above the engine, and asks no host program",
+    "engine/unsupported": "shrinks with what is missing",
     "images/salvage": "loaded by a repair alone",
     "lifecycle/stop": "a rule of Docker's about signals, tested over its whole domain",
     "network/cluster_hooks": "a Protocol that another package implements",

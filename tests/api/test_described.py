@@ -353,6 +353,7 @@ def look_at_images(client: Client) -> None:
     for kind in ("images", "networks", "volumes"):
         client.ask(f"POST /{kind}/prune")
     client.ask("POST /build/prune")
+    assert client.daemon.request("DELETE", "/volumes/made")[0] == 204
     for path in ("/info", "/version", "/plugins"):
         client.ask(f"GET {path}")
 

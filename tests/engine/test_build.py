@@ -93,7 +93,7 @@ CMD echo it runs
     assert (config["StopSignal"], config["User"], config["WorkingDir"]) == ("SIGQUIT", "7", "/work")
     assert (config["Entrypoint"], config["Cmd"]) == (["sh", "-c"], ["/bin/sh", "-c", "echo it runs"])
     assert config["Labels"] == {"team": "red", "extra": "1"} and config["ExposedPorts"] == {"80/tcp": {}}
-    assert config["Volumes"] == {"/data": {}} and config["Hostname"] == ""
+    assert config["Volumes"] == {"/data": {}} and "Hostname" not in config
     assert found["Parent"] == server.inspect("base")["Id"]
     assert found["RootFS"]["Layers"][:1] == server.inspect("base")["RootFS"]["Layers"]
     assert run_in(server, "built:1", "made") == b"hello you, me\n"

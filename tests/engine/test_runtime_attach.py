@@ -235,17 +235,3 @@ async def test_closing_wakes_a_reader(shop: Workshop) -> None:
     stream.close()
     assert await reader is None
     stream.close()
-
-
-async def test_a_new_log_file_begins_where_the_old_one_was(shop: Workshop) -> None:
-    container_id, _ = await shop.start("sh", "-c", "n=0; while n=$((n+1)); do echo $n; sleep 0.002; done")
-    log = shop.log_of(container_id)
-    await wait_until(lambda: log.exists() and log.stat().st_size > 500)
-    aside = log.with_suffix(".1")
-    log.rename(aside)
-    await shop.runtime.streams.reopen_log(container_id)
-    await wait_until(lambda: log.exists() and log.stat().st_size > 500)
-    await shop.runtime.kill(container_id, signal.SIGKILL)
-    await shop.runtime.observer.wait_end(container_id)
-    numbers = [int(line.split()[-1]) for line in (aside.read_text() + log.read_text()).splitlines()]
-    assert numbers == list(range(1, len(numbers) + 1))

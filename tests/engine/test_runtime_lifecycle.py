@@ -40,7 +40,8 @@ async def test_nothing_runs_before_start(shop: Workshop) -> None:
     assert shop.log_of(container_id).read_text() == ""
     await shop.runtime.start(container_id)
     await wait_gone(created.conmon_pid)
-    assert " stdout F ran\n" in shop.log_of(container_id).read_text()
+    await shop.runtime.logs.finish(container_id)
+    assert '"log":"ran\\n","stream":"stdout"' in shop.log_of(container_id).read_text()
 
 
 async def test_a_signal_that_kills_shows_in_the_exit_code(shop: Workshop) -> None:
@@ -87,7 +88,7 @@ async def test_the_same_id_can_live_again(shop: Workshop) -> None:
     place = shop.runtime.bundles.of(container_id)
     assert place.exit_file.exists()
     spec = await shop.spec(container_id, "false", config=ContainerConfig(), host=HostConfig())
-    second = await shop.runtime.create(container_id, BundleRequest(spec=spec, log_path=None))
+    second = await shop.runtime.create(container_id, BundleRequest(spec=spec, log=None))
     assert shop.runtime.observer.read_exit(container_id) is None
     await shop.runtime.start(container_id)
     await wait_gone(second.conmon_pid)
@@ -172,7 +173,7 @@ async def test_what_a_daemon_that_died_was_creating_can_be_deleted(shop: Worksho
                 os.kill(os.getpid(), signal.SIGKILL)
 
             runtime._enter_conmon_group = die  # type: ignore[method-assign]
-            request = BundleRequest(spec=spec, log_path=None)
+            request = BundleRequest(spec=spec, log=None)
             asyncio.new_event_loop().run_until_complete(runtime.create(container_id, request))
         finally:
             os._exit(1)

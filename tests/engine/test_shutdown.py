@@ -22,7 +22,7 @@ def test_all_containers_are_stopped_together_and_return_by_their_policy(make_dae
     daemon.docker("stop", "-t", "0", "person")
     assert daemon.stop() == 0
     assert not traces.tables(daemon), "rules outlive the containers"
-    assert not traces.processes(daemon)
+    wait_for(lambda: not traces.processes(daemon), what="all helpers to end")
     daemon.start()
     for name in ("unless-stopped", "always"):
         wait_for(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bennu.confined.client import HELPER, Folder
+from bennu.logwriter.words import Job
 from bennu.model import ContainerConfig, HostConfig
 from bennu.runtime import (
     AttachStream,
@@ -107,7 +108,7 @@ class Workshop:
         spec = await self.spec(container_id, *args, config=config, host=host, **more)
         request = BundleRequest(
             spec=spec,
-            log_path=self.log_of(container_id),
+            log=Job(container_id, str(self.log_of(container_id))),
             open_stdin=config.open_stdin,
             stdin_once=config.stdin_once,
         )
@@ -166,6 +167,7 @@ async def open_workshop(folder: Path) -> AsyncIterator[Workshop]:
     finally:
         for container_id in workshop.made:
             await workshop.runtime.delete(container_id)
+        workshop.runtime.logs.close()
     assert os.listdir(folder / "x/c") == []  # noqa: PTH208
     assert os.listdir(folder / "x/exits") == []  # noqa: PTH208
     for container_id in workshop.made:

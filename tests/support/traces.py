@@ -31,9 +31,14 @@ def mounts(daemon: Daemon) -> list[str]:
 
 
 def processes(daemon: Daemon) -> dict[int, str]:
-    """Helpers that work for it or for its containers: conmon, crun, skopeo …, by pid."""
+    """Helpers that work for it or for its containers: conmon, crun, skopeo …, by pid.
+
+    The writer of its logs counts once the daemon is gone, for it stays as long as the daemon lives.
+    """
     found = {}
     for pid, line in command_lines():
+        if "bennu.logwriter.server" in line and daemon.is_alive:
+            continue
         if pid != os.getpid() and (str(daemon.exec_root) in line or str(daemon.data_root) in line):
             found[pid] = line
     if daemon.process is not None:

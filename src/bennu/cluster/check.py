@@ -231,7 +231,9 @@ def _check_seccomp(seccomp: SeccompOptions) -> None:
 
 def check_templates(spec: ContainerSpec) -> None:
     """Refuse templates that no task could expand, when the service is made. Raises: BennuError."""
-    context = TemplateContext(slot=1)
+    context = TemplateContext(
+        service_id="serviceid", service_name="servicename", node_id="nodeid", node_hostname="nodeHostname", slot=1
+    )
     try:
         expand_env(spec.env or (), context)
         hostname = expand(spec.hostname, context)

@@ -73,7 +73,7 @@ def check_exec_options(settings: Settings) -> None:
 
 def _read_shm_size(text: str) -> int:
     try:
-        return parse_size(text)
+        return parse_size(text, 1024)
     except ValueError as error:
         raise InvalidParameter(f'invalid argument "{text}" for "--default-shm-size" flag: {error}') from None
 

@@ -81,6 +81,8 @@ class Container(ContainerBase):
             self.record = changed
             return
         death, path = change.death, self.services.log_path(self.id)
+        if death is not None:
+            await self.services.runtime.logs.finish(self.id)
         certificate = await certify(self.record, death, path) if death is not None else None
         puts = self.services.deaths.puts(certificate) if certificate else ()
         try:

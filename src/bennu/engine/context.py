@@ -17,7 +17,6 @@ from bennu.engine.probes import ProbePlaces
 from bennu.engine.record import Record
 from bennu.engine.settings import EngineSettings
 from bennu.images import Images
-from bennu.kernel.inotify import FileWrites
 from bennu.lifecycle.death import Cause
 from bennu.network import Networks
 from bennu.plugins import Plugins
@@ -156,7 +155,6 @@ class EngineContext:
     linked_from: dict[str, set[str]] = field(default_factory=dict)  # container → who runs and has a legacy link to it
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
     accounts: Accounts = field(default_factory=Accounts)
-    writes: FileWrites = field(default_factory=FileWrites)
     plugins: Plugins = field(default_factory=Plugins)
     pre_stop: PreStop = field(default_factory=PreStop)
     tally: Tally = field(default_factory=Tally)

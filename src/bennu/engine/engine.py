@@ -123,6 +123,7 @@ class Engine:
         valid = {r.id: r.sandbox for r in records if r.sandbox is not None and r.life.run.boot_id == services.boot_id}
         valid |= unknown_sandboxes(services, self.index.known)
         valid |= {key: one.sandbox for key, one in remains.items() if one.sandbox is not None}
+        await services.runtime.open_logs()
         await services.images.open(whole=whole)
         await services.volumes.open()
         await services.networks.open(valid)
@@ -288,6 +289,7 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
             log.warning("%s: %s%s", finding.name, finding.text, f" (cure: {finding.cure})" if finding.cure else "")
         foundations, index = Foundations(store, journal, networks, tasks), ContainerIndex[Container]()
         services = await make_context(options, foundations, index, prepared.oci_runtime)
+        at_last.callback(services.runtime.logs.close)
         engine = Engine(services, index)
         copies = Copies(store, options.data_root)
         await copies.open(whole=store.whole)

@@ -22,6 +22,8 @@ from bennu.engine.attach import Attachment
 from bennu.engine.context import EngineContext
 from bennu.engine.events import Event, event
 from bennu.engine.links import check_links_run, link_variables
+from bennu.engine.logs.attributes import read_attributes
+from bennu.engine.logs.reader.options import parse_log_options
 from bennu.engine.mount_parser import no_source, shows
 from bennu.engine.mount_sources import mount_sources
 from bennu.engine.record import Record
@@ -29,6 +31,7 @@ from bennu.engine.sandbox import make_files, namespaces_of, network_event, open_
 from bennu.errors import BennuError, InvalidParameter
 from bennu.images.overlay import is_left_alone
 from bennu.lifecycle.status import State
+from bennu.logwriter.words import Job
 from bennu.model import MountPoint
 from bennu.network import Sandbox
 from bennu.pace import in_thread
@@ -94,12 +97,29 @@ async def _make_bundle(
     rootfs = await services.images.mount(services.images.by_id(record.image_id), services.folder(record.id))
     accounts = await _furnish(services, record, rootfs, is_new=is_new)
     spec = await in_thread(lambda: _make_spec(services, record, sources, rootfs, accounts))
-    log_driver = record.host_config.log_config.type
     return BundleRequest(
         spec=spec,
-        log_path=None if log_driver == "none" else services.log_path(record.id),
+        log=await _plan_log(record, str(services.log_path(record.id))),
         open_stdin=record.config.open_stdin,
         stdin_once=record.config.stdin_once,
+    )
+
+
+async def _plan_log(record: Record, path: str) -> Job | None:
+    """Plan how the log is written; None: there is none. Raises: BennuError."""
+    config = record.host_config.log_config
+    settings = parse_log_options(config.type, config.config or {})
+    if settings is None:
+        return None
+    return Job(
+        id=record.id,
+        log=path,
+        json=settings.is_json,
+        attrs=await read_attributes(record, path) if settings.is_json else "",
+        max_bytes=settings.max_bytes,
+        max_files=settings.max_files,
+        compress=settings.compress,
+        ring=settings.ring_bytes,
     )
 
 

@@ -1,4 +1,4 @@
-"""The monitors of a run while it lives: its health check, its readiness, its memory and its log.
+"""The monitors of a run while it lives: its health check, its readiness and its memory.
 
 Monitors decide nothing and write nothing. They see the container through a `RunView` and report to it; `lifecycle`
 decides the meaning. Probes of one kind never overlap; the probes of all containers share a bounded number of places.
@@ -13,7 +13,6 @@ from typing import Final, Protocol
 
 from bennu.engine.context import EngineContext
 from bennu.engine.execs import ExecSession
-from bennu.engine.logs.bounds import LogKeeper
 from bennu.engine.policy import check_of
 from bennu.engine.probes import Prober, ProbeResult
 from bennu.engine.record import Record
@@ -65,21 +64,18 @@ class Monitors:
         self.health = HealthMonitor(services, container)
         self.readiness = ReadinessMonitor(services, container)
         self.memory = MemoryMonitor(services, container)
-        self.log = LogKeeper(services, container)
 
     def watch(self) -> None:
         """Begin every monitoring of the present run that the container's configuration asks for."""
         self.health.watch()
         self.readiness.watch()
         self.memory.watch()
-        self.log.watch()
 
     def stop(self) -> None:
         """Stop all monitors. Idempotent."""
         self.health.stop()
         self.readiness.stop()
         self.memory.stop()
-        self.log.stop()
 
 
 class HealthMonitor:

@@ -3,25 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from bennu.engine.logs.bounds import parse_bounds
+from bennu.engine.logs.attributes import check_tag
+from bennu.engine.logs.reader.options import parse_log_options
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.model import ContainerConfig, HostConfig
 
 RUNTIMES: Final = ("crun", "runc")
 SHIMS: Final = {"io.containerd.runc.v2": "runc"}
-LOG_DRIVERS: Final = ("", "json-file", "local", "none")
-DOCKER_LOG_DRIVERS: Final = ("awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog")
-SUPPORTED_LOG_OPTIONS: Final = frozenset({"max-size", "max-file"})
-LOG_OPTIONS: Final = SUPPORTED_LOG_OPTIONS | {
-    "compress",
-    "env",
-    "env-regex",
-    "labels",
-    "labels-regex",
-    "max-buffer-size",
-    "mode",
-    "tag",
-}
 
 
 def runtime_names(oci_runtime: str) -> list[str]:
@@ -34,7 +22,8 @@ def refuse_unsupported(config: ContainerConfig, host: HostConfig, oci_runtime: s
 
     Raises: NotImplementedHere naming the first; InvalidParameter if unknown anywhere.
     """
-    _check_log_config(host)
+    parse_log_options(host.log_config.type, host.log_config.config or {})
+    check_tag(host.log_config.config or {})
     named = host.runtime or oci_runtime
     asked = SHIMS.get(named, named)
     if asked not in RUNTIMES and named not in added:
@@ -61,18 +50,3 @@ def _unsupported(config: ContainerConfig, host: HostConfig) -> Iterator[str]:
     ):
         if asked:
             yield field
-
-
-def _check_log_config(host: HostConfig) -> None:
-    driver = host.log_config.type
-    if driver in DOCKER_LOG_DRIVERS:
-        raise NotImplementedHere(f"the log driver {driver} is not implemented")
-    if driver not in LOG_DRIVERS:
-        raise InvalidParameter(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
-    for option in host.log_config.config or {}:
-        if driver != "none" and option not in LOG_OPTIONS:
-            raise InvalidParameter(f"unknown log opt '{option}' for {driver or 'json-file'} log driver")
-        if option not in SUPPORTED_LOG_OPTIONS:
-            raise NotImplementedHere(f"the log option {option} is not implemented")
-    if driver != "none":
-        parse_bounds(driver, host.log_config.config or {})

@@ -1,182 +1,250 @@
-"""A part of Go's text/template: text, fields, literals, pipelines and functions; no variables and no control. Pure.
+"""Go's text/template: a template and the values it may name, made a text. Pure.
 
-    action    = "{{" ["-"] pipeline ["-"] "}}"        "-" eats the white space on that side
-    pipeline  = command { "|" command }               the value of one is the last argument of the next
-    command   = field | literal | function arg arg… | "index" map key
-    arg       = field | literal | "(" pipeline ")"
-
-A missing field or key is an error, in Go's words, because that is what people have learnt to read.
+A missing field or key is an error, in Go's words, because that is what people have learnt to read. A template comes to
+an end: its steps, its depth and its output are bounded.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
 
-Value: TypeAlias = "str | Mapping[str, str] | Struct"
-Function: TypeAlias = Callable[[Sequence[Value]], str]
+from bennu.go.printing import Struct, Value, format_value, type_of
+from bennu.go.template_functions import BUILT_IN, SHORT, Function, is_true, wrong_count
+from bennu.go.template_syntax import Operand, Parser, Piece, Pipeline, TemplateError
 
-MAX_DEPTH: Final = 100  # of parentheses within each other
-_TOKEN: Final = re.compile(r'\s*(?:("(?:\\.|[^"\\])*"|`[^`]*`)|(\.[\w.]*)|([A-Za-z_]\w*)|([()|]))')
-
-
-class TemplateError(ValueError):
-    """A template that cannot be read or expanded. The message is Go's, without what it was expanded for."""
+MAX_STEPS: Final = 100_000
+MAX_OUTPUT: Final = 1 << 20
+MAX_CALLS: Final = 50  # of templates within each other
 
 
-@dataclass(frozen=True, slots=True)
-class Struct:
-    """A Go struct; `type` is what errors call it, `fields` are in their order."""
-
-    type: str
-    fields: Mapping[str, Value]
+class _Break(Exception):
+    """`{{break}}`."""
 
 
-def expand_template(template: str, root: Struct, functions: Mapping[str, Function]) -> str:
+class _Continue(Exception):
+    """`{{continue}}`."""
+
+
+def expand_template(template: str, root: Struct, functions: Mapping[str, Function], name: str = "expansion") -> str:
     """Replace every action by its value, as Go writes it. A function's ValueError is told in Go's words.
 
-    Raises: TemplateError.
+    Raises: TemplateError, which calls the template by `name`.
     """
-    out: list[str] = []
-    position = 0
-    trim = False
-    while (start := template.find("{{", position)) >= 0:
-        end = template.find("}}", start + 2)
-        if end < 0:
-            raise TemplateError("template: expansion:1: unclosed action")
-        before, source, after, offset = _read_action(template, start + 2, end)
-        text = template[position:start]
-        text = text.lstrip() if trim else text
-        out.append(text.rstrip() if before else text)
-        out.append(_Expansion(offset, source, root, functions).run())
-        trim = after
-        position = end + 2
-    rest = template[position:]
-    out.append(rest.lstrip() if trim else rest)
-    return "".join(out)
-
-
-def _read_action(template: str, start: int, end: int) -> tuple[bool, str, bool, int]:
-    """Answer whether white space goes before it, its pipeline, whether it goes after it, and the pipeline's offset."""
-    before = template[start : start + 1] == "-" and template[start + 1 : min(start + 2, end)].isspace()
-    start += 2 if before else 0
-    after = end - start >= 2 and template[end - 1] == "-" and template[end - 2].isspace()
-    return before, template[start : end - 2 if after else end], after, start
-
-
-def _format(value: Value) -> str:
-    """Write a value as fmt.Print does: maps with sorted keys, structs by their fields alone."""
-    if isinstance(value, Struct):
-        return "{" + " ".join(map(_format, value.fields.values())) + "}"
-    if isinstance(value, Mapping):
-        return "map[" + " ".join(f"{key}:{value[key]}" for key in sorted(value)) + "]"
-    return value
+    parser = Parser(template, {*BUILT_IN, *SHORT, *functions}, name)
+    nodes = parser.parse()
+    expansion = _Expansion(template, functions, parser.templates, [("$", root)], name)
+    expansion.walk(nodes, root)
+    return "".join(expansion.out)
 
 
 @dataclass(slots=True)
 class _Expansion:
-    """One action: a small recursive descent over its tokens."""
+    """One run of a template."""
 
-    offset: int
     source: str
-    root: Struct
     functions: Mapping[str, Function]
-    tokens: list[tuple[str, str, int]] = field(default_factory=list)
-    at: int = 0
-    depth: int = 0
+    templates: Mapping[str, Sequence[Piece]]
+    variables: list[tuple[str, Value]]
+    name: str
+    out: list[str] = field(default_factory=list)
+    written: int = 0
+    steps: int = 0
+    calls: int = 0
 
-    def run(self) -> str:
-        self._read_tokens()
-        value = self._pipeline()
-        if self.at < len(self.tokens):
-            raise self._error(f"unexpected {self.tokens[self.at][1]!r} in action")
-        return _format(value)
+    def walk(self, nodes: Sequence[Piece], dot: Value) -> None:
+        for node in nodes:
+            self._step()
+            match node.kind:
+                case "text":
+                    self._write(node.text)
+                case "action" if node.pipeline is not None:
+                    value = self._evaluate(node.pipeline, dot)
+                    if not node.pipeline.names:
+                        self._write("<no value>" if value is None else format_value(value))
+                case "if" | "with":
+                    self._choose(node, dot)
+                case "range":
+                    self._range(node, dot)
+                case "template":
+                    self._include(node, dot)
+                case "break":
+                    raise _Break
+                case "continue":
+                    raise _Continue
 
-    def _read_tokens(self) -> None:
-        position = 0
-        body = self.source.rstrip()
-        while position < len(body):
-            match = _TOKEN.match(body, position)
-            if match is None:
-                raise self._error(f"unexpected {body[position:].strip()[:1]!r} in command")
-            kind = ("string", "field", "name", "sign")[(match.lastindex or 1) - 1]
-            self.tokens.append((kind, match[match.lastindex or 1], match.start(match.lastindex or 1)))
-            position = match.end()
-        if not self.tokens:
-            raise self._error("missing value for command")
+    def _choose(self, node: Piece, dot: Value) -> None:
+        known = len(self.variables)
+        assert node.pipeline is not None
+        value = self._evaluate(node.pipeline, dot)
+        if is_true(value):
+            self.walk(node.body, value if node.kind == "with" else dot)
+        else:
+            self.walk(node.otherwise, dot)
+        del self.variables[known:]
 
-    def _pipeline(self) -> Value:
-        value = self._command(())
-        while self._peek() == "|":
-            self.at += 1
-            value = self._command((value,))
-        return value
-
-    def _command(self, piped: tuple[Value, ...]) -> Value:
-        if self.at >= len(self.tokens):
-            raise self._error("missing value for command")
-        kind, text, _ = self.tokens[self.at]
-        if kind != "name":
-            value = self._argument()
-            if piped:
-                raise self._error(f"can't give argument to non-function {text}")
-            return value
-        self.at += 1
-        arguments: list[Value] = []
-        while self.at < len(self.tokens) and self._peek() not in ("|", ")"):
-            arguments.append(self._argument())
-        return self._call(text, (*arguments, *piped))
-
-    def _argument(self) -> Value:
-        kind, text, where = self.tokens[self.at]
-        self.at += 1
-        if kind == "string":
-            return text[1:-1] if text[0] == "`" else re.sub(r"\\(.)", r"\1", text[1:-1])
-        if kind == "field":
-            return self._field(text, where)
-        if text == "(":
-            self.depth += 1
-            if self.depth > MAX_DEPTH:
-                raise self._error("max expression depth exceeded")
-            value = self._pipeline()
-            self.depth -= 1
-            if self._peek() != ")":
-                raise self._error("unclosed left paren")
-            self.at += 1
-            return value
-        raise self._error(f'function "{text}" not defined' if kind == "name" else f"unexpected {text!r} in operand")
-
-    def _call(self, name: str, arguments: tuple[Value, ...]) -> Value:
-        if function := self.functions.get(name):
+    def _range(self, node: Piece, dot: Value) -> None:
+        known = len(self.variables)
+        assert node.pipeline is not None
+        value = self._evaluate(node.pipeline, dot)
+        pairs = self._pairs(value, node.pipeline)
+        del self.variables[known:]
+        for key, item in pairs:
+            self._step()
+            named = (item,) if len(node.pipeline.names) == 1 else (key, item)
+            for name, one in zip(node.pipeline.names, named, strict=False):
+                if node.pipeline.assigns:
+                    self._assign(name, one)
+                else:
+                    self.variables.append((name, one))
             try:
-                return function(arguments)
-            except ValueError as error:
-                raise self._error(str(error)) from error
-        if name == "index" and len(arguments) == 2 and isinstance(arguments[1], str):
-            holder = arguments[0]
-            return holder.get(arguments[1], "") if isinstance(holder, Mapping) else ""
-        raise self._error(f'function "{name}" not defined')
+                self.walk(node.body, item)
+            except _Break:
+                break
+            except _Continue:
+                continue
+            finally:
+                del self.variables[known:]
+        if not pairs:
+            self.walk(node.otherwise, dot)
 
-    def _field(self, text: str, where: int) -> Value:
-        value: Value = self.root
-        place = f'template: expansion:1:{self.offset + where}: executing "expansion" at <{text}>: '
-        for part in text.strip(".").split("."):
-            if isinstance(value, Struct):
-                if part not in value.fields:
-                    raise TemplateError(f"{place}can't evaluate field {part} in type {value.type}")
-                value = value.fields[part]
-            elif isinstance(value, Mapping):
-                if part not in value:
-                    raise TemplateError(f'{place}map has no entry for key "{part}"')
-                value = value[part]
+    def _pairs(self, value: Value, pipeline: Pipeline) -> list[tuple[Value, Value]]:
+        operand = pipeline.commands[0][0]
+        match value:
+            case None:
+                return []
+            case Mapping():
+                return [(key, value[key]) for key in sorted(value)]
+            case list() | tuple():
+                return list(enumerate(value))
+            case int() if not isinstance(value, bool):
+                if len(pipeline.names) > 1:
+                    raise self._error(operand, f"can't use {value} to iterate over more than one variable")
+                return [(number, number) for number in range(min(value, MAX_STEPS))]
+            case _:
+                raise self._error(operand, f"range can't iterate over {format_value(value)}")
+
+    def _include(self, node: Piece, dot: Value) -> None:
+        if node.text not in self.templates:
+            called = f'{{{{template "{node.text}"}}}}'
+            raise self._error(Operand("template", called, node.at), f'template "{node.text}" not defined')
+        self.calls += 1
+        if self.calls > MAX_CALLS:
+            raise TemplateError(f"template: {self._place(node.at)}: exceeded maximum template depth ({MAX_CALLS})")
+        value = self._evaluate(node.pipeline, dot) if node.pipeline is not None else None
+        kept, self.variables = self.variables, [("$", value)]
+        self.walk(self.templates[node.text], value)
+        self.variables = kept
+        self.calls -= 1
+
+    # --- values
+
+    def _evaluate(self, pipeline: Pipeline, dot: Value) -> Value:
+        final: tuple[Value, ...] = ()
+        for command in pipeline.commands:
+            final = (self._command(command, dot, final),)
+        for name in pipeline.names[-1:]:
+            if pipeline.assigns:
+                self._assign(name, final[0])
             else:
-                raise TemplateError(f"{place}can't evaluate field {part} in type string")
+                self.variables.append((name, final[0]))
+        return final[0]
+
+    def _command(self, command: Sequence[Operand], dot: Value, piped: tuple[Value, ...]) -> Value:
+        self._step()
+        first, *others = command
+        if first.kind == "function":
+            return self._call(first, others, dot, piped, " ".join(operand.text for operand in command))
+        if others or piped:
+            raise self._error(first, f"can't give argument to non-function {first.text}")
+        if first.kind == "literal" and first.value is None:
+            raise self._error(first, "nil is not a command")
+        return self._value(first, dot)
+
+    def _value(self, operand: Operand, dot: Value) -> Value:
+        match operand.kind:
+            case "literal":
+                return operand.value
+            case "dot":
+                value = dot
+            case "variable":
+                value = next(value for name, value in reversed(self.variables) if name == operand.value)
+            case "function":
+                return self._fields(operand, self._call(operand, (), dot, (), operand.text))
+            case _:
+                assert operand.inner is not None
+                value = self._evaluate(operand.inner, dot)
+        return self._fields(operand, value)
+
+    def _fields(self, operand: Operand, value: Value) -> Value:
+        for part in operand.fields:
+            match value:
+                case Struct():
+                    if part not in value.fields:
+                        raise self._error(operand, f"can't evaluate field {part} in type {value.type}")
+                    value = value.fields[part]
+                case Mapping():
+                    if part not in value:
+                        raise self._error(operand, f'map has no entry for key "{part}"')
+                    value = value[part]
+                case None:
+                    raise self._error(operand, f"nil data; no entry for key {part!r}".replace("'", '"'))
+                case _:
+                    raise self._error(operand, f"can't evaluate field {part} in type {type_of(value)}")
         return value
 
-    def _peek(self) -> str:
-        return self.tokens[self.at][1] if self.at < len(self.tokens) else ""
+    def _call(
+        self, function: Operand, others: Sequence[Operand], dot: Value, piped: tuple[Value, ...], text: str
+    ) -> Value:
+        name = str(function.value)
+        own = self.functions.get(name)
+        given = len(others) + len(piped)
+        if own is None and (words := wrong_count(name, given)):
+            raise self._error(function, words)
+        if own is None and name in SHORT:
+            return self._short(name, others, dot, piped)
+        arguments = [*(self._value(operand, dot) for operand in others), *piped]
+        try:
+            value = own(arguments) if own is not None else BUILT_IN[name][2](arguments)
+        except ValueError as error:
+            words = str(error) if own is not None else f"error calling {name}: {error}"
+            raise self._error(replace(function, text=text), words) from None
+        if isinstance(value, str) and len(value) > MAX_OUTPUT:
+            raise self._error(function, f"it gives more than {MAX_OUTPUT} characters")
+        return value
 
-    def _error(self, what: str) -> TemplateError:
-        return TemplateError(f"template: expansion:1: {what}")
+    def _short(self, name: str, others: Sequence[Operand], dot: Value, piped: tuple[Value, ...]) -> Value:
+        """Evaluate `and` or `or` as far as it takes."""
+        value: Value = None
+        for operand in others:
+            value = self._value(operand, dot)
+            if is_true(value) == (name == "or"):
+                return value
+        return piped[0] if piped else value
+
+    def _assign(self, name: str, value: Value) -> None:
+        at = next(at for at in reversed(range(len(self.variables))) if self.variables[at][0] == name)
+        self.variables[at] = (name, value)
+
+    # --- bounds and errors
+
+    def _write(self, text: str) -> None:
+        self.out.append(text)
+        self.written += len(text)
+        if self.written > MAX_OUTPUT:
+            raise TemplateError(f"template: {self.name}: it gives more than {MAX_OUTPUT} characters")
+
+    def _step(self) -> None:
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            raise TemplateError(f"template: {self.name}: it takes more than {MAX_STEPS} steps")
+
+    def _error(self, operand: Operand, what: str) -> TemplateError:
+        return TemplateError(
+            f'template: {self._place(operand.at)}: executing "{self.name}" at <{operand.text}>: {what}'
+        )
+
+    def _place(self, at: int) -> str:
+        line = self.source.count("\n", 0, at) + 1
+        return f"{self.name}:{line}:{at - (self.source.rfind(chr(10), 0, at) + 1)}"

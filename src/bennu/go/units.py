@@ -5,16 +5,7 @@ from typing import Final
 
 SECOND_NS: Final = 10**9
 HOUR_NS: Final = 3600 * SECOND_NS
-SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKmMgGtTpP])?i?[bB]?\Z", re.ASCII)
-POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-
-
-def parse_size(text: str) -> int:
-    """Read a size, `64m` or `1.5GiB`, in bytes, as `units.RAMInBytes`. Raises: ValueError in its words."""
-    match = SIZE.fullmatch(text)
-    if not match:
-        raise ValueError(f"invalid size: '{text[:100]}'")
-    return int(float(match[1]) * 1024 ** POWERS[(match[2] or "").lower()])
+_SIZE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([kKmMgGtTpP]?)(?:[iI]?[bB])?", re.ASCII)
 
 
 def human_size(size: float) -> str:
@@ -49,3 +40,14 @@ def _hours(*, rounded: int, whole: int) -> str:
         if rounded < limit:
             return f"{rounded // unit} {word}"
     return f"{whole // 8760} years"
+
+
+def parse_size(text: str, unit: int = 1000) -> int:
+    """Read a size in bytes as `units.FromHumanSize` does, or with a `unit` of 1024 as `units.RAMInBytes`.
+
+    Raises: ValueError in Go's words.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"invalid size: '{text[:100]}'")
+    return int(float(match[1]) * unit ** " kmgtp".index(match[2].lower() or " "))

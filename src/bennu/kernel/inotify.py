@@ -91,42 +91,6 @@ class FolderWatch:
         self._changed.set()
 
 
-class FileWrites:
-    """Waits for the next write to each of many files. Where the kernel gives no more watches, it looks at the clock."""
-
-    def __init__(self) -> None:
-        self._instance = _Instance(self._hear)
-        self._waiting: dict[int, asyncio.Event] = {}
-
-    async def wait_written(self, path: Path, size: int) -> None:
-        """Return when the file is, or may be, no longer of this size. One waits for a file at a time. Cancel-safe."""
-        try:
-            watch = self._instance.add(path, IN_MODIFY | IN_ONESHOT)
-        except OSError:  # the kernel gives no more, or there is no file
-            self._close_unused()
-            await asyncio.sleep(POLL_EVERY_S)
-            return
-        written = self._waiting[watch] = asyncio.Event()
-        try:
-            if path.stat().st_size == size:  # else it was written before anybody watched
-                await written.wait()
-        except FileNotFoundError:
-            return
-        finally:
-            if self._waiting.pop(watch, None) is not None:
-                self._instance.remove(watch)
-            self._close_unused()
-
-    def _close_unused(self) -> None:
-        if not self._waiting:
-            self._instance.close()
-
-    def _hear(self, watch: int) -> None:
-        """Wake the waiter of a watch, which ends with its first event, or with its file."""
-        if written := self._waiting.pop(watch, None):
-            written.set()
-
-
 class FileChanges:
     """Tells of every change of many files, for as long as they are watched."""
 

@@ -1,6 +1,7 @@
 """Finds a container's files and processes. Everything of a container lies in one short-named folder, its bundle.
 
 `config.json`, `pid`, `conmon.pid`, `attach`, `ctl`, `winsz`: as conmon and the OCI runtime want them.
+`log`: the pipe that conmon writes the container's lines to; `log.json`: what its log writer is told of it.
 `stdin`: the pipe the container reads from, if it has an open standard input that is no terminal.
 `facts.json`: what the engine must know about the container after its own death (`BundleFacts`).
 
@@ -20,6 +21,7 @@ import msgspec
 from bennu.beneath import entry_of
 from bennu.kernel.pidfd import held
 from bennu.kernel.procfs import cmdline_of, is_alive
+from bennu.logwriter.words import Job
 from bennu.runtime.cgroups import is_in_group
 from bennu.runtime.failures import NotAlive
 
@@ -67,6 +69,14 @@ class Bundle:
         return self.root / "stdin"
 
     @property
+    def log(self) -> Path:
+        return self.root / "log"
+
+    @property
+    def job_file(self) -> Path:
+        return self.root / "log.json"
+
+    @property
     def control(self) -> Path:
         return self.root / "ctl"
 
@@ -81,6 +91,16 @@ class Bundle:
             return msgspec.json.decode(self.facts_file.read_bytes(), type=BundleFacts)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
+
+    def read_job(self) -> Job | None:
+        """Read what the log writer is told. None: its container keeps no log, or is an earlier version's."""
+        try:
+            return Job(**msgspec.json.decode(self.job_file.read_bytes()))
+        except (FileNotFoundError, msgspec.DecodeError, TypeError):
+            return None
+
+    def write_job(self, job: Job) -> None:
+        self.job_file.write_bytes(msgspec.json.encode(job._asdict()))
 
     def write_facts(self, facts: BundleFacts) -> None:
         self.facts_file.write_bytes(msgspec.json.encode(facts))
@@ -118,6 +138,10 @@ class Bundles:
     def ids(self) -> list[str]:
         """List the ids of all containers that have a bundle, ascending; also of those whose creation was cut short."""
         return sorted(facts.id for _, facts in _bundles_in(self._folder))
+
+    def jobs(self) -> list[Job]:
+        """List the logs of all containers that have a bundle."""
+        return [job for bundle, _ in _bundles_in(self._folder) if (job := bundle.read_job()) is not None]
 
     def open_process(self, container_id: str) -> int:
         """Open a pidfd of the container's first process; the caller closes it. Raises: NotAlive."""

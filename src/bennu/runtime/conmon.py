@@ -36,7 +36,7 @@ class ConmonReport(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class ConmonRequest:
-    """`runtime` is the OCI runtime's command with its global options. `log_path` None keeps no log."""
+    """`runtime` is the OCI runtime's command with its global options. `log`: where its lines go; None: nowhere."""
 
     container_id: str
     bundle: Path
@@ -44,7 +44,7 @@ class ConmonRequest:
     conmon_pid_file: Path
     exit_dir: Path
     runtime: Sequence[str]
-    log_path: Path | None
+    log: Path | None
     tty: bool
     stdin: Path | None
 
@@ -55,7 +55,7 @@ def conmon_argv(program: str, request: ConmonRequest) -> list[str]:
     if request.stdin is not None:
         arguments = ["-c", FEED_STDIN, "sh", str(request.stdin), runtime, *arguments]
         runtime = "/bin/sh"
-    log = "none" if request.log_path is None else f"k8s-file:{request.log_path}"
+    log = "none" if request.log is None else f"k8s-file:{request.log}"
     argv = [
         program,
         "--api-version",

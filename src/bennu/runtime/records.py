@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from bennu.logwriter.words import Job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleRequest:
-    """What a container is created from. `spec` comes from `build_spec`; `log_path` None keeps no log."""
+    """What a container is created from. `spec` comes from `build_spec`; `log` None keeps no log."""
 
     spec: Mapping[str, Any]
-    log_path: Path | None
+    log: Job | None
     open_stdin: bool = False
     stdin_once: bool = False  # its standard input ends with the first client's
 

@@ -6,7 +6,9 @@ started knows as much as the one that created the container.
 
 import asyncio
 import contextlib
+import logging
 import os
+import secrets
 import shutil
 import signal
 from collections.abc import Mapping
@@ -21,12 +23,15 @@ from bennu.kernel.descriptor_io import wait_readable
 from bennu.kernel.pidfd import kill_by_argument, wait_gone
 from bennu.kernel.procfs import find_by_argument, parent_of, signal_view
 from bennu.lifecycle.disposition import SignalView
+from bennu.logwriter.client import LogWriter, make_pipe
+from bennu.logwriter.words import Job
 from bennu.model import HostConfig
 from bennu.pace import settle
 from bennu.runtime.bundle import Bundle, BundleFacts, Bundles, conmon_mark, open_process, read_pid
 from bennu.runtime.cgroups import Cgroups, is_in_group
-from bennu.runtime.conmon import ConmonRequest, run_conmon
+from bennu.runtime.conmon import ConmonReport, ConmonRequest, run_conmon
 from bennu.runtime.crun import OciRuntime, find_runtime
+from bennu.runtime.descriptors import Descriptors
 from bennu.runtime.execs import ContainerExecs
 from bennu.runtime.failures import NotAlive, create_failure
 from bennu.runtime.freezer import Freezer
@@ -41,14 +46,18 @@ from bennu.runtime.stdin import make_stdin
 from bennu.runtime.streams import ContainerStreams
 
 CONMON_GROUP: Final = "/bennu/conmon"
+LOG_MODE: Final = 0o640
 FREE_LIMIT_MS: Final = 1000
 SETTLE_LIMIT_S: Final = 10
+
+log = logging.getLogger(__name__)
 
 
 class Runtime:
     """All of one engine's containers. Makes and ends them itself; the rest is done by parts that share their bundles.
 
-    `execs`: further processes; `freezer`: pause and resume; `observer`: what can be seen; `streams`: input and output.
+    `execs`: further processes; `freezer`: pause and resume; `observer`: what can be seen; `streams`: input and output;
+    `logs`: the writer of what they say.
     """
 
     def __init__(self, exec_root: Path, *, oci: str = "crun") -> None:
@@ -67,6 +76,7 @@ class Runtime:
         self.freezer = Freezer(self.bundles, self.cgroups)
         self.observer = ContainerObserver(self.bundles, self.cgroups)
         self.streams = ContainerStreams(self.bundles)
+        self.logs = LogWriter(exec_root, self._enter_conmon_group)
 
     @property
     def oci_name(self) -> str:
@@ -84,6 +94,13 @@ class Runtime:
     def shm_of(self, container_id: str) -> Path:
         """Answer where the /dev/shm of a container that shares it is, if it lives."""
         return entry_of(self._shms, container_id)
+
+    async def open_logs(self) -> None:
+        """Have the logs of the containers that are there written on; some may be waiting for that."""
+        try:
+            await self.logs.take_up(self.bundles.jobs())
+        except OSError as error:
+            log.error("logs are not written: %s", error)
 
     # --- creation -------------------------------------------------------------------------------------------------
 
@@ -119,21 +136,8 @@ class Runtime:
             shared_pids=_shares_pids(request.spec),
         )
         bundle.write_facts(facts)
-        conmon = ConmonRequest(
-            container_id=container_id,
-            bundle=bundle.root,
-            pid_file=bundle.pid_file,
-            conmon_pid_file=bundle.conmon_pid_file,
-            exit_dir=self.bundles.exits,
-            runtime=self._oci.command_for_others,
-            log_path=request.log_path,
-            tty=tty,
-            stdin=bundle.stdin if keeper else None,
-        )
         try:
-            report = await run_conmon(
-                conmon, enter=self._enter_conmon_group, keep_fds=(keeper.descriptor,) if keeper else ()
-            )
+            report = await self._run_conmon(bundle, facts, request)
         finally:
             if keeper:
                 keeper.close()
@@ -146,6 +150,43 @@ class Runtime:
             bundle.orphan_marker.touch()
         self._check_mounted(bundle, facts, report.data, request.spec)
         return Created(report.data, conmon_pid)
+
+    async def _run_conmon(self, bundle: Bundle, facts: BundleFacts, request: BundleRequest) -> ConmonReport:
+        """Start conmon, and have its log written. Raises: BennuError, OSError."""
+        with Descriptors() as ours:
+            kept = [facts.keeper_fd] if facts.keeper_fd >= 0 else []
+            writing: asyncio.Task[None] | None = None
+            if request.log is not None:
+                kept.append(ours.add(make_pipe(bundle.log)))
+                writing = asyncio.create_task(self._write_log(bundle, request.log, os.dup(kept[-1])))
+            report = await run_conmon(
+                ConmonRequest(
+                    container_id=facts.id,
+                    bundle=bundle.root,
+                    pid_file=bundle.pid_file,
+                    conmon_pid_file=bundle.conmon_pid_file,
+                    exit_dir=self.bundles.exits,
+                    runtime=self._oci.command_for_others,
+                    log=bundle.log if request.log is not None else None,
+                    tty=facts.tty,
+                    stdin=bundle.stdin if facts.keeper_fd >= 0 else None,
+                ),
+                enter=self._enter_conmon_group,
+                keep_fds=kept,
+            )
+            if writing is not None:
+                await writing
+            return report
+
+    async def _write_log(self, bundle: Bundle, log: Job, pipe: int) -> None:
+        """Have the log written, which is there from now on. Takes the pipe over. Raises: OSError."""
+        with Descriptors() as until_told:
+            until_told.add(pipe)
+            job = log._replace(run=secrets.token_hex(8), pipe=str(bundle.log))
+            os.close(os.open(job.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, LOG_MODE))
+            bundle.write_job(job)
+            until_told.give_away(pipe)
+        await self.logs.write(job, pipe)
 
     def _check_mounted(self, bundle: Bundle, facts: BundleFacts, pid: int, spec: Mapping[str, Any]) -> None:
         """Refuse mounts that came to lie where none may. Raises: RuntimeFailure; NotAlive."""
@@ -229,6 +270,7 @@ class Runtime:
                 await self.cgroups.clear(facts.cgroup)
             if conmon >= 0:
                 await _end_conmon(conmon)
+        await self.logs.finish(container_id)
         await asyncio.to_thread(self._remove_files, container_id)
         bundle.exit_file.unlink(missing_ok=True)
 

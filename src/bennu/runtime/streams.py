@@ -1,4 +1,4 @@
-"""Connects clients to a container's standard streams, and tells its conmon of terminals and logs."""
+"""Connects clients to a container's standard streams, and tells its conmon of terminals."""
 
 import asyncio
 import contextlib
@@ -45,11 +45,6 @@ class ContainerStreams:
         _, facts = self._bundles.find(container_id)
         if facts.tty:
             await self._tell_conmon(container_id, f"1 {height} {width}")
-
-    async def reopen_log(self, container_id: str) -> None:
-        """Have conmon begin a new log file where the old one was; it does so soon after. Raises: NotAlive."""
-        self._bundles.find(container_id)
-        await self._tell_conmon(container_id, "2 0 0")
 
     async def _tell_conmon(self, container_id: str, message: str) -> None:
         async with self._telling:

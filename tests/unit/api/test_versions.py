@@ -11,8 +11,12 @@ from bennu.api.http.query import check_query_text
 from bennu.api.http.terminal import read_size
 from bennu.api.http.versions import parse_version
 from bennu.api.routes.containers import ContainerCreateBody
-from bennu.api.routes.create_versions import MAC_ADDRESS_WARNING, VOLUME_DRIVER_WARNING, translate
-from bennu.api.routes.service_versions import drop_newer
+from bennu.api.routes.older_clients import (
+    MAC_ADDRESS_WARNING,
+    VOLUME_DRIVER_WARNING,
+    drop_newer_of_service,
+    translate,
+)
 from bennu.api.routes.system import info_as_of
 from bennu.api.shapes.image import config_json
 from bennu.api.shapes.platforms import PlatformShape, decode_platform, only_platform
@@ -162,7 +166,7 @@ def test_fields_of_services_that_came_later() -> None:
     def kept(minor: int) -> list[str]:
         spec = decode(raw, ServiceSpecWire)
         assert spec is not None
-        drop_newer(spec, minor)
+        drop_newer_of_service(spec, minor)
         return sorted(set(_names(msgspec.to_builtins(spec))))
 
     everything = kept(46)

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import time
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import WSMsgType, web
 
@@ -119,7 +119,12 @@ class AttachSession:
         if why is SessionEnd.DETACHED:
             await self.container.publish("detach")
         if why is SessionEnd.OUTPUT:
-            await self.ended
+            gone: asyncio.Future[Any] = asyncio.ensure_future(client.gone.wait())
+            waiting: set[asyncio.Future[Any]] = {self.ended, gone}
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                gone.cancel()
 
     def close(self) -> None:
         """Leave. Idempotent."""

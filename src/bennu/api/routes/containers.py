@@ -11,7 +11,7 @@ from bennu.api.http.query import api_minor, filters, flag, integer, is_version_a
 from bennu.api.http.responses import empty_response, json_line, json_list_response, json_response, no_content_response
 from bennu.api.http.streams import ends_with_client, open_chunks
 from bennu.api.http.terminal import read_size
-from bennu.api.routes.create_versions import translate
+from bennu.api.routes.older_clients import translate
 from bennu.api.shapes.inspect import inspect_container
 from bennu.api.shapes.instants import parse_moment
 from bennu.api.shapes.list import choose, list_entry

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import aclosing
+from urllib.parse import quote_plus
 
 from aiohttp import web
 
@@ -54,8 +55,14 @@ class LogEncoder:
 
     def _one(self, record: LogRecord) -> bytes:
         stamp = f"{format_rfc3339_padded(record.at_ns)} ".encode() if self._timestamps else b""
-        data = stamp + (b" " if self._details else b"") + record.data
+        data = stamp + (_details(record) if self._details else b"") + record.data
         return data if self.tty else frame(STDERR if record.stream == "stderr" else STDOUT, data)
+
+
+def _details(record: LogRecord) -> bytes:
+    """Write what the log's options tell of the container: `a=1,b=2 `, with the escapes of a URL's query."""
+    attrs = sorted(record.attrs.items())
+    return ",".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in attrs).encode() + b" "
 
 
 def read_query(request: web.Request) -> LogQuery:

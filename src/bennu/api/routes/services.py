@@ -7,7 +7,7 @@ from aiohttp import web
 from bennu.api.http.body import read_body_or_none
 from bennu.api.http.query import Filters, api_minor, filters, flag, header, text
 from bennu.api.http.responses import empty_response, json_list_response, json_response
-from bennu.api.routes.service_versions import drop_newer
+from bennu.api.routes.older_clients import drop_newer_of_service
 from bennu.api.routes.swarm import read_version
 from bennu.api.shapes.service import Json, service_json, service_status_json
 from bennu.cluster import Cluster
@@ -98,7 +98,7 @@ async def _read_spec(request: web.Request) -> ServiceSpecWire:
     wire = await read_body_or_none(request, ServiceSpecWire)
     if wire is None:
         raise InvalidParameter("got EOF while reading request body")
-    drop_newer(wire, api_minor(request))
+    drop_newer_of_service(wire, api_minor(request))
     return wire
 
 

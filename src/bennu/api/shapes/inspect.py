@@ -97,8 +97,8 @@ def state_of(container: Container) -> Json:
 
 
 def shown_log_path(engine: Engine, record: Record) -> str:
-    """Answer the path of the log; "" before the first start and where no log is kept."""
-    if not record.started_at_ns or record.host_config.log_config.type == "none":
+    """Answer the path of the log; "" before the first start, and unless what is there is Docker's `json-file`."""
+    if not record.started_at_ns or record.host_config.log_config.type not in ("", "json-file"):
         return ""
     return str(engine.services.log_path(record.id))
 

@@ -1,1 +1,1 @@
-"""A container's log: conmon's lines as records, the files they are in, their bounds, and their readers."""
+"""A container's log: its options, its lines as records, the files they are in, and their readers."""

@@ -8,7 +8,6 @@ Everything is read in threads, a block at a time, so a log may be larger than me
 
 import asyncio
 import contextlib
-import os
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -16,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from bennu.engine.logs.files import BLOCK, mark_end_of_run, open_after, open_all, rotate, tail_start
+from bennu.engine.logs.files import BLOCK, LogFile, open_after, open_all, tail_start
 from bennu.engine.logs.records import Assembler, LogRecord
 from bennu.errors import NotImplementedHere
 from bennu.kernel.inotify import FolderWatch
 
-__all__ = ["LogQuery", "LogRecord", "check_readable", "mark_end_of_run", "read_logs", "rotate"]
+__all__ = ["LogQuery", "LogRecord", "check_readable", "read_logs"]
 
 READABLE_DRIVERS: Final = frozenset({"", "json-file", "local"})
 GATHER_S: Final = 0.005  # after a change: what else comes at once is told together
@@ -65,7 +64,7 @@ async def read_logs(path: Path, query: LogQuery, *, ended: asyncio.Event) -> Asy
     """
     follow = query.follow and not ended.is_set()
     end = asyncio.ensure_future(ended.wait())  # an end counts even if the next run clears the event at once
-    log = _Log(path)
+    log = _Log(path, follow=follow)
     try:
         with FolderWatch(path.parent) if follow else contextlib.nullcontext() as watch:
             over = ended.is_set()
@@ -111,9 +110,12 @@ def _is_past(instant_ns: int) -> bool:
 class _Log:
     """The files of a log as one stream of records. Blocking; `close` may come from another thread at any time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, follow: bool) -> None:
+        """Make it; without `follow` it ends with what was there when it was opened, however fast more is written."""
         self._path = path
-        self._files: list[int] = []  # still to be read, the first of them from `_offset` on
+        self._follow = follow
+        self._end = 0  # of the last file, unless it is followed
+        self._files: list[LogFile] = []  # still to be read, the first of them from `_offset` on
         self._offset = 0
         self._torn = b""
         self._skip = 0  # records before those asked for
@@ -132,6 +134,7 @@ class _Log:
             if self._closed:
                 return
             self._files = open_all(self._path)
+            self._end = self._files[-1].size() if self._files and not self._follow else 0
             if tail is None or not self._files:
                 self._since_ns = since_ns
                 return
@@ -143,7 +146,7 @@ class _Log:
         """Read the records in the next block, which may be none; None when there is no further block by now."""
         with self._lock:
             while not self._closed and (self._files or self._find_next()):
-                block = os.pread(self._files[0], BLOCK, self._offset)
+                block = self._files[0].read(self._portion(self._files[0], self._offset), self._offset)
                 if block:
                     self._offset += len(block)
                     lines, self._torn = _cut(self._torn + block)
@@ -151,7 +154,7 @@ class _Log:
                 if len(self._files) == 1 and not self._find_next():
                     return None
                 # A new file is there, so the old one is complete: look once more, then leave it.
-                if not os.pread(self._files[0], 1, self._offset):
+                if not self._files[0].read(1, self._offset):
                     self._leave_behind(1)
                     self._offset, self._torn = 0, b""
             return None
@@ -186,9 +189,9 @@ class _Log:
     def _count(self, complete: bool) -> int:
         """Count the records that follow, without moving on."""
         counted, offset, assembler = 0, self._offset, Assembler()
-        for descriptor in self._files:
+        for file in self._files:
             torn = b""
-            while not self._closed and (block := os.pread(descriptor, BLOCK, offset)):
+            while not self._closed and (block := file.read(self._portion(file, offset), offset)):
                 offset += len(block)
                 lines, torn = _cut(torn + block)
                 counted += sum(1 for _ in assembler.feed(lines))
@@ -196,16 +199,24 @@ class _Log:
         return counted + (sum(1 for _ in assembler.finish()) if complete else 0)
 
     def _leave_behind(self, count: int) -> None:
-        for descriptor in self._files[:count]:
-            os.close(descriptor)
+        for file in self._files[:count]:
+            file.close()
         del self._files[:count]
+
+    def _portion(self, file: LogFile, offset: int) -> int:
+        """Compute how much to read at once."""
+        if self._follow or file is not self._files[-1]:
+            return BLOCK
+        return max(0, min(BLOCK, self._end - offset))
 
     def _find_next(self) -> bool:
         """Find the file after the last known one, add it, and tell whether there is one."""
+        if not self._follow:
+            return False
         if not self._files:
             self._files = open_all(self._path)
             return bool(self._files)
-        following = open_after(self._path, os.fstat(self._files[-1]).st_ino)
+        following = open_after(self._path, self._files[-1].inode)
         if following is not None:
             self._files.append(following)
         return following is not None

@@ -29,7 +29,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from bennu.orchestration.model.actions import RollBack, SetRollout
-from bennu.orchestration.model.config import config_in_force, is_under_watch, is_watched, strategy_in_force, watch_ns
+from bennu.orchestration.model.config import (
+    config_in_force,
+    is_under_watch,
+    is_watched,
+    strategy_in_force,
+    watch_ns,
+)
 from bennu.orchestration.model.nouns import (
     BlueGreenRun,
     CanaryRun,

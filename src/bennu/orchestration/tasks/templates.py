@@ -4,7 +4,7 @@ The templates are Go's. Secrets and configs that are templates themselves can al
 
 Fields: .Service.ID .Service.Name .Service.Labels.<key> .Node.ID .Node.Hostname .Node.Platform.OS
 .Node.Platform.Architecture .Task.ID .Task.Name .Task.Slot; the last is the node's id where there is no slot.
-Functions: `join`, and only in a payload `secret`, `config` and `env`. As swarmkit `template/context.go`.
+Functions: Go's own, `join`, and only in a payload `secret`, `config` and `env`. As swarmkit `template/context.go`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from bennu.errors import InvalidParameter
-from bennu.go.template import Function, Struct, TemplateError, Value, expand_template
+from bennu.go.printing import Struct, Value
+from bennu.go.template import expand_template
+from bennu.go.template_functions import Function
+from bennu.go.template_syntax import TemplateError
 
 
 class BadTemplate(InvalidParameter):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,12 @@ from hypothesis import strategies as st
 
 from bennu.engine.logs import files as log_files
 from bennu.engine.logs import reader as logs
-from bennu.engine.logs.bounds import LogBounds, is_due, parse_bounds, pause_before_full
-from bennu.engine.logs.files import mark_end_of_run, rotate
+from bennu.engine.logs.files import mark_end_of_run
 from bennu.engine.logs.reader import LogQuery, check_readable, read_logs
 from bennu.engine.logs.records import RECORD_BYTES, Assembler, LogRecord
-from bennu.errors import Conflict, InvalidParameter, NotImplementedHere
-from bennu.kernel.inotify import FileWrites
+from bennu.errors import NotImplementedHere
+from bennu.logwriter.lines import JsonLines
+from bennu.logwriter.rotated_file import Bounds, RotatedFile, compress
 
 SECOND_NS = 10**9
 START_NS = 1_790_000_000 * SECOND_NS  # 2026-09-21T14:13:20Z
@@ -363,7 +364,7 @@ async def test_a_follower_goes_on_over_rotations(tmp_path: Path) -> None:
     follower = Follower(log, LogQuery(follow=True), end)
     await follower.wait_for("1\n")
     log.rename(tmp_path / "log.1")
-    append(tmp_path / "log.1", line("2"))  # conmon has not reopened yet
+    append(tmp_path / "log.1", line("2"))  # there is no new file yet
     await follower.wait_for("1\n", "2\n")
     append(tmp_path / "log.1", line("3"))
     log.write_bytes(line("4"))
@@ -395,87 +396,77 @@ async def test_readers_give_their_descriptors_back(tmp_path: Path) -> None:
     assert open_descriptors() <= before + 1
 
 
-# --- rotation ---------------------------------------------------------------------------------------------------
+# --- rotation and compression -------------------------------------------------------------------------------------
 
 
-class Conmon:
-    """Does with the log what conmon does when told to reopen it: a new file, a moment later, takes its name."""
-
-    def __init__(self, log: Path) -> None:
-        self.log = log
-
-    async def reopen(self) -> None:
-        asyncio.get_running_loop().call_later(0.02, self._begin)
-
-    def _begin(self) -> None:
-        begun = self.log.with_name("log.tmp")
-        begun.write_bytes(b"")
-        begun.rename(self.log)
+def json_line(content: str, at: int = 0, attrs: str = "") -> bytes:
+    return JsonLines(attrs).feed(line(content, at=at))
 
 
-async def test_rotation_keeps_as_many_files_as_asked(tmp_path: Path) -> None:
+async def test_a_file_of_dockers_lines_may_follow_an_earlier_versions(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    for number in range(5):
-        append(log, line(str(number)))
-        await rotate(log, Conmon(log).reopen, 3)
-    append(log, line("last"))
-    assert await texts(log) == ["3\n", "4\n", "last\n"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "log.1", "log.2"]
+    log.write_bytes(line("old", at=1) + line("left", tag="P", at=2))
+    mark_end_of_run(log, START_NS)
+    append(log, json_line("new", at=3, attrs='{"a":"1"}') + json_line("last", at=4) + b'{"log":"torn')
+    assert await texts(log) == ["old\n", "left", "new\n", "last\n"]
+    assert await texts(log, LogQuery(tail=3)) == ["left", "new\n", "last\n"]
+    assert await texts(log, LogQuery(since_ns=START_NS + 4 * SECOND_NS)) == ["last\n"]
+    assert [dict(record.attrs) for record in await read(log)] == [{}, {}, {"a": "1"}, {}]
 
 
-async def test_with_one_file_the_old_one_is_dropped(tmp_path: Path) -> None:
+async def test_compressed_files_are_read_and_only_those_that_are_asked_for(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    log.write_bytes(line("old"))
-    await rotate(log, Conmon(log).reopen, 1)
-    append(log, line("new"))
-    assert await texts(log) == ["new\n"]
-    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+    for number in range(4):
+        rotated = tmp_path / "log.1"
+        if number:
+            for older in range(number - 1, 0, -1):
+                (tmp_path / f"log.{older}.gz").rename(tmp_path / f"log.{older + 1}.gz")
+            log.rename(rotated)
+            compress(rotated)
+        log.write_bytes(json_line(f"{number} a") + json_line(f"{number} b"))
+    everything = [f"{number} {letter}\n" for number in range(4) for letter in "ab"]
+    assert await texts(log) == everything
+    assert await texts(log, LogQuery(tail=5)) == everything[-5:]
+    (tmp_path / "log.3.gz").write_bytes(b"damaged")
+    assert await texts(log, LogQuery(tail=3)) == everything[-3:]
+    assert await texts(log) == everything[2:]
 
 
-async def test_without_a_conmon_nothing_is_rotated(tmp_path: Path) -> None:
-    async def nobody_listens() -> None:
-        raise Conflict("not running")
-
-    log = tmp_path / "log"
-    log.write_bytes(line("a"))
-    with pytest.raises(Conflict):
-        await rotate(log, nobody_listens, 3)
-    assert await texts(log) == ["a\n"]
-    assert [path.name for path in tmp_path.iterdir()] == ["log"]
-
-
-@pytest.mark.parametrize(
-    ("driver", "options", "bounds"),
-    [
-        ("json-file", {}, None),
-        ("", {"max-file": "3"}, None),
-        ("json-file", {"max-size": "-1"}, None),
-        ("json-file", {"max-size": "10m"}, LogBounds(10_000_000, 1)),
-        ("json-file", {"max-size": "1.5kb", "max-file": "4"}, LogBounds(1500, 4)),
-        ("json-file", {"max-size": "300"}, LogBounds(300, 1)),
-        ("local", {}, LogBounds(20_000_000, 5)),
-        ("local", {"max-file": "2"}, LogBounds(20_000_000, 2)),
-    ],
-)
-def test_bounds_are_read_as_docker_reads_them(driver: str, options: dict[str, str], bounds: LogBounds | None) -> None:
-    assert parse_bounds(driver, options) == bounds
+async def test_a_follower_goes_on_over_the_compression_of_what_it_reads(tmp_path: Path) -> None:
+    log, end = tmp_path / "log", ended(False)
+    log.write_bytes(json_line("1"))
+    follower = Follower(log, LogQuery(follow=True), end)
+    await follower.wait_for("1\n")
+    log.rename(tmp_path / "log.1")
+    compress(tmp_path / "log.1")
+    log.write_bytes(json_line("2"))
+    await follower.wait_for("1\n", "2\n")
+    end.set()
+    await follower.task
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"max-size": "abc"}, "invalid size: 'abc'"),
-        ({"max-size": "0"}, "invalid size: '0'"),
-        ({"max-size": "9" * 400}, "invalid size"),
-        ({"max-size": "1m", "max-file": "0"}, "max-file cannot be less than 1"),
-        ({"max-file": "x"}, 'strconv.Atoi: parsing "x": invalid syntax'),
-        ({"max-file": "٣"}, "strconv.Atoi"),
-    ],
-)
-def test_bad_bounds_are_refused(options: dict[str, str], words: str) -> None:
-    with pytest.raises(InvalidParameter) as caught:
-        parse_bounds("json-file", options)
-    assert words in str(caught.value)
+async def test_a_reader_sees_every_file_while_they_are_rotated(tmp_path: Path) -> None:
+    log, over = tmp_path / "log", threading.Event()
+
+    def keep_rotating() -> None:
+        file, number = RotatedFile(log, Bounds(1000, 10), lambda: None), 0
+        while not over.is_set():
+            file.write(json_line(str(number)))
+            number += 1
+            if number % 15 == 0:
+                time.sleep(0.001)  # some 800 files a second
+        file.close()
+
+    writing = threading.Thread(target=keep_rotating)
+    writing.start()
+    try:
+        for _ in range(30):
+            await asyncio.sleep(0.001)
+            numbers = [int(text) for text in await texts(log, running=True)]
+            assert not numbers or numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    finally:
+        over.set()
+        writing.join()
 
 
 # --- the end of a run -------------------------------------------------------------------------------------------
@@ -506,53 +497,3 @@ def test_a_driver_that_keeps_nothing_cannot_be_read() -> None:
 
 def test_records_of_docker_are_16384_bytes() -> None:
     assert RECORD_BYTES == 16384
-
-
-@pytest.mark.parametrize(
-    ("size", "rate", "due"),
-    [
-        pytest.param(10_000_000, 0, True, id="full"),
-        pytest.param(9_999_999, 0, False, id="nearly"),
-        pytest.param(5_000_000, 100_000_000, False, id="half-and-fast"),
-        pytest.param(7_000_000, 100_000_000, True, id="full-when-it-is-done"),
-        pytest.param(4_999_999, 10**10, False, id="never-half-empty"),
-    ],
-)
-def test_a_log_is_put_aside_so_that_it_is_full_when_that_is_done(size: int, rate: float, due: bool) -> None:
-    assert is_due(size, rate, LogBounds(10_000_000, 3)) is due
-
-
-def test_nobody_looks_before_the_fastest_writer_could_have_filled_the_file() -> None:
-    bounds = LogBounds(50_000_000, 3)
-    assert pause_before_full(0, bounds) == pytest.approx(0.1)
-    assert pause_before_full(25_000_000, bounds) == pytest.approx(0.05)
-    assert pause_before_full(60_000_000, bounds) == 0.01
-    assert pause_before_full(0, LogBounds(10**12, 1)) == 0.5
-
-
-def open_files() -> set[Path]:
-    return set(Path("/proc/self/fd").iterdir())
-
-
-async def test_the_next_write_to_a_quiet_file_is_heard_of_and_nothing_before(tmp_path: Path) -> None:
-    """Of many files, each by who waits for it; when nobody waits, no descriptor is left."""
-    before, writes = open_files(), FileWrites()
-    paths = [tmp_path / name for name in "abc"]
-    for path in paths:
-        path.write_text("x")
-    waiting = [asyncio.ensure_future(writes.wait_written(path, 1)) for path in paths]
-    await asyncio.sleep(0.05)
-    assert not any(task.done() for task in waiting)
-    with paths[1].open("a") as file:
-        file.write("y")
-    await asyncio.wait_for(waiting[1], 5)
-    await asyncio.sleep(0.05)
-    assert [task.done() for task in waiting] == [False, True, False]
-    await asyncio.wait_for(writes.wait_written(paths[1], 1), 5)  # written before anybody waited
-    paths[2].unlink()
-    await asyncio.wait_for(waiting[2], 5)
-    waiting[0].cancel()
-    await asyncio.wait(waiting)
-    assert open_files() == before
-    await asyncio.wait_for(writes.wait_written(paths[2], 1), 5)  # there is no such file
-    assert open_files() == before

@@ -33,6 +33,9 @@ CONTEXT = TemplateContext(
         ('{{.Service.Name | join "/" "a"}}', "a/web"),
         ("a  {{- .Task.Slot -}}  b", "a3b"),
         ("{{`raw`}}", "raw"),
+        ('{{if eq .Task.Slot "1"}}first{{else}}other{{end}}', "other"),
+        ('{{printf "%s-%s" .Service.Name .Task.Slot}}', "web-3"),
+        ("{{range $k, $v := .Service.Labels}}{{$k}}={{$v}} {{end}}", "a.b=dotted tier=front "),
     ],
 )
 def test_expansion(template: str, text: str) -> None:
@@ -53,7 +56,7 @@ def test_without_a_slot_the_node_stands_in() -> None:
         ("{{.Task.Slot", "unclosed action"),
         ('{{foo "x"}}', 'function "foo" not defined'),
         ("{{}}", "missing value for command"),
-        ("{{.Task.ID .Task.ID}}", "unexpected"),
+        ("{{.Task.ID .Task.ID}}", "can't give argument to non-function .Task.ID"),
     ],
 )
 def test_errors_are_go_s(template: str, words: str) -> None:

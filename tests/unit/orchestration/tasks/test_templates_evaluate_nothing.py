@@ -20,14 +20,12 @@ CONTEXT = TemplateContext(
 @pytest.mark.parametrize(
     "template",
     [
-        '{{printf "%1000000000d" 1}}',
-        '{{print "x"}}',
-        "{{range $i, $e := .Service.Labels}}{{$e}}{{end}}",
-        "{{with $x := .Service}}{{$x}}{{end}}",
+        '{{range 1000000000}}{{printf "%1000000000d" 1}}{{end}}',
+        "{{range 1000000000}}{{end}}",
         '{{define "x"}}{{template "x"}}{{end}}{{template "x"}}',
         "{{call .Service.Name}}",
-        "{{if true}}x{{end}}",
-        "{{html .Service.Name}}",
+        '{{printf "%s" .Service.Name.__class__}}',
+        "{{with $x := .Service}}{{$x.__class__}}{{end}}",
         "{{.__class__}}",
         "{{.Service.__class__.__mro__}}",
         "{{.Service.Labels.__class__}}",
@@ -35,17 +33,21 @@ CONTEXT = TemplateContext(
         "{{.Service.Name.upper}}",
         "{{.Service.Name.__len__}}",
         "{{.service_name}}",
-        "{{index .Service.Labels.tier 0}}",
+        "{{index .Service.Labels.tier 5}}",
         '{{env "HOME"}}',
         '{{secret "password"}}',
         '{{config "settings"}}',
-        "{{.}}",
-        "{{$}}",
     ],
 )
 def test_what_is_not_offered_is_refused(template: str) -> None:
     with pytest.raises(BadTemplate):
         expand(template, CONTEXT)
+
+
+def test_the_whole_is_the_fields_alone_and_a_width_is_bounded() -> None:
+    assert expand("{{.}}", CONTEXT) == expand("{{$}}", CONTEXT)
+    assert expand("{{.Task}}", CONTEXT) == "{t1 web.3.t1 3}"
+    assert len(expand('{{printf "%1000000000d" 1}}', CONTEXT)) == 10_000
 
 
 def test_what_a_template_gives_is_text_and_not_a_template_again() -> None:

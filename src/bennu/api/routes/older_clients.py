@@ -1,11 +1,12 @@
-"""What a create request means in the API version of its client, and in that of today.
+"""What bodies mean in the API version of their client.
 
-As moby `api/server/router/container/container_routes.go`: fields that a version did not know are dropped, what it took
-for granted is filled in, and what moved since is moved.
+Fields that a version did not know are dropped, what it took for granted is filled in, and what moved since is moved: as
+moby `api/server/router/container/container_routes.go` and, of services, `api/server/router/swarm/helpers.go`.
 """
 
 from typing import Final
 
+from bennu.cluster.api_types import ContainerSpec, ServiceSpecWire
 from bennu.errors import InvalidParameter
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, Mount, NetworkingConfig
 
@@ -123,3 +124,40 @@ def _own_endpoint(mode: str, endpoints: dict[str, EndpointSettings | None], mino
         )
     found = endpoints[mode] = endpoints.get(mode) or EndpointSettings()
     return found
+
+
+# --- services ----------------------------------------------------------------------------------------------------
+
+
+def drop_newer_of_service(spec: ServiceSpecWire, minor: int) -> None:
+    """Drop from a specification what API 1.`minor` did not have; works in place."""
+    template = spec.task_template
+    if template.container_spec is not None:
+        _drop_newer_of_container(template.container_spec, minor)
+    if minor < 40 and template.placement:
+        template.placement.max_replicas = 0
+    if minor < 41:
+        if template.resources and template.resources.limits:
+            template.resources.limits.pids = 0
+        if spec.mode:
+            spec.mode.replicated_job = spec.mode.global_job = None
+
+
+def _drop_newer_of_container(spec: ContainerSpec, minor: int) -> None:
+    if minor < 40:
+        spec.sysctls = None
+        for config in spec.configs or ():
+            config.runtime = None
+    if minor < 41:
+        spec.capability_add = spec.capability_drop = None
+        spec.ulimits = None
+    if minor < 44 and spec.privileges:
+        spec.privileges.seccomp = spec.privileges.app_armor = None
+        spec.privileges.no_new_privileges = False
+    if minor < 44 and spec.healthcheck:
+        spec.healthcheck.start_interval = 0
+    if minor < 46:
+        spec.oom_score_adj = 0
+        for mount in spec.mounts or ():
+            if mount.tmpfs_options:
+                mount.tmpfs_options.options = None
