@@ -23,7 +23,7 @@ from bennu.engine.context import EngineContext
 from bennu.engine.events import Event, event
 from bennu.engine.links import check_links_run, link_variables
 from bennu.engine.logs.attributes import read_attributes
-from bennu.engine.logs.reader.options import parse_log_options
+from bennu.engine.logs.options import parse_log_options
 from bennu.engine.mount_parser import no_source, shows
 from bennu.engine.mount_sources import mount_sources
 from bennu.engine.record import Record

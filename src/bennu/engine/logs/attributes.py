@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from bennu.engine.logs.reader.options import ATTRIBUTE_OPTIONS, REGEX_OPTIONS
+from bennu.engine.logs.options import ATTRIBUTE_OPTIONS, REGEX_OPTIONS
 from bennu.engine.record import Record
 from bennu.errors import BennuError, InvalidParameter
 from bennu.go.printing import Struct, Value
