@@ -66,7 +66,7 @@ def test_debug_is_a_log_level() -> None:
         ["--userland-proxy-path=/x"],
         ["--containerd", "/run/containerd/containerd.sock"],
         ["--live-restore"],
-        ["--network-control-plane-mtu=1400", "--raw-logs"],
+        ["--network-control-plane-mtu=1400", "--containerd-namespace=x"],
         ["--log-opt", "max-size=1m", "--log-opt", "max-file=2"],
         ["--max-concurrent-uploads=2", "--add-runtime", "kata=/usr/bin/kata"],
     ],

@@ -61,7 +61,7 @@ def test_a_second_one_on_the_same_roots_names_the_first_and_harms_nothing(make_d
 
 
 def test_dockerds_flags_start_it_with_a_warning_each(make_daemon: MakeDaemon) -> None:
-    daemon = make_daemon(options=["--storage-driver", "overlay2", "--userland-proxy=false", "--live-restore"])
+    daemon = make_daemon(options=["--storage-driver", "overlay2", "--userland-proxy-path=/x", "--live-restore"])
     warnings = [line for line in daemon.log().splitlines() if "has no effect" in line]
     assert len(warnings) == 3
     assert "containers always live on" in warnings[2]

@@ -99,7 +99,7 @@ def _read_value(name: str, key: str, value: Any) -> str | bool | list[str]:
         case Kind.SWITCH, bool():
             return value
         case Kind.LIST, dict():
-            return [_pair(name, one, entry) for one, entry in value.items()]
+            return [pair for one, entry in value.items() for pair in _pairs(name, one, entry)]
         case Kind.LIST, list():
             return [_entry(entry) for entry in value]
         case Kind.VALUE, int() if not isinstance(value, bool) and name in NUMBERS | SIZES:
@@ -113,15 +113,17 @@ def _read_value(name: str, key: str, value: Any) -> str | bool | list[str]:
     )
 
 
-def _pair(name: str, key: str, entry: Any) -> str:
-    """Write an entry of an object as on the command line."""
+def _pairs(name: str, key: str, entry: Any) -> list[str]:
+    """Write an entry of an object as on the command line; options of a network driver are an object, too."""
     match name, entry:
         case "default-ulimit", {"Soft": soft, "Hard": hard}:
-            return f"{key}={soft}:{hard}"
+            return [f"{key}={soft}:{hard}"]
         case "add-runtime", dict():
-            return f"{key}={entry.get('path') or entry.get('runtimeType') or ''}"
+            return [f"{key}={entry.get('path') or entry.get('runtimeType') or ''}"]
+        case "default-network-opt", dict():
+            return [f"{key}={option}={value}" for option, value in entry.items()]
         case _:
-            return f"{key}={_go_value(entry)}"
+            return [f"{key}={_go_value(entry)}"]
 
 
 def _entry(entry: Any) -> str:

@@ -1,9 +1,9 @@
 """Log options as dockerd 28.5.2 takes and refuses them."""
 
 import pytest
-from bennu.engine.logs.options import LogSettings, parse_log_options
 
 from bennu.engine.logs.attributes import FUNCTIONS, check_tag, encode_as_go, expand_tag
+from bennu.engine.logs.options import LogSettings, parse_log_options
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.go.template import Struct
 
