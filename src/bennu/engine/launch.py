@@ -22,7 +22,7 @@ from bennu.engine.attach import Attachment
 from bennu.engine.context import EngineContext
 from bennu.engine.events import Event, event
 from bennu.engine.links import check_links_run, link_variables
-from bennu.engine.log_attributes import read_attributes
+from bennu.engine.logs.attributes import read_attributes
 from bennu.engine.logs.options import parse_log_options
 from bennu.engine.mount_parser import no_source, shows
 from bennu.engine.mount_sources import mount_sources
@@ -36,6 +36,7 @@ from bennu.model import MountPoint
 from bennu.network import Sandbox
 from bennu.pace import in_thread
 from bennu.runtime import BundleRequest, find_user
+from bennu.runtime.cdi import inject_devices
 from bennu.runtime.devices import read_all_devices, read_devices
 from bennu.runtime.proc_mounts import check_mounts
 from bennu.runtime.propagation import check_propagation
@@ -174,8 +175,10 @@ def _make_spec(
             hostname_path=str(files["hostname"]),
             hosts_path=str(files["hosts"]),
             resolv_path=str(files["resolv.conf"]),
+            defaults=services.settings.containers,
         )
     )
+    inject_devices(spec, host.device_requests or (), services.settings.cdi_folders)
     check_mounts(rootfs, spec["mounts"])
     _spare_files(spec)
     return spec
