@@ -18,7 +18,7 @@ LOG_LEVELS: Final = {
 NAMES: Final = {logging.WARNING: "warning", logging.CRITICAL: "fatal"}
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """Writes a record as dockerd's `--log-format json` does: one object with level, msg and time."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -37,7 +37,7 @@ def begin_log(level: str, form: str) -> None:
     """Let everything be logged that is at least of `level`; `form` is text or json."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonLines() if form == "json" else text)
+    handler.setFormatter(JsonFormatter() if form == "json" else text)
     logging.basicConfig(handlers=[handler])
     set_level(level)
     for library in ("pyroute2", "asyncio", "aiohttp"):

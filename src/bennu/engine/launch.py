@@ -22,7 +22,7 @@ from bennu.engine.attach import Attachment
 from bennu.engine.context import EngineContext
 from bennu.engine.events import Event, event
 from bennu.engine.links import check_links_run, link_variables
-from bennu.engine.logs.attributes import read_attributes
+from bennu.engine.log_attributes import read_attributes
 from bennu.engine.logs.options import parse_log_options
 from bennu.engine.mount_parser import no_source, shows
 from bennu.engine.mount_sources import mount_sources

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from bennu.engine.logs.attributes import check_tag
+from bennu.engine.log_attributes import check_tag
 from bennu.engine.logs.options import parse_log_options
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.model import ContainerConfig, HostConfig
