@@ -38,3 +38,15 @@ async def test_an_unknown_container_is_an_ordinary_404(daemon: Daemon) -> None:
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await session.ws_connect("http://x/containers/nope/attach/ws")
     assert refused.value.status == 404
+
+
+async def test_what_was_written_before_comes_first_when_it_is_asked_for(
+    daemon: Daemon, docker: Cli, busybox: str
+) -> None:
+    docker("run", "--name", "wrote", "--network", "none", busybox, "echo", "before")
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(daemon.socket))) as session,
+        session.ws_connect("http://x/containers/wrote/attach/ws?stdout=1&logs=1") as socket,
+    ):
+        assert (await socket.receive(timeout=10)).data == b"before\n"
+        assert (await socket.receive(timeout=10)).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)

@@ -23,9 +23,7 @@ STORE: Final = "of stores that keep images for several platforms; dockerd with l
 BUILDS: Final = "of the classic builder, which leaves no containers behind here"
 
 # Fields of bodies that no shape has.
-NOT_READ: Final[dict[str, str]] = {
-    "Mount.ImageOptions": "mounts of type image are refused by name",
-}
+NOT_READ: Final[dict[str, str]] = {}
 # Fields of shapes that nothing reads.
 WITHOUT_EFFECT: Final[dict[str, str]] = {
     "HostConfig.ContainerIDFile": CLIENT,
@@ -56,7 +54,6 @@ NOT_ASKED: Final[dict[str, str]] = {
     "DELETE /nodes/{} force": ONE_NODE,
     "POST /build rm": BUILDS,
     "POST /build forcerm": BUILDS,
-    "POST /build cachefrom": "images of registries are no source of this cache",
     "POST /build memswap": "the limit of memory alone counts",
     "POST /build outputs": "of BuildKit, which is refused by name",
     "POST /build/prune all": "the cache is one piece",
@@ -198,7 +195,7 @@ CONTAINER: Final[Json] = {
             },
             {
                 "Type": "bind",
-                "Source": "/tmp",
+                "Source": "/mnt",
                 "Target": "/b",
                 "ReadOnly": True,
                 "BindOptions": {
@@ -267,7 +264,7 @@ ABSENT: Final[dict[str, tuple[str, ...]]] = {
     ),
     "refused by name when it is asked for": (
         *("ContainerConfig.NetworkDisabled", "HostConfig.StorageOpt"),
-        *("HostConfig.KernelMemoryTCP", "Mount.Consistency", "Mount.ImageOptions", "Mount.VolumeOptions.Subpath"),
+        *("HostConfig.KernelMemoryTCP", "Mount.Consistency"),
         *("SecretSpec.Driver", "SwarmSpec.CAConfig.*", "SwarmSpec.TaskDefaults.LogDriver", "Volume.ClusterVolume"),
         *("TaskSpec.ContainerSpec.Privileges.SELinuxContext", "TaskSpec.NetworkAttachmentSpec", "TaskSpec.PluginSpec"),
     ),

@@ -138,12 +138,17 @@ class Network(msgspec.Struct, kw_only=True):
     @property
     def announcements(self) -> int:
         """Return how often a new endpoint's addresses are announced to its neighbours."""
-        return int(self.options.get(OPTION_ADVERTISE_COUNT, ADVERTISE_COUNT))
+        return self._number(OPTION_ADVERTISE_COUNT, ADVERTISE_COUNT)
 
     @property
     def announcement_interval_s(self) -> float:
         """Return the pause between two announcements, in seconds."""
-        return int(self.options.get(OPTION_ADVERTISE_MS, ADVERTISE_MS)) / 1000
+        return self._number(OPTION_ADVERTISE_MS, ADVERTISE_MS) / 1000
+
+    def _number(self, option: str, default: int) -> int:
+        """Read an option; networks of earlier versions may have words that nobody had checked."""
+        text = self.options.get(option, "")
+        return int(text) if text.isdecimal() else default
 
     @property
     def interface_prefix(self) -> str:

@@ -79,15 +79,22 @@ class AttachRoutes:
         container = self._engine.find(request.match_info["id"])
         options = read_attach_options(request, container)
         held = dataclasses.replace(options, framed=False, stdin=True, leave_at_end_of_input=True)
-        session = await AttachSession.open(container)
+        if flag(request, "logs"):
+            check_has_log(container)
+        session = await AttachSession.open(container) if flag(request, "stream") else None
         try:
             await socket.prepare(request)
+            client = WebSocketClient(socket, takes_input=options.stdin)
             try:
-                await session.hold(WebSocketClient(socket, takes_input=options.stdin), held)
+                if flag(request, "logs"):
+                    await self._replay(container, client, held)
+                if session is not None:
+                    await session.hold(client, held)
             finally:
                 await socket.close()
         finally:
-            session.close()
+            if session is not None:
+                session.close()
         return socket
 
 
