@@ -1,8 +1,10 @@
 """What a container refers to is what was meant when it was made, whatever bears the name later."""
 
+import json
 from pathlib import Path
 
 from support.cli import Cli
+from support.daemon import Daemon
 from support.waiting import wait_for
 
 
@@ -25,6 +27,44 @@ def test_namespaces_are_shared_with_the_container_that_was_named_and_not_with_it
     for kind in ("net", "pid", "ipc"):
         look = ("readlink", f"/proc/self/ns/{kind}")
         assert docker("exec", "child", *look).line == docker("exec", "old", *look).line, kind
+
+
+def test_an_ipc_namespace_is_shared_on_by_whom_it_is_shared_with(docker: Cli, busybox: str) -> None:
+    docker("run", "-d", "--name=owner", "--ipc=shareable", busybox, "sh", "-c", "touch /dev/shm/mark; sleep 600")
+    docker("run", "-d", "--name=guest", "--ipc=container:owner", busybox, "sleep", "600")
+    docker("run", "-d", "--name=hosts", "--ipc=host", busybox, "sleep", "600")
+    look = ("sh", "-c", "readlink /proc/self/ns/ipc; ls /dev/shm/mark")
+    assert docker("run", "--ipc=container:guest", busybox, *look).out == docker("exec", "owner", *look).out
+    joined = docker("run", "--ipc=container:hosts", busybox, "readlink", "/proc/self/ns/ipc").line
+    assert joined == str(Path("/proc/self/ns/ipc").readlink())
+
+
+def test_what_cannot_be_shared_is_said_for_each_namespace_as_docker_says_it(
+    docker: Cli, daemon: Daemon, busybox: str
+) -> None:
+    def start(mode: str) -> tuple[int, str]:
+        name = docker("create", mode, busybox, "true").line
+        status, said = daemon.request("POST", f"/containers/{name}/start")
+        return status, json.loads(said)["message"].replace(other, "ID")
+
+    other = docker("create", "--name=other", busybox, "sleep", "600").line
+    ended = {kind: start(f"--{kind}=container:other") for kind in ("pid", "ipc", "network")}
+    assert ended == {
+        "pid": (500, "failed to join PID namespace: container ID is not running"),
+        "ipc": (409, "failed to join IPC namespace: container ID is not running"),
+        "network": (409, "cannot join network namespace of a non running container: container other is created"),
+    }
+    waiting = [docker("create", f"--{kind}=container:other", busybox, "true").line for kind in ended]
+    docker("start", "other")
+    told = "failed to join IPC namespace: container ID: non-shareable IPC (hint: use IpcMode:shareable for the donor"
+    assert start("--ipc=container:other") == (400, told + " container)")
+    docker("rm", "-f", "other")
+    answers = [daemon.request("POST", f"/containers/{name}/start") for name in waiting]
+    assert [(status, json.loads(said)["message"].replace(other, "ID")) for status, said in answers] == [
+        (500, "failed to join PID namespace: No such container: ID"),
+        (400, "failed to join IPC namespace: No such container: ID"),
+        (500, "joining network namespace of container: No such container: ID"),
+    ]
 
 
 def test_a_link_follows_its_container_and_is_shown_by_its_present_name(docker: Cli, busybox: str) -> None:

@@ -1,6 +1,7 @@
 """`ps`, `inspect`, `rename`, `top`, `prune`, `wait` and `events` of the unmodified CLI."""
 
 import json
+import socket
 import time
 from typing import Any
 
@@ -349,3 +350,20 @@ def test_pruning_images_leaves_one_that_is_used_its_last_name(docker: Cli, busyb
     assert docker("inspect", "-f", "{{.RepoTags}}", identifier).line == "[used:z]"
     docker("rm", "uses")
     docker("rmi", "used:z")
+
+
+# --- info -------------------------------------------------------------------------------------------------------
+
+
+def test_info_counts_who_follows_the_events_and_what_runs_at_once(daemon: Daemon) -> None:
+    def counts() -> tuple[int, int]:
+        info = json.loads(daemon.request("GET", "/info")[1])
+        return info["NEventsListener"], info["NGoroutines"]
+
+    listeners, running = counts()
+    with socket.socket(socket.AF_UNIX) as follower:
+        follower.connect(str(daemon.socket))
+        follower.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_for(lambda: counts()[0] == listeners + 1, what="the follower to be counted")
+        assert counts()[1] > running
+    wait_for(lambda: counts()[0] == listeners, what="the follower to be forgotten")

@@ -58,6 +58,7 @@ def test_a_copy_replaces_a_node_and_does_not_write_through_it(
         ([], "/shown", 400, "mounted volume is marked read-only"),
         ([], "/none", 404, "Could not find the file /none in container"),
         ([], "/bin/busybox", 400, "extraction point is not a directory"),
+        ([], "/bin/busybox/", 400, "not a directory (/bin/busybox/)"),
     ],
 )
 @pytest.mark.parametrize("verb", [["run", "-d"], ["create"]])

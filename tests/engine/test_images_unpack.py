@@ -141,7 +141,7 @@ async def test_absolute_names_and_links_mean_places_inside(layers: Layers, tmp_p
 
 
 async def test_a_hard_link_to_the_hosts_file_cannot_be_made(layers: Layers) -> None:
-    with pytest.raises(InvalidParameter, match="No such file"):
+    with pytest.raises(InvalidParameter, match="no such file"):
         await unpack(layers, make_tar([entry("l", kind=LNK, linkname="/etc/passwd")]))
 
 
@@ -372,10 +372,10 @@ async def test_a_full_disk_is_a_clear_error_and_what_was_there_stays(tmp_path: P
         layers = Layers(small / "images")
         layers.open()
         kept, root = await unpack(layers, make_tar([entry("kept", b"k" * 1000)]))
-        with pytest.raises(Unavailable, match="No space left on device"):
+        with pytest.raises(Unavailable, match="no space left on device"):
             await unpack(layers, make_tar([entry("big", os.urandom(6 << 20))]))
         # It arrives, and does not fit once more beside itself.
-        with pytest.raises(Unavailable, match="No space left on device"):
+        with pytest.raises(Unavailable, match="no space left on device"):
             await unpack(layers, make_tar([entry("half", os.urandom(3 << 20))]))
         assert (root / "kept").read_bytes() == b"k" * 1000
         assert leftovers(layers) == [] and len(list(layers.root.iterdir())) == 1
@@ -388,7 +388,7 @@ async def test_a_full_disk_is_a_clear_error_and_what_was_there_stays(tmp_path: P
 
 
 async def test_an_error_of_the_unpacker_names_the_file(layers: Layers) -> None:
-    with pytest.raises(BennuError, match=r"Not a directory|File exists"):
+    with pytest.raises(BennuError, match=r"not a directory|file exists"):
         await unpack(layers, make_tar([entry("a", b"file"), entry("a/b", b"x")]))
 
 

@@ -116,7 +116,7 @@ def _restart(template: TaskTemplate) -> core.TaskRestartPolicy | None:
 
 def _placement(placement: PlacementWire | None) -> core.Placement:
     if placement is None:
-        return core.Placement()
+        return core.Placement(given=False)
     return core.Placement(
         constraints=tuple(placement.constraints or ()),
         spread=tuple(item.spread.spread_descriptor for item in placement.preferences or () if item.spread),
@@ -171,7 +171,8 @@ def container_spec(task: core.TaskSpec) -> ContainerSpec:
 def template_json(task: core.TaskSpec) -> Json:
     """Build `TaskTemplate` as clients see it."""
     shown: Json = msgspec.to_builtins(read_template(task.container))
-    shown["Placement"] = placement_json(task.placement)
+    if task.placement.given:
+        shown["Placement"] = placement_json(task.placement)
     shown["ForceUpdate"] = task.force_update
     shown.pop("Runtime", None)
     return shown | {"Runtime": "container"}

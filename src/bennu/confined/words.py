@@ -36,7 +36,7 @@ def describe(error: BaseException) -> dict[str, Any]:
     if isinstance(error, Refused):
         return {"error": str(error), "errno": None, "kind": error.kind}
     if isinstance(error, OSError):
-        reason = error.strerror or type(error).__name__
+        reason = (error.strerror or type(error).__name__).lower()  # the case in which Go has the kernel's words
         where = f" ({printable(os.fsdecode(error.filename))})" if isinstance(error.filename, str | bytes) else ""
         kinds = {FileNotFoundError: "missing", NotADirectoryError: "not-a-folder"}
         return {"error": f"{reason}{where}", "errno": error.errno, "kind": kinds.get(type(error), "system")}

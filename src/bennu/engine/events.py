@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,6 +77,7 @@ class Journal:
         self._pruned_ns = 0  # the newest event that was dropped by this daemon
         self._count = 0
         self._until_prune = PRUNE_EVERY
+        self.followers = 0
 
     async def open(self) -> None:
         """Continue after the newest event of the former daemon, even if the clock was set back since."""
@@ -133,7 +134,7 @@ class Journal:
         told.scope = scope
         await self.commit((), (told,))
 
-    async def follow(self, since_ns: int | None, until_ns: int | None) -> AsyncIterator[Event]:
+    async def follow(self, since_ns: int | None, until_ns: int | None) -> AsyncGenerator[Event, None]:
         """Iterate over the events from `since_ns` to `until_ns`.
 
         `since_ns` None: from now, or with `until_ns` alone from the oldest event kept; `until_ns` None: for ever.
@@ -143,21 +144,25 @@ class Journal:
         from_start = since_ns is not None or until_ns is not None
         cursor = (since_ns or 1) - 1 if from_start else self._shown_ns
         first = from_start  # which may lie before all that is kept
-        while True:
-            if cursor < self._pruned_ns and not first:
-                raise Unavailable("this reader is so far behind that events it has not read are not kept any more")
-            arrived, first = self._arrived, False
-            page = await self._after(cursor)
-            for item in page:
-                if until_ns is not None and item.time_nano > until_ns:
+        self.followers += 1
+        try:
+            while True:
+                if cursor < self._pruned_ns and not first:
+                    raise Unavailable("this reader is so far behind that events it has not read are not kept any more")
+                arrived, first = self._arrived, False
+                page = await self._after(cursor)
+                for item in page:
+                    if until_ns is not None and item.time_nano > until_ns:
+                        return
+                    yield item
+                    cursor = item.time_nano
+                if page:
+                    continue
+                cursor = max(cursor, self._pruned_ns)
+                if not await _wait(arrived, until_ns):
                     return
-                yield item
-                cursor = item.time_nano
-            if page:
-                continue
-            cursor = max(cursor, self._pruned_ns)
-            if not await _wait(arrived, until_ns):
-                return
+        finally:
+            self.followers -= 1
 
     async def _after(self, cursor_ns: int) -> list[Event]:
         if cursor_ns < self._floor_ns:

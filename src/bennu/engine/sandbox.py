@@ -150,13 +150,9 @@ def namespaces_of(services: EngineContext, record: Record) -> Namespaces:
     if host.ipc_mode == "shareable":
         shm = str(services.runtime.make_shm(record.id, host.shm_size))
     elif host.ipc_mode.startswith(JOIN):
-        donor = services.index.find(host.ipc_mode.removeprefix(JOIN)).record
-        if donor.host_config.ipc_mode != "shareable":
-            raise InvalidParameter(
-                f"can't join IPC of container {donor.id}: non-shareable IPC "
-                "(hint: use IpcMode:shareable for the donor container)"
-            )
-        shm = str(services.runtime.shm_of(donor.id))
+        donor = _owner_of_ipc(services, record)
+        if donor.host_config.ipc_mode != "host":
+            shm = str(services.runtime.shm_of(donor.id))
     own_uts = host.uts_mode != "host"
     return Namespaces(network, joined_namespace(services, "pid", host.pid_mode), ipc, None if own_uts else "", shm)
 
@@ -169,17 +165,47 @@ def joined_namespace(services: EngineContext, kind: str, mode: str) -> str | Non
 
 
 def _namespace_of(services: EngineContext, kind: str, ref: str) -> str:
-    other = services.index.find(ref).record
+    try:
+        other = services.index.find(ref).record
+    except NotFound as error:
+        raise _cannot_join(kind, str(error), found=False) from error
     if kind == "network" and other.sandbox is not None:
         return other.sandbox.netns  # outlives a restart of the other
-    if other.state is State.RESTARTING or not other.pid:
-        what = {"network": "network", "pid": "PID", "ipc": "IPC"}[kind]
-        raise Conflict(f"cannot join {what} namespace of a non running container: {other.id}")
-    if kind == "ipc" and other.host_config.ipc_mode not in ("shareable", "host"):
-        raise BennuError(f"container {other.id} has a non-shareable IPC (hint: use IpcMode:shareable for the donor)")
-    if kind == "network" and other.host_config.network_mode == "host":
+    if other.state is State.RESTARTING:
+        raise _cannot_join(kind, f"Container {other.id} is restarting, wait until the container is running")
+    if not other.pid:
+        if kind == "network":
+            why = f"container {other.name} is {other.state.value}"
+            raise Conflict(f"cannot join network namespace of a non running container: {why}")
+        raise _cannot_join(kind, f"container {other.id} is not running")
+    if kind == "ipc" and _owner_of_ipc(services, other).host_config.ipc_mode not in ("shareable", "host"):
+        raise InvalidParameter(
+            f"failed to join IPC namespace: container {other.id}: non-shareable IPC "
+            "(hint: use IpcMode:shareable for the donor container)"
+        )
+    if getattr(other.host_config, f"{kind}_mode") == "host":
         return ""
     return f"/proc/{other.pid}/ns/{'net' if kind == 'network' else kind}"
+
+
+def _owner_of_ipc(services: EngineContext, record: Record) -> Record:
+    """Find the container whose IPC namespace and /dev/shm a container has: its own, or that of whom it has joined."""
+    while record.host_config.ipc_mode.startswith(JOIN):
+        record = services.index.find(record.host_config.ipc_mode.removeprefix(JOIN)).record
+    return record
+
+
+def _cannot_join(kind: str, why: str, *, found: bool = True) -> BennuError:
+    """Name what is wrong with the other container in dockerd's words, and with its status for each namespace."""
+    match kind:
+        case "network" if found:
+            return Conflict(f"cannot join network namespace of container: {why}")
+        case "network":
+            return BennuError(f"joining network namespace of container: {why}")
+        case "ipc":
+            return (Conflict if found else InvalidParameter)(f"failed to join IPC namespace: {why}")
+        case _:
+            return BennuError(f"failed to join PID namespace: {why}")
 
 
 def make_files(services: EngineContext, record: Record) -> Mapping[str, Path]:

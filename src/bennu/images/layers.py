@@ -309,7 +309,7 @@ def unpacking() -> Iterator[None]:
 
 def disk_error(error: OSError) -> BennuError:
     if error.errno in NO_SPACE:
-        return Unavailable(f"failed to register layer: {error.strerror}")
+        return Unavailable(f"failed to register layer: {(error.strerror or str(error)).lower()}")
     return BennuError(f"failed to register layer: {error}")
 
 

@@ -59,6 +59,12 @@ def test_a_specification_is_shown_as_it_was_sent_with_the_daemons_additions() ->
     assert shown == SENT
 
 
+def test_rules_of_placement_are_shown_only_where_they_were_given() -> None:
+    for sent in ({"Placement": {}}, {}):
+        shown = spec_json(to_core(read(dict(SENT, TaskTemplate={"ContainerSpec": {"Image": "busybox"}, **sent}))))
+        assert {key: value for key, value in shown["TaskTemplate"].items() if key == "Placement"} == sent
+
+
 def test_an_explicit_default_is_another_wish_than_an_absent_one() -> None:
     explicit = dict(SENT, TaskTemplate=dict(SENT["TaskTemplate"], RestartPolicy={"Condition": "any"}))  # type: ignore[call-overload]
     absent = dict(SENT, TaskTemplate={k: v for k, v in SENT["TaskTemplate"].items() if k != "RestartPolicy"})  # type: ignore[attr-defined]

@@ -1,6 +1,7 @@
 """`GET /events`: streams the journal with Docker's filters and legacy fields (moby `daemon/events/filter.go`)."""
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 from aiohttp import web
@@ -34,14 +35,14 @@ class EventRoutes:
             raise InvalidParameter(
                 f"`since` time ({request.query['since']}) cannot be after `until` time ({request.query['until']})"
             )
-        following = self._engine.services.journal.follow(since_ns, until_ns)
         response = await open_chunks(request)
         knows_image_create = is_version_at_least(request, 46)
         pace = Pace()
-        async for item in following:
-            if matches(item, asked) and (knows_image_create or (item.type, item.action) != ("image", "create")):
-                await response.write(json_line(event_json(item)))
-            await pace.rest()
+        async with aclosing(self._engine.services.journal.follow(since_ns, until_ns)) as following:
+            async for item in following:
+                if matches(item, asked) and (knows_image_create or (item.type, item.action) != ("image", "create")):
+                    await response.write(json_line(event_json(item)))
+                await pace.rest()
         return response
 
 

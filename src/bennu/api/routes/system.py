@@ -145,6 +145,8 @@ class SystemRoutes:
         services = self._engine.services
         runtime = services.runtime.oci_name
         return {
+            "NGoroutines": threading.active_count() + len(asyncio.all_tasks()),  # what runs at once
+            "NEventsListener": services.journal.followers,
             "Driver": STORAGE_DRIVER,
             "DriverStatus": [["Backing Filesystem", filesystem_of(services.data_root)], ["Supports d_type", "true"]],
             "Plugins": {
@@ -278,8 +280,6 @@ def host_facts() -> Json:
         "PidsLimit": has_controller("pids"),
         "OomKillDisable": not v2,
         "IPv4Forwarding": read_text("/proc/sys/net/ipv4/ip_forward") == "1",
-        "NGoroutines": threading.active_count(),
-        "NEventsListener": 0,
         "SystemTime": rfc3339(time.time_ns()),
         "NFd": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
     }

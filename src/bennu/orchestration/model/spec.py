@@ -71,13 +71,14 @@ class Placement:
 
     `constraints` in Docker's grammar (`constraints.py`), `spread` the descriptors of the spread preferences with the
     outermost first (`node.labels.dc`), `max_replicas` per node with 0 meaning no limit, `platforms` those the image was
-    built for with none meaning any.
+    built for with none meaning any. `given` is false for a spec without rules, which is shown as it came.
     """
 
     constraints: tuple[str, ...] = ()
     spread: tuple[str, ...] = ()
     max_replicas: int = 0
     platforms: tuple[Platform, ...] = ()
+    given: bool = True
 
 
 @dataclass(frozen=True, slots=True)
