@@ -91,7 +91,7 @@ async def create_container(
 
     `recursive_read_only`: see `plan_mounts`.
     """
-    argv = [*_words(config.entrypoint), *_words(config.cmd)]
+    argv = [*(config.entrypoint or ()), *(config.cmd or ())]
     links = bind_links(services, host)
     bind_joined(services, host)
     inherited = inherited_mounts(services, host.volumes_from or [])
@@ -198,7 +198,3 @@ def requested_endpoints(host: HostConfig, networking: NetworkingConfig | None) -
         return {}
     first = asked.pop(mode, None) or asked.pop("default" if mode == "bridge" else mode, None)
     return {mode: first or EndpointSettings()} | {name: entry or EndpointSettings() for name, entry in asked.items()}
-
-
-def _words(value: list[str] | str | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or [])
