@@ -2,7 +2,7 @@
 
 import pytest
 
-from bennu.api.routes.create_versions import translate
+from bennu.api.routes.older_clients import translate
 from bennu.errors import InvalidParameter
 from bennu.model import BindOptions, ContainerConfig, HostConfig, Mount, NetworkingConfig, TmpfsOptions, VolumeOptions
 
