@@ -198,6 +198,8 @@ def test_the_first_build_of_all_may_begin_from_nothing(make_daemon: Callable[...
     docker = make_daemon().docker
     docker("build", "-t", "first", "-", stdin="FROM scratch\nLABEL begun=from-nothing\n")
     assert docker("inspect", "-f={{.Config.Labels.begun}}", "first").line == "from-nothing"
+    docker("build", "-t", "labelled", "--label=given=outside", "-", stdin="FROM scratch\n")
+    assert docker("inspect", "-f={{.Config.Labels.given}} {{.RootFS.Layers}}", "labelled").line == "outside []"
 
 
 def test_builds_at_the_same_time_do_not_disturb_each_other(server: Server) -> None:

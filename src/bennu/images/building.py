@@ -384,7 +384,7 @@ async def _read_dockerfile(folder: Path, request: BuildRequest) -> Dockerfile:
     text: str = read["text"]
     if not text:
         raise InvalidParameter(f"the Dockerfile ({request.dockerfile}) cannot be empty")
-    return parse_dockerfile(text, request.arguments, request.target)
+    return parse_dockerfile(text, request.arguments, request.target, has_labels=bool(request.labels))
 
 
 async def _leave_out(folder: Path, dockerfile: str) -> None:
