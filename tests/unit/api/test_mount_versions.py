@@ -10,7 +10,7 @@ NEWEST = 60
 
 
 def adapt_mounts(host: HostConfig, minor: int) -> None:
-    translate(ContainerConfig(), host, NetworkingConfig(), minor)
+    translate(ContainerConfig(), host, NetworkingConfig(), minor, cgroup_v2=True)
 
 
 @pytest.mark.parametrize(
