@@ -204,13 +204,13 @@ def test_the_first_build_of_all_may_begin_from_nothing(make_daemon: Callable[...
 
 
 def test_steps_are_in_the_control_group_namespace_that_containers_get(make_daemon: Callable[..., Daemon]) -> None:
-    docker = (daemon := make_daemon("--default-cgroupns-mode=host")).docker
+    docker = (daemon := make_daemon(options=("--default-cgroupns-mode=host",))).docker
     import_base(docker, "base")
     docker(
         "build", "-t", "grouped", "-", stdin="FROM base\nRUN readlink /proc/self/ns/cgroup > /namespace\n", timeout_s=90
     )
     shown = docker("run", "--rm", "grouped", "cat", "/namespace").line
-    assert shown == os.readlink(f"/proc/{daemon.pid}/ns/cgroup")
+    assert shown == str(Path(f"/proc/{daemon.pid}/ns/cgroup").readlink())
 
 
 def test_builds_at_the_same_time_do_not_disturb_each_other(server: Server) -> None:
