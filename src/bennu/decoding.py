@@ -2,7 +2,7 @@
 
 Keys match a field in any case, and exactly in the first place. Keys of no field are passed over. `null` is "nothing
 given": a field keeps its default, an entry of a map or list is its type's zero. Of a key that comes twice the last one
-counts. What cannot be read is told in Go's words.
+counts. A list of `Words` may come as one text. What cannot be read is told in Go's words.
 """
 
 import functools
@@ -16,6 +16,7 @@ from msgspec import inspect as shapes
 
 from bennu.errors import InvalidParameter
 from bennu.go.json import repair, value_end
+from bennu.model import OR_ONE_TEXT
 
 Decoded = TypeVar("Decoded")
 
@@ -89,6 +90,7 @@ class Fitting:
     folded: "dict[str, tuple[str, Fitting]]" = field(default_factory=dict)  # the same, by name without case
     values: "Fitting | None" = None  # of a map
     items: "Fitting | None" = None  # of a list
+    wraps_text: bool = False  # a list that may come as one text
 
     @property
     def is_leaf(self) -> bool:
@@ -108,6 +110,11 @@ def _fitting(kind: shapes.Type) -> Fitting:
             for one in map(_fitting, types):
                 fitting.fields, fitting.folded = fitting.fields or one.fields, fitting.folded or one.folded
                 fitting.values, fitting.items = fitting.values or one.values, fitting.items or one.items
+                fitting.wraps_text = fitting.wraps_text or one.wraps_text
+            return fitting
+        case shapes.Metadata(type=inner):
+            fitting = _fitting(inner)
+            fitting.wraps_text = kind.extra == OR_ONE_TEXT
             return fitting
         case shapes.StructType(fields=fields):
             known = {one.encode_name: (one.encode_name, _fitting(one.type)) for one in fields}
@@ -141,6 +148,8 @@ def fit(value: Any, fitting: Fitting) -> Any:
             return _fit_map(value, fitting.values)
     elif isinstance(value, list) and fitting.items is not None:
         return _fit_list(value, fitting.items)
+    elif isinstance(value, str) and fitting.wraps_text:
+        return [value]
     return value
 
 

@@ -5,9 +5,12 @@ drift less. Field names on the wire are Docker's (pascal case); unknown fields f
 are integer nanoseconds. Defaults are those of dockerd 28 for a field that is absent.
 """
 
-from typing import Any
+from typing import Annotated, Any, Final
 
 import msgspec
+
+OR_ONE_TEXT: Final = {"or": "one text"}  # marks a list that clients may also write as its only entry
+Words = Annotated[list[str], msgspec.Meta(extra=OR_ONE_TEXT)]
 
 
 class Shape(msgspec.Struct, rename="pascal", kw_only=True):
@@ -42,20 +45,20 @@ class ContainerConfig(Shape):
     open_stdin: bool = False
     stdin_once: bool = False
     env: list[str] | None = None
-    cmd: list[str] | str | None = None
+    cmd: Words | None = None
     healthcheck: Healthcheck | msgspec.UnsetType | None = msgspec.UNSET
     args_escaped: bool | msgspec.UnsetType = msgspec.UNSET
     image: str = ""
     volumes: dict[str, dict[str, Any]] | None = None
     working_dir: str = ""
-    entrypoint: list[str] | str | None = None
+    entrypoint: Words | None = None
     network_disabled: bool | msgspec.UnsetType = msgspec.UNSET
     mac_address: str | msgspec.UnsetType = msgspec.UNSET
     on_build: list[str] | None = None
     labels: dict[str, str] | None = None
     stop_signal: str | msgspec.UnsetType = msgspec.UNSET
     stop_timeout: int | msgspec.UnsetType | None = msgspec.UNSET
-    shell: list[str] | msgspec.UnsetType | None = msgspec.UNSET
+    shell: Words | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class RestartPolicyShape(Shape):
@@ -153,8 +156,8 @@ class HostConfig(Shape):
     volumes_from: list[str] | None = None
     console_size: list[int] = msgspec.field(default_factory=lambda: [0, 0])
     annotations: dict[str, str] | msgspec.UnsetType | None = msgspec.UNSET
-    cap_add: list[str] | None = None
-    cap_drop: list[str] | None = None
+    cap_add: Words | None = None
+    cap_drop: Words | None = None
     cgroupns_mode: str = ""
     dns: list[str] | None = None
     dns_options: list[str] | None = None

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from bennu.api.routes.containers import check_endpoints
+from bennu.decoding import decode
 from bennu.engine.defaults import fill_host_defaults, merge_image
 from bennu.engine.names import random_name
 from bennu.engine.validate import discard_unsupported, split_security_option, validate_create, validate_name
@@ -288,7 +289,8 @@ def test_invented_names_are_valid_and_vary() -> None:
 
 
 def merged(image: dict[str, Any], **fields: Any) -> ContainerConfig:
-    mine = msgspec.convert(fields, ContainerConfig)
+    mine = decode(msgspec.json.encode(fields), ContainerConfig)
+    assert mine is not None
     merge_image(mine, msgspec.convert(image, ImageConfig))
     return mine
 
@@ -300,6 +302,7 @@ def merged(image: dict[str, Any], **fields: Any) -> ContainerConfig:
         ({"Cmd": []}, ["/entry", "image-arg"]),
         ({"Cmd": ["mine"]}, ["/entry", "mine"]),
         ({"Cmd": "one string"}, ["/entry", "one string"]),
+        ({"Cmd": ""}, ["/entry", ""]),
         ({"Entrypoint": ["/mine"]}, ["/mine"]),
         ({"Entrypoint": ["/mine"], "Cmd": ["x"]}, ["/mine", "x"]),
         ({"Entrypoint": []}, ["image-arg"]),

@@ -2,9 +2,12 @@
 
 import contextlib
 import io
+import json
 import tarfile
 import time
 from collections.abc import Iterator
+
+import pytest
 
 from support.cli import Cli
 from support.daemon import Daemon, UnixConnection
@@ -45,6 +48,35 @@ def test_commit_keeps_what_was_written_and_the_configuration(docker: Cli, busybo
     events = docker("events", "--since=1", f"--until={time.time() + 1}", "--filter=type=image").lines
     assert [line.split()[2] for line in events if image in line][:2] == ["create", "tag"]
     docker("rmi", "committed:1")
+
+
+@pytest.mark.parametrize("made", [["create"], ["run"]], ids=["never-ran", "ran"])
+def test_a_commit_of_nothing_written_adds_no_layer(daemon: Daemon, docker: Cli, busybox: str, made: list[str]) -> None:
+    name = f"plain-{made[0]}"
+    docker(*made, "--name", name, busybox, "true")
+    image = docker("commit", name, f"{name}:1").line
+    ours, base = (json.loads(daemon.request("GET", f"/images/{one}/json")[1]) for one in (image, busybox))
+    assert ours["RootFS"] == base["RootFS"] and ours["Size"] == base["Size"]
+    assert ours["Parent"] == base["Id"] != image
+    assert json.loads(daemon.request("GET", f"/images/{image}/history")[1])[0]["Size"] == 0
+    assert docker("run", "--rm", f"{name}:1", "echo", "runs").out == "runs\n"
+    docker("rmi", f"{name}:1")
+
+
+def test_a_commit_has_what_the_container_wrote_and_nothing_of_the_engine(
+    daemon: Daemon, docker: Cli, busybox: str
+) -> None:
+    docker("run", "--name", "wrote", busybox, "sh", "-c", "echo x > /etc/mine; chmod 711 /bin; rm /bin/wc")
+    docker("commit", "wrote", "wrote:1")
+    _, archive = daemon.request("GET", "/images/wrote:1/get")
+    with tarfile.open(fileobj=io.BytesIO(archive)) as saved:
+        manifest = saved.extractfile("manifest.json")
+        assert manifest is not None
+        last = saved.extractfile(json.load(manifest)[0]["Layers"][-1])
+        with tarfile.open(fileobj=last) as layer:
+            modes = {member.name: member.mode for member in layer}
+    assert list(modes) == ["bin", "bin/.wh.wc", "etc", "etc/mine"] and modes["bin"] == 0o711
+    docker("rmi", "wrote:1")
 
 
 def coming_in(daemon: Daemon) -> int:

@@ -18,6 +18,7 @@ from images_helpers import entry, make_tar
 
 from support.cli import Said
 from support.daemon import Daemon
+from support.images import import_base
 from support.waiting import wait_for
 
 pytestmark = [
@@ -198,6 +199,18 @@ def test_the_first_build_of_all_may_begin_from_nothing(make_daemon: Callable[...
     docker = make_daemon().docker
     docker("build", "-t", "first", "-", stdin="FROM scratch\nLABEL begun=from-nothing\n")
     assert docker("inspect", "-f={{.Config.Labels.begun}}", "first").line == "from-nothing"
+    docker("build", "-t", "labelled", "--label=given=outside", "-", stdin="FROM scratch\n")
+    assert docker("inspect", "-f={{.Config.Labels.given}} {{.RootFS.Layers}}", "labelled").line == "outside []"
+
+
+def test_steps_are_in_the_control_group_namespace_that_containers_get(make_daemon: Callable[..., Daemon]) -> None:
+    docker = (daemon := make_daemon(options=("--default-cgroupns-mode=host",))).docker
+    import_base(docker, "base")
+    docker(
+        "build", "-t", "grouped", "-", stdin="FROM base\nRUN readlink /proc/self/ns/cgroup > /namespace\n", timeout_s=90
+    )
+    shown = docker("run", "--rm", "grouped", "cat", "/namespace").line
+    assert shown == str(Path(f"/proc/{daemon.pid}/ns/cgroup").readlink())
 
 
 def test_builds_at_the_same_time_do_not_disturb_each_other(server: Server) -> None:

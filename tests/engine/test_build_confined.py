@@ -243,7 +243,9 @@ def world(tmp_path: Path) -> Iterator[list[str | Path]]:
     buildah = Buildah(tmp_path / "buildah", tmp_path / "run")
     buildah.write_settings()
     (tmp_path / "work").mkdir()
-    yield buildah.furnish(tmp_path / "work", BuildPlace("", True, "", "127.0.0.1 localhost\n", "", "/unused"))
+    yield buildah.furnish(
+        tmp_path / "work", BuildPlace("", True, "", "127.0.0.1 localhost\n", "", "/unused", "private")
+    )
 
 
 def test_a_builder_that_is_talked_into_anything_finds_none_of_the_hosts_files(

@@ -290,7 +290,11 @@ async def test_nothing_of_a_hostile_tree_is_ever_run(helper: Confined, task: str
     plant_traps(root)
     subprocess.run(["mkdir", "-p", root / "/".join(["d"] * 1500)], check=True)
     tree = Folder(root, writable=task in WRITING)
-    more = {"pack": {"path": "/"}, "unpack": {"path": "/", "same_kind": False}}.get(task, {})
+    more: dict[str, Any] = {
+        "pack": {"path": "/"},
+        "pack_layer": {"enter": False, "lowers": []},
+        "unpack": {"path": "/", "same_kind": False},
+    }.get(task, {})
     if tree.writable:
         async with helper.begin(task, tree, input=True, **more) as session:
             assert session.input is not None

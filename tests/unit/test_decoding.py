@@ -185,3 +185,19 @@ def test_a_large_body_is_decoded_about_as_fast_as_without_any_of_this() -> None:
     plain = min(took(lambda: msgspec.json.decode(raw, type=ContainerCreateBody)) for _ in range(5))
     ours = min(took(lambda: decode(raw, ContainerCreateBody)) for _ in range(5))
     assert ours < 8 * plain + 0.05, (ours, plain)
+
+
+def test_a_list_of_words_may_come_as_one_text() -> None:
+    body = create('{"Cmd":"a b","Entrypoint":"/e","Shell":"","HostConfig":{"CapAdd":"NET_ADMIN","capdrop":"ALL"}}')
+    assert (body.cmd, body.entrypoint, body.shell) == (["a b"], ["/e"], [""])
+    assert body.host_config is not None
+    assert (body.host_config.cap_add, body.host_config.cap_drop) == (["NET_ADMIN"], ["ALL"])
+
+
+@pytest.mark.parametrize("key", ["Env", "OnBuild"])
+def test_other_lists_of_text_are_lists(key: str) -> None:
+    assert "cannot unmarshal string into Go struct field" in complaint(f'{{"{key}":"A=b"}}')
+
+
+def test_words_that_are_no_text_are_refused() -> None:
+    assert complaint('{"Cmd":[1]}') and complaint('{"Cmd":1}') and complaint('{"HostConfig":{"CapAdd":{}}}')

@@ -3,12 +3,15 @@
 Owners are numbers, times exact; entries come in order of their names.
 """
 
+import contextlib
 import io
 import os
 import stat
 import tarfile
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
+from bennu.confined.changes import changes, is_whiteout
 from bennu.confined.tree import open_file, walk
 
 OPAQUE: Final = "trusted.overlay.opaque"
@@ -32,14 +35,14 @@ def pack_root(output: int) -> None:
         packer.add_contents("/", "")
 
 
-def pack_layer(output: int) -> None:
-    """Pack the writable layer of an overlay as an image's layer. Raises: OSError.
+def pack_layer(output: int, lowers: Sequence[str]) -> None:
+    """Pack what was changed in the writable layer of an overlay as an image's layer. Raises: OSError.
 
     Character devices 0/0 become `.wh.` files, opaque folders get a `.wh..wh..opq`; all extended attributes but
-    overlayfs's own are kept.
+    overlayfs's own are kept. `lowers`: see `changes`.
     """
     with LayerPacker(output) as packer:
-        packer.add_contents("/", "")
+        packer.add_changes(lowers)
 
 
 def name_of(path: str) -> str:
@@ -130,8 +133,13 @@ class Packer:
 class LayerPacker(Packer):
     """What `docker commit` gives: every attribute, and overlayfs's marks as a layer has them."""
 
+    def add_changes(self, lowers: Sequence[str]) -> None:
+        for change in changes(lowers):
+            with contextlib.suppress(FileNotFoundError):  # gone while we look: the container runs
+                self._add(change.place, change.path, change.found)
+
     def _add(self, path: str, name: str, seen: os.stat_result) -> None:
-        if stat.S_ISCHR(seen.st_mode) and seen.st_rdev == 0:
+        if is_whiteout(seen):
             folder, base = os.path.split(name)
             self._tar.addfile(tarfile.TarInfo(os.path.join(folder, f".wh.{base}")))
             return

@@ -34,7 +34,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from bennu.confined import calls, fill, jail, pack, tasks, unpack
+from bennu.confined import calls, changes, fill, jail, pack, tasks, unpack
 from bennu.confined.words import MAX_REQUEST, Refused, describe, say_to
 
 MAX_DESCRIPTORS: Final = 253  # the kernel's own limit for a message
@@ -58,7 +58,7 @@ TASKS: Final[Mapping[str, tuple[Task, tuple[int, ...]]]] = {
     "furnish": (tasks.furnish, WRITE),
     "read": (tasks.read_file, READ),
     "measure": (tasks.measure, READ),
-    "changes": (tasks.find_changes, READ),
+    "changes": (changes.find_changes, READ),
     "fill": (fill.fill, WRITE_LAYER),
     "pack": (pack.pack_path, READ),
     "pack_root": (pack.pack_root, READ),

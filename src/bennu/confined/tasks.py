@@ -1,9 +1,7 @@
 """What bennud asks about single files and whole trees, and the folder it makes in a root."""
 
-import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from bennu.confined.pack import name_of
@@ -21,24 +19,6 @@ GO_KINDS: Final = {
 }
 GO_BITS: Final = {stat.S_ISUID: 1 << 23, stat.S_ISGID: 1 << 22, stat.S_ISVTX: 1 << 20}
 MAX_ACCOUNTS_BYTES: Final = 4 << 20
-MODIFIED: Final = 0
-ADDED: Final = 1
-DELETED: Final = 2
-# What is laid over or put into each root at its start is no change of the container's: dockerd has it in a layer below.
-FURNITURE: Final = frozenset(
-    (
-        ".dockerenv",
-        "etc/hostname",
-        "etc/hosts",
-        "etc/resolv.conf",
-        "dev",
-        "dev/console",
-        "dev/pts",
-        "dev/shm",
-        "proc",
-        "sys",
-    )
-)
 
 
 def go_mode(mode: int) -> int:
@@ -123,65 +103,3 @@ def measure() -> int:
         if not stat.S_ISDIR(found.st_mode):
             seen[found.st_dev, found.st_ino] = found.st_size
     return sum(seen.values())
-
-
-# --- what a container has changed -------------------------------------------------------------------------------------
-
-
-def find_changes(lowers: Sequence[str]) -> list[tuple[str, int]]:
-    """List for `docker diff` paths and kinds (0 modified, 1 added, 2 deleted) in order of the paths.
-
-    The writable layer is /0, in which a character device 0/0 hides what is below; the image's layers are `lowers` below
-    /1, topmost first.
-    """
-    found = _changes("/0", [f"/1/{lower}" for lower in lowers])
-    return sorted((printable(path), kind) for path, kind in found)
-
-
-def _changes(upper: str, lowers: Sequence[str]) -> Iterator[tuple[str, int]]:
-    furnished: list[tuple[str, bool]] = []  # folders that only count if something in them does
-    for path, _, found in walk(upper):
-        while furnished and not path.startswith(f"{furnished[-1][0]}/"):
-            furnished.pop()
-        if _is_whiteout(found):
-            kind = DELETED
-        else:
-            below = _find_below(path, lowers)
-            kind = MODIFIED if below else ADDED
-            if _is_furnished(path, found, below):
-                if stat.S_ISDIR(found.st_mode):
-                    furnished.append((path, below is not None))
-                continue
-        for folder, was_there in furnished:
-            yield f"/{folder}", MODIFIED if was_there else ADDED
-        furnished = []
-        yield f"/{path}", kind
-
-
-def _is_furnished(path: str, found: os.stat_result, below: os.stat_result | None) -> bool:
-    """Tell whether the engine put it there, or copied the image's own folder up to put something into it."""
-    if path in FURNITURE:
-        return stat.S_ISDIR(found.st_mode) or found.st_size == 0
-    holds = any(name.startswith(f"{path}/") for name in FURNITURE)
-    return holds and (below is None or _owned(found) == _owned(below))
-
-
-def _owned(found: os.stat_result) -> tuple[int, int, int]:
-    return found.st_mode, found.st_uid, found.st_gid
-
-
-def _find_below(path: str, lowers: Sequence[str]) -> os.stat_result | None:
-    """Look up what the image has there: the topmost layer that says anything of the path decides."""
-    for lower in lowers:
-        try:
-            found = os.lstat(f"{lower}/{path}")
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-                continue
-            raise
-        return None if _is_whiteout(found) else found
-    return None
-
-
-def _is_whiteout(found: os.stat_result) -> bool:
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0

@@ -191,12 +191,11 @@ async def write_archive(
 
 async def find_changes(services: EngineContext, container: Container) -> list[tuple[str, int]]:
     """List the changes for `docker diff`: paths and kinds (0 modified, 1 added, 2 deleted), sorted by path."""
-    layers = services.images.layers
-    image = services.images.by_id(container.record.image_id)
-    lowers = [layers.lower_of(diff_id) for diff_id in reversed(image.diff_ids)]
+    images = services.images
+    lowers = images.lowers(images.by_id(container.record.image_id))
     upper = services.folder(container.id) / "diff"
     if not upper.is_dir():
         return []
-    trees = Folder(upper), Folder(layers.root)
+    trees = Folder(upper), Folder(images.layers.root)
     found = await HELPER.ask("changes", *trees, enter=False, limit_s=None, lowers=lowers)
     return [(path, kind) for path, kind in found]

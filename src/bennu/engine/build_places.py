@@ -20,6 +20,7 @@ from bennu.errors import BennuError
 from bennu.images.build_place import BuildPlace
 from bennu.images.buildah import Buildah
 from bennu.images.building import Builder
+from bennu.model import HostConfig
 from bennu.network import EndpointRequest, Network, read_resolv_conf, render_hosts, render_resolv_conf
 from bennu.network.dns.files import ResolvConfRequest
 from bennu.runtime.container_defaults import DEFAULT_GROUP
@@ -127,8 +128,10 @@ class Places:
     def _place(
         self, group: str, network: str, hosts: str, resolv_conf: str, *, address: str = "", connected: bool = True
     ) -> BuildPlace:
-        confinement = default_confinement(self._services.host_facts, self._services.settings.containers)
-        return BuildPlace(network, connected, address, hosts, resolv_conf, group, confinement)
+        facts, defaults = self._services.host_facts, self._services.settings.containers
+        cgroupns = defaults.cgroupns_of(HostConfig(), cgroup_v2=facts.cgroup_v2)
+        confinement = default_confinement(facts, defaults)
+        return BuildPlace(network, connected, address, hosts, resolv_conf, group, cgroupns, confinement)
 
 
 def make_builder(services: EngineContext) -> Builder:

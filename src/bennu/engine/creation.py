@@ -97,7 +97,7 @@ async def create_container(
 
     `recursive_read_only`: see `plan_mounts`.
     """
-    argv = [*_words(config.entrypoint), *_words(config.cmd)]
+    argv = [*(config.entrypoint or ()), *(config.cmd or ())]
     links = bind_links(services, host)
     bind_joined(services, host)
     inherited = inherited_mounts(services, host.volumes_from or [])
@@ -215,7 +215,3 @@ def requested_endpoints(host: HostConfig, networking: NetworkingConfig | None) -
     if not asked:
         return {mode: EndpointSettings()}
     return {name: asked[name] for name in sorted(asked, key=lambda name: name != mode)}
-
-
-def _words(value: list[str] | str | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or [])

@@ -36,7 +36,6 @@ Value = TypeVar("Value")
 
 def merge_image(config: ContainerConfig, image: ImageConfig) -> None:
     """Fill the open fields of `config` from the image's configuration; values of the container win."""
-    config.cmd, config.entrypoint = _words(config.cmd), _words(config.entrypoint)
     if not config.entrypoint:
         # An entrypoint of one's own drops the image's command; `[]` is "no entrypoint", null is "the image's".
         config.cmd = config.cmd or image.cmd
@@ -83,10 +82,6 @@ def _merge_env(mine: list[str] | None, image: list[str] | None) -> list[str] | N
         return mine
     named = {entry.partition("=")[0] for entry in mine or []}
     return [*(mine or []), *(entry for entry in image if entry.partition("=")[0] not in named)]
-
-
-def _words(value: list[str] | str | None) -> list[str] | None:
-    return [value] if isinstance(value, str) else value
 
 
 def is_cgroup_v2() -> bool:

@@ -19,6 +19,7 @@ class BuildPlace:
     hosts: str  # text of /etc/hosts
     resolv_conf: str  # text of /etc/resolv.conf
     group: str  # a control group's path: its steps are in it, one after the other
+    cgroupns: str  # of the steps: "host" or "private"
     # How a default container is confined, in terms of an OCI configuration; `guard_step.py` says which.
     confinement: Mapping[str, Any] = field(default_factory=dict)
 

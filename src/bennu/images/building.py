@@ -307,7 +307,7 @@ def _build_argv(request: BuildRequest, place: BuildPlace, work: Path, *, use_cac
     argv += ["--isolation=oci", f"--runtime={work / 'runtime'}", "--ignorefile=/dev/null", "--force-rm"]
     # The network it is in is the build's own. Our proxies are not the steps' business.
     argv += [f"--network={'host' if place.connected else 'none'}", "--http-proxy=false"]
-    argv += ["--cgroupns=private"]
+    argv += [f"--cgroupns={place.cgroupns}"]
     given = {key: value for key, value in request.arguments.items() if value is not None}
     # buildah's cache takes an instruction for the same whatever a build argument in it stands for.
     cacheable = use_cache and not set(given) - PROXIES
@@ -384,7 +384,7 @@ async def _read_dockerfile(folder: Path, request: BuildRequest) -> Dockerfile:
     text: str = read["text"]
     if not text:
         raise InvalidParameter(f"the Dockerfile ({request.dockerfile}) cannot be empty")
-    return parse_dockerfile(text, request.arguments, request.target)
+    return parse_dockerfile(text, request.arguments, request.target, has_labels=bool(request.labels))
 
 
 async def _leave_out(folder: Path, dockerfile: str) -> None:

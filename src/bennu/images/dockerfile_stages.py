@@ -176,8 +176,13 @@ def _copied_from(line: Line) -> str:
     return line.instruction.flags.get("from", "") if line.instruction.word == "COPY" else ""
 
 
-def parse_dockerfile(text: str, arguments: Mapping[str, str | None], target: str = "") -> Dockerfile:
-    """Read a Dockerfile up to `target`. Raises: InvalidParameter in Docker's words, as far as it shows in advance."""
+def parse_dockerfile(
+    text: str, arguments: Mapping[str, str | None], target: str = "", *, has_labels: bool = False
+) -> Dockerfile:
+    """Read a Dockerfile up to `target`. Raises: InvalidParameter in Docker's words, as far as it shows in advance.
+
+    `has_labels`: the image gets labels that are not in the text; with them even nothing at all is an image.
+    """
     escape, lines = _logical_lines(text)
     if not lines:
         raise InvalidParameter("file with no instructions")
@@ -195,7 +200,7 @@ def parse_dockerfile(text: str, arguments: Mapping[str, str | None], target: str
     if lines[0].instruction.word != "FROM":
         raise InvalidParameter(f"dockerfile parse error on line {lines[0].number}: no build stage in current context")
     stages = _until(_stages(lines, _global_arguments(head, arguments)), target)
-    if stages[-1].base == SCRATCH and len(stages[-1].lines) == 1:
+    if stages[-1].base == SCRATCH and len(stages[-1].lines) == 1 and not has_labels:
         raise InvalidParameter("No image was generated. Is your Dockerfile empty?")
     return Dockerfile(escape, head, stages)
 

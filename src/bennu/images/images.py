@@ -327,11 +327,12 @@ class Images:
     def _mount_read_only(self, image: Image, place: Path) -> None:
         place.mkdir(mode=0o700, parents=True)
         try:
-            mount_layers(self.layers.root, [*self._lowers(image), self._empty_lower()], place)
+            mount_layers(self.layers.root, [*self.lowers(image), self._empty_lower()], place)
         except FileNotFoundError as error:
             raise BennuError(f"a layer of {image.id} is missing: {error}") from None
 
-    def _lowers(self, image: Image) -> Sequence[str]:
+    def lowers(self, image: Image) -> Sequence[str]:
+        """List the folders of the image's layers below `layers.root`, topmost first."""
         return [self.layers.lower_of(diff_id) for diff_id in dict.fromkeys(reversed(image.diff_ids))]
 
     def _empty_lower(self) -> str:
@@ -341,7 +342,7 @@ class Images:
         merged = upper_root / "merged"
         if os.path.ismount(merged):
             return merged
-        lowers = self._lowers(image)
+        lowers = self.lowers(image)
         fresh = not (upper_root / "diff").exists()
         for name, mode in (("work", 0o700), ("merged", 0o700), ("diff", 0o755)):
             (upper_root / name).mkdir(mode=mode, parents=True, exist_ok=True)

@@ -1,9 +1,11 @@
 """Makes images from a bare tar (`docker import`) or from a container's writable layer (`docker commit`)."""
 
+import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from tarfile import BLOCKSIZE
+from tarfile import BLOCKSIZE, RECORDSIZE
 from typing import Any, Final
 
 import msgspec
@@ -15,10 +17,11 @@ from bennu.go.rfc3339 import format_rfc3339
 from bennu.images.changes import apply_changes
 from bennu.images.image import Image
 from bennu.images.images import Images
-from bennu.images.layers import Layer
+from bennu.images.layers import Layer, LayerHold
 from bennu.images.platform import host_architecture
 from bennu.images.reference import Reference
 
+NOTHING: Final = "sha256:" + hashlib.sha256(bytes(RECORDSIZE)).hexdigest()  # of the tar of a layer without entries
 EMPTY_CONFIG: Final[Mapping[str, Any]] = {
     "Hostname": "",
     "Domainname": "",
@@ -105,17 +108,37 @@ async def commit_image(
     config = apply_changes(config, changes)
     with images.layers.hold() as hold:
         images.missing(parent.diff_ids, hold)
-        draft = await images.layers.receive(pack_upper(upper_root / "diff"))
-        layer = await images.layers.add(draft, hold)
+        layer = await _layer_of(images, parent, upper_root / "diff", hold)
         created = format_rfc3339(time.time_ns())
         blob = _committed(parent, config, layer, created, author, comment, created_by) | {"container": container_id}
         return await images.add(msgspec.json.encode(blob), parent=parent.id, tags=[name] if name else [])
 
 
+async def _layer_of(images: Images, parent: Image, upper: Path, hold: LayerHold) -> Layer | None:
+    """Make a layer of what was written; None when that is nothing. Raises: BennuError."""
+    draft = await images.layers.receive(pack_upper(images, parent, upper))
+    if draft.digest == NOTHING:
+        await asyncio.to_thread(draft.path.unlink)
+        return None
+    return await images.layers.add(draft, hold)
+
+
 def _committed(
-    parent: Image, config: Mapping[str, Any], layer: Layer, created: str, author: str, comment: str, created_by: str
+    parent: Image,
+    config: Mapping[str, Any],
+    layer: Layer | None,
+    created: str,
+    author: str,
+    comment: str,
+    created_by: str,
 ) -> dict[str, Any]:
-    step = {"created": created, "author": author, "created_by": created_by, "comment": comment}
+    step = {
+        "created": created,
+        "author": author,
+        "created_by": created_by,
+        "comment": comment,
+        "empty_layer": layer is None,
+    }
     return {
         "architecture": parent.architecture or host_architecture(),
         "author": author,
@@ -124,7 +147,7 @@ def _committed(
         "created": created,
         "history": [*_history(parent), {key: value for key, value in step.items() if value}],
         "os": parent.os,
-        "rootfs": {"type": "layers", "diff_ids": [*parent.diff_ids, layer.diff_id]},
+        "rootfs": {"type": "layers", "diff_ids": [*parent.diff_ids, *([layer.diff_id] if layer else [])]},
     }
 
 
@@ -133,13 +156,14 @@ def _history(image: Image) -> list[Any]:
     return list(known) if isinstance(known, list) else []
 
 
-async def pack_upper(upper: Path) -> AsyncIterator[bytes]:
-    """Yield a writable layer as a layer's tar; marks of overlayfs become whiteouts. Raises: BennuError.
+async def pack_upper(images: Images, parent: Image, upper: Path) -> AsyncIterator[bytes]:
+    """Yield what was changed as a layer's tar; marks of overlayfs become whiteouts. Raises: BennuError.
 
     Whiteouts are those of the OCI image-spec `layer.md`.
     """
     try:
-        async with HELPER.begin("pack_layer", Folder(upper), output=True) as session:
+        trees, lowers = (Folder(upper), Folder(images.layers.root)), images.lowers(parent)
+        async with HELPER.begin("pack_layer", *trees, enter=False, output=True, lowers=lowers) as session:
             assert session.output is not None
             while data := await session.output.read(1 << 20):
                 yield data

@@ -28,7 +28,7 @@ class ExecBody(Shape):
     attach_stdout: bool = False
     attach_stderr: bool = False
     tty: bool = False
-    cmd: list[str] | str | None = None
+    cmd: list[str] | None = None
     env: list[str] | None = None
     user: str = ""
     working_dir: str = ""
@@ -122,7 +122,7 @@ class ExecRoutes:
 
 def exec_request(body: ExecBody, size: Size | None) -> ExecRequest:
     return ExecRequest(
-        args=[body.cmd] if isinstance(body.cmd, str) else body.cmd or [],
+        args=body.cmd or [],
         env=body.env or (),
         cwd=body.working_dir,
         user=body.user,
