@@ -221,6 +221,7 @@ STAND_ALONE = {
     "engine/unsupported": "shrinks with what is missing",
     "images/salvage": "loaded by a repair alone",
     "lifecycle/stop": "a rule of Docker's about signals, tested over its whole domain",
+    "network/announcer": "owns sockets and timers; its user plans",
     "network/cluster_hooks": "a Protocol that another package implements",
     "network/lb/service_ports": "owns sockets; its user decides",
     "orchestration/model/counts": "a rule of swarmkit's; its user makes JSON",

@@ -255,7 +255,8 @@ ABSENT: Final[dict[str, tuple[str, ...]]] = {
     ),
     "left out unless it was asked for": (
         *("ContainerConfig.ArgsEscaped", "ContainerConfig.MacAddress", "ImageConfig.ArgsEscaped", "ImageConfig.Shell"),
-        *("EndpointIPAMConfig.IPv6Address", "ImageInspect.Variant", "NetworkAttachmentConfig.DriverOpts"),
+        *("EndpointIPAMConfig.IPv6Address", "EndpointIPAMConfig.LinkLocalIPs", "ImageInspect.Variant"),
+        "NetworkAttachmentConfig.DriverOpts",
         *("Mount.BindOptions.ReadOnlyForceRecursive", "Mount.VolumeOptions.DriverConfig.Options"),
         *("ServiceSpec.Networks", "ServiceSpec.RollbackConfig.Delay", "NodeSpec.Name", "NodeStatus.Message"),
         *("ResourceObject.GenericResources", "Task*.Name", "Task.AssignedGenericResources", "*.Templating"),
@@ -265,7 +266,7 @@ ABSENT: Final[dict[str, tuple[str, ...]]] = {
         *("ContainerWaitResponse.Error", "TaskStatus.Err", "Service.UpdateStatus.CompletedAt"),
     ),
     "refused by name when it is asked for": (
-        *("ContainerConfig.NetworkDisabled", "EndpointIPAMConfig.LinkLocalIPs", "HostConfig.StorageOpt"),
+        *("ContainerConfig.NetworkDisabled", "HostConfig.StorageOpt"),
         *("HostConfig.KernelMemoryTCP", "Mount.Consistency", "Mount.ImageOptions", "Mount.VolumeOptions.Subpath"),
         *("SecretSpec.Driver", "SwarmSpec.CAConfig.*", "SwarmSpec.TaskDefaults.LogDriver", "Volume.ClusterVolume"),
         *("TaskSpec.ContainerSpec.Privileges.SELinuxContext", "TaskSpec.NetworkAttachmentSpec", "TaskSpec.PluginSpec"),

@@ -83,7 +83,7 @@ def test_containers_find_each_other_by_name(docker: Cli, busybox: str) -> None:
         said = docker("run", "--rm", "--network", "front", busybox, "wget", "-qO-", f"http://{name}/")
         assert said.line == docker("inspect", "-f", "{{.Config.Hostname}}", "web").line
     said = docker("run", "--rm", "--network", "front", busybox, "cat", "/etc/resolv.conf")
-    assert said.lines[0] == "nameserver 127.0.0.11"
+    assert "nameserver 127.0.0.11" in said.lines
     assert "options ndots:0" in said.lines
     assert docker("run", "--rm", "--network", "front", busybox, "nslookup", "nosuch", ok=False).code != 0
 
@@ -133,7 +133,7 @@ def test_connect_and_disconnect_a_running_container(docker: Cli, busybox: str) -
     assert docker(*get, ok=False).code != 0
     assert set(inspect(docker, "web", "container")["NetworkSettings"]["Networks"]) == {"front"}
     again = docker("network", "disconnect", "back", "web", ok=False)
-    assert again.code == 1 and "is not connected to the network back" in again.err
+    assert again.code == 1 and "is not connected to network back" in again.err
 
 
 def test_what_was_connected_stays_so_across_a_restart(docker: Cli, busybox: str) -> None:
@@ -192,7 +192,10 @@ def test_networks_are_refused_in_dockers_words(docker: Cli, busybox: str) -> Non
         (("network", "create", "--driver", "nosuch", "x"), 'plugin "nosuch" not found'),
         (("network", "create", "--subnet", "10.0.0.1/24", "x"), "it should be 10.0.0.0/24"),
         (("network", "connect", "front", "web"), "endpoint with name web already exists in network front"),
-        (("network", "connect", "host", "web"), "container cannot be disconnected from host network or connected to"),
+        (
+            ("network", "connect", "host", "web"),
+            "cannot connect container to host network - container must be created in host",
+        ),
         (("network", "connect", "nosuch", "web"), "network nosuch not found"),
         (("network", "connect", "front", "nosuch"), "No such container: nosuch"),
         (("run", "--rm", "--network", "nosuch", busybox, "true"), "network nosuch not found"),
@@ -277,7 +280,7 @@ def test_legacy_links_are_told_in_the_environment_and_follow_the_other_container
     said = docker("exec", "web", "cat", "/proc/1/environ").out.split("\0")
     first = address()
     for expected in (
-        f"DATA_BASE_PORT=udp://{first}:99",
+        f"DATA_BASE_PORT=tcp://{first}:5432",
         f"DATA_BASE_PORT_5432_TCP=tcp://{first}:5432",
         f"DATA_BASE_PORT_5432_TCP_ADDR={first}",
         "DATA_BASE_PORT_5432_TCP_PORT=5432",

@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -39,10 +40,13 @@ from bennu.network.dns.forward_limiter import MAX_FORWARDS_PER_SANDBOX
 from bennu.network.dns.server import MAX_CONNECTIONS_PER_SANDBOX
 
 pytestmark = needs_network
+ELSEWHERE = "198.51.100.{}"  # addresses of this host that containers reach: their servers are asked from where they are
 
 
 @pytest.fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    add_elsewhere = ["ip", "address", "replace", ELSEWHERE.format("0/24"), "dev", "lo"]
+    subprocess.run(add_elsewhere, check=True)  # of lo the kernel takes all addresses of the subnet for its own
     async with open_host(tmp_path) as opened:
         yield opened
 
@@ -137,9 +141,9 @@ async def test_what_is_not_ours_is_forwarded_and_kept_for_a_while(host: Host) ->
                 self.transport.sendto(response.to_wire(), addr)
 
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(Answers, local_addr=("127.0.0.77", 53))
+    transport, _ = await loop.create_datagram_endpoint(Answers, local_addr=(ELSEWHERE.format(77), 53))
     try:
-        web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=["127.0.0.77"])
+        web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=[ELSEWHERE.format(77)])
         for _ in range(3):
             assert values(await ask(web, "www.example.test")) == {"203.0.113.7"}
         assert asked == ["www.example.test."]
@@ -151,6 +155,25 @@ async def test_what_is_not_ours_is_forwarded_and_kept_for_a_while(host: Host) ->
             await slow
     finally:
         transport.close()
+
+
+async def test_a_server_that_a_container_names_is_asked_where_the_container_is(host: Host) -> None:
+    """127.0.0.1 is the container itself then, not the host. 127.0.0.11 is not asked: it would ask itself."""
+    await make(host, "net1")
+    web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=["127.0.0.11", "127.0.0.1"])
+    assert (await ask(web, "www.example.test")).rcode() == dns.rcode.SERVFAIL, "nobody serves there yet"
+    heard = inside(web.netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    with closing(heard):
+        heard.bind(("127.0.0.1", 53))
+        asking = asyncio.ensure_future(ask(web, "mine.example.test"))
+        wire, peer = await asyncio.to_thread(heard.recvfrom, 512)
+        response = dns.message.make_response(query := dns.message.from_wire(wire))
+        response.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "A", "203.0.113.9"))
+        heard.sendto(response.to_wire(), peer)
+        assert values(await asking) == {"203.0.113.9"}
+    alone = await host.networks.open_sandbox(cid("alone"), [on("net1", "alone")], [], dns=["127.0.0.11"])
+    async with asyncio.timeout(1):
+        assert (await ask(alone, "www.example.test")).rcode() == dns.rcode.SERVFAIL
 
 
 async def test_broken_questions_get_an_error_and_harm_nothing(host: Host) -> None:
@@ -212,9 +235,9 @@ class Datagrams(asyncio.DatagramProtocol):
 async def test_a_long_answer_from_elsewhere_comes_whole_by_tcp(host: Host) -> None:
     await make(host, "net1")
     server, loop = Elsewhere(), asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(lambda: Datagrams(server), local_addr=("127.0.0.78", 53))
-    async with await asyncio.start_server(server.talk, "127.0.0.78", 53):
-        web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=["127.0.0.78"])
+    transport, _ = await loop.create_datagram_endpoint(lambda: Datagrams(server), local_addr=(ELSEWHERE.format(78), 53))
+    async with await asyncio.start_server(server.talk, ELSEWHERE.format(78), 53):
+        web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=[ELSEWHERE.format(78)])
         cut = await ask(web, "many.example.test")
         assert cut.flags & dns.flags.TC and not cut.answer
         for _ in range(2):
@@ -237,8 +260,8 @@ async def test_an_answer_that_was_kept_repeats_the_askers_spelling(host: Host) -
     """Resolvers that mix upper and lower case take no other answer for theirs."""
     await make(host, "net1")
     server = Elsewhere()
-    async with await asyncio.start_server(server.talk, "127.0.0.79", 53):
-        web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=["127.0.0.79"])
+    async with await asyncio.start_server(server.talk, ELSEWHERE.format(79), 53):
+        web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=[ELSEWHERE.format(79)])
         for name in ("many.example.test.", "mAnY.eXample.test."):
             assert (await ask(web, name, tcp=True)).question[0].name.to_text() == name
 
@@ -350,10 +373,10 @@ async def server_that_takes(seconds: float, address: str) -> AsyncIterator[None]
 
 async def test_whatever_a_container_asks_for_it_takes_few_descriptors_and_others_are_answered(host: Host) -> None:
     await make(host, "net1")
-    with silent_server("127.0.0.80"):
-        async with server_that_takes(0, "127.0.0.81"):
-            hostile = await host.networks.open_sandbox(cid("bad"), [on("net1", "bad")], [], dns=["127.0.0.80"])
-            good = await host.networks.open_sandbox(cid("good"), [on("net1", "good")], [], dns=["127.0.0.81"])
+    with silent_server(ELSEWHERE.format(80)):
+        async with server_that_takes(0, ELSEWHERE.format(81)):
+            hostile = await host.networks.open_sandbox(cid("bad"), [on("net1", "bad")], [], dns=[ELSEWHERE.format(80)])
+            good = await host.networks.open_sandbox(cid("good"), [on("net1", "good")], [], dns=[ELSEWHERE.format(81)])
             before = count_descriptors()
             with closing(await asyncio.to_thread(flood, hostile, 1000)) as answers:
                 await asyncio.sleep(0.2)
@@ -369,11 +392,11 @@ async def test_however_many_containers_ask_without_end_another_is_answered(
 ) -> None:
     monkeypatch.setattr(forward_limiter, "MAX_FORWARDS", 100)
     await make(host, "net1")
-    with silent_server("127.0.0.80"), contextlib.ExitStack() as held:
-        async with server_that_takes(0.2, "127.0.0.81"):
-            good = await host.networks.open_sandbox(cid("good"), [on("net1", "good")], [], dns=["127.0.0.81"])
+    with silent_server(ELSEWHERE.format(80)), contextlib.ExitStack() as held:
+        async with server_that_takes(0.2, ELSEWHERE.format(81)):
+            good = await host.networks.open_sandbox(cid("good"), [on("net1", "good")], [], dns=[ELSEWHERE.format(81)])
             hostile = [
-                await host.networks.open_sandbox(cid(name), [on("net1", name)], [], dns=["127.0.0.80"])
+                await host.networks.open_sandbox(cid(name), [on("net1", name)], [], dns=[ELSEWHERE.format(80)])
                 for name in ("a", "b", "c")
             ]
             before = count_descriptors()
@@ -386,8 +409,8 @@ async def test_however_many_containers_ask_without_end_another_is_answered(
 
 async def test_many_questions_at_once_are_all_answered_where_somebody_answers(host: Host) -> None:
     await make(host, "net1")
-    async with server_that_takes(0.1, "127.0.0.82"):
-        web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=["127.0.0.82"])
+    async with server_that_takes(0.1, ELSEWHERE.format(82)):
+        web = await host.networks.open_sandbox(cid("web"), [on("net1", "web")], [], dns=[ELSEWHERE.format(82)])
         count = 3 * MAX_FORWARDS_PER_SANDBOX
         with closing(await asyncio.to_thread(flood, web, count)) as answers:
             await asyncio.sleep(1)

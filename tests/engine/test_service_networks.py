@@ -72,6 +72,22 @@ def test_a_swarm_has_an_ingress_network_that_services_with_ports_are_on(node: Sw
     assert set(vips(node, "quiet")) == {"inner"}
 
 
+def test_the_load_balancer_is_shown_on_the_networks_that_it_serves(node: SwarmNode) -> None:
+    overlay(node, "inner")
+
+    def shown() -> dict[str, str]:
+        (network,) = json.loads(node.docker("network", "inspect", "inner").out)
+        return {key if key == "lb-inner" else "task": one["Name"] for key, one in network["Containers"].items()}
+
+    assert shown() == {}
+    node.create("web", *QUICK, "--network=inner", *SERVE)
+    node.wait_running("web", 1)
+    assert shown()["lb-inner"] == "inner-endpoint" and set(shown()) == {"lb-inner", "task"}
+    node.docker("service", "update", "-q", "--network-rm=inner", "web")
+    wait_for(lambda: shown() == {}, what="nobody to be left on the network")
+    node.docker("network", "rm", "inner")
+
+
 def test_subnets_follow_each_other_in_the_pool_of_the_swarm(node: SwarmNode) -> None:
     node.docker("swarm", "leave", "--force")
     node.docker("swarm", "init", "--default-addr-pool=10.77.0.0/16", "--default-addr-pool-mask-length=26")

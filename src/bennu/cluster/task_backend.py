@@ -103,7 +103,7 @@ class TaskBackend:
 
     def _endpoints(self) -> list[Endpoint]:
         sandbox = self.container.record.sandbox
-        return list(sandbox.endpoints) if sandbox else []
+        return [one for one in sandbox.endpoints if one.interface] if sandbox else []  # on `host` it has no address
 
     def _is_on_swarm_network(self) -> bool:
         found = (self._networks.get(endpoint.network_id) for endpoint in self._endpoints())

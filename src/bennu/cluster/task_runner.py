@@ -256,6 +256,7 @@ class TaskRunner:
         attachments = tuple(
             NetworkAttachment(endpoint.network_id, f"{endpoint.ip_address}/{endpoint.ip_prefix_len}")
             for endpoint in record.sandbox.endpoints
+            if endpoint.ip_address
         )
         return Facts(container_id=record.id, pid=record.pid, bound=bound, attachments=attachments)
 

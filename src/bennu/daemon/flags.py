@@ -66,6 +66,9 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "default-runtime": _value(YES, help="crun (default) or runc"),
     "default-stop-timeout": _value(YES, help="seconds between the stop signal and SIGKILL (default 10)"),
     "dns": _list(YES, help="name server of containers that name none; repeatable"),
+    "host-gateway-ip": _list(
+        YES, "", "host-gateway-ips", "address of `host-gateway` in --add-host; one of each family"
+    ),
     "dns-opt": _list(YES, "", "dns-opts", "resolver option of containers that name none; repeatable"),
     "dns-search": _list(YES, help="search domain of containers that name none; repeatable"),
     "exec-root": _value(YES, help="run-time state (default /run/bennu)"),
@@ -129,7 +132,6 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "exec-opt": _list(file_key="exec-opts"),
     "experimental": _switch(),
     "feature": _list(file_key="features"),
-    "host-gateway-ip": _list(file_key="host-gateway-ips"),
     "http-proxy": _value(),
     "https-proxy": _value(),
     "init": _switch(),

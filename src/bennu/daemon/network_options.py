@@ -68,6 +68,7 @@ def read_resolving(settings: Settings) -> Resolving:
         servers=tuple(_read_address("dns", server) for server in _many(settings, "dns")),
         search=tuple(_many(settings, "dns-search")),
         options=tuple(_many(settings, "dns-opt")),
+        host_gateways=_read_host_gateways(_many(settings, "host-gateway-ip")),
     )
 
 
@@ -95,6 +96,16 @@ def _read_address(flag: str, text: str) -> str:
         return str(ipaddress.ip_address(text.strip()))
     except ValueError:
         raise InvalidParameter(f'invalid argument "{text}" for "--{flag}" flag: {text} is not an ip address') from None
+
+
+def _read_host_gateways(texts: list[str]) -> tuple[str, ...]:
+    """Read the addresses of `--host-gateway-ip`: one, or one of each family."""
+    addresses = tuple(_read_address("host-gateway-ip", text) for text in texts)
+    if len(addresses) > 2:
+        raise InvalidParameter("only two host gateway IP addresses can be specified")
+    if len({":" in address for address in addresses}) < len(addresses):
+        raise InvalidParameter("only one IPv4 and one IPv6 host gateway IP address can be specified")
+    return addresses
 
 
 def _read_gateway(settings: Settings, flag: str, version: int) -> str:

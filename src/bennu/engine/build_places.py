@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Final
 
 from bennu.engine.context import EngineContext
+from bennu.engine.links import JOIN
 from bennu.engine.record import new_id
-from bennu.engine.sandbox import JOIN, joined_namespace
+from bennu.engine.sandbox import host_gateways, joined_namespace
 from bennu.errors import BennuError
 from bennu.images.build_place import BuildPlace
 from bennu.images.buildah import Buildah
 from bennu.images.building import Builder
-from bennu.network import EndpointRequest, Network, Sandbox, read_resolv_conf, render_hosts, render_resolv_conf
+from bennu.network import EndpointRequest, Network, read_resolv_conf, render_hosts, render_resolv_conf
+from bennu.network.dns.files import ResolvConfRequest
 from bennu.runtime.spec import default_confinement
 
 log = logging.getLogger(__name__)
@@ -88,17 +90,20 @@ class Places:
         sandbox = await services.networks.open_sandbox(place_id, [request], [], dns=usual.servers)
         resolv_conf = render_resolv_conf(
             read_resolv_conf(),
-            dns=usual.servers,
-            dns_search=usual.search,
-            dns_options=usual.options,
-            embedded=sandbox.has_embedded_dns,
+            ResolvConfRequest(
+                servers=usual.servers,
+                search=usual.search,
+                options=usual.options,
+                embedded=sandbox.has_embedded_dns,
+                ipv6=any(endpoint.ipv6_address for endpoint in sandbox.endpoints),
+            ),
         )
-        gateway, address = _way_out(sandbox)
-        hosts = render_hosts("", extra_hosts=extra_hosts, host_gateway=gateway)
+        hosts = render_hosts("", extra_hosts=extra_hosts, host_gateways=host_gateways(services))
+        address = next((endpoint.ip_address for endpoint in sandbox.endpoints if endpoint.ip_address), "")
         return self._place(group, sandbox.netns, hosts, resolv_conf, address=address, connected=connected)
 
     def _host_place(self, group: str, extra_hosts: Sequence[str]) -> BuildPlace:
-        hosts = Path("/etc/hosts").read_text() + _extra_lines(extra_hosts)
+        hosts = Path("/etc/hosts").read_text() + _extra_lines(self._services, extra_hosts)
         return self._place(group, "", hosts, read_resolv_conf())
 
     def _joined_place(self, group: str, network: str, extra_hosts: Sequence[str]) -> BuildPlace:
@@ -109,7 +114,7 @@ class Places:
             donor = self._services.index.find(network.removeprefix(JOIN))
             network = donor.record.host_config.network_mode
         folder = self._services.folder(donor.id)
-        hosts = (folder / "hosts").read_text() + _extra_lines(extra_hosts)
+        hosts = (folder / "hosts").read_text() + _extra_lines(self._services, extra_hosts)
         return self._place(group, netns, hosts, (folder / "resolv.conf").read_text())
 
     def _place(
@@ -124,15 +129,7 @@ def make_builder(services: EngineContext) -> Builder:
     return Builder(services.images, buildah, Places(services))
 
 
-def _way_out(sandbox: Sandbox) -> tuple[str, str]:
-    """Return the gateway and the sandbox's own address; empty strings where there are none."""
-    for endpoint in sandbox.endpoints:
-        if endpoint.ip_address:
-            return endpoint.gateway, endpoint.ip_address
-    return "", ""
-
-
-def _extra_lines(extra_hosts: Sequence[str]) -> str:
+def _extra_lines(services: EngineContext, extra_hosts: Sequence[str]) -> str:
     """Render the lines that `extra_hosts` adds to an existing hosts file. Raises: InvalidParameter."""
     bare = render_hosts("")
-    return render_hosts("", extra_hosts=extra_hosts).removeprefix(bare)
+    return render_hosts("", extra_hosts=extra_hosts, host_gateways=host_gateways(services)).removeprefix(bare)

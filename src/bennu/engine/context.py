@@ -117,6 +117,7 @@ class Resolving:
     servers: Sequence[str] = ()
     search: Sequence[str] = ()
     options: Sequence[str] = ()
+    host_gateways: Sequence[str] = ()  # what `host-gateway` stands for; empty: the default bridge's addresses
 
 
 @dataclass(slots=True)

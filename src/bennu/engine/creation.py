@@ -191,13 +191,20 @@ async def _take_back(services: EngineContext, folder: Path, container_id: str) -
 
 
 def requested_endpoints(host: HostConfig, networking: NetworkingConfig | None) -> dict[str, EndpointSettings]:
-    """List the networks asked for, that of NetworkMode first; none for `host` and `container:X`."""
+    """List the networks asked for, that of NetworkMode first; none for `container:X`.
+
+    Whoever lists networks is on these alone, as with dockerd: NetworkMode adds none to them.
+    """
     mode = "bridge" if host.network_mode in ("", "default") else host.network_mode
-    asked = dict((networking.endpoints_config if networking else None) or {})
     if mode.startswith("container:"):
         return {}
-    first = asked.pop(mode, None) or asked.pop("default" if mode == "bridge" else mode, None)
-    return {mode: first or EndpointSettings()} | {name: entry or EndpointSettings() for name, entry in asked.items()}
+    asked = {
+        "bridge" if name == "default" else name: entry or EndpointSettings()
+        for name, entry in ((networking.endpoints_config if networking else None) or {}).items()
+    }
+    if not asked:
+        return {mode: EndpointSettings()}
+    return {name: asked[name] for name in sorted(asked, key=lambda name: name != mode)}
 
 
 def _words(value: list[str] | str | None) -> list[str]:

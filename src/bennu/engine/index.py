@@ -38,13 +38,14 @@ class ContainerIndex(Generic[C]):
         self._aside: dict[str, Remains] = {}  # by id
 
     def find(self, ref: str) -> C:
-        """Find by full id, name (with or without `/`), or unique prefix of the id, in this order.
+        """Find by full id, name (with or without `/`), link (`OWNER/ALIAS`), or unique prefix of the id, in this order.
 
         Raises: NotFound; InvalidParameter when empty or ambiguous.
         """
         if not ref:
             raise InvalidParameter('invalid name or ID supplied: ""')
-        found = self._containers.get(ref) or self._names.get(ref.removeprefix("/"))
+        name = ref.removeprefix("/")
+        found = self._containers.get(ref) or self._names.get(name) or self._find_link(name)
         if found:
             return found
         matches = [container for key, container in self._containers.items() if key.startswith(ref)]
@@ -53,6 +54,13 @@ class ContainerIndex(Generic[C]):
         if len(matches) > 1:
             raise InvalidParameter(f"multiple IDs found with provided prefix: {ref}")
         return matches[0]
+
+    def _find_link(self, name: str) -> C | None:
+        """Find what a container calls another one, as `OWNER/ALIAS`."""
+        owner, slash, alias = name.partition("/")
+        if not slash or owner not in self._names:
+            return None
+        return self._containers.get(self._names[owner].record.links.get(alias, ""))
 
     def list(self) -> list[C]:
         """List all containers, newest first."""

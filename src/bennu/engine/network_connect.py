@@ -1,26 +1,30 @@
-"""Connection of containers to networks and disconnection from them, running or not."""
+"""Connection of containers to networks and disconnection from them, running or not; removal of networks and links.
+
+What dockerd refuses and in which words: moby, daemon/container_operations.go and runconfig/errors.go.
+"""
 
 import asyncio
+import contextlib
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from bennu.engine.container import Container
 from bennu.engine.context import EngineContext
+from bennu.engine.engine import Engine
+from bennu.engine.links import port_links, without_link
 from bennu.engine.record import Record
-from bennu.engine.sandbox import JOIN, endpoint_request, make_files
+from bennu.engine.sandbox import amend_files, endpoint_request, render_files, why_not_connect
 from bennu.engine.validate import check_endpoint
-from bennu.errors import BennuError, Forbidden
+from bennu.errors import BennuError, Forbidden, InvalidParameter, NotFound
 from bennu.model import EndpointSettings
 from bennu.network import Network
+from bennu.network.dns.files import forget_host
+from bennu.network.ipam.catalogue import dns_names
 
-HOST_CONFLICT: Final = "container cannot be disconnected from host network or connected to host network"
-SHARED_CONFLICT: Final = (
-    "container sharing network namespace with another container or host cannot be connected to any other network"
-)
-NONE_CONFLICT: Final = (
-    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
-)
+TAKEN_DOWN_S: Final = 3.0  # from the end of a process until what its container held is given back
+CANNOT_LEAVE_HOST: Final = "cannot disconnect container from host network - container was created in host network mode"
 
 
 async def connect_container(
@@ -30,21 +34,29 @@ async def connect_container(
     async with container.lock:
         record = container.record
         network = services.networks.find(ref)
-        _check_may_change(record, network)
         check_endpoint(settings)
-        endpoints = record.endpoints | {network.name: settings}
-        changed = msgspec.structs.replace(record, endpoints=endpoints)
+        _check_may_connect(services, record, network)
+        kept = {
+            name: asked
+            for name, asked in record.endpoints.items()
+            if name == network.name or _find(services, name) is not network
+        }
+        changed = msgspec.structs.replace(record, endpoints=kept | {network.name: settings})
+        request = endpoint_request(changed, network.name)
+        if network.has_names:
+            settings.dns_names = dns_names(request, record.id)
         if record.sandbox is None:
-            services.networks.check(endpoint_request(changed, network.name))
+            services.networks.check(request)
             await container.commit(changed, [])
             return
-        await services.networks.connect_sandbox(record.id, endpoint_request(changed, network.name))
+        before = await asyncio.to_thread(render_files, services, record)
+        await services.networks.connect_sandbox(record.id, request)
         try:
             await container.commit(changed, [])
         except BaseException:
             await asyncio.shield(services.networks.disconnect_sandbox(record.id, network.id))
             raise
-        await asyncio.to_thread(make_files, services, changed)
+        await asyncio.to_thread(amend_files, services, changed, before)
 
 
 async def disconnect_container(services: EngineContext, container: Container, ref: str) -> None:
@@ -52,35 +64,111 @@ async def disconnect_container(services: EngineContext, container: Container, re
     async with container.lock:
         record = container.record
         network = services.networks.find(ref)
-        if network.driver == "host":
-            raise Forbidden(HOST_CONFLICT)
-        names = [name for name in record.endpoints if _is_name_of(network, name)]
+        if record.running and network.driver == "host" and record.host_config.network_mode == "host":
+            raise InvalidParameter(CANNOT_LEAVE_HOST)
+        names = [name for name in record.endpoints if _find(services, name) is network]
         if not names:
-            raise BennuError(f"container {record.id} is not connected to the network {network.name}")
+            article = "" if record.running else "the "
+            raise BennuError(f"container {record.id} is not connected to {article}network {network.name}")
         endpoints = {name: settings for name, settings in record.endpoints.items() if name not in names}
         changed = msgspec.structs.replace(record, endpoints=endpoints)
-        if record.sandbox is not None:
-            await services.networks.disconnect_sandbox(record.id, network.id)
+        held = record.sandbox.endpoints if record.sandbox else []
+        # A container that an earlier bennud started has no endpoint on `none`.
+        if not any(endpoint.network_id == network.id for endpoint in held):
+            await container.commit(changed, [])
+            return
+        before = await asyncio.to_thread(render_files, services, record)
+        await services.networks.disconnect_sandbox(record.id, network.id)
         await container.commit(changed, [])
-        if record.sandbox is not None:
-            await asyncio.to_thread(make_files, services, changed)
+        await asyncio.to_thread(amend_files, services, changed, before)
 
 
-def _check_may_change(record: Record, network: Network) -> None:
-    mode = record.host_config.network_mode
-    if network.driver == "host":
-        raise Forbidden(HOST_CONFLICT)
-    if mode == "host" or mode.startswith(JOIN):
-        raise Forbidden(SHARED_CONFLICT)
-    if mode == "none" or network.driver == "null":
-        raise Forbidden(NONE_CONFLICT)
-    if record.sandbox is not None and any(_is_name_of(network, name) for name in record.endpoints):
+def _check_may_connect(services: EngineContext, record: Record, network: Network) -> None:
+    others = _networks_of(services, record)
+    refused = why_not_connect(record.host_config.network_mode, network, others)
+    if refused:
+        raise InvalidParameter(refused)
+    if record.sandbox is not None and any(other.id == network.id for other in others):
+        if network.scope == "swarm":
+            raise Forbidden(f"/{record.name} is already attached to network {network.name}")
         raise Forbidden(f"endpoint with name {record.name} already exists in network {network.name}")
 
 
-def _is_name_of(network: Network, name: str) -> bool:
-    """Tell whether a stored name means this network.
+def _networks_of(services: EngineContext, record: Record) -> list[Network]:
+    """List the networks of a container that exist."""
+    return [network for name in record.endpoints if (network := _find(services, name)) is not None]
 
-    Containers remember their networks as the client named them: by name, or by an id or its beginning.
+
+def _find(services: EngineContext, name: str) -> Network | None:
+    """Find the network that a container knows as its client named it: by name, or by an id or its beginning."""
+    try:
+        return services.networks.find(name)
+    except (NotFound, InvalidParameter):
+        return None
+
+
+# --- removals ---------------------------------------------------------------------------------------------------
+
+
+async def remove_network(engine: Engine, ref: str) -> None:
+    """Remove a network; wait for containers on it whose process has ended but that are not taken down yet.
+
+    A client that has seen the last output of a container may remove its network before we have seen the end.
+    Raises: BennuError.
     """
-    return name == network.name or (len(name) >= 12 and network.id.startswith(name))
+    networks = engine.services.networks
+    try:
+        await networks.remove(ref)
+    except Forbidden:
+        ending = [one for one in _users(engine, ref) if _has_ended(one)]
+        if not ending:
+            raise
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TAKEN_DOWN_S):
+                for container in ending:
+                    await _taken_down(container)
+        await networks.remove(ref)
+
+
+def _users(engine: Engine, ref: str) -> list[Container]:
+    networks, found = engine.services.networks, []
+    for container_id in networks.endpoints_of(networks.find(ref)):
+        with contextlib.suppress(NotFound):
+            found.append(engine.find(container_id))
+    return found
+
+
+def _has_ended(container: Container) -> bool:
+    """Tell whether the first process of a container is gone, or nobody has collected it yet."""
+    try:
+        stat = Path(f"/proc/{container.record.pid}/stat").read_text()
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
+
+
+async def _taken_down(container: Container) -> None:
+    await container.exited.wait()
+    async with container.lock:  # whoever has noted the end holds it until what the container held is given back
+        return
+
+
+async def remove_link(engine: Engine, name: str) -> None:
+    """Remove the link from the owner's record, hosts file and open ports; both containers go on as they are.
+
+    Raises: NotFound; BennuError for a name without an owner.
+    """
+    engine.find(name)
+    owner_name, _, alias = name.removeprefix("/").rpartition("/")
+    if not owner_name:
+        raise BennuError("Conflict, cannot remove the default link name of the container")
+    owner, services = engine.find(owner_name), engine.services
+    async with owner.lock:
+        await owner.commit(without_link(owner.record, alias), [])
+        if owner.record.running:
+            await services.networks.set_links(owner.id, port_links(services, owner.record))
+            await asyncio.to_thread(_forget, services.folder(owner.id) / "hosts", alias)
+
+
+def _forget(hosts: Path, alias: str) -> None:
+    hosts.write_text(forget_host(hosts.read_text(), alias))

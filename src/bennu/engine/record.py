@@ -40,7 +40,7 @@ class Record(msgspec.Struct, kw_only=True, frozen=True):
     host_config: HostConfig
     endpoints: dict[str, EndpointSettings]  # what was asked, by network name; insertion order = eth0, eth1, …
     mounts: list[MountPoint]
-    links: dict[str, str] = msgspec.field(default_factory=dict)  # the ids of linked containers, by what was asked
+    links: dict[str, str] = msgspec.field(default_factory=dict)  # legacy links: alias → container id
 
     sandbox: Sandbox | None = None  # held from the first start of a row of lives until their end
     probes: list[HealthProbe] = msgspec.field(default_factory=list)  # the last five, of earlier runs, too

@@ -2,21 +2,22 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bennu.engine.context import EngineContext, Resolving
 from bennu.engine.events import Event, event
-from bennu.engine.links import link_names, note_links
+from bennu.engine.links import JOIN, link_names, note_links, port_links
 from bennu.engine.record import Record
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
 from bennu.lifecycle.status import State
-from bennu.model import EndpointIPAMConfig, HostConfig
+from bennu.model import EndpointIPAMConfig, EndpointSettings, HostConfig
 from bennu.network import (
     Endpoint,
     EndpointRequest,
+    Network,
     Sandbox,
     parse_link,
     parse_port_bindings,
@@ -24,9 +25,19 @@ from bennu.network import (
     render_hosts,
     render_resolv_conf,
 )
+from bennu.network.dns.files import ResolvConfRequest, amend_hosts, readdress_hosts
 
-JOIN: Final = "container:"
 FILES: Final = ("hosts", "hostname", "resolv.conf")
+CANNOT_JOIN_HOST: Final = "cannot connect container to host network - container must be created in host network mode"
+SHARED_CONFLICT: Final = (
+    "container sharing network namespace with another container or host cannot be connected to any other network"
+)
+NONE_CONFLICT: Final = (
+    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+)
+HOSTS: Final = Path("/etc/hosts")
+IPV6: Final = Path("/proc/sys/net/ipv6")
+NO_IPV6: Final = ("net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.lo.disable_ipv6")
 
 
 async def open_sandbox(services: EngineContext, record: Record) -> tuple[Sandbox | None, list[Event]]:
@@ -37,19 +48,48 @@ async def open_sandbox(services: EngineContext, record: Record) -> tuple[Sandbox
     if record.sandbox is not None:
         return record.sandbox, []
     mode = record.host_config.network_mode
-    if mode == "host" or mode.startswith(JOIN):
+    if mode.startswith(JOIN):
         return None, []
     exposed = record.config.exposed_ports if isinstance(record.config.exposed_ports, dict) else None
     ports = parse_port_bindings(exposed, record.host_config.port_bindings, record.host_config.publish_all_ports)
-    requests = [] if mode == "none" else [endpoint_request(record, name) for name in record.endpoints]
+    names = record.endpoints or ([mode] if mode == "host" else [])
+    requests = [endpoint_request(record, name) for name in names]
     try:
+        there = [name for name in names if not services.networks.is_switched_off(name)]
+        check_together(mode, [services.networks.find(name) for name in there])
         sandbox = await services.networks.open_sandbox(
-            record.id, requests, ports if requests else [], dns=record.host_config.dns or services.resolving.servers
+            record.id,
+            requests,
+            ports if requests else [],
+            dns=record.host_config.dns or services.resolving.servers,
+            links=port_links(services, record),
         )
     except BennuError as error:
         error.args = (f"failed to set up container networking: {error}",)  # the kind, and what else it tells, stay
         raise
     return sandbox, [network_event(services, "connect", record, endpoint) for endpoint in sandbox.endpoints]
+
+
+def check_together(mode: str, networks: Sequence[Network]) -> None:
+    """Check that a container of this network mode may be on all these networks. Raises: InvalidParameter."""
+    for network in networks:
+        refused = why_not_connect(mode, network, networks)
+        if refused:
+            raise InvalidParameter(refused)
+
+
+def why_not_connect(mode: str, network: Network, others: Iterable[Network]) -> str:
+    """Answer why a container of this network mode that is on `others` cannot be on this network; "": it can. Pure."""
+    if mode.startswith(JOIN):
+        return SHARED_CONFLICT
+    if network.driver == "host" and mode != "host":
+        return CANNOT_JOIN_HOST
+    apart = [other.driver for other in others if other.id != network.id]
+    if (mode == "host" and network.driver != "host") or (apart and "host" in (network.driver, *apart)):
+        return SHARED_CONFLICT
+    if apart and "null" in (network.driver, *apart):
+        return NONE_CONFLICT
+    return ""
 
 
 def check_endpoints(services: EngineContext, record: Record) -> None:
@@ -65,7 +105,7 @@ def check_endpoints(services: EngineContext, record: Record) -> None:
 
 def endpoint_request(record: Record, network: str) -> EndpointRequest:
     """Make the request of a container to one of its networks."""
-    asked = record.endpoints[network]
+    asked = record.endpoints.get(network) or EndpointSettings()
     ipam = asked.ipam_config or EndpointIPAMConfig()
     mac = record.config.mac_address
     return EndpointRequest(
@@ -79,6 +119,8 @@ def endpoint_request(record: Record, network: str) -> EndpointRequest:
         mac_address=asked.mac_address or (mac if isinstance(mac, str) else ""),
         gw_priority=asked.gw_priority,
         driver_opts=asked.driver_opts,
+        link_local_ips=list(ipam.link_local_ips or []),
+        ipv6=has_ipv6(record.host_config),
     )
 
 
@@ -115,7 +157,7 @@ def namespaces_of(services: EngineContext, record: Record) -> Namespaces:
                 "(hint: use IpcMode:shareable for the donor container)"
             )
         shm = str(services.runtime.shm_of(donor.id))
-    own_uts = host.uts_mode != "host" and host.network_mode != "host"
+    own_uts = host.uts_mode != "host"
     return Namespaces(network, joined_namespace(services, "pid", host.pid_mode), ipc, None if own_uts else "", shm)
 
 
@@ -141,23 +183,50 @@ def _namespace_of(services: EngineContext, kind: str, ref: str) -> str:
 
 
 def make_files(services: EngineContext, record: Record) -> Mapping[str, Path]:
-    """Write hosts, hostname and resolv.conf; answer name → path. Joined containers share their files. Blocks.
+    """Write the files that the container gets from its network; answer where they are. Blocks.
 
-    Raises: BennuError.
+    A container in another's network has that one's files. Raises: BennuError.
     """
     mode = record.host_config.network_mode
     if mode.startswith(JOIN):
         owner = services.index.find(mode.removeprefix(JOIN)).id
         return {name: services.folder(owner) / name for name in FILES}
     folder = services.folder(record.id)
-    texts = {
-        "hosts": _hosts(services, record),
-        "hostname": f"{record.config.hostname}\n",
-        "resolv.conf": _resolv_conf(services.resolving, record.host_config, record.sandbox),
-    }
-    for name, text in texts.items():
+    for name, text in render_files(services, record).items():
         (folder / name).write_text(text)  # in place: a running container has this very file mounted
     return {name: folder / name for name in FILES}
+
+
+def render_files(services: EngineContext, record: Record) -> dict[str, str]:
+    """Render the texts of the container's own files, by name. Blocks: reads the host's. Raises: BennuError."""
+    return {
+        "hosts": _hosts(services, record),
+        "hostname": f"{record.config.hostname}\n",
+        "resolv.conf": _resolv_conf(services.resolving, record),
+    }
+
+
+def amend_files(services: EngineContext, record: Record, before: Mapping[str, str]) -> None:
+    """Bring the files of a running container up to date after its networks have changed. Blocks. Raises: BennuError.
+
+    `before`: what was rendered before the change. What the container itself has written stays, as with dockerd: in
+    `hosts` line by line; a resolv.conf that was changed is left alone.
+    """
+    folder, after = services.folder(record.id), render_files(services, record)
+    hosts, resolv_conf = folder / "hosts", folder / "resolv.conf"
+    hosts.write_text(amend_hosts(hosts.read_text(), before["hosts"], after["hosts"]))
+    if resolv_conf.read_text() == before["resolv.conf"]:
+        resolv_conf.write_text(after["resolv.conf"])
+
+
+def host_gateways(services: EngineContext) -> Sequence[str]:
+    """List what `host-gateway` stands for, the same for all containers: as configured, else the default bridge's."""
+    if services.resolving.host_gateways:
+        return services.resolving.host_gateways
+    try:
+        return [pool.gateway for pool in services.networks.find("bridge").ipam if pool.gateway]
+    except NotFound:
+        return []
 
 
 def renew_linked_hosts(services: EngineContext, record: Record) -> None:
@@ -171,33 +240,48 @@ async def _renew_hosts(services: EngineContext, container_id: str) -> None:
         container = services.index.find(container_id)
         async with container.lock:
             if container.record.running:
-                await asyncio.to_thread(make_files, services, container.record)
+                await services.networks.set_links(container_id, port_links(services, container.record))
+                await asyncio.to_thread(_readdress, services, container.record)
                 note_links(services, container.record)
+
+
+def _readdress(services: EngineContext, record: Record) -> None:
+    path = services.folder(record.id) / "hosts"
+    path.write_text(readdress_hosts(path.read_text(), link_names(services, record)))
 
 
 def _hosts(services: EngineContext, record: Record) -> str:
     host = record.host_config
-    if host.network_mode == "host":
-        return Path("/etc/hosts").read_text() + "".join(
-            f"{address}\t{name}\n" for name, _, address in (entry.partition(":") for entry in host.extra_hosts or [])
-        )
+    if host.network_mode == "host" and not host.extra_hosts:
+        with contextlib.suppress(FileNotFoundError):
+            return HOSTS.read_text()
     endpoints: Sequence[Endpoint] = record.sandbox.endpoints if record.sandbox else ()
-    addresses = [endpoint.ip_address for endpoint in endpoints if endpoint.ip_address]
-    addresses += [endpoint.ipv6_address for endpoint in endpoints if endpoint.ipv6_address]
-    gateway = next((endpoint.gateway for endpoint in endpoints if endpoint.gateway), "")
     return render_hosts(
         record.config.hostname,
         record.config.domainname,
-        addresses=addresses,
+        addresses=[address for one in endpoints for address in (one.ip_address, one.ipv6_address) if address],
         extra_hosts=host.extra_hosts or (),
         links=link_names(services, record),
-        host_gateway=gateway,
+        host_gateways=host_gateways(services),
+        ipv6=has_ipv6(host),
     )
 
 
-def _resolv_conf(usual: Resolving, host: HostConfig, sandbox: Sandbox | None) -> str:
-    dns, search, options = host.dns or usual.servers, host.dns_search or usual.search, host.dns_options or usual.options
-    if host.network_mode == "host" and not (dns or search or options):
-        return read_resolv_conf()
-    embedded = sandbox is not None and sandbox.has_embedded_dns
-    return render_resolv_conf(read_resolv_conf(), dns=dns, dns_search=search, dns_options=options, embedded=embedded)
+def _resolv_conf(usual: Resolving, record: Record) -> str:
+    host, sandbox = record.host_config, record.sandbox
+    asked = ResolvConfRequest(
+        servers=host.dns or usual.servers,
+        search=host.dns_search or usual.search,
+        options=host.dns_options or usual.options,
+        embedded=sandbox is not None and sandbox.has_embedded_dns,
+        ipv6=sandbox is not None and any(endpoint.ipv6_address for endpoint in sandbox.endpoints),
+        is_host=host.network_mode == "host",
+    )
+    return render_resolv_conf(read_resolv_conf(), asked)
+
+
+def has_ipv6(host: HostConfig) -> bool:
+    """Tell whether the container's network has IPv6 at all: this kernel has, and no sysctl of its own says no."""
+    sysctls = host.sysctls or {}
+    switched_off = any(str(sysctls.get(name, "")).strip() == "1" for name in NO_IPV6)
+    return not switched_off and IPV6.exists()

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET
 
 from bennu.engine.unsupported import refuse_unsupported
-from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
+from bennu.errors import BennuError, InvalidParameter
 from bennu.go.bool import FALSE, TRUE
 from bennu.lifecycle.signals import parse_signal
 from bennu.model import ContainerConfig, EndpointSettings, Healthcheck, HostConfig, RestartPolicyShape
@@ -290,12 +290,16 @@ def _check_network_conflicts(config: ContainerConfig, host: HostConfig) -> None:
     joined = host.network_mode.startswith("container:")
     if host.uts_mode == "host" and config.hostname:
         raise InvalidParameter("conflicting options: hostname and the UTS mode")
+    undefined = "can't be used with links. This would result in undefined behavior"
+    if host.network_mode == "host" and host.links:
+        raise InvalidParameter(f"conflicting options: host type networking {undefined}")
     if (joined or host.network_mode == "host") and config.mac_address:
         raise InvalidParameter("conflicting options: mac-address and the network mode")
     if not joined:
         return
     for wrong, what in (
         (config.hostname, "hostname and the network mode"),
+        (host.links, f"container type network {undefined}"),
         (host.dns, "dns and the network mode"),
         (host.extra_hosts, "custom host-to-IP mapping and the network mode"),
         (host.port_bindings or host.publish_all_ports, "port publishing and the container type network mode"),
@@ -305,11 +309,9 @@ def _check_network_conflicts(config: ContainerConfig, host: HostConfig) -> None:
 
 
 def check_endpoint(settings: EndpointSettings) -> None:
-    """Check a container's endpoint settings for any network. Raises: InvalidParameter, NotImplementedHere."""
+    """Check a container's endpoint settings for any network. Raises: InvalidParameter."""
     if settings.mac_address:
         check_mac_address(settings.mac_address)
-    if settings.ipam_config and settings.ipam_config.link_local_ips:
-        raise NotImplementedHere("EndpointsConfig.IPAMConfig.LinkLocalIPs is not implemented")
     _refuse_control("network alias", settings.aliases)
 
 

@@ -1,6 +1,7 @@
 """Bridges, addresses, published ports and names: how containers reach each other and are reached.
 
-    networks              the entry for the rest of the engine; reconciler, sandboxes, namespace_pool, default_bridge
+    networks              the entry for the rest of the engine; reconciler, sandboxes, namespace_pool, announcer,
+                          default_bridge
     lb/                   services: virtual addresses and published ports lead to the tasks that accept connections
     nat/                  published ports: allocation, the nftables table, conntrack, user-space proxy
     socket_lb/  dns/      redirection at connect(); the embedded DNS, hosts and resolv.conf
@@ -20,6 +21,7 @@ from bennu.network.model import (
     Network,
     NetworkFailure,
     NetworkSettings,
+    PortLink,
     PortRequest,
     Resolver,
     Sandbox,
@@ -35,6 +37,7 @@ __all__ = [
     "NetworkRequest",
     "NetworkSettings",
     "Networks",
+    "PortLink",
     "PortRequest",
     "Resolver",
     "Sandbox",

@@ -1,5 +1,6 @@
 """The values of this package: networks, endpoints, sandboxes, ports. Networks and sandboxes are stored as JSON."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,9 +27,20 @@ OPTION_MASQUERADE: Final = "com.docker.network.bridge.enable_ip_masquerade"
 OPTION_HOST_BINDING: Final = "com.docker.network.bridge.host_binding_ipv4"
 OPTION_DEFAULT_BRIDGE: Final = "com.docker.network.bridge.default_bridge"
 OPTION_MTU: Final = "com.docker.network.driver.mtu"
+OPTION_ADVERTISE_COUNT: Final = "com.docker.network.advertise_addr_nmsgs"
+OPTION_ADVERTISE_MS: Final = "com.docker.network.advertise_addr_ms"
+ENDPOINT_INTERFACE: Final = "com.docker.network.endpoint.ifname"
+ENDPOINT_SYSCTLS: Final = "com.docker.network.endpoint.sysctls"
+# `ifname` because the docker command writes keys of options in small letters.
+INTERFACE_SYSCTL: Final = re.compile(
+    r"net\.(?P<family>ipv4|ipv6|mpls)\.(?P<kind>[a-z]+)\.(IFNAME|ifname)\.(?P<name>[a-z0-9_]+)=(?P<value>\S*)\Z",
+    re.ASCII,
+)
 # Auxiliary addresses of these names are where the containers' default routes lead, instead of the bridge.
 AUX_GATEWAYS: Final = {4: "DefaultGatewayIPv4", 6: "DefaultGatewayIPv6"}
 DEFAULT_MTU: Final = 1500
+ADVERTISE_COUNT: Final = 3
+ADVERTISE_MS: Final = 1000
 PREDEFINED: Final = frozenset({"bridge", "host", "none"})
 
 
@@ -122,6 +134,21 @@ class Network(msgspec.Struct, kw_only=True):
     def masquerade(self) -> bool:
         """Check that packets which leave it get the host's address."""
         return self.options.get(OPTION_MASQUERADE, "true") in TRUE
+
+    @property
+    def announcements(self) -> int:
+        """Return how often a new endpoint's addresses are announced to its neighbours."""
+        return int(self.options.get(OPTION_ADVERTISE_COUNT, ADVERTISE_COUNT))
+
+    @property
+    def announcement_interval_s(self) -> float:
+        """Return the pause between two announcements, in seconds."""
+        return int(self.options.get(OPTION_ADVERTISE_MS, ADVERTISE_MS)) / 1000
+
+    @property
+    def interface_prefix(self) -> str:
+        """Return what the names of containers' interfaces on it begin with; a number follows."""
+        return self.options.get(OPTION_INTERFACE_PREFIX) or "eth"
 
     @property
     def host_binding(self) -> str:
@@ -225,6 +252,8 @@ class EndpointRequest(msgspec.Struct, kw_only=True):
     mac_address: str = ""
     gw_priority: int = 0
     driver_opts: dict[str, str] | None = None
+    link_local_ips: list[str] = msgspec.field(default_factory=list)
+    ipv6: bool = True  # False where IPv6 is switched off in the container: it gets no address of that family
 
 
 class Endpoint(msgspec.Struct, kw_only=True):
@@ -233,7 +262,7 @@ class Endpoint(msgspec.Struct, kw_only=True):
     endpoint_id: str
     network_id: str
     network_name: str
-    interface: str  # in the container: eth0, eth1, …
+    interface: str  # in the container: eth0, eth1, … or as asked; "" on host and none
     host_interface: str  # the host's end of the veth pair, a port of the bridge
     mac_address: str
     ip_address: str = ""
@@ -250,6 +279,16 @@ class Endpoint(msgspec.Struct, kw_only=True):
     driver_opts: dict[str, str] | None = None
     asked_ipv4: str = ""
     asked_ipv6: str = ""
+    link_local_ips: list[str] = msgspec.field(default_factory=list)  # further addresses, as asked
+
+    @property
+    def sysctls(self) -> dict[str, str]:
+        """Return the sysctls that its interface shall have, by path below /proc/sys/net."""
+        found = {}
+        for entry in (self.driver_opts or {}).get(ENDPOINT_SYSCTLS, "").split(","):
+            if match := INTERFACE_SYSCTL.match(entry):  # an earlier bennud took anything
+                found[f"{match['family']}/{match['kind']}/{self.interface}/{match['name']}"] = match["value"]
+        return found
 
     def address_of(self, version: int) -> str:
         """Return the address of a family (4, 6), "" = none."""
@@ -261,9 +300,11 @@ class Endpoint(msgspec.Struct, kw_only=True):
 
     def settings(self) -> EndpointSettings:
         """Convert to the shape that inspect shows."""
-        asked = EndpointIPAMConfig(ipv4_address=self.asked_ipv4, ipv6_address=self.asked_ipv6)
+        asked = EndpointIPAMConfig(
+            ipv4_address=self.asked_ipv4, ipv6_address=self.asked_ipv6, link_local_ips=self.link_local_ips or None
+        )
         return EndpointSettings(
-            ipam_config=asked if self.asked_ipv4 or self.asked_ipv6 else None,
+            ipam_config=asked if self.asked_ipv4 or self.asked_ipv6 or self.link_local_ips else None,
             links=[f"{target}:{alias}" for alias, target in self.links.items()] or None,
             aliases=list(self.aliases) or None,
             mac_address=self.mac_address,
@@ -301,6 +342,14 @@ class PortForward(msgspec.Struct, frozen=True, order=True):
     target_port: int
 
 
+class PortLink(msgspec.Struct, frozen=True, order=True):
+    """A port that a legacy link opens: of another container on the same network."""
+
+    address: str
+    proto: str
+    port: int
+
+
 class OpenPort(msgspec.Struct, frozen=True, order=True):
     """A published port that is reached at the container's address, too: without translation, by a route."""
 
@@ -320,11 +369,12 @@ class Sandbox(msgspec.Struct, kw_only=True):
     """A container's network namespace, endpoints and published ports. Durable: part of the container's record."""
 
     sandbox_id: str
-    netns: str  # path of the bind-mounted namespace
+    netns: str  # path of the bind-mounted namespace; "" = the host's own
     endpoints: list[Endpoint] = msgspec.field(default_factory=list)
     ports: list[PublishedPort] = msgspec.field(default_factory=list)
     resolver: Resolver = msgspec.field(default_factory=Resolver)
     requested_ports: list[PortRequest] = msgspec.field(default_factory=list)
+    links: list[PortLink] = msgspec.field(default_factory=list)  # on the default bridge, if that keeps containers apart
 
     @property
     def has_embedded_dns(self) -> bool:

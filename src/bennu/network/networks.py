@@ -29,6 +29,7 @@ from bennu.network.model import (
     Network,
     NetworkFailure,
     NetworkSettings,
+    PortLink,
     PortRequest,
     Sandbox,
 )
@@ -376,16 +377,18 @@ class Networks:
         ports: Sequence[PortRequest],
         *,
         dns: Sequence[str] = (),
+        links: Sequence[PortLink] = (),
     ) -> Sandbox:
         """Make a sandbox: a namespace attached to the networks, with the ports published; no endpoints: loopback only.
 
-        `dns`: servers that the embedded DNS asks instead of the host's. The caller stores the sandbox.
+        `dns`: servers that the embedded DNS asks instead of the host's. `links`: ports of others that are opened to it.
+        The caller stores the sandbox.
         Raises: BennuError; then, as after a cancellation, nothing is left.
         """
         endpoints = [request for request in endpoints if not self.is_switched_off(request.network)]
         for request in endpoints:
             self._check_attachable(container_id, self.find(request.network))
-        return await self._sandboxes.open(container_id, endpoints, ports, dns)
+        return await self._sandboxes.open(container_id, endpoints, ports, dns, links)
 
     def is_switched_off(self, ref: str) -> bool:
         """Check that this is the default bridge, and there is to be none: who asks for it gets loopback only."""
@@ -406,8 +409,6 @@ class Networks:
         Raises: BennuError; then the sandbox is as before.
         """
         network = self.find(request.network)
-        if network.driver != "bridge":
-            raise Forbidden(f"container cannot be connected to {network.name} network")
         self._check_attachable(container_id, network)
         endpoint = await self._sandboxes.connect(container_id, network, request)
         await self._emit("connect", network, container=container_id)
@@ -429,13 +430,20 @@ class Networks:
         network = self.find(ref)
         endpoint = self.endpoints_of(network).get(container_id)
         if endpoint is None:
-            raise BennuError(f"container {container_id} is not connected to the network {network.name}")
+            raise BennuError(f"container {container_id} is not connected to network {network.name}")
         await finish(asyncio.ensure_future(self._sandboxes.disconnect(container_id, endpoint)))
         await self._emit("disconnect", network, container=container_id)
 
     def rename_sandbox(self, container_id: str, name: str) -> None:
         """Rename the container in its endpoints and in the DNS."""
         self._sandboxes.rename(container_id, name)
+
+    async def set_links(self, container_id: str, links: Sequence[PortLink]) -> None:
+        """Replace the ports of others that legacy links open to a running container; the caller stores the sandbox.
+
+        Raises: FirewallFailure.
+        """
+        await self._sandboxes.set_links(container_id, links)
 
     async def shut_ports(self, container_id: str) -> None:
         """Refuse new connections to a container's published ports; open ones go on, and the ports stay allocated.
@@ -457,6 +465,7 @@ class Networks:
             self._port_mapper.port_forwards(),
             self._forwarding.guard,
             self._port_mapper.open_ports(),
+            self._sandboxes.opened_by_links(),
             families=tuple(version for version in FAMILIES if self._settings.has_rules(version)),
             direct_routing=self._settings.allow_direct_routing,
             accept_mark=self._settings.accept_fwmark,

@@ -12,6 +12,8 @@ from typing import Final
 from bennu.errors import InvalidParameter
 from bennu.go.bool import parse_bool
 from bennu.network.model import (
+    OPTION_ADVERTISE_COUNT,
+    OPTION_ADVERTISE_MS,
     OPTION_DEFAULT_BRIDGE,
     OPTION_ENABLE,
     OPTION_GATEWAY_MODES,
@@ -73,6 +75,16 @@ def _check_mtu(text: str) -> None:
         raise ValueError(f"not a number from {MTU_RANGE[0]} to {MTU_RANGE[-1]}")
 
 
+def _check_number_of(option: str, what: str, least: int, most: int) -> Callable[[str], None]:
+    def check(text: str) -> None:
+        if not WHOLE_NUMBER.match(text):
+            raise InvalidParameter(f'value for option {option} "{text[:100]}" must be {what}')
+        if not least <= int(text) <= most:
+            raise InvalidParameter(f"{option} must be in the range {least} to {most}")
+
+    return check
+
+
 def _check_interfaces(text: str) -> None:
     for name in filter(None, text.split(":")):
         if not INTERFACE_NAME.match(name):
@@ -99,4 +111,6 @@ CHECKS: Final[Mapping[str, Callable[[str], object]]] = {
     OPTION_HOST_IPS[6]: _check_address_of(6),
     OPTION_TRUSTED_INTERFACES: _check_interfaces,
     OPTION_INTERFACE_PREFIX: _check_prefix,
+    OPTION_ADVERTISE_COUNT: _check_number_of(OPTION_ADVERTISE_COUNT, "an integer", 0, 3),
+    OPTION_ADVERTISE_MS: _check_number_of(OPTION_ADVERTISE_MS, "integer milliseconds", 100, 2000),
 }

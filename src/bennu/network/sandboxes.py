@@ -6,14 +6,18 @@ then are the addresses free again (`test_addresses_are_not_reused_while_the_old_
 """
 
 import asyncio
+import itertools
 import logging
+import secrets
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bennu.errors import BennuError
+from bennu.network.announcer import Announcer
 from bennu.network.dns.files import upstream_servers
 from bennu.network.dns.host_resolv_conf import read_resolv_conf
 from bennu.network.dns.names import NameIndex, ServiceNames
@@ -21,7 +25,17 @@ from bennu.network.dns.server import NameServer
 from bennu.network.dns.sockets import close_sockets
 from bennu.network.ipam.addresses import AddressPool, AddressTaken, NoFreeAddress
 from bennu.network.ipam.catalogue import Catalogue, check_not_connected, new_endpoint
-from bennu.network.model import Endpoint, EndpointRequest, Network, NetworkFailure, PortRequest, Resolver, Sandbox
+from bennu.network.model import (
+    ENDPOINT_INTERFACE,
+    Endpoint,
+    EndpointRequest,
+    Network,
+    NetworkFailure,
+    PortLink,
+    PortRequest,
+    Resolver,
+    Sandbox,
+)
 from bennu.network.namespace_pool import (
     InterfaceNamer,
     NamespacePool,
@@ -57,6 +71,7 @@ class Sandboxes:
         self._open: dict[str, Sandbox] = {}
         self._changing: set[str] = set()  # containers whose sandbox is being opened or connected: not to be repaired
         self._broken: set[str] = set()  # containers whose last repair failed
+        self._announcer = Announcer()
         self._services = services
         self._index: NameIndex | None = None
         self.name_server = NameServer(self._names, lambda: upstream_servers(read_resolv_conf()))
@@ -68,7 +83,8 @@ class Sandboxes:
         return list(self._open.items())
 
     def close_sockets(self) -> None:
-        """Stop the DNS and free the ports' sockets; what is in the kernel stays."""
+        """Stop the DNS and announcements and free the ports' sockets; what is in the kernel stays."""
+        self._announcer.close()
         self.name_server.close()
         self._port_mapper.close()
 
@@ -88,22 +104,27 @@ class Sandboxes:
         endpoints: Sequence[EndpointRequest],
         ports: Sequence[PortRequest],
         dns: Sequence[str] = (),
+        links: Sequence[PortLink] = (),
     ) -> Sandbox:
         """Open a sandbox (see `Networks.open_sandbox`). Raises: BennuError; then nothing is left."""
         await self.close(container_id)
         wanted = [(self._catalogue.find(request.network), request) for request in endpoints]
+        if any(network.driver == "host" for network, _ in wanted):
+            return self._open_host(container_id, wanted)
         prepared = await self._prepared([network for network, _ in wanted])
         sandbox = Sandbox(
             sandbox_id=prepared.sandbox_id,
             netns=str(prepared.path),
             resolver=Resolver(servers=list(dns)),
             requested_ports=list(ports),
+            links=list(links),
         )
         self._open[container_id] = sandbox
         self._changing.add(container_id)
         try:
             for network, request in wanted:
                 await self._add_endpoint(container_id, sandbox, network, request, prepared.host_interface)
+            _use_pair(sandbox, prepared.host_interface)
             self._port_mapper.map(container_id, sandbox)
             await self._attach(container_id, sandbox, prepared)
         except BaseException:
@@ -113,6 +134,35 @@ class Sandboxes:
         finally:
             self._changing.discard(container_id)
         return sandbox
+
+    def _open_host(self, container_id: str, wanted: Sequence[tuple[Network, EndpointRequest]]) -> Sandbox:
+        """Open a sandbox in the host's own namespace: an endpoint on the network `host`, and nothing in the kernel."""
+        sandbox = Sandbox(sandbox_id=secrets.token_hex(32), netns="")
+        sandbox.endpoints = [
+            new_endpoint(network, request, {}, {}, container_id=container_id, interface="", host_interface="")
+            for network, request in wanted
+        ]
+        self._open[container_id] = sandbox
+        return sandbox
+
+    async def set_links(self, container_id: str, links: Sequence[PortLink]) -> None:
+        """Replace the ports that the container's links open. Raises: FirewallFailure."""
+        sandbox = self._open.get(container_id)
+        if sandbox is not None and sandbox.links != [*links]:
+            sandbox.links = list(links)
+            await self._port_mapper.apply(container_id)
+
+    def opened_by_links(self) -> frozenset[tuple[str, PortLink]]:
+        """List the ports that links open, each with the address of the container that has the link."""
+        return frozenset(
+            (address, link)
+            for sandbox in self._open.values()
+            if sandbox.links
+            for endpoint in sandbox.endpoints
+            if endpoint.network_name == "bridge"
+            for link in sandbox.links
+            if (address := endpoint.address_of(6 if ":" in link.address else 4))
+        )
 
     async def close(self, container_id: str) -> None:
         """Remove the rules and free the ports; the namespace is deleted later. Idempotent."""
@@ -124,12 +174,15 @@ class Sandboxes:
         self.name_server.stop(container_id)
         try:
             await self._port_mapper.unmap(container_id, sandbox)
+            if sandbox.links:
+                await self._port_mapper.apply(container_id)
         finally:
-            self._schedule_teardown(Path(sandbox.netns), sandbox.endpoints)
+            self._schedule_teardown(Path(sandbox.netns) if sandbox.netns else None, sandbox.endpoints)
 
     def _schedule_teardown(self, path: Path | None, endpoints: Sequence[Endpoint]) -> None:
         endpoints = list(endpoints)
-        names = tuple(endpoint.host_interface for endpoint in endpoints)
+        self._announcer.stop(endpoint.endpoint_id for endpoint in endpoints)
+        names = tuple(endpoint.host_interface for endpoint in endpoints if endpoint.host_interface)
         ips = tuple(endpoint.ip_address for endpoint in endpoints if endpoint.ip_address)
         self._reaper.schedule(PendingTeardown(path, names, lambda: self._release(endpoints), ips))
 
@@ -154,7 +207,8 @@ class Sandboxes:
         """
         check_not_connected(sandbox.endpoints, network, request.container_name)
         allocated = await self._allocate(network, request)
-        interface = next_interface(sandbox.endpoints)
+        host_interface = self._namer.interface()
+        interface = choose_interface(sandbox.endpoints, network, request, host_interface) if network.bridge else ""
         ready = ready_interface if interface == netlink.PREPARED_NAME else ""
         endpoint = new_endpoint(
             network,
@@ -162,8 +216,8 @@ class Sandboxes:
             allocated,
             self._catalogue.gateways(network),
             container_id=container_id,
-            interface=interface if network.bridge else "",
-            host_interface=(ready or self._namer.interface()) if network.bridge else "",
+            interface=interface,
+            host_interface=(ready or host_interface) if network.bridge else "",
         )
         sandbox.endpoints.append(endpoint)
         self._index = None
@@ -182,19 +236,29 @@ class Sandboxes:
 
     async def _attach(self, container_id: str, sandbox: Sandbox, prepared: PreparedNamespace) -> None:
         """Attach the namespace, write rules, start the DNS, all at once. Raises: NetworkFailure, FirewallFailure."""
-        attachments = self._attachments(sandbox, sandbox.endpoints, has_pair=True)
-        work = [in_own_thread(lambda: netlink.attach(sandbox.netns, attachments))] if attachments else []
-        if sandbox.ports:
+        attachments = self._attachments(sandbox, sandbox.endpoints, prepared.host_interface)
+        work = [self._link(sandbox, attachments)] if attachments else []
+        if sandbox.ports or sandbox.links:
             work.append(self._port_mapper.apply(container_id))
         if sandbox.has_embedded_dns:
             sockets, prepared.dns = prepared.dns, None  # the name server's from now on
             work.append(self.name_server.serve(container_id, sandbox, sockets))
         await all_of(work)
 
+    async def _link(self, sandbox: Sandbox, attachments: Sequence[netlink.VethAttachment]) -> None:
+        """Attach the namespace to bridges, and let the announcements of that be repeated."""
+        for begun in await in_own_thread(lambda: netlink.attach(sandbox.netns, attachments)):
+            endpoint = next(one for one in sandbox.endpoints if one.endpoint_id == begun.endpoint_id)
+            network = self._network_of(endpoint)
+            self._announcer.repeat(begun, network.announcements - 1, network.announcement_interval_s)
+
     def _attachments(
-        self, sandbox: Sandbox, endpoints: Iterable[Endpoint], *, has_pair: bool
+        self, sandbox: Sandbox, endpoints: Iterable[Endpoint], ready_interface: str = ""
     ) -> list[netlink.VethAttachment]:
-        """Plan the attachment of endpoints. `has_pair`: the namespace has the pair of eth0. Raises: NetworkFailure."""
+        """Plan the attachment of endpoints. Raises: NetworkFailure.
+
+        `ready_interface`: the host's end of the pair that the namespace has already; "": it has none.
+        """
         gateway_endpoints = [(version, sandbox.gateway_endpoint(version)) for version in (4, 6)]
         return [
             netlink.VethAttachment(
@@ -205,7 +269,8 @@ class Sandboxes:
                     endpoint.gateway_of(version) for version, other in gateway_endpoints if other is endpoint
                 ),
                 isolated=not network.icc and not rules_see_bridged(),
-                has_pair=has_pair and endpoint.interface == netlink.PREPARED_NAME,
+                has_pair=endpoint.host_interface == ready_interface,
+                announced=network.announcements > 0,
             )
             for endpoint in endpoints
             if endpoint.interface
@@ -235,8 +300,8 @@ class Sandboxes:
         endpoint = await self._add_endpoint(container_id, sandbox, network, request)
         try:
             if endpoint.interface:
-                attachments = self._attachments(sandbox, [endpoint], has_pair=False)
-                work = [in_own_thread(lambda: netlink.attach(sandbox.netns, attachments))]
+                attachments = self._attachments(sandbox, [endpoint])
+                work = [self._link(sandbox, attachments)]
                 if sandbox.has_embedded_dns and not self.name_server.serves(container_id):
                     work.append(self.name_server.serve(container_id, sandbox))
                 await all_of(work)
@@ -292,7 +357,7 @@ class Sandboxes:
 
     async def delete_leftovers(self) -> None:
         """Delete namespaces and interfaces with our mark that belong to no sandbox, after a crash."""
-        files = {Path(sandbox.netns) for sandbox in self._open.values()}
+        files = {Path(sandbox.netns) for sandbox in self._open.values() if sandbox.netns}
         pairs = {endpoint.host_interface for s in self._open.values() for endpoint in s.endpoints}
         present = await in_own_thread(netlink.list_links)
         orphans = [name for name in present if name.startswith(self._namer.prefix) and name not in pairs]
@@ -306,7 +371,7 @@ class Sandboxes:
         """Repair all sandboxes: namespace, veth pairs, their bridges, the DNS."""
         present = await in_own_thread(netlink.list_links)
         for container_id, sandbox in self.items():
-            if container_id not in self._changing:
+            if container_id not in self._changing and sandbox.netns:
                 await self._restore(container_id, sandbox, present)
 
     async def repair(self, suspects: Collection[str]) -> list[str]:
@@ -316,6 +381,8 @@ class Sandboxes:
         """
         later = []
         for container_id, sandbox in self.items():
+            if not sandbox.netns:
+                continue
             names = [endpoint.host_interface for endpoint in sandbox.endpoints if endpoint.interface]
             concerned = [name for name in names if name in suspects]
             if container_id in self._changing:
@@ -352,13 +419,14 @@ class Sandboxes:
             network = self._network_of(endpoint)
             state = present.get(endpoint.host_interface)
             if state is None:
-                attachments = self._attachments(sandbox, [endpoint], has_pair=False)
-                netns.run_in_own_thread(lambda attachments=attachments: netlink.attach(sandbox.netns, attachments))  # type: ignore[misc]
+                attachments = self._attachments(sandbox, [endpoint])
+                for begun in netns.run_in_own_thread(partial(netlink.attach, sandbox.netns, attachments)):
+                    begun.sock.close()
                 log.warning("interface %s of a container was gone and is made anew", endpoint.host_interface)
                 continue
             interface_sysctls.apply(interface_sysctls.host_veth_sysctls(endpoint.host_interface))
             if state.master != network.bridge or not state.is_up:
-                netlink.reattach_host_end(*self._attachments(sandbox, [endpoint], has_pair=True))
+                netlink.reattach_host_end(*self._attachments(sandbox, [endpoint]))
                 log.warning("interface %s of a container was down or astray and is put right", endpoint.host_interface)
 
 
@@ -378,13 +446,26 @@ def _pin_again(container_id: str, sandbox: Sandbox) -> None:
     sandbox.resolver.port = 0  # the new namespace has no rules for the DNS yet
 
 
-def next_interface(endpoints: Iterable[Endpoint]) -> str:
-    """Return the first free name of eth0, eth1, …"""
-    taken = {endpoint.interface for endpoint in endpoints}
-    number = 0
-    while f"eth{number}" in taken:
-        number += 1
-    return f"eth{number}"
+def choose_interface(
+    endpoints: Iterable[Endpoint], network: Network, request: EndpointRequest, host_interface: str
+) -> str:
+    """Return the name of a new interface in the container: the one asked for, else the first free of eth0, eth1, …
+
+    Raises: NetworkFailure when another endpoint has the name asked for.
+    """
+    taken = {"lo", *(endpoint.interface for endpoint in endpoints)}
+    asked = (request.driver_opts or {}).get(ENDPOINT_INTERFACE, "")
+    if asked and asked in taken:
+        raise NetworkFailure(f'error renaming interface "{host_interface}" to "{asked}": file exists')
+    free = (f"{network.interface_prefix}{number}" for number in itertools.count())
+    return asked or next(name for name in free if name not in taken)
+
+
+def _use_pair(sandbox: Sandbox, ready_interface: str) -> None:
+    """Let the first endpoint use the ready pair if none is called eth0: the interface is renamed."""
+    on_bridges = [endpoint for endpoint in sandbox.endpoints if endpoint.interface]
+    if on_bridges and ready_interface not in {endpoint.host_interface for endpoint in on_bridges}:
+        on_bridges[0].host_interface = ready_interface
 
 
 async def all_of(work: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -19,6 +19,8 @@ from bennu.confined.client import measure_tree
 from bennu.decoding import decode, fold
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
+from bennu.engine.links import names_by_link
+from bennu.engine.network_connect import remove_link
 from bennu.engine.top import read_processes
 from bennu.engine.update import update_container
 from bennu.engine.validate import check_endpoint, discard_unsupported
@@ -57,7 +59,7 @@ class WaitAnswer(Shape, omit_defaults=True):
 
 def routes(engine: Engine) -> list[web.RouteDef]:
     api = ContainerRoutes(engine)
-    one = "/containers/{id}"
+    one = "/containers/{id:.+}"  # a link's name, OWNER/ALIAS, has a slash
     return [
         web.route("GET", "/containers/json", api.list_all),
         web.route("POST", "/containers/create", api.create),
@@ -93,7 +95,10 @@ class ContainerRoutes:
         chosen = choose(self._engine, filters(request), everything=flag(request, "all"), limit=limit)
         minor = api_minor(request)
         sizes = {one.id: await self._sizes(one) for one in chosen} if flag(request, "size") else {}
-        return await json_list_response(chosen, lambda one: list_entry(self._engine, one, minor, sizes.get(one.id)))
+        links = names_by_link(one.record for one in self._engine.list())
+        return await json_list_response(
+            chosen, lambda one: list_entry(self._engine, one, minor, sizes.get(one.id), links)
+        )
 
     async def inspect(self, request: web.Request) -> web.Response:
         container = self._find(request)
@@ -157,7 +162,8 @@ class ContainerRoutes:
 
     async def remove(self, request: web.Request) -> web.Response:
         if flag(request, "link"):
-            raise BennuError("Conflict, cannot remove the default link name of the container")
+            await remove_link(self._engine, request.match_info["id"])
+            return no_content_response()
         await self._engine.remove(
             request.match_info["id"], requester_of(request), force=flag(request, "force"), volumes=flag(request, "v")
         )

@@ -1,5 +1,6 @@
 """`/networks`: lists, makes and removes networks, connects containers to them."""
 
+import hashlib
 import ipaddress
 import time
 from collections.abc import Callable
@@ -14,10 +15,11 @@ from bennu.api.http.responses import empty_response, json_list_response, json_re
 from bennu.api.routes.containers import check_endpoints
 from bennu.api.shapes.instants import parse_moment, rfc3339
 from bennu.engine.engine import Engine
-from bennu.engine.network_connect import connect_container, disconnect_container
+from bennu.engine.network_connect import connect_container, disconnect_container, remove_network
 from bennu.errors import InvalidParameter, NotFound
 from bennu.model import EndpointSettings, NetworkingConfig, Shape
 from bennu.network import Endpoint, Network, NetworkRequest
+from bennu.network.ipam.addresses import mac_of
 from bennu.network.model import Ipam
 
 LIST_FILTERS: Final = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
@@ -67,7 +69,10 @@ class NetworkRoutes:
         network = self._networks.find(request.match_info["id"])
         if text(request, "scope") not in ("", network.scope):
             raise NotFound(f"network {request.match_info['id']} not found")
-        return json_response(network_json(network, dict(self._networks.endpoints_of(network))))
+        document = network_json(network, dict(self._networks.endpoints_of(network)))
+        if network.scope == "swarm" and self._networks.balancer.vips_answering(network):
+            document["Containers"][f"lb-{network.name}"] = balancer_json(network)
+        return json_response(document)
 
     async def create(self, request: web.Request) -> web.Response:
         body = await read_body(request, NetworkRequest)
@@ -77,7 +82,7 @@ class NetworkRoutes:
         return json_response({"Id": network.id, "Warning": ""}, 201)
 
     async def remove(self, request: web.Request) -> web.Response:
-        await self._networks.remove(request.match_info["id"])
+        await remove_network(self._engine, request.match_info["id"])
         return no_content_response()
 
     async def connect(self, request: web.Request) -> web.Response:
@@ -90,7 +95,12 @@ class NetworkRoutes:
 
     async def disconnect(self, request: web.Request) -> web.Response:
         body = await read_body(request, DisconnectBody)
-        container = self._engine.find(body.container)
+        try:
+            container = self._engine.find(body.container)
+        except NotFound:
+            if not body.force:
+                raise
+            raise NotFound(f"endpoint {body.container} not found") from None
         await disconnect_container(self._engine.services, container, request.match_info["id"])
         return empty_response()
 
@@ -182,6 +192,18 @@ def endpoint_json(endpoint: Endpoint) -> Json:
         "MacAddress": endpoint.mac_address,
         "IPv4Address": _with_length(endpoint.ip_address, endpoint.ip_prefix_len),
         "IPv6Address": _with_length(endpoint.ipv6_address, endpoint.ipv6_prefix_len),
+    }
+
+
+def balancer_json(network: Network) -> Json:
+    """Write the load balancer of a swarm's network as an endpoint: it is the bridge, at the gateway's address."""
+    pool = next(pool for pool in network.ipam if pool.version == 4)
+    return {
+        "Name": f"{network.name}-endpoint",
+        "EndpointID": hashlib.sha256(f"lb-{network.id}".encode()).hexdigest(),
+        "MacAddress": mac_of(pool.gateway) if pool.gateway else "",
+        "IPv4Address": _with_length(pool.gateway, ipaddress.ip_network(pool.subnet).prefixlen),
+        "IPv6Address": "",
     }
 
 

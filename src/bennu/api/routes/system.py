@@ -30,6 +30,7 @@ from bennu.confined.client import measure_tree
 from bennu.engine.container import Container
 from bennu.engine.defaults import is_cgroup_v2
 from bennu.engine.engine import Engine
+from bennu.engine.links import names_by_link
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images.platform import host_architecture
 from bennu.lifecycle.status import State
@@ -165,8 +166,9 @@ class SystemRoutes:
                 services.images, Filters({}), everything=False, minor=minor, containers=used, with_shared=True
             )
         if "container" in kinds:
+            links = names_by_link(container.record for container in self._engine.list())
             document["Containers"] = [
-                list_entry(self._engine, container, minor, await self._sizes(container))
+                list_entry(self._engine, container, minor, await self._sizes(container), links)
                 for container in self._engine.list()
             ]
         if "volume" in kinds:

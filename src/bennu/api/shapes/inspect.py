@@ -10,9 +10,11 @@ from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.links import shown_links
 from bennu.engine.record import Record
-from bennu.errors import NotFound
+from bennu.engine.sandbox import endpoint_request
+from bennu.errors import InvalidParameter, NotFound
 from bennu.lifecycle.status import State
-from bennu.model import EndpointSettings, HostConfig, MountPoint, PublishedPort
+from bennu.model import ContainerConfig, EndpointSettings, HostConfig, MountPoint, PublishedPort
+from bennu.network.ipam.catalogue import dns_names
 from bennu.network.model import PREDEFINED, as_settings
 from bennu.network.nat.port_bindings import exposed_names
 
@@ -51,17 +53,15 @@ def inspect_container(
     if sizes is not None:
         document["SizeRw"], document["SizeRootFs"] = sizes
     document["Mounts"] = [mount_point(point) for point in record.mounts]
-    document["Config"] = record.config
+    document["Config"] = with_mac_address(record)
     document["NetworkSettings"] = network_settings(engine, record, api_minor)
     document["Bennu"] = own_facts(container)
     return document
 
 
 def shown_host_config(engine: Engine, record: Record) -> HostConfig:
-    """Answer the host configuration with its links by the present names of their containers."""
-    if not record.links:
-        return record.host_config
-    return msgspec.structs.replace(record.host_config, links=shown_links(engine.services, record))
+    """Answer the host configuration with its legacy links, by the present names of their containers."""
+    return msgspec.structs.replace(record.host_config, links=shown_links(engine.services, record) or None)
 
 
 def own_facts(container: Container) -> Json:
@@ -169,23 +169,41 @@ def _aliases_of_old(record: Record, network: str, settings: EndpointSettings, ap
     return {"Aliases": list(dict.fromkeys([*(settings.aliases or ()), record.id[:12], record.config.hostname]))}
 
 
+def with_mac_address(record: Record) -> ContainerConfig:
+    """Return the configuration with the MAC address that was asked for on the container's main network."""
+    asked = record.endpoints.get(record.host_config.network_mode)
+    if record.config.mac_address or asked is None or not asked.mac_address:
+        return record.config
+    return msgspec.structs.replace(record.config, mac_address=asked.mac_address)
+
+
 def networks_of(engine: Engine, record: Record) -> dict[str, EndpointSettings]:
     """Answer endpoints by network: those in force while a sandbox is held, else those asked for."""
-    shown = dict(record.endpoints)
+    in_force = as_settings(record.sandbox) if record.sandbox else {}
+    there = {settings.network_id for settings in in_force.values()}
+    shown = {name: asked for name, asked in record.endpoints.items() if _id_of(engine, name) not in there}
     if record.started_at_ns:
         for name, settings in shown.items():
             if not settings.network_id:
-                shown[name] = with_network_id(engine, name, settings)
-    return shown | dict(as_settings(record.sandbox) if record.sandbox else {})
+                shown[name] = as_known(engine, record, name, settings)
+    return shown | dict(in_force)
 
 
-def with_network_id(engine: Engine, name: str, settings: EndpointSettings) -> EndpointSettings:
+def _id_of(engine: Engine, name: str) -> str:
     try:
-        network_id = engine.services.networks.find(name).id
+        return engine.services.networks.find(name).id
+    except (InvalidParameter, NotFound):
+        return ""
+
+
+def as_known(engine: Engine, record: Record, name: str, settings: EndpointSettings) -> EndpointSettings:
+    """Add what is known of a network that the container was on: its id, and the container's names there."""
+    try:
+        network = engine.services.networks.find(name)
     except NotFound:
         return settings
-    copied = {field: getattr(settings, field) for field in settings.__struct_fields__}
-    return EndpointSettings(**copied | {"network_id": network_id})
+    names = dns_names(endpoint_request(record, name), record.id) if network.has_names else None
+    return msgspec.structs.replace(settings, network_id=network.id, dns_names=names, mac_address="")
 
 
 def endpoint_json(settings: EndpointSettings, api_minor: int) -> Json:
@@ -218,8 +236,8 @@ def published_of(record: Record) -> Sequence[PublishedPort]:
 
 
 def port_map(record: Record) -> dict[str, list[dict[str, str]] | None]:
-    """Write `{"80/tcp": [bindings], "99/tcp": null}`; empty while there is no sandbox."""
-    if record.sandbox is None:
+    """Write `{"80/tcp": [bindings], "99/tcp": null}`; empty while it has no interface."""
+    if record.sandbox is None or not any(endpoint.interface for endpoint in record.sandbox.endpoints):
         return {}
     ports: dict[str, list[dict[str, str]] | None] = dict.fromkeys(exposed_of(record))
     for port in published_of(record):

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from bennu.api.shapes.inspect import (
 )
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
+from bennu.engine.links import names_by_link
 from bennu.errors import BennuError, InvalidParameter
 from bennu.lifecycle.status import State, describe_status
 from bennu.model import EndpointSettings
@@ -55,7 +56,8 @@ def _tests(engine: Engine, filters: Filters) -> Iterator[Test]:
     if filters.all("id"):
         yield _matches(filters.all("id"), lambda container: (container.id,))
     if filters.all("name"):
-        yield _matches(filters.all("name"), lambda container: (container.record.name, f"/{container.record.name}"))
+        links = names_by_link(container.record for container in engine.list())
+        yield _matches(filters.all("name"), lambda container: names_of(container, links))
     if filters.all("label"):
         yield lambda container: filters.labels_match(container.record.config.labels)
     if filters.all("status"):
@@ -199,10 +201,19 @@ def parse_port_filter(text: str) -> PortFilter:
     return PortFilter(match[3] or "tcp", first, int(match[2] or first))
 
 
+def names_of(container: Container, links: Mapping[str, list[str]]) -> list[str]:
+    """List all names of a container, each with and without its slash."""
+    slashed = [f"/{container.record.name}", *links.get(container.id, ())]
+    return [*slashed, *(name.removeprefix("/") for name in slashed)]
+
+
 # --- one element ------------------------------------------------------------------------------------------------
 
 
-def list_entry(engine: Engine, container: Container, api_minor: int, sizes: tuple[int, int] | None) -> Json:
+def list_entry(
+    engine: Engine, container: Container, api_minor: int, sizes: tuple[int, int] | None, links: Mapping[str, list[str]]
+) -> Json:
+    """Write a container; `links`: the names that legacy links give to containers, by id (`names_by_link`)."""
     record = container.record
     annotations = record.host_config.annotations
     host: Json = {"NetworkMode": record.host_config.network_mode}
@@ -211,7 +222,7 @@ def list_entry(engine: Engine, container: Container, api_minor: int, sizes: tupl
     networks = networks_of(engine, record).items()
     entry: Json = {
         "Id": record.id,
-        "Names": [f"/{record.name}"],
+        "Names": [f"/{record.name}", *links.get(record.id, ())],
         "Image": shown_image(engine, container),
         "ImageID": record.image_id,
         "Command": shown_command(record.path, record.args),

@@ -19,6 +19,7 @@ import dns.rcode
 import dns.rdatatype
 
 from bennu.descriptors import is_spare
+from bennu.network.namespaces.netns import enter, in_own_thread
 
 ASK_TIMEOUT_S: Final = 2.0
 ROUNDS: Final = 2
@@ -29,44 +30,47 @@ TRY_ANOTHER: Final = frozenset({dns.rcode.SERVFAIL, dns.rcode.REFUSED})
 
 
 class DnsForwarder:
-    """Forwards from the daemon's network namespace, so the host's loopback resolvers can be asked too."""
+    """Forwards from the daemon's network namespace, so the host's loopback resolvers can be asked too.
+
+    Servers that a container names itself are asked from its own namespace (`netns`): they are where it is.
+    """
 
     def __init__(self, port: int = 53) -> None:
         self._port = port  # of all servers; tests have one of their own
-        self._cache: OrderedDict[tuple[tuple[str, ...], bool, bytes], tuple[float, bytes]] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, tuple[str, ...], bool, bytes], tuple[float, bytes]] = OrderedDict()
 
-    def cached(self, servers: Sequence[str], wire: bytes, *, tcp: bool) -> bytes | None:
+    def cached(self, servers: Sequence[str], wire: bytes, *, tcp: bool, netns: str = "") -> bytes | None:
         """Return the cached answer to the query `wire`, with its id, while the answer's TTL lasts."""
-        key = (tuple(servers), tcp, wire[2:])
+        key = (netns, tuple(servers), tcp, wire[2:])
         kept = self._cache.get(key)
         if kept is None or kept[0] <= time.monotonic():
             return None
         self._cache.move_to_end(key)
         return wire[:2] + kept[1][2:]
 
-    async def ask(self, servers: Sequence[str], wire: bytes, *, tcp: bool) -> bytes | None:
+    async def ask(self, servers: Sequence[str], wire: bytes, *, tcp: bool, netns: str = "") -> bytes | None:
         """Ask the servers in order, twice; return the first good answer to the query `wire`, or None.
 
         SERVFAIL and REFUSED count as answers only when no other server has a better one.
         """
-        answer = self.cached(servers, wire, tcp=tcp)  # somebody may have asked the same meanwhile
-        if answer is None and (answer := await self._ask_all(servers, wire, tcp)) is not None:
-            self._store((tuple(servers), tcp, wire[2:]), answer)
+        answer = self.cached(servers, wire, tcp=tcp, netns=netns)  # somebody may have asked the same meanwhile
+        if answer is None and (answer := await self._ask_all(servers, wire, tcp, netns)) is not None:
+            self._store((netns, tuple(servers), tcp, wire[2:]), answer)
         return answer
 
-    def _store(self, key: tuple[tuple[str, ...], bool, bytes], answer: bytes) -> None:
+    def _store(self, key: tuple[str, tuple[str, ...], bool, bytes], answer: bytes) -> None:
         lifetime = min(lifetime_s(answer), MAX_CACHED_S)
         if lifetime > 0:
             self._cache[key] = (time.monotonic() + lifetime, answer)
             while len(self._cache) > CACHE_ENTRIES:
                 self._cache.popitem(last=False)
 
-    async def _ask_all(self, servers: Sequence[str], wire: bytes, tcp: bool) -> bytes | None:
+    async def _ask_all(self, servers: Sequence[str], wire: bytes, tcp: bool, netns: str) -> bytes | None:
         refused: bytes | None = None
         for server in [*servers] * ROUNDS:
             try:
                 async with asyncio.timeout(ASK_TIMEOUT_S):
-                    answer = await (ask_tcp if tcp else ask_udp)(server, self._port, wire)
+                    answer = await (ask_tcp if tcp else ask_udp)(server, self._port, wire, netns)
             except (TimeoutError, OSError, EOFError):
                 continue
             if answer[3] & 0x0F not in TRY_ANOTHER:
@@ -90,7 +94,7 @@ class _Question(asyncio.DatagramProtocol):
             self._answer.set_exception(exc)
 
 
-async def ask_udp(server: str, port: int, wire: bytes) -> bytes:
+async def ask_udp(server: str, port: int, wire: bytes, netns: str = "") -> bytes:
     """Ask one server. Waits for ever if it does not answer. Raises: OSError.
 
     The query goes out with a random id from a random port, against forged answers (RFC 5452).
@@ -98,7 +102,7 @@ async def ask_udp(server: str, port: int, wire: bytes) -> bytes:
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[bytes] = loop.create_future()
     sent = secrets.token_bytes(2) + wire[2:]
-    sock, address = _open(server, port, socket.SOCK_DGRAM)
+    sock, address = await _open(server, port, socket.SOCK_DGRAM, netns)
     with contextlib.closing(sock):
         sock.connect(address)  # from a port of the kernel's choice, a random one
         transport, _ = await loop.create_datagram_endpoint(lambda: _Question(sent, answer), sock=sock)
@@ -109,9 +113,9 @@ async def ask_udp(server: str, port: int, wire: bytes) -> bytes:
             transport.abort()
 
 
-async def ask_tcp(server: str, port: int, wire: bytes) -> bytes:
+async def ask_tcp(server: str, port: int, wire: bytes, netns: str = "") -> bytes:
     """Ask one server. Raises: OSError, EOFError."""
-    sock, address = _open(server, port, socket.SOCK_STREAM)
+    sock, address = await _open(server, port, socket.SOCK_STREAM, netns)
     with contextlib.closing(sock):
         await asyncio.get_running_loop().sock_connect(sock, address)
         reader, writer = await asyncio.open_connection(sock=sock)
@@ -126,18 +130,24 @@ async def ask_tcp(server: str, port: int, wire: bytes) -> bytes:
     return answer
 
 
-def _open(server: str, port: int, kind: socket.SocketKind) -> tuple[socket.socket, Any]:
-    """Open a socket for `server`; return it with the server's address.
+async def _open(server: str, port: int, kind: socket.SocketKind, netns: str) -> tuple[socket.socket, Any]:
+    """Open a socket for `server` in the namespace behind `netns` ("": our own); return it with the server's address.
 
     Raises: OSError; EMFILE before the last descriptors of the daemon are used, since containers ask at will.
     """
     family, _, _, _, address = socket.getaddrinfo(server, port, type=kind, flags=socket.AI_NUMERICHOST)[0]
-    sock = socket.socket(family, kind)
+    sock = await in_own_thread(lambda: _open_inside(netns, family, kind)) if netns else socket.socket(family, kind)
     if not is_spare(sock.fileno()):
         sock.close()
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     sock.setblocking(False)
     return sock, address
+
+
+def _open_inside(netns: str, family: int, kind: socket.SocketKind) -> socket.socket:
+    """Open a socket in a namespace. Only in a thread of its own. Raises: OSError."""
+    enter(netns)
+    return socket.socket(family, kind)
 
 
 def is_answer_to(question: bytes, answer: bytes) -> bool:

@@ -1,7 +1,8 @@
 """The embedded DNS: 127.0.0.11 inside each sandbox on a user-defined network, served from the daemon's loop.
 
-Names of containers and services are answered at once (`names.py`); other queries are forwarded from the host's
-namespace (`forwarder.py`), where its loopback resolvers can be asked too. dockerd's is in moby, libnetwork/resolver.go.
+Names of containers and services are answered at once (`names.py`); other queries are forwarded (`forwarder.py`): to the
+host's servers from the host's namespace, where those on its loopback can be asked too; to servers that a container
+names (`--dns`) from its own. dockerd's is in moby, libnetwork/resolver.go.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ import dns.rdatatype
 import dns.rrset
 
 from bennu.network.acceptor import Acceptor
+from bennu.network.dns.files import EMBEDDED_DNS
 from bennu.network.dns.forward_limiter import ForwardLimiter, ForwardQuota
 from bennu.network.dns.forwarder import MAX_MESSAGE, DnsForwarder
 from bennu.network.dns.names import REVERSE_ZONES, NameIndex
@@ -216,13 +218,16 @@ class NameServer:
         sandbox = client.sandbox
         if not any(endpoint.gateway or endpoint.ipv6_gateway for endpoint in sandbox.endpoints):
             return _failed(wire)
-        servers = sandbox.resolver.servers or self._default_servers()
-        known = self._forwarder.cached(servers, wire, tcp=tcp)
+        asked = sandbox.resolver.servers
+        # Whoever names this server itself as the one to be asked would have it ask itself.
+        servers = [server for server in asked if server != EMBEDDED_DNS] if asked else self._default_servers()
+        netns = sandbox.netns if asked else ""
+        known = self._forwarder.cached(servers, wire, tcp=tcp, netns=netns)
         if known is not None:
             return known
         try:
             async with self._limiter.slot(client.quota):
-                return await self._forwarder.ask(servers, wire, tcp=tcp) or _failed(wire)
+                return await self._forwarder.ask(servers, wire, tcp=tcp, netns=netns) or _failed(wire)
         except TimeoutError:
             return _failed(wire)
 

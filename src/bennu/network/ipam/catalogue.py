@@ -2,19 +2,28 @@
 
 import contextlib
 import ipaddress
+import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from bennu.errors import BennuError, Forbidden, InvalidParameter, NotFound
 from bennu.network.ipam.addresses import AddressPool, NoFreeAddress, Subnet, mac_of
-from bennu.network.model import Endpoint, EndpointRequest, Network
+from bennu.network.model import (
+    ENDPOINT_INTERFACE,
+    ENDPOINT_SYSCTLS,
+    INTERFACE_SYSCTL,
+    Endpoint,
+    EndpointRequest,
+    Network,
+)
 from bennu.store import Delete, Put, Store, Transaction, aside
 
 PREFIX: Final = "networks/"
+INTERFACE_NAME: Final = re.compile(r"[^\s/:\x00-\x1f\x7f]{1,15}\Z")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Network).decode
 
@@ -131,7 +140,8 @@ class Catalogue:
         check_request(network, request)
         allocated: dict[int, tuple[AddressPool, str]] = {}
         try:
-            for version, wanted in ((4, request.ipv4_address), (6, request.ipv6_address)):
+            wishes = [(4, request.ipv4_address), *([(6, request.ipv6_address)] if request.ipv6 else [])]
+            for version, wanted in wishes:
                 pools = [pool for pool in self._pools[network.id] if pool.subnet.version == version]
                 if wanted:
                     pool = next(pool for pool in pools if ipaddress.ip_address(wanted) in pool.subnet)
@@ -203,6 +213,8 @@ def check_request(network: Network, request: EndpointRequest) -> None:
         problems += [problem for version, address in wanted if (problem := _address_problem(network, version, address))]
     if request.aliases and not network.has_names:
         problems.append("network-scoped alias is supported only for containers in user defined networks")
+    problems += [f"invalid link-local IP address: {text}" for text in request.link_local_ips if not _is_usable(text)]
+    problems += find_option_problems(request.driver_opts or {})
     if problems:
         raise InvalidParameter("invalid endpoint settings:\n" + "\n".join(problems))
 
@@ -223,6 +235,28 @@ def _address_problem(network: Network, version: int, wanted: str) -> str:
     if not any(address in subnet for subnet in subnets):
         return f"no configured subnet or ip-range contain the IP address {wanted}"
     return ""
+
+
+def _is_usable(text: str) -> bool:
+    try:
+        return not ipaddress.ip_address(text).is_unspecified
+    except ValueError:
+        return False
+
+
+def find_option_problems(options: Mapping[str, str]) -> list[str]:
+    """List what is wrong with the options of an endpoint. Pure."""
+    problems = []
+    name = options.get(ENDPOINT_INTERFACE, "")
+    if name and (not INTERFACE_NAME.match(name) or name in (".", "..", "all", "default")):
+        problems.append(f"invalid interface name '{name}'")
+    problems += [
+        f"unrecognised network interface sysctl '{entry}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', "
+        "'X' must be 'ipv4', 'ipv6' or 'mpls'"
+        for entry in options.get(ENDPOINT_SYSCTLS, "").split(",")
+        if ENDPOINT_SYSCTLS in options and not INTERFACE_SYSCTL.match(entry)
+    ]
+    return problems
 
 
 def _allocate_any(network: Network, version: int, pools: Iterable[AddressPool]) -> tuple[AddressPool, str]:
@@ -264,6 +298,7 @@ def new_endpoint(
         driver_opts=request.driver_opts,
         asked_ipv4=request.ipv4_address,
         asked_ipv6=request.ipv6_address,
+        link_local_ips=list(request.link_local_ips),
     )
     if network.has_names:
         endpoint.dns_names = dns_names(request, container_id)

@@ -6,6 +6,7 @@ configure the host. So an interface has its sysctls before it is up and can list
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Final
 
 from bennu.host import sysctl
@@ -44,6 +45,17 @@ def apply(sysctls: Mapping[str, str]) -> None:
     """Set the sysctls, in this order, in this thread's namespace; those that the kernel lacks are skipped."""
     for name, value in sysctls.items():
         sysctl.write(name, value)
+
+
+def apply_asked(sysctls: Mapping[str, str]) -> None:
+    """Set the sysctls that a client asked for, in this thread's namespace. Raises: OSError, which names the bad one."""
+    for name, value in sysctls.items():
+        try:
+            Path("/proc/sys/net", name).write_text(f"{value}\n")
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot set the sysctl net.{name.replace('/', '.')} to {value!r}: {error.strerror}"
+            ) from error
 
 
 def find_deviations(sysctls: Mapping[str, str]) -> list[str]:

@@ -22,7 +22,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 from bennu.host import sysctl
 from bennu.network.ipam.addresses import Address, Subnet
 from bennu.network.model import Endpoint
-from bennu.network.namespaces import interface_sysctls, netns
+from bennu.network.namespaces import announcement, interface_sysctls, netns
+from bennu.network.namespaces.announcement import Announcement
 
 MAIN_TABLE: Final = 254
 IFA_F_NODAD: Final = 2
@@ -30,6 +31,8 @@ IFF_UP: Final = 1
 SIOCSIFFLAGS: Final = 0x8914
 OPERATIONAL_S: Final = 1.0
 HOST_PREFIX: Final = 32
+LINK_LOCAL_PREFIX: Final = 16  # of 169.254.0.0/16 (RFC 3927)
+LINK_LOCAL_PREFIX6: Final = 64  # of fe80::/64 (RFC 4291)
 PREPARED_NAME: Final = "eth0"  # the container's end of the veth pair that a prepared namespace has
 
 
@@ -65,11 +68,12 @@ class VethAttachment:
     gateways: tuple[str, ...]  # of the default routes through this interface
     # The bridge passes nothing between two isolated ports, not even what the rules redirect.
     isolated: bool
-    has_pair: bool  # the pair exists already
+    has_pair: bool  # the pair exists already, with the container's end named eth0
+    announced: bool = False  # neighbours are told of its addresses
 
 
-def attach(path: str, attachments: Sequence[VethAttachment]) -> None:
-    """Attach a namespace to its bridges; packets flow when this returns.
+def attach(path: str, attachments: Sequence[VethAttachment]) -> list[Announcement]:
+    """Attach a namespace to its bridges; packets flow when this returns. Return what was announced, to be repeated.
 
     Only in a thread of its own, which ends inside the namespace. Raises: OSError, NetlinkError.
     """
@@ -83,6 +87,8 @@ def attach(path: str, attachments: Sequence[VethAttachment]) -> None:
         for attachment in attachments:
             configure_container_end(attachment)
         wait_operational(ipr, ports)
+        begun = [announcement.begin(one.endpoint) for one in attachments if one.announced]
+        return [one for one in begun if one is not None]
 
 
 def attach_host_end(ipr: IPRoute, attachment: VethAttachment) -> set[int]:
@@ -132,9 +138,11 @@ def add_veth_pair(ipr: IPRoute, path: str, host_interface: str, interface: str) 
 def configure_container_end(attachment: VethAttachment) -> None:
     """Set addresses and routes of the container's end, from inside, and set it up. Raises: OSError, NetlinkError."""
     endpoint = attachment.endpoint
-    if endpoint.ipv6_address:
-        interface_sysctls.apply(interface_sysctls.container_sysctls(endpoint.interface))
     with IPRoute() as ipr:
+        if attachment.has_pair and endpoint.interface != PREPARED_NAME:
+            ipr.link("set", index=require_index(PREPARED_NAME), ifname=endpoint.interface)
+        if endpoint.ipv6_address or any(":" in address for address in endpoint.link_local_ips):
+            interface_sysctls.apply(interface_sysctls.container_sysctls(endpoint.interface))
         index = require_index(endpoint.interface)
         ipr.link("set", index=index, address=endpoint.mac_address, mtu=attachment.mtu)
         for address, prefix_len in (
@@ -143,6 +151,9 @@ def configure_container_end(attachment: VethAttachment) -> None:
         ):
             if address:
                 add_address(ipr, index, address, prefix_len)
+        for address in endpoint.link_local_ips:
+            add_address(ipr, index, address, LINK_LOCAL_PREFIX6 if ":" in address else LINK_LOCAL_PREFIX)
+        interface_sysctls.apply_asked(endpoint.sysctls)
         ipr.link("set", index=index, state="up")
         set_default_routes(ipr, index, attachment.gateways)
 

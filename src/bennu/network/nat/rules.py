@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bennu.network.frontends import Frontend
-from bennu.network.model import GatewayMode, OpenPort, PortForward
+from bennu.network.model import GatewayMode, OpenPort, PortForward, PortLink
 from bennu.network.nat.forwarding_guard import (
     ForwardingGuard,
     render_bridge_removal,
@@ -80,6 +80,7 @@ class Ruleset:
     forwards: frozenset[PortForward] = field(default=frozenset())
     guard: ForwardingGuard | None = None  # in a table of its own
     open_ports: frozenset[OpenPort] = field(default=frozenset())
+    links: frozenset[tuple[str, PortLink]] = field(default=frozenset())  # who may connect where within a network
     families: tuple[int, ...] = FAMILIES  # those with rules; the others' packets pass as if there were no table
     direct_routing: bool = False  # open ports of all networks are reached from other hosts
     accept_mark: str = ""  # MARK or MARK/MASK of packets that reach every container
@@ -254,6 +255,11 @@ def _forward(ruleset: Ruleset) -> list[str]:
     lines += [
         f"iifname {ours} ct state established,related accept",
         f"oifname {ours} ct state established,related accept",
+    ]
+    lines += [
+        f"{'ip6' if ':' in source else 'ip'} saddr {source} {'ip6' if ':' in source else 'ip'} daddr {link.address} "
+        f"{link.proto} dport {link.port} accept"
+        for source, link in sorted(ruleset.links)
     ]
     for bridge in bridges:
         same = f'iifname "{bridge.name}" oifname "{bridge.name}"'
