@@ -1,8 +1,8 @@
 """Options of mounts, and the API version that each of them needs."""
 
 import pytest
-
 from bennu.api.routes.create_versions import translate
+
 from bennu.errors import InvalidParameter
 from bennu.model import BindOptions, ContainerConfig, HostConfig, Mount, NetworkingConfig, TmpfsOptions, VolumeOptions
 
