@@ -225,6 +225,12 @@ def _name_of(program_fd: int) -> str:
     return _info(program_fd).raw[64:80].partition(b"\0")[0].decode()
 
 
+def load_time_ns(program_fd: int) -> int:
+    """Return when a program was loaded, by the clock that counts from the boot on (CLOCK_BOOTTIME). Raises: OSError."""
+    loaded: int = struct.unpack_from("=Q", _info(program_fd), 40)[0]
+    return loaded
+
+
 def maps_of(program_fd: int) -> list[int]:
     """Open each map that a program uses; the caller closes the descriptors. Raises: OSError."""
     ids = (ctypes.c_uint32 * MAX_MAPS)()

@@ -85,6 +85,16 @@ class Ulimit(Shape):
     soft: int = 0
 
 
+class DeviceRequest(Shape):
+    """Devices that a driver chooses: `--gpus`, or CDI names."""
+
+    driver: str = ""
+    count: int = 0
+    device_ids: list[str] | None = msgspec.field(name="DeviceIDs", default=None)
+    capabilities: list[list[str]] | None = None
+    options: dict[str, str] | None = None
+
+
 class BindOptions(Shape, omit_defaults=True):
     propagation: str = ""
     non_recursive: bool = False
@@ -186,7 +196,7 @@ class HostConfig(Shape):
     cpuset_mems: str = ""
     devices: list[Device] | None = None
     device_cgroup_rules: list[str] | None = None
-    device_requests: list[Any] | None = None
+    device_requests: list[DeviceRequest] | None = None
     kernel_memory_tcp: int | msgspec.UnsetType = msgspec.field(name="KernelMemoryTCP", default=msgspec.UNSET)
     memory_reservation: int = 0
     memory_swap: int = 0

@@ -45,6 +45,12 @@ class TlsSession:
         """Of the peer's certificate: `O=Ops, CN=alice`; "" without one."""
         return show_subject(self._tls.getpeercert() or {})
 
+    @property
+    def certificate(self) -> str:
+        """The peer's certificate in PEM; "" without one."""
+        shown = self._tls.getpeercert(binary_form=True)
+        return ssl.DER_cert_to_PEM_cert(shown) if shown else ""
+
     async def read(self) -> bytes:
         """Read what the peer sent; b"" when it said that it will send no more. Raises: OSError when it was cut off."""
         while True:

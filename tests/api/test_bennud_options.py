@@ -10,13 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from bennu.daemon.config_file import parse_file
 from bennu.daemon.flags import FLAGS, Kind, Use, help_lines, parse_arguments
 from bennu.daemon.hosts import Tls
-from bennu.daemon.options import check_options, parse_file, read_options
+from bennu.daemon.options import check_options, read_options
+from bennu.daemon.proxies import read_proxies
+from bennu.daemon.reload import read_again, reload_attributes, sanitized
 from bennu.daemon.sockets import hold_roots, listen_unix, remove_stale
 from bennu.engine.context import Resolving
+from bennu.engine.defaults import is_cgroup_v2
+from bennu.engine.settings import EngineSettings
 from bennu.errors import BennuError, Conflict, InvalidParameter
+from bennu.model import Ulimit
 from bennu.network import NetworkSettings
+from bennu.runtime.container_defaults import ContainerDefaults
+from bennu.runtime.seccomp import Seccomp
+from bennu.runtime.seccomp_profile import SeccompProfile
 
 
 def options(*arguments: str, file: Path | None = None):  # type: ignore[no-untyped-def]
@@ -57,9 +66,9 @@ def test_debug_is_a_log_level() -> None:
         ["--userland-proxy-path=/x"],
         ["--containerd", "/run/containerd/containerd.sock"],
         ["--live-restore"],
-        ["--network-control-plane-mtu=1400", "--raw-logs"],
+        ["--network-control-plane-mtu=1400", "--containerd-namespace=x"],
         ["--log-opt", "max-size=1m", "--log-opt", "max-file=2"],
-        ["--registry-mirror=http://x", "--http-proxy", "http://y"],
+        ["--max-concurrent-uploads=2", "--add-runtime", "kata=/usr/bin/kata"],
     ],
 )
 def test_dockerds_other_flags_are_accepted_with_one_warning_each(arguments: list[str]) -> None:
@@ -155,7 +164,7 @@ def test_networks_and_names_are_the_administrators_choice() -> None:
         (["-H", "npipe:////./pipe/x"], "invalid bind address"),
         (["-H", "unix://" + "/x" * 60], "longer than the 107 bytes"),
         (["--default-runtime", "kata"], "unknown or invalid runtime name: kata"),
-        (["--default-stop-timeout", "soon"], "not a number of seconds"),
+        (["--default-stop-timeout", "soon"], "not a whole number"),
         (["--data-root", "/"], "a root cannot be /"),
         (["--keep-deaths=0"], "not a number from 1 to 1000000"),
         (["--keep-deaths", "some"], "not a number from 1 to 1000000"),
@@ -220,30 +229,199 @@ def test_a_setting_in_both_places_is_a_conflict(tmp_path: Path) -> None:
     file.write_text('{"data-root": "/d"}')
     with pytest.raises(InvalidParameter, match="specified both as a flag and in the configuration file: data-root"):
         options("--data-root", "/e", file=file)
+    file.write_text('{"proxies": {"http-proxy": "https://me:secret@proxy.example"}, "labels": ["a=b"]}')
+    spoken = ["--http-proxy=https://me:secret@proxy.example", "--label=a=b", "--label=c=d"]
+    with pytest.raises(InvalidParameter) as refused:
+        options(*spoken, file=file)
+    masked = "https://xxxxx:xxxxx@proxy.example"
+    assert str(refused.value).endswith(
+        f"http-proxy: (from flag: {masked}, from file: {masked}), labels: (from flag: [a=b c=d], from file: [a=b])"
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("{", "Expecting property name"),
+        ("{", "invalid JSON: Expecting property name"),
         ("[]", "it must hold one JSON object"),
         ('{"bogus": 1}', "don't match any configuration option: bogus"),
+        ('{"proxies": {"ftp-proxy": "x"}}', "don't match any configuration option: ftp-proxy"),
+        ('{"debug": 7}', r"cannot unmarshal number into Go struct field Config.debug of type bool"),
+        ('{"labels": "x"}', r"cannot unmarshal string into Go struct field Config.labels of type \[\]string"),
+        ('{"mtu": "1400"}', r"cannot unmarshal string into Go struct field Config.mtu of type int"),
+        ('{"data-root": 7}', r"cannot unmarshal number into Go struct field Config.data-root of type string"),
     ],
 )
 def test_a_bad_configuration_file_is_named_with_its_problem(tmp_path: Path, content: str, problem: str) -> None:
     file = tmp_path / "daemon.json"
     file.write_text(content)
     with pytest.raises(BennuError, match=problem) as refused:
-        parse_file(file)
-    assert str(file) in str(refused.value)
-    with pytest.raises(BennuError, match="No such file"):
-        parse_file(tmp_path / "absent")
+        parse_file(file, {})
+    assert str(refused.value).startswith(f"unable to configure the Docker daemon with file {file}: ")
+    with pytest.raises(BennuError, match="no such file"):
+        parse_file(tmp_path / "absent", {})
 
 
 def test_help_shows_what_is_honoured() -> None:
     text = "\n".join(help_lines())
     assert "--data-root" in text
     assert "--userland-proxy-path" not in text
+
+
+# --- containers, registries, proxies, plugins -------------------------------------------------------------------
+
+
+def engine(*spoken: str) -> EngineSettings:
+    return check_options(parse_arguments(spoken)).engine
+
+
+def test_what_containers_do_not_say_is_the_administrators_choice(tmp_path: Path) -> None:
+    profile = tmp_path / "seccomp.json"
+    profile.write_text('{"defaultAction": "SCMP_ACT_LOG"}')
+    spoken = ["--default-ulimit", "nofile=64:128", "--default-ulimit=core=-1", "--default-shm-size=1.5g", "--init"]
+    spoken += ["--default-ipc-mode=shareable", "--default-cgroupns-mode=private", "--cgroup-parent=docker"]
+    spoken += ["--no-new-privileges", "--seccomp-profile", str(profile), "--init-path=/opt/init"]
+    got = engine(*spoken)
+    assert got.containers == ContainerDefaults(
+        ulimits=(Ulimit(name="nofile", soft=64, hard=128), Ulimit(name="core", soft=-1, hard=-1)),
+        shm_size=3 << 29,
+        init=True,
+        ipc_mode="shareable",
+        cgroupns_mode="private",
+        cgroup_parent="/docker",
+        no_new_privileges=True,
+        seccomp=SeccompProfile.parse(profile.read_text()),
+    )
+    assert (got.seccomp_profile, got.init_path) == (str(profile), "/opt/init")
+    assert engine("--seccomp-profile=").containers.seccomp is None
+    assert engine("--seccomp-profile=builtin").seccomp_profile == engine().seccomp_profile == "builtin"
+    assert engine("--seccomp-profile=unconfined").containers.seccomp is Seccomp.UNCONFINED
+
+
+def test_registries_are_the_administrators_choice() -> None:
+    spoken = ["--registry-mirror=https://m.example", "--registry-mirror", "http://n.example:5000/"]
+    spoken += ["--insecure-registry=10.0.0.0/8", "--insecure-registry", "http://r.example:5000"]
+    got = engine(*spoken, "--max-concurrent-downloads=7").registries
+    assert got.mirrors == ("https://m.example/", "http://n.example:5000/")
+    assert got.hosts == ("r.example:5000",)
+    assert [str(network) for network in got.networks] == ["10.0.0.0/8", "::1/128", "127.0.0.0/8"]
+    assert got.downloads == 7
+    assert engine("--max-concurrent-downloads=0").registries.downloads == 3
+
+
+@pytest.mark.parametrize(
+    ("spoken", "folders"),
+    [
+        ([], ("/etc/cdi", "/var/run/cdi")),
+        (["--feature", "cdi"], ("/etc/cdi", "/var/run/cdi")),
+        (["--cdi-spec-dir=/a", "--cdi-spec-dir", "/b", "--feature=cdi=true"], ("/a", "/b")),
+        (["--cdi-spec-dir="], ()),
+        (["--feature=cdi=false"], ()),
+        (["--feature=cdi=false", "--cdi-spec-dir=/a"], ()),
+    ],
+)
+def test_cdi_folders(spoken: list[str], folders: tuple[str, ...]) -> None:
+    assert engine(*spoken).cdi_folders == folders
+
+
+def test_an_empty_list_of_cdi_folders_in_the_file_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text('{"cdi-spec-dirs": [], "features": {"cdi": true, "other": false}}')
+    assert options(file=file).engine.cdi_folders == ()
+
+
+def test_proxies_come_from_options_else_from_the_environment() -> None:
+    spoken = parse_arguments(["--http-proxy=http://me:secret@p.example:3128/", "--no-proxy=a.example,10.0.0.0/8"])
+    environment = {"https_proxy": "http://you:secret@q.example", "HTTP_PROXY": "http://unused.example"}
+    assert read_proxies(spoken, environment) == {
+        "http-proxy": "http://xxxxx:xxxxx@p.example:3128/",
+        "https-proxy": "http://xxxxx:xxxxx@q.example",
+        "no-proxy": "a.example,10.0.0.0/8",
+    }
+
+
+def test_authorization_plugins_are_asked_once_each_and_in_order() -> None:
+    words = [f"--authorization-plugin={name}" for name in ("b", "a", "b")]
+    assert engine(*words).authorization_plugins == ("b", "a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--default-ulimit=nofile"], "invalid ulimit argument: nofile"),
+        (["--default-ulimit=bogus=1"], "invalid ulimit type: bogus"),
+        (["--default-ulimit=nofile=2:1"], "ulimit soft limit must be less than or equal to hard limit: 2 > 1"),
+        (["--default-shm-size=much"], "invalid size: 'much'"),
+        (["--default-ipc-mode=host"], 'IPC mode "host" is not supported as default value'),
+        (["--default-ipc-mode=bogus"], "default IPC mode setting (bogus) is invalid"),
+        (["--default-cgroupns-mode=bogus"], "invalid default cgroup namespace (bogus)"),
+        (["--cgroup-parent=/a/../b"], "invalid cgroup parent"),
+        (["--seccomp-profile=/nowhere"], "opening seccomp profile (/nowhere) failed"),
+        (["--exec-opt=native.cgroupdriver=systemd"], "native.cgroupdriver=systemd is not implemented"),
+        (["--exec-opt=native.cgroupdriver=none"], "native.cgroupdriver option none not supported"),
+        (["--exec-opt=isolation=process"], "option 'isolation' is only supported on windows"),
+        (["--exec-opt=bogus=1"], "unknown option: 'bogus'"),
+        (["--exec-opt=bogus"], "must be in format option=value"),
+        (["--registry-mirror=m.example"], 'no scheme specified for "m.example"'),
+        (["--registry-mirror=ftp://m.example"], 'unsupported scheme "ftp"'),
+        (["--registry-mirror=https://m.example?x=1"], "query or fragment"),
+        (["--registry-mirror=https://me:secret@m.example"], 'not allowed in URI "https://me:xxxxx@m.example"'),
+        (["--registry-mirror=https://m.example/hub"], "a path in the URL of a mirror is not implemented"),
+        (["--insecure-registry=-x"], "Cannot begin or end with a hyphen"),
+        (["--insecure-registry=ftp://x"], "should not contain '://'"),
+        (["--insecure-registry=x:99999"], 'invalid port "99999"'),
+        (["--feature=cdi=perhaps"], 'invalid argument "cdi=perhaps" for "--feature" flag'),
+        (["--log-level=loud"], "invalid logging level: loud"),
+        (["--log-format=xml"], "invalid log format: xml"),
+        (["--max-concurrent-downloads=-1"], "invalid max concurrent downloads: -1"),
+        (["--max-download-attempts=-1"], "invalid max download attempts: -1"),
+        (["--storage-opt=overlay2.size=1g"], "--storage-opt overlay2.size=1g is not implemented"),
+        (["--metrics-addr=here"], "it must look like ADDRESS:PORT"),
+        (["--label=bare"], "bad attribute format: bare"),
+        (["--label=a=1", "--label=a=2"], "conflict labels for a=2 and a=1"),
+    ],
+)
+def test_settings_that_cannot_be_are_told_in_dockers_words(arguments: list[str], message: str) -> None:
+    with pytest.raises(BennuError) as refused:
+        check_options(parse_arguments(arguments))
+    assert message in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_file_that_was_changed_changes_what_may_change(tmp_path: Path) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text(
+        '{"debug": true, "mtu": 1400, "max-concurrent-downloads": 9, "labels": ["a=b"], "features": {"x": true}}'
+    )
+    before = options("--insecure-registry=10.0.0.0/8", "--http-proxy=http://me:secret@p", file=file)
+    file.write_text('{"debug": false, "mtu": 1300, "default-shm-size": "1m", "registry-mirrors": ["http://m"]}')
+    after, left = read_again(before)
+    assert left == ["mtu"]
+    assert (after.log_level, after.engine.debug, after.network.mtu) == ("info", False, 1400)
+    assert after.engine.containers.shm_size == 1 << 20
+    assert (after.engine.registries.mirrors, after.engine.registries.downloads) == (("http://m/",), 3)
+    assert after.engine.labels == ("a=b",)
+    assert reload_attributes(after) == {
+        "debug": "false",
+        "default-cgroupns-mode": "private" if is_cgroup_v2() else "host",
+        "default-ipc-mode": "private",
+        "default-runtime": "crun",
+        "default-shm-size": "1048576",
+        "features": "map[]",
+        "insecure-registries": '["10.0.0.0/8"]',
+        "labels": '["a=b"]',
+        "live-restore": "true",
+        "max-concurrent-downloads": "3",
+        "max-concurrent-uploads": "5",
+        "max-download-attempts": "5",
+        "registry-mirrors": '["http://m"]',
+        "runtimes": "",
+        "shutdown-timeout": "15",
+    }
+    assert sanitized(after.settings)["http-proxy"] == "http://xxxxx:xxxxx@p"
+    file.write_text('{"debug": tru}')
+    with pytest.raises(BennuError, match="unable to configure the Docker daemon with file"):
+        read_again(before)
 
 
 # --- sockets and locks ------------------------------------------------------------------------------------------
@@ -318,10 +496,10 @@ def test_a_listener_accepts_at_once(tmp_path: Path) -> None:
 
 
 def test_what_a_node_has_is_read() -> None:
-    words = ["--label", "disk=ssd", "--label", "bare", "--node-generic-resource", "gpu=2"]
+    words = ["--label", "disk=ssd", "--node-generic-resource", "gpu=2"]
     words += ["--node-generic-resource", "fpga=left", "--node-generic-resource", "fpga=right"]
     node = check_options(parse_arguments(words)).node
-    assert node.labels == {"disk": "ssd", "bare": ""}
+    assert node.labels == {"disk": "ssd"}
     assert node.generic == {"gpu": 2, "fpga": frozenset({"left", "right"})}
     for wrong in (["gpu"], ["gpu=1", "gpu=left"]):
         with pytest.raises(InvalidParameter, match="node-generic-resource"):

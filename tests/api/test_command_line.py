@@ -64,6 +64,12 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
+def test_a_client_over_ssh_reaches_the_daemon(bennu: Cli) -> None:
+    """`docker -H ssh://HOST` speaks HTTP over the streams of `docker system dial-stdio` there."""
+    said = bennu("system", "dial-stdio", stdin="GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert said.out.startswith("HTTP/1.1 200 OK") and said.out.endswith("OK")
+
+
 def test_both_streams_and_the_exit_code_arrive(docker: Cli, busybox: str) -> None:
     done = run(docker, busybox, "sh", "-c", "echo out; echo err >&2; exit 7")
     assert (done.out, done.err, done.code) == ("out\n", "err\n", 7)

@@ -19,6 +19,7 @@ from bennu.api.routes.events import EventRoutes
 from bennu.engine.build_places import make_builder
 from bennu.engine.context import Resolving
 from bennu.engine.events import Journal
+from bennu.engine.settings import EngineSettings
 from bennu.images import Images
 from bennu.network import Networks, NetworkSettings
 from bennu.runtime import Runtime
@@ -37,6 +38,7 @@ async def serve_images(root: Path, path: Path) -> AsyncIterator[Images]:
             runtime=runtime,
             host_facts=read_host_facts(runtime.cgroups),
             resolving=Resolving(),
+            settings=EngineSettings(),
             data_root=root,
             exec_root=root / "run",
         )

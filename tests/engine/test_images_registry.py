@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from images_fixtures import Server, image_server, plain_registry  # noqa: F401 -
 from images_helpers import digest_of, entry, make_tar
 
 from bennu.images.platform import host_architecture
+from support.daemon import Daemon
 
 
 def test_what_is_pushed_comes_back_as_it_was(server: Server, registry: str) -> None:
@@ -44,6 +46,19 @@ def test_what_is_pushed_comes_back_as_it_was(server: Server, registry: str) -> N
     by_digest = server.docker("pull", f"{registry}/team/app@{digest}").lines
     assert by_digest[-1] == f"{registry}/team/app@{digest}"
     assert server.docker("rmi", name).lines[:2] == [f"Untagged: {name}", f"Untagged: {registry}/team/app@{digest}"]
+
+
+def test_a_mirror_is_asked_before_docker_hub_and_the_image_is_docker_hubs(
+    make_daemon: Callable[..., Daemon], registry: str
+) -> None:
+    docker = make_daemon(options=[f"--registry-mirror=http://{registry}", "--max-concurrent-downloads=1"]).docker
+    name = f"{registry}/library/mirrored:v1"
+    docker("import", "-", name, stdin=make_tar([entry("f", b"content")]))
+    docker("push", name)
+    docker("rmi", name)
+    docker("pull", "mirrored:v1")
+    assert docker("images", "--format", "{{.Repository}}:{{.Tag}}").line == "mirrored:v1"
+    assert docker("inspect", "-f", "{{index .RepoDigests 0}}", "mirrored:v1").line.startswith("mirrored@sha256:")
 
 
 def put_index(registry: str, repository: str, tag: str, entries: list[dict[str, object]]) -> str:

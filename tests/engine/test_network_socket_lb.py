@@ -326,6 +326,16 @@ async def test_programs_of_a_daemon_that_is_gone_with_its_root_are_taken_away_by
         assert last not in all_programs()
         assert programs_of(tmp_path / "living") == len(HOOKS)
         assert "no program" in forsaken.check_forsaken().text
+        # One that died before it said anything, and one that has just begun: the time of loading tells them apart.
+        starting = BpfSocketLb("bennu_starting", tmp_path)
+        await starting.open()
+        starting.close()
+        monkeypatch.setattr(forsaken, "SILENT_S", 60.0)
+        assert "no program" in forsaken.check_forsaken().text
+        assert programs_of(tmp_path) == len(HOOKS)
+        monkeypatch.setattr(forsaken, "SILENT_S", 0.0)
+        assert "took away" in forsaken.check_forsaken().text
+        assert programs_of(tmp_path) == 0
     finally:
         await living.remove()
 

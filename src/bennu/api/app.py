@@ -37,7 +37,7 @@ from bennu.engine.engine import Engine
 
 def make_app(engine: Engine, cluster: Cluster) -> web.Application:
     """Build the application that answers for `engine` and for the swarm it may be in."""
-    return build_application(all_routes(engine, cluster))
+    return build_application(all_routes(engine, cluster), engine.judges)
 
 
 def all_routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:

@@ -134,6 +134,7 @@ class Cluster:
                 raise Unavailable(f"{ALREADY_PART} Its record cannot be read: {'; '.join(self.state.aside)}")
             if not listen_addr:
                 raise InvalidParameter('invalid ListenAddr "": invalid empty address')
+            advertise_addr = advertise_addr or self.nodes.host.advertised
             pools, size = read_pools(address_pools, subnet_size)
             node = self._describe_manager(advertise_addr, availability)
             full = complete_swarm_spec(spec)

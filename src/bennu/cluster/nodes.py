@@ -43,6 +43,7 @@ class HostNode:
 
     labels: Mapping[str, str] = field(default_factory=dict)  # of the engine
     generic: Mapping[str, int | frozenset[str]] = field(default_factory=dict)  # kind → a count, or names of pieces
+    advertised: str = ""  # the address of who begins a swarm without naming one
 
     def describe(self) -> Node:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -19,34 +19,27 @@ from typing import Final
 
 from bennu.api.app import make_app
 from bennu.api.http.serve import ApiServer
+from bennu.api.routes.metrics import render
 from bennu.cluster import open_cluster
 from bennu.daemon.hosts import open_context
+from bennu.daemon.log_output import begin_log
 from bennu.daemon.options import Options
-from bennu.daemon.sockets import hold_roots, open_listeners
+from bennu.daemon.proxies import export_proxies
+from bennu.daemon.reload import Reloader
+from bennu.daemon.sockets import hold_roots, listen_tcp, open_listeners
 from bennu.descriptors import keep_back
-from bennu.engine.engine import EngineOptions, open_engine
+from bennu.engine.engine import Engine, EngineOptions, open_engine
 from bennu.errors import BennuError
+from bennu.plugins import AUTHORIZATION, PATIENCE_S
 
-LOG_LEVELS: Final = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warn": logging.WARNING,
-    "error": logging.ERROR,
-    "fatal": logging.CRITICAL,
-}
 SWITCH_S: Final = 0.001  # how long a thread that computes keeps the event loop waiting, each time it wants to go on
 log = logging.getLogger("bennud")
 
 
 def start(options: Options) -> None:
     """Run to the end. Raises: BennuError when it cannot begin."""
-    logging.basicConfig(
-        level=LOG_LEVELS[options.log_level],
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    for library in ("pyroute2", "asyncio", "aiohttp"):
-        logging.getLogger(library).setLevel(logging.WARNING)  # their debugging is not ours
+    begin_log(options.log_level, options.log_format)
+    export_proxies(options.proxies)
     for warning in options.warnings:
         log.warning("%s", warning)
     os.umask(0o022)
@@ -91,7 +84,6 @@ async def serve(options: Options, given_files: tuple[int, int]) -> None:
     loop.set_default_executor(start_threads())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP: no setting can be changed while bennud runs")
     tls = open_context(options.tls) if options.tls else None
     listeners = open_listeners(options.hosts, options.group, exec_root=options.exec_root, has_tls=tls is not None)
     try:
@@ -99,10 +91,16 @@ async def serve(options: Options, given_files: tuple[int, int]) -> None:
             open_engine(engine_options(options, given_files)) as engine,
             open_cluster(engine, options.node) as cluster,
         ):
+            for name in options.engine.authorization_plugins:
+                await find_judge(engine, name)
             server = ApiServer(make_app(engine, cluster))
             await server.start([listener.socket for listener in listeners], tls)
+            loop.add_signal_handler(signal.SIGHUP, Reloader(options, engine, cluster).reload_soon)
             for host in options.hosts:
                 log.info("API listen on %s", host.removeprefix("unix://"))
+            if options.metrics:
+                await server.serve_metrics(listen_tcp(*options.metrics).socket, lambda: render(engine))
+                log.info("metrics server listen on %s:%d", *options.metrics)
             engine.begin()
             cluster.begin()
             notify("READY=1")
@@ -119,6 +117,14 @@ async def serve(options: Options, given_files: tuple[int, int]) -> None:
             listener.close()
 
 
+async def find_judge(engine: Engine, name: str) -> None:
+    """Find an authorization plugin, which may be about to start. Raises: BennuError: nothing may run without it."""
+    try:
+        await engine.services.plugins.find(name, AUTHORIZATION, patience_s=PATIENCE_S)
+    except BennuError as error:
+        raise BennuError(f"failed to validate authorization plugin: {error}") from error
+
+
 def engine_options(options: Options, given_files: tuple[int, int]) -> EngineOptions:
     return EngineOptions(
         data_root=options.data_root,
@@ -129,6 +135,7 @@ def engine_options(options: Options, given_files: tuple[int, int]) -> EngineOpti
         default_stop_timeout_s=options.default_stop_timeout_s,
         keep_deaths=options.keep_deaths,
         given_files=given_files,
+        settings=options.engine,
     )
 
 

@@ -22,6 +22,7 @@ from bennu.images.buildah import Buildah
 from bennu.images.building import Builder
 from bennu.network import EndpointRequest, Network, read_resolv_conf, render_hosts, render_resolv_conf
 from bennu.network.dns.files import ResolvConfRequest
+from bennu.runtime.container_defaults import DEFAULT_GROUP
 from bennu.runtime.spec import default_confinement
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Places:
     @contextlib.asynccontextmanager
     async def open(self, network: str, extra_hosts: Sequence[str]) -> AsyncIterator[BuildPlace]:
         place_id = new_id()
-        group = f"/{self._mark}{place_id}"
+        group = f"{self._parent()}/{self._mark}{place_id}"
         try:
             if network.startswith(JOIN):
                 yield self._joined_place(group, network, extra_hosts)
@@ -62,10 +63,16 @@ class Places:
         await self._clear_group(group)
 
     async def clear(self) -> None:
-        tops = self._services.runtime.cgroups.folders("/")
-        names = {folder.name for top in tops for folder in top.iterdir() if folder.name.startswith(self._mark)}
-        for name in names:
-            await self._clear_group(f"/{name}")
+        for parent in {"", self._parent()}:
+            tops = self._services.runtime.cgroups.folders(parent or "/")
+            found = (folder.name for top in tops for folder in top.iterdir())
+            for name in {name for name in found if name.startswith(self._mark)}:
+                await self._clear_group(f"{parent}/{name}")
+
+    def _parent(self) -> str:
+        """Answer the control group above those of builds: none of its own, unless bennud was told of one."""
+        parent = self._services.settings.containers.cgroup_parent
+        return "" if parent == DEFAULT_GROUP else parent
 
     async def _clear_group(self, group: str) -> None:
         try:
@@ -120,7 +127,7 @@ class Places:
     def _place(
         self, group: str, network: str, hosts: str, resolv_conf: str, *, address: str = "", connected: bool = True
     ) -> BuildPlace:
-        confinement = default_confinement(self._services.host_facts)
+        confinement = default_confinement(self._services.host_facts, self._services.settings.containers)
         return BuildPlace(network, connected, address, hosts, resolv_conf, group, confinement)
 
 

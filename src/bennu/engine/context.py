@@ -15,9 +15,11 @@ from bennu.engine.events import Journal
 from bennu.engine.execs import Execs
 from bennu.engine.probes import ProbePlaces
 from bennu.engine.record import Record
+from bennu.engine.settings import EngineSettings
 from bennu.images import Images
 from bennu.lifecycle.death import Cause
 from bennu.network import Networks
+from bennu.plugins import Plugins
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import HostFacts
 from bennu.store import Store
@@ -130,7 +132,7 @@ class Tally:
 
 @dataclass(slots=True, kw_only=True)
 class EngineContext:
-    """The shared services of the containers. Complete when made; tally, caches and `ending` change later."""
+    """The shared services of the containers. Complete when made; settings, tally, caches and `ending` change later."""
 
     data_root: Path
     exec_root: Path
@@ -147,11 +149,14 @@ class EngineContext:
     index: Neighbours
     execs: Execs
     probe_places: ProbePlaces
+    engine_id: str
     default_stop_timeout_s: int = 10
     resolving: Resolving = field(default_factory=Resolving)
+    settings: EngineSettings = field(default_factory=EngineSettings)
     linked_from: dict[str, set[str]] = field(default_factory=dict)  # container → who runs and has a legacy link to it
     ending: bool = False  # the daemon shuts its containers down: no policy restarts any
     accounts: Accounts = field(default_factory=Accounts)
+    plugins: Plugins = field(default_factory=Plugins)
     pre_stop: PreStop = field(default_factory=PreStop)
     tally: Tally = field(default_factory=Tally)
 

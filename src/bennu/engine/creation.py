@@ -20,6 +20,7 @@ from bennu.engine.mounts import Holds, inherited_mounts, plan_mounts, resolve_mo
 from bennu.engine.policy import check_of
 from bennu.engine.record import Record
 from bennu.engine.sandbox import check_endpoints, name_networks
+from bennu.engine.settings import EngineSettings
 from bennu.engine.stored_record import encode_record
 from bennu.engine.validate import validate_create
 from bennu.errors import InvalidParameter, NotFound, Unavailable
@@ -34,15 +35,20 @@ from bennu.volumes.copyup import copy_up, needs_filling
 
 
 def complete(
-    config: ContainerConfig, host: HostConfig, image: ImageConfig, container_id: str, oci_runtime: str
+    config: ContainerConfig,
+    host: HostConfig,
+    image: ImageConfig,
+    container_id: str,
+    oci_runtime: str,
+    settings: EngineSettings,
 ) -> list[str]:
     """Fill in the fields the client left out, from the image and from Docker's defaults; answer warnings.
 
     Raises: InvalidParameter or NotImplementedHere with Docker's words.
     """
     merge_image(config, image)
-    warnings = validate_create(config, host, oci_runtime=oci_runtime)
-    fill_host_defaults(host, runtime=oci_runtime)
+    warnings = validate_create(config, host, oci_runtime=oci_runtime, added_runtimes=settings.added_runtimes)
+    fill_host_defaults(host, runtime=oci_runtime, defaults=settings.containers)
     check_labels(config.labels or {})
     if on_unhealthy(config.labels or {}) is not OnUnhealthy.NONE and check_of(config) is None:
         warnings.append("bennu.on-unhealthy has no effect: the container has no health check")
@@ -150,8 +156,12 @@ async def _fill_volumes(
     ]
     if not volumes:
         return
-    wanted = await in_thread(
-        lambda: [point for point in volumes if subpath_of(point) or needs_filling(Path(point.source))]
+    wanted = await in_thread(  # where a plugin has its volume is known when it is mounted
+        lambda: [
+            point
+            for point in volumes
+            if point.driver != "local" or subpath_of(point) or needs_filling(Path(point.source))
+        ]
     )
     if not wanted:
         return

@@ -11,10 +11,10 @@ from msgspec import UNSET, UnsetType
 
 from bennu.engine.names import random_name
 from bennu.model import ContainerConfig, Healthcheck, HostConfig, ImageConfig
+from bennu.runtime.container_defaults import ContainerDefaults
 
 __all__ = ["fill_host_defaults", "merge_image", "random_name"]
 
-SHM_SIZE: Final = 64 * 1024 * 1024
 MASKED_PATHS: Final = (
     "/proc/asound",
     "/proc/acpi",
@@ -93,17 +93,24 @@ def is_cgroup_v2() -> bool:
     return Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
-def fill_host_defaults(host: HostConfig, *, cgroup_v2: bool | None = None, runtime: str = "crun") -> None:
-    """Fill empty fields with Docker 28's defaults. `cgroup_v2` None: use the version of this host."""
+def fill_host_defaults(
+    host: HostConfig,
+    *,
+    cgroup_v2: bool | None = None,
+    runtime: str = "crun",
+    defaults: ContainerDefaults | None = None,
+) -> None:
+    """Fill empty fields with Docker 28's defaults, or this daemon's. `cgroup_v2` None: the version of this host."""
+    usual = defaults or ContainerDefaults()
     v2 = is_cgroup_v2() if cgroup_v2 is None else cgroup_v2
     if host.network_mode in ("", "default"):
         host.network_mode = "bridge"
     host.restart_policy.name = host.restart_policy.name or "no"
     host.log_config.type = host.log_config.type or "json-file"
     host.log_config.config = host.log_config.config or {}
-    host.ipc_mode = host.ipc_mode or "private"
-    host.cgroupns_mode = host.cgroupns_mode or ("private" if v2 else "host")
-    host.shm_size = host.shm_size or SHM_SIZE
+    host.ipc_mode = host.ipc_mode or usual.ipc_mode
+    host.cgroupns_mode = usual.cgroupns_of(host, cgroup_v2=v2)
+    host.shm_size = host.shm_size or usual.shm_size
     host.runtime = host.runtime or runtime
     if host.memory > 0 and host.memory_swap == 0:
         host.memory_swap = 2 * host.memory

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
 
 from bennu.confined.client import HELPER
 from bennu.engine.background import Background
@@ -24,9 +23,17 @@ from bennu.engine.mount_sources import clear_sources
 from bennu.engine.orphans import check_data_is_there, clear_orphans, unknown_sandboxes
 from bennu.engine.probes import ProbePlaces
 from bennu.engine.record import new_id
-from bennu.engine.recovery import finish_pending_operations, finish_start, read_boot_id, read_records, readopt
+from bennu.engine.recovery import (
+    finish_pending_operations,
+    finish_start,
+    read_boot_id,
+    read_engine_id,
+    read_records,
+    readopt,
+)
 from bennu.engine.remains import read_remains
 from bennu.engine.removal import remove_container
+from bennu.engine.settings import EngineSettings
 from bennu.engine.validate import validate_name
 from bennu.errors import Conflict, InvalidParameter
 from bennu.host import prepare
@@ -34,12 +41,11 @@ from bennu.images import Images
 from bennu.lifecycle.death import Requester
 from bennu.model import ContainerConfig, HostConfig, NetworkingConfig
 from bennu.network import Networks, NetworkSettings
+from bennu.plugins import AUTHORIZATION, Plugin, Plugins
 from bennu.runtime import Runtime
 from bennu.runtime.hostfacts import read_host_facts
 from bennu.store import Delete, Put, Store, aside, open_sqlite
 from bennu.volumes import Volume, Volumes
-
-SHUTDOWN_S: Final = 15.0
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +91,7 @@ class Engine:
             name = validate_name(name)
         container_id = new_id()
         image = services.images.find(config.image)
-        warnings = complete(config, host, image.config, container_id, services.runtime.oci_name)
+        warnings = complete(config, host, image.config, container_id, services.runtime.oci_name, services.settings)
         with self.index.reserved(name, container_id) as name, services.images.in_use(image):
             container = await create_container(
                 services,
@@ -137,18 +143,29 @@ class Engine:
     async def shut_down(self) -> None:
         """Stop all containers at the same time, each with its own signal and grace period; start none any more.
 
-        Takes at most 15 s, or the longest grace period and 5 s; containers that then still run live on.
+        Takes at most the time set for it, or the longest grace period and 5 s; containers that then still run live on.
         """
         services = self.services
         services.ending = True
         running = [container for container in self.list() if container.record.running]
         by = Requester.daemon("shutdown")
-        limit_s = max([SHUTDOWN_S, *((container.grace_s() or SHUTDOWN_S) + 5 for container in running)])
+        usual_s = services.settings.shutdown_timeout_s
+        limit_s = max([usual_s, *((container.grace_s() or usual_s) + 5 for container in running)])
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(None if usual_s < 0 else limit_s):
                 await asyncio.gather(*(container.shut_down(by) for container in running), return_exceptions=True)
         except TimeoutError:
             log.warning("some containers did not end within %d s and live on", limit_s)
+
+    async def judges(self) -> builtins.list[Plugin]:
+        """List the plugins that judge each request now, in their order. Raises: BennuError where one is missing."""
+        names = self.services.settings.authorization_plugins
+        return [await self.services.plugins.find(name, AUTHORIZATION) for name in names]
+
+    def apply(self, settings: EngineSettings) -> None:
+        """Follow other settings from now on; containers that run keep what they were started with."""
+        self.services.settings = settings
+        self.services.images.registries = settings.registries
 
     async def remove(self, ref: str, by: Requester, *, force: bool = False, volumes: bool = False) -> None:
         await remove_container(self.services, self.find(ref), by, force=force, volumes=volumes)
@@ -195,6 +212,7 @@ class EngineOptions:
     default_stop_timeout_s: int = 10
     keep_deaths: int = KEEP_LIVES  # death certificates of each container
     given_files: tuple[int, int] | None = None  # see `HostFacts.given_files`
+    settings: EngineSettings = field(default_factory=EngineSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +231,7 @@ async def make_context(
     """Make the services that all containers of this host share, complete and not yet open."""
     runtime = Runtime(options.exec_root, oci=oci_runtime)
     host_facts = await asyncio.to_thread(read_host_facts, runtime.cgroups)
+    plugins = Plugins()
 
     async def commit_volume(write: Put | Delete, action: str, volume: Volume) -> None:
         told = event("volume", action, volume.name, {"driver": volume.driver})
@@ -225,17 +244,24 @@ async def make_context(
         store=on.store,
         journal=on.journal,
         deaths=Deaths(on.store, options.keep_deaths),
-        images=Images(options.data_root / "images", on.store, index),
+        images=Images(options.data_root / "images", on.store, index, options.settings.registries),
         networks=on.networks,
-        volumes=Volumes(options.data_root / "volumes", on.store, index, commit_volume),
+        volumes=Volumes(options.data_root / "volumes", on.store, index, commit_volume, plugins),
         runtime=runtime,
-        host_facts=replace(host_facts, given_files=options.given_files),
+        host_facts=replace(
+            host_facts,
+            given_files=options.given_files,
+            init_binary=options.settings.init_path or host_facts.init_binary,
+        ),
         tasks=on.tasks,
         index=index,
         execs=Execs(runtime, on.tasks),
         probe_places=ProbePlaces(),
         default_stop_timeout_s=options.default_stop_timeout_s,
         resolving=options.resolving,
+        engine_id=await asyncio.to_thread(read_engine_id, options.data_root),
+        settings=options.settings,
+        plugins=plugins,
     )
 
 

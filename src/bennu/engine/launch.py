@@ -36,6 +36,7 @@ from bennu.model import MountPoint
 from bennu.network import Sandbox
 from bennu.pace import in_thread
 from bennu.runtime import BundleRequest, find_user
+from bennu.runtime.cdi import inject_devices
 from bennu.runtime.devices import read_all_devices, read_devices
 from bennu.runtime.proc_mounts import check_mounts
 from bennu.runtime.propagation import check_propagation
@@ -174,8 +175,10 @@ def _make_spec(
             hostname_path=str(files["hostname"]),
             hosts_path=str(files["hosts"]),
             resolv_path=str(files["resolv.conf"]),
+            defaults=services.settings.containers,
         )
     )
+    inject_devices(spec, host.device_requests or (), services.settings.cdi_folders)
     check_mounts(rootfs, spec["mounts"])
     _spare_files(spec)
     return spec

@@ -20,7 +20,7 @@ LABELS: Final = frozenset({"z", "Z"})
 CONSISTENCIES: Final = frozenset({"consistent", "cached", "delegated"})
 # Of each kind a mode may name one word.
 KINDS: Final = (WRITING, LABELS, PROPAGATIONS, frozenset({"nocopy"}), CONSISTENCIES)
-LOCAL_LABEL: Final = "z"  # the mode of a volume whose client named none
+LOCAL_LABEL: Final = "z"  # the mode of a local volume whose client named none
 TMPFS_OPTIONS: Final = frozenset({"exec", "noexec"})
 
 
@@ -34,14 +34,15 @@ class Planned:
     type: str
     source: str
     target: str
-    mode: str = ""  # as typed in a bind specification, or what dockerd makes of none
+    mode: str = ""  # as typed in a bind specification
+    local_mode: str = ""  # what a local volume has instead of none
     read_only: bool = False
     propagation: str = ""
     no_copy: bool = False
     anonymous: bool = False
     spec: Mount | None = None  # the client's options that the other fields do not tell
     labels: Mapping[str, str] = field(default_factory=dict)
-    driver: str = "local"
+    driver: str = ""  # whatever keeps a volume of that name, else the local one
     driver_options: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -71,7 +72,8 @@ def parse_bind(text: str) -> Planned:
         kind,
         posixpath.normpath(source) if kind == "bind" else source,
         posixpath.normpath(target),
-        mode=mode or (LOCAL_LABEL if kind == "volume" else ""),
+        mode=mode,
+        local_mode=LOCAL_LABEL if kind == "volume" else "",
         read_only="ro" in words,
         propagation=propagation,
         no_copy="nocopy" in words,
@@ -119,14 +121,14 @@ def parse_mount(mount: Mount) -> Planned:
         mount.type,
         posixpath.normpath(mount.source) if mount.type == "bind" else mount.source,
         posixpath.normpath(mount.target),
-        mode=LOCAL_LABEL if mount.type == "volume" else "",
+        local_mode=LOCAL_LABEL if mount.type == "volume" else "",
         read_only=mount.read_only or mount.type == "image",
         propagation=mount.bind_options.propagation if mount.bind_options else "",
         no_copy=bool(options and options.no_copy),
         anonymous=mount.type == "volume" and not mount.source,
         spec=mount if mount.bind_options or mount.volume_options or mount.image_options else None,
         labels=dict((options.labels if options else None) or {}),
-        driver=(driver.name if driver else "") or "local",
+        driver=driver.name if driver else "",
         driver_options=dict((driver.options if driver else None) or {}),
     )
 

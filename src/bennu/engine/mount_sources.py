@@ -25,11 +25,12 @@ PLACES: Final = "sources"
 async def mount_sources(services: EngineContext, key: str, points: Sequence[MountPoint]) -> AsyncIterator[list[Path]]:
     """Give the path of each mount point's source, good for the block. `key`: the name of one user of them.
 
-    What an earlier user of that name left is cleared first. Raises: NotFound, InvalidParameter for a part that is not
-    there or leads out; BennuError.
+    The volumes are mounted already: a plugin may have its own at another place each time. What an earlier user of
+    that name left is cleared first. Raises: NotFound, InvalidParameter for a part that is not there or leads out;
+    BennuError.
     """
     if not any(map(_needs_place, points)):
-        yield [Path(point.source) for point in points]
+        yield [_base_of(services, point) for point in points]
         return
     folder = entry_of(services.exec_root / PLACES, key)
     try:
@@ -53,14 +54,19 @@ def subpath_of(point: MountPoint) -> str:
     return options.subpath if options is not None else ""
 
 
+def _base_of(services: EngineContext, point: MountPoint) -> Path:
+    is_plugins = point.type == "volume" and point.driver != "local"
+    return Path(services.volumes.find(point.name).mountpoint if is_plugins else point.source)
+
+
 def _needs_place(point: MountPoint) -> bool:
     return point.type == "image" or bool(subpath_of(point))
 
 
 async def _source_of(services: EngineContext, point: MountPoint, place: Path) -> Path:
     if not _needs_place(point):
-        return Path(point.source)
-    base, subpath = Path(point.source), subpath_of(point)
+        return _base_of(services, point)
+    base, subpath = _base_of(services, point), subpath_of(point)
     if point.type == "image":
         base = place.with_suffix(".image") if subpath else place
         await services.images.mount_read_only(services.images.by_id(point.source), base)

@@ -43,14 +43,19 @@ def plan_mounts(
     targets += [(posixpath.normpath(mount.target), mount.target) for mount in mounts]
     _check_unique([*targets, *zip(tmpfs, tmpfs, strict=True)])
     planned = {mount.target: mount for mount in inherited}
-    planned |= {mount.target: mount for mount in named}
+    planned |= {mount.target: _with_driver(mount, host.volume_driver) for mount in named}
     for target in config.volumes or {}:
         if not target.startswith("/"):
             raise InvalidParameter(f"invalid volume specification: '{target}'")
         clean = posixpath.normpath(target)
         if clean not in planned and clean not in tmpfs:
-            planned[clean] = Planned("volume", "", clean, anonymous=True)
+            planned[clean] = Planned("volume", "", clean, anonymous=True, driver=host.volume_driver)
     return list(planned.values())
+
+
+def _with_driver(mount: Planned, driver: str) -> Planned:
+    """Let `--volume-driver` keep a volume that names no driver."""
+    return replace(mount, driver=driver) if mount.type == "volume" and not mount.driver else mount
 
 
 def _check_unique(targets: Iterable[tuple[str, str]]) -> None:
@@ -106,7 +111,7 @@ def inherited_mounts(services: EngineContext, volumes_from: Sequence[str]) -> li
                 propagation=point.propagation,
                 no_copy=True,
                 spec=point.spec or None,
-                driver=point.driver or "local",
+                driver=point.driver,
             )
             for point in points
             if point.type != "tmpfs"
@@ -165,3 +170,4 @@ async def _resolve_volume(
         born_with=container_id if mount.anonymous else "",
     )
     point.source, point.name, point.driver = volume.mountpoint, volume.name, volume.driver
+    point.mode = mount.mode or (mount.local_mode if volume.is_local else "")

@@ -14,6 +14,7 @@ Then the containers with a policy that asks for it are started, each after the c
 import asyncio
 import contextlib
 import logging
+import uuid
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,7 @@ from bennu.engine.start_failure import is_shortage
 from bennu.engine.stored_record import decode_record
 from bennu.engine.supervisor import TRY_AGAIN_MOST_S, TRY_AGAIN_S
 from bennu.errors import BennuError, InvalidParameter, NotFound, Unavailable
+from bennu.files import replace_file
 from bennu.lifecycle.death import Requester
 from bennu.lifecycle.life import Owed, Seen, decide_start, find_owed, recover
 from bennu.lifecycle.life_events import HostRebooted
@@ -39,12 +41,26 @@ from bennu.store import aside
 
 PREFIX: Final = "containers/"
 STARTS_AT_ONCE: Final = 8
+ENGINE_ID: Final = "engine-id"  # a file in the data root, as dockerd has it: the name an engine keeps for life
 log = logging.getLogger(__name__)
 
 
 def read_boot_id() -> str:
     """Read the host's boot id, which changes with each boot and invalidates older process ids and namespaces."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def read_engine_id(data_root: Path) -> str:
+    """Answer the id of the engine on this root, made at its first start. Blocks. Raises: BennuError."""
+    path = data_root / ENGINE_ID
+    try:
+        if path.exists() and (known := path.read_text().strip()):
+            return known
+        made = str(uuid.uuid4())
+        replace_file(path, made.encode())
+    except (OSError, UnicodeDecodeError) as error:
+        raise BennuError(f"cannot use the engine's id in {path}: {error}") from None
+    return made
 
 
 async def read_records(services: EngineContext) -> list[Record]:

@@ -8,7 +8,7 @@ import ipaddress
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,7 +69,12 @@ def discard_unsupported(host: HostConfig, *, swap_limit: bool, blkio_weight: boo
 
 
 def validate_create(
-    config: ContainerConfig, host: HostConfig, *, ncpu: int | None = None, oci_runtime: str = "crun"
+    config: ContainerConfig,
+    host: HostConfig,
+    *,
+    ncpu: int | None = None,
+    oci_runtime: str = "crun",
+    added_runtimes: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Check a create request and answer warnings for the client.
 
@@ -91,7 +96,7 @@ def validate_create(
         _check_tmpfs_target(target)
     exposed = exposed_names(config.exposed_ports or None)
     parse_port_bindings(exposed, host.port_bindings, host.publish_all_ports)
-    refuse_unsupported(config, host, oci_runtime)
+    refuse_unsupported(config, host, oci_runtime, added_runtimes or {})
     return _warnings(host)
 
 

@@ -32,25 +32,30 @@ def check_forsaken() -> Finding:
     try:
         with bpf.cgroup_root() as cgroup:
             count = detach_forsaken(cgroup)
+            told = f"; {_count_ours(cgroup)} of {bpf.MAX_ATTACHED} places are taken by those of living ones"
     except OSError:
-        count = 0
+        count, told = 0, ""
     if count:
-        return ok("left behind", f"took away {count} programs at connect() of daemons that are gone")
-    return ok("left behind", "no program of a daemon that is gone")
+        return ok("left behind", f"took away {count} programs at connect() of daemons that are gone{told}")
+    return ok("left behind", f"no program of a daemon that is gone{told}")
 
 
 def detach_forsaken(cgroup: int) -> int:
     """Detach programs of daemons that are gone; answer how many. Raises: OSError when it cannot be known."""
-    before = time.monotonic_ns() - int(SILENT_S * 1e9)
     with contextlib.ExitStack() as held:
         found = [(hook, program, name) for hook in HOOKS for program, name in bpf.attached(cgroup, hook).items()]
         for _, program, _ in found:
             held.callback(os.close, program)
-        living = {
-            name for hook, program, name in found if hook == bpf.INET4_CONNECT and not _is_silent(program, before)
-        }
+        living = {name for hook, program, name in found if hook == bpf.INET4_CONNECT and not _is_silent(program)}
         forsaken = [one for one in found if one[2].startswith(MARK) and one[2] not in living]
         return sum(_detach(cgroup, program, hook) for hook, program, _ in forsaken)
+
+
+def _count_ours(cgroup: int) -> int:
+    found = bpf.attached(cgroup, bpf.INET4_CONNECT)
+    for program in found:
+        os.close(program)
+    return sum(name.startswith(MARK) for name in found.values())
 
 
 def _detach(cgroup: int, program: int, hook: int) -> bool:
@@ -61,8 +66,9 @@ def _detach(cgroup: int, program: int, hook: int) -> bool:
     return True
 
 
-def _is_silent(program: int, before: int) -> bool:
-    """Tell whether all that its daemon last said was over by then; an empty map is of a daemon that is starting."""
+def _is_silent(program: int) -> bool:
+    """Tell whether all that its daemon last said has been over for long; one that is starting has said nothing yet."""
+    silent_ns = int(SILENT_S * 1e9)
     with contextlib.ExitStack() as held:
         maps = bpf.maps_of(program)
         for fd in maps:
@@ -73,4 +79,7 @@ def _is_silent(program: int, before: int) -> bool:
             for fd in own
             for value in bpf.values(fd, LOCAL_ADDRESS_KEY_SIZE, LOCAL_ADDRESS_VALUE_SIZE)
         ]
-    return bool(until) and max(until) < before
+    if not until:
+        return bpf.load_time_ns(program) < time.clock_gettime_ns(time.CLOCK_BOOTTIME) - silent_ns
+    latest: int = max(until)
+    return latest < time.monotonic_ns() - silent_ns

@@ -16,7 +16,6 @@ from bennu.images.layers import LayerHold
 from bennu.images.loading import Descriptor, Manifest, choose_platform
 from bennu.images.skopeo import ImageProxy, Source, read_manifest
 
-PARALLEL: Final = 3  # downloads at a time, as dockerd
 MAX_CONFIG: Final = 4 << 20
 DIGEST_FORM: Final = "sha256:"
 
@@ -130,7 +129,7 @@ async def _fetch_layers(
     hold: LayerHold,
     queue: asyncio.Queue[FetchProgress | None],
 ) -> None:
-    slots = asyncio.Semaphore(PARALLEL)
+    slots = asyncio.Semaphore(images.registries.downloads)
     async with asyncio.TaskGroup() as group:
         started: set[str] = set()
         for descriptor, diff_id in zip(layers, diff_ids, strict=True):

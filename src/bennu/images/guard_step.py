@@ -1,8 +1,8 @@
 """Confines a step of a build like a default container: `guard_step.py RULES`, run in its bundle before it is made.
 
-RULES is a file of JSON: {"capabilities", "rlimits", "maskedPaths", "readonlyPaths", "seccomp", "cgroupsPath"} in the
-terms of an OCI configuration, and {"hosts", "resolv.conf"}: the texts of these files, if the step is to have them, and
-"address": what its host name stands for; "" is nothing.
+RULES is a file of JSON: {"capabilities", "rlimits", "maskedPaths", "readonlyPaths", "seccomp", "noNewPrivileges",
+"cgroupsPath"} in the terms of an OCI configuration, and {"hosts", "resolv.conf"}: the texts of these files, if the step
+is to have them, and "address": what its host name stands for; "" is nothing.
 """
 
 # ruff: noqa: PTH110, PTH123
@@ -18,6 +18,7 @@ def guard(spec: dict[str, Any], rules: dict[str, Any]) -> None:
     held = rules["capabilities"] if process["user"].get("uid", 0) == 0 else []
     process["capabilities"] = {"bounding": rules["capabilities"], "effective": held, "permitted": held}
     process["rlimits"] = rules["rlimits"]
+    process["noNewPrivileges"] = rules["noNewPrivileges"]
     for name in ("maskedPaths", "readonlyPaths", "seccomp", "cgroupsPath"):
         linux[name] = rules[name]
     for mount in spec["mounts"]:

@@ -17,6 +17,7 @@ from bennu.images.image import Image, ImageRecord, image_config, parse_config, p
 from bennu.images.layers import Layer, LayerHold, Layers
 from bennu.images.overlay import mount_layers, mount_overlay, remove_tree, unmount
 from bennu.images.reference import HEX64, SHA256, Reference, parse_reference
+from bennu.images.registries import Registries
 from bennu.store import Delete, Put, Store, Transaction, aside
 
 RECORDS: Final = "images/records/"
@@ -42,9 +43,12 @@ class Images:
     What an image was told to be called and that it is here is on the disk before a call returns.
     """
 
-    def __init__(self, root: Path, store: Store, users: ImageUsers | None = None) -> None:
-        """Keep the images below `root`; `users` None: nobody uses any."""
+    def __init__(
+        self, root: Path, store: Store, users: ImageUsers | None = None, registries: Registries | None = None
+    ) -> None:
+        """Keep the images below `root`; `users` None: nobody uses any; `registries` None: as without options."""
         self.root = root
+        self.registries = registries or Registries()
         self.layers = Layers(root)
         self.store = store
         self._users = users

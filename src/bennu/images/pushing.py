@@ -68,7 +68,7 @@ async def _push_one(images: Images, image: Image, name: Reference, auth: Auth) -
     folder = images.layers.new_path()
     try:
         await asyncio.to_thread(lay_out, images, image, folder)
-        async with registry_source(name, auth, images.layers.tmp) as target:
+        async with registry_source(name, auth, images.layers.tmp, images.registries) as target:
             options = [f"--dest-{option.removeprefix('--')}" for option in target.options]
             await skopeo(["copy", "--quiet", *options, f"dir:{folder}", target.location], target)
             manifest = await read_manifest(target)

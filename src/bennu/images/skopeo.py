@@ -9,7 +9,6 @@ import array
 import asyncio
 import base64
 import contextlib
-import ipaddress
 import json
 import os
 import re
@@ -19,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 import msgspec
 
 from bennu.decoding import decode
 from bennu.errors import BennuError, InvalidParameter, NotFound, Unavailable
 from bennu.images.reference import HUB, Reference
+from bennu.images.registries import Registries
 from bennu.process import run, started
 
 TIMEOUT_S: Final = 300.0
@@ -87,9 +88,9 @@ class Source:
 
 
 @contextlib.asynccontextmanager
-async def registry_source(reference: Reference, auth: Auth, tmp: Path) -> AsyncIterator[Source]:
+async def registry_source(reference: Reference, auth: Auth, tmp: Path, registries: Registries) -> AsyncIterator[Source]:
     """Give an image in its registry; a login lies in a private file during the block."""
-    options = [] if not is_local(reference.domain) else ["--tls-verify=false"]
+    options = ["--tls-verify=false"] if await registries.is_insecure(reference.domain) else []
     tag = f"@{reference.digest}" if reference.digest else f":{reference.tagged().tag}"
     location = f"docker://{reference.full_name}{tag}"
     if auth.registrytoken:
@@ -113,16 +114,16 @@ def _auth_file(domain: str, auth: Auth) -> dict[str, Any]:
     return {"auths": {domain: entry}}
 
 
-def is_local(domain: str) -> bool:
-    """Tell whether a registry is on this machine and may speak plain HTTP, as dockerd has it."""
-    host = domain.rsplit(":", 1)[0] if not domain.endswith("]") else domain
-    host = host.strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def mirror_location(mirror: str, reference: Reference) -> str:
+    """Answer where a mirror has a repository of Docker Hub, in skopeo's words."""
+    return f"docker://{urlsplit(mirror).netloc}/{reference.path}"
+
+
+def mirror_source(mirror: str, reference: Reference) -> Source:
+    """Give an image of Docker Hub in a mirror of it, whose URL says whether it speaks TLS. No login goes there."""
+    options = ["--no-creds"] + (["--tls-verify=false"] if mirror.startswith("http:") else [])
+    tag = f"@{reference.digest}" if reference.digest else f":{reference.tagged().tag}"
+    return Source(mirror_location(mirror, reference) + tag, options, None, reference)
 
 
 async def read_manifest(source: Source) -> bytes:

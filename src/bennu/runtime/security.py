@@ -20,9 +20,11 @@ class Security:
     writable_cgroups: bool = False
 
 
-def parse_security_options(options: Iterable[str]) -> Security:
-    """Read the options. Raises: BennuError (a 500, as dockerd); InvalidParameter for a bad seccomp profile."""
-    found: dict[str, Any] = {}
+def parse_security_options(options: Iterable[str], *, no_new_privileges: bool = False) -> Security:
+    """Read the options; `no_new_privileges`: of those that say nothing of it.
+
+    Raises: BennuError (a 500, as dockerd); InvalidParameter for a bad seccomp profile."""
+    found: dict[str, Any] = {"no_new_privileges": no_new_privileges}
     for option in options:
         key, value = _split(option)
         if key == "no-new-privileges":

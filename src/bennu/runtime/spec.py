@@ -13,6 +13,7 @@ import msgspec
 from bennu.beneath import clean
 from bennu.model import ContainerConfig, HostConfig, MountPoint
 from bennu.runtime.capabilities import decide_capabilities, parse_capabilities
+from bennu.runtime.container_defaults import ContainerDefaults
 from bennu.runtime.devices import DeviceNode, device_entries, device_rules
 from bennu.runtime.hostfacts import HostFacts
 from bennu.runtime.mounts import (
@@ -32,7 +33,6 @@ from bennu.runtime.security import Security, parse_security_options
 from bennu.runtime.users import User
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-DEFAULT_GROUP: Final = "/bennu"  # the control group above all containers
 HOME_ANNOTATION: Final = "bennu.home"  # its HOME is not the client's but its user's, so execs have their own user's
 MASKED_PATHS: Final = (
     *("/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
@@ -69,12 +69,13 @@ class SpecRequest:
     resolv_path: str = ""
     extra_env: Sequence[str] = ()  # of links; before the container's own
     cgroup_path: str = ""  # "" = decided by `container_group`
+    defaults: ContainerDefaults = field(default_factory=ContainerDefaults)
 
 
 def build_spec(request: SpecRequest) -> dict[str, Any]:
     """Write the whole `config.json`. Raises: BennuError, RuntimeFailure in dockerd's words for what cannot be."""
     config, host = request.config, request.host_config
-    security = parse_security_options(host.security_opt or ())
+    security = parse_security_options(host.security_opt or (), no_new_privileges=request.defaults.no_new_privileges)
     mounts = _mounts(request, security)
     spec: dict[str, Any] = {
         "ociVersion": "1.0.2",
@@ -95,13 +96,19 @@ def build_spec(request: SpecRequest) -> dict[str, Any]:
     return spec
 
 
-def default_confinement(host: HostFacts) -> dict[str, Any]:
+def default_confinement(host: HostFacts, defaults: ContainerDefaults) -> dict[str, Any]:
     """Write how a container is confined whose client asked for nothing, in the terms of an OCI configuration.
 
     For configurations that somebody else writes: the steps of a build.
     """
     asked_nothing = SpecRequest(
-        container_id="", config=ContainerConfig(), host_config=HostConfig(), host=host, args=(), rootfs=""
+        container_id="",
+        config=ContainerConfig(),
+        host_config=HostConfig(),
+        host=host,
+        args=(),
+        rootfs="",
+        defaults=defaults,
     )
     spec = build_spec(asked_nothing)
     process, linux = spec["process"], spec["linux"]
@@ -111,6 +118,7 @@ def default_confinement(host: HostFacts) -> dict[str, Any]:
         "maskedPaths": linux["maskedPaths"],
         "readonlyPaths": linux["readonlyPaths"],
         "seccomp": linux.get("seccomp"),
+        "noNewPrivileges": process["noNewPrivileges"],
     }
 
 
@@ -118,9 +126,9 @@ def _hostname(request: SpecRequest) -> str:
     return request.hostname or request.config.hostname or request.container_id[:12]
 
 
-def container_group(container_id: str, host: HostConfig) -> str:
-    """Answer the path of its control group."""
-    return clean(f"{host.cgroup_parent or DEFAULT_GROUP}/{container_id}")
+def container_group(container_id: str, host: HostConfig, parent: str) -> str:
+    """Answer the path of its control group; `parent`: of those that name none."""
+    return clean(f"{host.cgroup_parent or parent}/{container_id}")
 
 
 # --- process ------------------------------------------------------------------------------------------------------
@@ -148,7 +156,7 @@ def _process(request: SpecRequest, security: Security) -> dict[str, Any]:
         "noNewPrivileges": security.no_new_privileges,
         "oomScoreAdj": decide_oom_score_adj(host.oom_score_adj, request.host),
     }
-    if rlimits := build_rlimits(host.ulimits or (), request.host):
+    if rlimits := build_rlimits(request.defaults.ulimits_with(host.ulimits), request.host):
         process["rlimits"] = rlimits
     if config.tty and any(host.console_size):
         process["consoleSize"] = {"height": host.console_size[0], "width": host.console_size[1]}
@@ -159,7 +167,9 @@ def _process(request: SpecRequest, security: Security) -> dict[str, Any]:
 
 def _needs_init(request: SpecRequest) -> bool:
     """Tell whether an init is wanted here: a PID namespace of another has one already."""
-    return request.host_config.init is True and request.pid_ns is None
+    own = request.host_config.init
+    wanted = own if isinstance(own, bool) else request.defaults.init
+    return wanted and request.pid_ns is None
 
 
 def _capabilities(request: SpecRequest) -> list[str]:
@@ -252,7 +262,8 @@ def _linux(request: SpecRequest, security: Security) -> dict[str, Any]:
     resources = build_resources(host, facts)
     resources["devices"] = device_rules(request.devices, host.device_cgroup_rules or (), privileged=host.privileged)
     linux: dict[str, Any] = {
-        "cgroupsPath": request.cgroup_path or container_group(request.container_id, host),
+        "cgroupsPath": request.cgroup_path
+        or container_group(request.container_id, host, request.defaults.cgroup_parent),
         "namespaces": _namespaces(request),
         "resources": resources,
         "maskedPaths": _paths(host.masked_paths, MASKED_PATHS, privileged=host.privileged),
@@ -262,8 +273,9 @@ def _linux(request: SpecRequest, security: Security) -> dict[str, Any]:
         linux["devices"] = device_entries(request.devices)
     if sysctls := _sysctls(request):
         linux["sysctl"] = sysctls
+    asked = security.seccomp
     seccomp = decide_filter(
-        security.seccomp,
+        request.defaults.seccomp if asked is None and not host.privileged else asked,
         privileged=host.privileged,
         capabilities=_capabilities(request),
         architecture=facts.architecture,
@@ -281,7 +293,7 @@ def _paths(asked: Sequence[str] | None, default: Sequence[str], *, privileged: b
 
 
 def _namespaces(request: SpecRequest) -> list[dict[str, str]]:
-    mode = request.host_config.cgroupns_mode or ("private" if request.host.cgroup_v2 else "host")
+    mode = request.defaults.cgroupns_of(request.host_config, cgroup_v2=request.host.cgroup_v2)
     asked = {
         "network": request.netns,
         "uts": request.uts_ns,

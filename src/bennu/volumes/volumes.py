@@ -1,4 +1,7 @@
-"""The local volume driver: each volume is one folder under its root, with a record in the store.
+"""The volumes of one host, with a record in the store each.
+
+One of the local driver is a folder under the root of all; one of a plugin's is wherever the plugin has it
+(`plugin_driver.py`), and only what we know of it is kept here.
 
 A crash at any instruction leaves a volume whole or absent: a creation is acknowledged when its record is written, and
 an empty folder without one is swept away at `open`; a removal first marks the record, then deletes the data, then the
@@ -23,9 +26,12 @@ import msgspec
 from bennu.beneath import entry_of
 from bennu.confined.client import measure_tree
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
+from bennu.go.rfc3339 import parse_rfc3339
+from bennu.plugins import Plugins
 from bennu.process import run
 from bennu.store import Delete, Put, Store, Transaction, aside
 from bennu.volumes.mounting import check_options, is_mounted, mount_options, unmount
+from bennu.volumes.plugin_driver import all_drivers, find_driver
 
 PREFIX: Final = "volumes/"
 NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -48,6 +54,13 @@ class Volume(msgspec.Struct, kw_only=True):
     options: dict[str, str] | None = None
     removing: bool = False
     born_with: str = ""  # the container it was made for and belongs to; "" when nobody's, or taken over
+    scope: str = "local"
+    mounted_by: list[str] = []  # of a plugin's: who asked for it and has not given it back
+
+    @property
+    def is_local(self) -> bool:
+        """Tell whether it is a folder of ours, and no plugin's."""
+        return self.driver == "local"
 
     @property
     def anonymous(self) -> bool:
@@ -73,15 +86,21 @@ class Volumes:
     """All volumes of one host."""
 
     def __init__(
-        self, root: Path, store: Store, users: VolumeUsers | None = None, commit: Commit | None = None
+        self,
+        root: Path,
+        store: Store,
+        users: VolumeUsers | None = None,
+        commit: Commit | None = None,
+        plugins: Plugins | None = None,
     ) -> None:
-        """Keep the volumes below `root`; `users` None: nobody uses any.
+        """Keep the volumes below `root`; `users` None: nobody uses any; `plugins` keep those of other drivers.
 
         `commit` writes a change together with the event (`create`, `destroy`) that announces it; None: without.
         """
         self._users = users
         self._commit = commit or self._commit_alone
         self._root = root
+        self._plugins = plugins or Plugins()
         self._store = store
         self._volumes: dict[str, Volume] = {}
         self._lock = asyncio.Lock()
@@ -110,9 +129,9 @@ class Volumes:
         unread = {one.key.removeprefix(PREFIX) for one in await aside.read_aside(self._store, PREFIX)}
         gone = {volume.name for volume in found if volume.removing}
         for volume in found:
-            if volume.removing:
+            if volume.removing and volume.is_local:
                 await _delete_tree(Path(volume.mountpoint).parent)
-        await asyncio.to_thread(self._repair, [volume for volume in found if not volume.removing])
+        await asyncio.to_thread(self._repair, [volume for volume in found if volume.is_local and not volume.removing])
         self._volumes = {volume.name: volume for volume in found if volume.name not in gone}
         for name in sorted(gone):
             await self._store.commit(Transaction([Delete(PREFIX + name)]))
@@ -159,24 +178,27 @@ class Volumes:
     async def create(
         self,
         name: str,
-        driver: str = "local",
+        driver: str = "",
         options: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         born_with: str = "",
     ) -> Volume:
         """Create a volume, or answer the one of that name as it is. The name "" makes an anonymous one.
 
+        `driver` "": whatever keeps one of that name, else the local one.
         `born_with`: the container about to be created with it; see `sweep`.
-        Raises: InvalidParameter, NotFound (driver), with dockerd's words; OSError.
+        Raises: InvalidParameter, NotFound (driver), Conflict (another driver's), with dockerd's words; OSError.
         """
         if not name:
             name, labels = secrets.token_hex(32), {**(labels or {}), ANONYMOUS_LABEL: ""}
+        elif not driver:
+            await self._adopt(name)
         if driver not in ("", "local"):
-            raise NotFound(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
+            return await self._create_by_plugin(name, driver, options, labels, born_with)
         check_name(name)
         async with self._lock:
             if name in self._volumes:
-                return self._volumes[name]
+                return _of_driver(self._volumes[name], driver)
             check_options(name, options or {})
             volume = self._new(name, options, labels)
             volume.born_with = born_with
@@ -193,6 +215,77 @@ class Volumes:
             labels=None if labels is None else dict(labels),
             options=None if options is None else dict(options),
         )
+
+    async def _create_by_plugin(
+        self,
+        name: str,
+        driver: str,
+        options: Mapping[str, str] | None,
+        labels: Mapping[str, str] | None,
+        born_with: str,
+    ) -> Volume:
+        async with _lock_of(self._mountings, name):
+            if name in self._volumes:
+                return _of_driver(self._volumes[name], driver)
+            try:
+                keeper = await find_driver(self._plugins, driver)
+                found = await keeper.get(name)
+                if found is None:
+                    await keeper.create(name, options or {})
+            except BennuError as error:
+                error.args = (f"create {name}: {error}",)
+                raise
+            volume = Volume(
+                name=name,
+                driver=driver,
+                mountpoint=found.mountpoint if found else await keeper.path(name),
+                created_ns=time.time_ns(),
+                labels=None if labels is None else dict(labels),
+                options=None if options is None else dict(options),
+                born_with=born_with,
+                scope=await keeper.scope(),
+            )
+            await self._commit(Put(PREFIX + name, msgspec.json.encode(volume)), "create", volume)
+            self._volumes[name] = volume
+            return volume
+
+    async def _adopt(self, name: str) -> None:
+        """Take up a volume that no record knows and a plugin has."""
+        if name in self._volumes:
+            return
+        for volume in await self.list_foreign():
+            if volume.name == name:
+                await self._store.commit(Transaction([Put(PREFIX + name, msgspec.json.encode(volume))]))
+                self._volumes.setdefault(name, volume)
+                return
+
+    async def list_foreign(self) -> builtins.list[Volume]:
+        """List the volumes of plugins that no record knows; they were not made here."""
+        foreign: builtins.list[Volume] = []
+        for keeper in await all_drivers(self._plugins):
+            try:
+                known = await keeper.list()
+                scope = await keeper.scope() if known else ""
+            except BennuError as error:
+                log.warning("the volumes of plugin %s are not known: %s", keeper.name, error)
+                continue
+            foreign += [
+                Volume(
+                    name=one.name,
+                    driver=keeper.name,
+                    mountpoint=one.mountpoint,
+                    created_ns=max(0, parse_rfc3339(one.created_at) or 0),
+                    scope=scope,
+                )
+                for one in known
+                if one.name and one.name not in self._volumes
+            ]
+        return foreign
+
+    async def look_up(self, name: str) -> Volume:
+        """Find a volume by name, also one that only a plugin knows. Raises: NotFound."""
+        await self._adopt(name)
+        return self.find(name)
 
     def filling(self, name: str) -> asyncio.Lock:
         """Give the lock that keeps two containers that are made with a new volume at once from both filling it."""
@@ -219,12 +312,36 @@ class Volumes:
         reason.
         """
         volume = self.find(name)
-        if not volume.options:
+        if not volume.is_local:
+            await self._mount_by_plugin(volume, user)
+        if not volume.options or not volume.is_local:
             return
         async with _lock_of(self._mountings, name):
             if not await asyncio.to_thread(is_mounted, volume.mountpoint):
                 await mount_options(volume.mountpoint, volume.options)
             self._mounted_for.setdefault(name, set()).add(user)
+
+    async def _mount_by_plugin(self, volume: Volume, user: str) -> None:
+        async with _lock_of(self._mountings, volume.name):
+            if user in volume.mounted_by:
+                return
+            try:
+                keeper = await find_driver(self._plugins, volume.driver)
+                volume.mountpoint = await keeper.mount(volume.name, user)
+            except BennuError as error:
+                error.args = (f"error while mounting volume '{volume.mountpoint}': {error}",)
+                raise
+            volume.mounted_by = [*volume.mounted_by, user]
+            await self._store.commit(Transaction([Put(PREFIX + volume.name, msgspec.json.encode(volume))]))
+
+    async def _unmount_by_plugin(self, volume: Volume, user: str) -> None:
+        async with _lock_of(self._mountings, volume.name):
+            if user not in volume.mounted_by:
+                return
+            keeper = await find_driver(self._plugins, volume.driver)
+            await keeper.unmount(volume.name, user)
+            volume.mounted_by = [one for one in volume.mounted_by if one != user]
+            await self._store.commit(Transaction([Put(PREFIX + volume.name, msgspec.json.encode(volume))]))
 
     async def unmount_unused(self, name: str, user: str) -> None:
         """Unmount a volume that `user` is done with, unless others use it, or a container runs with it. Idempotent.
@@ -232,7 +349,9 @@ class Volumes:
         Raises: BennuError with the reason.
         """
         volume = self._volumes.get(name)
-        if volume is None or not volume.options:
+        if volume is not None and not volume.is_local:
+            await self._unmount_by_plugin(volume, user)
+        if volume is None or not volume.options or not volume.is_local:
             return
         async with _lock_of(self._mountings, name):
             users = self._mounted_for.get(name, set())
@@ -251,11 +370,15 @@ class Volumes:
         `by_container`: the one container whose use of it does not count, since it is being removed.
         Raises: NotFound, Conflict when containers use it.
         """
+        await self._adopt(name)
         async with _lock_of(self._mountings, name):
             if force and name not in self._volumes:
                 return
             volume = self.find(name)
             self._check_unused(name, by_container)
+            if not volume.is_local:
+                await asyncio.shield(self._remove_by_plugin(volume, force=force))
+                return
             if await asyncio.to_thread(is_mounted, volume.mountpoint):
                 await unmount(volume.mountpoint)
             self._mounted_for.pop(name, None)
@@ -275,6 +398,17 @@ class Volumes:
         await _delete_tree(Path(volume.mountpoint).parent)
         await self._commit(Delete(PREFIX + volume.name), "destroy", volume)
 
+    async def _remove_by_plugin(self, volume: Volume, *, force: bool) -> None:
+        try:
+            await (await find_driver(self._plugins, volume.driver)).remove(volume.name)
+        except BennuError as error:
+            if not force:
+                error.args = (f"remove {volume.name}: {error}",)
+                raise
+            log.warning("volume %s is forgotten, and its plugin failed to remove it: %s", volume.name, error)
+        await self._commit(Delete(PREFIX + volume.name), "destroy", volume)
+        self._volumes.pop(volume.name, None)
+
     def set_free(self, names: Iterable[str]) -> builtins.list[Put]:
         """Make the writes by which volumes outlive the container they were born with; commit them with its deletion."""
         born = [volume for name in names if (volume := self._volumes.get(name)) is not None and volume.born_with]
@@ -292,7 +426,7 @@ class Volumes:
         """Remove unused ones among the `wanted`; answer their names and the bytes that became free."""
         names, freed = [], 0
         for volume in self.list():
-            if not wanted(volume) or self.users(volume.name):
+            if not volume.is_local or not wanted(volume) or self.users(volume.name):
                 continue
             size = await self.measure(volume)
             try:
@@ -304,10 +438,17 @@ class Volumes:
         return names, freed
 
     async def measure(self, volume: Volume) -> int:
-        """Count the bytes of its files, each inode once; 0 for a volume with options, whose data lives elsewhere."""
-        if volume.options:
+        """Count the bytes of its files, each inode once; 0 for one whose data lives elsewhere: by options or plugin."""
+        if volume.options or not volume.is_local:
             return 0
         return await measure_tree(Path(volume.mountpoint))
+
+
+def _of_driver(volume: Volume, driver: str) -> Volume:
+    """Answer the volume, if it is this driver's or nobody said which. Raises: Conflict in dockerd's words."""
+    if driver not in ("", volume.driver):
+        raise Conflict(f"create {volume.name}: volume name must be unique")
+    return volume
 
 
 def _lock_of(locks: WeakValueDictionary[str, asyncio.Lock], name: str) -> asyncio.Lock:

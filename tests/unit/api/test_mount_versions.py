@@ -1,8 +1,8 @@
 """Options of mounts, and the API version that each of them needs."""
 
 import pytest
-from bennu.api.routes.create_versions import translate
 
+from bennu.api.routes.older_clients import translate
 from bennu.errors import InvalidParameter
 from bennu.model import BindOptions, ContainerConfig, HostConfig, Mount, NetworkingConfig, TmpfsOptions, VolumeOptions
 
@@ -10,7 +10,7 @@ NEWEST = 60
 
 
 def adapt_mounts(host: HostConfig, minor: int) -> None:
-    translate(ContainerConfig(), host, NetworkingConfig(), minor)
+    translate(ContainerConfig(), host, NetworkingConfig(), minor, cgroup_v2=True)
 
 
 @pytest.mark.parametrize(

@@ -29,13 +29,13 @@ NEWEST = 51
 
 
 def meant(
-    body: dict[str, Any], minor: int = NEWEST
+    body: dict[str, Any], minor: int = NEWEST, *, cgroup_v2: bool = True
 ) -> tuple[ContainerCreateBody, HostConfig, dict[str, Any], list[str]]:
     """What a create body means for a client of API 1.`minor`: itself, its host part, its endpoints, warnings."""
     read = decode(msgspec.json.encode(body), ContainerCreateBody)
     assert read is not None
     host, networking = read.host_config or HostConfig(), read.networking_config or NetworkingConfig()
-    warnings = translate(read, host, networking, minor)
+    warnings = translate(read, host, networking, minor, cgroup_v2=cgroup_v2)
     return read, host, networking.endpoints_config or {}, warnings
 
 
@@ -65,6 +65,15 @@ def test_fields_of_the_host_that_came_later(field: str, given: dict[str, Any], s
     assert getattr(meant({"HostConfig": given}, since - 1)[1], field) == before
     assert getattr(meant({"HostConfig": given}, since)[1], field) == getattr(meant({"HostConfig": given})[1], field)
     assert getattr(meant({"HostConfig": given}, since)[1], field) != before
+
+
+def test_control_group_namespaces_came_with_1_41_and_are_the_hosts_before_where_docker_would_not_make_one() -> None:
+    def mode(minor: int, given: str = "", *, cgroup_v2: bool) -> str:
+        return meant({"HostConfig": {"CgroupnsMode": given}}, minor, cgroup_v2=cgroup_v2)[1].cgroupns_mode
+
+    assert mode(40, cgroup_v2=False) == "host"
+    assert mode(40, "private", cgroup_v2=False) == "private"
+    assert (mode(40, cgroup_v2=True), mode(41, cgroup_v2=False)) == ("", "")
 
 
 def test_fields_of_health_checks_and_endpoints_that_came_later() -> None:

@@ -27,8 +27,8 @@ BIND, VOLUME, TMPFS, IMAGE = (
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("/x", ("volume", "", "/x", "z", False, "")),
-        ("name:/x", ("volume", "name", "/x", "z", False, "")),
+        ("/x", ("volume", "", "/x", "", False, "")),
+        ("name:/x", ("volume", "name", "/x", "", False, "")),
         ("name:/x:ro,nocopy,Z,cached", ("volume", "name", "/x", "ro,nocopy,Z,cached", True, "")),
         ("/s/../t/:/x/../y/:ro,rslave", ("bind", "/t", "/y", "ro,rslave", True, "rslave")),
         ("/s:/x:", ("bind", "/s", "/x", "", False, "")),
@@ -40,6 +40,7 @@ def test_binds(text: str, expected: tuple[object, ...]) -> None:
     found = parse_bind(text)
     assert (found.type, found.source, found.target, found.mode, found.read_only, found.propagation) == expected
     assert found.anonymous == (not found.source)
+    assert found.local_mode == ("z" if found.type == "volume" else "")
 
 
 SPEC = "invalid volume specification: '{}'"

@@ -9,6 +9,7 @@ from bennu.model import BindOptions, ContainerConfig, HostConfig, MountPoint, Tm
 from bennu.model import Mount as AskedMount
 from bennu.runtime import HostFacts, SpecRequest, User, build_env, build_spec, container_group, parse_security_options
 from bennu.runtime.capabilities import ALL, DEFAULT, decide_capabilities, names_of_mask, parse_capabilities
+from bennu.runtime.container_defaults import ContainerDefaults
 from bennu.runtime.devices import DeviceNode, device_rules, parse_device_rule
 from bennu.runtime.mounts import merge_mounts, root_propagation, tmpfs_entry
 from bennu.runtime.resources import UNLIMITED, build_resources, build_rlimits, lifted_limits
@@ -164,8 +165,64 @@ def test_low_ports_are_open_in_a_network_of_its_own() -> None:
 
 
 def test_the_control_group_is_below_its_parent() -> None:
-    assert container_group("abc", HostConfig()) == "/bennu/abc"
-    assert container_group("abc", HostConfig(cgroup_parent="/a/b/")) == "/a/b/abc"
+    assert container_group("abc", HostConfig(), "/bennu") == "/bennu/abc"
+    assert container_group("abc", HostConfig(cgroup_parent="/a/b/"), "/docker") == "/a/b/abc"
+    usual = ContainerDefaults(cgroup_parent="/docker")
+    assert spec(defaults=usual)["linux"]["cgroupsPath"] == f"/docker/{'c' * 64}"
+
+
+# --- what the daemon's options say --------------------------------------------------------------------------------
+
+
+def test_an_own_limit_wins_over_the_daemons_and_the_rest_is_added() -> None:
+    usual = ContainerDefaults(ulimits=(Ulimit(name="nofile", soft=1, hard=2), Ulimit(name="core", soft=3, hard=3)))
+    limits = spec(host=HostConfig(ulimits=[Ulimit(name="nofile", soft=7, hard=8)]), defaults=usual)["process"][
+        "rlimits"
+    ]
+    assert {limit["type"]: (limit["soft"], limit["hard"]) for limit in limits} == {
+        "RLIMIT_NOFILE": (7, 8),
+        "RLIMIT_CORE": (3, 3),
+    }
+
+
+@pytest.mark.parametrize(("own", "usual", "wanted"), [(None, True, True), (False, True, False), (True, False, True)])
+def test_an_init_is_there_unless_the_container_says_otherwise(own: bool | None, usual: bool, wanted: bool) -> None:
+    made = spec(host=HostConfig(init=own), defaults=ContainerDefaults(init=usual))
+    assert (made["process"]["args"][0] == "/sbin/docker-init") is wanted
+
+
+def test_no_new_privileges_is_the_daemons_word_until_the_container_speaks() -> None:
+    strict = ContainerDefaults(no_new_privileges=True)
+    assert spec(defaults=strict)["process"]["noNewPrivileges"] is True
+    own = HostConfig(security_opt=["no-new-privileges=false"])
+    assert spec(host=own, defaults=strict)["process"]["noNewPrivileges"] is False
+
+
+def test_the_daemons_seccomp_profile_is_for_who_names_none_and_is_not_privileged() -> None:
+    usual = ContainerDefaults(seccomp=SeccompProfile(default_action=SeccompAction.LOG))
+    assert spec(defaults=usual)["linux"]["seccomp"]["defaultAction"] == "SCMP_ACT_LOG"
+    assert "seccomp" not in spec(defaults=ContainerDefaults(seccomp=Seccomp.UNCONFINED))["linux"]
+    assert "seccomp" not in spec(host=HostConfig(privileged=True), defaults=usual)["linux"]
+    asked = HostConfig(security_opt=["seccomp=builtin"])
+    assert spec(host=asked, defaults=usual)["linux"]["seccomp"]["defaultAction"] == "SCMP_ACT_ERRNO"
+
+
+@pytest.mark.parametrize(
+    ("asked", "usual", "privileged", "v2", "mode"),
+    [
+        ("", "", False, False, "host"),
+        ("", "", False, True, "private"),
+        ("", "private", False, False, "private"),
+        ("", "host", False, True, "host"),
+        ("", "private", True, False, "host"),
+        ("", "", True, True, "private"),
+        ("private", "host", True, False, "private"),
+        ("host", "private", False, True, "host"),
+    ],
+)
+def test_the_control_group_namespace(asked: str, usual: str, privileged: bool, v2: bool, mode: str) -> None:
+    host = HostConfig(cgroupns_mode=asked, privileged=privileged)
+    assert ContainerDefaults(cgroupns_mode=usual).cgroupns_of(host, cgroup_v2=v2) == mode
 
 
 # --- mounts -------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 ESCAPED_NUL: Final = rb"\u0000"  # the only way to write one in JSON
 LARGE_BYTES: Final = 256 * 1024
 JSON_TYPE: Final = "application/json"
+PEEKED: Final = "peeked body"  # of a request: what was read of its body before anybody took it
 MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?\s*(;.*)?\Z")
 NOTHING: Final = "invalid JSON: got EOF while reading request body"
 
@@ -84,6 +85,8 @@ async def read_bounded(request: web.Request, limit: int = MAX_BODY_BYTES) -> byt
 
 async def body_of(request: web.Request) -> AsyncIterator[bytes]:
     """Yield the body in pieces as they come. Raises: InvalidParameter when it breaks off or is framed wrongly."""
+    if peeked := request.pop(PEEKED, b""):
+        yield peeked
     try:
         async for part in request.content.iter_any():
             yield part

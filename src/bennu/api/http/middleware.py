@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
+from bennu.api.http.authorization import Judges, make_authorizer
 from bennu.api.http.errors import Handler, errors_to_http
 from bennu.api.http.query import api_minor, check_query_text
 from bennu.api.http.responses import empty_response, error_response
@@ -20,10 +21,14 @@ SLASHES: Final = re.compile(r"/{2,}")  # POSIX leaves two at the beginning
 log = logging.getLogger(__name__)
 
 
-def build_application(routes: Iterable[web.RouteDef]) -> web.Application:
-    """Build an application of `routes`, each with and without a version in front."""
+def build_application(routes: Iterable[web.RouteDef], judges: Judges | None = None) -> web.Application:
+    """Build an application of `routes`, each with and without a version in front.
+
+    `judges`: see `make_authorizer`; None: nobody judges requests.
+    """
     finisher = Finisher()
-    app = web.Application(middlewares=[edge, errors_to_http, check_version, finisher.middleware])
+    authorizers = [make_authorizer(judges)] if judges else []
+    app = web.Application(middlewares=[edge, errors_to_http, *authorizers, check_version, finisher.middleware])
     for route in routes:  # HEAD is not implied by GET: dockerd answers it only where it says so
         app.router.add_route(route.method, route.path, route.handler)
         app.router.add_route(route.method, "/v{version:[0-9.]+}" + route.path, route.handler)

@@ -4,7 +4,7 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -17,6 +17,7 @@ from bennu.api.http.tls_front import TlsFront
 
 KEEP_RAW: Final = 64 * 1024
 CONTENT_LENGTH: Final = re.compile(rb"^content-length:[ \t]*([0-9]{1,9})", re.IGNORECASE | re.MULTILINE)
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 MAX_HEAD_BYTES: Final = 1024 * 1024  # of a request line, and of a header: Go's limit for both together
 MAX_HEADERS: Final = 4096
 BACKLOG: Final = 1024  # clients that may wait to be accepted; asyncio would listen anew with 100
@@ -31,9 +32,10 @@ class Connection(RequestHandler):
     request that becomes a raw stream is its first input; aiohttp's parser loses it, so it is remembered here.
     """
 
-    def __init__(self, manager: web.Server, subject: str | None = None, **settings: Any) -> None:
+    def __init__(self, manager: web.Server, subject: str | None = None, certificate: str = "", **settings: Any) -> None:
         super().__init__(manager, **settings)
         self.subject = subject  # of the client's certificate, where it came over TLS
+        self.certificate = certificate  # in PEM
         self.half_closed = False
         self.answering = False  # the head of the answer is on its way
         self._busy = False
@@ -118,6 +120,7 @@ class ApiServer:
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, handler_cancellation=True)
         self._servers: list[asyncio.Server] = []
         self._fronts: list[TlsFront] = []
+        self._metrics: web.AppRunner | None = None
 
     async def start(self, listening: Sequence[socket.socket], tls: ssl.SSLContext | None = None) -> None:
         """Serve on the sockets. `tls` is needed as soon as one of them is no unix socket."""
@@ -130,7 +133,19 @@ class ApiServer:
                 assert tls is not None
                 self._fronts.append(TlsFront(listener, tls, self._welcome))
 
-    def _connection(self, subject: str | None = None) -> Connection:
+    async def serve_metrics(self, listener: socket.socket, render: Callable[[], bytes]) -> None:
+        """Answer `GET /metrics` on a socket of its own, to anybody: nothing else is there."""
+
+        async def metrics(request: web.Request) -> web.Response:
+            return web.Response(body=render(), headers={"Content-Type": METRICS_TYPE})
+
+        app = web.Application()
+        app.router.add_get("/metrics", metrics)
+        self._metrics = web.AppRunner(app, handle_signals=False, access_log=None)
+        await self._metrics.setup()
+        await web.SockSite(self._metrics, listener).start()
+
+    def _connection(self, subject: str | None = None, certificate: str = "") -> Connection:
         manager = self._runner.server
         assert manager is not None
         loop = asyncio.get_running_loop()
@@ -138,6 +153,7 @@ class ApiServer:
         return Connection(
             manager,
             subject,
+            certificate,
             loop=loop,
             access_log=None,
             keepalive_timeout=3600.0,
@@ -147,8 +163,9 @@ class ApiServer:
             max_headers=MAX_HEADERS,
         )
 
-    async def _welcome(self, client: socket.socket, subject: str) -> None:
-        await asyncio.get_running_loop().connect_accepted_socket(lambda: self._connection(subject), sock=client)
+    async def _welcome(self, client: socket.socket, subject: str, certificate: str) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: self._connection(subject, certificate), sock=client)
 
     @property
     def open_connections(self) -> int:
@@ -165,4 +182,6 @@ class ApiServer:
             await self._runner.server.shutdown(timeout_s)
         for front in self._fronts:
             await front.close()
+        if self._metrics is not None:
+            await self._metrics.cleanup()
         await self._runner.cleanup()

@@ -18,13 +18,14 @@ PLAIN_HTTP: Final = (  # word for word what Go's servers say to it
 )
 
 log = logging.getLogger(__name__)
-Welcome = Callable[[socket.socket, str], Awaitable[object]]
+Welcome = Callable[[socket.socket, str, str], Awaitable[object]]
 
 
 class TlsFront:
     """Accepts on one listening socket.
 
-    A client that proves itself is given to `welcome` as a plain stream socket, with the subject of its certificate.
+    A client that proves itself is given to `welcome` as a plain stream socket, with the subject of its
+    certificate and this in PEM.
     """
 
     def __init__(self, listener: socket.socket, context: ssl.SSLContext, welcome: Welcome) -> None:
@@ -72,7 +73,7 @@ class TlsFront:
             with contextlib.closing(plain):
                 plain.setblocking(False)
                 inner.setblocking(False)
-                await self._welcome(inner, session.subject)
+                await self._welcome(inner, session.subject, session.certificate)
                 await relay(session, plain)
 
     async def _admit(self, connection: socket.socket) -> TlsSession | None:

@@ -18,6 +18,7 @@ from bennu.api.shapes.list import choose, list_entry
 from bennu.confined.client import measure_tree
 from bennu.decoding import decode, fold
 from bennu.engine.container import Container
+from bennu.engine.defaults import is_cgroup_v2
 from bennu.engine.engine import Engine
 from bennu.engine.links import names_by_link
 from bennu.engine.network_connect import remove_link
@@ -129,7 +130,7 @@ class ContainerRoutes:
         minor = api_minor(request)
         warnings = self._check_platform(body.image, text(request, "platform") if minor >= 41 else "")
         host, networking = body.host_config or HostConfig(), body.networking_config or NetworkingConfig()
-        warnings += translate(body, host, networking, minor)
+        warnings += translate(body, host, networking, minor, cgroup_v2=is_cgroup_v2())
         check_endpoints(networking)
         facts = self._engine.services.runtime.host
         warnings += discard_unsupported(host, swap_limit=facts.swap_limit, blkio_weight=facts.blkio_weight)

@@ -20,7 +20,9 @@ MAC_ADDRESS_WARNING: Final = (
 OPTIONS_OF: Final = (("volume", "VolumeOptions"), ("bind", "BindOptions"), ("tmpfs", "TmpfsOptions"))
 
 
-def translate(config: ContainerConfig, host: HostConfig, networking: NetworkingConfig, minor: int) -> list[str]:
+def translate(
+    config: ContainerConfig, host: HostConfig, networking: NetworkingConfig, minor: int, *, cgroup_v2: bool
+) -> list[str]:
     """Change a request of API 1.`minor` in place to what it means; answer warnings. Raises: InvalidParameter."""
     endpoints = networking.endpoints_config = dict(networking.endpoints_config or {})
     if host.network_mode in ("", "default"):
@@ -31,6 +33,8 @@ def translate(config: ContainerConfig, host: HostConfig, networking: NetworkingC
         names = ", ".join(sorted(endpoints))
         raise InvalidParameter(f"Container cannot be created with multiple network endpoints: {names}")
     _drop_newer(config, host, endpoints, minor)
+    if minor < 41 and not cgroup_v2:  # a client that knows nothing of such namespaces
+        host.cgroupns_mode = host.cgroupns_mode or "host"
     for mount in host.mounts or ():
         _check_mount(mount, minor)
     return [*_volume_driver(host, minor), *_take_mac_address(config, host, endpoints, minor)]

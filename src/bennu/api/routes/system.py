@@ -1,7 +1,6 @@
 """`_ping`, `version`, `info`, `auth`, `system/df`: what the engine tells of itself and its host."""
 
 import asyncio
-import functools
 import os
 import platform
 import re
@@ -31,23 +30,24 @@ from bennu.engine.container import Container
 from bennu.engine.defaults import is_cgroup_v2
 from bennu.engine.engine import Engine
 from bennu.engine.links import names_by_link
+from bennu.engine.settings import EngineSettings
+from bennu.engine.unsupported import runtime_names
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images.platform import host_architecture
+from bennu.images.reference import HUB
+from bennu.images.registries import Registries
 from bennu.lifecycle.status import State
+from bennu.model import HostConfig
+from bennu.plugins import VOLUMES
+from bennu.runtime.cdi import DRIVER as CDI
+from bennu.runtime.cdi import read_cdi_devices
 from bennu.store.aside import read_aside
 from bennu.volumes import Volume
 
-DISK_USERS: Final = frozenset({"container", "image", "volume", "build-cache"})
 NO_CACHE: Final = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
 PING: Final = NO_CACHE | {"Builder-Version": "1"}
+BUILTIN: Final = "builtin"
 REGISTRY: Final = "https://index.docker.io/v1/"
-REGISTRIES: Final = {
-    "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
-    "IndexConfigs": {
-        "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True},
-    },
-    "Mirrors": [],
-}
 DISK_KINDS: Final = frozenset({"container", "image", "volume", "build-cache"})
 Json = dict[str, Any]
 
@@ -57,7 +57,7 @@ def routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
     return [
         web.route("GET", "/_ping", api.ping),
         web.route("HEAD", "/_ping", api.ping),
-        web.route("GET", "/version", version),
+        web.route("GET", "/version", api.version),
         web.route("GET", "/info", api.info),
         web.route("GET", "/system/df", api.disk_usage),
         web.route("POST", "/auth", auth),
@@ -66,29 +66,6 @@ def routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
 
 async def auth(request: web.Request) -> web.Response:
     raise NotImplementedHere("checking registry credentials is not implemented")
-
-
-async def version(request: web.Request) -> web.Response:
-    common = {
-        "ApiVersion": API_VERSION,
-        "MinAPIVersion": MIN_API_VERSION,
-        "GitCommit": "",
-        "GoVersion": "",
-        "Os": "linux",
-        "Arch": host_architecture(),
-        "KernelVersion": platform.release(),
-        "BuildTime": "",
-    }
-    engine = {"Name": "Engine", "Version": __version__, "Details": common | {"Experimental": "false"}}
-    python = {"Name": "python", "Version": platform.python_version(), "Details": {}}
-    return json_response(
-        {
-            "Platform": {"Name": "Bennu"},
-            "Components": [engine, python],
-            "Version": __version__,
-            **common,
-        }
-    )
 
 
 class SystemRoutes:
@@ -102,11 +79,38 @@ class SystemRoutes:
             return web.Response(headers=headers | {"Content-Length": "0"}, content_type="text/plain", charset="utf-8")
         return web.Response(text="OK", headers=headers, content_type="text/plain", charset="utf-8")
 
+    async def version(self, request: web.Request) -> web.Response:
+        common = {
+            "ApiVersion": API_VERSION,
+            "MinAPIVersion": MIN_API_VERSION,
+            "GitCommit": "",
+            "GoVersion": "",
+            "Os": "linux",
+            "Arch": host_architecture(),
+            "KernelVersion": platform.release(),
+            "BuildTime": "",
+        }
+        is_experimental = self._engine.services.settings.experimental
+        told = {"Experimental": "true" if is_experimental else "false"}
+        engine = {"Name": "Engine", "Version": __version__, "Details": common | told}
+        python = {"Name": "python", "Version": platform.python_version(), "Details": {}}
+        return json_response(
+            {
+                "Platform": {"Name": "Bennu"},
+                "Components": [engine, python],
+                "Version": __version__,
+                **common,
+                **({"Experimental": True} if is_experimental else {}),
+            }
+        )
+
     async def info(self, request: web.Request) -> web.Response:
         warnings = [str(one) for one in await read_aside(self._engine.services.store)]
+        if self._engine.services.settings.seccomp_profile != BUILTIN:
+            warnings.append("daemon is not using the default seccomp profile")
         told = {"Warnings": [f"WARNING: {text}" for text in warnings] or None}
-        facts = self._containers() | self._engine_facts() | await asyncio.to_thread(host_facts) | told
-        return json_response(info_as_of(facts, api_minor(request)))
+        facts = await asyncio.to_thread(lambda: host_facts() | self._settings())
+        return json_response(info_as_of(self._containers() | self._engine_facts() | facts | told, api_minor(request)))
 
     def _containers(self) -> Json:
         states = Counter(container.record.state for container in self._engine.list())
@@ -118,34 +122,48 @@ class SystemRoutes:
             "Images": len(self._engine.services.images.list()),
         }
 
+    def _settings(self) -> Json:
+        """Tell what bennud's options say."""
+        settings = self._engine.services.settings
+        pools = [{"Base": base, "Size": size} for base, size in settings.address_pools]
+        return {
+            "ID": self._engine.services.engine_id,
+            "Debug": settings.debug,
+            "Labels": list(settings.labels),
+            "ExperimentalBuild": settings.experimental,
+            "HttpProxy": settings.proxies.get("http-proxy", ""),
+            "HttpsProxy": settings.proxies.get("https-proxy", ""),
+            "NoProxy": settings.proxies.get("no-proxy", ""),
+            "RegistryConfig": registry_config(settings.registries),
+            "SecurityOptions": security_options(settings),
+            "CDISpecDirs": list(settings.cdi_folders),
+            "DiscoveredDevices": [{"Source": CDI, "ID": name} for name in read_cdi_devices(settings.cdi_folders)],
+            "FirewallBackend": {"Driver": "nftables"},
+        } | ({"DefaultAddressPools": pools} if pools else {})
+
     def _engine_facts(self) -> Json:
         services = self._engine.services
+        runtime = services.runtime.oci_name
         return {
             "Driver": STORAGE_DRIVER,
             "DriverStatus": [["Backing Filesystem", filesystem_of(services.data_root)], ["Supports d_type", "true"]],
             "Plugins": {
-                "Volume": ["local"],
+                "Volume": ["local", *services.plugins.known_names(VOLUMES)],
                 "Network": ["bridge", "host", "null"],
-                "Authorization": None,
+                "Authorization": list(services.settings.authorization_plugins) or None,
                 "Log": ["json-file", "local", "none"],
             },
             "LoggingDriver": "json-file",
             "DockerRootDir": str(services.data_root),
-            "Runtimes": {"crun": {"path": "crun"}},
-            "DefaultRuntime": "crun",
+            "Runtimes": {name: {"path": runtime} for name in runtime_names(runtime)},
+            "DefaultRuntime": runtime,
             "Swarm": info_json(self._cluster),
             "LiveRestoreEnabled": True,
             "Isolation": "",
             "InitBinary": "tini",
             "ServerVersion": __version__,
-            "ExperimentalBuild": False,
-            "Labels": [f"{name}={value}" for name, value in self._cluster.nodes.host.labels.items()],
             "GenericResources": generic_json(self._cluster.nodes.host.generic),
-            "HttpProxy": "",
-            "HttpsProxy": "",
-            "NoProxy": "",
             "IndexServerAddress": REGISTRY,
-            "RegistryConfig": REGISTRIES,
             "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": ""},
             "InitCommit": {"ID": ""},
@@ -192,6 +210,26 @@ class SystemRoutes:
         return volume_json(volume) | {"UsageData": {"RefCount": users, "Size": size}}
 
 
+def registry_config(registries: Registries) -> Json:
+    """Write what the options say of registries."""
+    hub = {"Name": HUB, "Mirrors": list(registries.mirrors), "Secure": True, "Official": True}
+    insecure = {host: {"Name": host, "Mirrors": [], "Secure": False, "Official": False} for host in registries.hosts}
+    return {
+        "InsecureRegistryCIDRs": [str(network) for network in registries.networks],
+        "IndexConfigs": insecure | {HUB: hub},
+        "Mirrors": list(registries.mirrors),
+    }
+
+
+def security_options(settings: EngineSettings) -> list[str]:
+    options = [f"name=seccomp,profile={settings.seccomp_profile}"]
+    if settings.containers.cgroupns_of(HostConfig(), cgroup_v2=is_cgroup_v2()) == "private":
+        options.append("name=cgroupns")
+    if settings.containers.no_new_privileges:
+        options.append("name=no-new-privileges")
+    return options
+
+
 def info_as_of(facts: Json, minor: int) -> Json:
     """Write `/info` for API 1.`minor`: with what older clients still look for, without what they do not know.
 
@@ -220,9 +258,7 @@ def host_facts() -> Json:
     """Read what `/info` tells of this host. Blocks shortly: it reads /proc and /etc."""
     v2 = is_cgroup_v2()
     release = os_release()
-    options = ["name=seccomp,profile=builtin"] + (["name=cgroupns"] if v2 else [])
     return {
-        "ID": host_id(),
         "NCPU": os.cpu_count() or 1,
         "MemTotal": memory_bytes(),
         "Name": socket.gethostname(),
@@ -244,16 +280,9 @@ def host_facts() -> Json:
         "IPv4Forwarding": read_text("/proc/sys/net/ipv4/ip_forward") == "1",
         "NGoroutines": threading.active_count(),
         "NEventsListener": 0,
-        "SecurityOptions": options,
         "SystemTime": rfc3339(time.time_ns()),
-        "Debug": False,
         "NFd": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
     }
-
-
-@functools.cache
-def host_id() -> str:
-    return read_text("/etc/machine-id")
 
 
 def read_text(path: str) -> str:

@@ -1,5 +1,6 @@
 """`/volumes`: lists, makes, removes and prunes volumes."""
 
+import builtins
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -47,18 +48,22 @@ class VolumeRoutes:
     async def list(self, request: web.Request) -> web.Response:
         fits = volume_filter(filters(request), lambda volume: bool(self._volumes.users(volume.name)))
         return json_response(
-            {"Volumes": [volume_json(volume) for volume in self._volumes.list() if fits(volume)], "Warnings": None}
+            {"Volumes": [volume_json(volume) for volume in await self._all() if fits(volume)], "Warnings": None}
         )
+
+    async def _all(self) -> builtins.list[Volume]:
+        """List every volume, also those that only a plugin knows, by name."""
+        return sorted([*self._volumes.list(), *await self._volumes.list_foreign()], key=lambda one: one.name)
 
     async def create(self, request: web.Request) -> web.Response:
         body = await read_body(request, VolumeCreateBody)
         if body.cluster_volume_spec is not None:
             raise NotImplementedHere("cluster volumes are not implemented")
-        volume = await self._volumes.create(body.name, body.driver or "local", body.driver_opts, body.labels)
+        volume = await self._volumes.create(body.name, body.driver, body.driver_opts, body.labels)
         return json_response(volume_json(volume), 201)
 
     async def inspect(self, request: web.Request) -> web.Response:
-        return json_response(volume_json(self._volumes.find(request.match_info["name"])))
+        return json_response(volume_json(await self._volumes.look_up(request.match_info["name"])))
 
     async def remove(self, request: web.Request) -> web.Response:
         await self._volumes.remove(request.match_info["name"], force=flag(request, "force"))
@@ -92,7 +97,7 @@ def volume_json(volume: Volume) -> Json:
         "Mountpoint": volume.mountpoint,
         "Name": volume.name,
         "Options": volume.options,
-        "Scope": "local",
+        "Scope": volume.scope,
     }
 
 

@@ -5,6 +5,7 @@ Looks at the machine itself, so it works, and is needed most, when no daemon run
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from bennu.host import DEFAULT_BRIDGE, Bridge, Finding, FindingVerdict, examine
 MARKS: Final = {FindingVerdict.OK: "ok", FindingVerdict.WARN: "warn", FindingVerdict.FAIL: "FAIL"}
 COLOURS: Final = {FindingVerdict.OK: "\x1b[32m", FindingVerdict.WARN: "\x1b[33m", FindingVerdict.FAIL: "\x1b[1;31m"}
 BRIDGE_NAME: Final = "com.docker.network.bridge.name"
+DOCKER_SOCKET: Final = Path("/var/run/docker.sock")
 DATA_ROOT: Final = "/var/lib/bennu"
 EXEC_ROOT: Final = "/run/bennu"
 RESET: Final = "\x1b[0m"
@@ -50,6 +52,8 @@ def doctor(
         return run_repair(data_root, exec_root)
     findings = asyncio.run(examine(Path(data_root), bridges=read_bridges(client) or [Bridge(bridge)]))
     findings += [look_at_daemon(client), *read_warnings(client)]
+    has_docker = shutil.which("dockerd") is not None
+    findings.append(look_at_docker_socket(DOCKER_SOCKET, client.host, has_docker=has_docker))
     shown = [finding for finding in findings if not quiet or finding.verdict is not FindingVerdict.OK]
     if json:
         print_json(shown)
@@ -89,6 +93,17 @@ def look_at_daemon(client: ApiClient) -> Finding:
         problem, _, cure = str(failure).partition("\n")
         return Finding("daemon", FindingVerdict.WARN, problem, cure.removeprefix("Start it with: "))
     return Finding("daemon", FindingVerdict.OK, f"{version.get('Version', 'unknown version')} answers at {client.host}")
+
+
+def look_at_docker_socket(path: Path, host: str, *, has_docker: bool) -> Finding:
+    """Tell whether clients that are told nothing, such as `docker -H ssh://HOST`, find somebody at Docker's socket."""
+    name = "docker socket"
+    if path.exists():
+        return Finding(name, FindingVerdict.OK, f"{path} is there, for clients that are told of no other")
+    if has_docker:
+        return Finding(name, FindingVerdict.OK, f"{path} is left to Docker, which is installed here")
+    text = f"{path} is nobody's: clients that are told of no other, as by docker -H ssh://, would find bennud there"
+    return Finding(name, FindingVerdict.OK, text, f"bennud -H {host} -H unix://{path}")
 
 
 def read_warnings(client: ApiClient) -> list[Finding]:

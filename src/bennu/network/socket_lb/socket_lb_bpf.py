@@ -8,6 +8,7 @@ the form of these names, "bennu" and ten hexadecimal digits, must stay.
 import asyncio
 import contextlib
 import ctypes
+import errno
 import fcntl
 import hashlib
 import logging
@@ -120,7 +121,9 @@ class BpfSocketLb:
             try:
                 await asyncio.to_thread(self._open)
             except OSError as error:
-                log.info("connections of this host to published ports are translated packet by packet: %s", error)
+                level = logging.WARNING if error.errno == errno.E2BIG else logging.INFO
+                why = "the control groups' root has no place left for programs" if error.errno == errno.E2BIG else error
+                log.log(level, "connections of this host to published ports are translated packet by packet: %s", why)
                 self._detach()
                 self.close()
 
