@@ -48,7 +48,7 @@ def test_a_bind_source_that_has_vanished_is_named_and_one_that_may_be_made_is_ma
     docker("create", "--name=bound", "-v", f"{source}:/x", busybox, "true")
     source.rmdir()
     words = f'invalid mount config for type "bind": bind source path does not exist: {source}'
-    state = "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}"
+    state = "{{.State.Status}} {{.State.ExitCode}}{{with .State.Error}} {{.}}{{end}}"
     said = docker("start", "mounted", ok=False)
     assert said.code == 1 and words in said.err
     assert shown(docker, state, "mounted") == "created 0", "a start that is refused changes nothing"

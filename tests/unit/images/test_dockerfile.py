@@ -174,7 +174,10 @@ TO_FOLDER = "with more than one source file, the destination must be a directory
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        *((word, f"{word} requires at least one argument") for word in ("ARG", "ENV", "LABEL", "EXPOSE", "VOLUME")),
+        *(
+            (word, f"{word} requires at least one argument")
+            for word in ("ARG", "ENV", "LABEL", "EXPOSE", "RUN", "VOLUME")
+        ),
         *((word, f"{word} requires at least one argument") for word in ("SHELL", "SHELL []", "HEALTHCHECK")[::2]),
         *((word, f"{word} requires exactly one argument") for word in ("MAINTAINER", "STOPSIGNAL", "USER", "WORKDIR")),
         *((f"{word} =x", f"{word} names can not be blank") for word in ("ARG", "ENV", "LABEL")),
