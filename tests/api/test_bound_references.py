@@ -87,10 +87,40 @@ def test_a_bind_source_that_has_vanished_is_named_and_one_that_may_be_made_is_ma
     docker("create", "--name=mounted", "--mount", f"type=bind,src={source},dst=/x", busybox, "true")
     docker("create", "--name=bound", "-v", f"{source}:/x", busybox, "true")
     source.rmdir()
-    said = docker("start", "mounted", ok=False)
     words = f'invalid mount config for type "bind": bind source path does not exist: {source}'
+    state = "{{.State.Status}} {{.State.ExitCode}}{{with .State.Error}} {{.}}{{end}}"
+    said = docker("start", "mounted", ok=False)
     assert said.code == 1 and words in said.err
-    assert shown(docker, "{{.State.Status}} {{.State.ExitCode}}", "mounted") == "created 128"
+    assert shown(docker, state, "mounted") == "created 0", "a start that is refused changes nothing"
+    said = docker("restart", "mounted", ok=False)
+    assert said.code == 1 and words in said.err
+    assert shown(docker, state, "mounted") == f"created 128 {words}", "one that has failed is told"
     docker("start", "bound")
     wait_for(lambda: shown(docker, "{{.State.Status}} {{.State.ExitCode}}", "bound") == "exited 0", what="its end")
     assert source.is_dir()
+
+
+def test_a_network_made_anew_is_another_one_for_who_was_on_the_first(docker: Cli, busybox: str) -> None:
+    first = docker("network", "create", "shop").line
+    try:
+        docker("run", "-d", "--name=was-on", "--network=shop", busybox, "sleep", "600")
+        docker("create", "--name=never-on", "--network=shop", busybox, "sleep", "600")
+        docker("create", "--name=by-id", f"--network={first[:12]}", busybox, "sleep", "600")
+        networks = "{{range $name, $on := .NetworkSettings.Networks}}{{$name}} {{$on.NetworkID}}{{end}}"
+        assert shown(docker, networks, "by-id").split()[0] == "shop"
+        docker("stop", "-t", "0", "was-on")
+        docker("network", "rm", "shop")
+        second = docker("network", "create", "shop").line
+        for name in ("was-on", "by-id"):
+            said = docker("start", name, ok=False)
+            assert said.code == 1 and f"network {first} not found" in said.err, name
+            assert shown(docker, networks, name) == f"shop {first}"
+        docker("start", "never-on")
+        assert shown(docker, networks, "never-on") == f"shop {second}"
+        docker("network", "disconnect", "shop", "was-on")
+        docker("network", "connect", "shop", "was-on")
+        docker("start", "was-on")
+        assert shown(docker, networks, "was-on") == f"shop {second}"
+    finally:
+        docker("rm", "-f", "was-on", "never-on", "by-id", ok=False)
+        docker("network", "rm", "shop", ok=False)

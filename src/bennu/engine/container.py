@@ -23,9 +23,10 @@ from bennu.engine.context import EngineContext
 from bennu.engine.deaths import certify
 from bennu.engine.effects import perform
 from bennu.engine.events import Event
-from bennu.engine.launch import teardown_events
+from bennu.engine.launch import check_given_sources, given_sources, teardown_events
 from bennu.engine.record import Record
 from bennu.engine.removal import remove_container
+from bennu.engine.sandbox import bound_endpoints
 from bennu.engine.supervisor import Supervisor
 from bennu.engine.termination import EndRequest, end, left_of_grace, see_end, wait_killed
 from bennu.engine.wait_conditions import WaitCondition, WaitResult
@@ -47,6 +48,7 @@ from bennu.lifecycle.life_events import (
 from bennu.lifecycle.life_model import PendingOperation
 from bennu.lifecycle.signals import is_linux_signal, parse_signal
 from bennu.lifecycle.status import State
+from bennu.pace import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class Container(ContainerBase):
         before = self.record
         change = step(before.life, happened, self.policy, now_ns=time.time_ns(), draw=random.random())
         if not change.keeps_sandbox:
-            changes["sandbox"] = None
+            changes |= {"sandbox": None, "endpoints": bound_endpoints(before)}
         await self._write(change, msgspec.structs.replace(before, life=change.life, **changes), told)
         self.supervisor.look_again()
         for effect in change.effects:
@@ -154,6 +156,15 @@ class Container(ContainerBase):
                     self.services.tasks.create_task(removal, name=f"auto-remove {self.id[:12]}")
                 raise
             self.supervisor.begin()
+
+    async def check_sources(self) -> None:
+        """Refuse a person's start while a source of its binds is gone: then, as with dockerd, nothing has changed.
+
+        Raises: InvalidParameter.
+        """
+        given = given_sources(self.record)
+        if given and self.record.state in (State.CREATED, State.EXITED):
+            await in_thread(lambda: check_given_sources(given))
 
     def _check_startable(self) -> None:
         if self.removing or self.record.state in (State.REMOVING, State.DEAD):

@@ -19,7 +19,7 @@ from bennu.engine.mount_sources import mount_sources, subpath_of
 from bennu.engine.mounts import Holds, inherited_mounts, plan_mounts, resolve_mounts
 from bennu.engine.policy import check_of
 from bennu.engine.record import Record
-from bennu.engine.sandbox import check_endpoints
+from bennu.engine.sandbox import check_endpoints, name_networks
 from bennu.engine.settings import EngineSettings
 from bennu.engine.stored_record import encode_record
 from bennu.engine.validate import validate_create
@@ -117,7 +117,7 @@ async def create_container(
                 args=argv[1:],
                 config=config,
                 host_config=host,
-                endpoints=requested_endpoints(host, networking),
+                endpoints=name_networks(services, requested_endpoints(host, networking)),
                 mounts=mounts,
                 links=links,
             )

@@ -130,21 +130,18 @@ def look_at_end(runtime: Runtime, record: Record, *, daemon_ends: bool) -> Exite
         exit_code=exit_code,
         # The exit file's time has the kernel's coarse clock: it can seem to lie before the start.
         finished_at_ns=max(ended.finished_at_ns, record.started_at_ns) if ended else None,
-        oom=read_oom(runtime, record.id, main_process=exit_code == 137 and not record.life.is_killed),
+        oom=read_oom(runtime, record, exit_code, ended.finished_at_ns if ended else time.time_ns()),
         daemon_ends=daemon_ends,
     )
 
 
-def read_oom(runtime: Runtime, container_id: str, *, main_process: bool) -> Oom | None:
-    """Read memory kills from the control group, before the runtime forgets the container. None: nothing was killed.
-
-    The control group does not name the victims; `main_process`: the end looks as if the first process was among them.
-    """
-    kills = runtime.observer.oom_kills(container_id)
+def read_oom(runtime: Runtime, record: Record, exit_code: int | None, ended_at_ns: int) -> Oom | None:
+    """Read memory kills from the control group, before the runtime forgets the container. None: nothing was killed."""
+    kills = runtime.observer.oom_kills(record.id)
     if not kills:
         return None
-    limit, peak = runtime.observer.memory_marks(container_id)
-    return Oom(kills, limit, peak, main_process)
+    limit, peak = runtime.observer.memory_marks(record.id)
+    return Oom(kills, limit, peak, record.life.was_killed_for_memory(kills, exit_code, ended_at_ns))
 
 
 def close_log(path: Path, record: Record, ended_ns: int) -> list[str]:

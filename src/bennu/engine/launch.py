@@ -199,20 +199,29 @@ def make_bind_sources(record: Record) -> None:
 
     Raises: InvalidParameter in dockerd's words; OSError.
     """
-    asked = record.host_config.mounts or ()
-    kept = {
-        os.path.normpath(mount.target)
-        for mount in asked
-        if mount.type == "bind" and not (mount.bind_options and mount.bind_options.create_mountpoint)
-    }
+    given = given_sources(record)
+    check_given_sources(given)
     for point in record.mounts:
-        if point.type != "bind":
-            continue
-        if point.destination not in kept:
+        if point.type == "bind" and point.source not in given:
             with contextlib.suppress(FileExistsError):
                 Path(point.source).mkdir(parents=True)
-        elif not os.path.lexists(point.source):
-            raise InvalidParameter(f'invalid mount config for type "bind": {no_source(point.source)}')
+
+
+def given_sources(record: Record) -> list[str]:
+    """List the sources of binds that must be there: those of `--mount` without `CreateMountpoint`. Pure."""
+    kept = {
+        os.path.normpath(mount.target)
+        for mount in record.host_config.mounts or ()
+        if mount.type == "bind" and not (mount.bind_options and mount.bind_options.create_mountpoint)
+    }
+    return [point.source for point in record.mounts if point.type == "bind" and point.destination in kept]
+
+
+def check_given_sources(sources: Sequence[str]) -> None:
+    """Check that they are there. Blocks. Raises: InvalidParameter in dockerd's words."""
+    for source in sources:
+        if not os.path.lexists(source):
+            raise InvalidParameter(f'invalid mount config for type "bind": {no_source(source)}')
 
 
 def settle_propagation(point: MountPoint, data_root: Path) -> MountPoint:

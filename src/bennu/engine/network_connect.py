@@ -15,7 +15,7 @@ from bennu.engine.context import EngineContext
 from bennu.engine.engine import Engine
 from bennu.engine.links import port_links, without_link
 from bennu.engine.record import Record
-from bennu.engine.sandbox import amend_files, endpoint_request, render_files, why_not_connect
+from bennu.engine.sandbox import amend_files, endpoint_request, network_ref, render_files, why_not_connect
 from bennu.engine.validate import check_endpoint
 from bennu.errors import BennuError, Forbidden, InvalidParameter, NotFound
 from bennu.model import EndpointSettings
@@ -35,11 +35,12 @@ async def connect_container(
         record = container.record
         network = services.networks.find(ref)
         check_endpoint(settings)
+        settings.network_id = ""  # which network it is, the path of the request says
         _check_may_connect(services, record, network)
         kept = {
             name: asked
             for name, asked in record.endpoints.items()
-            if name == network.name or _find(services, name) is not network
+            if name == network.name or _find(services, record, name) is not network
         }
         changed = msgspec.structs.replace(record, endpoints=kept | {network.name: settings})
         request = endpoint_request(changed, network.name)
@@ -66,7 +67,7 @@ async def disconnect_container(services: EngineContext, container: Container, re
         network = services.networks.find(ref)
         if record.running and network.driver == "host" and record.host_config.network_mode == "host":
             raise InvalidParameter(CANNOT_LEAVE_HOST)
-        names = [name for name in record.endpoints if _find(services, name) is network]
+        names = [name for name in record.endpoints if name == network.name or _find(services, record, name) is network]
         if not names:
             article = "" if record.running else "the "
             raise BennuError(f"container {record.id} is not connected to {article}network {network.name}")
@@ -96,13 +97,18 @@ def _check_may_connect(services: EngineContext, record: Record, network: Network
 
 def _networks_of(services: EngineContext, record: Record) -> list[Network]:
     """List the networks of a container that exist."""
-    return [network for name in record.endpoints if (network := _find(services, name)) is not None]
+    return [network for name in record.endpoints if (network := _find(services, record, name)) is not None]
 
 
-def _find(services: EngineContext, name: str) -> Network | None:
-    """Find the network that a container knows as its client named it: by name, or by an id or its beginning."""
+def _find(services: EngineContext, record: Record, name: str) -> Network | None:
+    """Find one of a container's networks; None if it is gone, or was made anew since the container was on it."""
+    return _named(services, network_ref(record, name))
+
+
+def _named(services: EngineContext, ref: str) -> Network | None:
+    """Find a network by its name, or by an id or its beginning."""
     try:
-        return services.networks.find(name)
+        return services.networks.find(ref)
     except (NotFound, InvalidParameter):
         return None
 

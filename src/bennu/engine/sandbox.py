@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from bennu.engine.context import EngineContext, Resolving
 from bennu.engine.events import Event, event
 from bennu.engine.links import JOIN, link_names, note_links, port_links
@@ -26,6 +28,7 @@ from bennu.network import (
     render_resolv_conf,
 )
 from bennu.network.dns.files import ResolvConfRequest, amend_hosts, readdress_hosts
+from bennu.network.model import PREDEFINED
 
 FILES: Final = ("hosts", "hostname", "resolv.conf")
 CANNOT_JOIN_HOST: Final = "cannot connect container to host network - container must be created in host network mode"
@@ -55,8 +58,8 @@ async def open_sandbox(services: EngineContext, record: Record) -> tuple[Sandbox
     names = record.endpoints or ([mode] if mode == "host" else [])
     requests = [endpoint_request(record, name) for name in names]
     try:
-        there = [name for name in names if not services.networks.is_switched_off(name)]
-        check_together(mode, [services.networks.find(name) for name in there])
+        there = [asked.network for asked in requests if not services.networks.is_switched_off(asked.network)]
+        check_together(mode, [services.networks.find(ref) for ref in there])
         sandbox = await services.networks.open_sandbox(
             record.id,
             requests,
@@ -109,7 +112,7 @@ def endpoint_request(record: Record, network: str) -> EndpointRequest:
     ipam = asked.ipam_config or EndpointIPAMConfig()
     mac = record.config.mac_address
     return EndpointRequest(
-        network=network,
+        network=network_ref(record, network),
         container_name=record.name,
         hostname=record.config.hostname,
         aliases=list(asked.aliases or []),
@@ -122,6 +125,49 @@ def endpoint_request(record: Record, network: str) -> EndpointRequest:
         link_local_ips=list(ipam.link_local_ips or []),
         ipv6=has_ipv6(record.host_config),
     )
+
+
+def network_ref(record: Record, name: str) -> str:
+    """Answer what one of a container's networks is to be found by: its id once the container was on it, else the name.
+
+    A network made anew under that name is another one, as with dockerd. `bridge`, `host` and `none` are what they are
+    called, whoever makes them anew.
+    """
+    asked = record.endpoints.get(name)
+    return asked.network_id if asked and asked.network_id and name not in PREDEFINED else name
+
+
+def name_networks(services: EngineContext, asked: Mapping[str, EndpointSettings]) -> dict[str, EndpointSettings]:
+    """Key the requests by the networks' names; those named by an id are bound to it, and no other id counts."""
+    named = {}
+    for ref, settings in asked.items():
+        try:
+            network = services.networks.find(ref)
+        except (NotFound, InvalidParameter):  # told at the start; it may be there by then
+            named[ref] = msgspec.structs.replace(settings, network_id="")
+        else:
+            bound = "" if ref == network.name else network.id
+            named[network.name] = msgspec.structs.replace(settings, network_id=bound)
+    return named
+
+
+def bound_endpoints(record: Record) -> dict[str, EndpointSettings]:
+    """Return the requests of a container that gives its sandbox up, bound to the networks that it was on. Pure."""
+    held = record.sandbox.endpoints if record.sandbox else ()
+    bound = {}
+    for name, asked in record.endpoints.items():
+        on = next((one for one in held if name == one.network_name or _is_id(name, one.network_id)), None)
+        if on is None:
+            bound[name] = asked
+        else:
+            names = list(on.dns_names) or None
+            bound[on.network_name] = msgspec.structs.replace(asked, network_id=on.network_id, dns_names=names)
+    return bound
+
+
+def _is_id(ref: str, network_id: str) -> bool:
+    """Tell whether a key means the network of this id: an earlier bennud kept the ids and beginnings that it got."""
+    return len(ref) >= 12 and network_id.startswith(ref)
 
 
 def network_event(services: EngineContext, action: str, record: Record, endpoint: Endpoint) -> Event:

@@ -37,6 +37,7 @@ class StoredRecord(msgspec.Struct, kw_only=True):
     error: str = ""
     oom_killed: bool = False
     oom_told: int = 0
+    oom_told_at_ns: int = 0
     started_at_ns: int = 0
     finished_at_ns: int = 0
     health: Health | None = None
@@ -126,6 +127,7 @@ def _run(stored: StoredRecord) -> Run:
         signals=stored.signals,
         undelivered=stored.unsent,
         oom_told=stored.oom_told,
+        oom_told_at_ns=stored.oom_told_at_ns,
         restart_unhealthy=stored.revive,
         pause_is_brief=stored.pause_is_brief,
     )
@@ -164,6 +166,7 @@ def _stored(record: Record) -> StoredRecord:
         error=last_end.error,
         oom_killed=last_end.oom_killed,
         oom_told=run.oom_told,
+        oom_told_at_ns=run.oom_told_at_ns,
         started_at_ns=run.started_at_ns,
         finished_at_ns=last_end.finished_at_ns,
         health=record.health,

@@ -106,6 +106,11 @@ def _volume(instruction: Instruction) -> None:
         raise InvalidParameter("VOLUME specified can not be an empty string")
 
 
+def _run(instruction: Instruction) -> None:
+    if not instruction.rest:
+        raise InvalidParameter("RUN requires at least one argument")
+
+
 def _shell(instruction: Instruction) -> None:
     if not instruction.rest or instruction.json_list() == []:
         raise InvalidParameter("SHELL requires at least one argument")
@@ -136,6 +141,7 @@ RULES: Final[Mapping[str, Callable[[Instruction], None]]] = {
     "ARG": _arg,
     "EXPOSE": _expose,
     "HEALTHCHECK": _healthcheck,
+    "RUN": _run,
     "SHELL": _shell,
     "VOLUME": _volume,
 }

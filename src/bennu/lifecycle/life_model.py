@@ -7,12 +7,15 @@ Laws, held by `life.TABLE` and tested over its whole domain:
 
 from dataclasses import dataclass
 from signal import SIGKILL
+from typing import Final
 
 from bennu.lifecycle.death import Requester, SentSignal, Verb
 from bennu.lifecycle.governor import CrashHistory, Governor
 from bennu.lifecycle.health import Check, HealthState, OnUnhealthy
 from bennu.lifecycle.restart import RestartHistory, RestartPolicy
 from bennu.lifecycle.status import State
+
+MEMORY_KILL_TAKES_NS: Final = 5 * 10**9  # from the news of a kill for memory until its victim has ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,7 @@ class Run:
     signals: tuple[SentSignal, ...] = ()  # the last hundred
     undelivered: int = 0  # the last of them, while it may not have been sent yet
     oom_told: int = 0  # how many processes that were killed for memory the events have told of
+    oom_told_at_ns: int = 0  # when the last of them was told; 0: none was, or by an earlier bennud
     restart_unhealthy: bool = False  # it is being ended for bad health, only to be started again
     pause_is_brief: bool = False  # it is, or is about to be, paused for the length of a request
 
@@ -106,6 +110,14 @@ class Life:
     def is_killed(self) -> bool:
         """Whether SIGKILL was sent to the present run."""
         return any(sent.number == SIGKILL for sent in self.run.signals)
+
+    def was_killed_for_memory(self, kills: int, exit_code: int | None, ended_at_ns: int) -> bool:
+        """Whether the end looks as if the first process was among the `kills` for memory of the present run.
+
+        The kernel does not name the victims. One that was told of long before the end was another process.
+        """
+        is_recent = kills > self.run.oom_told or ended_at_ns - self.run.oom_told_at_ns <= MEMORY_KILL_TAKES_NS
+        return kills > 0 and is_recent and exit_code == 128 + SIGKILL and not self.is_killed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

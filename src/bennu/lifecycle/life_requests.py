@@ -215,7 +215,7 @@ def judge_probe(moment: Moment, event: Probed) -> Transition:
 
 
 def note_memory_kill(moment: Moment, event: MemoryKilled) -> Transition:
-    life = replace(moment.life, run=replace(moment.life.run, oom_told=event.kills))
+    life = replace(moment.life, run=replace(moment.life.run, oom_told=event.kills, oom_told_at_ns=moment.now_ns))
     return Transition(life=life, notices=(Notice("oom"),))
 
 

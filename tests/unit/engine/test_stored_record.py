@@ -27,7 +27,7 @@ OLD = (
     b'"by":{"kind":"client","uid":0,"pid":573,"command":"docker restart web","subject":""},"unbegun":15,'
     b'"grace_s":10.0,"kill_at_ns":16,"for_good":false,"volumes":true},"pause_is_brief":true}'
 )
-NEWER = {"links"}  # fields that later versions have added
+NEWER = {"links", "oom_told_at_ns"}  # fields that later versions have added
 LIFE = Life(
     state=State.PAUSED,
     ordinal=7,

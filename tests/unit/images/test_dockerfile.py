@@ -174,7 +174,10 @@ TO_FOLDER = "with more than one source file, the destination must be a directory
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        *((word, f"{word} requires at least one argument") for word in ("ARG", "ENV", "LABEL", "EXPOSE", "VOLUME")),
+        *(
+            (word, f"{word} requires at least one argument")
+            for word in ("ARG", "ENV", "LABEL", "EXPOSE", "RUN", "VOLUME")
+        ),
         *((word, f"{word} requires at least one argument") for word in ("SHELL", "SHELL []", "HEALTHCHECK")[::2]),
         *((word, f"{word} requires exactly one argument") for word in ("MAINTAINER", "STOPSIGNAL", "USER", "WORKDIR")),
         *((f"{word} =x", f"{word} names can not be blank") for word in ("ARG", "ENV", "LABEL")),
@@ -219,7 +222,7 @@ def test_a_malformed_instruction_is_refused_with_its_line(line: str, message: st
             "ARG a b=1",
             "EXPOSE 80/tcp 90-95/udp $PORT",
         ),
-        *("EXPOSE 127.0.0.1:80:8080", "COPY f g /x/", "COPY f g .", 'COPY ["f", "g", "./"]', "ADD f g $dir", "RUN"),
+        *("EXPOSE 127.0.0.1:80:8080", "COPY f g /x/", "COPY f g .", 'COPY ["f", "g", "./"]', "ADD f g $dir"),
         *("HEALTHCHECK NONE", "HEALTHCHECK --retries=0 CMD true", 'SHELL ["a"]', "VOLUME /a /b", "WORKDIR a b"),
         *("RUN echo 'x", 'CMD ["a"', "ONBUILD RUN"),
     ],

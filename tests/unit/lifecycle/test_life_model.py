@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from bennu.lifecycle.death import Verb
+from bennu.lifecycle.death import NOBODY, SentSignal, Verb
 from bennu.lifecycle.life import TABLE
 from bennu.lifecycle.life_events import PauseAsked, RestartNowAsked, StartFailed, UnpauseAsked
-from bennu.lifecycle.life_model import Life, Policy
+from bennu.lifecycle.life_model import Life, Policy, Run
 from bennu.lifecycle.restart import RestartMode, RestartPolicy
 from bennu.lifecycle.status import State
 from bennu.simulate.container_daemon import ContainerDaemon
@@ -229,3 +229,22 @@ def cut_everywhere(make_cut: Callable[[], Cut], act: Act, done: Check, undone: C
         assert done(cut) or has_not_been, f"instruction {instruction}: {cut.life}"
         instruction += 1
     assert instruction > 2
+
+
+@pytest.mark.parametrize(
+    ("kills", "told", "told_at_s", "exit_code", "signals", "was_killed"),
+    [
+        pytest.param(1, 0, 0, 137, (), True, id="nobody was told of it yet"),
+        pytest.param(1, 1, 99, 137, (), True, id="it was told a moment before the end"),
+        pytest.param(1, 1, 10, 137, (), False, id="it was a child, long before somebody killed the first process"),
+        pytest.param(2, 1, 10, 137, (), True, id="a child long before, and now the first process"),
+        pytest.param(0, 0, 0, 137, (), False, id="memory has killed nobody"),
+        pytest.param(1, 0, 0, 1, (), False, id="the first process ended by itself"),
+        pytest.param(1, 0, 0, 137, (SentSignal(1, 9, NOBODY, Verb.KILL),), False, id="we have sent SIGKILL"),
+    ],
+)
+def test_the_first_process_was_killed_for_memory_only_if_a_kill_is_near_its_end(
+    kills: int, told: int, told_at_s: int, exit_code: int, signals: tuple[SentSignal, ...], was_killed: bool
+) -> None:
+    life = Life(run=Run(oom_told=told, oom_told_at_ns=told_at_s * SECOND_NS, signals=signals))
+    assert life.was_killed_for_memory(kills, exit_code, 100 * SECOND_NS) is was_killed

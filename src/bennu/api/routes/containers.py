@@ -217,7 +217,9 @@ class ContainerRoutes:
             )
         if text(request, "checkpoint"):
             raise NotImplementedHere("starting from a checkpoint is not implemented")
-        await self._find(request).start(requester_of(request))
+        container = self._find(request)
+        await container.check_sources()
+        await container.start(requester_of(request))
         return no_content_response()
 
     async def stop(self, request: web.Request) -> web.Response:

@@ -10,7 +10,7 @@ from bennu.engine.container import Container
 from bennu.engine.engine import Engine
 from bennu.engine.links import shown_links
 from bennu.engine.record import Record
-from bennu.engine.sandbox import endpoint_request
+from bennu.engine.sandbox import endpoint_request, network_ref
 from bennu.errors import InvalidParameter, NotFound
 from bennu.lifecycle.status import State
 from bennu.model import ContainerConfig, EndpointSettings, HostConfig, MountPoint, PublishedPort
@@ -171,7 +171,10 @@ def _aliases_of_old(record: Record, network: str, settings: EndpointSettings, ap
 
 def with_mac_address(record: Record) -> ContainerConfig:
     """Return the configuration with the MAC address that was asked for on the container's main network."""
-    asked = record.endpoints.get(record.host_config.network_mode)
+    mode = record.host_config.network_mode
+    asked = record.endpoints.get(mode) or next(
+        (one for one in record.endpoints.values() if mode and one.network_id.startswith(mode)), None
+    )
     if record.config.mac_address or asked is None or not asked.mac_address:
         return record.config
     return msgspec.structs.replace(record.config, mac_address=asked.mac_address)
@@ -181,17 +184,15 @@ def networks_of(engine: Engine, record: Record) -> dict[str, EndpointSettings]:
     """Answer endpoints by network: those in force while a sandbox is held, else those asked for."""
     in_force = as_settings(record.sandbox) if record.sandbox else {}
     there = {settings.network_id for settings in in_force.values()}
-    shown = {name: asked for name, asked in record.endpoints.items() if _id_of(engine, name) not in there}
+    shown = {name: asked for name, asked in record.endpoints.items() if _id_of(engine, record, name) not in there}
     if record.started_at_ns:
-        for name, settings in shown.items():
-            if not settings.network_id:
-                shown[name] = as_known(engine, record, name, settings)
+        shown = {name: as_known(engine, record, name, settings) for name, settings in shown.items()}
     return shown | dict(in_force)
 
 
-def _id_of(engine: Engine, name: str) -> str:
+def _id_of(engine: Engine, record: Record, name: str) -> str:
     try:
-        return engine.services.networks.find(name).id
+        return engine.services.networks.find(network_ref(record, name)).id
     except (InvalidParameter, NotFound):
         return ""
 
@@ -199,7 +200,7 @@ def _id_of(engine: Engine, name: str) -> str:
 def as_known(engine: Engine, record: Record, name: str, settings: EndpointSettings) -> EndpointSettings:
     """Add what is known of a network that the container was on: its id, and the container's names there."""
     try:
-        network = engine.services.networks.find(name)
+        network = engine.services.networks.find(network_ref(record, name))
     except NotFound:
         return settings
     names = dns_names(endpoint_request(record, name), record.id) if network.has_names else None
