@@ -13,12 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from images_fixtures import Server, image_server  # noqa: F401 - a fixture
+from images_fixtures import Server, busybox_tar, image_server  # noqa: F401 - a fixture
 from images_helpers import entry, make_tar
 
 from support.cli import Said
 from support.daemon import Daemon
-from support.images import import_base
 from support.waiting import wait_for
 
 pytestmark = [
@@ -205,7 +204,7 @@ def test_the_first_build_of_all_may_begin_from_nothing(make_daemon: Callable[...
 
 def test_steps_are_in_the_control_group_namespace_that_containers_get(make_daemon: Callable[..., Daemon]) -> None:
     docker = (daemon := make_daemon(options=("--default-cgroupns-mode=host",))).docker
-    import_base(docker, "base")
+    docker("import", "-", "base", stdin=busybox_tar())
     docker(
         "build", "-t", "grouped", "-", stdin="FROM base\nRUN readlink /proc/self/ns/cgroup > /namespace\n", timeout_s=90
     )
