@@ -67,7 +67,6 @@ def test_debug_is_a_log_level() -> None:
         ["--containerd", "/run/containerd/containerd.sock"],
         ["--live-restore"],
         ["--network-control-plane-mtu=1400", "--containerd-namespace=x"],
-        ["--log-opt", "max-size=1m", "--log-opt", "max-file=2"],
         ["--max-concurrent-uploads=2", "--add-runtime", "kata=/usr/bin/kata"],
     ],
 )
@@ -221,7 +220,8 @@ def test_a_configuration_file_speaks_the_same_names(tmp_path: Path) -> None:
     assert got.default_stop_timeout_s == 5
     assert (got.network.icc, got.network.mtu, got.network.pools) == (False, 1400, (("10.8.0.0/16", 24),))
     assert got.network.default_options == {"bridge": {"com.docker.network.driver.mtu": "1300"}}
-    assert len(got.warnings) == 2
+    assert got.engine.containers.log_options == {"max-size": "1m"}
+    assert len(got.warnings) == 1
 
 
 def test_a_setting_in_both_places_is_a_conflict(tmp_path: Path) -> None:
@@ -352,6 +352,12 @@ def test_authorization_plugins_are_asked_once_each_and_in_order() -> None:
         (["--default-ulimit=bogus=1"], "invalid ulimit type: bogus"),
         (["--default-ulimit=nofile=2:1"], "ulimit soft limit must be less than or equal to hard limit: 2 > 1"),
         (["--default-shm-size=much"], "invalid size: 'much'"),
+        (["--log-opt=max-siez=1m"], "failed to set log opts: unknown log opt 'max-siez' for json-file log driver"),
+        (
+            ["--log-driver=local", "--log-opt=tag=x"],
+            "failed to set log opts: unknown log opt 'tag' for log driver local",
+        ),
+        (["--log-driver=syslog"], "the log driver syslog is not implemented"),
         (["--default-ipc-mode=host"], 'IPC mode "host" is not supported as default value'),
         (["--default-ipc-mode=bogus"], "default IPC mode setting (bogus) is invalid"),
         (["--default-cgroupns-mode=bogus"], "invalid default cgroup namespace (bogus)"),

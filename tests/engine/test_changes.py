@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bennu.confined.client import HELPER, Folder
 from bennu.confined.changes import ADDED, DELETED, MODIFIED
+from bennu.confined.client import HELPER, Folder
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the helper shuts itself in, which needs root")
 

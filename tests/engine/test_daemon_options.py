@@ -77,6 +77,7 @@ def tuned(able: None, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) ->
                 "default-cgroupns-mode": "private",
                 "cgroup-parent": PARENT,
                 "no-new-privileges": True,
+                "log-opts": {"max-size": "1m", "max-file": "2"},
                 "seccomp-profile": str(profile),
                 "init": True,
                 "debug": True,
@@ -132,6 +133,25 @@ def test_containers_that_speak_for_themselves_are_as_they_say(tuned: Daemon) -> 
     lines = tuned.docker("run", "--rm", *words, "busybox", "sh", "-c", script).lines
     assert (lines[0], lines[1].split()[1], lines[2].split()[1]) == ("77", "16", "0")
     assert lines[3] == str(Path("/proc/self/ns/cgroup").readlink())
+
+
+def test_logs_are_bounded_as_the_daemon_says_where_the_driver_is_the_same(tuned: Daemon) -> None:
+    def config_of(*words: str) -> dict[str, object]:
+        made = tuned.docker("create", *words, "busybox", "true").line
+        try:
+            config: dict[str, object] = json.loads(tuned.docker("inspect", made).out)[0]["HostConfig"]["LogConfig"]
+            return config
+        finally:
+            tuned.docker("rm", made)
+
+    usual = {"max-size": "1m", "max-file": "2"}
+    assert config_of() == {"Type": "json-file", "Config": usual}
+    assert config_of("--log-opt", "max-file=5", "--log-opt", "tag=x") == {
+        "Type": "json-file",
+        "Config": {"max-size": "1m", "max-file": "5", "tag": "x"},
+    }
+    assert config_of("--log-driver", "local") == {"Type": "local", "Config": {}}
+    assert tuned.docker("info", "-f", "{{.LoggingDriver}}").line == "json-file"
 
 
 def test_the_control_group_namespace_the_group_and_the_shared_memory_of_a_container(tuned: Daemon) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Final
 
 from bennu.daemon.flags import Settings
+from bennu.engine.log_attributes import check_tag
+from bennu.engine.logs.options import parse_log_options
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.go.units import parse_size
 from bennu.model import Ulimit
-from bennu.runtime.container_defaults import DEFAULT_GROUP, SHM_SIZE, ContainerDefaults
+from bennu.runtime.container_defaults import DEFAULT_GROUP, LOG_DRIVER, SHM_SIZE, ContainerDefaults
 from bennu.runtime.resources import RLIMITS
 from bennu.runtime.seccomp import Seccomp
 from bennu.runtime.seccomp_profile import SeccompProfile
@@ -21,6 +23,7 @@ def read_container_defaults(settings: Settings) -> ContainerDefaults:
     """Read the defaults of containers. Reads the seccomp profile's file. Raises: BennuError, InvalidParameter."""
     check_exec_options(settings)
     limits = settings.get("default-ulimit", [])
+    driver, options = _read_log_options(settings)
     return ContainerDefaults(
         shm_size=_read_shm_size(str(settings.get("default-shm-size", SHM_SIZE))),
         ipc_mode=_read_ipc_mode(str(settings.get("default-ipc-mode") or "private")),
@@ -32,7 +35,22 @@ def read_container_defaults(settings: Settings) -> ContainerDefaults:
         init=bool(settings.get("init")),
         no_new_privileges=bool(settings.get("no-new-privileges")),
         seccomp=_read_seccomp(seccomp_name(settings)),
+        log_driver=driver,
+        log_options=options,
     )
+
+
+def _read_log_options(settings: Settings) -> tuple[str, dict[str, str]]:
+    """Read `--log-driver` and `--log-opt`. Raises: InvalidParameter, NotImplementedHere for a driver of Docker's."""
+    driver = str(settings.get("log-driver") or LOG_DRIVER)
+    entries = settings.get("log-opt", [])
+    options = dict(entry.partition("=")[::2] for entry in entries) if isinstance(entries, list) else {}
+    try:
+        parse_log_options(driver, options)
+        check_tag(options)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"failed to set log opts: {error}") from None
+    return driver, options
 
 
 def seccomp_name(settings: Settings) -> str:

@@ -47,6 +47,7 @@ def complete(
     Raises: InvalidParameter or NotImplementedHere with Docker's words.
     """
     merge_image(config, image)
+    host.log_config = settings.containers.log_config_of(host)  # before the check: options may need each other
     warnings = validate_create(config, host, oci_runtime=oci_runtime, added_runtimes=settings.added_runtimes)
     fill_host_defaults(host, runtime=oci_runtime, defaults=settings.containers)
     check_labels(config.labels or {})

@@ -101,8 +101,6 @@ def fill_host_defaults(
     if host.network_mode in ("", "default"):
         host.network_mode = "bridge"
     host.restart_policy.name = host.restart_policy.name or "no"
-    host.log_config.type = host.log_config.type or "json-file"
-    host.log_config.config = host.log_config.config or {}
     host.ipc_mode = host.ipc_mode or usual.ipc_mode
     host.cgroupns_mode = usual.cgroupns_of(host, cgroup_v2=v2)
     host.shm_size = host.shm_size or usual.shm_size

@@ -1,13 +1,15 @@
 """What the options of bennud say of containers whose creators do not say it themselves. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
-from bennu.model import HostConfig, Ulimit
+from bennu.model import HostConfig, LogConfig, Ulimit
 from bennu.runtime.seccomp import Seccomp
 from bennu.runtime.seccomp_profile import SeccompProfile
 
 SHM_SIZE: Final = 64 << 20
+LOG_DRIVER: Final = "json-file"
 DEFAULT_GROUP: Final = "/bennu"  # the control group above all containers
 
 
@@ -22,6 +24,8 @@ class ContainerDefaults:
     shm_size: int = SHM_SIZE
     ipc_mode: str = "private"
     cgroupns_mode: str = ""  # "": private with control groups version 2, else the host's
+    log_driver: str = LOG_DRIVER
+    log_options: Mapping[str, str] = field(default_factory=dict)  # of containers with that driver
 
     cgroup_parent: str = DEFAULT_GROUP
     ulimits: tuple[Ulimit, ...] = ()
@@ -41,3 +45,10 @@ class ContainerDefaults:
         if host.privileged and not cgroup_v2:
             return "host"
         return self.cgroupns_mode or ("private" if cgroup_v2 else "host")
+
+    def log_config_of(self, host: HostConfig) -> LogConfig:
+        """Join a container's log options with those it says nothing of (moby `mergeAndVerifyLogConfig`)."""
+        asked = host.log_config
+        driver = asked.type or self.log_driver
+        usual = self.log_options if driver == self.log_driver else {}
+        return LogConfig(type=driver, config={**usual, **(asked.config or {})})

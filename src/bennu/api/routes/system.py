@@ -155,7 +155,7 @@ class SystemRoutes:
                 "Authorization": list(services.settings.authorization_plugins) or None,
                 "Log": ["json-file", "local", "none"],
             },
-            "LoggingDriver": "json-file",
+            "LoggingDriver": services.settings.containers.log_driver,
             "DockerRootDir": str(services.data_root),
             "Runtimes": {name: {"path": runtime} for name in runtime_names(runtime)},
             "DefaultRuntime": runtime,
