@@ -199,6 +199,10 @@ def test_info_has_what_each_version_looks_for() -> None:
     assert info_as_of(facts, 48)["RuncCommit"] == {"ID": "x", "Expected": "x"}
     assert info_as_of(facts, 46)["RegistryConfig"]["AllowNondistributableArtifactsCIDRs"] is None
     assert info_as_of(facts, 24)["SecurityOptions"] == ["seccomp"]
+    newer = facts | {"FirewallBackend": {"Driver": "nftables"}, "DiscoveredDevices": []}
+    assert info_as_of(newer, 50) == newer
+    assert newer.keys() - info_as_of(newer, 49).keys() == {"DiscoveredDevices"}
+    assert newer.keys() - info_as_of(newer, 48).keys() == {"DiscoveredDevices", "FirewallBackend"}
 
 
 def test_an_images_configuration_has_nothing_of_containers_since_1_50() -> None:

@@ -246,9 +246,11 @@ def info_as_of(facts: Json, minor: int) -> Json:
         nothing = dict.fromkeys(("AllowNondistributableArtifactsCIDRs", "AllowNondistributableArtifactsHostnames"))
         shown["RegistryConfig"] = nothing | facts["RegistryConfig"]
     if minor < 49:
+        shown.pop("FirewallBackend", None)
         for name in ("ContainerdCommit", "RuncCommit", "InitCommit"):
             shown[name] = facts[name] | {"Expected": facts[name]["ID"]}
     if minor < 50:
+        shown.pop("DiscoveredDevices", None)
         shown |= {"BridgeNfIptables": False, "BridgeNfIp6tables": False}
     return shown
 
