@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -139,16 +140,18 @@ class Plugins:
 
     def __init__(self) -> None:
         self._known: dict[str, Plugin] = {}
-        self._finding = asyncio.Lock()
+        self._finding: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, name: str, kind: str, *, patience_s: float = 0.0) -> Plugin:
         """Find the plugin of this name that implements `kind`; wait `patience_s` for one that is not there yet.
 
         Raises: NotFound, BennuError.
         """
-        async with self._finding:
-            plugin = self._known.get(name) or await self._introduced(name, patience_s)
-            self._known[name] = plugin
+        plugin = self._known.get(name)
+        if plugin is None:  # one that does not answer holds up only those who ask for it
+            async with self._finding.setdefault(name, asyncio.Lock()):
+                plugin = self._known.get(name) or await self._introduced(name, patience_s)
+                self._known[name] = plugin
         if kind not in plugin.implements:
             raise NotFound(
                 f'Plugin does not implement the requested driver: plugin="{name}", requested implementation="{kind}"'
@@ -167,13 +170,16 @@ class Plugins:
 
     async def all_of(self, kind: str) -> list[Plugin]:
         """List those that can be found and reached now and implement `kind`, by name."""
-        found: list[Plugin] = []
-        for name in await asyncio.to_thread(lambda: sorted({*scan(), *self._known})):
-            try:
-                found.append(await self.find(name, kind))
-            except BennuError as error:
-                log.debug("plugin %s is passed over: %s", name, error)
-        return found
+        names = await asyncio.to_thread(lambda: sorted({*scan(), *self._known}))
+        found = await asyncio.gather(*(self._find_or_pass_over(name, kind) for name in names))
+        return [plugin for plugin in found if plugin is not None]
+
+    async def _find_or_pass_over(self, name: str, kind: str) -> Plugin | None:
+        try:
+            return await self.find(name, kind)
+        except BennuError as error:
+            log.debug("plugin %s is passed over: %s", name, error)
+            return None
 
     def known_names(self, kind: str) -> list[str]:
         """List the names of those that have been asked for and implement `kind`."""

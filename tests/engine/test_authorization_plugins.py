@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.request import urlopen
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from support import images, traces
 from support.certificates import Authority
 from support.daemon import Daemon
-from support.plugin_server import Json, PluginServer
+from support.plugin_server import FOLDER, Json, PluginServer
 from support.waiting import wait_for
 
 REQUEST, RESPONSE = "AuthZPlugin.AuthZReq", "AuthZPlugin.AuthZRes"
@@ -144,24 +145,45 @@ def test_plugins_are_shown_who_asks_over_tls(
     assert shown.split() == (folder / "cert.pem").read_text().split()
 
 
-def test_streams_and_large_bodies_pass(judged: tuple[Daemon, Judge, Judge]) -> None:
+def test_streams_pass(judged: tuple[Daemon, Judge, Judge]) -> None:
     daemon, first, _ = judged
     assert daemon.docker("run", "--rm", "-i", "busybox", "cat", stdin="through\n").line == "through"
     assert len(first.heard(RESPONSE, "/attach")) == 1
-    large = "x" * (2 << 20)
-    made = json.loads(
-        daemon.request(
-            "POST",
-            "/containers/create",
-            json.dumps({"Image": "busybox", "Cmd": ["true"], "Labels": {"large": large}}),
-            {"Content-Type": "application/json"},
-        )[1]
-    )["Id"]
-    assert "RequestBody" not in first.heard(REQUEST, "/containers/create")[-1]
-    assert daemon.docker("inspect", "-f", "{{len .Config.Labels.large}}", made).line == str(len(large))
-    saved = daemon.docker("save", "busybox").out
-    assert saved
-    daemon.docker("rm", made)
+    assert daemon.docker("save", "busybox").out
+
+
+def test_no_body_is_too_long_to_be_judged(judged: tuple[Daemon, Judge, Judge]) -> None:
+    daemon, first, _ = judged
+    wanted = json.dumps({"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Privileged": True}})
+    head = {"Content-Type": "application/json"}
+    status, text = daemon.request("POST", "/containers/create", " " * (2 << 20) + wanted, head)
+    assert status == 201
+    assert base64.b64decode(first.heard(REQUEST, "/containers/create")[-1]["RequestBody"]).decode().strip() == wanted
+    daemon.docker("rm", json.loads(text)["Id"])
+    first.server.heard.clear()
+    status, text = daemon.request("POST", "/containers/create", " " * (4 << 20) + wanted, head)
+    assert (status, b"too large" in text) == (400, True)
+    assert not first.heard(REQUEST, "/containers/create")
+
+
+def test_a_plugin_that_never_answers_holds_up_only_those_who_ask_for_it(judged: tuple[Daemon, Judge, Judge]) -> None:
+    daemon, _, _ = judged
+    name = f"bt-{secrets.token_hex(4)}"
+    path = FOLDER / f"{name}.sock"
+    with socket.socket(socket.AF_UNIX) as silent, ThreadPoolExecutor(1) as aside:
+        silent.bind(str(path))
+        silent.listen()
+        wanted = json.dumps({"Name": name, "Driver": name})
+        asked = aside.submit(daemon.request, "POST", "/volumes/create", wanted, {"Content-Type": "application/json"})
+        try:
+            connection, _ = silent.accept()
+            with connection:
+                assert daemon.request("GET", "/containers/json")[0] == 200
+                assert not asked.done()
+        finally:
+            silent.close()
+            path.unlink()
+        assert asked.result()[0] >= 400
 
 
 def test_a_plugin_that_is_not_there_lets_no_reload_and_no_start_pass(judged: tuple[Daemon, Judge, Judge]) -> None:

@@ -1,7 +1,7 @@
 """Go's text/template: a template and the values it may name, made a text. Pure.
 
 A missing field or key is an error, in Go's words, because that is what people have learnt to read. A template comes to
-an end: its steps, its depth and its output are bounded.
+an end: its steps, its depth and its output are bounded, for all templates together that share an `Expense`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from bennu.go.template_syntax import Operand, Parser, Piece, Pipeline, TemplateE
 
 MAX_STEPS: Final = 100_000
 MAX_OUTPUT: Final = 1 << 20
+MAX_MADE: Final = 16 << 20  # characters that functions have answered, whatever becomes of them
 MAX_CALLS: Final = 50  # of templates within each other
 
 
@@ -27,14 +28,31 @@ class _Continue(Exception):
     """`{{continue}}`."""
 
 
-def expand_template(template: str, root: Struct, functions: Mapping[str, Function], name: str = "expansion") -> str:
+@dataclass(slots=True)
+class Expense:
+    """What templates have taken so far of what is bounded."""
+
+    steps: int = 0
+    written: int = 0
+    made: int = 0
+
+
+def expand_template(
+    template: str,
+    root: Struct,
+    functions: Mapping[str, Function],
+    name: str = "expansion",
+    expense: Expense | None = None,
+) -> str:
     """Replace every action by its value, as Go writes it. A function's ValueError is told in Go's words.
+
+    `expense`: of templates that were expanded for the same thing before; this one's is added.
 
     Raises: TemplateError, which calls the template by `name`.
     """
     parser = Parser(template, {*BUILT_IN, *SHORT, *functions}, name)
     nodes = parser.parse()
-    expansion = _Expansion(template, functions, parser.templates, [("$", root)], name)
+    expansion = _Expansion(template, functions, parser.templates, [("$", root)], name, expense or Expense())
     expansion.walk(nodes, root)
     return "".join(expansion.out)
 
@@ -48,9 +66,8 @@ class _Expansion:
     templates: Mapping[str, Sequence[Piece]]
     variables: list[tuple[str, Value]]
     name: str
+    expense: Expense
     out: list[str] = field(default_factory=list)
-    written: int = 0
-    steps: int = 0
     calls: int = 0
 
     def walk(self, nodes: Sequence[Piece], dot: Value) -> None:
@@ -210,8 +227,10 @@ class _Expansion:
         except ValueError as error:
             words = str(error) if own is not None else f"error calling {name}: {error}"
             raise self._error(replace(function, text=text), words) from None
-        if isinstance(value, str) and len(value) > MAX_OUTPUT:
-            raise self._error(function, f"it gives more than {MAX_OUTPUT} characters")
+        if isinstance(value, str):
+            self.expense.made += len(value)
+            if len(value) > MAX_OUTPUT or self.expense.made > MAX_MADE:
+                raise self._error(function, f"it gives more than {MAX_OUTPUT} characters")
         return value
 
     def _short(self, name: str, others: Sequence[Operand], dot: Value, piped: tuple[Value, ...]) -> Value:
@@ -231,13 +250,13 @@ class _Expansion:
 
     def _write(self, text: str) -> None:
         self.out.append(text)
-        self.written += len(text)
-        if self.written > MAX_OUTPUT:
+        self.expense.written += len(text)
+        if self.expense.written > MAX_OUTPUT:
             raise TemplateError(f"template: {self.name}: it gives more than {MAX_OUTPUT} characters")
 
     def _step(self) -> None:
-        self.steps += 1
-        if self.steps > MAX_STEPS:
+        self.expense.steps += 1
+        if self.expense.steps > MAX_STEPS:
             raise TemplateError(f"template: {self.name}: it takes more than {MAX_STEPS} steps")
 
     def _error(self, operand: Operand, what: str) -> TemplateError:

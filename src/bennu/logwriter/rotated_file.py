@@ -14,6 +14,7 @@ BLOCK: Final = 256 * 1024
 MODE: Final = 0o640
 GZIP: Final = ".gz"
 HALF_DONE: Final = ".tmp"
+PATIENCE_S: Final = 0.1  # with a compression at a run's end, for all other runs wait meanwhile
 GZIP_HEAD: Final = struct.Struct("<2sBBIBBH")  # the last number: the length of the extra field, which is JSON
 GZIP_MAGIC: Final = b"\x1f\x8b"
 GZIP_EXTRA: Final = 4  # the flag that says there is one
@@ -39,6 +40,7 @@ class RotatedFile:
         self._bounds = bounds
         self._compressed = compressed
         self._compressing: threading.Thread | None = None
+        self._given_up = threading.Event()
         self._descriptor = -1
         self._size = 0
         if bounds.compress and rotated(path, 1).exists():
@@ -67,13 +69,16 @@ class RotatedFile:
         return b""
 
     def wait(self) -> None:
-        """Wait until no compression is under way."""
+        """Wait a moment for a compression that is under way, then give it up: the next run takes it up again."""
         compressing = self._compressing
         if compressing is not None:
+            compressing.join(PATIENCE_S)
+            self._given_up.set()
             compressing.join()
+            self._given_up.clear()
 
     def close(self) -> None:
-        """Close the file once a compression is over. Idempotent."""
+        """Close the file; a compression is over then, or given up. Idempotent."""
         self.wait()
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -115,7 +120,7 @@ class RotatedFile:
     def _run_compression(self) -> None:
         try:
             with contextlib.suppress(OSError):  # then it stays as it is
-                compress(rotated(self._path, 1))
+                compress(rotated(self._path, 1), self._given_up)
         finally:
             self._compressing = None
             self._compressed()
@@ -144,14 +149,20 @@ def shift(path: Path, max_files: int) -> None:
                 rotated(path, number, ending).rename(rotated(path, number + 1, ending))
 
 
-def compress(path: Path) -> None:
-    """Replace a file by a compressed one, which tells in its head whose place it took. Raises: OSError."""
+def compress(path: Path, given_up: threading.Event) -> None:
+    """Replace a file by a compressed one, which tells in its head whose place it took. Raises: OSError.
+
+    It stays as it is when `given_up` is set meanwhile.
+    """
     half_done = path.with_name(path.name + GZIP + HALF_DONE)
     with path.open("rb") as source, os.fdopen(_create(half_done), "wb") as target:
         extra = json.dumps({"inode": os.fstat(source.fileno()).st_ino}).encode()
         target.write(GZIP_HEAD.pack(GZIP_MAGIC, 8, GZIP_EXTRA, 0, 0, 255, len(extra)) + extra)
         packer, checksum, size = zlib.compressobj(wbits=-zlib.MAX_WBITS), 0, 0
         while block := source.read(BLOCK):
+            if given_up.is_set():
+                half_done.unlink(missing_ok=True)
+                return
             checksum, size = zlib.crc32(block, checksum), size + len(block)
             target.write(packer.compress(block))
         target.write(packer.flush() + struct.pack("<II", checksum, size & 0xFFFFFFFF))

@@ -1,6 +1,7 @@
 """The files that a log is written to: their bounds, names and compression."""
 
 import gzip
+import random
 import threading
 from pathlib import Path
 
@@ -75,10 +76,24 @@ def test_a_compression_that_was_cut_short_is_done_again(tmp_path: Path) -> None:
     assert sorted(files(tmp_path)) == ["log.1.gz"]
 
 
+def test_a_long_compression_is_given_up_at_the_end_and_done_by_the_next_run(tmp_path: Path) -> None:
+    lines = random.Random(1).randbytes(40 << 20).replace(b"\n", b"") + b"\n"
+    (tmp_path / "log.1").write_bytes(lines)
+    log = open_log(tmp_path, 10, 3, compress=True)
+    assert log.is_busy
+    log.close()
+    assert (log.is_busy, [path.name for path in tmp_path.iterdir()]) == (False, ["log.1"])
+    over = threading.Event()
+    log = RotatedFile(tmp_path / "log", Bounds(10, 3, compress=True), over.set)
+    assert over.wait(60)
+    log.close()
+    assert gzip.decompress((tmp_path / "log.1.gz").read_bytes()) == lines
+
+
 def test_a_compressed_file_tells_which_one_it_was(tmp_path: Path) -> None:
     (tmp_path / "log.1").write_bytes(b"x\n")
     inode = (tmp_path / "log.1").stat().st_ino
-    compress(tmp_path / "log.1")
+    compress(tmp_path / "log.1", threading.Event())
     assert read_inode((tmp_path / "log.1.gz").read_bytes()) == inode
     assert read_inode(gzip.compress(b"of another program")) == 0
     assert read_inode(b"") == 0

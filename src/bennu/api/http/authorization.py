@@ -1,8 +1,9 @@
 """Asks authorization plugins before a request is served, and before its answer is given.
 
 Their protocol is Docker's (docs `extend/plugins_authorization`, moby `pkg/authorization`): each plugin in turn may
-refuse with a message, and what cannot be asked is refused. Bodies are shown to them only where they are JSON below 1
-MB; the answer to a stream is shown when it has ended, and can then no longer be refused.
+refuse with a message, and what cannot be asked is refused. Bodies are shown to them only where they are JSON; one too
+long to be shown is refused, for the plugin would judge a request without it. The answer to a stream is shown when it
+has ended, and can then no longer be refused.
 """
 
 import base64
@@ -13,13 +14,13 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from bennu.api.http.body import PEEKED, body_of
+from bennu.api.http.body import PEEKED, read_bounded
 from bennu.api.http.errors import Handler, status_of
 from bennu.api.http.serve import Connection
 from bennu.errors import BennuError, Forbidden
 from bennu.plugins import Plugin
 
-MOST_BODY: Final = 1 << 20
+MOST_BODY: Final = 4 << 20  # what is shown (moby `pkg/authorization/authz.go`)
 TIMEOUT_S: Final = 60.0
 SECRET_HEADERS: Final = frozenset({"authorization", "x-registry-config", "x-registry-auth"})
 SUBJECT_PART: Final = re.compile(r"([^=,]+)=((?:[^\\,]|\\.)*)(?:, |\Z)")  # commas within a value are escaped
@@ -71,7 +72,10 @@ async def _tell(plugins: Sequence[Plugin], asked: Mapping[str, Any]) -> None:
 
 
 async def describe_request(request: web.Request) -> dict[str, Any]:
-    """Write a request as plugins are shown it; its body is kept for whoever serves it."""
+    """Write a request as plugins are shown it; its body is kept for whoever serves it.
+
+    Raises: InvalidParameter for a body that is to be shown, but is too long for that.
+    """
     told: dict[str, Any] = {
         "RequestMethod": request.method,
         "RequestUri": request.raw_path,
@@ -81,22 +85,17 @@ async def describe_request(request: web.Request) -> dict[str, Any]:
     if isinstance(connection, Connection) and connection.subject is not None:
         told |= {"User": common_name(connection.subject), "UserAuthNMethod": "TLS"}
         told["RequestPeerCertificates"] = [base64.b64encode(connection.certificate.encode()).decode()]
-    is_small = request.body_exists and (request.content_length or 0) < MOST_BODY
-    is_shown = is_small and shows_body(request.path, request.headers.get("Content-Type", ""))
+    is_shown = request.body_exists and shows_body(request.path, request.headers.get("Content-Type", ""))
     if is_shown and (body := await _peek(request)):
         told["RequestBody"] = base64.b64encode(body).decode()
     return told
 
 
 async def _peek(request: web.Request) -> bytes:
-    """Read the body and put it back; nothing is answered for one that is too long to be shown."""
-    body = b""
-    async for part in body_of(request):
-        body += part
-        if len(body) >= MOST_BODY:
-            break
+    """Read the body and put it back. Raises: InvalidParameter when it is larger than `MOST_BODY`."""
+    body = await read_bounded(request, MOST_BODY)
     request[PEEKED] = body
-    return body if len(body) < MOST_BODY else b""
+    return body
 
 
 def describe_response(request: web.Request, response: web.Response) -> dict[str, Any]:

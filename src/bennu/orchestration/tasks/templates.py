@@ -13,7 +13,7 @@ from functools import partial
 
 from bennu.errors import InvalidParameter
 from bennu.go.printing import Struct, Value
-from bennu.go.template import expand_template
+from bennu.go.template import Expense, expand_template
 from bennu.go.template_functions import Function
 from bennu.go.template_syntax import TemplateError
 
@@ -45,7 +45,10 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class TemplateContext:
-    """The names that a template can use. `slot` 0 means that the task has none."""
+    """The names that a template can use. `slot` 0 means that the task has none.
+
+    `expense` is that of all templates of the task: a thousand variables may not take a thousand times what one may.
+    """
 
     service_id: str = ""
     service_name: str = ""
@@ -56,6 +59,7 @@ class TemplateContext:
     node_architecture: str = ""
     task_id: str = ""
     slot: int = 0
+    expense: Expense = field(default_factory=Expense, compare=False, repr=False)
 
     @property
     def slot_text(self) -> str:
@@ -94,7 +98,7 @@ def expand(template: str, context: TemplateContext, payload: Payload | None = No
     if payload is not None:
         functions |= {kind: partial(_ask, payload, kind) for kind in ("secret", "config", "env")}
     try:
-        return expand_template(template, context.tree(), functions)
+        return expand_template(template, context.tree(), functions, expense=context.expense)
     except TemplateError as error:
         raise BadTemplate(str(error)) from error
 

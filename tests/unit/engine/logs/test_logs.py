@@ -422,7 +422,7 @@ async def test_compressed_files_are_read_and_only_those_that_are_asked_for(tmp_p
             for older in range(number - 1, 0, -1):
                 (tmp_path / f"log.{older}.gz").rename(tmp_path / f"log.{older + 1}.gz")
             log.rename(rotated)
-            compress(rotated)
+            compress(rotated, threading.Event())
         log.write_bytes(json_line(f"{number} a") + json_line(f"{number} b"))
     everything = [f"{number} {letter}\n" for number in range(4) for letter in "ab"]
     assert await texts(log) == everything
@@ -438,7 +438,7 @@ async def test_a_follower_goes_on_over_the_compression_of_what_it_reads(tmp_path
     follower = Follower(log, LogQuery(follow=True), end)
     await follower.wait_for("1\n")
     log.rename(tmp_path / "log.1")
-    compress(tmp_path / "log.1")
+    compress(tmp_path / "log.1", threading.Event())
     log.write_bytes(json_line("2"))
     await follower.wait_for("1\n", "2\n")
     end.set()

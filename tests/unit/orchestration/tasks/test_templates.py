@@ -87,3 +87,20 @@ def test_parentheses_within_parentheses_come_to_an_end() -> None:
 def test_a_template_of_beginnings_is_refused_in_no_time() -> None:
     with pytest.raises(BadTemplate, match="unclosed action"):
         expand("{{" * 1_000_000, TemplateContext())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '{{printf "%10000d" 1}}' * 40,
+        "".join(f'{{{{$v{number} := printf "%10000d" 1}}}}' for number in range(600)),
+        '{{define "a"}}{{template "b"}}{{template "b"}}{{end}}{{define "b"}}'
+        + '{{template "c"}}' * 1000
+        + '{{end}}{{define "c"}}'
+        + "{{$x := 1}}" * 20
+        + '{{end}}{{template "a"}}',
+    ],
+)
+def test_all_templates_of_a_task_together_are_bounded(value: str) -> None:
+    with pytest.raises(BadTemplate, match=r"more than (1048576 characters|100000 steps)"):
+        expand_env([f"A{number}={value}" for number in range(3)], TemplateContext())

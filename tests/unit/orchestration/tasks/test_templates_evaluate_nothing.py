@@ -6,15 +6,17 @@ import pytest
 
 from bennu.orchestration.tasks.templates import BadTemplate, Payload, TemplateContext, expand
 
-CONTEXT = TemplateContext(
-    service_id="s1",
-    service_name="web",
-    service_labels={"tier": "front", "loop": "{{.Service.Labels.loop}}", "call": '{{env "HOME"}}'},
-    node_id="n1",
-    node_hostname="host-1",
-    task_id="t1",
-    slot=3,
-)
+
+def context() -> TemplateContext:
+    return TemplateContext(
+        service_id="s1",
+        service_name="web",
+        service_labels={"tier": "front", "loop": "{{.Service.Labels.loop}}", "call": '{{env "HOME"}}'},
+        node_id="n1",
+        node_hostname="host-1",
+        task_id="t1",
+        slot=3,
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,26 +43,26 @@ CONTEXT = TemplateContext(
 )
 def test_what_is_not_offered_is_refused(template: str) -> None:
     with pytest.raises(BadTemplate):
-        expand(template, CONTEXT)
+        expand(template, context())
 
 
 def test_the_whole_is_the_fields_alone_and_a_width_is_bounded() -> None:
-    assert expand("{{.}}", CONTEXT) == expand("{{$}}", CONTEXT)
-    assert expand("{{.Task}}", CONTEXT) == "{t1 web.3.t1 3}"
-    assert len(expand('{{printf "%1000000000d" 1}}', CONTEXT)) == 10_000
+    assert expand("{{.}}", context()) == expand("{{$}}", context())
+    assert expand("{{.Task}}", context()) == "{t1 web.3.t1 3}"
+    assert len(expand('{{printf "%1000000000d" 1}}', context())) == 10_000
 
 
 def test_what_a_template_gives_is_text_and_not_a_template_again() -> None:
-    assert expand("{{.Service.Labels.loop}}{{.Service.Labels.call}}", CONTEXT) == (
+    assert expand("{{.Service.Labels.loop}}{{.Service.Labels.call}}", context()) == (
         '{{.Service.Labels.loop}}{{env "HOME"}}'
     )
-    assert expand('{{index .Service.Labels "__class__"}}', CONTEXT) == ""
+    assert expand('{{index .Service.Labels "__class__"}}', context()) == ""
 
 
 def test_a_secrets_own_template_sees_its_task_and_not_the_host() -> None:
     payload = Payload(secrets={"mine": "s"}, configs={"mine": "c"}, env={"A": "{{.Task.ID}}"})
-    assert expand('{{secret "mine"}}{{config "mine"}}{{env "A"}}', CONTEXT, payload) == "sc{{.Task.ID}}"
-    assert os.environ["PATH"] not in expand('{{env "PATH"}}', CONTEXT, payload)
+    assert expand('{{secret "mine"}}{{config "mine"}}{{env "A"}}', context(), payload) == "sc{{.Task.ID}}"
+    assert os.environ["PATH"] not in expand('{{env "PATH"}}', context(), payload)
     for other in ('{{secret "other"}}', '{{config "/etc/passwd"}}', '{{secret "../mine"}}'):
         with pytest.raises(BadTemplate):
-            expand(other, CONTEXT, payload)
+            expand(other, context(), payload)
