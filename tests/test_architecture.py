@@ -94,32 +94,17 @@ def test_no_module_outgrows_a_reader() -> None:
 
 
 def test_no_files_import_each_other_in_a_ring() -> None:
-    """Names that only annotations need (`TYPE_CHECKING`) are no imports: who holds whom may be told both ways."""
-    paths = {
-        ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__"): path
-        for path in modules()
-    }
-    arrows = {name: {one for one in needed(path, set(paths)) if one != name} for name, path in paths.items()}
+    arrows = dict(read_uses())
     while free := [name for name, to in arrows.items() if not to & arrows.keys()]:
         for name in free:
             del arrows[name]
     assert not arrows, f"these are in a ring, or lead to one: {sorted(arrows)}"
 
 
-def needed(path: Path, names: set[str], *, typing_too: bool = False) -> set[str]:
-    """The modules of ours that the file cannot be loaded without, or loads inside of a function."""
-    tree = ast.parse(path.read_text())
-    typing_only = {
-        node
-        for branch in ast.walk(tree)
-        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test) and not typing_too
-        for statement in branch.body
-        for node in ast.walk(statement)
-    }
+def needed(path: Path, names: set[str]) -> set[str]:
+    """The modules of ours that the file imports, also inside of a function or for annotations alone."""
     found: set[str] = set()
-    for node in ast.walk(tree):
-        if node in typing_only:
-            continue
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -129,11 +114,6 @@ def needed(path: Path, names: set[str], *, typing_too: bool = False) -> set[str]
 
 
 # --- inside of a package: docs/architecture.md declares the order, from users to what they use ------------------------
-
-# Annotations that point upward all the same.
-POINTS_UPWARD = {
-    "simulate/world": {"agent", "laws", "manager", "rollout_metrics"},  # the world of a play, and its cast
-}
 
 
 def read_orders() -> dict[str, list[list[str]]]:
@@ -149,10 +129,7 @@ def read_uses() -> dict[str, set[str]]:
     """What each file of ours imports of ours, also for annotations; `engine/logs` is that folder's face."""
     paths = {path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__"): path for path in modules()}
     dotted = {"bennu." + name.replace("/", "."): name for name in paths}
-    return {
-        name: {dotted[one] for one in needed(path, set(dotted), typing_too=True)} - {name}
-        for name, path in paths.items()
-    }
+    return {name: {dotted[one] for one in needed(path, set(dotted))} - {name} for name, path in paths.items()}
 
 
 def read_arrows() -> dict[str, dict[str, set[str]]]:
@@ -195,7 +172,7 @@ def test_no_arrow_points_upward_inside_of_a_package() -> None:
         below: set[str] = set()
         for step in reversed(steps):
             for name in step:
-                upward = arrows[package].get(name, set()) - below - POINTS_UPWARD.get(f"{package}/{name}", set())
+                upward = arrows[package].get(name, set()) - below
                 assert not upward, f"{package}/{name} imports {sorted(upward)}, which the order does not put below it"
             below |= set(step)
 

@@ -11,9 +11,9 @@ from bennu.orchestration.model.revisions import create_service
 from bennu.orchestration.model.spec import ServiceSpec, TaskRestartPolicy, TaskSpec
 from bennu.orchestration.model.states import NS_PER_SECOND, Origin, TaskState
 from bennu.simulate.laws import LawBroken
+from bennu.simulate.play import Play
 from bennu.simulate.run import SeedFailed, run_cluster, run_seed, run_seeds
 from bennu.simulate.scenario import Scenario
-from bennu.simulate.world import World
 
 SEEDS = int(os.environ.get("BENNU_SEEDS", "1000"))
 SLICES = 10
@@ -57,7 +57,7 @@ def test_histories_that_once_broke_a_law(seed: int) -> None:
 
 
 def test_a_failing_seed_says_how_to_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Scenario) -> World:
+    def broken(self: Scenario) -> Play:
         raise LawBroken(3, "two of them")
 
     monkeypatch.setattr(Scenario, "run", broken)
@@ -74,14 +74,14 @@ def test_a_cluster_of_100_nodes_gets_to_steady_state() -> None:
 # -- the checker itself: each law, broken by hand, is noticed
 
 
-def a_world() -> World:
+def a_world() -> Play:
     world = Scenario(0).world
     spec = ServiceSpec(name="web", task=TaskSpec(b"good#1", TaskRestartPolicy(max_attempts=1)))
     world.put_service(create_service(ServiceId("web"), spec, now_ns=0))
     return world
 
 
-def make(world: World, **fields: object) -> Task:
+def make(world: Play, **fields: object) -> Task:
     action = CreateTask(1, "by hand", **fields)  # type: ignore[arg-type]
     world.manager.do(action, ServiceId("web"))
     task = list(world.tasks.values())[-1]

@@ -6,7 +6,7 @@ reports are repeated until the manager has taken them in, and may arrive late, t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from bennu.orchestration.model.nouns import NodeId, Task, TaskId
@@ -25,37 +25,20 @@ from bennu.orchestration.tasks.task_step import (
     refusal,
 )
 from bennu.orchestration.tasks.traffic import Backend, Signs, Step, decide_ready, plan_traffic
-from bennu.simulate.programs import SimulatedProgram, draw, program_of
-from bennu.simulate.world import World
+from bennu.simulate.laws import Laws
+from bennu.simulate.programs import draw, program_of
+from bennu.simulate.world import SimulatedTask, World
 
 RETRY_NS = 3 * NS_PER_SECOND
 HEARTBEAT_NS = 5 * NS_PER_SECOND
 
 
-@dataclass(slots=True)
-class SimulatedTask:
-    """One task as its node knows it."""
-
-    task: Task  # as last told
-    program: SimulatedProgram
-    state: TaskState = TaskState.ACCEPTED
-    exit_code: int | None = None
-    err: str = ""
-    has_process: bool = False
-    changed_at_ns: int = 0
-    is_stopping: bool = False
-    in_balancer: bool = False
-    left_at_ns: int | None = None
-    last_connection_ends_ns: int = 0
-    is_ready: bool | None = None  # what its readiness probe said last
-    reported: TaskState = TaskState.NEW  # the highest state the manager is known to have
-
-
 class SimulatedAgent:
     """The agent of one node. `noise` is the chance that a message is lost, doubled or delayed by seconds."""
 
-    def __init__(self, world: World, node_id: NodeId, *, noise: float) -> None:
+    def __init__(self, world: World, laws: Laws, node_id: NodeId, *, noise: float) -> None:
         self.world = world
+        self.laws = laws
         self.node_id = node_id
         self.noise = noise
         self.lives: dict[TaskId, SimulatedTask] = {}
@@ -173,7 +156,7 @@ class SimulatedAgent:
 
     def _start(self, life: SimulatedTask) -> None:
         world = self.world
-        world.laws.on_process_start(life.task)
+        self.laws.on_process_start(life.task)
         life.state, life.has_process = TaskState.STARTING, True
         self._report(life)
         comes_up_ns = draw(world.random, life.program.start)
@@ -237,14 +220,14 @@ class SimulatedAgent:
         plan = plan_traffic(self._backend(life), now_ns=world.now_ns)
         match plan.step:
             case Step.ENTER:
-                world.laws.on_enter(life.state, is_stopping=life.is_stopping, is_ready=life.is_ready)
+                self.laws.on_enter(life.state, is_stopping=life.is_stopping, is_ready=life.is_ready)
                 life.in_balancer, life.left_at_ns = True, None
             case Step.LEAVE:
                 life.in_balancer, life.left_at_ns = False, world.now_ns
                 life.last_connection_ends_ns = world.now_ns + draw(world.random, life.program.drain)
                 self._traffic(life)
             case Step.STOP:
-                world.laws.on_signal(life.in_balancer, life.left_at_ns, life.last_connection_ends_ns, world.now_ns)
+                self.laws.on_signal(life.in_balancer, life.left_at_ns, life.last_connection_ends_ns, world.now_ns)
                 ends_ns = draw(world.random, life.program.stop)
                 world.after(ends_ns, partial(self._end_by_itself, life, 143))
             case Step.WAIT if life.is_stopping and plan.wake_at_ns is not None:

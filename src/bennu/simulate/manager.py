@@ -19,7 +19,8 @@ from bennu.orchestration.round import NodeWrite, NotSettled, Round, ServiceWrite
 from bennu.orchestration.scheduler.failures import FailureLog
 from bennu.orchestration.scheduler.node_set import NodeSet, frees_room
 from bennu.orchestration.tasks.observe import Report
-from bennu.simulate.laws import LawBroken
+from bennu.simulate.laws import LawBroken, Laws
+from bennu.simulate.rollout_metrics import SimulatedMetrics
 from bennu.simulate.world import World
 
 WINDOW_NS = 100_000_000
@@ -32,9 +33,11 @@ class ManagerDied(Exception):
 class SimulatedManager:
     """One manager after another. Of the fields only the counters and `plans` outlive a death."""
 
-    def __init__(self, world: World, *, history_limit: int = 5) -> None:
+    def __init__(self, world: World, laws: Laws, metrics: SimulatedMetrics) -> None:
         self.world = world
-        self.history_limit = history_limit
+        self.laws = laws
+        self.metrics = metrics
+        self.history_limit = 5  # Docker's default
         self.is_alive = False
         self.life = 0
         self.looks = 0
@@ -99,7 +102,7 @@ class SimulatedManager:
         )
 
     def _build_evidence(self, service: Service, tasks: list[Task], now_ns: int) -> Evidence | None:
-        return self.world.metrics.build_evidence(service, tasks, now_ns=now_ns)
+        return self.metrics.build_evidence(service, tasks, now_ns=now_ns)
 
     # -- looking
 
@@ -192,22 +195,22 @@ class SimulatedManager:
         """Store a write as if it were a transaction of its own, checked by the laws, and tell the node concerned."""
         world = self.world
         if write.action is not None:
-            world.laws.on_action(write.action)
+            self.laws.on_action(write.action)
         match write:
             case TaskWrite(before, after, action):
                 if isinstance(action, CreateTask) and after is not None:
-                    world.laws.on_create(action, after, self.now_ns)
+                    self.laws.on_create(action, after, self.now_ns)
                 if isinstance(action, SetDesired) and before is not None:
-                    world.laws.on_desired(before, action, self.now_ns)
+                    self.laws.on_desired(before, action, self.now_ns)
                 if after is not None:
                     world.put_task(after)
                 elif before is not None:
                     world.delete_task(before.id)
                 task = after or before
-                if task is not None and task.node_id in world.agents:
+                if task is not None and task.node_id is not None and task.node_id in world.agents:
                     world.agents[task.node_id].tell()
             case ServiceWrite(before, after, action):
-                world.laws.on_rollout(before, action)
+                self.laws.on_rollout(before, action)
                 world.put_service(after)
             case NodeWrite(after=node):
                 world.nodes[node.id] = node
@@ -252,11 +255,9 @@ class SimulatedManager:
         self._write_all(work.writes)
         self.note_all()
 
-    def remove_node(self, node_id: NodeId) -> None:
-        """Remove a node for good, as a person does."""
-        world = self.world
-        del world.nodes[node_id]
-        world.agents.pop(node_id).is_gone = True
+    def forget_node(self, node_id: NodeId) -> None:
+        """Forget a node that a person has removed; its agent is gone already."""
+        del self.world.nodes[node_id]
         self.node_set.drop_node(node_id)
         work = self._new_round()
         work.forget_node(node_id, now_ns=self.now_ns)

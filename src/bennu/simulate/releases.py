@@ -12,11 +12,7 @@ from bennu.orchestration.model.nouns import Node, NodeId, NodeResources, Service
 from bennu.orchestration.model.revisions import accept_update, create_service
 from bennu.orchestration.model.spec import Replicated, Rolling, ServiceSpec, Strategy, TaskSpec, UpdateConfig
 from bennu.orchestration.model.states import NS_PER_SECOND, UpdateState
-from bennu.simulate.agent import SimulatedAgent
-from bennu.simulate.laws import Laws
-from bennu.simulate.manager import SimulatedManager
-from bennu.simulate.rollout_metrics import SimulatedMetrics
-from bennu.simulate.world import World
+from bennu.simulate.play import Play
 
 SETTLED_S = 30
 GIVEN_UP_S = 900
@@ -49,15 +45,10 @@ class Outcome:
 
 def play_release(release: Release, seed: int) -> Outcome:
     """Play a release and measure its outcome. Raises: LawBroken."""
-    world = World(seed)
-    world.laws = Laws(world)
-    world.manager = SimulatedManager(world)
-    world.metrics = SimulatedMetrics(world)
+    world = Play(seed)
     for number in range(1, 4):
         node = Node(id=NodeId(f"n{number}"), resources=NodeResources(8_000_000_000, 8 << 30))
-        world.nodes[node.id] = node
-        world.agents[node.id] = SimulatedAgent(world, node.id, noise=0.0)
-        world.manager.node_set.put_node(node)
+        world.add_node(node)
     service_id = ServiceId("web")
     spec = ServiceSpec(
         name="web",
@@ -78,11 +69,11 @@ def _with_program(spec: ServiceSpec, program: str) -> ServiceSpec:
     return replace(spec, task=replace(spec.task, container=f"{program}#2".encode()))
 
 
-def _pass(world: World, seconds: float) -> None:
+def _pass(world: Play, seconds: float) -> None:
     world.run_until(world.now_ns + int(seconds * NS_PER_SECOND))
 
 
-def _follow(world: World, service_id: ServiceId, release: Release) -> Outcome:
+def _follow(world: Play, service_id: ServiceId, release: Release) -> Outcome:
     most_new, fewest = 0, release.replicas
     for _ in range(int(GIVEN_UP_S / LOOK_S)):
         if world.manager.is_alive and world.random.random() < 0.02:

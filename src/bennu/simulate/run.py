@@ -11,12 +11,8 @@ from bennu.orchestration.model.nouns import Node, NodeId, NodeResources, Service
 from bennu.orchestration.model.revisions import create_service
 from bennu.orchestration.model.spec import Replicated, Reservation, ServiceSpec, TaskSpec
 from bennu.orchestration.model.states import NS_PER_SECOND, TaskState
-from bennu.simulate.agent import SimulatedAgent
-from bennu.simulate.laws import Laws
-from bennu.simulate.manager import SimulatedManager
-from bennu.simulate.rollout_metrics import SimulatedMetrics
+from bennu.simulate.play import Play
 from bennu.simulate.scenario import Scenario
-from bennu.simulate.world import World
 
 
 class SeedFailed(AssertionError):
@@ -37,7 +33,7 @@ class Totals:
     manager_lives: int = 0
 
 
-def run_seed(seed: int, *, verbose: bool = False) -> World:
+def run_seed(seed: int, *, verbose: bool = False) -> Play:
     """Play one history. Raises SeedFailed, from the broken law or the core's own error."""
     try:
         return Scenario(seed, verbose=verbose).run()
@@ -74,15 +70,10 @@ class ClusterReport:
 
 def run_cluster(*, nodes: int, services: int, replicas: int, seed: int = 1) -> ClusterReport:
     """Bring a large cluster up on the virtual clock, then kill one task, and measure what it costs."""
-    world = World(seed)
-    world.laws = Laws(world)
-    world.manager = SimulatedManager(world)
-    world.metrics = SimulatedMetrics(world)
+    world = Play(seed)
     for number in range(nodes):
         node = Node(id=NodeId(f"n{number:05d}"), resources=NodeResources(64_000_000_000, 256 << 30))
-        world.nodes[node.id] = node
-        world.agents[node.id] = SimulatedAgent(world, node.id, noise=0.0)
-        world.manager.node_set.put_node(node)
+        world.add_node(node)
     began = time.process_time()
     for number in range(services):
         service_id = ServiceId(f"s{number:04d}")
@@ -108,7 +99,7 @@ def run_cluster(*, nodes: int, services: int, replicas: int, seed: int = 1) -> C
     )
 
 
-def _replace_one(world: World) -> float:
+def _replace_one(world: Play) -> float:
     """Kill one task and let its service settle: what one failure costs, in milliseconds of CPU time.
 
     Only the core is timed: the looks at the one service that is concerned.

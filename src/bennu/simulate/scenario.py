@@ -42,12 +42,8 @@ from bennu.orchestration.model.states import (
     UpdateOrder,
 )
 from bennu.orchestration.rollout.commands import abort_rollout, pause_rollout, promote_rollout, resume_rollout
-from bennu.simulate.agent import SimulatedAgent
-from bennu.simulate.laws import Laws
-from bennu.simulate.manager import SimulatedManager
+from bennu.simulate.play import Play
 from bennu.simulate.programs import PROGRAMS
-from bennu.simulate.rollout_metrics import SimulatedMetrics
-from bennu.simulate.world import World
 
 TROUBLE_S = 45
 QUIET_S = 200
@@ -59,17 +55,15 @@ class Scenario:
     """One drawn history. `run` plays it to the end and checks the laws."""
 
     def __init__(self, seed: int, *, verbose: bool = False) -> None:
-        self.world = world = World(seed, verbose=verbose)
-        self.random = world.random
+        self.world = Play(seed, verbose=verbose)
+        self.random = self.world.random
         self.release = 0
-        world.laws = Laws(world)
-        world.manager = SimulatedManager(world, history_limit=self._pick(5, 5, 5, 0, 1, -1))
-        world.metrics = SimulatedMetrics(world)
+        self.world.manager.history_limit = self._pick(5, 5, 5, 0, 1, -1)
         noise = self._pick(0.0, 0.05, 0.3)
         for number in range(1, self.random.randint(1, 4) + 1):
             self._add_node(NodeId(f"n{number}"), noise)
 
-    def run(self) -> World:
+    def run(self) -> Play:
         world = self.world
         begin = world.now_ns
         for number in range(1, self._pick(1, 1, 2) + 1):
@@ -94,9 +88,7 @@ class Scenario:
             labels={"dc": self._pick("a", "b")},
             resources=NodeResources(4_000_000_000, 4 << 30, {"gpu": frozenset({"g1", "g2"})}),
         )
-        self.world.nodes[node_id] = node
-        self.world.agents[node_id] = SimulatedAgent(self.world, node_id, noise=noise)
-        self.world.manager.node_set.put_node(node)
+        self.world.add_node(node, noise=noise)
 
     def _mode(self) -> Mode:
         kind = self.random.random()
@@ -294,7 +286,7 @@ class Scenario:
         node_id = self._any_node()
         if node_id is not None and len(self.world.nodes) > 1:
             self.world.say(f"person removes node {node_id}")
-            self.world.manager.remove_node(node_id)
+            self.world.remove_node(node_id)
 
     def _kill_one(self) -> None:
         lives = [life for agent in self.world.agents.values() for life in agent.lives.values() if life.has_process]

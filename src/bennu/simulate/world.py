@@ -8,30 +8,83 @@ a seed is a history.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from bennu.orchestration.model.actions import Plan
 from bennu.orchestration.model.nouns import Node, NodeId, Service, ServiceId, Task, TaskId
-from bennu.orchestration.model.states import NS_PER_SECOND
-
-if TYPE_CHECKING:
-    from bennu.simulate.agent import SimulatedAgent
-    from bennu.simulate.laws import Laws
-    from bennu.simulate.manager import SimulatedManager
-    from bennu.simulate.rollout_metrics import SimulatedMetrics
-
+from bennu.orchestration.model.states import NS_PER_SECOND, TaskState
+from bennu.orchestration.tasks.observe import Report
+from bennu.simulate.programs import SimulatedProgram
 
 LEASE_NS = 15 * NS_PER_SECOND
 
 
-class World:
-    """The time, store and people of a simulation. `now_ns` is true time, which only the simulator knows."""
+@dataclass(slots=True)
+class SimulatedTask:
+    """One task as its node knows it."""
 
-    manager: SimulatedManager
-    laws: Laws
-    metrics: SimulatedMetrics
+    task: Task  # as last told
+    program: SimulatedProgram
+    state: TaskState = TaskState.ACCEPTED
+    exit_code: int | None = None
+    err: str = ""
+    has_process: bool = False
+    changed_at_ns: int = 0
+    is_stopping: bool = False
+    in_balancer: bool = False
+    left_at_ns: int | None = None
+    last_connection_ends_ns: int = 0
+    is_ready: bool | None = None  # what its readiness probe said last
+    reported: TaskState = TaskState.NEW  # the highest state the manager is known to have
+
+
+class AgentView(Protocol):
+    """The part of a node's agent that the manager and the checks may use."""
+
+    lives: dict[TaskId, SimulatedTask]
+
+    def tell(self) -> None: ...
+
+    def reconnect(self) -> None: ...
+
+
+class ManagerView(Protocol):
+    """The part of the manager that leases, agents, metrics and the checks may use."""
+
+    is_alive: bool
+    plans: dict[ServiceId, Plan]
+
+    @property
+    def now_ns(self) -> int: ...
+
+    def note(self, service_id: ServiceId) -> None: ...
+
+    def settle_all(self) -> None: ...
+
+    def judge_node(self, node_id: NodeId) -> None: ...
+
+    def take_in(self, task_id: TaskId, report: Report) -> bool: ...
+
+
+class TaskLaws(Protocol):
+    """The laws that hold for what is stored of a task."""
+
+    def on_task(self, old: Task | None, new: Task) -> None: ...
+
+
+class World:
+    """The time and store of a simulation; who acts in it is put there by `Play`.
+
+    `now_ns` is true time, which only the simulator knows.
+    """
+
+    agents: Mapping[NodeId, AgentView]
+    manager: ManagerView
+    laws: TaskLaws
 
     def __init__(self, seed: int, *, verbose: bool = False) -> None:
         self.random = Random(seed)
@@ -40,7 +93,6 @@ class World:
         self.services: dict[ServiceId, Service] = {}
         self.tasks: dict[TaskId, Task] = {}
         self.nodes: dict[NodeId, Node] = {}
-        self.agents: dict[NodeId, SimulatedAgent] = {}
         self.leases: dict[NodeId, int] = {}  # of agents: when each ends
         self.newest_stored_ns = 0
         self.steps = 0
