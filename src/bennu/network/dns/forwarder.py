@@ -25,6 +25,7 @@ ASK_TIMEOUT_S: Final = 2.0
 ROUNDS: Final = 2
 CACHE_ENTRIES: Final = 1024
 MAX_CACHED_S: Final = 30.0  # cached answers keep their TTL, so clients may keep them this much too long
+ENTERING: Final = 4  # sockets opened in containers at a time: each takes a thread and a second descriptor meanwhile
 MAX_MESSAGE: Final = 65535
 TRY_ANOTHER: Final = frozenset({dns.rcode.SERVFAIL, dns.rcode.REFUSED})
 
@@ -37,6 +38,7 @@ class DnsForwarder:
 
     def __init__(self, port: int = 53) -> None:
         self._port = port  # of all servers; tests have one of their own
+        self._entering = asyncio.Semaphore(ENTERING)
         self._cache: OrderedDict[tuple[str, tuple[str, ...], bool, bytes], tuple[float, bytes]] = OrderedDict()
 
     def cached(self, servers: Sequence[str], wire: bytes, *, tcp: bool, netns: str = "") -> bytes | None:
@@ -70,13 +72,32 @@ class DnsForwarder:
         for server in [*servers] * ROUNDS:
             try:
                 async with asyncio.timeout(ASK_TIMEOUT_S):
-                    answer = await (ask_tcp if tcp else ask_udp)(server, self._port, wire, netns)
+                    sock, address = await self._open(server, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM, netns)
+                    with contextlib.closing(sock):
+                        answer = await (ask_tcp if tcp else ask_udp)(sock, address, wire)
             except (TimeoutError, OSError, EOFError):
                 continue
             if answer[3] & 0x0F not in TRY_ANOTHER:
                 return answer
             refused = refused or answer
         return refused
+
+    async def _open(self, server: str, kind: socket.SocketKind, netns: str) -> tuple[socket.socket, Any]:
+        """Open a socket for `server` in the namespace behind `netns` ("": our own); return both socket and address.
+
+        Raises: OSError; EMFILE before the last descriptors of the daemon are used, since containers ask at will.
+        """
+        family, _, _, _, address = socket.getaddrinfo(server, self._port, type=kind, flags=socket.AI_NUMERICHOST)[0]
+        if netns:
+            async with self._entering:
+                sock = await in_own_thread(lambda: _open_inside(netns, family, kind))
+        else:
+            sock = socket.socket(family, kind)
+        if not is_spare(sock.fileno()):
+            sock.close()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        sock.setblocking(False)
+        return sock, address
 
 
 class _Question(asyncio.DatagramProtocol):
@@ -94,7 +115,7 @@ class _Question(asyncio.DatagramProtocol):
             self._answer.set_exception(exc)
 
 
-async def ask_udp(server: str, port: int, wire: bytes, netns: str = "") -> bytes:
+async def ask_udp(sock: socket.socket, address: Any, wire: bytes) -> bytes:
     """Ask one server. Waits for ever if it does not answer. Raises: OSError.
 
     The query goes out with a random id from a random port, against forged answers (RFC 5452).
@@ -102,46 +123,28 @@ async def ask_udp(server: str, port: int, wire: bytes, netns: str = "") -> bytes
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[bytes] = loop.create_future()
     sent = secrets.token_bytes(2) + wire[2:]
-    sock, address = await _open(server, port, socket.SOCK_DGRAM, netns)
-    with contextlib.closing(sock):
-        sock.connect(address)  # from a port of the kernel's choice, a random one
-        transport, _ = await loop.create_datagram_endpoint(lambda: _Question(sent, answer), sock=sock)
-        try:
-            transport.sendto(sent)
-            return wire[:2] + (await answer)[2:]
-        finally:
-            transport.abort()
+    sock.connect(address)  # from a port of the kernel's choice, a random one
+    transport, _ = await loop.create_datagram_endpoint(lambda: _Question(sent, answer), sock=sock)
+    try:
+        transport.sendto(sent)
+        return wire[:2] + (await answer)[2:]
+    finally:
+        transport.abort()
 
 
-async def ask_tcp(server: str, port: int, wire: bytes, netns: str = "") -> bytes:
+async def ask_tcp(sock: socket.socket, address: Any, wire: bytes) -> bytes:
     """Ask one server. Raises: OSError, EOFError."""
-    sock, address = await _open(server, port, socket.SOCK_STREAM, netns)
-    with contextlib.closing(sock):
-        await asyncio.get_running_loop().sock_connect(sock, address)
-        reader, writer = await asyncio.open_connection(sock=sock)
-        try:
-            writer.write(struct.pack("!H", len(wire)) + wire)
-            (size,) = struct.unpack("!H", await reader.readexactly(2))
-            answer = await reader.readexactly(size)
-        finally:
-            writer.transport.abort()
+    await asyncio.get_running_loop().sock_connect(sock, address)
+    reader, writer = await asyncio.open_connection(sock=sock)
+    try:
+        writer.write(struct.pack("!H", len(wire)) + wire)
+        (size,) = struct.unpack("!H", await reader.readexactly(2))
+        answer = await reader.readexactly(size)
+    finally:
+        writer.transport.abort()
     if not is_answer_to(wire, answer):
         raise OSError("an answer to another question")
     return answer
-
-
-async def _open(server: str, port: int, kind: socket.SocketKind, netns: str) -> tuple[socket.socket, Any]:
-    """Open a socket for `server` in the namespace behind `netns` ("": our own); return it with the server's address.
-
-    Raises: OSError; EMFILE before the last descriptors of the daemon are used, since containers ask at will.
-    """
-    family, _, _, _, address = socket.getaddrinfo(server, port, type=kind, flags=socket.AI_NUMERICHOST)[0]
-    sock = await in_own_thread(lambda: _open_inside(netns, family, kind)) if netns else socket.socket(family, kind)
-    if not is_spare(sock.fileno()):
-        sock.close()
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    sock.setblocking(False)
-    return sock, address
 
 
 def _open_inside(netns: str, family: int, kind: socket.SocketKind) -> socket.socket:
