@@ -255,6 +255,7 @@ ABSENT: Final[dict[str, tuple[str, ...]]] = {
         *("EndpointIPAMConfig.IPv6Address", "EndpointIPAMConfig.LinkLocalIPs", "ImageInspect.Variant"),
         "NetworkAttachmentConfig.DriverOpts",
         *("Mount.BindOptions.ReadOnlyForceRecursive", "Mount.VolumeOptions.DriverConfig.Options"),
+        *("Mount.VolumeOptions.Subpath", "Mount.ImageOptions"),
         *("ServiceSpec.Networks", "ServiceSpec.RollbackConfig.Delay", "NodeSpec.Name", "NodeStatus.Message"),
         *("ResourceObject.GenericResources", "Task*.Name", "Task.AssignedGenericResources", "*.Templating"),
         *("TaskSpec.ContainerSpec.Privileges.Seccomp.Profile", "Platform.Architecture", "Runtime.runtimeArgs"),
