@@ -130,13 +130,14 @@ def test_disk_usage_is_told_by_kind(daemon: Daemon, busybox: str) -> None:
     ask(daemon, "POST", "/containers/create?name=user", {"Image": "busybox"})
     everything = ask(daemon, "GET", "/system/df")[1]
     (image,) = (one for one in everything["Images"] if "busybox:latest" in one["RepoTags"])
-    assert (image["Containers"], image["SharedSize"]) == (1, 0)
-    assert everything["LayersSize"] == sum(one["Size"] for one in everything["Images"])
+    assert image["Containers"] == 1
+    assert everything["LayersSize"] <= sum(one["Size"] for one in everything["Images"])
     ask(daemon, "POST", "/images/busybox/tag?repo=twin")
     ask(daemon, "POST", "/commit?container=user&repo=child")
     shared = ask(daemon, "GET", "/system/df?type=image")[1]
     assert shared["LayersSize"] == everything["LayersSize"]  # the same layers once more
-    assert {one["SharedSize"] for one in shared["Images"]} == {image["Size"]}
+    sizes = {name: one["SharedSize"] for one in shared["Images"] for name in one["RepoTags"]}
+    assert sizes["busybox:latest"] == sizes["child:latest"] == image["Size"]
     assert (shared["Containers"], shared["Volumes"], shared["BuildCache"]) == (None, None, None)
     volumes = ask(daemon, "GET", "/system/df?type=volume&type=build-cache")[1]
     there = len(ask(daemon, "GET", "/volumes")[1]["Volumes"])

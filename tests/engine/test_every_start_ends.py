@@ -17,7 +17,11 @@ from support.waiting import wait_for
 
 FAILING = Path(__file__).parents[1] / "support/failing_bennud.py"
 LIMIT_S = 20.0
-ONCE = {"bennu.runtime.crun:sealed_copy"}  # by each daemon, and before
+# By each daemon, and before: the log writer is there as long as it lives.
+ONCE = {
+    *("bennu.runtime.crun:sealed_copy", "bennu.logwriter.client:LogWriter._connect"),
+    "bennu.logwriter.client:LogWriter._start",
+}
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,9 @@ def host(make_daemon: Callable[..., Daemon]) -> Iterator[Host]:
     docker("create", "--name=fresh", "--label=is=new", "busybox", "sleep", "600")
     pid = docker("inspect", "-f", "{{.State.Pid}}", "lives").line
     address = docker("exec", "lives", "hostname", "-i").line
-    wait_for(lambda: '"exited"' in record_of(daemon, "ended"), what="the copies to follow")
+    wait_for(
+        lambda: '"exited"' in record_of(daemon, "ended") and record_of(daemon, "fresh"), what="the copies to follow"
+    )
     daemon.kill()
     yield Host(daemon, pid, address, backup)
 
