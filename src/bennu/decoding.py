@@ -21,6 +21,7 @@ from bennu.model import OR_ONE_TEXT
 Decoded = TypeVar("Decoded")
 
 BIG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+LARGE: Final = 1 << 20  # bytes
 SPACE: Final = b" \t\r\n"
 CLOSING: Final = (b"]", b"}")  # Go's decoder takes these behind a value for the end of what it stands in
 GO_TYPES: Final[dict[type[shapes.Type], str]] = {
@@ -40,13 +41,29 @@ class Number(float):
 def decode(raw: bytes, shape: type[Decoded]) -> Decoded | None:
     """Decode the JSON value in `raw` as `shape`; None for `null`. Raises: InvalidParameter in Go's words."""
     try:
-        tree, rest = msgspec.json.decode(raw), b""
+        tree, rest = (msgspec.json.decode(raw) if len(raw) < LARGE else _decode_large(raw, shape)), b""
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         tree, rest = _decode_slowly(raw)
     decoded = None if tree is None else _convert(raw, tree, shape)
     if rest and not rest.startswith(CLOSING):
         raise InvalidParameter("unexpected content after JSON")
     return decoded
+
+
+def _decode_large(raw: bytes, shape: Any) -> Any:
+    """Decode without making anything of the fields that the shape has not: they may be millions of values."""
+    fitting = fitting_of(shape)
+    if fitting.fields is None:
+        return msgspec.json.decode(raw)
+    try:
+        values = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:
+        return msgspec.json.decode(raw)
+    return {
+        key: msgspec.json.decode(value)
+        for key, value in values.items()
+        if key in fitting.fields or fold(key) in fitting.folded
+    }
 
 
 def _decode_slowly(raw: bytes) -> tuple[Any, bytes]:
@@ -226,8 +243,14 @@ def _mismatch(value: Any, kind: shapes.Type, struct: str, path: tuple[str, ...])
     """Name the first value that is not of its type, as `json.UnmarshalTypeError` does; "" when there is none."""
     if value is None or isinstance(kind, shapes.AnyType):
         return ""
+    if isinstance(kind, shapes.Metadata):
+        return _mismatch(value, kind.type, struct, path)
     if isinstance(kind, shapes.UnionType):
-        kinds = [one for one in kind.types if not isinstance(one, shapes.NoneType)]
+        kinds = [
+            one.type if isinstance(one, shapes.Metadata) else one
+            for one in kind.types
+            if not isinstance(one, shapes.NoneType)
+        ]
         chosen = next((one for one in kinds if _is_of(value, one)), kinds[0])
         return _mismatch(value, chosen, struct, path)
     if not _is_of(value, kind):

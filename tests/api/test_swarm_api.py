@@ -190,7 +190,7 @@ def test_an_update_with_an_old_version_is_out_of_sequence(node: SwarmNode) -> No
         (400, "a NUL character", spec(container={"Secrets": [no_secret("a\0b")]})),
         (400, "max expression depth exceeded", spec(container={"Env": ["A={{" + "(" * 3000 + ")" * 3000 + "}}"]})),
         (400, "hostname 'a\\nb' has a control character", spec(container={"Hostname": "a\nb"})),
-        (400, "hostname 'a\\n1' has a control character", spec(container={"Hostname": 'a{{"\n"}}{{.Task.Slot}}'})),
+        (400, "hostname 'a\\n1' has a control character", spec(container={"Hostname": 'a{{"\\n"}}{{.Task.Slot}}'})),
         (
             400,
             "network alias 'a\\nb' has a control",

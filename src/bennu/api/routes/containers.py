@@ -1,8 +1,10 @@
 """`/containers`: create, the verbs that change a container's state, and what is read of it at once."""
 
 import time
+from collections.abc import Collection
 from typing import Any, Final
 
+import msgspec
 from aiohttp import web
 
 from bennu.api.http.body import NOTHING, check_content_type, decode_beside, read_body, read_bounded
@@ -294,7 +296,10 @@ async def read_create_body(request: web.Request) -> ContainerCreateBody:
 
 def names_config(raw: bytes) -> bool:
     """Tell whether a body that could be decoded has a field of `Config`."""
-    keys: dict[str, Any] = decode(raw, dict[str, Any]) or {}
+    try:
+        keys: Collection[str] = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError:  # Go takes more
+        keys = decode(raw, dict[str, Any]) or {}
     return not CONFIG_KEYS.isdisjoint(map(fold, keys))
 
 
