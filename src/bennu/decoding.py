@@ -7,7 +7,6 @@ counts. A list of `Words` may come as one text. What cannot be read is told in G
 
 import functools
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
@@ -20,7 +19,8 @@ from bennu.model import OR_ONE_TEXT
 
 Decoded = TypeVar("Decoded")
 
-BIG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
+BIG_NUMBER: Final = b"0" * 19  # what 19 digits are then: the search takes a tenth of an expression's time
 LARGE: Final = 1 << 20  # bytes
 SPACE: Final = b" \t\r\n"
 CLOSING: Final = (b"]", b"}")  # Go's decoder takes these behind a value for the end of what it stands in
@@ -85,7 +85,7 @@ def _whole_number(digits: str) -> int:
 
 def _convert(raw: bytes, tree: Any, shape: type[Decoded]) -> Decoded:
     fitted = fit(tree, fitting_of(cast("Any", shape)))
-    if BIG_NUMBER.search(raw):
+    if BIG_NUMBER in raw.translate(ZEROS):
         _check_numbers(fitted)
     try:
         return msgspec.convert(fitted, type=shape)
