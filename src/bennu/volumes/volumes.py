@@ -77,8 +77,8 @@ class Volumes:
         self._volumes: dict[str, Volume] = {}
         self._lock = asyncio.Lock()
         self._fillings: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by name
-        # By name: of two keepers only one gets it, and what options name may be on a server that never answers: no other
-        # volume waits for it.
+        # By name: of two keepers only one gets it, and what options name may be on a server that never answers, so no
+        # other volume waits.
         self._mountings: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._mounted_for: dict[str, set[str]] = {}  # by name: who asked for it; a container that starts runs not yet
         self._held: dict[str, set[str]] = {}  # by the id of a container that is being made: its volumes' names
