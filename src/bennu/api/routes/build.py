@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import AsyncGenerator
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -13,7 +14,6 @@ from bennu.api.http.responses import json_response
 from bennu.api.http.streams import ends_with_client
 from bennu.api.routes.images import ImageRoutes, pull_lines
 from bennu.api.shapes.instants import parse_moment
-from bennu.decoding import decode
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.images.building import BuildRequest, Built, Text
@@ -25,10 +25,9 @@ from bennu.images.skopeo import login_for, parse_logins
 
 # Limits of the steps' containers that are not honoured: asking for one is refused, never ignored.
 REFUSED: tuple[str, ...] = ("cpushares", "cpuperiod", "cpuquota", "cpusetcpus", "cpusetmems", "cgroupparent")
-
-
 PRUNE_FILTERS = frozenset({"until", "unused-for", "label", "label!"})
 BUILDKIT_FILTERS = frozenset({"id", "parent", "type", "description", "inuse", "shared", "private", "mutable"})
+Shape = TypeVar("Shape")
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -177,16 +176,16 @@ def read_tags(request: web.Request) -> list[Reference]:
 
 
 def read_list(request: web.Request, name: str) -> list[str]:
-    value = text(request, name)
-    try:
-        return (decode(value.encode(), list[str]) if value else None) or []
-    except InvalidParameter as error:
-        raise InvalidParameter(f"error reading {name}: {error}") from None
+    return _read_json(request, name, list[str]) or []
 
 
 def read_map(request: web.Request, name: str) -> dict[str, str | None]:
+    return _read_json(request, name, dict[str, str | None]) or {}
+
+
+def _read_json(request: web.Request, name: str, shape: type[Shape]) -> Shape | None:
     value = text(request, name)
     try:
-        return (decode_clean(value.encode(), dict[str, str | None]) if value else None) or {}
+        return decode_clean(value.encode(), shape) if value else None
     except InvalidParameter as error:
         raise InvalidParameter(f"error reading {name}: {error}") from None
