@@ -18,7 +18,10 @@ from typing import Any, Final
 
 from bennu.errors import Unavailable
 from bennu.images.build_place import BuildPlace
+from bennu.images.image import Image
+from bennu.images.images import Images
 from bennu.images.overlay import remove_tree
+from bennu.images.pushing import LAYER, manifest_of
 from bennu.process import run
 
 WORLD: Final = Path(__file__).with_name("build_world.py")
@@ -35,6 +38,7 @@ PROXIES: Final = frozenset(
     for word in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
     for name in (word, word.upper())
 )
+DIRECTORY_TRANSPORT: Final = "Directory Transport Version: 1.1\n"
 MISSING: Final = "buildah is not installed: apt-get install buildah"
 # Only what we lent it is in its storage: whom to trust was decided when that was pulled.
 TRUST: Final = '{"default":[{"type":"insecureAcceptAnything"}]}'
@@ -171,3 +175,17 @@ def _interpreter() -> str:
 
 def _oci_runtime() -> str:
     return shutil.which("crun") or shutil.which("runc") or "crun"
+
+
+def lay_out(images: Images, image: Image, folder: Path) -> None:
+    """Make `folder` with the image in it as skopeo's `dir:` has it, with blobs linked, not copied. Blocking."""
+    folder.mkdir()
+    store = images.layers
+    layers = [layer for diff_id in image.diff_ids if (layer := store.get(diff_id)) is not None]
+    for digest in {image.id, *(layer.blob for layer in layers)}:
+        (folder / digest.removeprefix("sha256:")).hardlink_to(store.blob_path(digest))
+    kinds = [LAYER.removesuffix(".gzip") if layer.blob == layer.diff_id else LAYER for layer in layers]
+    parts = [(layer.blob, layer.blob_size, kind) for layer, kind in zip(layers, kinds, strict=True)]
+    manifest = manifest_of(image.id, store.blob_path(image.id).stat().st_size, parts)
+    (folder / "manifest.json").write_bytes(manifest)
+    (folder / "version").write_text(DIRECTORY_TRANSPORT)

@@ -23,18 +23,18 @@ from bennu.confined.client import HELPER, OUR_FAULT, Failure, Folder
 from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound, Unavailable
 from bennu.images.build_output import BuildOutput
 from bennu.images.build_place import BuildPlace, BuildPlaces
-from bennu.images.buildah import PROXIES, Buildah
+from bennu.images.buildah import PROXIES, Buildah, lay_out
 from bennu.images.dockerfile_stages import Dockerfile, parse_dockerfile
 from bennu.images.dockerignore import MAX_IGNORE_BYTES, is_ignored
-from bennu.images.fetching import Fetched, FetchProgress, fetch, parse_manifest
+from bennu.images.fetching import Fetched, fetch
 from bennu.images.image import Image
 from bennu.images.images import Images
 from bennu.images.layers import disk_error, unpacking
+from bennu.images.manifests import Manifest, parse_manifest
 from bennu.images.overlay import remove_tree
-from bennu.images.pulling import Begun, Pulled
-from bennu.images.pushing import lay_out
+from bennu.images.pulling import Step
 from bennu.images.reference import Reference, parse_reference
-from bennu.images.skopeo import Source, read_manifest, skopeo
+from bennu.images.skopeo import ImageProxy, Source, read_manifest, skopeo
 from bennu.kernel.libc import open_beneath
 from bennu.process import signal_group, started
 
@@ -45,7 +45,7 @@ KEPT_CONFIG: Final = (
     *("StopSignal", "OnBuild", "Shell"),
 )
 
-Puller = Callable[[Reference], AsyncGenerator[Begun | FetchProgress | Pulled, None]]
+Puller = Callable[[Reference], AsyncGenerator[Step, None]]
 
 
 class BuildFailed(BennuError):
@@ -86,7 +86,7 @@ class Built:
     is_new: bool  # False: all of it came from the cache
 
 
-Message = Text | Built | Begun | FetchProgress | Pulled
+Message = Text | Built | Step
 
 
 class Builder:
@@ -254,8 +254,14 @@ class Builder:
         """Bring a built image into our store; only its new layers are copied."""
         source = Source(f"containers-storage:@{built_hex}", env=self._environment())
         manifest = parse_manifest(await read_manifest(source))
+        async with ImageProxy(source) as proxy:
+            return await self._take_from(proxy, manifest, request, base, start_interval_ns)
+
+    async def _take_from(
+        self, proxy: ImageProxy, manifest: Manifest, request: BuildRequest, base: Image | None, start_interval_ns: int
+    ) -> Built:
         with self._images.layers.hold() as hold:
-            async with contextlib.aclosing(fetch(self._images, source, manifest, hold)) as steps:
+            async with contextlib.aclosing(fetch(self._images, proxy, manifest, hold)) as steps:
                 async for step in steps:
                     if isinstance(step, Fetched):
                         parent = base.id if base is not None and self._images.get(base.id) else ""

@@ -17,11 +17,10 @@ from bennu.api.shapes.instants import parse_moment
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.images.building import BuildRequest, Built, Text
-from bennu.images.fetching import FetchProgress
 from bennu.images.platform import host_architecture, wanted_platform
-from bennu.images.pulling import Begun, Pulled, pull
+from bennu.images.pulling import Step, pull
 from bennu.images.reference import Reference, parse_reference
-from bennu.images.skopeo import login_for, parse_logins
+from bennu.images.registry.logins import login_for, parse_logins
 
 # Limits of the steps' containers that are not honoured: asking for one is refused, never ignored.
 REFUSED: tuple[str, ...] = ("cpushares", "cpuperiod", "cpuquota", "cpusetcpus", "cpusetmems", "cgroupparent")
@@ -56,7 +55,7 @@ class BuildRoutes:
     async def _messages(self, request: web.Request, asked: BuildRequest) -> AsyncGenerator[Message, None]:
         logins = parse_logins(request.headers.get("X-Registry-Config", ""))
 
-        def bring(reference: Reference) -> AsyncGenerator[Begun | FetchProgress | Pulled, None]:
+        def bring(reference: Reference) -> AsyncGenerator[Step, None]:
             return pull(self._images, reference, login_for(reference, logins))
 
         async with contextlib.aclosing(self._builder.build(asked, body_of(request), bring)) as steps:
