@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bennu.build.graph import Exec, Node
+from bennu.build.graph import Exec, GraphNode
 from bennu.build.steps.trees import Layers
 from bennu.errors import BennuError
 from bennu.images.build_place import BuildPlace
@@ -43,7 +43,7 @@ class ExecRequest:
     step: Exec
     base: Layers
     into: Path  # a folder, empty; afterwards it holds `diff`, the new layer
-    sources: Mapping[Node, Layers]  # what its mounts come from
+    sources: Mapping[GraphNode, Layers]  # what its mounts come from
     place: BuildPlace
     lender: Lender
     limits: HostConfig  # memory, cpu, shm_size, ulimits of the build
