@@ -27,7 +27,7 @@ class LazyFront:
             return self._made
 
     async def _make(self) -> "Front":
-        from bennu.build.classic import ClassicSolver
+        from bennu.build.buildah_solver import BuildahSolver
         from bennu.build.front import Front
         from bennu.build.wire.contexts import Contexts
 
@@ -39,5 +39,5 @@ class LazyFront:
 
         contexts = Contexts(services.data_root / "build" / "contexts")
         await asyncio.to_thread(contexts.open)
-        solver = ClassicSolver(self._builder, services.images, announce)
+        solver = BuildahSolver(self._builder, services.images, announce)
         return Front(solver, contexts, list(host_gateways(services)))

@@ -97,7 +97,7 @@ def told(progress: Progress, name: str) -> Iterator[str]:
     progress.vertex(_changed(vertex, completed_ns=time.time_ns()))
 
 
-class ClassicSolver:
+class BuildahSolver:
     """Builds with today's builder of `images`."""
 
     def __init__(self, builder: Builder, images: Images, announce: Announce) -> None:
