@@ -28,7 +28,7 @@ from bennu.build.wire.messages import (
     Ref,
     Result,
     ReturnRequest,
-    UsageRecord,
+    CacheRecord,
     WorkerRecord,
 )
 from bennu.build.wire.session import Sessions, while_there
@@ -90,7 +90,7 @@ class Solver(Protocol):
         """Put a result into the store of images; answer its id. Raises: BennuError."""
         ...
 
-    async def usage(self) -> Sequence[UsageRecord]:
+    async def usage(self) -> Sequence[CacheRecord]:
         """List what the cache is made of."""
         ...
 

@@ -14,7 +14,7 @@ from bennu.build.graph import LocalSource, Location
 from bennu.build.request import CONTEXT, DOCKERFILE, BuildInputs, BuildStepFailed, Solved, SolveRequest
 from bennu.build.snapshots import Snapshot
 from bennu.build.vertices import STDOUT, Progress, Vertex, VertexLog, VertexStatus
-from bennu.build.wire.messages import UsageRecord
+from bennu.build.wire.messages import CacheRecord
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images.building import Builder, BuildFailed, BuildRequest, Built, GivenContext, Puller, Text
 from bennu.images.dockerfile_stages import Dockerfile, Line, parse_dockerfile
@@ -184,10 +184,10 @@ class BuildahSolver:
                 await self._announce("tag", image.id, str(tag))
         return image.id
 
-    async def usage(self) -> Sequence[UsageRecord]:
+    async def usage(self) -> Sequence[CacheRecord]:
         size = await self._builder.used_bytes()
         return (
-            [UsageRecord("buildah", mutable=True, size=size, description="steps", record_type="regular")]
+            [CacheRecord("buildah", mutable=True, size=size, description="steps", record_type="regular")]
             if size
             else []
         )

@@ -103,11 +103,11 @@ class Http2Stream:
             await self._wait()
 
     async def _wait(self) -> None:
-        if self._error is not None:
-            raise self._error
-        self._changed.clear()
-        await self._changed.wait()
-        if self._error is not None:
+        """Wait for any change. Raises: StreamReset, unless all input came before the stream was broken off."""
+        if self._error is None:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._error is not None and not self.input_ended:
             raise self._error
 
     def _give_back(self, *, whole: bool = False) -> None:

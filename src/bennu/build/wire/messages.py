@@ -131,7 +131,7 @@ class WorkerRecord(Message):
 
 
 @dataclass(slots=True)
-class UsageRecord(Message):
+class CacheRecord(Message):
     id: str = text(1)
     mutable: bool = flag(2)
     in_use: bool = flag(3)
@@ -152,7 +152,7 @@ class DiskUsageRequest(Message):
 
 @dataclass(slots=True)
 class DiskUsageResponse(Message):
-    record: list[UsageRecord] = many(1, lambda: UsageRecord)
+    record: list[CacheRecord] = many(1, lambda: CacheRecord)
 
 
 @dataclass(slots=True)
