@@ -3,8 +3,10 @@
     build/records/<id>   a `CacheRecord`; <id> is the layer's own (`snapshots.py`)
 
 A record is written when its layer is there, and goes before it: a daemon that is killed leaves whole records, or layers
-without one, which the next start removes. What a power failure may have taken is known by its boot. A key names the layers that a step began from by their own ids, which no
-second run has: a record is never taken for the result of other input, however that came to be.
+without one, which the next start removes. What a power failure may have taken is known by its boot.
+
+A key names the layers that a step began from by their own ids, which no second run has: a record is never taken for the
+result of other input, however that came to be.
 """
 
 import asyncio
@@ -89,7 +91,7 @@ class Cache:
             del self._records[one]
         for record in sorted(self._records.values(), key=lambda one: one.created_ns):
             self._by_key[record.key] = record.id
-        names = await asyncio.to_thread(self.snapshots.listed)
+        names = await asyncio.to_thread(self.snapshots.names)
         await self.snapshots.remove(set(names) - self._records.keys())
 
     def _is_whole(self, record: CacheRecord, there: Collection[str]) -> bool:
