@@ -97,8 +97,8 @@ class MountKind(StrEnum):
 class StepMount:
     """One `--mount` of a RUN.
 
-    target: absolute; "" for a secret that is an environment variable alone, and for an agent's socket at its usual place
-    (`/run/buildkit/ssh_agent.N`, which `SSH_AUTH_SOCK` names).
+    target: absolute; "" for a secret that is an environment variable alone, and for an agent's socket at its usual
+    place (`/run/buildkit/ssh_agent.N`, which `SSH_AUTH_SOCK` names).
     source: what a bind or cache mount shows at first; None = an empty folder.
     mode, uid, gid: of a cache's folder when it is made, of a secret's file, of an agent's socket; None = not given.
     """
@@ -232,7 +232,7 @@ GraphNode: TypeAlias = ImageSource | Scratch | LocalSource | HttpSource | GitSou
 
 
 def inputs(node: GraphNode) -> tuple[GraphNode, ...]:
-    """List what a node needs: its base first, then what it mounts or copies from, in its own order; repeated as it is."""
+    """List what a node needs: its base first, then what it mounts or copies from, in its own order."""
     match node:
         case Exec():
             return (node.base, *(mount.source for mount in node.mounts if mount.source is not None))

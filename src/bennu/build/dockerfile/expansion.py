@@ -1,4 +1,4 @@
-"""Puts variables into words: `$V`, `${V:-x}`, `${V%.*}`, `${V//a/b}` …, with quotes and escapes as a shell has them. Pure.
+"""Puts variables into words: `$V`, `${V:-x}`, `${V%.*}`, `${V//a/b}` …; quotes and escapes are a shell's. Pure.
 
 Pinned by `test_expansion.py` to what BuildKit answers.
 """
@@ -12,7 +12,8 @@ from bennu.build.dockerfile.failure import DockerfileError
 from bennu.build.dockerfile.patterns import match_end, parse_pattern, replace
 from bennu.go.printing import quote
 
-SPACES: Final = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+# What is a blank to Go.
+SPACES: Final = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 SPECIAL: Final = "@*#?-$!0"  # a shell's parameters of one letter
 # Nothing can stand for the end: no text has it.
 END: Final = ""

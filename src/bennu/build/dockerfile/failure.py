@@ -24,7 +24,7 @@ class DockerfileError(InvalidParameter):
 
 
 def suggest(word: str, options: Iterable[str], *, any_case: bool = False) -> str:
-    """Answer ` (did you mean X?)` with the option nearest to a word, "" when none is near or the word is one of them."""
+    """Answer ` (did you mean X?)` with the option nearest to a word, "" when none is near."""
     found = nearest(word, options, any_case=any_case)
     return f" (did you mean {found}?)" if found else ""
 
