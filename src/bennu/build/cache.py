@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 
 from bennu.build.snapshots import IMAGE_LAYER, Snapshot, Snapshots
+from bennu.build.usage import UsageRecord
 from bennu.confined.client import measure_tree
 from bennu.images.layers import Layers
 from bennu.store import Delete, Put, Store, Transaction
@@ -45,11 +46,6 @@ class CacheRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     @property
     def snapshot(self) -> Snapshot:
         return Snapshot(tuple(self.layers))
-
-    @property
-    def parents(self) -> list[str]:
-        """The id of the record it was made on, if that is one."""
-        return [layer for layer in self.layers[-2:-1] if not layer.startswith(IMAGE_LAYER)]
 
 
 class Cache:
@@ -172,15 +168,23 @@ class Cache:
                 writes = [Put(RECORDS + record.id, msgspec.json.encode(record)) for record in left]
                 await self._store.commit(Transaction(writes))
 
-    async def remove(self, doomed: Collection[str]) -> None:
-        """Forget records and remove their layers; whoever needs one of them must be among them."""
+    async def remove(self, wanted: Collection[str]) -> list[str]:
+        """Forget records and remove their layers; answer which.
+
+        What a build needs stays, and so does what another record needs that stays.
+        """
+        doomed = set(wanted) & self._records.keys()
+        kept = {layer for one in self._records.values() if one.id not in doomed for layer in one.layers}
+        kept |= {layer for one in doomed if self._held[one] > 0 for layer in self._records[one].layers}
+        doomed -= kept
+        gone = {one: self._records.pop(one) for one in doomed}
+        for record in gone.values():
+            if self._by_key.get(record.key) == record.id:
+                del self._by_key[record.key]
         async with self._writing:
             await self._store.commit(Transaction([Delete(RECORDS + one) for one in doomed]))
-            for one in doomed:
-                record = self._records.pop(one, None)
-                if record is not None and self._by_key.get(record.key) == one:
-                    del self._by_key[record.key]
             await self.snapshots.remove(doomed)
+        return list(doomed)
 
     # --- what it takes ------------------------------------------------------------------------------------------------
 
@@ -191,11 +195,23 @@ class Cache:
             self._dirty.add(record.id)
         return record.size
 
-    def children(self) -> dict[str, set[str]]:
-        """Answer of each record which others need its layer."""
-        found: dict[str, set[str]] = {one: set() for one in self._records}
-        for record in self._records.values():
-            for layer in record.layers[:-1]:
-                if layer in found:
-                    found[layer].add(record.id)
+    async def usage(self, shared: Collection[str]) -> Sequence[UsageRecord]:
+        """List what the records take; `shared`: diff IDs of the layers that images have."""
+        found = []
+        for record in self.list():
+            size = await self.measure(record)
+            diff_id = self._lies_in(record.id)
+            usage = UsageRecord(
+                id=record.id,
+                description=record.description,
+                kind=record.kind,
+                parents=tuple(layer for layer in record.layers[:-1] if layer in self._records),
+                size=size,
+                created_ns=record.created_ns,
+                used_ns=record.used_ns,
+                uses=record.uses,
+                in_use=self.is_used(record),
+                shared=diff_id in shared,
+            )
+            found.append(usage)
         return found

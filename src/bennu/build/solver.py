@@ -74,6 +74,11 @@ class Telling:
         for digest, progress in self._listeners:
             progress.status(VertexStatus(id, digest, name, current, total, now, started_ns, now if done else None))
 
+    def done_status(self, name: str, size: int = 0) -> None:
+        """Tell of something that is done already."""
+        now = time.time_ns()
+        self.status(name, name, size, size, now, done=True)
+
     @contextlib.contextmanager
     def heard_by(self, other: "Telling") -> Iterator[None]:
         """Tell another build's vertex of the same work what this one prints, for the block."""

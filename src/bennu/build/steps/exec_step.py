@@ -235,9 +235,7 @@ class StepRunner:
                 mount["options"].append(f"mode={prepared['modes'][mount['destination']]:o}")
         return prepared
 
-    async def _live(
-        self, request: ExecRequest, means: _Means, prepared: Mapping[str, Any], log: Log
-    ) -> dict[str, Any]:
+    async def _live(self, request: ExecRequest, means: _Means, prepared: Mapping[str, Any], log: Log) -> dict[str, Any]:
         """Run the world to its end; answers what it said, with `oom_kills` and `configuration`."""
         step, place = request.step, request.place
         name = request.into.name
