@@ -15,8 +15,9 @@ import msgspec
 from bennu.build.cache import Cache
 from bennu.build.export_image import Exporter
 from bennu.build.job import BuildTools, Job
-from bennu.build.plan import finish_config
+from bennu.build.plan.draft import finish_config
 from bennu.build.preparation import Preparation, internal_step
+from bennu.build.remote_context import fetch_context
 from bennu.build.request import BuildInputs, BuildStepFailed, Solved, SolveRequest
 from bennu.build.snapshots import Snapshots
 from bennu.build.solver import NodeFailed, Solver
@@ -111,8 +112,9 @@ class Builder:
         self._places.check(request.network)
         job = await kept.enter_async_context(Job(self._tools, request, inputs))
         kept.push_async_callback(self._cache.flush)
-        plan = await Preparation(job, progress, None).plan()
         try:
+            remote = await fetch_context(job, self._solver, progress)
+            plan = await Preparation(job, progress, remote).plan()
             result = await self._solver.solve(plan.last, job, progress)
         except NodeFailed as failed:
             raise _explain(failed) from failed.error

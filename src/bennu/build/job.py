@@ -24,6 +24,7 @@ from bennu.build.graph import (
     LocalSource,
     MountKind,
     Scratch,
+    SolvedSource,
     inputs,
 )
 from bennu.build.request import BuildInputs, SolveRequest
@@ -158,6 +159,8 @@ class Job:
                 return NodeResult(cached=True)
             case ImageSource():
                 return self._image(node)
+            case SolvedSource():
+                return NodeResult(self.request.solved[node.solved].snapshot, cached=True)
             case LocalSource():
                 return NodeResult(folder=(await self.inputs.tree(node)).folder)
             case HttpSource():
