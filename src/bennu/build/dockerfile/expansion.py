@@ -44,6 +44,7 @@ class Style:
 
 
 PLAIN_STYLE: Final = Style()
+NO_VARIABLES: Final[Mapping[str, str]] = {}
 
 
 def expand(text: str, env: Mapping[str, str], style: Style = PLAIN_STYLE) -> Expanded:
@@ -52,9 +53,9 @@ def expand(text: str, env: Mapping[str, str], style: Style = PLAIN_STYLE) -> Exp
     return Expanded(reader.read_all(), tuple(reader.used), tuple(reader.missing))
 
 
-def split(text: str, style: Style) -> list[str]:
-    """Split a line at blanks outside of quotes, without variables. Raises: DockerfileError."""
-    reader = _Reader(text, {}, style)
+def split(text: str, style: Style, env: Mapping[str, str] = NO_VARIABLES) -> list[str]:
+    """Split a line at blanks outside of quotes, variables put in before. Raises: DockerfileError."""
+    reader = _Reader(text, env, style)
     reader.words = _Words()
     reader.read_all()
     return reader.words.all()

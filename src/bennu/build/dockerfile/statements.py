@@ -69,6 +69,7 @@ class RunStatement(CommandStatement):
 
     mounts: tuple[str, ...] = ()
     network: str = "default"
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
