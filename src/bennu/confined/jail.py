@@ -135,6 +135,31 @@ def mounts_of(pidfd: int, home: int) -> int:
         _checked(_libc.setns(home, CLONE_NEWNS), "setns")
 
 
+def lay_over(folders: Sequence[int], *, writable: bool, home: int) -> int:
+    """Mount folders, given as detached mounts with the topmost first, over each other; answer the detached overlay.
+
+    The last of a writable one holds `diff` and `work`. They are closed afterwards. Raises: OSError.
+    """
+    _checked(_libc.unshare(CLONE_NEWNS), "unshare")
+    try:
+        _mount(b"tmpfs", b"/0", b"tmpfs", 0, b"size=1m,mode=0700")
+        os.chdir("/0")
+        for place, folder in enumerate(folders):
+            os.mkdir(f"{place}")
+            _move(folder, f"{place}")
+            os.close(folder)
+        os.mkdir("empty")  # the kernel wants two folders at least
+        os.mkdir("all")
+        lowers = len(folders) - 1 if writable else len(folders)
+        options = "lowerdir=" + ":".join((*map(str, range(lowers)), "empty", *(() if lowers else ("all",))))
+        if writable:
+            options += f",upperdir={lowers}/diff,workdir={lowers}/work"
+        _mount(b"overlay", b"all", b"overlay", 0, f"{options},index=off,redirect_dir=off,metacopy=off".encode())
+        return clone_mount(b"all")
+    finally:
+        _checked(_libc.setns(home, CLONE_NEWNS), "setns")
+
+
 class Tree(NamedTuple):
     """A detached mount and whether it may be written to; `path`: where in the root it is mounted, "" for a root."""
 

@@ -29,7 +29,9 @@ def run(base: GraphNode, *argv: str, **more: object) -> Exec:
 
 def test_names_places_and_proxies_do_not_change_a_key() -> None:
     one = run(BASE, "make")
-    other = run(BASE, "make", name="[2/2] RUN make", location=Location(2, 2), no_cache=True, proxy_env=("HTTP_PROXY=x",))
+    other = run(
+        BASE, "make", name="[2/2] RUN make", location=Location(2, 2), no_cache=True, proxy_env=("HTTP_PROXY=x",)
+    )
     assert key(one, ["k"]) == key(other, ["k"])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bennu.errors import BennuError
 
-Layers = Sequence[Path]  # folders over each other, the topmost first; none is an empty root. A context is one folder
+Folders = Sequence[Path]  # over each other, the topmost first; none is an empty root. A context is one folder
 
 
 class FileStepFailed(BennuError):
@@ -28,7 +28,7 @@ class Selection:
     exclude: tuple[str, ...] = ()  # of COPY --exclude
 
 
-async def digest_tree(layers: Layers, selections: Sequence[Selection], known: Mapping[str, str] | None = None) -> str:
+async def digest_tree(layers: Folders, selections: Sequence[Selection], known: Mapping[str, str] | None = None) -> str:
     """Digest what is selected: names, modes, owners, link targets, attributes, bytes; no times.
 
     `known`: digests (`sha256:…` of the bytes) of regular files by their path from the root, of whoever received them.
@@ -38,7 +38,7 @@ async def digest_tree(layers: Layers, selections: Sequence[Selection], known: Ma
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SentEntry:
     """One entry of a tree that is sent; what fsutil calls a Stat."""
 
     path: str  # without a leading slash
@@ -55,7 +55,7 @@ class Entry:
 class SentTree:
     """A tree while it is sent: entries in order, and their bytes when they are asked for."""
 
-    def entries(self) -> AsyncIterator[Entry]:
+    def entries(self) -> AsyncIterator[SentEntry]:
         """Give the entries, folders before what is in them, as fsutil orders them."""
         raise NotImplementedError
 
@@ -64,6 +64,10 @@ class SentTree:
         raise NotImplementedError
 
 
-def tar_tree(layers: Layers) -> AsyncIterator[bytes]:
+def tar_tree(layers: Folders) -> AsyncIterator[bytes]:
     """Give a tree as a tar: `--output type=tar`. Raises: FileStepFailed."""
+    raise NotImplementedError
+
+
+async def copy_tree(layers: Folders, path: str, target: Path) -> None:
     raise NotImplementedError
