@@ -11,7 +11,7 @@ from typing import Any, Final
 from bennu.build.dockerfile.expansion import SPACES
 from bennu.build.dockerfile.failure import DockerfileError, suggest
 from bennu.build.dockerfile.flags import Flags
-from bennu.build.dockerfile.lines import Line, parse_heredoc, read_lines
+from bennu.build.dockerfile.lines import LogicalLine, parse_heredoc, read_lines
 from bennu.build.dockerfile.mounts import check_mount
 from bennu.build.dockerfile.statements import (
     ArgStatement,
@@ -27,7 +27,7 @@ from bennu.build.dockerfile.statements import (
     MaintainerStatement,
     OnbuildStatement,
     Pair,
-    Probe,
+    HealthProbe,
     RunStatement,
     ShellStatement,
     StageStatement,
@@ -93,7 +93,7 @@ def parse_trigger(text: str, location: Location) -> StageStatement:
         if len(lines) != 1:
             raise DockerfileError("onbuild trigger should be a single expression")
         line = lines[0]
-        moved = Line(line.text, line.word, line.flags, line.rest, location, (), line.heredocs)
+        moved = LogicalLine(line.text, line.word, line.flags, line.rest, location, (), line.heredocs)
         statement = _parse_line(moved, "\\", newer=True)
     except DockerfileError as error:
         raise DockerfileError(str(error), location) from None
@@ -115,7 +115,7 @@ def has_newer_flags(syntax: str) -> bool:
 class _Parts:
     """One line, and what each of its readers needs of it."""
 
-    line: Line
+    line: LogicalLine
     escape: str
     newer: bool
 
@@ -152,7 +152,7 @@ class _Parts:
         return self.line.rest
 
 
-def _parse_line(line: Line, escape: str, *, newer: bool) -> StageStatement | FromStatement:
+def _parse_line(line: LogicalLine, escape: str, *, newer: bool) -> StageStatement | FromStatement:
     parser = PARSERS.get(line.word.lower())
     if parser is None:
         raise DockerfileError(
@@ -286,13 +286,13 @@ def _parse_healthcheck(parts: _Parts) -> HealthcheckStatement:
     if kind.upper() == "NONE":
         if rest:
             raise DockerfileError("HEALTHCHECK NONE takes no arguments")
-        probe = Probe(("NONE",))
+        probe = HealthProbe(("NONE",))
     else:
         probe = _parse_probe(kind.upper(), rest, parts.flags)
     return HealthcheckStatement(**parts.shared, probe=probe)
 
 
-def _parse_probe(kind: str, rest: str, flags: Flags) -> Probe:
+def _parse_probe(kind: str, rest: str, flags: Flags) -> HealthProbe:
     if kind != "CMD":
         raise DockerfileError(f"Unknown type {quote(kind)} in HEALTHCHECK (try CMD)")
     words = read_json_words(rest)
@@ -305,7 +305,7 @@ def _parse_probe(kind: str, rest: str, flags: Flags) -> Probe:
         raise DockerfileError(f"--retries cannot be negative ({int(retries)})")
     if retries and int(retries) >= 2**31:
         raise DockerfileError(f"strconv.ParseInt: parsing {quote(retries)}: value out of range")
-    return Probe(
+    return HealthProbe(
         ("CMD-SHELL", rest) if words is None else ("CMD", *words),
         interval_ns=_read_interval(flags, "interval"),
         timeout_ns=_read_interval(flags, "timeout"),

@@ -151,9 +151,17 @@ class LintWarning:
     location: Location
 
     @property
-    def short(self) -> str:
+    def text(self) -> str:
         """The one line that a build shows at its end."""
         return f"{self.rule.name}: {self.message} (line {self.location.first})"
+
+    @property
+    def detail(self) -> str:
+        return self.rule.description
+
+    @property
+    def url(self) -> str:
+        return self.rule.url
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ from bennu.build.dockerfile.statements import (
     MaintainerStatement,
     OnbuildStatement,
     Pair,
-    Probe,
+    HealthProbe,
     RunStatement,
     ShellStatement,
     StageStatement,
@@ -352,7 +352,7 @@ class _Walk:
 
     def is_uncached(self, state: StageState) -> bool:
         options = self.file.options
-        return options.no_cache or state.stage.given_name in options.no_cache_stages
+        return options.no_cache or state.stage.given_name in {name.lower() for name in options.no_cache_stages}
 
     def take_arg(self, state: StageState, arg: ArgStatement) -> None:
         written = []
@@ -495,7 +495,7 @@ def _quoted_list(words: Sequence[str]) -> str:
     return f"[{' '.join(map(quote, words))}]"
 
 
-def _probe_text(probe: Probe) -> str:
+def _probe_text(probe: HealthProbe) -> str:
     """Write a HEALTHCHECK as Go's `%q` writes its fields: the number of retries becomes a letter."""
     times = (probe.interval_ns, probe.timeout_ns, probe.start_period_ns, probe.start_interval_ns)
     written = " ".join(quote(format_duration(time_ns)) for time_ns in times)
