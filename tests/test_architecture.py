@@ -187,6 +187,7 @@ STAND_ALONE = {
     "api/routes/not_implemented": "one file a resource",
     "api/routes/plugins": "one file a resource",
     "build/dockerfile/flags": "a table, and how it is read",
+    "build/plan/ports": "a grammar of its own",
     "build/snapshots": "where layers of builds lie; the solver is to come",
     "cli/contexts": "its user is loaded by every command line, and must not load the client",
     "cli/main": "an entry point",
