@@ -186,6 +186,8 @@ STAND_ALONE = {
     "api/routes/export": "one file a resource",
     "api/routes/not_implemented": "one file a resource",
     "api/routes/plugins": "one file a resource",
+    "build/dockerfile/flags": "a table, and how it is read",
+    "build/snapshots": "where layers of builds lie; the solver is to come",
     "cli/contexts": "its user is loaded by every command line, and must not load the client",
     "cli/main": "an entry point",
     "cluster/deadline_queue": "a structure of its own, pure; the manager is a shell",
