@@ -1,14 +1,16 @@
 """What steps read and write: folders over each other, copied, digested and sent by the confined helper."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bennu.build.graph import Copy, FileAction, GraphNode, Mkdir, Mkfile, Remove
+from bennu.build.graph import Copy, FileAction, Files, GraphNode, Mkdir, Mkfile, Remove
 from bennu.confined.client import HELPER, Failure, Overlaid, Session
 from bennu.errors import BennuError
+from bennu.images.overlay import remove_tree
 
 Folders = Sequence[Path]  # over each other, the topmost first; none is an empty root. A context is one folder
 
@@ -32,7 +34,7 @@ class Selection:
     exclude: tuple[str, ...] = ()  # of COPY --exclude
 
 
-def selections_of(copy: Copy) -> tuple[Selection, ...]:
+def select(copy: Copy) -> tuple[Selection, ...]:
     """Answer what a COPY takes of its source, for `digest_tree`. Pure."""
     found = []
     for path in copy.paths:
@@ -71,24 +73,24 @@ async def digest_tree(layers: Folders, selections: Sequence[Selection]) -> str:
         return answer
 
 
-async def apply_files(
-    actions: Sequence[FileAction], base: Folders, into: Path, sources: Mapping[GraphNode, Folders]
-) -> None:
-    """Do the actions of one Files node, in their order, on `base`; what they change is in `into`/diff.
+async def apply_files(node: Files, base: Folders, into: Path, sources: Mapping[GraphNode, Folders]) -> None:
+    """Do the actions of a node, in their order, on `base`; what they change is in `into`/diff afterwards.
 
-    `into` has an empty `diff` and `work` (`make_upper`). A failure or a cancellation leaves `into` as far as it came.
-    Raises: MissingSource, FileStepFailed.
+    `into` is empty at first, and the caller's to remove after a failure or a cancellation. Raises: MissingSource,
+    FileStepFailed.
     """
+    await asyncio.to_thread(make_upper, into)
     root = Overlaid(tuple(base), into)
-    for action in actions:
+    for action in node.actions:
         with _files():
             await _apply(action, root, sources)
+    await asyncio.to_thread(remove_tree, into / "work")
 
 
 async def _apply(action: FileAction, root: Overlaid, sources: Mapping[GraphNode, Folders]) -> None:
     match action:
         case Copy():
-            for selection in selections_of(action):
+            for selection in select(action):
                 await HELPER.ask(
                     "copy_files",
                     root,
