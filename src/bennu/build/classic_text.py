@@ -43,7 +43,7 @@ class ClassicText:
         self._labels = labels
         self._target = target.lower()
         self._steps: list[_Step] = []
-        self._at: dict[str, _Step] = {}  # by vertex
+        self._at: dict[str, list[_Step]] = {}  # by vertex; stages may begin from the same image
         self._now = 0
         self._last_cached: bool | None = None  # of the steps of this stage; None: none has made anything yet
         self._last_words: dict[str, str] = {}
@@ -66,7 +66,7 @@ class ClassicText:
                 continue
             step.vertices.add(of[node])
             step.own = of[node]
-            self._at[of[node]] = step
+            self._at.setdefault(of[node], []).append(step)
             if isinstance(node, ImageSource):
                 step.base_id = node.image_id
         self._mark_needed(dockerfile)
@@ -92,25 +92,21 @@ class ClassicText:
     # --- what happens -------------------------------------------------------------------------------------------------
 
     def vertex(self, vertex: Vertex) -> None:
-        step = self._at.get(vertex.digest)
-        if step is None or vertex.error:
-            return
-        if vertex.completed_ns is None:
-            if vertex.started_ns is not None and isinstance(step.statement, RunStatement) and not step.is_running:
+        for step in self._at.get(vertex.digest, ()) if not vertex.error else ():
+            if vertex.completed_ns is not None:
+                step.is_cached = step.is_cached and vertex.cached
+                step.vertices.discard(vertex.digest)
+            elif vertex.started_ns is not None and isinstance(step.statement, RunStatement) and not step.is_running:
                 step.is_running = True
                 self._print(step, f" ---> Running in {_short(step.own)}\n")
-            return
-        step.is_cached = step.is_cached and vertex.cached
-        step.vertices.discard(vertex.digest)
         self._advance()
 
     def status(self, status: VertexStatus) -> None: ...
 
     def log(self, log: VertexLog) -> None:
-        step = self._at.get(log.vertex)
         text = log.data.decode(errors="replace")
         self._last_words[log.vertex] = text
-        if step is not None:
+        for step in self._at.get(log.vertex, ()):
             self._print(step, text)
 
     def _print(self, step: _Step, text: str) -> None:
@@ -170,7 +166,7 @@ class ClassicText:
 
     def explain(self, error: BuildStepFailed) -> BuildStepFailed:
         """Answer the same failure in the classic builder's words, after telling which step it was."""
-        step = self._at.get(error.vertex)
+        step = next(iter(self._at.get(error.vertex, ())), None)
         if step is not None and not step.is_begun:
             self._now = self._steps.index(step)
             self._begin(step)

@@ -171,8 +171,7 @@ class Preparation:
         digest = "sha256:" + hashlib.sha256(f"[internal] load build definition from {name}".encode()).hexdigest()
         for warning in plan.warnings:
             lines = (warning.location.first, warning.location.last)
-            rule = warning.rule
-            told = VertexWarning(digest, 1, warning.short, (rule.description,), rule.url, name, source, lines)
+            told = VertexWarning(digest, 1, warning.text, (warning.detail,), warning.url, name, source, lines)
             self._progress.warning(told)
 
 
