@@ -135,7 +135,8 @@ class ClassicText:
     def _begin(self, step: _Step) -> None:
         step.is_begun = True
         total = len(self._steps) + bool(self._labels)
-        self._say(f"Step {self._now + 1}/{total} : {step.statement.code}\n")
+        self._say(f"Step {self._now + 1}/{total} : {step.statement.code}")
+        self._say("\n")
         for text in step.kept:
             self._say(text)
         step.kept.clear()
@@ -160,7 +161,8 @@ class ClassicText:
         if self._labels:
             total = len(self._steps) + 1
             words = " ".join(f"{name}={value}" for name, value in self._labels.items())
-            self._say(f"Step {total}/{total} : LABEL {words}\n")
+            self._say(f"Step {total}/{total} : LABEL {words}")
+            self._say("\n")
 
     # --- failures -----------------------------------------------------------------------------------------------------
 
@@ -181,7 +183,7 @@ class ClassicText:
                 reason = said.removeprefix(NOT_STARTED)
                 return (
                     "failed to create task for container: failed to create shim task: OCI runtime create failed: runc "
-                    f"create failed: {reason}: unknown"
+                    f"create failed: {reason}"
                 )
             return f"The command '{node.command.rstrip()}' returned a non-zero code: {error.code}"
         if step is not None and isinstance(step.statement, CopyStatement) and (match := NOT_FOUND.search(message)):
