@@ -244,9 +244,7 @@ def world(tmp_path: Path) -> Iterator[list[str | Path]]:
     buildah.write_settings()
     (tmp_path / "work").mkdir()
     yield buildah.furnish(
-        tmp_path / "work",
-        BuildPlace("", True, "", "127.0.0.1 localhost\n", "", "/unused", "private"),
-        tmp_path / "work",
+        tmp_path / "work", BuildPlace("", True, "", "127.0.0.1 localhost\n", "", "/unused", "private")
     )
 
 

@@ -3,14 +3,14 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import bennu
+from bennu.build.builder import Builder
 from bennu.build.frontend import check_frontend, local_sessions, read_options
 from bennu.build.jobs import BuildJob, Jobs, definition_of, name_of
-from bennu.build.request import BuildInputs, BuildStepFailed, Solved, SolveRequest
+from bennu.build.request import BuildStepFailed, Solved
 from bennu.build.session_inputs import SessionInputs
-from bennu.build.vertices import Progress
 from bennu.build.wire.contexts import Contexts
 from bennu.build.wire.grpc import Call, Code, Method, RpcFailed
 from bennu.build.wire.messages import (
@@ -28,13 +28,11 @@ from bennu.build.wire.messages import (
     Ref,
     Result,
     ReturnRequest,
-    CacheRecord,
     WorkerRecord,
 )
 from bennu.build.wire.session import Sessions, while_there
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images.platform import host_architecture
-from bennu.images.reference import Reference
 
 BRIDGE: Final = "/moby.buildkit.v1.frontend.LLBBridge/"
 BUILD_ID: Final = "buildkit-controlapi-buildid"
@@ -79,33 +77,13 @@ def worker(gateways: Sequence[str]) -> WorkerRecord:
     return WorkerRecord("bennu", labels, [here], version_record())
 
 
-class Solver(Protocol):
-    """Who builds."""
-
-    async def solve(self, request: SolveRequest, inputs: BuildInputs, progress: Progress) -> Solved:
-        """Build. Raises: BuildStepFailed; BennuError."""
-        ...
-
-    async def export_image(self, solved: Solved, tags: Sequence[Reference], progress: Progress) -> str:
-        """Put a result into the store of images; answer its id. Raises: BennuError."""
-        ...
-
-    async def usage(self) -> Sequence[CacheRecord]:
-        """List what the cache is made of."""
-        ...
-
-    async def prune(self, *, made_before_ns: int | None, keep_bytes: int) -> int:
-        """Drop what is cached; answer the bytes that became free. Raises: Conflict while a build runs."""
-        ...
-
-
 class FrontendBridge:
     """The service of one host."""
 
     def __init__(
-        self, solver: Solver, jobs: Jobs, sessions: Sessions, contexts: Contexts, worker: WorkerRecord
+        self, builder: Builder, jobs: Jobs, sessions: Sessions, contexts: Contexts, worker: WorkerRecord
     ) -> None:
-        self._solver = solver
+        self._builder = builder
         self._jobs = jobs
         self._sessions = sessions
         self._contexts = contexts
@@ -182,7 +160,7 @@ class FrontendBridge:
         session = await self._sessions.find(job.session)
         lent = SessionInputs(self._sessions, self._contexts, job.session, local_sessions(options), job.stack)
         try:
-            solved = await while_there(session, self._solver.solve(request, lent, job.recorder))
+            solved = await while_there(session, self._builder.solve(request, lent, job.recorder, job.stack))
         except BuildStepFailed as error:
             raise RpcFailed(Code.UNKNOWN, str(error), source_details(error)) from error
         return job.keep(solved)

@@ -6,17 +6,21 @@ tells of it meanwhile.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bennu.build.bridge import FrontendBridge, Solver, version_record, worker
+from bennu.build.bridge import FrontendBridge, version_record, worker
+from bennu.build.builder import Builder
 from bennu.build.jobs import BuildJob, Jobs
 from bennu.build.request import Solved
+from bennu.build.usage import PruneRequest as PruneWish
+from bennu.build.usage import UsageRecord, freed_bytes, matches
 from bennu.build.wire.contexts import Contexts
 from bennu.build.wire.grpc import Call, Code, Method, RpcFailed, answers
 from bennu.build.wire.http2 import Http2, Link
 from bennu.build.wire.messages import (
+    CacheRecord,
     ControlSolveRequest,
     ControlSolveResponse,
     DiskUsageRequest,
@@ -28,11 +32,13 @@ from bennu.build.wire.messages import (
     PruneRequest,
     Result,
     StatusRequest,
+    Timestamp,
 )
 from bennu.build.wire.session import Sessions, Tunnel
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images.reference import Reference, parse_reference
 
+Announce = Callable[[str, str, str, Mapping[str, str]], Awaitable[None]]  # kind, action, whose, attributes
 IMAGE_STORE: Final = ("moby", "image")
 CONTROL: Final = "/moby.buildkit.v1.Control/"
 
@@ -48,13 +54,14 @@ class Destination:
 class Front:
     """The services of one host."""
 
-    def __init__(self, solver: Solver, contexts: Contexts, gateways: Sequence[str]) -> None:
+    def __init__(self, builder: Builder, contexts: Contexts, gateways: Sequence[str], announce: Announce) -> None:
         """Make the services. `gateways`: the addresses that `host-gateway` stands for."""
-        self._solver = solver
+        self._announce = announce
+        self._builder = builder
         self.sessions = sessions = Sessions()
         self._jobs = Jobs()
         self._worker = worker(gateways)
-        self._bridge = FrontendBridge(solver, self._jobs, sessions, contexts, self._worker)
+        self._bridge = FrontendBridge(builder, self._jobs, sessions, contexts, self._worker)
         methods: Mapping[str, Method] = {
             "ListWorkers": self._list_workers,
             "Info": self._info,
@@ -83,22 +90,25 @@ class Front:
 
     async def _disk_usage(self, call: Call) -> None:
         request = await call.receive_one(DiskUsageRequest)
-        check_filters(request.filter)
-        await call.send(DiskUsageResponse(list(await self._solver.usage())))
+        filters = [one for one in request.filter if one]  # clients send an empty one where they mean none
+        await call.send(
+            DiskUsageResponse([cache_record(one) for one in await self._builder.usage() if matches(one, filters)])
+        )
 
     async def _prune(self, call: Call) -> None:
         request = await call.receive_one(PruneRequest)
-        check_filters(request.filter)
-        before = {record.id: record for record in await self._solver.usage()}
-        kept = max(request.reserved_space, request.max_used_space)
-        made_before = time.time_ns() - request.keep_duration if request.keep_duration else None
-        await self._solver.prune(made_before_ns=made_before, keep_bytes=kept)
-        after = {record.id: record for record in await self._solver.usage()}
-        for name, record in before.items():
-            freed = record.size - (after[name].size if name in after else 0)
-            if freed > 0 or name not in after:
-                record.size = freed
-                await call.send(record)
+        asked = PruneWish(
+            everything=request.all,
+            filters=tuple(one for one in request.filter if one),
+            unused_before_ns=time.time_ns() - request.keep_duration if request.keep_duration else None,
+            reserved_space=request.reserved_space,
+            max_used_space=request.max_used_space,
+            min_free_space=request.min_free_space,
+        )
+        gone = await self._builder.prune(asked)
+        await self._announce("builder", "prune", "", {"reclaimed": str(freed_bytes(gone))})
+        for one in gone:
+            await call.send(cache_record(one))
 
     async def _session(self, call: Call) -> None:
         headers: dict[str, list[str]] = {}
@@ -147,15 +157,29 @@ class Front:
 
     async def _export(self, job: BuildJob, solved: Solved, destination: Destination) -> dict[str, str]:
         tags = destination.names
-        image_id = await self._solver.export_image(solved, tags, job.recorder)
+        image = await self._builder.export_image(solved, tags, job.recorder)
+        image_id = image.id
+        for tag in tags:
+            await self._announce("image", "tag", image_id, {**image.labels, "name": str(tag)})
         answer = {"containerimage.config.digest": image_id, "containerimage.digest": image_id}
         return answer | ({"image.name": ",".join(map(full_name, tags))} if tags else {})
 
 
-def check_filters(filters: Sequence[str]) -> None:
-    """Refuse filters of the build cache; clients send an empty one where they mean none. Raises: NotImplementedHere."""
-    if any(filters):
-        raise NotImplementedHere("filters of the build cache are not implemented")
+def cache_record(one: UsageRecord) -> CacheRecord:
+    """Write a record of the cache as a message."""
+    return CacheRecord(
+        id=one.id,
+        mutable=one.mutable,
+        in_use=one.in_use,
+        size=max(0, one.size),
+        created_at=Timestamp.of(one.created_ns),
+        last_used_at=Timestamp.of(one.used_ns) if one.used_ns else None,
+        usage_count=one.uses,
+        description=one.description,
+        record_type=one.kind,
+        shared=one.shared,
+        parents=list(one.parents),
+    )
 
 
 def full_name(name: Reference) -> str:

@@ -83,6 +83,13 @@ class GitSource(Named):
     submodules: bool = True
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
+class SolvedSource(Named):
+    """The root that another build gave; `solved` says which, and enters the key."""
+
+    solved: str
+
+
 class MountKind(StrEnum):
     """The types of `RUN --mount`."""
 
@@ -97,8 +104,8 @@ class MountKind(StrEnum):
 class StepMount:
     """One `--mount` of a RUN.
 
-    target: absolute; "" for a secret that is an environment variable alone, and for an agent's socket at its usual place
-    (`/run/buildkit/ssh_agent.N`, which `SSH_AUTH_SOCK` names).
+    target: absolute; "" for a secret that is an environment variable alone, and for an agent's socket at its usual
+    place (`/run/buildkit/ssh_agent.N`, which `SSH_AUTH_SOCK` names).
     source: what a bind or cache mount shows at first; None = an empty folder.
     mode, uid, gid: of a cache's folder when it is made, of a secret's file, of an agent's socket; None = not given.
     """
@@ -228,11 +235,13 @@ class Merge(Named):
     layer: "GraphNode"
 
 
-GraphNode: TypeAlias = ImageSource | Scratch | LocalSource | HttpSource | GitSource | Exec | Files | Merge
+GraphNode: TypeAlias = (
+    ImageSource | Scratch | LocalSource | HttpSource | GitSource | SolvedSource | Exec | Files | Merge
+)
 
 
 def inputs(node: GraphNode) -> tuple[GraphNode, ...]:
-    """List what a node needs: its base first, then what it mounts or copies from, in its own order; repeated as it is."""
+    """List what a node needs: its base first, then what it mounts or copies from, in its own order."""
     match node:
         case Exec():
             return (node.base, *(mount.source for mount in node.mounts if mount.source is not None))
@@ -279,16 +288,30 @@ def digests(last: GraphNode) -> Mapping[GraphNode, str]:
 
 
 def _plain(value: object) -> object:
-    """Read a node's own fields as JSON; inputs enter by their keys, in the order of `inputs`."""
-    if isinstance(value, Named | StepMount | Copy | Mkdir | Mkfile | Remove | StepLimit):
-        own = {one.name: getattr(value, one.name) for one in fields(value) if one.name not in NOT_IN_KEYS}
-        return [type(value).__name__, {name: _plain_field(name, one) for name, one in own.items()}]
+    """Read a node's own fields as JSON; inputs enter by their keys, in the order of `inputs`.
+
+    Fields at their default are left out: one that a later version adds leaves the keys of today as they are.
+    """
+    if isinstance(value, str | int | None):
+        return value
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
-    return value
+    own: dict[str, object] = {"": type(value).__name__}
+    for name, default in OWN_FIELDS[type(value)]:
+        one = getattr(value, name)
+        if isinstance(one, Named):
+            own[name] = ""
+        elif one != default:
+            own[name] = _plain(one)
+    return own
 
 
-def _plain_field(name: str, value: object) -> object:
-    return name if isinstance(value, Named) else _plain(value)
+OWN_FIELDS: Final[Mapping[type[object], list[tuple[str, object]]]] = {
+    kind: [(one.name, one.default) for one in fields(kind) if one.name not in NOT_IN_KEYS]
+    for kind in (
+        *(ImageSource, Scratch, LocalSource, HttpSource, GitSource, SolvedSource, Exec, Files, Merge),
+        *(StepMount, StepLimit, Copy, Mkdir, Mkfile, Remove),
+    )
+}

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from bennu.build.graph import LocalSource, Location, StepLimit
+from bennu.build.dockerfile.parse import ParsedDockerfile
+from bennu.build.graph import GraphNode, LocalSource, Location, StepLimit
 from bennu.build.snapshots import Snapshot
 from bennu.errors import BennuError
 from bennu.images.fetching import FetchProgress
@@ -86,6 +87,10 @@ class BuildInputs(Protocol):
         """Answer the login for a registry; an empty one if there is none."""
         ...
 
+    def tell_plan(self, dockerfile: ParsedDockerfile, last: GraphNode) -> None:
+        """Hear what will be run, before anything of it is. Must not wait."""
+        ...
+
     def tell_pull(self, step: Begun | FetchProgress | Pulled) -> None:
         """Hear how far a pull of a base image is, in more detail than progress has it. Must not wait."""
         ...
@@ -102,6 +107,7 @@ class Solved:
     config: Mapping[str, Any]
     platform: str  # "linux/amd64"
     parent: str = ""  # id of the image that the last stage began from
+    created_ns: int | None = None  # the time that all of it is to have; None: when it was made
 
 
 class BuildStepFailed(BennuError):

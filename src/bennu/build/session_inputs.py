@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from bennu.build.graph import LocalSource
+from bennu.build.dockerfile.parse import ParsedDockerfile
+from bennu.build.graph import GraphNode, LocalSource
 from bennu.build.request import ContextTree
 from bennu.build.wire.contexts import Contexts
 from bennu.build.wire.diffcopy import SmallFiles, options, receive
@@ -67,6 +68,9 @@ class SessionInputs:
     async def credentials(self, domain: str) -> Auth:
         username, secret = await (await self._session()).credentials(domain)
         return Auth(username=username, password=secret)
+
+    def tell_plan(self, dockerfile: ParsedDockerfile, last: GraphNode) -> None:
+        pass
 
     def tell_pull(self, step: Begun | FetchProgress | Pulled) -> None:
         pass

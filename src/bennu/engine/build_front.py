@@ -3,9 +3,9 @@
 import asyncio
 from typing import TYPE_CHECKING
 
+from bennu.build.builder import Builder
 from bennu.engine.context import EngineContext
 from bennu.engine.sandbox import host_gateways
-from bennu.images.building import Builder
 
 if TYPE_CHECKING:
     from bennu.build.front import Front
@@ -27,17 +27,11 @@ class LazyFront:
             return self._made
 
     async def _make(self) -> "Front":
-        from bennu.build.buildah_solver import BuildahSolver
         from bennu.build.front import Front
         from bennu.build.wire.contexts import Contexts
 
         services = self._services
 
-        async def announce(action: str, image_id: str, name: str) -> None:
-            image = services.images.find(image_id)
-            await services.journal.publish("image", action, image_id, {**image.labels, "name": name})
-
         contexts = Contexts(services.data_root / "build" / "contexts")
         await asyncio.to_thread(contexts.open)
-        solver = BuildahSolver(self._builder, services.images, announce)
-        return Front(solver, contexts, list(host_gateways(services)))
+        return Front(self._builder, contexts, list(host_gateways(services)), services.journal.publish)

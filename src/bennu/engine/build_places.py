@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from bennu.build.builder import Builder
+from bennu.build.steps.exec_step import StepRunner
 from bennu.engine.context import EngineContext
 from bennu.engine.links import JOIN
 from bennu.engine.record import new_id
 from bennu.engine.sandbox import host_gateways, joined_namespace
 from bennu.errors import BennuError
 from bennu.images.build_place import BuildPlace
-from bennu.images.buildah import Buildah
-from bennu.images.building import Builder
 from bennu.model import HostConfig
 from bennu.network import EndpointRequest, Network, read_resolv_conf, render_hosts, render_resolv_conf
 from bennu.network.dns.files import ResolvConfRequest
@@ -58,6 +58,16 @@ class Places:
         name = DEFAULT_NETWORK if network in ("", "default") else network
         networks = self._services.networks
         return networks.find(NO_NETWORK if networks.is_switched_off(name) else name)
+
+    def check(self, network: str) -> None:
+        if network.startswith(JOIN):
+            joined_namespace(self._services, "network", network)
+        else:
+            self._find(network)
+
+    def hosts(self, extra_hosts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        lines = (line.split() for line in _extra_lines(self._services, extra_hosts).splitlines())
+        return tuple((name, address) for address, *names in lines for name in names)
 
     async def _give_back(self, place_id: str, group: str) -> None:
         await self._services.networks.close_sandbox(place_id)
@@ -135,8 +145,11 @@ class Places:
 
 
 def make_builder(services: EngineContext) -> Builder:
-    buildah = Buildah(services.data_root / "buildah", services.exec_root / "buildah")
-    return Builder(services.images, buildah, Places(services))
+    steps = StepRunner(
+        services.runtime.oci, services.runtime.cgroups, services.host_facts, services.settings.containers
+    )
+    root, places = services.data_root / "build", Places(services)
+    return Builder(root, services.store, services.images, places, steps, services.boot_id)
 
 
 def _extra_lines(services: EngineContext, extra_hosts: Sequence[str]) -> str:

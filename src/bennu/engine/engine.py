@@ -126,6 +126,7 @@ class Engine:
         valid |= unknown_sandboxes(services, self.index.known)
         valid |= {key: one.sandbox for key, one in remains.items() if one.sandbox is not None}
         await services.runtime.open_logs()
+        await self.builder.read()
         await services.images.open(whole=whole)
         await services.volumes.open()
         await services.networks.open(valid)

@@ -34,6 +34,17 @@ class BuildPlaces(Protocol):
         """
         ...
 
+    def check(self, network: str) -> None:
+        """Find out whether there is such a network. Raises: NotFound, InvalidParameter."""
+        ...
+
+    def hosts(self, extra_hosts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """List names and addresses that a client adds as `name:address`; host-gateway is an address of this host.
+
+        Raises: InvalidParameter.
+        """
+        ...
+
     async def clear(self) -> None:
         """Remove what is left of places of a former daemon. To be called while no place is open."""
         ...

@@ -131,10 +131,10 @@ class Buildah:
 
     # --- a build's world ------------------------------------------------------------------------------------------
 
-    def furnish(self, work: Path, place: BuildPlace, context: Path) -> list[str | Path]:
+    def furnish(self, work: Path, place: BuildPlace) -> list[str | Path]:
         """Write the world's files into `work`; answer the command line that starts a command in it. Blocking.
 
-        The command finds `context`, `work`, `work/tmp` for its own use, and `work/runtime`, which runs steps.
+        The command finds `work`, `work/tmp` for its own use, and in `work/runtime` the program that runs steps.
         """
         for name in ("root", "tmp"):
             (work / name).mkdir()
@@ -149,8 +149,6 @@ class Buildah:
         )
         runtime.chmod(0o755)
         world: dict[str, Any] = {"root": str(work / "root"), "network": place.network, "shown": self._shown(work)}
-        if not context.is_relative_to(work):
-            world["shown"].append((str(context), str(context), False))
         return [sys.executable, "-I", "-S", WORLD, json.dumps(world), "--"]
 
     def _shown(self, work: Path) -> Sequence[tuple[str, str, bool]]:

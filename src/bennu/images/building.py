@@ -74,14 +74,6 @@ class BuildRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class GivenContext:
-    """A context that is here already, and stays as it is; its Dockerfile came on its own."""
-
-    folder: Path
-    dockerfile: str
-
-
-@dataclass(frozen=True, slots=True)
 class Text:
     """A text for the client's stream, passed on as it is."""
 
@@ -120,7 +112,7 @@ class Builder:
     # --- one build ------------------------------------------------------------------------------------------------
 
     async def build(
-        self, request: BuildRequest, context: AsyncIterable[bytes] | GivenContext, pull: Puller
+        self, request: BuildRequest, context: AsyncIterable[bytes], pull: Puller
     ) -> AsyncGenerator[Message, None]:
         """Build an image, yielding what happens and at last `Built`; `pull` brings images that are not here.
 
@@ -153,20 +145,11 @@ class Builder:
                 await self._clear()
 
     async def _work(
-        self,
-        request: BuildRequest,
-        context: AsyncIterable[bytes] | GivenContext,
-        pull: Puller,
-        work: Path,
-        place: BuildPlace,
+        self, request: BuildRequest, context: AsyncIterable[bytes], pull: Puller, work: Path, place: BuildPlace
     ) -> AsyncGenerator[Message, None]:
-        if isinstance(context, GivenContext):
-            folder = context.folder
-            dockerfile = _parse(context.dockerfile, request)
-        else:
-            folder = await self._unpack_context(work, context)
-            dockerfile = await _read_dockerfile(folder, request)
-            await _leave_out(folder, request.dockerfile)
+        folder = await self._unpack_context(work, context)
+        dockerfile = await _read_dockerfile(folder, request)
+        await _leave_out(folder, request.dockerfile)
         bases: dict[str, Image] = {}
         async with contextlib.aclosing(self._gather(request, dockerfile, bases, pull)) as steps:
             async for step in steps:
@@ -174,7 +157,7 @@ class Builder:
         dockerfile.check_triggers({name: image.config.on_build or () for name, image in bases.items()})
         for image in set(bases.values()):
             await self._lend(image, work)
-        async with contextlib.aclosing(self._run(request, dockerfile, bases, folder, work, place)) as messages:
+        async with contextlib.aclosing(self._run(request, dockerfile, bases, work, place)) as messages:
             async for message in messages:
                 yield message
 
@@ -206,25 +189,19 @@ class Builder:
             bases[name] = self._images.find(name)
 
     async def _run(
-        self,
-        request: BuildRequest,
-        dockerfile: Dockerfile,
-        bases: Mapping[str, Image],
-        context: Path,
-        work: Path,
-        place: BuildPlace,
+        self, request: BuildRequest, dockerfile: Dockerfile, bases: Mapping[str, Image], work: Path, place: BuildPlace
     ) -> AsyncGenerator[Message, None]:
         ids = {name: image.id.removeprefix("sha256:") for name, image in bases.items()}
         file = work / "Dockerfile"
         await asyncio.to_thread(file.write_text, dockerfile.rewritten(ids))
         transcript = BuildOutput(dockerfile, bool(request.labels), ids)
-        world = await asyncio.to_thread(self._buildah.furnish, work, place, context)
+        world = await asyncio.to_thread(self._buildah.furnish, work, place)
         argv = [
             *world,
             *_build_argv(request, place, work, use_cache=request.use_cache and self._may_use_cache(request)),
             f"--iidfile={work / 'id'}",
             f"--file={file}",
-            str(context),
+            str(work / "context"),
         ]
         async with contextlib.aclosing(self._follow(argv, work / "tmp", transcript)) as texts:
             async for text in texts:
@@ -303,10 +280,6 @@ class Builder:
         if self._has_remains:
             await self._buildah.clear(self._images.layers.tmp)
             self._has_remains = False
-
-    async def used_bytes(self) -> int:
-        """Count the bytes of what is cached."""
-        return await asyncio.to_thread(self._buildah.used_bytes)
 
     async def prune(self, *, made_before_ns: int | None = None, keep_bytes: int = 0) -> int:
         """Drop what is cached; answer the bytes that became free. Raises: Conflict while a build runs.
@@ -408,10 +381,7 @@ async def _read_dockerfile(folder: Path, request: BuildRequest) -> Dockerfile:
         raise InvalidParameter(f"Cannot locate specified Dockerfile: {request.dockerfile}") from failure
     if read["longer"]:
         raise InvalidParameter("the Dockerfile is too large")
-    return _parse(read["text"], request)
-
-
-def _parse(text: str, request: BuildRequest) -> Dockerfile:
+    text: str = read["text"]
     if not text:
         raise InvalidParameter(f"the Dockerfile ({request.dockerfile}) cannot be empty")
     return parse_dockerfile(text, request.arguments, request.target, has_labels=bool(request.labels))
