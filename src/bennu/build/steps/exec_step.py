@@ -224,8 +224,7 @@ class StepRunner:
         accounts = prepared["accounts"]
         prepared["user"] = user = find_user(step.user, (), accounts["passwd"], accounts["group"])
         # crun would make the folders above a mount with a sticky bit.
-        above = [path for path in prepared["stubs"] if path not in targets]
-        folders = [(path, 0, 0) for path in (*prepared["kernel"], *above)]
+        folders = [(path, 0, 0) for path in (*prepared["kernel"], *prepared["above"])]
         folders += [(prepared["working_dir"], user.uid, user.gid)] if prepared["working_dir"] else []
         if folders:
             await HELPER.ask("make_folders", Overlaid(base, request.into), folders=folders)
