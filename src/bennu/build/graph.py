@@ -83,6 +83,13 @@ class GitSource(Named):
     submodules: bool = True
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
+class SolvedSource(Named):
+    """The root that another build gave; `solved` says which, and enters the key."""
+
+    solved: str
+
+
 class MountKind(StrEnum):
     """The types of `RUN --mount`."""
 
@@ -228,7 +235,9 @@ class Merge(Named):
     layer: "GraphNode"
 
 
-GraphNode: TypeAlias = ImageSource | Scratch | LocalSource | HttpSource | GitSource | Exec | Files | Merge
+GraphNode: TypeAlias = (
+    ImageSource | Scratch | LocalSource | HttpSource | GitSource | SolvedSource | Exec | Files | Merge
+)
 
 
 def inputs(node: GraphNode) -> tuple[GraphNode, ...]:
@@ -302,7 +311,7 @@ def _plain(value: object) -> object:
 OWN_FIELDS: Final[Mapping[type[object], list[tuple[str, object]]]] = {
     kind: [(one.name, one.default) for one in fields(kind) if one.name not in NOT_IN_KEYS]
     for kind in (
-        *(ImageSource, Scratch, LocalSource, HttpSource, GitSource, Exec, Files, Merge),
+        *(ImageSource, Scratch, LocalSource, HttpSource, GitSource, SolvedSource, Exec, Files, Merge),
         *(StepMount, StepLimit, Copy, Mkdir, Mkfile, Remove),
     )
 }

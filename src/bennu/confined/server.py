@@ -34,7 +34,20 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from bennu.confined import calls, changes, copy_files, digest, fill, jail, pack, run_tasks, send, tasks, unpack
+from bennu.confined import (
+    arrivals,
+    calls,
+    changes,
+    copy_files,
+    digest,
+    fill,
+    jail,
+    pack,
+    run_tasks,
+    send,
+    tasks,
+    unpack,
+)
 from bennu.confined.words import MAX_REQUEST, Refused, describe, say_to
 
 MAX_DESCRIPTORS: Final = 253  # the kernel's own limit for a message
@@ -76,6 +89,7 @@ TASKS: Final[Mapping[str, tuple[Task, tuple[int, ...]]]] = {
     "unpack_tree": (unpack.unpack_tree, WRITE),
     "unpack_layer": (unpack.unpack_layer, WRITE_LAYER),
     "take_apart": (unpack.take_apart, WRITE),
+    "receive_tree": (arrivals.receive_tree, WRITE),
 }
 
 

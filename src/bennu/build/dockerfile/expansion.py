@@ -44,17 +44,18 @@ class Style:
 
 
 PLAIN_STYLE: Final = Style()
+NO_VARIABLES: Final[Mapping[str, str]] = {}
 
 
 def expand(text: str, env: Mapping[str, str], style: Style = PLAIN_STYLE) -> Expanded:
     """Expand one word. Raises: DockerfileError that quotes it."""
-    reader = _Reader(text, env, style)
+    reader = _WordReader(text, env, style)
     return Expanded(reader.read_all(), tuple(reader.used), tuple(reader.missing))
 
 
-def split(text: str, style: Style) -> list[str]:
-    """Split a line at blanks outside of quotes, without variables. Raises: DockerfileError."""
-    reader = _Reader(text, {}, style)
+def split(text: str, style: Style, env: Mapping[str, str] = NO_VARIABLES) -> list[str]:
+    """Split a line at blanks outside of quotes, variables put in before. Raises: DockerfileError."""
+    reader = _WordReader(text, env, style)
     reader.words = _Words()
     reader.read_all()
     return reader.words.all()
@@ -84,7 +85,7 @@ class _Words:
 
 
 @dataclass(slots=True)
-class _Reader:
+class _WordReader:
     text: str
     env: Mapping[str, str]
     style: Style

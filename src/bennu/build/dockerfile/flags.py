@@ -12,7 +12,7 @@ SWITCH: Final = "switch"
 HONOURED: Final[Mapping[str, Mapping[str, str]]] = {
     "FROM": {"platform": TEXT},
     "RUN": {"mount": TEXTS, "network": TEXT, "device": TEXTS},
-    "COPY": {"parents": SWITCH, "chown": TEXT, "from": TEXT, "chmod": TEXT, "link": SWITCH, "exclude": TEXTS},
+    "COPY": {"chown": TEXT, "from": TEXT, "chmod": TEXT, "link": SWITCH, "exclude": TEXTS},
     "ADD": {
         "chown": TEXT,
         "chmod": TEXT,
@@ -26,12 +26,16 @@ HONOURED: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 
+# Newer than the Dockerfile of dockerd 28.5: for files whose `# syntax=` names a version that has them.
+NEWER: Final[Mapping[str, Mapping[str, str]]] = {"COPY": {"parents": SWITCH}}
+
+
 class Flags:
     """The flags that an instruction was given."""
 
-    def __init__(self, instruction: str, given: Sequence[str]) -> None:
+    def __init__(self, instruction: str, given: Sequence[str], *, newer: bool = False) -> None:
         """Read flags like `--x=y`. Raises: DockerfileError for one that is unknown here, or not whole."""
-        known = HONOURED.get(instruction, {})
+        known = {**HONOURED.get(instruction, {}), **(NEWER.get(instruction, {}) if newer else {})}
         self._texts: dict[str, list[str]] = {}
         for flag in given:
             written, equals, value = flag.partition("=")

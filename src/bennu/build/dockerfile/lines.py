@@ -41,7 +41,7 @@ class Heredoc:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LogicalLine:
     """One instruction: continued lines joined, comments and empty lines in it left out."""
 
     text: str
@@ -59,7 +59,7 @@ class FileLines:
 
     escape: str = "\\"
     directives: dict[str, str] = field(default_factory=dict)
-    lines: list[Line] = field(default_factory=list)
+    lines: list[LogicalLine] = field(default_factory=list)
     empty_continuations: list[Location] = field(default_factory=list)
 
 
@@ -73,7 +73,7 @@ def read_lines(source: bytes) -> FileLines:
         raise DockerfileError(
             "the Dockerfile holds a byte 0", Location(*[source.count(b"\n", 0, source.index(0)) + 1] * 2)
         )
-    reader = _Reader(source.decode(errors="replace").removeprefix(BOM))
+    reader = _FileReader(source.decode(errors="replace").removeprefix(BOM))
     reader.read()
     return reader.found
 
@@ -121,7 +121,7 @@ def detect_syntax(source: bytes) -> str:
 
 
 @dataclass(slots=True)
-class _Reader:
+class _FileReader:
     text: str
     found: FileLines = field(default_factory=FileLines)
     number: int = 0  # of the line read last
@@ -209,7 +209,7 @@ class _Reader:
         except DockerfileError as error:
             raise error.at(at) from None
         at = Location(first, self.number)
-        self.found.lines.append(Line(text, word, flags, rest, at, tuple(self.comments), tuple(heredocs)))
+        self.found.lines.append(LogicalLine(text, word, flags, rest, at, tuple(self.comments), tuple(heredocs)))
         self.comments = []
 
     def check(self, word: str, rest: str) -> None:

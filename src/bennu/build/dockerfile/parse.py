@@ -11,7 +11,7 @@ from typing import Any, Final
 from bennu.build.dockerfile.expansion import SPACES
 from bennu.build.dockerfile.failure import DockerfileError, suggest
 from bennu.build.dockerfile.flags import Flags
-from bennu.build.dockerfile.lines import Line, parse_heredoc, read_lines
+from bennu.build.dockerfile.lines import LogicalLine, parse_heredoc, read_lines
 from bennu.build.dockerfile.mounts import check_mount
 from bennu.build.dockerfile.statements import (
     ArgStatement,
@@ -23,11 +23,11 @@ from bennu.build.dockerfile.statements import (
     ExposeStatement,
     FromStatement,
     HealthcheckStatement,
+    HealthProbe,
     LabelStatement,
     MaintainerStatement,
     OnbuildStatement,
     Pair,
-    Probe,
     RunStatement,
     ShellStatement,
     StageStatement,
@@ -46,6 +46,8 @@ from bennu.go.printing import quote
 STAGE_NAME: Final = re.compile(r"[a-z][a-z0-9\-_.]*\Z")
 ONBUILD: Final = re.compile(r"\s*ONBUILD\s*", re.IGNORECASE)
 NETWORKS: Final = ("default", "none", "host")
+NUMBERS: Final = re.compile(r"1(?:\.(\d{1,4}))?(?:\.\d+)?\Z", re.ASCII)
+NEWER_MINOR: Final = 20  # the version that has COPY --parents
 SHORTEST_NS: Final = 10**6
 
 
@@ -63,10 +65,11 @@ class ParsedDockerfile:
 def parse(source: bytes) -> ParsedDockerfile:
     """Parse a Dockerfile. Raises: DockerfileError with the lines that are wrong."""
     lines = read_lines(source)
+    newer = has_newer_flags(lines.directives.get("syntax", ""))
     found = ParsedDockerfile(lines.escape, lines.directives, tuple(lines.empty_continuations))
     for line in lines.lines:
         try:
-            statement = _parse_line(line, lines.escape)
+            statement = _parse_line(line, lines.escape, newer=newer)
         except DockerfileError as error:
             where = error.location or line.location
             raise DockerfileError(f"dockerfile parse error on line {where.first}: {error}", where) from None
@@ -90,8 +93,8 @@ def parse_trigger(text: str, location: Location) -> StageStatement:
         if len(lines) != 1:
             raise DockerfileError("onbuild trigger should be a single expression")
         line = lines[0]
-        moved = Line(line.text, line.word, line.flags, line.rest, location, (), line.heredocs)
-        statement = _parse_line(moved, "\\")
+        moved = LogicalLine(line.text, line.word, line.flags, line.rest, location, (), line.heredocs)
+        statement = _parse_line(moved, "\\", newer=True)
     except DockerfileError as error:
         raise DockerfileError(str(error), location) from None
     if isinstance(statement, FromStatement):
@@ -99,16 +102,26 @@ def parse_trigger(text: str, location: Location) -> StageStatement:
     return statement
 
 
+def has_newer_flags(syntax: str) -> bool:
+    """Tell whether `# syntax=docker/dockerfile:…` is newer than dockerd 28.5's: 1.20, or what moves (`1`, `1-labs`)."""
+    if not syntax:
+        return False
+    tag = syntax.split(" ")[0].partition("@")[0].rpartition(":")[2] if ":" in syntax else "latest"
+    version = NUMBERS.match(tag)
+    return tag.endswith("-labs") or not version or not version[1] or (int(version[1]) >= NEWER_MINOR)
+
+
 @dataclass(frozen=True, slots=True)
 class _Parts:
     """One line, and what each of its readers needs of it."""
 
-    line: Line
+    line: LogicalLine
     escape: str
+    newer: bool
 
     @property
     def flags(self) -> Flags:
-        return Flags(self.line.word.upper(), self.line.flags)
+        return Flags(self.line.word.upper(), self.line.flags, newer=self.newer)
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -139,13 +152,13 @@ class _Parts:
         return self.line.rest
 
 
-def _parse_line(line: Line, escape: str) -> StageStatement | FromStatement:
+def _parse_line(line: LogicalLine, escape: str, *, newer: bool) -> StageStatement | FromStatement:
     parser = PARSERS.get(line.word.lower())
     if parser is None:
         raise DockerfileError(
             f"unknown instruction: {line.word}{suggest(line.word, map(str.upper, PARSERS), any_case=True)}"
         )
-    return parser(_Parts(line, escape))
+    return parser(_Parts(line, escape, newer))
 
 
 def _parse_from(parts: _Parts) -> FromStatement:
@@ -209,8 +222,6 @@ def _parse_run(parts: _Parts) -> RunStatement:
         check_mount(mount)
     if (network := flags.text("network", "default")) not in NETWORKS:
         raise DockerfileError(f"invalid network mode {quote(network)}")
-    if flags.texts("device"):
-        raise DockerfileError("device feature is only supported in Dockerfile frontend 1.14.0-labs or later")
     return RunStatement(
         **parts.shared,
         words=words,
@@ -218,6 +229,7 @@ def _parse_run(parts: _Parts) -> RunStatement:
         heredocs=line.heredocs,
         mounts=flags.texts("mount"),
         network=network,
+        devices=flags.texts("device"),
     )
 
 
@@ -274,13 +286,13 @@ def _parse_healthcheck(parts: _Parts) -> HealthcheckStatement:
     if kind.upper() == "NONE":
         if rest:
             raise DockerfileError("HEALTHCHECK NONE takes no arguments")
-        probe = Probe(("NONE",))
+        probe = HealthProbe(("NONE",))
     else:
         probe = _parse_probe(kind.upper(), rest, parts.flags)
     return HealthcheckStatement(**parts.shared, probe=probe)
 
 
-def _parse_probe(kind: str, rest: str, flags: Flags) -> Probe:
+def _parse_probe(kind: str, rest: str, flags: Flags) -> HealthProbe:
     if kind != "CMD":
         raise DockerfileError(f"Unknown type {quote(kind)} in HEALTHCHECK (try CMD)")
     words = read_json_words(rest)
@@ -293,7 +305,7 @@ def _parse_probe(kind: str, rest: str, flags: Flags) -> Probe:
         raise DockerfileError(f"--retries cannot be negative ({int(retries)})")
     if retries and int(retries) >= 2**31:
         raise DockerfileError(f"strconv.ParseInt: parsing {quote(retries)}: value out of range")
-    return Probe(
+    return HealthProbe(
         ("CMD-SHELL", rest) if words is None else ("CMD", *words),
         interval_ns=_read_interval(flags, "interval"),
         timeout_ns=_read_interval(flags, "timeout"),

@@ -69,6 +69,7 @@ class RunStatement(CommandStatement):
 
     mounts: tuple[str, ...] = ()
     network: str = "default"
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,7 @@ class CopyStatement(Statement):
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class HealthProbe:
     """A HEALTHCHECK as an image's configuration has it; times in ns, 0 = not given."""
 
     test: tuple[str, ...]
@@ -114,7 +115,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthcheckStatement(Statement):
-    probe: Probe
+    probe: HealthProbe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
