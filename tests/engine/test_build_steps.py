@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bennu.images.build_place import BuildPlace
 
 from bennu.build.graph import Exec, MountKind, Scratch, StepLimit, StepMount
 from bennu.build.steps.cache_mounts import CacheMounts
-from bennu.build.steps.exec_step import ExecRequest, StepFailed, StepRunner
+from bennu.build.steps.exec_step import StepFailed, StepRequest, StepRunner
 from bennu.errors import Conflict
-from bennu.images.build_place import BuildPlace
 from bennu.model import HostConfig
 from bennu.runtime.cgroups import Cgroups
 from bennu.runtime.container_defaults import ContainerDefaults
@@ -86,7 +86,7 @@ class Steps:
         self.into.mkdir()
         self.said = {1: b"", 2: b""}
         step: dict[str, Any] = {"argv": ("/bin/sh", "-c", command), "env": (), "cwd": "/", "user": "", **words}
-        request = ExecRequest(
+        request = StepRequest(
             step=Exec(base=STAGE, mounts=mounts, limits=ulimits, **step),
             base=[self.base],
             into=self.into,
