@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bennu.images.build_place import BuildPlace
 
 from bennu.build.graph import Exec, MountKind, Scratch, StepLimit, StepMount
+from bennu.build.place import BuildPlace
 from bennu.build.steps.cache_mounts import CacheMounts
 from bennu.build.steps.exec_step import StepFailed, StepRequest, StepRunner
 from bennu.errors import Conflict
@@ -69,7 +69,7 @@ class Steps:
         self.runner = StepRunner(oci, self.cgroups, read_host_facts(self.cgroups), ContainerDefaults())
         self.caches = CacheMounts(root / "caches")
         self.caches.open()
-        self.place = BuildPlace("", True, "", "", "nameserver 9.9.9.9\n", self.group, "private")
+        self.place = BuildPlace("", True, "", "nameserver 9.9.9.9\n", self.group, "private")
         self.into = root
         self.said = {1: b"", 2: b""}
 
