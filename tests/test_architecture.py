@@ -184,6 +184,7 @@ SMALL_LINES = 60
 STAND_ALONE = {
     "api/http/peer": "asks the kernel and /proc; its user asks the engine",
     "api/routes/export": "one file a resource",
+    "api/routes/grpc": "one file a resource",
     "api/routes/not_implemented": "one file a resource",
     "api/routes/plugins": "one file a resource",
     "build/dockerfile/flags": "a table, and how it is read",
@@ -191,6 +192,7 @@ STAND_ALONE = {
     "build/snapshots": "where layers of builds lie; the solver is to come",
     "cli/contexts": "its user is loaded by every command line, and must not load the client",
     "cli/main": "an entry point",
+    "engine/build_front": "loads what it makes only when it is needed",
     "cluster/deadline_queue": "a structure of its own, pure; the manager is a shell",
     "cluster/images": "the part of a task that waits for a registry",
     "cluster/reading": "a pure rule about rows; the state is a shell",

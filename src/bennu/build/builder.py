@@ -8,15 +8,17 @@ import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from bennu.build.cache import Cache
 from bennu.build.export_image import Exporter
 from bennu.build.job import BuildTools, Job
-from bennu.build.plan import finish_config
+from bennu.build.place import BuildPlaces
+from bennu.build.plan.draft import finish_config
 from bennu.build.preparation import Preparation, internal_step
+from bennu.build.remote_context import fetch_context
 from bennu.build.request import BuildInputs, BuildStepFailed, Solved, SolveRequest
 from bennu.build.snapshots import Snapshots
 from bennu.build.solver import NodeFailed, Solver
@@ -27,9 +29,11 @@ from bennu.build.usage import CACHE_MOUNT, PruneRequest, UsageRecord, choose_to_
 from bennu.build.vertices import Progress
 from bennu.errors import Conflict
 from bennu.images import Image, Images
-from bennu.images.build_place import BuildPlaces
+from bennu.images.overlay import remove_tree
 from bennu.images.reference import Reference
 from bennu.store import Store
+
+FORMER_CACHE: Final = "buildah"  # earlier versions kept it beside ours
 
 
 class Shelf(Protocol):
@@ -94,6 +98,7 @@ class Builder:
     async def open(self) -> None:
         """Remove what builds of a former daemon left half-done. The images are open."""
         await self._places.clear()
+        await asyncio.to_thread(remove_tree, self._root.with_name(FORMER_CACHE))
         await self._cache.open()
         await asyncio.to_thread(self._caches.open)
         self._opened.set()
@@ -111,8 +116,9 @@ class Builder:
         self._places.check(request.network)
         job = await kept.enter_async_context(Job(self._tools, request, inputs))
         kept.push_async_callback(self._cache.flush)
-        plan = await Preparation(job, progress, None).plan()
         try:
+            remote = await fetch_context(job, self._solver, progress)
+            plan = await Preparation(job, progress, remote).plan()
             result = await self._solver.solve(plan.last, job, progress)
         except NodeFailed as failed:
             raise _explain(failed) from failed.error

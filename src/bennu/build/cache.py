@@ -116,8 +116,8 @@ class Cache:
     def get(self, layer: str) -> CacheRecord | None:
         return self._records.get(layer)
 
-    def list(self) -> Sequence[CacheRecord]:
-        """List all records, oldest first."""
+    def oldest_first(self) -> Sequence[CacheRecord]:
+        """List all records."""
         return sorted(self._records.values(), key=lambda one: (one.created_ns, one.id))
 
     def use(self, record: CacheRecord) -> None:
@@ -198,7 +198,7 @@ class Cache:
     async def usage(self, shared: Collection[str]) -> Sequence[UsageRecord]:
         """List what the records take; `shared`: diff IDs of the layers that images have."""
         found = []
-        for record in self.list():
+        for record in self.oldest_first():
             size = await self.measure(record)
             diff_id = self._lies_in(record.id)
             usage = UsageRecord(

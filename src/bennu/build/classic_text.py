@@ -43,7 +43,7 @@ class ClassicText:
         self._labels = labels
         self._target = target.lower()
         self._steps: list[_Step] = []
-        self._at: dict[str, _Step] = {}  # by vertex
+        self._at: dict[str, list[_Step]] = {}  # by vertex; stages may begin from the same image
         self._now = 0
         self._last_cached: bool | None = None  # of the steps of this stage; None: none has made anything yet
         self._last_words: dict[str, str] = {}
@@ -66,7 +66,7 @@ class ClassicText:
                 continue
             step.vertices.add(of[node])
             step.own = of[node]
-            self._at[of[node]] = step
+            self._at.setdefault(of[node], []).append(step)
             if isinstance(node, ImageSource):
                 step.base_id = node.image_id
         self._mark_needed(dockerfile)
@@ -92,25 +92,21 @@ class ClassicText:
     # --- what happens -------------------------------------------------------------------------------------------------
 
     def vertex(self, vertex: Vertex) -> None:
-        step = self._at.get(vertex.digest)
-        if step is None or vertex.error:
-            return
-        if vertex.completed_ns is None:
-            if vertex.started_ns is not None and isinstance(step.statement, RunStatement) and not step.is_running:
+        for step in self._at.get(vertex.digest, ()) if not vertex.error else ():
+            if vertex.completed_ns is not None:
+                step.is_cached = step.is_cached and vertex.cached
+                step.vertices.discard(vertex.digest)
+            elif vertex.started_ns is not None and isinstance(step.statement, RunStatement) and not step.is_running:
                 step.is_running = True
                 self._print(step, f" ---> Running in {_short(step.own)}\n")
-            return
-        step.is_cached = step.is_cached and vertex.cached
-        step.vertices.discard(vertex.digest)
         self._advance()
 
     def status(self, status: VertexStatus) -> None: ...
 
     def log(self, log: VertexLog) -> None:
-        step = self._at.get(log.vertex)
         text = log.data.decode(errors="replace")
         self._last_words[log.vertex] = text
-        if step is not None:
+        for step in self._at.get(log.vertex, ()):
             self._print(step, text)
 
     def _print(self, step: _Step, text: str) -> None:
@@ -139,7 +135,8 @@ class ClassicText:
     def _begin(self, step: _Step) -> None:
         step.is_begun = True
         total = len(self._steps) + bool(self._labels)
-        self._say(f"Step {self._now + 1}/{total} : {step.statement.code}\n")
+        self._say(f"Step {self._now + 1}/{total} : {step.statement.code}")
+        self._say("\n")
         for text in step.kept:
             self._say(text)
         step.kept.clear()
@@ -164,13 +161,14 @@ class ClassicText:
         if self._labels:
             total = len(self._steps) + 1
             words = " ".join(f"{name}={value}" for name, value in self._labels.items())
-            self._say(f"Step {total}/{total} : LABEL {words}\n")
+            self._say(f"Step {total}/{total} : LABEL {words}")
+            self._say("\n")
 
     # --- failures -----------------------------------------------------------------------------------------------------
 
     def explain(self, error: BuildStepFailed) -> BuildStepFailed:
         """Answer the same failure in the classic builder's words, after telling which step it was."""
-        step = self._at.get(error.vertex)
+        step = next(iter(self._at.get(error.vertex, ())), None)
         if step is not None and not step.is_begun:
             self._now = self._steps.index(step)
             self._begin(step)
@@ -185,7 +183,7 @@ class ClassicText:
                 reason = said.removeprefix(NOT_STARTED)
                 return (
                     "failed to create task for container: failed to create shim task: OCI runtime create failed: runc "
-                    f"create failed: {reason}: unknown"
+                    f"create failed: {reason}"
                 )
             return f"The command '{node.command.rstrip()}' returned a non-zero code: {error.code}"
         if step is not None and isinstance(step.statement, CopyStatement) and (match := NOT_FOUND.search(message)):

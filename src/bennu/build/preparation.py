@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from bennu.build.dockerfile.failure import DockerfileError
-from bennu.build.graph import GraphNode
 from bennu.build.job import Job
-from bennu.build.plan import BaseImage, BuildPlan, ImageNeed, PlanOptions, SolvedContext, make_plan, needed_images
-from bennu.build.plan import read_file as read_dockerfile
+from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed, PlanOptions, SolvedContext
+from bennu.build.plan.planner import make_plan
+from bennu.build.plan.read import BuildFile, missing_image, needed_images
+from bennu.build.plan.read import read_file as read_dockerfile
+from bennu.build.remote_context import RemoteContext
 from bennu.build.request import CONTEXT, DOCKERFILE, BuildStepFailed
 from bennu.build.solver import Telling
 from bennu.build.vertices import Progress, Vertex, VertexWarning
@@ -45,11 +47,11 @@ async def internal_step(progress: Progress, name: str) -> AsyncIterator[Telling]
 class Preparation:
     """Leads from a request to a plan."""
 
-    def __init__(self, job: Job, progress: Progress, main_context: GraphNode | None) -> None:
+    def __init__(self, job: Job, progress: Progress, remote: RemoteContext | None) -> None:
         self._job = job
         self._request = job.request
         self._progress = progress
-        self._main_context = main_context
+        self._remote = remote
 
     async def plan(self) -> BuildPlan:
         """Make the plan; images it needs are here then. Raises: BuildStepFailed; BennuError."""
@@ -59,8 +61,7 @@ class Preparation:
             file = read_dockerfile(source, options)
             known: dict[ImageNeed, BaseImage] = {}
             while needs := needed_images(file, known):
-                found = await self._find_images(list(needs))
-                known |= found
+                known |= await self._find_images(file, needs)
             plan = make_plan(file, known)
         except DockerfileError as error:
             raise BuildStepFailed(str(error), location=error.location, source=(name, source)) from error
@@ -70,15 +71,22 @@ class Preparation:
 
     async def _read_dockerfile(self) -> tuple[str, bytes]:
         name = self._request.filename
+        if self._remote and self._remote.dockerfile:
+            name = self._remote.dockerfile
         async with internal_step(self._progress, f"[internal] load build definition from {name}") as telling:
-            found = await self._job.inputs.read_files(DOCKERFILE, [name])
-            if name not in found:
+            found = await self._read(DOCKERFILE, name)
+            if found is None:
                 raise InvalidParameter(f"failed to read dockerfile: open {name}: no such file or directory")
-            source = found[name]
+            source = found
             if len(source) > MAX_DOCKERFILE:
                 raise InvalidParameter("the Dockerfile is too large")
             telling.done_status(f"transferring dockerfile: {len(source)}B", len(source))
         return name, source
+
+    async def _read(self, context: str, name: str) -> bytes | None:
+        """Read a file of the context or beside the Dockerfile; None: it is not there."""
+        reader = self._remote.read_files([name]) if self._remote else self._job.inputs.read_files(context, [name])
+        return (await reader).get(name)
 
     async def _options(self, name: str) -> PlanOptions:
         asked = self._request
@@ -100,16 +108,15 @@ class Preparation:
             contexts=asked.contexts,
             excludes=await self._read_ignore_files(name),
             solved={key: SolvedContext(key, dict(one.config)) for key, one in asked.solved.items()},
-            main_context=self._main_context,
+            main_context=self._remote.node if self._remote else None,
         )
 
     async def _read_ignore_files(self, dockerfile: str) -> Mapping[str, tuple[str, ...]]:
         """Read what each local context leaves out; a file beside the Dockerfile counts for the main one."""
         async with internal_step(self._progress, f"[internal] load {IGNORE_FILE}") as telling:
-            own = f"{dockerfile}{IGNORE_FILE}"
-            text = (await self._job.inputs.read_files(DOCKERFILE, [own])).get(own)
+            text = await self._read(DOCKERFILE, f"{dockerfile}{IGNORE_FILE}")
             if text is None:
-                text = (await self._job.inputs.read_files(CONTEXT, [IGNORE_FILE])).get(IGNORE_FILE)
+                text = await self._read(CONTEXT, IGNORE_FILE)
             found = {CONTEXT: read_patterns(text)} if text else {}
             for name, context in self._request.contexts.items():
                 if context.startswith("local:"):
@@ -122,21 +129,23 @@ class Preparation:
 
     # --- images -------------------------------------------------------------------------------------------------------
 
-    async def _find_images(self, needs: list[ImageNeed]) -> dict[ImageNeed, BaseImage]:
+    async def _find_images(self, file: BuildFile, needs: list[ImageNeed]) -> dict[ImageNeed, BaseImage]:
         """Find each image, or pull it. Raises: BuildStepFailed, BennuError of the registry."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._find_image(need)) for need in needs]
+                tasks = [group.create_task(self._find_image(file, need)) for need in needs]
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return {need: task.result() for need, task in zip(needs, tasks, strict=True)}
 
-    async def _find_image(self, need: ImageNeed) -> BaseImage:
-        name = need.name or f"[internal] load metadata for {need.reference}"
-        async with internal_step(self._progress, name):
+    async def _find_image(self, file: BuildFile, need: ImageNeed) -> BaseImage:
+        async with internal_step(self._progress, need.name) as telling:
             image = None if self._request.pull else self._here(need)
-            if image is None:
-                image = await self._pull(need)
+            try:
+                image = image or await self._pull(need)
+            except BennuError as error:
+                missing = missing_image(file, need, str(error))
+                raise BuildStepFailed(str(missing), location=need.location, vertex=telling.digest) from error
             self._job.hold(image.diff_ids)
             return BaseImage(image.id, image.raw)
 
@@ -161,7 +170,7 @@ class Preparation:
     def _warn(self, plan: BuildPlan, name: str, source: bytes) -> None:
         digest = "sha256:" + hashlib.sha256(f"[internal] load build definition from {name}".encode()).hexdigest()
         for warning in plan.warnings:
-            lines = (warning.location.first, warning.location.last) if warning.location else None
+            lines = (warning.location.first, warning.location.last)
             told = VertexWarning(digest, 1, warning.text, (warning.detail,), warning.url, name, source, lines)
             self._progress.warning(told)
 

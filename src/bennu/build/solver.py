@@ -57,8 +57,9 @@ class Telling:
             self._tell(replace(self.vertex, started_ns=time.time_ns()))
 
     def end(self, *, cached: bool = False, error: str = "") -> None:
-        self.start()
-        self._tell(replace(self.vertex, completed_ns=time.time_ns(), cached=cached, error=error))
+        now = time.time_ns()
+        began = self.vertex.started_ns or now
+        self._tell(replace(self.vertex, started_ns=began, completed_ns=now, cached=cached, error=error))
 
     def _tell(self, vertex: Vertex) -> None:
         self.vertex = vertex

@@ -152,6 +152,11 @@ class Session:
             last = line
         return _read_end(last)
 
+    async def told(self) -> AsyncIterator[dict[str, Any]]:
+        """Give what the task tells, line by line, without an end of its own. Raises: Failure."""
+        while line := await self._answers.readline():
+            yield _read(line)
+
     async def answer(self) -> Any:
         """Give the result, however long, of a task that tells nothing before its end. Raises: Failure."""
         line = await self._answers.read()
@@ -232,7 +237,8 @@ class Confined:
     ) -> AsyncIterator[Session]:
         """Run a task that may read or write a stream. Leaving the block ends it, however far it is.
 
-        `enter`: the first tree is the task's root, the others are mounted in it; else they are its folders /0 and /1.
+        `enter`: the first tree is the task's root, others with a place are mounted in it, and it stands in the second
+        of those without; else they are its folders /0 and /1.
         `input`: a descriptor to read from, or True for `Session.input` to write to.
         Raises: Failure, OSError; InvalidParameter for arguments that are longer than any path.
         """

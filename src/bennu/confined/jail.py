@@ -171,10 +171,11 @@ class Tree(NamedTuple):
 def shut_in(trees: Sequence[Tree], *, enter: bool, proc: int) -> None:
     """Mount the trees that are roots on /0, /1, the others where they belong in the first.
 
-    With `enter` the first becomes the root; above it lies nothing but an empty folder, which is not unmounted, for that
-    waits some milliseconds for all processors. The kernel's own files are taken out of the trees: the links of a procfs
-    lead to the mounts of processes themselves, which nothing has tamed, and none of them is a container's to be copied,
-    as with dockerd. `proc`: see `open_proc`. Afterwards the descriptors are closed. Raises: OSError.
+    With `enter` the first becomes the root, and the process stands in the second, if there is one; above it lies
+    nothing but an empty folder, which is not unmounted, for that waits some milliseconds for all processors. The
+    kernel's own files are taken out of the trees: the links of a procfs lead to the mounts of processes themselves,
+    which nothing has tamed, and none of them is a container's to be copied, as with dockerd. `proc`: see `open_proc`.
+    Afterwards the descriptors are closed. Raises: OSError.
     """
     _checked(_libc.unshare(CLONE_NEWNS), "unshare")
     roots, mounts = [tree for tree in trees if not tree.path], [tree for tree in trees if tree.path]
@@ -182,8 +183,8 @@ def shut_in(trees: Sequence[Tree], *, enter: bool, proc: int) -> None:
         _tame(root.descriptor, writable=root.writable)
         _move(root.descriptor, f"/{place}")
     if enter:
+        os.chdir("/1" if len(roots) > 1 else "/0")
         os.chroot("/0")
-        os.chdir("/")
     _take_out_kernel_files(proc)
     if mounts:
         _mount_inside(roots[0], mounts, proc)

@@ -34,7 +34,20 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from bennu.confined import calls, changes, fill, jail, pack, run_tasks, tasks, unpack
+from bennu.confined import (
+    arrivals,
+    calls,
+    changes,
+    copy_files,
+    digest,
+    fill,
+    jail,
+    pack,
+    run_tasks,
+    send,
+    tasks,
+    unpack,
+)
 from bennu.confined.words import MAX_REQUEST, Refused, describe, say_to
 
 MAX_DESCRIPTORS: Final = 253  # the kernel's own limit for a message
@@ -60,6 +73,12 @@ TASKS: Final[Mapping[str, tuple[Task, tuple[int, ...]]]] = {
     "prepare_run": (run_tasks.prepare_run, READ),
     "make_folders": (run_tasks.make_folders, WRITE),
     "clear_stubs": (run_tasks.clear_stubs, WRITE),
+    "copy_files": (copy_files.copy_files, WRITE_LAYER),
+    "make_folder": (copy_files.make_folder, WRITE),
+    "make_file": (copy_files.make_file, WRITE),
+    "remove_files": (copy_files.remove_files, WRITE),
+    "digest": (digest.digest, READ),
+    "send": (send.send, READ),
     "measure": (tasks.measure, READ),
     "changes": (changes.find_changes, READ),
     "fill": (fill.fill, WRITE_LAYER),
@@ -70,7 +89,11 @@ TASKS: Final[Mapping[str, tuple[Task, tuple[int, ...]]]] = {
     "unpack_tree": (unpack.unpack_tree, WRITE),
     "unpack_layer": (unpack.unpack_layer, WRITE_LAYER),
     "take_apart": (unpack.take_apart, WRITE),
+    "receive_tree": (arrivals.receive_tree, WRITE),
 }
+
+
+TELLING: Final = (*unpack.TELLING, send.send)  # tasks that say more than their answer
 
 
 def main() -> None:
@@ -173,7 +196,7 @@ def perform(request: Mapping[str, Any], descriptors: list[int], say: Callable[[A
     os.close(means.home)
     streams = {name: descriptors.pop(0) for name in ("input", "output") if request[name]}
     arguments = {**request["arguments"], **streams}
-    if task in unpack.TELLING:
+    if task in TELLING:
         arguments["say"] = say
     jail.shut_in(trees, enter=request["enter"], proc=means.proc)
     close_imports()

@@ -110,10 +110,11 @@ def resolve(root: str, target: str) -> str | None:
     return "/".join(place)
 
 
-def place_of(path: str) -> str:
-    """Resolve a path whose last parts may not be there yet, with this process's root as root; answer it absolute.
+def place_of(path: str, root: str = "") -> str:
+    """Resolve a path whose last parts may not be there yet, with the folder `root` as root; "" is this process's.
 
-    Raises: OSError, also NotADirectoryError for what is below a file.
+    Answers a path without links, which begins with a slash and is to be read behind `root`. Raises: OSError, also
+    NotADirectoryError for what is below a file.
     """
     place: list[str] = []
     ahead = _parts_ahead(path)
@@ -125,7 +126,7 @@ def place_of(path: str) -> str:
             continue
         here = "/" + "/".join((*place, part))
         try:
-            leads = os.readlink(here)
+            leads = os.readlink(root + here)
         except FileNotFoundError:
             place.append(part)
             continue

@@ -147,6 +147,7 @@ def read_request(request: web.Request, images: Images) -> ClassicRequest:
         arguments=arguments,
         labels={key: value or "" for key, value in read_map(request, "labels").items()},
         platform=text(request, "platform"),
+        context_url="" if (remote := text(request, "remote")) == "client-session" else remote,
         no_cache=flag(request, "nocache") or not may_use_cache(read_list(request, "cachefrom"), images),
         pull=flag(request, "pull"),
         network=text(request, "networkmode") or "default",
@@ -214,11 +215,9 @@ def read_prune(request: web.Request) -> PruneRequest:
 
 
 def refuse_what_is_not_here(request: web.Request) -> None:
-    """Refuse BuildKit and remote contexts. Raises: NotImplementedHere."""
+    """Refuse what would have to be ignored. Raises: NotImplementedHere."""
     if text(request, "version") == "2":
         raise NotImplementedHere("BuildKit builds are not implemented")
-    if text(request, "remote") not in ("", "client-session"):
-        raise NotImplementedHere("building from a remote context is not implemented")
     wanted_platform(text(request, "platform"))
     if text(request, "cgroupparent"):
         raise NotImplementedHere("the build option cgroupparent is not implemented")

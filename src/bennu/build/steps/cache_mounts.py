@@ -1,6 +1,6 @@
 """The folders of `RUN --mount=type=cache`: one for each cache, kept from build to build.
 
-    ROOT/<hash of what it is>-<number>/data       what steps see
+    ROOT/<hash of what it is>-<number>/diff       what steps see
     ROOT/<hash of what it is>-<number>/cache.json what it is; its modification time is when it was last used
 
 Several numbers of one hash are of private caches that were in use at the same time. A folder is made under a name that
@@ -17,17 +17,17 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bennu.beneath import entry_of
 from bennu.build.graph import StepMount
-from bennu.build.steps.trees import Folders, Selection, copy_tree, digest_tree
+from bennu.build.steps.trees import Folders, Selection, copy_tree, digest_tree, make_upper
 from bennu.confined.client import measure_tree
 from bennu.errors import Conflict
 from bennu.images.overlay import remove_tree
 
 RECORD: Final = "cache.json"
-DATA: Final = "data"
+DATA: Final = "diff"
 LOCKED: Final = "locked"
 SHARED: Final = "shared"
 
@@ -94,7 +94,7 @@ class CacheMounts:
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:32]
 
     async def _choose(self, key: str, mount: StepMount, source: Folders) -> str:
-        """Choose a folder that may be used now. The condition is held, and let go of while a locked one is waited for."""
+        """Choose a folder that may be used now. The condition is held, but not while a locked one is waited for."""
         while True:
             if mount.sharing == SHARED and key in self._shared:
                 return self._shared[key]
@@ -113,7 +113,8 @@ class CacheMounts:
         try:
             await asyncio.to_thread(_make_folder, draft, record, mount)
             if mount.source is not None and source:
-                await copy_tree(source, mount.source_path, draft / DATA)
+                await copy_tree(source, mount.source_path, draft)
+            await asyncio.to_thread(remove_tree, draft / "work")
             await asyncio.to_thread(draft.rename, self._root / name)
         except BaseException:
             await asyncio.to_thread(remove_tree, draft)
@@ -151,13 +152,13 @@ class CacheMounts:
 
 
 def _make_folder(draft: Path, record: dict[str, object], mount: StepMount) -> None:
+    make_upper(draft)
     data = draft / DATA
-    data.mkdir(parents=True)
     os.chown(data, mount.uid or 0, mount.gid or 0)
     data.chmod(0o755 if mount.mode is None else mount.mode & 0o7777)
     (draft / RECORD).write_text(json.dumps(record))
 
 
-def _read_record(path: Path) -> tuple[dict[str, object], int]:
+def _read_record(path: Path) -> tuple[dict[str, Any], int]:
     record = path / RECORD
     return json.loads(record.read_bytes()), record.stat().st_mtime_ns

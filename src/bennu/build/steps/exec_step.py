@@ -21,10 +21,10 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from bennu.build.graph import Exec, GraphNode, MountKind, StepMount
+from bennu.build.place import BuildPlace
 from bennu.build.steps.cache_mounts import CacheMounts
 from bennu.build.steps.configuration import (
     AGENT,
-    HARMLESS,
     StepContainer,
     mount_of,
     tmpfs_of,
@@ -32,10 +32,9 @@ from bennu.build.steps.configuration import (
     write_hosts,
 )
 from bennu.build.steps.log_limit import LogLimit
-from bennu.build.steps.trees import Folders
+from bennu.build.steps.trees import Folders, make_upper
 from bennu.confined.client import HELPER, Failure, Folder, Overlaid
 from bennu.errors import BennuError
-from bennu.images.build_place import BuildPlace
 from bennu.images.overlay import remove_tree
 from bennu.model import HostConfig
 from bennu.process import started
@@ -126,9 +125,9 @@ class StepRunner:
         self._defaults = defaults
 
     async def run(self, request: ExecRequest, log: Log) -> None:
-        """Run it to its end. A cancellation ends it at once; then, as after a failure, `into` is the caller's to remove.
+        """Run it to its end. A cancellation ends it at once. Raises: StepFailed, BennuError.
 
-        Raises: StepFailed, BennuError.
+        After either `into` is not fit for anything, and the caller's to remove.
         """
         step = request.step
         async with AsyncExitStack() as stack:
@@ -282,7 +281,7 @@ class StepRunner:
             heard, said = os.pipe2(os.O_CLOEXEC)
             result = await _open_reader(stack, heard)
             try:
-                argv = [sys.executable, "-I", "-S", "-X", "utf8", WORLD, str(said), str(program)]
+                argv: list[str | Path] = [sys.executable, "-I", "-S", "-X", "utf8", WORLD, str(said), str(program)]
                 running = started(argv, stdin=asyncio.subprocess.PIPE, pass_fds=[said, program], env={"LC_ALL": "C"})
                 process = await stack.enter_async_context(running)
             finally:
@@ -313,7 +312,7 @@ async def _follow(
     BennuError if the world ended without a word.
     """
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-    process.stdin.write(marshal.dumps(world))
+    process.stdin.write(marshal.dumps(dict(world)))
     with contextlib.suppress(ConnectionError):
         await process.stdin.drain()
     process.stdin.close()
@@ -349,13 +348,6 @@ def _process(step: Exec) -> str:
 def _exit_code(status: int) -> int:
     code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
-
-
-def make_upper(into: Path) -> None:
-    """Make the folders of an overlay's upper layer. Idempotent."""
-    for name in ("diff", "work"):
-        (into / name).mkdir(parents=True, exist_ok=True)
-        (into / name).chmod(0o755)
 
 
 def _give_socket(socket: Path, uid: int, gid: int, mode: int) -> None:

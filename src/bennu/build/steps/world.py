@@ -6,13 +6,13 @@ the layers of the step and what it mounts. It lives in namespaces of its own and
 it all that it started and mounted: secrets lie in its memory alone.
 
 Standard input is what `exec_step.py` writes, marshalled. RUNTIME is a descriptor of the OCI runtime. RESULT is one
-that hears lines: `begun`, and then `exited STATUS`, with a status as wait(2) has it; or, instead of both, `failed TEXT`:
-what the runtime said, or `refused TEXT`: what is wrong with the step. Standard output and error are the command's, but
-before `begun` also the runtime's.
+that hears lines: `begun`, and then `exited STATUS`, with a status as wait(2) has it; or, instead of both,
+`failed TEXT`: what the runtime said, or `refused TEXT`: what is wrong with the step. Standard output and error are the
+command's, but before `begun` also the runtime's.
 """
 
 # It has to begin at once: what it does not need it does not import. json would take three times as long as all this.
-# ruff: noqa: PTH103, PTH106, PTH110, PTH112, PTH114, PTH115, PTH120, PTH123, PTH211
+# ruff: noqa: PTH101, PTH102, PTH103, PTH106, PTH110, PTH112, PTH114, PTH115, PTH120, PTH123, PTH211
 
 import ctypes
 import marshal
