@@ -231,8 +231,11 @@ def test_links_and_the_hosts_gateway_on_a_daemon_that_keeps_containers_apart(
     docker("rm", "-f", "on-host", "on-none", "on-plain")
     assert docker("network", "inspect", "-f", "{{.Containers}}", "host").line == "map[]"
     assert reaches("shop", "store")
-    docker("run", "-d", "--name", "other", busybox, *SLEEP)  # may have the address of who stops
-    docker("restart", "-t", "0", "base")
+    docker("stop", "-t", "0", "base")
+    docker("run", "-d", "--name", "other", busybox, *HTTPD)
+    assert networks(docker, "other")["bridge"]["IPAddress"] == address, "of who stopped"
+    assert not reaches("shop", address)
+    docker("start", "base")
     wait_for(lambda: reaches("shop", "store"), what="the link to follow")
     refused = docker("rm", "--link", "shop", ok=False)
     assert "Conflict, cannot remove the default link name of the container" in refused.err
