@@ -13,7 +13,6 @@ NOT_HERE: Final = (
     ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", "checkpointing a container"),
     ("PUT", "/volumes/{name:.+}", "changing a cluster volume"),
     ("POST", "/grpc", "BuildKit over gRPC"),
-    ("GET", "/distribution/{name:.+}/json", "asking a registry about an image"),
 )
 
 
