@@ -8,7 +8,10 @@ from bennu.network.namespaces.announcement import Announcement
 
 
 class Announcer:
-    """The announcements under way, by endpoint id. Each holds a descriptor until its last repetition."""
+    """The announcements under way, by endpoint id. Each holds a descriptor until its last repetition.
+
+    The kernel takes milliseconds to close a packet socket (it waits for every CPU): a thread does that.
+    """
 
     def __init__(self) -> None:
         self._timers: dict[str, tuple[Announcement, asyncio.TimerHandle]] = {}
@@ -19,7 +22,7 @@ class Announcer:
         if times > 0 and is_spare(announcement.sock.fileno()):
             self._wait(announcement, times, interval_s)
         else:
-            announcement.sock.close()
+            _close_later(announcement)
 
     def _wait(self, announcement: Announcement, times: int, interval_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -31,7 +34,7 @@ class Announcer:
         if announcement.send() and times > 1:
             self._wait(announcement, times - 1, interval_s)
         else:
-            announcement.sock.close()
+            _close_later(announcement)
 
     def stop(self, endpoint_ids: Iterable[str]) -> None:
         """Stop announcing these endpoints. Idempotent."""
@@ -39,8 +42,12 @@ class Announcer:
             if (found := self._timers.pop(endpoint_id, None)) is not None:
                 announcement, timer = found
                 timer.cancel()
-                announcement.sock.close()
+                _close_later(announcement)
 
     def close(self) -> None:
         """Stop all."""
         self.stop(list(self._timers))
+
+
+def _close_later(announcement: Announcement) -> None:
+    asyncio.get_running_loop().run_in_executor(None, announcement.sock.close)

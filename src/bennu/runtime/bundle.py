@@ -10,6 +10,7 @@ the one that created the container.
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -122,8 +123,9 @@ class Bundles:
         self._folder = exec_root / BUNDLES
         for folder in (self._folder, self.exits):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.of = functools.lru_cache(1024)(self._of)  # a life asks for its bundle a dozen times
 
-    def of(self, container_id: str) -> Bundle:
+    def _of(self, container_id: str) -> Bundle:
         """Name the container's bundle, whether it exists or not. Raises: InvalidParameter for what is no id."""
         return Bundle(entry_of(self._folder, container_id[:ID_DIGITS]), entry_of(self.exits, container_id))
 

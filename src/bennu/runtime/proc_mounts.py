@@ -7,6 +7,7 @@ Who shares a volume can change a link at any time. So `check_mounts` looks befor
 words that tell what was asked for, and `check_mounted` at what came of it, before the program begins.
 """
 
+import functools
 import posixpath
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -84,6 +85,7 @@ def _may_stay(mount: Mounted, base: Mounted, allowed: Collection[str]) -> bool:
     return over_itself or _without_links(mount.target) in allowed
 
 
+@functools.lru_cache(256)  # nearly all are those of every container
 def _without_links(path: str) -> str:
     """Follow the kernel's own links in /proc, so that there is one name: `self` for each process, `net` in it."""
     path = re.sub(r"^/proc/(thread-self|\d+(/task/\d+)?)(?=/|$)", "/proc/self", path)
