@@ -14,22 +14,21 @@ from bennu.build.bridge import FrontendBridge, version_record, worker
 from bennu.build.builder import Builder
 from bennu.build.jobs import BuildJob, Jobs
 from bennu.build.request import Solved
-from bennu.build.usage import PruneRequest as PruneWish
-from bennu.build.usage import UsageRecord, freed_bytes, matches
+from bennu.build.usage import PruneRequest, UsageRecord, freed_bytes, matches
 from bennu.build.wire.contexts import Contexts
 from bennu.build.wire.grpc import Call, Code, Method, RpcFailed, answers
 from bennu.build.wire.http2 import Http2, Link
 from bennu.build.wire.messages import (
-    CacheRecord,
+    CacheRecordMessage,
     ControlSolveRequest,
     ControlSolveResponse,
     DiskUsageRequest,
     DiskUsageResponse,
     Empty,
-    Exporter,
+    ExporterMessage,
     InfoResponse,
     ListWorkersResponse,
-    PruneRequest,
+    PruneMessage,
     Result,
     StatusRequest,
     Timestamp,
@@ -96,8 +95,8 @@ class Front:
         )
 
     async def _prune(self, call: Call) -> None:
-        request = await call.receive_one(PruneRequest)
-        asked = PruneWish(
+        request = await call.receive_one(PruneMessage)
+        asked = PruneRequest(
             everything=request.all,
             filters=tuple(one for one in request.filter if one),
             unused_before_ns=time.time_ns() - request.keep_duration if request.keep_duration else None,
@@ -165,9 +164,9 @@ class Front:
         return answer | ({"image.name": ",".join(map(full_name, tags))} if tags else {})
 
 
-def cache_record(one: UsageRecord) -> CacheRecord:
+def cache_record(one: UsageRecord) -> CacheRecordMessage:
     """Write a record of the cache as a message."""
-    return CacheRecord(
+    return CacheRecordMessage(
         id=one.id,
         mutable=one.mutable,
         in_use=one.in_use,
@@ -204,11 +203,11 @@ def read_exporters(request: ControlSolveRequest) -> list[Destination]:
     """Read what is to become of a result. Raises: InvalidParameter, NotImplementedHere."""
     exporters = list(request.exporters)
     if not exporters and request.exporter:
-        exporters = [Exporter(request.exporter, request.exporter_attrs)]
+        exporters = [ExporterMessage(request.exporter, request.exporter_attrs)]
     return [_destination(exporter) for exporter in exporters]
 
 
-def _destination(exporter: Exporter) -> Destination:
+def _destination(exporter: ExporterMessage) -> Destination:
     if exporter.type not in IMAGE_STORE:
         raise NotImplementedHere(f"the output type {exporter.type} is not implemented")
     names = [name for name in exporter.attrs.get("name", "").split(",") if name]
