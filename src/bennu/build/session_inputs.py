@@ -51,7 +51,7 @@ class SessionInputs:
         session = await self._session(source.context)
         what = options(source.context, include=source.include, exclude=source.exclude, follow=source.follow)
         lent = self._contexts.lend(session, source.context, what, heard)
-        return ContextTree(await self._stack.enter_async_context(lent))
+        return await self._stack.enter_async_context(lent)
 
     async def secret(self, id: str) -> bytes | None:
         return await (await self._session()).secret(id)
