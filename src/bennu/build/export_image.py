@@ -5,17 +5,21 @@ A layer that a step has written is packed once: its tar gives its digest, then i
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
 from weakref import WeakValueDictionary
 
 from bennu.build.cache import Cache
 from bennu.build.snapshots import IMAGE_LAYER, StepSnapshot
-from bennu.build.steps.trees import tar_tree
-from bennu.confined.client import measure_tree
+from bennu.build.steps.trees import Folders, tar_tree
+from bennu.confined.client import HELPER, Failure, Folder, Overlaid, measure_tree
 from bennu.errors import BennuError
 from bennu.images import Images
-from bennu.images.importing import pack_changes
-from bennu.images.layers import LayerHold
+from bennu.images.layers import Adoption, LayerDraft, LayerHold
+
+PACKED_AT_ONCE: Final = 4
 
 
 class Exporter:
@@ -28,37 +32,72 @@ class Exporter:
 
     async def pack(self, snapshot: StepSnapshot, hold: LayerHold) -> list[str]:
         """Have all layers among those of images, held; answer their diff IDs, lowest first. Raises: BennuError."""
-        diff_ids: list[str] = []
-        for layer in snapshot.layers:
-            diff_ids.append(await self._pack(layer, diff_ids, hold))
-        return diff_ids
+        own = sorted({layer for layer in snapshot.layers if not layer.startswith(IMAGE_LAYER)})
+        async with AsyncExitStack() as stack:
+            for layer in own:  # in one order: two builds that want the same layers wait for each other, not both
+                await stack.enter_async_context(self._lock(layer))
+            diff_ids = await asyncio.to_thread(self._diff_ids, snapshot.layers)
+            missing = set(self._images.missing([diff_id for diff_id in diff_ids if diff_id], hold))
+            for layer, diff_id in zip(snapshot.layers, diff_ids, strict=True):
+                if layer == diff_id and layer in missing:
+                    raise BennuError(f"layer {layer} is missing")
+            fresh: dict[str, int] = {}
+            for place, diff_id in enumerate(diff_ids):
+                if not diff_id or diff_id in missing:
+                    fresh.setdefault(snapshot.layers[place], place)
+            made = dict(zip(fresh, await self._pack_new(snapshot, list(fresh.values()), hold), strict=True))
+        return [made.get(layer, diff_id) for layer, diff_id in zip(snapshot.layers, diff_ids, strict=True)]
 
-    async def _pack(self, layer: str, below: Sequence[str], hold: LayerHold) -> str:
-        if layer.startswith(IMAGE_LAYER):
-            if self._images.missing([layer], hold):
-                raise BennuError(f"layer {layer} is missing")
-            return layer
+    def _lock(self, layer: str) -> asyncio.Lock:
         lock = self._locks.get(layer)
         if lock is None:
             lock = self._locks[layer] = asyncio.Lock()
-        async with lock:
-            known = await asyncio.to_thread(self._cache.snapshots.diff_id, layer)
-            if known and not self._images.missing([known], hold):
-                return known
-            return await self._pack_new(layer, below, hold)
+        return lock
 
-    async def _pack_new(self, layer: str, below: Sequence[str], hold: LayerHold) -> str:
-        snapshots, layers = self._cache.snapshots, self._images.layers
-        folder = snapshots.folder(layer)
-        lowers = [layers.lower_of(diff_id) for diff_id in dict.fromkeys(reversed(below))]
-        draft = await layers.receive(pack_changes(self._images, lowers, folder))
-        size = await measure_tree(folder)
-        kept = await layers.adopt(draft, snapshots.path(layer), hold, size)
-        if not snapshots.is_moved(layer):
-            await asyncio.to_thread(snapshots.note_diff_id, layer, kept.diff_id)
-        return kept.diff_id
+    def _diff_ids(self, layers: Sequence[str]) -> list[str]:
+        return [self._cache.snapshots.diff_id(layer) for layer in layers]
+
+    async def _pack_new(self, snapshot: StepSnapshot, places: Sequence[int], hold: LayerHold) -> list[str]:
+        """Pack the layers at these places, several at a time, and keep them; answer their diff IDs."""
+        snapshots = self._cache.snapshots
+        turns = asyncio.Semaphore(PACKED_AT_ONCE)
+
+        async def pack_one(place: int) -> Adoption:
+            layer, below = snapshot.layers[place], StepSnapshot(snapshot.layers[:place])
+            folder = snapshots.folder(layer)
+            async with turns:
+                draft = await self._images.layers.receive(pack_layer(snapshots.folders(below), folder))
+                drafts.append(draft)
+                return Adoption(draft, snapshots.path(layer), await measure_tree(folder))
+
+        drafts: list[LayerDraft] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(pack_one(place)) for place in places]
+        except BaseException as error:
+            for draft in drafts:
+                draft.path.unlink(missing_ok=True)
+            raise (error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error) from None
+        kept = await self._images.layers.adopt([task.result() for task in tasks], hold)
+        for place, layer in zip(places, kept, strict=True):
+            if not snapshots.is_moved(snapshot.layers[place]):
+                await asyncio.to_thread(snapshots.note_diff_id, snapshot.layers[place], layer.diff_id)
+        return [layer.diff_id for layer in kept]
 
     async def squash(self, snapshot: StepSnapshot, hold: LayerHold) -> str:
         """Make one layer of all that is in a root filesystem; answer its diff ID."""
         draft = await self._images.layers.receive(tar_tree(self._cache.snapshots.folders(snapshot)))
         return (await self._images.layers.add(draft, hold)).diff_id
+
+
+async def pack_layer(below: Folders, folder: Path) -> AsyncIterator[bytes]:
+    """Give what a step has written as a layer's tar. `below`: what it began from. Raises: BennuError."""
+    trees = (Folder(folder), Overlaid(tuple(below)))
+    try:
+        async with HELPER.begin("pack_layer", *trees, enter=False, output=True, lowers=["."]) as session:
+            assert session.output is not None
+            while data := await session.output.read(1 << 20):
+                yield data
+            await session.result()
+    except Failure as failure:
+        raise BennuError(f"cannot read what was written: {failure}") from failure

@@ -52,6 +52,7 @@ class Preparation:
         self._request = job.request
         self._progress = progress
         self._remote = remote
+        self._ignored_beside: bytes | None = None  # what the ignore file beside the Dockerfile says
 
     async def plan(self) -> BuildPlan:
         """Make the plan; images it needs are here then. Raises: BuildStepFailed; BennuError."""
@@ -74,7 +75,9 @@ class Preparation:
         if self._remote and self._remote.dockerfile:
             name = self._remote.dockerfile
         async with internal_step(self._progress, f"[internal] load build definition from {name}") as telling:
-            found = await self._read(DOCKERFILE, name)
+            beside = f"{name}{IGNORE_FILE}"
+            files = await self._read(DOCKERFILE, name, beside)
+            self._ignored_beside, found = files.get(beside), files.get(name)
             if found is None:
                 raise InvalidParameter(f"failed to read dockerfile: open {name}: no such file or directory")
             source = found
@@ -83,10 +86,11 @@ class Preparation:
             telling.done_status(f"transferring dockerfile: {len(source)}B", len(source))
         return name, source
 
-    async def _read(self, context: str, name: str) -> bytes | None:
-        """Read a file of the context or beside the Dockerfile; None: it is not there."""
-        reader = self._remote.read_files([name]) if self._remote else self._job.inputs.read_files(context, [name])
-        return (await reader).get(name)
+    async def _read(self, context: str, *names: str) -> Mapping[str, bytes]:
+        """Read files of the context or beside the Dockerfile, all in one question; what is not there is left out."""
+        if self._remote:
+            return await self._remote.read_files(names)
+        return await self._job.inputs.read_files(context, names)
 
     async def _options(self, name: str) -> PlanOptions:
         asked = self._request
@@ -106,17 +110,17 @@ class Preparation:
             cgroup_parent=asked.cgroup_parent,
             shm_size=asked.shm_size,
             contexts=asked.contexts,
-            excludes=await self._read_ignore_files(name),
+            excludes=await self._read_ignore_files(),
             solved={key: SolvedContext(key, dict(one.config)) for key, one in asked.solved.items()},
             main_context=self._remote.node if self._remote else None,
         )
 
-    async def _read_ignore_files(self, dockerfile: str) -> Mapping[str, tuple[str, ...]]:
+    async def _read_ignore_files(self) -> Mapping[str, tuple[str, ...]]:
         """Read what each local context leaves out; a file beside the Dockerfile counts for the main one."""
         async with internal_step(self._progress, f"[internal] load {IGNORE_FILE}") as telling:
-            text = await self._read(DOCKERFILE, f"{dockerfile}{IGNORE_FILE}")
+            text = self._ignored_beside
             if text is None:
-                text = await self._read(CONTEXT, IGNORE_FILE)
+                text = (await self._read(CONTEXT, IGNORE_FILE)).get(IGNORE_FILE)
             found = {CONTEXT: read_patterns(text)} if text else {}
             for name, context in self._request.contexts.items():
                 if context.startswith("local:"):
