@@ -109,7 +109,7 @@ class SessionInputs:
             return ContextTree(await self._unpacked())
         session = await self._session(source.context)
         what = options(source.context, include=source.include, exclude=source.exclude, follow=source.follow)
-        shown = Transferring(self.progress, digests(source)[source], source.context)
+        shown = Transferring(self.progress, digests(source)[source], f"transferring {source.context}:")
         lent = self.contexts.lend(session, source.context, what, shown.hear)
         folder = await self.stack.enter_async_context(lent)
         shown.end()
@@ -158,7 +158,7 @@ class Transferring:
     def __init__(self, progress: Progress, vertex: str, name: str) -> None:
         self._progress = progress
         self._vertex = vertex
-        self._name = f"transferring {name}:"
+        self._name = name
         self._begun_ns = self._told_ns = time.time_ns()
         self._size = 0
 

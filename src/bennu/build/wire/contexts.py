@@ -214,13 +214,14 @@ class Contexts:
 
 
 async def unpack_upload(session: ClientSession, path: str, work: Path) -> None:
-    """Unpack a tar that the client has as `path` into `work/context`. Raises: InvalidParameter, RpcFailed, SessionGone."""
+    """Unpack a tar that the client has as `path` into `work/context`. Raises: BennuError; SessionGone."""
     tree, unfinished = work / "context", work / "upload"
     await asyncio.to_thread(unfinished.mkdir)
     call = session.begin(PULL_UPLOAD, [("urlpath", path), ("urlhost", "buildkit-session")])
 
     async def pieces() -> AsyncIterator[bytes]:
-        await call.end()
+        with contextlib.suppress(StreamReset):  # it has sent all already, and waits for nothing from us
+            await call.end()
         while (message := await call.receive()) is not None:
             yield BytesMessage.decode(message).data
         await call.check()
