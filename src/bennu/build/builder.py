@@ -8,13 +8,14 @@ import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from bennu.build.cache import Cache
 from bennu.build.export_image import Exporter
 from bennu.build.job import BuildTools, Job
+from bennu.build.place import BuildPlaces
 from bennu.build.plan.draft import finish_config
 from bennu.build.preparation import Preparation, internal_step
 from bennu.build.remote_context import fetch_context
@@ -28,9 +29,11 @@ from bennu.build.usage import CACHE_MOUNT, PruneRequest, UsageRecord, choose_to_
 from bennu.build.vertices import Progress
 from bennu.errors import Conflict
 from bennu.images import Image, Images
-from bennu.images.build_place import BuildPlaces
+from bennu.images.overlay import remove_tree
 from bennu.images.reference import Reference
 from bennu.store import Store
+
+FORMER_CACHE: Final = "buildah"  # earlier versions kept it beside ours
 
 
 class Shelf(Protocol):
@@ -95,6 +98,7 @@ class Builder:
     async def open(self) -> None:
         """Remove what builds of a former daemon left half-done. The images are open."""
         await self._places.clear()
+        await asyncio.to_thread(remove_tree, self._root.with_name(FORMER_CACHE))
         await self._cache.open()
         await asyncio.to_thread(self._caches.open)
         self._opened.set()

@@ -27,6 +27,7 @@ from bennu.build.graph import (
     SolvedSource,
     inputs,
 )
+from bennu.build.place import BuildPlace, BuildPlaces
 from bennu.build.request import BuildInputs, SolveRequest
 from bennu.build.snapshots import IMAGE_LAYER, Snapshot
 from bennu.build.solver import NodeResult, Telling
@@ -36,7 +37,6 @@ from bennu.build.steps.exec_step import ExecRequest, StepRunner
 from bennu.build.steps.trees import Folders, Selection, apply_files, digest_tree, select
 from bennu.errors import BennuError, NotFound
 from bennu.images import Images
-from bennu.images.build_place import BuildPlace, BuildPlaces
 
 DIGESTS_KEPT: Final = 4096
 URL_MODE: Final = 0o600

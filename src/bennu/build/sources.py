@@ -1,7 +1,7 @@
 """What a build fetches from elsewhere: from the build's own network and not from the host's, in a world of its own.
 
 A Dockerfile names the addresses, so what they lead to is as a step's: services on the host's loopback are out of reach,
-and what a server answers meets no file of this host (`images/build_world.py`).
+and what a server answers meets no file of this host (`source_world.py`).
 """
 
 import asyncio
@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from bennu.build.graph import GitSource
+from bennu.build.place import BuildPlace
 from bennu.errors import BennuError
-from bennu.images import build_world
-from bennu.images.build_place import BuildPlace
 from bennu.process import started
 
-WORLD: Final = Path(build_world.__file__)
+WORLD: Final = Path(__file__).with_name("source_world.py")
 FETCH_URL: Final = Path(__file__).with_name("fetch_url.py")
 FETCH_GIT: Final = Path(__file__).with_name("fetch_git.py")
 PIECE: Final = 1 << 18

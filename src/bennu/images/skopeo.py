@@ -1,4 +1,4 @@
-"""Speaks with registries, and with buildah's storage, through skopeo alone.
+"""Speaks with registries through skopeo alone.
 
 Blobs come through `skopeo experimental-image-proxy`, which hands out pipes, so that progress is exact and the bytes are
 checked here. Manifests are read raw, because the proxy would turn them into OCI's form and lose the health check.

@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from bennu.build.graph import Exec, GraphNode, MountKind, StepMount
+from bennu.build.place import BuildPlace
 from bennu.build.steps.cache_mounts import CacheMounts
 from bennu.build.steps.configuration import (
     AGENT,
@@ -34,7 +35,6 @@ from bennu.build.steps.log_limit import LogLimit
 from bennu.build.steps.trees import Folders, make_upper
 from bennu.confined.client import HELPER, Failure, Folder, Overlaid
 from bennu.errors import BennuError
-from bennu.images.build_place import BuildPlace
 from bennu.images.overlay import remove_tree
 from bennu.model import HostConfig
 from bennu.process import started

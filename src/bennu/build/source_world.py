@@ -1,7 +1,7 @@
-"""The world a builder lives in. Run as a program of its own, by path: `build_world.py WORLD -- COMMAND…`.
+"""The world that fetches a build's sources. Run as a program of its own, by path: `source_world.py WORLD -- COMMAND…`.
 
-Law: what a Dockerfile or its context talks the builder into reaches no file, no process and no address of this host
-but those the world was given. WORLD is JSON: {"root": an empty folder, "network": a namespace's file or "" for this
+Law: what a server talks the program that asks it into reaches no file, no process and no address of this host but those
+the world was given. WORLD is JSON: {"root": an empty folder, "network": a namespace's file or "" for this
 one's, "shown": [[source, target, whether it may be written], …]}. The command sees an empty root with those
 places in it, the programs and libraries of this host to read, processes of its own, and a few harmless devices.
 
