@@ -212,7 +212,7 @@ def test_a_trigger_that_is_plain_is_done(docker: Cli) -> None:
     docker("rmi", "plain")
 
 
-# --- the world that fetches sources ------------------------------------------------------------------------------------
+# --- the world that fetches sources ---
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import msgspec
 
 from bennu.build.cache import Cache
 from bennu.build.export_image import Exporter
-from bennu.build.job import BuildTools, Job
+from bennu.build.job import BuildTools, NodeRun
 from bennu.build.place import BuildPlaces
 from bennu.build.plan.draft import finish_config
 from bennu.build.preparation import Preparation, internal_step
@@ -114,7 +114,7 @@ class Builder:
         """
         await self._opened.wait()
         self._places.check(request.network)
-        job = await kept.enter_async_context(Job(self._tools, request, inputs))
+        job = await kept.enter_async_context(NodeRun(self._tools, request, inputs))
         kept.push_async_callback(self._cache.flush)
         try:
             remote = await fetch_context(job, self._solver, progress)

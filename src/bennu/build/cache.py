@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from bennu.build.snapshots import IMAGE_LAYER, Snapshot, Snapshots
+from bennu.build.snapshots import IMAGE_LAYER, Snapshots, StepSnapshot
 from bennu.build.usage import UsageRecord
 from bennu.confined.client import measure_tree
 from bennu.images.layers import Layers
@@ -44,8 +44,8 @@ class CacheRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     boot: str = ""  # the boot it was written in, as long as a power failure could take the layer
 
     @property
-    def snapshot(self) -> Snapshot:
-        return Snapshot(tuple(self.layers))
+    def snapshot(self) -> StepSnapshot:
+        return StepSnapshot(tuple(self.layers))
 
 
 class Cache:

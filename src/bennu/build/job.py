@@ -29,11 +29,11 @@ from bennu.build.graph import (
 )
 from bennu.build.place import BuildPlace, BuildPlaces
 from bennu.build.request import BuildInputs, SolveRequest
-from bennu.build.snapshots import IMAGE_LAYER, Snapshot
+from bennu.build.snapshots import IMAGE_LAYER, StepSnapshot
 from bennu.build.solver import NodeResult, Telling
 from bennu.build.sources import SourceFailed, check_out, fetch_url, find_commit
 from bennu.build.steps.cache_mounts import CacheMounts
-from bennu.build.steps.exec_step import ExecRequest, StepRunner
+from bennu.build.steps.exec_step import StepRequest, StepRunner
 from bennu.build.steps.trees import Folders, Selection, apply_files, digest_tree, select
 from bennu.errors import BennuError, NotFound
 from bennu.images import Images
@@ -55,7 +55,7 @@ class BuildTools:
     content: dict[tuple[tuple[str, ...], tuple[Selection, ...]], str] = field(default_factory=dict)
 
 
-class Job:
+class NodeRun:
     """The operations of one build. Entered for as long as it runs: then it gives back what it borrowed."""
 
     def __init__(self, tools: BuildTools, request: SolveRequest, inputs: BuildInputs) -> None:
@@ -178,12 +178,12 @@ class Job:
         image = self.tools.images.get(node.image_id)
         if image is None:
             raise NotFound(f"No such image: {node.image_id}")
-        return NodeResult(Snapshot(tuple(image.diff_ids)), cached=True)
+        return NodeResult(StepSnapshot(tuple(image.diff_ids)), cached=True)
 
     async def _exec(self, node: Exec, key: str, given: Mapping[GraphNode, NodeResult], telling: Telling) -> NodeResult:
         base = given[node.base]
         async with self.tools.cache.snapshots.work() as work, self.place() as place:
-            request = ExecRequest(
+            request = StepRequest(
                 step=node,
                 base=self._folders(base),
                 into=work,
@@ -217,7 +217,7 @@ class Job:
             if (known := self.recall(key)) is not None:
                 return NodeResult(known.snapshot, cached=True)
             await asyncio.to_thread(_lay_file, node, fetched.path, work / "diff", fetched.mtime_ns)
-            return await self._keep(node, key, Snapshot(), work)
+            return await self._keep(node, key, StepSnapshot(), work)
 
     async def _git(self, node: GitSource) -> NodeResult:
         async with self.tools.cache.snapshots.work() as work, self.place() as place:
@@ -226,9 +226,9 @@ class Job:
             if (known := self.recall(key)) is not None:
                 return NodeResult(known.snapshot, cached=True)
             await check_out(node, commit, place, work)
-            return await self._keep(node, key, Snapshot(), work)
+            return await self._keep(node, key, StepSnapshot(), work)
 
-    async def _keep(self, node: GraphNode, key: str, base: Snapshot, work: Path) -> NodeResult:
+    async def _keep(self, node: GraphNode, key: str, base: StepSnapshot, work: Path) -> NodeResult:
         """Make a record of the layer in `work/diff`; it is held from the beginning."""
         cache = self.tools.cache
         layer = await cache.snapshots.keep(work)

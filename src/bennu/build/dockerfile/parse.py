@@ -23,11 +23,11 @@ from bennu.build.dockerfile.statements import (
     ExposeStatement,
     FromStatement,
     HealthcheckStatement,
-    HealthProbe,
     LabelStatement,
     MaintainerStatement,
     OnbuildStatement,
     Pair,
+    ProbeSettings,
     RunStatement,
     ShellStatement,
     StageStatement,
@@ -48,6 +48,7 @@ ONBUILD: Final = re.compile(r"\s*ONBUILD\s*", re.IGNORECASE)
 NETWORKS: Final = ("default", "none", "host")
 NUMBERS: Final = re.compile(r"1(?:\.(\d{1,4}))?(?:\.\d+)?\Z", re.ASCII)
 NEWER_MINOR: Final = 20  # the version that has COPY --parents
+MAX_MOUNTS: Final = 100
 SHORTEST_NS: Final = 10**6
 
 
@@ -218,6 +219,8 @@ def _parse_label(parts: _Parts) -> LabelStatement:
 def _parse_run(parts: _Parts) -> RunStatement:
     line, flags = parts.line, parts.flags
     words, shell = parts.command()
+    if len(flags.texts("mount")) > MAX_MOUNTS:
+        raise DockerfileError(f"more than {MAX_MOUNTS} mounts")
     for mount in flags.texts("mount"):
         check_mount(mount)
     if (network := flags.text("network", "default")) not in NETWORKS:
@@ -286,13 +289,13 @@ def _parse_healthcheck(parts: _Parts) -> HealthcheckStatement:
     if kind.upper() == "NONE":
         if rest:
             raise DockerfileError("HEALTHCHECK NONE takes no arguments")
-        probe = HealthProbe(("NONE",))
+        probe = ProbeSettings(("NONE",))
     else:
         probe = _parse_probe(kind.upper(), rest, parts.flags)
     return HealthcheckStatement(**parts.shared, probe=probe)
 
 
-def _parse_probe(kind: str, rest: str, flags: Flags) -> HealthProbe:
+def _parse_probe(kind: str, rest: str, flags: Flags) -> ProbeSettings:
     if kind != "CMD":
         raise DockerfileError(f"Unknown type {quote(kind)} in HEALTHCHECK (try CMD)")
     words = read_json_words(rest)
@@ -305,7 +308,7 @@ def _parse_probe(kind: str, rest: str, flags: Flags) -> HealthProbe:
         raise DockerfileError(f"--retries cannot be negative ({int(retries)})")
     if retries and int(retries) >= 2**31:
         raise DockerfileError(f"strconv.ParseInt: parsing {quote(retries)}: value out of range")
-    return HealthProbe(
+    return ProbeSettings(
         ("CMD-SHELL", rest) if words is None else ("CMD", *words),
         interval_ns=_read_interval(flags, "interval"),
         timeout_ns=_read_interval(flags, "timeout"),
