@@ -33,7 +33,7 @@ from bennu.build.snapshots import IMAGE_LAYER, Snapshot
 from bennu.build.solver import NodeResult, Telling
 from bennu.build.sources import SourceFailed, check_out, fetch_url, find_commit
 from bennu.build.steps.cache_mounts import CacheMounts
-from bennu.build.steps.exec_step import ExecRequest, StepRunner
+from bennu.build.steps.exec_step import StepRequest, StepRunner
 from bennu.build.steps.trees import Folders, Selection, apply_files, digest_tree, select
 from bennu.errors import BennuError, NotFound
 from bennu.images import Images
@@ -183,7 +183,7 @@ class Job:
     async def _exec(self, node: Exec, key: str, given: Mapping[GraphNode, NodeResult], telling: Telling) -> NodeResult:
         base = given[node.base]
         async with self.tools.cache.snapshots.work() as work, self.place() as place:
-            request = ExecRequest(
+            request = StepRequest(
                 step=node,
                 base=self._folders(base),
                 into=work,
