@@ -189,6 +189,7 @@ STAND_ALONE = {
     "api/routes/plugins": "one file a resource",
     "build/dockerfile/flags": "a table, and how it is read",
     "build/plan/ports": "a grammar of its own",
+    "build/steps/log_limit": "a pure rule; its user is the shell of a step",
     "build/snapshots": "where layers of builds lie; the solver is to come",
     "cli/contexts": "its user is loaded by every command line, and must not load the client",
     "cli/main": "an entry point",

@@ -175,13 +175,13 @@ def copy_files(
     folder_mode = int(mode, 8) & 0o777 & ~UMASK if mode[:1].isdigit() else 0o755
     for path in paths:
         for source in find_sources(path, wildcards=not literal):
-            copier = Copier(owner, mode, folder_mode, contents=not literal)
+            copier = FileCopier(owner, mode, folder_mode, contents=not literal)
             if unpack and unpack_archive(source, destination, owner):
                 continue
             copier.copy(source, destination, include, exclude)
 
 
-class Copier:
+class FileCopier:
     """Copies one source. `contents`: a folder stands for what is in it."""
 
     def __init__(self, owner: Owner | None, mode: str, folder_mode: int, *, contents: bool) -> None:

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Sequence
 from typing import Any, Final
 
+from bennu.confined.patterns import has_wildcards
 from bennu.confined.selection import Selected, find_source, find_sources, walk_selected
 from bennu.confined.tree import open_file
 
@@ -28,8 +29,10 @@ def digest(selections: Sequence[tuple[str, bool, bool, Sequence[str], Sequence[s
     links: dict[tuple[int, int], str] = {}
     for path, wildcards, follow, include, exclude in selections:
         sources = find_sources(path, wildcards=wildcards)
+        named = wildcards and has_wildcards(path)  # which of them it fits is not in what is asked for
+        _add(found, ["sources", len(sources)])
         for source in sources:
-            _add(found, ["source", source if wildcards else "", len(sources)])
+            _add(found, ["source", source if named else ""])
             place, seen = find_source(source, follow=follow)
             for entry in walk_selected(place, seen, include, exclude):
                 _add(found, _describe(entry, links))

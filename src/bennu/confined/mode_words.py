@@ -58,37 +58,43 @@ def _parse_clause(clause: str) -> list[Change]:
 
 
 def _parse_action(who: int, operator: str, words: str) -> list[Change]:
-    """Read what stands behind `+`, `-` or `=`: permissions, then copies of other classes."""
-    bits, if_executable, copies = 0, 0, ""
-    affected = who
+    """Read what stands behind `+`, `-` or `=`: permissions, and copies of other classes, in their order."""
+    changes: list[Change] = []
+    affected, bits, if_executable = who, 0, 0
+    has_cleared = operator != "="
     for word in words:
-        if word in PERMISSIONS:
-            bits |= PERMISSIONS[word]
-        elif word == "X" and operator != "-":
-            if_executable = EXECUTE
+        if word in PERMISSIONS or (word == "X" and operator == "-"):
+            bits |= PERMISSIONS.get(word, EXECUTE)
         elif word == "X":
-            bits |= EXECUTE
-        elif word == "s":
-            bits |= 0o6000 if not who or who & ~0o7 else 0
-        elif word == "t":
+            if_executable = EXECUTE
+        elif word in "st":
             if not who or who & ~0o7:
-                affected |= STICKY
-                bits |= STICKY
+                affected |= STICKY if word == "t" else 0
+                bits |= STICKY if word == "t" else 0o6000
         elif word in CLASSES:
-            copies += word
+            changes += _giving(affected, operator, bits) if bits else []
+            changes += _giving_if_executable(affected, if_executable)
+            changes.append(_copying(word, operator, who or ALL))
+            bits = if_executable = 0
+            has_cleared = True
         else:
             raise Refused("invalid syntax")
-    mask = affected or ALL | STICKY
-    changes: list[Change] = []
-    if operator == "=" and (bits or not copies):
-        cleared = affected or ALL
-        changes.append(lambda mode, _: mode & ~cleared)
-    given, maybe = bits & mask, if_executable & mask
+    if bits or not has_cleared:
+        changes += _giving(affected, operator, bits)
+    return changes + _giving_if_executable(affected, if_executable)
+
+
+def _giving(who: int, operator: str, bits: int) -> list[Change]:
+    given = bits & (who or ALL | STICKY)
     if operator == "-":
-        changes.append(lambda mode, _: mode & ~given)
-    else:
-        changes.append(lambda mode, could: mode | given | (maybe if could else 0))
-    return changes + [_copying(word, operator, who or ALL) for word in copies]
+        return [lambda mode, _: mode & ~given]
+    cleared = (who or ALL) if operator == "=" else 0
+    return [lambda mode, _: mode & ~cleared | given]
+
+
+def _giving_if_executable(who: int, bits: int) -> list[Change]:
+    given = bits & (who or ALL)
+    return [lambda mode, could_execute: mode | given if could_execute else mode] if given else []
 
 
 def _copying(source: str, operator: str, who: int) -> Change:

@@ -161,7 +161,9 @@ def clean(path: str) -> str:
 
 
 def _list_expression(pattern: str) -> str:
-    """Translate a pattern: `*` and `?` stop at slashes, `**` does not."""
+    """Translate a pattern: `*` and `?` stop at slashes, `**` does not; `**x` fits whatever ends in x."""
+    if pattern.startswith("**") and pattern[2:3] != "/" and not re.search(r"[*?\[\]\\]", pattern[2:]):
+        return ".*" + re.escape(pattern[2:])
     out, place = "", 0
     while place < len(pattern):
         char = pattern[place]

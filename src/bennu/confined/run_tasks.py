@@ -17,14 +17,16 @@ def prepare_run(working_dir: str, targets: Sequence[str], tmpfs: Sequence[str]) 
     """Look at the root that a command is to run in.
 
     Answers `accounts` (see `read_accounts`); `working_dir`: where it is, links followed, or "" if it is there; `stubs`:
-    the paths that have to be made for the mounts at `targets`, each before those above it; `kernel`: of the places of
-    the kernel's file systems those that are missing; `modes`: of the folders that each of `tmpfs` covers, where there
-    is one. Raises: OSError.
+    the paths that have to be made for the mounts at `targets`, each before those above it; `above`: those of them that
+    no mount is at; `kernel`: of the places of the kernel's file systems those that are missing; `modes`: of the folders
+    that each of `tmpfs` covers, where there is one. Raises: OSError.
     """
     stubs: dict[str, None] = {}
+    places = set()
     for target in targets:
         with contextlib.suppress(OSError):
             path = place_of(target)
+            places.add(path)
             while path != "/" and not os.path.lexists(path):
                 stubs[path] = None
                 path = os.path.dirname(path)
@@ -33,6 +35,7 @@ def prepare_run(working_dir: str, targets: Sequence[str], tmpfs: Sequence[str]) 
         "accounts": read_accounts(),
         "working_dir": "" if os.path.exists(place) else place,
         "stubs": sorted(stubs, key=lambda path: -path.count("/")),
+        "above": [path for path in stubs if path not in places],
         "kernel": [path for path in ("/proc", "/dev", "/sys") if not os.path.lexists(path)],
         "modes": {target: mode for target in tmpfs if (mode := _mode_of(target)) is not None},
     }

@@ -80,7 +80,7 @@ class StepFailed(BennuError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExecRequest:
+class StepRequest:
     """One RUN, with all that it needs at hand."""
 
     step: Exec
@@ -124,7 +124,7 @@ class StepRunner:
         self._host = host
         self._defaults = defaults
 
-    async def run(self, request: ExecRequest, log: Log) -> None:
+    async def run(self, request: StepRequest, log: Log) -> None:
         """Run it to its end. A cancellation ends it at once. Raises: StepFailed, BennuError.
 
         After either `into` is not fit for anything, and the caller's to remove.
@@ -152,7 +152,7 @@ class StepRunner:
 
     # --- what it mounts -------------------------------------------------------------------------------------------
 
-    async def _find_mounts(self, request: ExecRequest, stack: AsyncExitStack) -> _Means:
+    async def _find_mounts(self, request: StepRequest, stack: AsyncExitStack) -> _Means:
         means = _Means()
         agents = 0
         for place, mount in enumerate(request.step.mounts):
@@ -174,7 +174,7 @@ class StepRunner:
                     await self._show_agent(request, mount, target, means, stack)
         return means
 
-    async def _show_bind(self, request: ExecRequest, mount: StepMount, place: int, means: _Means) -> None:
+    async def _show_bind(self, request: StepRequest, mount: StepMount, place: int, means: _Means) -> None:
         """Show a stage, an image or the context; what is written to a writable one goes the way of `into`'s rest."""
         layers = [str(folder) for folder in (request.sources[mount.source] if mount.source is not None else ())]
         thrown_away = "" if mount.read_only else str(request.into / f"mount-{place}")
@@ -183,7 +183,7 @@ class StepRunner:
         shown = {"layers": layers, "into": thrown_away, "path": mount.source_path or "/"}
         means.show(shown, mount.target, ["ro"] if mount.read_only else ["rw"])
 
-    async def _show_secret(self, request: ExecRequest, mount: StepMount, place: int, means: _Means) -> None:
+    async def _show_secret(self, request: StepRequest, mount: StepMount, place: int, means: _Means) -> None:
         secret = await request.lender.secret(mount.id)
         if secret is None:
             if mount.required:
@@ -198,7 +198,7 @@ class StepRunner:
             means.mount(mount_of(f"/secrets/{place}", mount.target, options))
 
     async def _show_agent(
-        self, request: ExecRequest, mount: StepMount, target: str, means: _Means, stack: AsyncExitStack
+        self, request: StepRequest, mount: StepMount, target: str, means: _Means, stack: AsyncExitStack
     ) -> None:
         id = mount.id or "default"
         socket = await stack.enter_async_context(request.lender.ssh(id))
@@ -212,7 +212,7 @@ class StepRunner:
 
     # --- how it runs ----------------------------------------------------------------------------------------------
 
-    async def _prepare(self, request: ExecRequest, means: _Means) -> dict[str, Any]:
+    async def _prepare(self, request: StepRequest, means: _Means) -> dict[str, Any]:
         """Look its user up, and make its working directory if that is missing."""
         step = request.step
         await asyncio.to_thread(make_upper, request.into)
@@ -224,8 +224,7 @@ class StepRunner:
         accounts = prepared["accounts"]
         prepared["user"] = user = find_user(step.user, (), accounts["passwd"], accounts["group"])
         # crun would make the folders above a mount with a sticky bit.
-        above = [path for path in prepared["stubs"] if path not in targets]
-        folders = [(path, 0, 0) for path in (*prepared["kernel"], *above)]
+        folders = [(path, 0, 0) for path in (*prepared["kernel"], *prepared["above"])]
         folders += [(prepared["working_dir"], user.uid, user.gid)] if prepared["working_dir"] else []
         if folders:
             await HELPER.ask("make_folders", Overlaid(base, request.into), folders=folders)
@@ -234,7 +233,7 @@ class StepRunner:
                 mount["options"].append(f"mode={prepared['modes'][mount['destination']]:o}")
         return prepared
 
-    async def _live(self, request: ExecRequest, means: _Means, prepared: Mapping[str, Any], log: Log) -> dict[str, Any]:
+    async def _live(self, request: StepRequest, means: _Means, prepared: Mapping[str, Any], log: Log) -> dict[str, Any]:
         """Run the world to its end; answers what it said, with `oom_kills` and `configuration`."""
         step, place = request.step, request.place
         name = request.into.name
