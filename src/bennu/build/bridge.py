@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import bennu
@@ -10,7 +11,7 @@ from bennu.build.builder import Builder
 from bennu.build.frontend import check_frontend, local_sessions, read_options
 from bennu.build.jobs import BuildJob, Jobs, definition_of, name_of
 from bennu.build.request import BuildStepFailed, Solved
-from bennu.build.session_inputs import SessionInputs
+from bennu.build.session_inputs import UPLOADS, SessionInputs
 from bennu.build.wire.contexts import Contexts
 from bennu.build.wire.grpc import Call, Code, Method, RpcFailed
 from bennu.build.wire.messages import (
@@ -158,11 +159,24 @@ class FrontendBridge:
         check_frontend(frontend, options)
         request = read_options(options, self._solved(inputs))
         session = await self._sessions.find(job.session)
-        lent = SessionInputs(self._sessions, self._contexts, job.session, local_sessions(options), job.stack)
+        upload = request.context_url if request.context_url.startswith(UPLOADS) else ""
+        if upload:
+            request = replace(request, context_url="")
+        work = await job.stack.enter_async_context(self._builder.work())
+        lent = SessionInputs(
+            self._sessions,
+            self._contexts,
+            job.session,
+            job.recorder,
+            work,
+            job.stack,
+            elsewhere=local_sessions(options),
+            upload=upload,
+        )
         try:
             solved = await while_there(session, self._builder.solve(request, lent, job.recorder, job.stack))
         except BuildStepFailed as error:
-            raise RpcFailed(Code.UNKNOWN, str(error), source_details(error)) from error
+            raise RpcFailed(Code.UNKNOWN, str(error), source_details(error, lent.dockerfile)) from error
         return job.keep(solved)
 
     def _solved(self, inputs: Mapping[str, Definition]) -> dict[str, Solved]:
@@ -175,9 +189,9 @@ class FrontendBridge:
         return found
 
 
-def source_details(error: BuildStepFailed) -> list[AnyValue]:
+def source_details(error: BuildStepFailed, dockerfile: tuple[str, bytes]) -> list[AnyValue]:
     """Write where a build failed, for clients to show those lines (BuildKit `solver/errdefs/source.go`)."""
-    name, data = error.source
+    name, data = error.source if error.source[1] else dockerfile
     if error.location is None or not data:
         return []
     lines = {"start": {"line": error.location.first}, "end": {"line": error.location.last}}

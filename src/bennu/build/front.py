@@ -13,7 +13,10 @@ from typing import Final
 from bennu.build.bridge import FrontendBridge, version_record, worker
 from bennu.build.builder import Builder
 from bennu.build.jobs import BuildJob, Jobs
+from bennu.build.preparation import internal_step
 from bennu.build.request import Solved
+from bennu.build.session_inputs import Transferring
+from bennu.build.steps.trees import Folders, send_tree, tar_tree
 from bennu.build.usage import PruneRequest as PruneWish
 from bennu.build.usage import UsageRecord, freed_bytes, matches
 from bennu.build.wire.contexts import Contexts
@@ -34,7 +37,8 @@ from bennu.build.wire.messages import (
     StatusRequest,
     Timestamp,
 )
-from bennu.build.wire.session import Sessions, Tunnel
+from bennu.build.wire.sending import send_bytes, send_folder
+from bennu.build.wire.session import ClientSession, Sessions, Tunnel, while_there
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images.reference import Reference, parse_reference
 
@@ -48,6 +52,7 @@ class Destination:
     """One output that was asked for."""
 
     kind: str  # "image", "local", "tar"
+    number: int = 0  # of the client's outputs
     names: tuple[Reference, ...] = ()
 
 
@@ -156,6 +161,9 @@ class Front:
         return job.results[name]
 
     async def _export(self, job: BuildJob, solved: Solved, destination: Destination) -> dict[str, str]:
+        if destination.kind != "image":
+            await self._send(job, solved, destination)
+            return {}
         tags = destination.names
         image = await self._builder.export_image(solved, tags, job.recorder)
         image_id = image.id
@@ -163,6 +171,26 @@ class Front:
             await self._announce("image", "tag", image_id, {**image.labels, "name": str(tag)})
         answer = {"containerimage.config.digest": image_id, "containerimage.digest": image_id}
         return answer | ({"image.name": ",".join(map(full_name, tags))} if tags else {})
+
+    async def _send(self, job: BuildJob, solved: Solved, destination: Destination) -> None:
+        """Send a result's files to the client. Raises: BennuError."""
+        session = await self.sessions.find(job.session)
+        folders = self._builder.folders(solved)
+        is_tar = destination.kind == "tar"
+        async with internal_step(
+            job.recorder, f"exporting to client {'tarball' if is_tar else 'directory'}"
+        ) as telling:
+            shown = Transferring(job.recorder, telling.digest, "sending tarball" if is_tar else "copying files")
+            if is_tar:
+                work = send_bytes(session, destination.number, tar_tree(folders), shown.hear)
+            else:
+                work = self._send_folder(session, destination.number, folders, shown)
+            await while_there(session, work)
+            shown.end()
+
+    async def _send_folder(self, session: ClientSession, number: int, folders: Folders, shown: Transferring) -> None:
+        async with send_tree(folders) as tree:
+            await send_folder(session, number, tree, shown.hear)
 
 
 def cache_record(one: UsageRecord) -> CacheRecord:
@@ -205,14 +233,16 @@ def read_exporters(request: ControlSolveRequest) -> list[Destination]:
     exporters = list(request.exporters)
     if not exporters and request.exporter:
         exporters = [Exporter(request.exporter, request.exporter_attrs)]
-    return [_destination(exporter) for exporter in exporters]
+    return [_destination(number, exporter) for number, exporter in enumerate(exporters)]
 
 
-def _destination(exporter: Exporter) -> Destination:
+def _destination(number: int, exporter: Exporter) -> Destination:
+    if exporter.type in ("local", "tar"):
+        return Destination(exporter.type, number)
     if exporter.type not in IMAGE_STORE:
         raise NotImplementedHere(f"the output type {exporter.type} is not implemented")
     names = [name for name in exporter.attrs.get("name", "").split(",") if name]
-    return Destination("image", tuple(_tag(name) for name in names))
+    return Destination("image", number, tuple(_tag(name) for name in names))
 
 
 def _tag(name: str) -> Reference:

@@ -7,7 +7,7 @@ and a stage that is used twice would be walked twice; two nodes that mean the sa
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Final, TypeAlias
 
@@ -267,6 +267,32 @@ def walk(last: GraphNode) -> list[GraphNode]:
         waiting.append((node, True))
         waiting += [(one, False) for one in reversed(inputs(node)) if id(one) not in done]
     return list(done.values())
+
+
+def replace_sources(last: GraphNode, by: Mapping[GraphNode, GraphNode]) -> GraphNode:
+    """Answer the graph with other nodes in the place of some that have no inputs. No recursion."""
+    done: dict[GraphNode, GraphNode] = {}
+    for node in walk(last):
+        done[node] = by[node] if node in by else _with_inputs(node, done)
+    return done[last]
+
+
+def _with_inputs(node: GraphNode, new: Mapping[GraphNode, GraphNode]) -> GraphNode:
+    if all(new[one] is one for one in inputs(node)):
+        return node
+    match node:
+        case Exec():
+            mounts = tuple(replace(one, source=one.source and new[one.source]) for one in node.mounts)
+            return replace(node, base=new[node.base], mounts=mounts)
+        case Files():
+            actions = tuple(
+                replace(one, source=new[one.source]) if isinstance(one, Copy) else one for one in node.actions
+            )
+            return replace(node, base=new[node.base], actions=actions)
+        case Merge():
+            return replace(node, base=new[node.base], layer=new[node.layer])
+        case _:
+            return node
 
 
 def key(node: GraphNode, of_inputs: Sequence[str]) -> str:

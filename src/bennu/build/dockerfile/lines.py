@@ -10,7 +10,7 @@ from bennu.build.dockerfile.failure import DockerfileError
 from bennu.build.dockerfile.words import read_json_words, split_instruction, split_pairs
 from bennu.build.graph import Location
 
-MAX_FILE: Final = 8 << 20  # bytes; BuildKit's limit is that of a message, 16 MiB
+MAX_FILE: Final = 4 << 20  # bytes; BuildKit's limit is that of a message, 16 MiB
 MAX_LINE: Final = 65535  # bytes of one line as it stands, as in BuildKit
 MAX_INSTRUCTIONS: Final = 10_000
 BOM: Final = "\ufeff"
@@ -159,7 +159,10 @@ class _FileReader:
         if self.in_head and self.take_directive(line.rstrip("\r\n")):
             return
         comment = line[1:].strip(SPACES)
-        self.comments = [*self.comments, comment] if comment else []
+        if comment:
+            self.comments.append(comment)
+        else:
+            self.comments.clear()
 
     def take_directive(self, line: str) -> bool:
         found = DIRECTIVE.match(line)

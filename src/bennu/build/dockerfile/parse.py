@@ -48,6 +48,7 @@ ONBUILD: Final = re.compile(r"\s*ONBUILD\s*", re.IGNORECASE)
 NETWORKS: Final = ("default", "none", "host")
 NUMBERS: Final = re.compile(r"1(?:\.(\d{1,4}))?(?:\.\d+)?\Z", re.ASCII)
 NEWER_MINOR: Final = 20  # the version that has COPY --parents
+MAX_MOUNTS: Final = 100
 SHORTEST_NS: Final = 10**6
 
 
@@ -218,6 +219,8 @@ def _parse_label(parts: _Parts) -> LabelStatement:
 def _parse_run(parts: _Parts) -> RunStatement:
     line, flags = parts.line, parts.flags
     words, shell = parts.command()
+    if len(flags.texts("mount")) > MAX_MOUNTS:
+        raise DockerfileError(f"more than {MAX_MOUNTS} mounts")
     for mount in flags.texts("mount"):
         check_mount(mount)
     if (network := flags.text("network", "default")) not in NETWORKS:

@@ -14,6 +14,7 @@ from bennu.go.bool import parse_bool
 from bennu.go.printing import quote
 
 PAGES: Final = "https://docs.docker.com/go/dockerfile/rule/"
+MAX_WARNINGS: Final = 500
 PLACE: Final = re.compile(r"\{[^}]*\}")
 WORD_BEGIN: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -175,14 +176,17 @@ class Linter:
     failing: bool = False
     warnings: list[LintWarning] = field(default_factory=list)
 
+    def hears(self, name: str) -> bool:
+        """Tell whether a warning of this rule is asked for."""
+        if len(self.warnings) >= MAX_WARNINGS:
+            return False
+        if RULES[name].experimental:
+            return self.experimental_all or name in self.experimental
+        return not self.skip_all and name not in self.skip
+
     def warn(self, name: str, location: Location, *found: str) -> None:
-        rule = RULES[name]
-        if rule.experimental:
-            wanted = self.experimental_all or name in self.experimental
-        else:
-            wanted = not self.skip_all and name not in self.skip
-        if wanted:
-            self.warnings.append(LintWarning(rule, _fill(rule.form, found), location))
+        if self.hears(name):
+            self.warnings.append(LintWarning(RULES[name], _fill(RULES[name].form, found), location))
 
     def check(self) -> None:
         """Fail if warnings are to. Raises: DockerfileError."""

@@ -90,7 +90,7 @@ def check_mode(text: str) -> str:
     if text[0].isdecimal():
         wrong = f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
         raise DockerfileError(wrong)
-    raise DockerfileError(f"invalid chmod parameter: '{text}': invalid mode")
+    raise DockerfileError(f"invalid chmod parameter: '{text}': invalid syntax")
 
 
 def _check_checksum(copy: CopyStatement, repositories: list[Repository | None]) -> None:

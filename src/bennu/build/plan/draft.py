@@ -20,7 +20,7 @@ CONFIG: Final = (
     *("ArgsEscaped", "Healthcheck", "OnBuild", "Shell"),
 )
 HISTORY: Final = ("created", "created_by", "author", "comment", "empty_layer")
-MAX_TEXT: Final = 16 << 20  # letters of all history; a plan is kept in memory, and a config has to be read again
+MAX_TEXT: Final = 4 << 20  # letters of all history; a plan is kept in memory, and a config has to be read again
 
 
 @dataclass(slots=True)
@@ -32,6 +32,7 @@ class ImageDraft:
     history: list[dict[str, Any]] = field(default_factory=list)
     created: str = ""  # of new history; "" = when its layer is made
     written: int = 0
+    env_places: dict[str, int] = field(default_factory=dict)  # where in `Env` a name stands
 
     @classmethod
     def of(cls, image: Mapping[str, Any]) -> "ImageDraft":
@@ -52,8 +53,7 @@ class ImageDraft:
 
     def child(self) -> "ImageDraft":
         """Begin a stage from another: its triggers are for this one, and not of it."""
-        config = copy.deepcopy(self.config)
-        config.pop("OnBuild", None)
+        config = {name: copy.copy(value) for name, value in self.config.items() if name != "OnBuild"}
         return ImageDraft(dict(self.facts), config, list(self.history), self.created)
 
     def commit(self, text: str, *, layer: bool = False, marked: bool = False) -> None:
@@ -81,11 +81,17 @@ class ImageDraft:
     def set_env(self, name: str, value: str) -> None:
         """Set a variable where it stands, or behind all others."""
         env = self.config.setdefault("Env", [])
-        for at, one in enumerate(env):
-            if one.partition("=")[0] == name:
-                env[at] = f"{name}={value}"
-                return
-        env.append(f"{name}={value}")
+        if not self.env_places:  # of two entries of one name the first is set
+            self.env_places = {one.partition("=")[0]: at for at, one in reversed(list(enumerate(env)))}
+        if (at := self.env_places.get(name)) is None:
+            self.env_places[name] = len(env)
+            env.append(f"{name}={value}")
+        else:
+            env[at] = f"{name}={value}"
+
+    def merge(self, name: str, values: Mapping[str, Any]) -> None:
+        """Add entries to a field that is a table."""
+        self.config.setdefault(name, {}).update(values)
 
     def set_or_drop(self, name: str, value: object) -> None:
         """Set a field, or leave it out when it says nothing."""

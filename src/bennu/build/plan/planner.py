@@ -5,14 +5,15 @@ us to what that daemon has built.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Final
 
 from bennu.build.dockerfile.expansion import Expanded, Style, expand, split
 from bennu.build.dockerfile.failure import DockerfileError, nearest
 from bennu.build.dockerfile.mounts import MountRequest
-from bennu.build.dockerfile.rules import Linter
+from bennu.build.dockerfile.rules import Linter, LintWarning
 from bennu.build.dockerfile.statements import (
     ArgStatement,
     CmdStatement,
@@ -43,6 +44,7 @@ from bennu.build.graph import (
     Mkdir,
     Scratch,
     SolvedSource,
+    replace_sources,
 )
 from bennu.build.plan.commands import RunPlace, plan_run
 from bennu.build.plan.copies import CopyPlace, git_source, plan_copy
@@ -66,20 +68,34 @@ NOT_IN_ENV: Final = frozenset(("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN
 SECRET_WORDS: Final = "apikey|auth|credential|credentials|key|password|pword|passwd|secret|token"
 SECRET: Final = re.compile(rf"(?:_|^)(?:{SECRET_WORDS})(?:_|$)", re.IGNORECASE)
 PUBLIC: Final = re.compile(r"(?:_|^)public(?:_|$)", re.IGNORECASE)
+MAX_OPTIONS: Final = 200  # so many variables are looked through for what was perhaps meant
 MAX_EXPANDED: Final = 64 << 20  # letters of all words of a plan
 
 
 def make_plan(file: BuildFile, known: KnownImages) -> BuildPlan:
     """Make the plan of a file whose `needed_images` are all known. Raises: DockerfileError."""
-    first = _Walk(file, known)
-    state = first.run()
-    if first.locals:  # now it is known which paths of each context are wanted
-        state = _Walk(file, known, follow=first.wanted_paths()).run()
-    target = _finish(state, file)
-    linter = replace(file.linter, warnings=[*file.linter.warnings, *first.linter.warnings])
-    linter.check()
-    warnings = tuple(linter.warnings)
-    return BuildPlan(state.node, target, state.platform, state.base_id, warnings, first.epoch_ns)
+    walk = _Walk(file, known)
+    state = walk.run()
+    last = replace_sources(state.node, walk.narrowed_contexts())
+    walk.linter.check()
+    warnings = _each_once(walk.linter)
+    return BuildPlan(last, _finish(state, file), state.platform, state.base_id, warnings, walk.epoch_ns)
+
+
+def lint(file: BuildFile, known: KnownImages) -> tuple[tuple[LintWarning, ...], DockerfileError | None]:
+    """Answer all warnings of a file whose `needed_images` are known, and why it cannot be built, if it cannot."""
+    walk = _Walk(file, known)
+    try:
+        walk.run()
+        walk.linter.check()
+    except DockerfileError as error:
+        return _each_once(walk.linter), error
+    return _each_once(walk.linter), None
+
+
+def _each_once(linter: Linter) -> tuple[LintWarning, ...]:
+    """List warnings; what two words of a line lack is told once."""
+    return tuple(dict.fromkeys(linter.warnings))
 
 
 def _finish(state: StageState, file: BuildFile) -> dict[str, Any]:
@@ -99,17 +115,16 @@ class _Walk:
 
     file: BuildFile
     known: KnownImages
-    follow: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     linter: Linter = field(init=False)
     states: dict[Stage, StageState] = field(default_factory=dict)
     locals: dict[str, set[str]] = field(default_factory=dict)
-    nodes: dict[str, GraphNode] = field(default_factory=dict)
+    nodes: dict[str, LocalSource] = field(default_factory=dict)
     of_local: dict[Stage, str] = field(default_factory=dict)
     epoch_ns: int | None = None
     expanded: int = 0
 
     def __post_init__(self) -> None:
-        self.linter = replace(self.file.linter, warnings=[])
+        self.linter = replace(self.file.linter, warnings=list(self.file.linter.warnings))
         self.epoch_ns = _read_epoch(self.file.options.arguments.get(EPOCH, ""))
 
     def run(self) -> StageState:
@@ -141,9 +156,8 @@ class _Walk:
         if self.epoch_ns is not None:
             draft.created = format_rfc3339(self.epoch_ns)
         state = StageState(stage, node, draft, platform, {}, base_id=base_id)
-        if stage.text is not None and stage.context is None:
-            if "PATH" not in draft.env:
-                draft.set_env("PATH", DEFAULT_PATH)
+        if stage.text is not None and stage.context is None and "PATH" not in draft.env:
+            draft.set_env("PATH", DEFAULT_PATH)
         for name, value in draft.env.items():
             state.set_env(name, value)
         if folder := draft.config.get("WorkingDir"):
@@ -158,6 +172,7 @@ class _Walk:
             self.of_local[stage] = self.of_local[base.stage]
         draft = base.draft.child()
         state = StageState(stage, base.node, draft, base.platform, dict(base.env), base.cwd, base.user)
+        state.env_words = dict(base.env_words)
         state.arguments = dict(base.arguments)
         state.workdir_set = base.workdir_set
         state.base_id = base.base_id
@@ -216,7 +231,6 @@ class _Walk:
                 platform=platform,
                 context=context,
                 exclude=self.file.options.excludes.get(context, ()),
-                follow=self.follow.get(context, ()),
             )
         return self.nodes[context]
 
@@ -251,11 +265,12 @@ class _Walk:
         if (context := self.of_local.get(stage)) is not None:
             self.locals[context].add("/")
 
-    def wanted_paths(self) -> dict[str, tuple[str, ...]]:
-        """Answer the paths that are wanted of each context, without a slash before; none means all."""
+    def narrowed_contexts(self) -> dict[GraphNode, GraphNode]:
+        """Answer each context with the paths that are wanted of it, now that they are known; none means all."""
         return {
-            context: () if "/" in paths else tuple(sorted(path.lstrip("/") for path in paths))
+            self.nodes[context]: replace(self.nodes[context], follow=tuple(sorted(path.lstrip("/") for path in paths)))
             for context, paths in self.locals.items()
+            if "/" not in paths
         }
 
     # --- variables ----------------------------------------------------------------------------------------------------
@@ -273,9 +288,9 @@ class _Walk:
             raise DockerfileError(f"the words of the Dockerfile are longer than {MAX_EXPANDED} letters")
 
     def lint_missing(self, state: StageState, found: Expanded, statement: StageStatement) -> None:
-        for name in found.missing:
+        for name in found.missing if self.linter.hears("UndefinedVar") else ():
             if name not in state.arguments and name not in NOT_IN_ENV:
-                near = nearest(name, state.env)
+                near = nearest(name, islice(state.env, MAX_OPTIONS))
                 hint = f" (did you mean ${near}?)" if near else ""
                 self.linter.warn("UndefinedVar", statement.location, name, hint)
 
@@ -345,7 +360,7 @@ class _Walk:
 
     def lint_ignored(self, copy: CopyStatement, path: str) -> None:
         linter = self.linter
-        if copy.source or not (linter.experimental_all or "CopyIgnoredFile" in linter.experimental):
+        if copy.source or not linter.hears("CopyIgnoredFile"):
             return
         if is_ignored("\n".join(self.file.options.excludes.get(CONTEXT, ())), path):
             linter.warn("CopyIgnoredFile", copy.location, "Add" if copy.is_add else "Copy", path)
@@ -360,10 +375,7 @@ class _Walk:
             self.lint_secret("ARG", one.name, arg)
             value = self.file.options.arguments.get(one.name)
             if value is None:
-                if one.value is None:
-                    value = self.file.globals.get(one.name)
-                else:
-                    value = self.expand(state, one.value, arg)
+                value = self.file.globals.get(one.name) if one.value is None else self.expand(state, one.value, arg)
             if value is not None and one.name not in NOT_IN_ENV:
                 state.set_env(one.name, value)
             state.arguments[one.name] = value
@@ -416,7 +428,7 @@ class _Walk:
                 paths = [self.expand(state, path, statement) for path in statement.paths]
                 if "" in paths:
                     raise DockerfileError("VOLUME specified can not be an empty string")
-                draft.config["Volumes"] = {**draft.config.get("Volumes", {}), **{path: {} for path in paths}}
+                draft.merge("Volumes", {path: {} for path in paths})
                 draft.commit(f"VOLUME [{' '.join(paths)}]")
             case StopsignalStatement():
                 signal = self.expand(state, statement.signal, statement)
@@ -449,7 +461,7 @@ class _Walk:
                 state.set_env(name, value)
                 state.draft.set_env(name, value)
             else:
-                state.draft.config["Labels"] = state.draft.config.get("Labels", {}) | {name: value}
+                state.draft.merge("Labels", {name: value})
         state.draft.commit(" ".join(["ENV" if is_env else "LABEL", *(f"{name}={value}" for name, value in pairs)]))
 
     def take_expose(self, state: StageState, statement: ExposeStatement) -> None:
@@ -460,7 +472,7 @@ class _Walk:
             self.linter.warn(rule, statement.location, text)
 
         ports = [port for word in words for port in read_ports(word, warn)]
-        state.draft.config["ExposedPorts"] = state.draft.config.get("ExposedPorts", {}) | {port: {} for port in ports}
+        state.draft.merge("ExposedPorts", {port: {} for port in ports})
         state.draft.commit(f"EXPOSE [{' '.join(ports)}]")
 
     # --- rules --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """One stage while its statements are walked, and how its steps are called in the progress. Pure."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -29,17 +30,20 @@ class StageState:
     base_id: str = ""
     number: int = 0  # of the last step that has one
     set_at: dict[str, Location] = field(default_factory=dict)
-    env_words: tuple[str, ...] | None = None  # `env` as a step has it; None = not written yet
+    env_words: dict[str, str] = field(default_factory=dict)  # `env` as a step has it
+    env_tuple: tuple[str, ...] | None = None  # None = to be made anew
 
     def set_env(self, name: str, value: str) -> None:
-        self.env.pop(name, None)
-        self.env[name] = value
-        self.env_words = None
+        """Set a variable, behind all others."""
+        for table, text in ((self.env, value), (self.env_words, f"{name}={value}")):
+            table.pop(name, None)
+            table[name] = text
+        self.env_tuple = None
 
     def words_of_env(self) -> tuple[str, ...]:
-        if self.env_words is None:
-            self.env_words = tuple(f"{name}={value}" for name, value in self.env.items())
-        return self.env_words
+        if self.env_tuple is None:
+            self.env_tuple = tuple(self.env_words.values())
+        return self.env_tuple
 
     def step_name(self, text: str, *, is_trigger: bool = False, total: int = 0) -> str:
         """Answer the name of the next step: `[stage-1 2/5] RUN make`. A stage without steps gives none a number."""
@@ -54,9 +58,7 @@ class StageState:
 
 def shown(code: str, env: Mapping[str, str], style: Style) -> str:
     """Write an instruction for the progress: its word in capitals, variables put in where that can be done."""
-    try:
+    with contextlib.suppress(DockerfileError):
         code = expand(code, env, style).text
-    except DockerfileError:
-        pass
     word, blank, rest = code.partition(" ")
     return word.upper() + blank + rest

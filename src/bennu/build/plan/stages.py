@@ -164,10 +164,12 @@ class StageTable:
     def add_triggers(self, stage: Stage, triggers: Iterable[str]) -> None:
         """Put ONBUILD instructions before a stage's own. Raises: DockerfileError."""
         statements = [parse_trigger(text, stage.location) for text in triggers]
-        stage.commands[:0] = [self.command(one, is_trigger=True) for one in statements]
+        commands = [self.command(one, is_trigger=True) for one in statements]
+        stage.commands[:0] = commands
         stage.total += len(statements)
         stage.triggers_read = True
-        self.refuse_circles()
+        if any(one.sources for one in commands):
+            self.refuse_circles()
 
     def refuse_circles(self) -> None:
         """Fail if a stage needs itself. Raises: DockerfileError."""

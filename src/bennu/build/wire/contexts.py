@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from bennu.build.wire.diffcopy import DIR, SYMLINK, TYPE_BITS, receive
-from bennu.build.wire.http2 import Headers
-from bennu.build.wire.messages import Stat
-from bennu.build.wire.session import ClientSession
+from bennu.build.wire.http2 import Headers, StreamReset
+from bennu.build.wire.messages import BytesMessage, Stat
+from bennu.build.wire.session import PULL_UPLOAD, ClientSession, SessionGone
 from bennu.confined.arrivals import RECORD
 from bennu.confined.client import HELPER, Folder, cancel
 from bennu.confined.client import Session as Work
@@ -211,6 +211,32 @@ class Contexts:
         if key in self._used and key not in self._busy:
             del self._used[key]
             await asyncio.to_thread(remove_tree, self._root / key)
+
+
+async def unpack_upload(session: ClientSession, path: str, work: Path) -> None:
+    """Unpack a tar that the client has as `path` into `work/context`. Raises: BennuError; SessionGone."""
+    tree, unfinished = work / "context", work / "upload"
+    await asyncio.to_thread(unfinished.mkdir)
+    call = session.begin(PULL_UPLOAD, [("urlpath", path), ("urlhost", "buildkit-session")])
+
+    async def pieces() -> AsyncIterator[bytes]:
+        with contextlib.suppress(StreamReset):  # it has sent all already, and waits for nothing from us
+            await call.end()
+        while (message := await call.receive()) is not None:
+            yield BytesMessage.decode(message).data
+        await call.check()
+
+    try:
+        with unpacking():
+            async with HELPER.begin("unpack_tree", Folder(unfinished, writable=True), input=True) as work_session:
+                await work_session.feed(pieces())
+        unfinished.rename(tree)
+    except StreamReset as error:
+        raise SessionGone(f"the client broke off sending its context: {error}") from None
+    except OSError as error:
+        raise disk_error(error) from error
+    finally:
+        call.cancel()
 
 
 async def _feed(session: ClientSession, what: Headers, arriving: Arriving) -> None:
