@@ -13,8 +13,8 @@ from typing import Final, Protocol
 import msgspec
 
 from bennu.build.cache import Cache
-from bennu.build.export_image import Exporter
-from bennu.build.job import BuildTools, Job
+from bennu.build.export_image import ImageExporter
+from bennu.build.job import BuildJob, BuildTools
 from bennu.build.place import BuildPlaces
 from bennu.build.plan.draft import finish_config
 from bennu.build.preparation import Preparation, internal_step
@@ -25,7 +25,7 @@ from bennu.build.solver import NodeFailed, Solver
 from bennu.build.steps.cache_mounts import CacheMounts
 from bennu.build.steps.exec_step import StepFailed, StepRunner
 from bennu.build.steps.trees import Folders, MissingSource
-from bennu.build.usage import CACHE_MOUNT, PruneRequest, UsageRecord, choose_to_prune
+from bennu.build.usage import CACHE_MOUNT, CachePrune, UsageRecord, choose_to_prune
 from bennu.build.vertices import Progress
 from bennu.errors import Conflict
 from bennu.images import Image, Images
@@ -85,7 +85,7 @@ class Builder:
         self._caches = CacheMounts(root / "mounts")
         self._tools = BuildTools(self._cache, images, places, steps, self._caches)
         self._solver = Solver(os.cpu_count() or 1)
-        self._exporter = Exporter(images, self._cache)
+        self._exporter = ImageExporter(images, self._cache)
         self._pruning = asyncio.Lock()
         self._opened = asyncio.Event()
         self.shelves: list[Shelf] = [_MountShelf(self._caches)]
@@ -114,7 +114,7 @@ class Builder:
         """
         await self._opened.wait()
         self._places.check(request.network)
-        job = await kept.enter_async_context(Job(self._tools, request, inputs))
+        job = await kept.enter_async_context(BuildJob(self._tools, request, inputs))
         kept.push_async_callback(self._cache.flush)
         try:
             remote = await fetch_context(job, self._solver, progress)
@@ -169,7 +169,7 @@ class Builder:
             found += await shelf.usage()
         return found
 
-    async def prune(self, request: PruneRequest) -> list[UsageRecord]:
+    async def prune(self, request: CachePrune) -> list[UsageRecord]:
         """Remove what a request chooses, and answer it. Raises: InvalidParameter."""
         async with self._pruning:
             free = (await asyncio.to_thread(shutil.disk_usage, self._root)).free

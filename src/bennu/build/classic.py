@@ -15,18 +15,14 @@ from bennu.build.request import CONTEXT, ContextTree
 from bennu.confined.client import HELPER, OUR_FAULT, Failure, Folder
 from bennu.errors import InvalidParameter
 from bennu.images.dockerignore import is_ignored
-from bennu.images.fetching import FetchProgress
 from bennu.images.layers import Layers, unpacking
-from bennu.images.pulling import Begun, Pulled
+from bennu.images.pulling import Step
 from bennu.images.reference import HUB
-from bennu.images.skopeo import Auth
+from bennu.images.registry.logins import HUB_KEY, Auth
 from bennu.kernel.libc import open_beneath
 
 MAX_FILE: Final = 4 << 20
 IGNORE_FILE: Final = ".dockerignore"
-HUB_LOGIN: Final = "https://index.docker.io/v1/"
-
-PullStep = Begun | FetchProgress | Pulled
 
 
 class ClassicInputs:
@@ -39,7 +35,7 @@ class ClassicInputs:
         logins: Mapping[str, Auth],
         work: Path,
         hear_plan: Callable[[ParsedDockerfile, GraphNode], None],
-        hear_pull: Callable[[PullStep], None],
+        hear_pull: Callable[[Step], None],
     ) -> None:
         self._layers = layers
         self._context = context
@@ -102,13 +98,13 @@ class ClassicInputs:
         yield None
 
     async def credentials(self, domain: str) -> Auth:
-        keys = (HUB_LOGIN, HUB) if domain == HUB else (domain,)
+        keys = (HUB_KEY, HUB) if domain == HUB else (domain,)
         return next((self._logins[key] for key in keys if key in self._logins), Auth())
 
     def tell_plan(self, dockerfile: ParsedDockerfile, last: GraphNode) -> None:
         self._hear_plan(dockerfile, last)
 
-    def tell_pull(self, step: PullStep) -> None:
+    def tell_pull(self, step: Step) -> None:
         self._hear_pull(step)
 
 

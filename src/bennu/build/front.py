@@ -17,8 +17,7 @@ from bennu.build.preparation import internal_step
 from bennu.build.request import Solved
 from bennu.build.session_inputs import Transferring
 from bennu.build.steps.trees import Folders, send_tree, tar_tree
-from bennu.build.usage import PruneRequest as PruneWish
-from bennu.build.usage import UsageRecord, freed_bytes, matches
+from bennu.build.usage import CachePrune, UsageRecord, freed_bytes, matches
 from bennu.build.wire.contexts import Contexts
 from bennu.build.wire.grpc import Call, Code, Method, RpcFailed, answers
 from bennu.build.wire.http2 import Http2, Link
@@ -102,7 +101,7 @@ class Front:
 
     async def _prune(self, call: Call) -> None:
         request = await call.receive_one(PruneRequest)
-        asked = PruneWish(
+        asked = CachePrune(
             everything=request.all,
             filters=tuple(one for one in request.filter if one),
             unused_before_ns=time.time_ns() - request.keep_duration if request.keep_duration else None,

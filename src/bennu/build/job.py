@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from bennu.beneath import entry_of
 from bennu.build import graph
-from bennu.build.cache import Cache, CacheRecord
+from bennu.build.cache import Cache, StepRecord
 from bennu.build.graph import (
     Copy,
     Exec,
@@ -29,17 +29,21 @@ from bennu.build.graph import (
 )
 from bennu.build.place import BuildPlace, BuildPlaces
 from bennu.build.request import BuildInputs, SolveRequest
-from bennu.build.snapshots import IMAGE_LAYER, Snapshot
+from bennu.build.snapshots import IMAGE_LAYER, LayerStack
 from bennu.build.solver import NodeResult, Telling
 from bennu.build.sources import SourceFailed, check_out, fetch_url, find_commit
 from bennu.build.steps.cache_mounts import CacheMounts
 from bennu.build.steps.exec_step import StepRequest, StepRunner
 from bennu.build.steps.trees import Folders, Selection, apply_files, digest_tree, select
-from bennu.errors import BennuError, NotFound
+from bennu.errors import BennuError, NotFound, NotImplementedHere
 from bennu.images import Images
+from bennu.images.platform import host_architecture
 
 DIGESTS_KEPT: Final = 4096
 URL_MODE: Final = 0o600
+BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
+MACHINES: Final = {"amd64": "x86_64", "arm64": "aarch64", "386": "i386", "ppc64le": "ppc64le", "loong64": "loongarch64"}
+NATIVE_TOO: Final = {"amd64": "386"}
 MADE_KINDS: Final = {HttpSource: "source.http", GitSource: "source.git.checkout"}
 
 
@@ -55,7 +59,7 @@ class BuildTools:
     content: dict[tuple[tuple[str, ...], tuple[Selection, ...]], str] = field(default_factory=dict)
 
 
-class Job:
+class BuildJob:
     """The operations of one build. Entered for as long as it runs: then it gives back what it borrowed."""
 
     def __init__(self, tools: BuildTools, request: SolveRequest, inputs: BuildInputs) -> None:
@@ -178,7 +182,7 @@ class Job:
         image = self.tools.images.get(node.image_id)
         if image is None:
             raise NotFound(f"No such image: {node.image_id}")
-        return NodeResult(Snapshot(tuple(image.diff_ids)), cached=True)
+        return NodeResult(LayerStack(tuple(image.diff_ids)), cached=True)
 
     async def _exec(self, node: Exec, key: str, given: Mapping[GraphNode, NodeResult], telling: Telling) -> NodeResult:
         base = given[node.base]
@@ -217,7 +221,7 @@ class Job:
             if (known := self.recall(key)) is not None:
                 return NodeResult(known.snapshot, cached=True)
             await asyncio.to_thread(_lay_file, node, fetched.path, work / "diff", fetched.mtime_ns)
-            return await self._keep(node, key, Snapshot(), work)
+            return await self._keep(node, key, LayerStack(), work)
 
     async def _git(self, node: GitSource) -> NodeResult:
         async with self.tools.cache.snapshots.work() as work, self.place() as place:
@@ -226,16 +230,16 @@ class Job:
             if (known := self.recall(key)) is not None:
                 return NodeResult(known.snapshot, cached=True)
             await check_out(node, commit, place, work)
-            return await self._keep(node, key, Snapshot(), work)
+            return await self._keep(node, key, LayerStack(), work)
 
-    async def _keep(self, node: GraphNode, key: str, base: Snapshot, work: Path) -> NodeResult:
+    async def _keep(self, node: GraphNode, key: str, base: LayerStack, work: Path) -> NodeResult:
         """Make a record of the layer in `work/diff`; it is held from the beginning."""
         cache = self.tools.cache
         layer = await cache.snapshots.keep(work)
         self.hold([layer])
         now = time.time_ns()
         snapshot = base.over(layer)
-        record = CacheRecord(
+        record = StepRecord(
             id=layer,
             key=key,
             layers=list(snapshot.layers),
@@ -253,6 +257,21 @@ class Job:
 
     def _folders(self, result: NodeResult) -> Folders:
         return [result.folder] if result.folder is not None else self.tools.cache.snapshots.folders(result.snapshot)
+
+
+def check_can_run(platform: str) -> None:
+    """Find out whether this host runs programs of a platform. Blocking, but short. Raises: NotImplementedHere."""
+    architecture = platform.split("/")[1] if platform else host_architecture()
+    if architecture in (host_architecture(), NATIVE_TOO.get(host_architecture())):
+        return
+    interpreter = BINFMT / f"qemu-{MACHINES.get(architecture, architecture)}"
+    with contextlib.suppress(OSError):
+        if interpreter.read_text().startswith("enabled"):
+            return
+    raise NotImplementedHere(
+        f"this host cannot run programs of {platform}: it has no interpreter for them in {BINFMT} "
+        f"(apt-get install qemu-user-static)"
+    )
 
 
 def _identity(result: NodeResult) -> str:

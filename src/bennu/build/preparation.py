@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from bennu.build.dockerfile.failure import DockerfileError
-from bennu.build.job import Job
+from bennu.build.job import BuildJob
 from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed, PlanOptions, SolvedContext
 from bennu.build.plan.planner import make_plan
 from bennu.build.plan.read import BuildFile, missing_image, needed_images
@@ -17,6 +17,7 @@ from bennu.build.request import CONTEXT, DOCKERFILE, BuildStepFailed
 from bennu.build.solver import Telling
 from bennu.build.vertices import Progress, Vertex, VertexWarning
 from bennu.errors import BennuError, InvalidParameter, NotFound
+from bennu.go.platform import ImagePlatform, fits, parse_platform
 from bennu.images.dockerignore import read_patterns
 from bennu.images.image import Image
 from bennu.images.platform import host_architecture
@@ -47,7 +48,7 @@ async def internal_step(progress: Progress, name: str) -> AsyncIterator[Telling]
 class Preparation:
     """Leads from a request to a plan."""
 
-    def __init__(self, job: Job, progress: Progress, remote: RemoteContext | None) -> None:
+    def __init__(self, job: BuildJob, progress: Progress, remote: RemoteContext | None) -> None:
         self._job = job
         self._request = job.request
         self._progress = progress
@@ -152,17 +153,19 @@ class Preparation:
     def _here(self, need: ImageNeed) -> Image | None:
         with contextlib.suppress(NotFound):
             image = self._job.tools.images.find(need.written or need.reference)
-            return image if _is_for(image, need.platform) else None
+            return image if _is_for(image, need) else None
         return None
 
     async def _pull(self, need: ImageNeed) -> Image:
         reference = parse_reference(need.reference).tagged()
         auth = await self._job.inputs.credentials(reference.domain)
-        async with contextlib.aclosing(pull(self._job.tools.images, reference, auth)) as steps:
+        async with contextlib.aclosing(
+            pull(self._job.tools.images, reference, auth, platform=_platform(need))
+        ) as steps:
             async for step in steps:
                 self._job.inputs.tell_pull(step)
                 if isinstance(step, Pulled):
-                    if not _is_for(step.image, need.platform):
+                    if not _is_for(step.image, need):
                         raise NotFound(f"no match for platform in manifest: {need.platform}")
                     return step.image
         raise BennuError(f"{need.reference} did not come")
@@ -175,7 +178,11 @@ class Preparation:
             self._progress.warning(told)
 
 
-def _is_for(image: Image, platform: str) -> bool:
-    """Tell whether an image is for a platform; one that says nothing is for all."""
-    system, architecture, *_ = platform.split("/")
-    return image.os == system and image.architecture in ("", architecture)
+def _platform(need: ImageNeed) -> ImagePlatform:
+    return parse_platform(need.platform, host_architecture())
+
+
+def _is_for(image: Image, need: ImageNeed) -> bool:
+    """Tell whether an image is for the platform that is needed; one that says nothing is for all."""
+    own = ImagePlatform(image.os, image.architecture, str(image.raw.get("variant") or ""))
+    return not image.architecture or fits(_platform(need), own)

@@ -12,11 +12,10 @@ from typing import Any, Final, Protocol
 
 from bennu.build.dockerfile.parse import ParsedDockerfile
 from bennu.build.graph import GraphNode, LocalSource, Location, StepLimit
-from bennu.build.snapshots import Snapshot
+from bennu.build.snapshots import LayerStack
 from bennu.errors import BennuError
-from bennu.images.fetching import FetchProgress
-from bennu.images.pulling import Begun, Pulled
-from bennu.images.skopeo import Auth
+from bennu.images.pulling import Step
+from bennu.images.registry.logins import Auth
 from bennu.model import HostConfig
 
 CONTEXT: Final = "context"
@@ -91,7 +90,7 @@ class BuildInputs(Protocol):
         """Hear what will be run, before anything of it is. Must not wait."""
         ...
 
-    def tell_pull(self, step: Begun | FetchProgress | Pulled) -> None:
+    def tell_pull(self, step: Step) -> None:
         """Hear how far a pull of a base image is, in more detail than progress has it. Must not wait."""
         ...
 
@@ -103,7 +102,7 @@ class Solved:
     config: an image's configuration without `rootfs.diff_ids`, which are known when the layers have been packed.
     """
 
-    snapshot: Snapshot
+    snapshot: LayerStack
     config: Mapping[str, Any]
     platform: str  # "linux/amd64"
     parent: str = ""  # id of the image that the last stage began from

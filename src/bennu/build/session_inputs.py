@@ -20,9 +20,8 @@ from bennu.build.wire.diffcopy import SmallFiles, options, receive
 from bennu.build.wire.session import ClientSession, Sessions
 from bennu.confined.client import HELPER, OUR_FAULT, Failure, Folder
 from bennu.errors import InvalidParameter
-from bennu.images.fetching import FetchProgress
-from bennu.images.pulling import Begun, Pulled
-from bennu.images.skopeo import Auth
+from bennu.images.pulling import Step
+from bennu.images.registry.logins import Auth
 
 MAX_SMALL_FILE: Final = 4 << 20
 SHOW_EVERY_NS: Final = 100_000_000
@@ -137,7 +136,7 @@ class SessionInputs:
     def tell_plan(self, dockerfile: ParsedDockerfile, last: GraphNode) -> None:
         pass
 
-    def tell_pull(self, step: Begun | FetchProgress | Pulled) -> None:
+    def tell_pull(self, step: Step) -> None:
         pass
 
 

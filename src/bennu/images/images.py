@@ -18,6 +18,7 @@ from bennu.images.layers import Layer, LayerHold, Layers
 from bennu.images.overlay import mount_layers, mount_overlay, remove_tree, unmount
 from bennu.images.reference import HEX64, SHA256, Reference, parse_reference
 from bennu.images.registries import Registries
+from bennu.images.remote_layers import RemoteLayers
 from bennu.store import Delete, Put, Store, Transaction, aside
 
 RECORDS: Final = "images/records/"
@@ -50,6 +51,7 @@ class Images:
         self.root = root
         self.registries = registries or Registries()
         self.layers = Layers(root)
+        self.remote = RemoteLayers(store)
         self.store = store
         self._users = users
         self._images: dict[str, Image] = {}
@@ -86,6 +88,7 @@ class Images:
                 if image_id in self._images:
                     names[entry.key.removeprefix(prefix)] = image_id
         self._name_all()
+        await self.remote.open()
         for one in await aside.read_aside(self.store, RECORDS):
             image_id = one.key.removeprefix(RECORDS)
             self._unread[image_id] = await asyncio.to_thread(self._read_diff_ids, image_id)
@@ -306,6 +309,7 @@ class Images:
             for image in gone:
                 if image.id not in self._images:
                     await asyncio.to_thread(self.layers.blob_path(image.id).unlink, True)
+        await self.remote.forget(layer.diff_id for layer in collected)
         await self.layers.remove_trash(trash)
         found = {layer.diff_id: layer for layer in collected}
         order = dict.fromkeys(diff_id for image in gone for diff_id in reversed(image.diff_ids))

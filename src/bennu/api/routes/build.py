@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -19,20 +20,19 @@ from bennu.build.classic import ClassicInputs
 from bennu.build.classic_text import ClassicText
 from bennu.build.graph import StepLimit
 from bennu.build.request import BuildStepFailed, SolveRequest
-from bennu.build.usage import PruneRequest, freed_bytes
-from bennu.decoding import decode
+from bennu.build.usage import CachePrune, freed_bytes
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotFound, NotImplementedHere
 from bennu.images import Images
-from bennu.images.fetching import FetchProgress
 from bennu.images.platform import wanted_platform
-from bennu.images.pulling import Begun, Pulled
+from bennu.images.pulling import Step
 from bennu.images.reference import Reference, parse_reference
-from bennu.images.skopeo import parse_logins
+from bennu.images.registry.logins import parse_logins
 from bennu.model import HostConfig, Ulimit
 
 PRUNE_FILTERS = frozenset({"until", "unused-for", "label", "label!"})
 BUILDKIT_FILTERS = frozenset({"id", "parent", "type", "description", "inuse", "shared", "private", "mutable"})
+Shape = TypeVar("Shape")
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -75,7 +75,7 @@ class BuildRoutes:
         solving = asked.solving
         text = ClassicText(lambda words: tell({"stream": words}), solving.labels, solving.target)
 
-        def hear_pull(step: Begun | FetchProgress | Pulled) -> None:
+        def hear_pull(step: Step) -> None:
             for line in pull_lines(step):
                 tell(line)
 
@@ -178,15 +178,11 @@ def may_use_cache(cache_from: Sequence[str], images: Images) -> bool:
 
 
 def read_ulimits(request: web.Request) -> tuple[StepLimit, ...]:
-    value = text(request, "ulimits")
-    try:
-        found = (decode(value.encode(), list[Ulimit]) if value else None) or []
-    except InvalidParameter as error:
-        raise InvalidParameter(f"error reading ulimits: {error}") from None
+    found = _read_json(request, "ulimits", list[Ulimit]) or []
     return tuple(StepLimit(one.name, one.soft, one.hard) for one in found)
 
 
-def read_prune(request: web.Request) -> PruneRequest:
+def read_prune(request: web.Request) -> CachePrune:
     """Read what is to be pruned. Raises: InvalidParameter."""
     asked = filters(request)
     try:
@@ -204,7 +200,7 @@ def read_prune(request: web.Request) -> PruneRequest:
     ]
     if asked.all("label"):  # nothing in this cache has a label
         conditions.append("label==none")
-    return PruneRequest(
+    return CachePrune(
         everything=flag(request, "all"),
         filters=(",".join(conditions),) if conditions else (),
         unused_before_ns=before[0] if before else None,
@@ -237,16 +233,16 @@ def read_tags(request: web.Request) -> list[Reference]:
 
 
 def read_list(request: web.Request, name: str) -> list[str]:
-    value = text(request, name)
-    try:
-        return (decode(value.encode(), list[str]) if value else None) or []
-    except InvalidParameter as error:
-        raise InvalidParameter(f"error reading {name}: {error}") from None
+    return _read_json(request, name, list[str]) or []
 
 
 def read_map(request: web.Request, name: str) -> dict[str, str | None]:
+    return _read_json(request, name, dict[str, str | None]) or {}
+
+
+def _read_json(request: web.Request, name: str, shape: type[Shape]) -> Shape | None:
     value = text(request, name)
     try:
-        return (decode_clean(value.encode(), dict[str, str | None]) if value else None) or {}
+        return decode_clean(value.encode(), shape) if value else None
     except InvalidParameter as error:
         raise InvalidParameter(f"error reading {name}: {error}") from None

@@ -17,16 +17,16 @@ from bennu.api.shapes.platforms import PlatformShape, check_platform, decode_pla
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.images import Image, Images
-from bennu.images.fetching import FetchProgress
+from bennu.images.fetching import FetchProgress, LayerPhase
 from bennu.images.importing import import_image
 from bennu.images.loading import LayerProgress, Loaded, load
-from bennu.images.platform import host_architecture, wanted_platform
-from bennu.images.pulling import Begun, Pulled, pull
+from bennu.images.platform import wanted_platform
+from bennu.images.pulling import Begun, Ended, Pulled, Step, pull
 from bennu.images.pushing import Pushing, chosen_names, push
 from bennu.images.reference import TAG, Reference, parse_reference
+from bennu.images.registry.logins import Auth, parse_auth
 from bennu.images.removal import Removal, prune_images, remove_image, short_id
 from bennu.images.saving import choose, save
-from bennu.images.skopeo import Auth, parse_auth
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -151,16 +151,13 @@ class ImageRoutes:
 
     async def _create_by_pull(self, request: web.Request) -> web.StreamResponse:
         reference, all_tags = pull_reference(text(request, "fromImage"), text(request, "tag"))
-        wanted = wanted_platform(text(request, "platform"))
-        if wanted is not None and wanted.architecture != host_architecture():
-            raise NotImplementedHere("pulling images of other architectures is not implemented")
+        wanted = wanted_platform(text(request, "platform") if is_version_at_least(request, 32) else "")
         auth = parse_auth(request.headers.get("X-Registry-Auth", ""))
-        return await stream_progress(request, self.pull_messages(reference, auth, all_tags=all_tags))
+        steps = pull(self._images, reference, auth, all_tags=all_tags, platform=wanted)
+        return await stream_progress(request, self._pull_messages(steps))
 
-    async def pull_messages(
-        self, reference: Reference, auth: Auth, *, all_tags: bool = False
-    ) -> AsyncGenerator[Message, None]:
-        async with contextlib.aclosing(pull(self._images, reference, auth, all_tags=all_tags)) as steps:
+    async def _pull_messages(self, pulling: AsyncGenerator[Step, None]) -> AsyncGenerator[Message, None]:
+        async with contextlib.aclosing(pulling) as steps:
             async for step in steps:
                 for message in pull_lines(step):
                     yield message
@@ -241,7 +238,7 @@ class ImageRoutes:
         async with contextlib.aclosing(push(self._images, names, auth)) as steps:
             async for step in steps:
                 if isinstance(step, Pushing):
-                    yield status("Pushed" if step.arrived else "Preparing", short_id(step.diff_id))
+                    yield status(step.status, short_id(step.diff_id), step.current, step.total)
                     continue
                 await self.announce("push", str(step.reference), step.reference.familiar_name, step.image.labels)
                 tag, size = step.reference.tag, step.manifest_size
@@ -263,16 +260,21 @@ def loaded_lines(loaded: Loaded) -> list[str]:
     return lines if loaded.tags else [*lines, f"Loaded image ID: {loaded.image.id}"]
 
 
-def pull_lines(step: Begun | FetchProgress | Pulled) -> list[Message]:
+def pull_lines(step: Step) -> list[Message]:
     """Make the messages of one step of a pull."""
     match step:
         case Begun(reference):
             return [{"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag}]
+        case FetchProgress(blob, LayerPhase.RETRYING, seconds=seconds):
+            return [status(f"Retrying in {seconds} second{'s' * (seconds != 1)}", short_id(blob))]
         case FetchProgress():
             return [status(step.phase, short_id(step.blob), step.current, step.total)]
-        case Pulled(reference, _, digest, is_new):
+        case Pulled():
+            return [{"status": f"Digest: {step.digest}"}]
+        case Ended(reference, is_new, warning):
             news = "Downloaded newer image for" if is_new else "Image is up to date for"
-            return [{"status": f"Digest: {digest}"}, {"status": f"Status: {news} {reference}"}]
+            lines: list[Message] = [{"status": f"Status: {news} {reference}"}]
+            return [*lines, {"status": f"WARNING: {warning}"}] if warning else lines
 
 
 def pull_reference(name: str, tag: str) -> tuple[Reference, bool]:
