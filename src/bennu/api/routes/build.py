@@ -23,7 +23,6 @@ from bennu.build.graph import StepLimit
 from bennu.build.request import BuildStepFailed, SolveRequest
 from bennu.build.traced_call import TracedCall
 from bennu.build.usage import PruneRequest, freed_bytes
-from bennu.decoding import decode
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotFound, NotImplementedHere
 from bennu.images import Images
@@ -234,11 +233,7 @@ def may_use_cache(cache_from: Sequence[str], images: Images) -> bool:
 
 
 def read_ulimits(request: web.Request) -> tuple[StepLimit, ...]:
-    value = text(request, "ulimits")
-    try:
-        found = (decode(value.encode(), list[Ulimit]) if value else None) or []
-    except InvalidParameter as error:
-        raise InvalidParameter(f"error reading ulimits: {error}") from None
+    found = _read_json(request, "ulimits", list[Ulimit]) or []
     return tuple(StepLimit(one.name, one.soft, one.hard) for one in found)
 
 

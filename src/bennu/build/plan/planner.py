@@ -13,7 +13,7 @@ from typing import Any, Final
 from bennu.build.dockerfile.expansion import Expanded, Style, expand, split
 from bennu.build.dockerfile.failure import DockerfileError, nearest
 from bennu.build.dockerfile.mounts import MountRequest
-from bennu.build.dockerfile.rules import Linter
+from bennu.build.dockerfile.rules import Linter, LintWarning
 from bennu.build.dockerfile.statements import (
     ArgStatement,
     CmdStatement,
@@ -77,10 +77,25 @@ def make_plan(file: BuildFile, known: KnownImages) -> BuildPlan:
     walk = _PlanWalk(file, known)
     state = walk.run()
     last = replace_sources(state.node, walk.narrowed_contexts())
-    linter = replace(file.linter, warnings=[*file.linter.warnings, *walk.linter.warnings])
-    linter.check()
-    warnings = tuple(dict.fromkeys(linter.warnings))  # what two words of a line lack is told once
+    walk.linter.check()
+    warnings = _each_once(walk.linter)
     return BuildPlan(last, _finish(state, file), state.platform, state.base_id, warnings, walk.epoch_ns)
+
+
+def lint(file: BuildFile, known: KnownImages) -> tuple[tuple[LintWarning, ...], DockerfileError | None]:
+    """Answer all warnings of a file whose `needed_images` are known, and why it cannot be built, if it cannot."""
+    walk = _PlanWalk(file, known)
+    try:
+        walk.run()
+        walk.linter.check()
+    except DockerfileError as error:
+        return _each_once(walk.linter), error
+    return _each_once(walk.linter), None
+
+
+def _each_once(linter: Linter) -> tuple[LintWarning, ...]:
+    """List warnings; what two words of a line lack is told once."""
+    return tuple(dict.fromkeys(linter.warnings))
 
 
 def _finish(state: StageState, file: BuildFile) -> dict[str, Any]:
@@ -109,7 +124,7 @@ class _PlanWalk:
     expanded: int = 0
 
     def __post_init__(self) -> None:
-        self.linter = replace(self.file.linter, warnings=[])
+        self.linter = replace(self.file.linter, warnings=list(self.file.linter.warnings))
         self.epoch_ns = _read_epoch(self.file.options.arguments.get(EPOCH, ""))
 
     def run(self) -> StageState:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bennu.build.dockerfile.expansion import Expanded, Style, expand
@@ -55,6 +55,8 @@ class BuildFile:
 
 def read_file(source: bytes, options: PlanOptions, *, all_stages: bool = False) -> BuildFile:
     """Read a Dockerfile; with `all_stages` those that the target does not need count too. Raises: DockerfileError."""
+    if options.platform:
+        options = replace(options, platform=_read_target_platform(options))
     if (syntax := detect_syntax(source)) and not OURS.match(syntax):
         raise DockerfileError(f"the frontend {syntax} is not available: only docker/dockerfile is built in")
     parsed = parse(source)
@@ -156,6 +158,13 @@ def _full(text: str) -> str:
     reference = parse_reference(text).tagged()
     tag = f":{reference.tag}" if reference.tag else ""
     return reference.full_name + tag + (f"@{reference.digest}" if reference.digest else "")
+
+
+def _read_target_platform(options: PlanOptions) -> str:
+    try:
+        return read_platform(options.platform, options.host_platform)
+    except ValueError as error:
+        raise DockerfileError(f"failed to parse platform {options.platform}: {error}") from None
 
 
 # --- arguments of FROM ------------------------------------------------------------------------------------------------
