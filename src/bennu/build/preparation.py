@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from bennu.build.dockerfile.failure import DockerfileError
-from bennu.build.job import BuildJob
+from bennu.build.job import NodeRun
 from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed, PlanOptions, SolvedContext
-from bennu.build.plan.planner import make_plan
+from bennu.build.plan.planner import lint, make_plan
 from bennu.build.plan.read import BuildFile, missing_image, needed_images
 from bennu.build.plan.read import read_file as read_dockerfile
+from bennu.build.plan.requests import LINT, OUTLINE, TARGETS, Answer, answer_lint, answer_outline, answer_targets
 from bennu.build.remote_context import RemoteContext
 from bennu.build.request import CONTEXT, DOCKERFILE, BuildStepFailed
 from bennu.build.solver import Telling
@@ -48,7 +49,7 @@ async def internal_step(progress: Progress, name: str) -> AsyncIterator[Telling]
 class Preparation:
     """Leads from a request to a plan."""
 
-    def __init__(self, job: BuildJob, progress: Progress, remote: RemoteContext | None) -> None:
+    def __init__(self, job: NodeRun, progress: Progress, remote: RemoteContext | None) -> None:
         self._job = job
         self._request = job.request
         self._progress = progress
@@ -58,24 +59,51 @@ class Preparation:
         """Make the plan; images it needs are here then. Raises: BuildStepFailed; BennuError."""
         name, source = await self._read_dockerfile()
         try:
-            options = await self._options(name)
-            file = read_dockerfile(source, options)
-            known: dict[ImageNeed, BaseImage] = {}
-            while needs := needed_images(file, known):
-                known |= await self._find_images(file, needs)
-            plan = make_plan(file, known)
+            file, known = await self._read(name, source)
+            plan = await asyncio.to_thread(make_plan, file, known)
         except DockerfileError as error:
             raise BuildStepFailed(str(error), location=error.location, source=(name, source)) from error
         self._warn(plan, name, source)
         self._job.inputs.tell_plan(file.parsed, plan.last)
         return plan
 
+    async def answer(self, asked: str) -> Answer:
+        """Answer one of `REQUESTS` instead of a build. Raises: BuildStepFailed; BennuError."""
+        name, source = await self._read_dockerfile()
+        try:
+            if asked == TARGETS:
+                return await asyncio.to_thread(answer_targets, source)
+            file, known = await self._read(name, source, all_stages=asked == LINT and not self._request.target)
+            if asked == OUTLINE:
+                plan = await asyncio.to_thread(make_plan, file, known)
+                return await asyncio.to_thread(answer_outline, file, source, plan)
+            warnings, error = await asyncio.to_thread(lint, file, known)
+            return answer_lint(name, source, warnings, error)
+        except DockerfileError as error:
+            if asked == LINT:
+                return answer_lint(name, source, (), error)
+            raise BuildStepFailed(str(error), location=error.location, source=(name, source)) from error
+
+    async def _read(
+        self, name: str, source: bytes, *, all_stages: bool = False
+    ) -> tuple[BuildFile, dict[ImageNeed, BaseImage]]:
+        """Read a Dockerfile and find its images. It may be large: others have their turn meanwhile.
+
+        Raises: DockerfileError; BennuError.
+        """
+        options = await self._options(name)
+        file = await asyncio.to_thread(read_dockerfile, source, options, all_stages=all_stages)
+        known: dict[ImageNeed, BaseImage] = {}
+        while needs := await asyncio.to_thread(needed_images, file, known):
+            known |= await self._find_images(file, needs)
+        return file, known
+
     async def _read_dockerfile(self) -> tuple[str, bytes]:
         name = self._request.filename
         if self._remote and self._remote.dockerfile:
             name = self._remote.dockerfile
         async with internal_step(self._progress, f"[internal] load build definition from {name}") as telling:
-            found = await self._read(DOCKERFILE, name)
+            found = await self._read_text(DOCKERFILE, name)
             if found is None:
                 raise InvalidParameter(f"failed to read dockerfile: open {name}: no such file or directory")
             source = found
@@ -84,7 +112,7 @@ class Preparation:
             telling.done_status(f"transferring dockerfile: {len(source)}B", len(source))
         return name, source
 
-    async def _read(self, context: str, name: str) -> bytes | None:
+    async def _read_text(self, context: str, name: str) -> bytes | None:
         """Read a file of the context or beside the Dockerfile; None: it is not there."""
         reader = self._remote.read_files([name]) if self._remote else self._job.inputs.read_files(context, [name])
         return (await reader).get(name)
@@ -115,9 +143,9 @@ class Preparation:
     async def _read_ignore_files(self, dockerfile: str) -> Mapping[str, tuple[str, ...]]:
         """Read what each local context leaves out; a file beside the Dockerfile counts for the main one."""
         async with internal_step(self._progress, f"[internal] load {IGNORE_FILE}") as telling:
-            text = await self._read(DOCKERFILE, f"{dockerfile}{IGNORE_FILE}")
+            text = await self._read_text(DOCKERFILE, f"{dockerfile}{IGNORE_FILE}")
             if text is None:
-                text = await self._read(CONTEXT, IGNORE_FILE)
+                text = await self._read_text(CONTEXT, IGNORE_FILE)
             found = {CONTEXT: read_patterns(text)} if text else {}
             for name, context in self._request.contexts.items():
                 if context.startswith("local:"):

@@ -14,11 +14,12 @@ from bennu.api.http.streams import ends_with_client, open_chunks
 from bennu.api.shapes.image import history_json, inspect_json
 from bennu.api.shapes.image_list import list_images, prune_test
 from bennu.api.shapes.platforms import PlatformShape, check_platform, decode_platform, only_platform
+from bennu.build.changes import apply_changes
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.images import Image, Images
 from bennu.images.fetching import FetchProgress, LayerPhase
-from bennu.images.importing import import_image
+from bennu.images.importing import EMPTY_CONFIG, import_image
 from bennu.images.loading import LayerProgress, Loaded, load
 from bennu.images.platform import wanted_platform
 from bennu.images.pulling import Begun, Ended, Pulled, Step, pull
@@ -175,7 +176,7 @@ class ImageRoutes:
             body_of(request),
             name=name,
             message=text(request, "message") or "Imported from -",
-            changes=request.query.getall("changes", []),
+            config=apply_changes(EMPTY_CONFIG, request.query.getall("changes", [])),
             platform=wanted_platform(text(request, "platform")),
         )
         if name is not None:
