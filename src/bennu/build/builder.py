@@ -133,7 +133,7 @@ class Builder:
         Raises: as `solve`.
         """
         await self._opened.wait()
-        job = await kept.enter_async_context(Job(self._tools, request, inputs))
+        job = await kept.enter_async_context(BuildJob(self._tools, request, inputs))
         try:
             remote = await fetch_context(job, self._solver, progress)
             return await Preparation(job, progress, remote).answer(asked)
