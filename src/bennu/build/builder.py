@@ -13,8 +13,8 @@ from typing import Final, Protocol
 import msgspec
 
 from bennu.build.cache import Cache
-from bennu.build.export_image import ImageExporter
-from bennu.build.job import BuildJob, BuildTools
+from bennu.build.export_image import Exporter
+from bennu.build.job import BuildTools, NodeRun
 from bennu.build.place import BuildPlaces
 from bennu.build.plan.draft import finish_config
 from bennu.build.plan.requests import Answer
@@ -26,7 +26,7 @@ from bennu.build.solver import NodeFailed, Solver
 from bennu.build.steps.cache_mounts import CacheMounts
 from bennu.build.steps.exec_step import StepFailed, StepRunner
 from bennu.build.steps.trees import Folders, MissingSource
-from bennu.build.usage import CACHE_MOUNT, CachePrune, UsageRecord, choose_to_prune
+from bennu.build.usage import CACHE_MOUNT, PruneRequest, UsageRecord, choose_to_prune
 from bennu.build.vertices import Progress
 from bennu.errors import Conflict
 from bennu.images import Image, Images
@@ -86,7 +86,7 @@ class Builder:
         self._caches = CacheMounts(root / "mounts")
         self._tools = BuildTools(self._cache, images, places, steps, self._caches)
         self._solver = Solver(os.cpu_count() or 1)
-        self._exporter = ImageExporter(images, self._cache)
+        self._exporter = Exporter(images, self._cache)
         self._pruning = asyncio.Lock()
         self._opened = asyncio.Event()
         self.shelves: list[Shelf] = [_MountShelf(self._caches)]
@@ -115,7 +115,7 @@ class Builder:
         """
         await self._opened.wait()
         self._places.check(request.network)
-        job = await kept.enter_async_context(BuildJob(self._tools, request, inputs))
+        job = await kept.enter_async_context(NodeRun(self._tools, request, inputs))
         kept.push_async_callback(self._cache.flush)
         try:
             remote = await fetch_context(job, self._solver, progress)
@@ -133,7 +133,7 @@ class Builder:
         Raises: as `solve`.
         """
         await self._opened.wait()
-        job = await kept.enter_async_context(BuildJob(self._tools, request, inputs))
+        job = await kept.enter_async_context(NodeRun(self._tools, request, inputs))
         try:
             remote = await fetch_context(job, self._solver, progress)
             return await Preparation(job, progress, remote).answer(asked)
@@ -185,7 +185,7 @@ class Builder:
             found += await shelf.usage()
         return found
 
-    async def prune(self, request: CachePrune) -> list[UsageRecord]:
+    async def prune(self, request: PruneRequest) -> list[UsageRecord]:
         """Remove what a request chooses, and answer it. Raises: InvalidParameter."""
         async with self._pruning:
             free = (await asyncio.to_thread(shutil.disk_usage, self._root)).free

@@ -1,6 +1,6 @@
 """The build cache: which step on which input gave which layer.
 
-    build/records/<id>   a `StepRecord`; <id> is the layer's own (`snapshots.py`)
+    build/records/<id>   a `CacheRecord`; <id> is the layer's own (`snapshots.py`)
 
 A record is written when its layer is there, and goes before it: a daemon that is killed leaves whole records, or layers
 without one, which the next start removes. What a power failure may have taken is known by its boot.
@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from bennu.build.snapshots import IMAGE_LAYER, LayerStack, Snapshots
+from bennu.build.snapshots import IMAGE_LAYER, Snapshots, StepSnapshot
 from bennu.build.usage import UsageRecord
 from bennu.confined.client import measure_tree
 from bennu.images.layers import Layers
@@ -29,7 +29,7 @@ RECORDS: Final = "build/records/"
 log = logging.getLogger(__name__)
 
 
-class StepRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+class CacheRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What is known of one layer that a step has written."""
 
     id: str
@@ -44,8 +44,8 @@ class StepRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     boot: str = ""  # the boot it was written in, as long as a power failure could take the layer
 
     @property
-    def snapshot(self) -> LayerStack:
-        return LayerStack(tuple(self.layers))
+    def snapshot(self) -> StepSnapshot:
+        return StepSnapshot(tuple(self.layers))
 
 
 class Cache:
@@ -56,7 +56,7 @@ class Cache:
         self._boot = boot
         self._store = store
         self._layers = layers
-        self._records: dict[str, StepRecord] = {}
+        self._records: dict[str, CacheRecord] = {}
         self._by_key: dict[str, str] = {}
         self._held: Counter[str] = Counter()
         self._dirty: set[str] = set()  # records that are not on the disk as they are
@@ -68,7 +68,7 @@ class Cache:
         """Read the records. To be done before the images open, which keep the layers of `wanted`."""
         for entry in await self._store.read_prefix(RECORDS):
             try:
-                record = msgspec.json.decode(entry.value, type=StepRecord)
+                record = msgspec.json.decode(entry.value, type=CacheRecord)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 log.warning("a record of the build cache is given up: %s", error)
                 continue
@@ -90,7 +90,7 @@ class Cache:
         names = await asyncio.to_thread(self.snapshots.names)
         await self.snapshots.remove(set(names) - self._records.keys())
 
-    def _is_whole(self, record: StepRecord, there: Collection[str]) -> bool:
+    def _is_whole(self, record: CacheRecord, there: Collection[str]) -> bool:
         for layer in record.layers:
             known = self._layers.get(layer) is not None if layer.startswith(IMAGE_LAYER) else layer in there
             if not known or (not layer.startswith(IMAGE_LAYER) and layer not in self._records):
@@ -109,18 +109,18 @@ class Cache:
 
     # --- what steps ask -----------------------------------------------------------------------------------------------
 
-    def find(self, key: str) -> StepRecord | None:
+    def find(self, key: str) -> CacheRecord | None:
         found = self._by_key.get(key)
         return self._records[found] if found is not None else None
 
-    def get(self, layer: str) -> StepRecord | None:
+    def get(self, layer: str) -> CacheRecord | None:
         return self._records.get(layer)
 
-    def oldest_first(self) -> Sequence[StepRecord]:
+    def oldest_first(self) -> Sequence[CacheRecord]:
         """List all records."""
         return sorted(self._records.values(), key=lambda one: (one.created_ns, one.id))
 
-    def use(self, record: StepRecord) -> None:
+    def use(self, record: CacheRecord) -> None:
         """Note that a build took a result from here."""
         record.used_ns, record.uses = time.time_ns(), record.uses + 1
         self._dirty.add(record.id)
@@ -141,11 +141,11 @@ class Cache:
             for layer in mine:
                 self._held[layer] -= 1
 
-    def is_used(self, record: StepRecord) -> bool:
+    def is_used(self, record: CacheRecord) -> bool:
         """Tell whether a build that runs needs it."""
         return self._held[record.id] > 0
 
-    async def add(self, record: StepRecord) -> None:
+    async def add(self, record: CacheRecord) -> None:
         """Put down a layer that was just kept. Raises: Unavailable; then the caller removes the layer."""
         record.boot = self._boot
         await self._store.commit(Transaction([Put(RECORDS + record.id, msgspec.json.encode(record))], adds=True))
@@ -188,7 +188,7 @@ class Cache:
 
     # --- what it takes ------------------------------------------------------------------------------------------------
 
-    async def measure(self, record: StepRecord) -> int:
+    async def measure(self, record: CacheRecord) -> int:
         """Count the bytes of its files."""
         if record.size < 0:
             record.size = max(0, await measure_tree(self.snapshots.folder(record.id)))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
 from bennu.build.cache import Cache
-from bennu.build.snapshots import IMAGE_LAYER, LayerStack
+from bennu.build.snapshots import IMAGE_LAYER, StepSnapshot
 from bennu.build.steps.trees import tar_tree
 from bennu.confined.client import measure_tree
 from bennu.errors import BennuError
@@ -18,7 +18,7 @@ from bennu.images.importing import pack_changes
 from bennu.images.layers import LayerHold
 
 
-class ImageExporter:
+class Exporter:
     """Packs layers of all builds of this host, each one once."""
 
     def __init__(self, images: Images, cache: Cache) -> None:
@@ -26,7 +26,7 @@ class ImageExporter:
         self._cache = cache
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def pack(self, snapshot: LayerStack, hold: LayerHold) -> list[str]:
+    async def pack(self, snapshot: StepSnapshot, hold: LayerHold) -> list[str]:
         """Have all layers among those of images, held; answer their diff IDs, lowest first. Raises: BennuError."""
         diff_ids: list[str] = []
         for layer in snapshot.layers:
@@ -58,7 +58,7 @@ class ImageExporter:
             await asyncio.to_thread(snapshots.note_diff_id, layer, kept.diff_id)
         return kept.diff_id
 
-    async def squash(self, snapshot: LayerStack, hold: LayerHold) -> str:
+    async def squash(self, snapshot: StepSnapshot, hold: LayerHold) -> str:
         """Make one layer of all that is in a root filesystem; answer its diff ID."""
         draft = await self._images.layers.receive(tar_tree(self._cache.snapshots.folders(snapshot)))
         return (await self._images.layers.add(draft, hold)).diff_id

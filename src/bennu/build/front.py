@@ -17,21 +17,21 @@ from bennu.build.preparation import internal_step
 from bennu.build.request import Solved
 from bennu.build.session_inputs import Transferring
 from bennu.build.steps.trees import Folders, send_tree, tar_tree
-from bennu.build.usage import CachePrune, UsageRecord, freed_bytes, matches
+from bennu.build.usage import PruneRequest, UsageRecord, freed_bytes, matches
 from bennu.build.wire.contexts import Contexts
 from bennu.build.wire.grpc import Call, Code, Method, RpcFailed, answers
 from bennu.build.wire.http2 import Http2, Link
 from bennu.build.wire.messages import (
-    CacheRecord,
+    CacheRecordMessage,
     ControlSolveRequest,
     ControlSolveResponse,
     DiskUsageRequest,
     DiskUsageResponse,
     Empty,
-    Exporter,
+    ExporterMessage,
     InfoResponse,
     ListWorkersResponse,
-    PruneRequest,
+    PruneMessage,
     Result,
     StatusRequest,
     Timestamp,
@@ -100,8 +100,8 @@ class Front:
         )
 
     async def _prune(self, call: Call) -> None:
-        request = await call.receive_one(PruneRequest)
-        asked = CachePrune(
+        request = await call.receive_one(PruneMessage)
+        asked = PruneRequest(
             everything=request.all,
             filters=tuple(one for one in request.filter if one),
             unused_before_ns=time.time_ns() - request.keep_duration if request.keep_duration else None,
@@ -192,9 +192,9 @@ class Front:
             await send_folder(session, number, tree, shown.hear)
 
 
-def cache_record(one: UsageRecord) -> CacheRecord:
+def cache_record(one: UsageRecord) -> CacheRecordMessage:
     """Write a record of the cache as a message."""
-    return CacheRecord(
+    return CacheRecordMessage(
         id=one.id,
         mutable=one.mutable,
         in_use=one.in_use,
@@ -231,11 +231,11 @@ def read_exporters(request: ControlSolveRequest) -> list[Destination]:
     """Read what is to become of a result. Raises: InvalidParameter, NotImplementedHere."""
     exporters = list(request.exporters)
     if not exporters and request.exporter:
-        exporters = [Exporter(request.exporter, request.exporter_attrs)]
+        exporters = [ExporterMessage(request.exporter, request.exporter_attrs)]
     return [_destination(number, exporter) for number, exporter in enumerate(exporters)]
 
 
-def _destination(number: int, exporter: Exporter) -> Destination:
+def _destination(number: int, exporter: ExporterMessage) -> Destination:
     if exporter.type in ("local", "tar"):
         return Destination(exporter.type, number)
     if exporter.type not in IMAGE_STORE:

@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from bennu.beneath import entry_of
 from bennu.build import graph
-from bennu.build.cache import Cache, StepRecord
+from bennu.build.cache import Cache, CacheRecord
 from bennu.build.graph import (
     Copy,
     Exec,
@@ -29,7 +29,7 @@ from bennu.build.graph import (
 )
 from bennu.build.place import BuildPlace, BuildPlaces
 from bennu.build.request import BuildInputs, SolveRequest
-from bennu.build.snapshots import IMAGE_LAYER, LayerStack
+from bennu.build.snapshots import IMAGE_LAYER, StepSnapshot
 from bennu.build.solver import NodeResult, Telling
 from bennu.build.sources import SourceFailed, check_out, fetch_url, find_commit
 from bennu.build.steps.cache_mounts import CacheMounts
@@ -59,7 +59,7 @@ class BuildTools:
     content: dict[tuple[tuple[str, ...], tuple[Selection, ...]], str] = field(default_factory=dict)
 
 
-class BuildJob:
+class NodeRun:
     """The operations of one build. Entered for as long as it runs: then it gives back what it borrowed."""
 
     def __init__(self, tools: BuildTools, request: SolveRequest, inputs: BuildInputs) -> None:
@@ -182,7 +182,7 @@ class BuildJob:
         image = self.tools.images.get(node.image_id)
         if image is None:
             raise NotFound(f"No such image: {node.image_id}")
-        return NodeResult(LayerStack(tuple(image.diff_ids)), cached=True)
+        return NodeResult(StepSnapshot(tuple(image.diff_ids)), cached=True)
 
     async def _exec(self, node: Exec, key: str, given: Mapping[GraphNode, NodeResult], telling: Telling) -> NodeResult:
         base = given[node.base]
@@ -221,7 +221,7 @@ class BuildJob:
             if (known := self.recall(key)) is not None:
                 return NodeResult(known.snapshot, cached=True)
             await asyncio.to_thread(_lay_file, node, fetched.path, work / "diff", fetched.mtime_ns)
-            return await self._keep(node, key, LayerStack(), work)
+            return await self._keep(node, key, StepSnapshot(), work)
 
     async def _git(self, node: GitSource) -> NodeResult:
         async with self.tools.cache.snapshots.work() as work, self.place() as place:
@@ -230,16 +230,16 @@ class BuildJob:
             if (known := self.recall(key)) is not None:
                 return NodeResult(known.snapshot, cached=True)
             await check_out(node, commit, place, work)
-            return await self._keep(node, key, LayerStack(), work)
+            return await self._keep(node, key, StepSnapshot(), work)
 
-    async def _keep(self, node: GraphNode, key: str, base: LayerStack, work: Path) -> NodeResult:
+    async def _keep(self, node: GraphNode, key: str, base: StepSnapshot, work: Path) -> NodeResult:
         """Make a record of the layer in `work/diff`; it is held from the beginning."""
         cache = self.tools.cache
         layer = await cache.snapshots.keep(work)
         self.hold([layer])
         now = time.time_ns()
         snapshot = base.over(layer)
-        record = StepRecord(
+        record = CacheRecord(
             id=layer,
             key=key,
             layers=list(snapshot.layers),

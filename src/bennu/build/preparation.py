@@ -8,7 +8,7 @@ from typing import Final
 
 from bennu.build.dockerfile.failure import DockerfileError
 from bennu.build.dockerfile.rules import LintWarning
-from bennu.build.job import BuildJob
+from bennu.build.job import NodeRun
 from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed, PlanError, PlanOptions, SolvedContext
 from bennu.build.plan.planner import lint, make_plan
 from bennu.build.plan.read import BuildFile, missing_image, needed_images
@@ -50,7 +50,7 @@ async def internal_step(progress: Progress, name: str) -> AsyncIterator[Telling]
 class Preparation:
     """Leads from a request to a plan."""
 
-    def __init__(self, job: BuildJob, progress: Progress, remote: RemoteContext | None) -> None:
+    def __init__(self, job: NodeRun, progress: Progress, remote: RemoteContext | None) -> None:
         self._job = job
         self._request = job.request
         self._progress = progress

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bennu.build.graph import Copy, Files, GitSource, GraphNode, HttpSource, Scratch
-from bennu.build.job import BuildJob
+from bennu.build.job import NodeRun
 from bennu.build.plan.remotes import WEB, parse_repository
 from bennu.build.solver import Solver
 from bennu.build.vertices import Progress
@@ -47,7 +47,7 @@ class RemoteContext:
         return found
 
 
-async def fetch_context(job: BuildJob, solver: Solver, progress: Progress) -> RemoteContext | None:
+async def fetch_context(job: NodeRun, solver: Solver, progress: Progress) -> RemoteContext | None:
     """Fetch the context that a request names by a URL; None: it names none. Raises: NodeFailed, InvalidParameter."""
     url = job.request.context_url
     if not url:
@@ -74,7 +74,7 @@ async def fetch_context(job: BuildJob, solver: Solver, progress: Progress) -> Re
     return RemoteContext(unpacked, await _run(job, solver, progress, unpacked))
 
 
-async def _run(job: BuildJob, solver: Solver, progress: Progress, node: GraphNode) -> Path:
+async def _run(job: NodeRun, solver: Solver, progress: Progress, node: GraphNode) -> Path:
     result = await solver.solve(node, job, progress)
     return job.tools.cache.snapshots.folder(result.snapshot.layers[-1])
 

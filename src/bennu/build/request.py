@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from bennu.build.dockerfile.parse import ParsedDockerfile
 from bennu.build.graph import GraphNode, LocalSource, Location, StepLimit
-from bennu.build.snapshots import LayerStack
+from bennu.build.snapshots import StepSnapshot
 from bennu.errors import BennuError
 from bennu.images.pulling import Step
 from bennu.images.registry.logins import Auth
@@ -102,7 +102,7 @@ class Solved:
     config: an image's configuration without `rootfs.diff_ids`, which are known when the layers have been packed.
     """
 
-    snapshot: LayerStack
+    snapshot: StepSnapshot
     config: Mapping[str, Any]
     platform: str  # "linux/amd64"
     parent: str = ""  # id of the image that the last stage began from

@@ -26,17 +26,17 @@ IMAGE_LAYER: Final = "sha256:"  # what begins so is a layer of images; everythin
 
 
 @dataclass(frozen=True, slots=True)
-class LayerStack:
+class StepSnapshot:
     """A root filesystem as layers, lowest first: diff IDs of images' layers, and ids of what steps have written."""
 
     layers: tuple[str, ...] = ()
 
-    def over(self, *layers: str) -> "LayerStack":
+    def over(self, *layers: str) -> "StepSnapshot":
         """Give the snapshot with more layers on top."""
-        return LayerStack((*self.layers, *layers))
+        return StepSnapshot((*self.layers, *layers))
 
 
-NOTHING: Final = LayerStack()
+NOTHING: Final = StepSnapshot()
 
 
 class Snapshots:
@@ -63,7 +63,7 @@ class Snapshots:
         """Answer where an own layer's folder is, or the link to it."""
         return entry_of(self._root, layer)
 
-    def folders(self, snapshot: LayerStack) -> Sequence[Path]:
+    def folders(self, snapshot: StepSnapshot) -> Sequence[Path]:
         """List the folders of a snapshot's layers, topmost first; each once, where it counts."""
         return [self.folder(layer) for layer in dict.fromkeys(reversed(snapshot.layers))]
 

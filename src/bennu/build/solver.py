@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bennu.build.graph import GraphNode, Merge, digests, inputs, walk
-from bennu.build.snapshots import NOTHING, LayerStack
+from bennu.build.snapshots import NOTHING, StepSnapshot
 from bennu.build.vertices import Progress, Vertex, VertexLog, VertexStatus
 from bennu.errors import BennuError
 
@@ -23,7 +23,7 @@ from bennu.errors import BennuError
 class NodeResult:
     """What a node gave: a root filesystem of ours, or a folder that a client has sent."""
 
-    snapshot: LayerStack = NOTHING
+    snapshot: StepSnapshot = NOTHING
     folder: Path | None = None
     cached: bool = False
 

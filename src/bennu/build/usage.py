@@ -31,7 +31,7 @@ class UsageRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class CachePrune:
+class PruneRequest:
     """What is to go. Of the spaces 0 is not given; all filters must match, of one filter's expressions each.
 
     unused_before_ns: what was used later stays. everything: also what images share.
@@ -94,7 +94,7 @@ def _field(record: UsageRecord, name: str) -> tuple[str, bool]:
             return "", False
 
 
-def bytes_to_keep(request: CachePrune, total: int, free: int) -> int:
+def bytes_to_keep(request: PruneRequest, total: int, free: int) -> int:
     """Answer how much of the cache's `total` may stay; 0: all that is chosen goes. `free`: of the disk."""
     keep = request.max_used_space
     if (excess := request.min_free_space - free) > 0:
@@ -102,7 +102,7 @@ def bytes_to_keep(request: CachePrune, total: int, free: int) -> int:
     return max(keep, request.reserved_space)
 
 
-def choose_to_prune(records: Sequence[UsageRecord], request: CachePrune, free: int) -> list[UsageRecord]:
+def choose_to_prune(records: Sequence[UsageRecord], request: PruneRequest, free: int) -> list[UsageRecord]:
     """Choose what goes, each before its parents; what was used longest ago goes first. Raises: InvalidParameter."""
     total = sum(max(0, one.size) for one in records if not one.shared)
     has_bounds = bool(request.reserved_space or request.max_used_space or request.min_free_space)
@@ -124,7 +124,7 @@ def choose_to_prune(records: Sequence[UsageRecord], request: CachePrune, free: i
         total -= 0 if oldest.shared else max(0, oldest.size)
 
 
-def _may_go(record: UsageRecord, request: CachePrune) -> bool:
+def _may_go(record: UsageRecord, request: PruneRequest) -> bool:
     if record.in_use or (record.shared and not request.everything):
         return False
     if request.unused_before_ns is not None and record.used_ns >= request.unused_before_ns:

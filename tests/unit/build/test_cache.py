@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bennu.build.cache import RECORDS, Cache, StepRecord
-from bennu.build.snapshots import LayerStack, Snapshots
+from bennu.build.cache import RECORDS, Cache, CacheRecord
+from bennu.build.snapshots import Snapshots, StepSnapshot
 from bennu.images.layers import Layers
 from bennu.store import Store, open_sqlite
 
@@ -32,12 +32,12 @@ class Host:
         await cache.open()
         return cache
 
-    async def add(self, cache: Cache, key: str, below: LayerStack) -> StepRecord:
+    async def add(self, cache: Cache, key: str, below: StepSnapshot) -> CacheRecord:
         async with self.snapshots.work() as work:
             (work / "diff").mkdir()
             (work / "diff" / key).write_text(key)
             layer = await self.snapshots.keep(work)
-        record = StepRecord(id=layer, key=key, layers=[*below.layers, layer])
+        record = CacheRecord(id=layer, key=key, layers=[*below.layers, layer])
         await cache.add(record)
         return record
 
@@ -49,7 +49,7 @@ def host(tmp_path: Path, store: Store) -> Host:
 
 async def test_a_daemon_that_was_killed_finds_whole_records_and_nothing_else(host: Host, store: Store) -> None:
     cache = await host.cache()
-    one = await host.add(cache, "one", LayerStack())
+    one = await host.add(cache, "one", StepSnapshot())
     two = await host.add(cache, "two", one.snapshot)
     lost = await host.add(cache, "lost", two.snapshot)
     (host.snapshots.path(lost.id) / "diff").rename(host.snapshots.path(lost.id) / "damaged")
@@ -66,7 +66,7 @@ async def test_a_daemon_that_was_killed_finds_whole_records_and_nothing_else(hos
 
 async def test_a_record_goes_with_a_layer_below_it(host: Host) -> None:
     cache = await host.cache()
-    one = await host.add(cache, "one", LayerStack())
+    one = await host.add(cache, "one", StepSnapshot())
     await host.add(cache, "two", one.snapshot)
     await host.snapshots.remove([one.id])
     cache = await host.cache()
@@ -75,16 +75,16 @@ async def test_a_record_goes_with_a_layer_below_it(host: Host) -> None:
 
 async def test_what_a_power_failure_may_have_taken_is_given_up(host: Host) -> None:
     cache = await host.cache("first boot")
-    await host.add(cache, "written", LayerStack())
+    await host.add(cache, "written", StepSnapshot())
     await cache.flush()
-    await host.add(cache, "perhaps", LayerStack())
+    await host.add(cache, "perhaps", StepSnapshot())
     cache = await host.cache("second boot")
     assert cache.find("written") is not None and cache.find("perhaps") is None
 
 
 async def test_nothing_is_removed_that_a_build_or_another_record_needs(host: Host) -> None:
     cache = await host.cache()
-    one = await host.add(cache, "one", LayerStack())
+    one = await host.add(cache, "one", StepSnapshot())
     two = await host.add(cache, "two", one.snapshot)
     assert await cache.remove([one.id]) == []
     with cache.holding() as hold:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bennu.build.graph import Exec, GraphNode, Merge, MountKind, Scratch, StepMount, digests, inputs, walk
-from bennu.build.snapshots import LayerStack
+from bennu.build.snapshots import StepSnapshot
 from bennu.build.solver import NodeFailed, NodeResult, Solver, Telling
 from bennu.build.vertices import Vertex, VertexLog, VertexStatus, VertexWarning
 from bennu.errors import BennuError
@@ -42,7 +42,7 @@ class Counted:
 
     turns: Mapping[str, int]
     failing: frozenset[str] = frozenset()
-    made: dict[str, LayerStack] = field(default_factory=dict)
+    made: dict[str, StepSnapshot] = field(default_factory=dict)
     begun: Counter[str] = field(default_factory=Counter)
     at_work: set[str] = field(default_factory=set)
     most: int = 0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bennu.build.usage import CACHE_MOUNT, CachePrune, UsageRecord, bytes_to_keep, choose_to_prune, matches
+from bennu.build.usage import CACHE_MOUNT, PruneRequest, UsageRecord, bytes_to_keep, choose_to_prune, matches
 from bennu.errors import InvalidParameter
 
 BASE = UsageRecord("base", size=100, used_ns=1, description="[1/2] COPY a")
@@ -43,25 +43,25 @@ def test_what_is_no_filter_is_refused(wrong: str) -> None:
 @pytest.mark.parametrize(
     ("request_", "gone"),
     [
-        (CachePrune(), ["mount"]),
-        (CachePrune(everything=True), ["shared", "mount"]),
-        (CachePrune(everything=True, unused_before_ns=3), ["shared"]),
-        (CachePrune(everything=True, reserved_space=200), ["shared", "mount"]),
-        (CachePrune(reserved_space=2000), []),
-        (CachePrune(filters=("id==shared",)), []),
-        (CachePrune(everything=True, filters=("id==shared",)), ["shared"]),
+        (PruneRequest(), ["mount"]),
+        (PruneRequest(everything=True), ["shared", "mount"]),
+        (PruneRequest(everything=True, unused_before_ns=3), ["shared"]),
+        (PruneRequest(everything=True, reserved_space=200), ["shared", "mount"]),
+        (PruneRequest(reserved_space=2000), []),
+        (PruneRequest(filters=("id==shared",)), []),
+        (PruneRequest(everything=True, filters=("id==shared",)), ["shared"]),
     ],
 )
-def test_a_prune_takes_what_is_free_to_go_the_oldest_first(request_: CachePrune, gone: list[str]) -> None:
+def test_a_prune_takes_what_is_free_to_go_the_oldest_first(request_: PruneRequest, gone: list[str]) -> None:
     """`base` stays: what is made from it is in use."""
     assert [one.id for one in choose_to_prune([BASE, TOP, MOUNT, SHARED], request_, free=0)] == gone
 
 
 def test_so_much_stays_as_the_bounds_say() -> None:
-    assert bytes_to_keep(CachePrune(), 100, 5) == 0
-    assert bytes_to_keep(CachePrune(max_used_space=60), 100, 5) == 60
-    assert bytes_to_keep(CachePrune(min_free_space=25), 100, 5) == 80
-    assert bytes_to_keep(CachePrune(max_used_space=60, min_free_space=25, reserved_space=70), 100, 5) == 70
+    assert bytes_to_keep(PruneRequest(), 100, 5) == 0
+    assert bytes_to_keep(PruneRequest(max_used_space=60), 100, 5) == 60
+    assert bytes_to_keep(PruneRequest(min_free_space=25), 100, 5) == 80
+    assert bytes_to_keep(PruneRequest(max_used_space=60, min_free_space=25, reserved_space=70), 100, 5) == 70
 
 
 @given(
@@ -73,7 +73,7 @@ def test_nothing_goes_before_what_is_made_from_it(plan: list[tuple[int, bool, in
         UsageRecord(str(at), parents=(str(parent),) if parent < at else (), in_use=used, size=size, used_ns=size)
         for at, (parent, used, size) in enumerate(plan)
     ]
-    chosen = choose_to_prune(records, CachePrune(reserved_space=keep), free=0)
+    chosen = choose_to_prune(records, PruneRequest(reserved_space=keep), free=0)
     gone = [one.id for one in chosen]
     assert len(gone) == len(set(gone)) and not any(one.in_use for one in chosen)
     for one in records:

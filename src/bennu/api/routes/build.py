@@ -20,7 +20,7 @@ from bennu.build.classic import ClassicInputs
 from bennu.build.classic_text import ClassicText
 from bennu.build.graph import StepLimit
 from bennu.build.request import BuildStepFailed, SolveRequest
-from bennu.build.usage import CachePrune, freed_bytes
+from bennu.build.usage import PruneRequest, freed_bytes
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotFound, NotImplementedHere
 from bennu.images import Images
@@ -182,7 +182,7 @@ def read_ulimits(request: web.Request) -> tuple[StepLimit, ...]:
     return tuple(StepLimit(one.name, one.soft, one.hard) for one in found)
 
 
-def read_prune(request: web.Request) -> CachePrune:
+def read_prune(request: web.Request) -> PruneRequest:
     """Read what is to be pruned. Raises: InvalidParameter."""
     asked = filters(request)
     try:
@@ -200,7 +200,7 @@ def read_prune(request: web.Request) -> CachePrune:
     ]
     if asked.all("label"):  # nothing in this cache has a label
         conditions.append("label==none")
-    return CachePrune(
+    return PruneRequest(
         everything=flag(request, "all"),
         filters=(",".join(conditions),) if conditions else (),
         unused_before_ns=before[0] if before else None,

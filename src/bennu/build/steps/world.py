@@ -164,7 +164,7 @@ def open_inside(tree: str, path: str) -> int:
     try:
         return checked(libc.syscall(OPENAT2, folder, os.fsencode(path), how, len(how)), path)
     except OSError as error:
-        raise Refused(f"open {path}: {(error.strerror or '').lower()}") from None
+        raise StepRefused(f"open {path}: {(error.strerror or '').lower()}") from None
     finally:
         os.close(folder)
 
@@ -180,7 +180,7 @@ def write_file(place: str, file: "dict[str, Any]") -> None:
 # --- what it does -----------------------------------------------------------------------------------------------------
 
 
-class Refused(Exception):
+class StepRefused(Exception):
     """The step cannot be run; the message is for its author."""
 
 
@@ -232,7 +232,7 @@ def main() -> int:
         os.set_inheritable(result, False)
         try:
             ended = live(world, outside, result, runtime)
-        except Refused as error:
+        except StepRefused as error:
             ended = f"refused {error}"
         except OSError as error:
             ended = f"failed {error.filename}: {error.strerror}"

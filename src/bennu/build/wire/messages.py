@@ -134,7 +134,7 @@ class WorkerRecord(Message):
 
 
 @dataclass(slots=True)
-class CacheRecord(Message):
+class CacheRecordMessage(Message):
     id: str = text(1)
     mutable: bool = flag(2)
     in_use: bool = flag(3)
@@ -155,11 +155,11 @@ class DiskUsageRequest(Message):
 
 @dataclass(slots=True)
 class DiskUsageResponse(Message):
-    record: list[CacheRecord] = many(1, lambda: CacheRecord)
+    record: list[CacheRecordMessage] = many(1, lambda: CacheRecordMessage)
 
 
 @dataclass(slots=True)
-class PruneRequest(Message):
+class PruneMessage(Message):
     filter: list[str] = texts(1)
     all: bool = flag(2)
     keep_duration: int = number(3)
@@ -169,7 +169,7 @@ class PruneRequest(Message):
 
 
 @dataclass(slots=True)
-class Exporter(Message):
+class ExporterMessage(Message):
     type: str = text(1)
     attrs: dict[str, str] = text_map(2)
 
@@ -200,7 +200,7 @@ class ControlSolveRequest(Message):
     entitlements: list[str] = texts(9)
     frontend_inputs: dict[str, Definition] = map_of(10, lambda: Definition)
     internal: bool = flag(11)
-    exporters: list[Exporter] = many(13, lambda: Exporter)
+    exporters: list[ExporterMessage] = many(13, lambda: ExporterMessage)
 
 
 @dataclass(slots=True)
