@@ -75,3 +75,12 @@ def inotify_add(instance: int, path: Path, events: int) -> int:
 def inotify_remove(instance: int, watch: int) -> None:
     """End a watch. One that is gone already is no error."""
     _libc.inotify_rm_watch(instance, watch)
+
+
+def sync_file_system(folder: Path) -> None:
+    """Write all of the file system that holds `folder` to its disk: syncfs(2). Blocking. Raises: OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _checked(_libc.syncfs(descriptor), f"syncfs {folder}")
+    finally:
+        os.close(descriptor)
