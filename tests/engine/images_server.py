@@ -33,6 +33,8 @@ async def serve_images(root: Path, path: Path) -> AsyncIterator[Images]:
         runtime = Runtime(root / "run")
         services: Any = SimpleNamespace(
             images=Images(root / "images", store),
+            store=store,
+            boot_id="of a test",
             journal=Journal(store),
             networks=Networks(store, root, root / "run", NetworkSettings()),
             runtime=runtime,
@@ -44,6 +46,7 @@ async def serve_images(root: Path, path: Path) -> AsyncIterator[Images]:
         )
         builder = make_builder(services)
         await services.journal.open()
+        await builder.read()
         await services.images.open()
         await services.networks.open({})
         await builder.open()

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -60,6 +60,11 @@ class Images:
         self._unread: dict[str, Sequence[str]] = {}  # images whose record is set aside, and their layers
         self._borrowed: Counter[str] = Counter()
         self._writing = asyncio.Lock()
+        self._wanted_elsewhere: Callable[[], Set[str]] = frozenset
+
+    def keep_also(self, wanted: Callable[[], Set[str]]) -> None:
+        """Have layers kept, by their diff IDs, that somebody else needs: the build cache. To be told before `open`."""
+        self._wanted_elsewhere = wanted
 
     def users(self, image_id: str) -> list[User]:
         """List the containers that were made from it."""
@@ -96,7 +101,7 @@ class Images:
             await asyncio.to_thread(self.layers.sweep_blobs, ids | self._unread.keys())
             return
         known = [image.diff_ids for image in self._images.values()] + [*self._unread.values()]
-        wanted = {diff_id for diff_ids in known for diff_id in diff_ids}
+        wanted = {diff_id for diff_ids in known for diff_id in diff_ids} | self._wanted_elsewhere()
         await asyncio.to_thread(self.layers.put_unused_aside, wanted, ids | self._unread.keys())
 
     def _read_diff_ids(self, image_id: str) -> Sequence[str]:
@@ -299,6 +304,7 @@ class Images:
         async with self._writing:
             wanted = {diff_id for image in self._images.values() for diff_id in image.diff_ids}
             wanted |= {diff_id for diff_ids in self._unread.values() for diff_id in diff_ids}
+            wanted |= self._wanted_elsewhere()
             collected, trash = await self.layers.collect(wanted)
             for image in gone:
                 if image.id not in self._images:
