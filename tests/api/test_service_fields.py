@@ -105,7 +105,11 @@ def test_names_limits_and_rights_reach_it(node: SwarmNode) -> None:
             "CapabilityAdd": ["CAP_NET_ADMIN"],
             "CapabilityDrop": ["CAP_CHOWN"],
             "OomScoreAdj": 321,
-            "Privileges": {"NoNewPrivileges": True, "AppArmor": {"Mode": "disabled"}},
+            "Privileges": {
+                "NoNewPrivileges": True,
+                "AppArmor": {"Mode": "disabled"},
+                "SELinuxContext": {"Disable": True, "User": "u", "Role": "r", "Type": "t", "Level": "l"},
+            },
         },
         {
             "Resources": {
@@ -119,6 +123,9 @@ def test_names_limits_and_rights_reach_it(node: SwarmNode) -> None:
     assert (host["NanoCpus"], host["Memory"], host["PidsLimit"]) == (SECOND // 2, 64 << 20, 50)
     assert host["MemoryReservation"] == 16 << 20
     assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "1m"}}
+    labels = {"label=disable", *(f"label={part}:{part[0]}" for part in ("user", "role", "type", "level"))}
+    assert set(host["SecurityOpt"]) == {"no-new-privileges", "apparmor=unconfined", *labels}
+    assert node.ask("/services/s")["Spec"]["TaskTemplate"]["ContainerSpec"]["Privileges"]["SELinuxContext"]["Disable"]
     found = inside(
         node,
         container,
@@ -267,7 +274,6 @@ def test_max_replicas_per_node_is_a_limit(node: SwarmNode) -> None:
     ("status", "what", "container", "template"),
     [
         (501, "ContainerSpec.Privileges.CredentialSpec", {"Privileges": {"CredentialSpec": {"File": "f"}}}, {}),
-        (501, "ContainerSpec.Privileges.SELinuxContext", {"Privileges": {"SELinuxContext": {"Type": "t"}}}, {}),
         (501, "ContainerSpec.Isolation hyperv", {"Isolation": "hyperv"}, {}),
         (501, "cluster volumes (CSI)", {"Mounts": [{"Type": "cluster", "Source": "v", "Target": "/v"}]}, {}),
         (501, "(Runtime)", {"Configs": [{"ConfigID": "x", "ConfigName": "x", "Runtime": {}}]}, {}),

@@ -50,9 +50,19 @@ class AppArmorOptions(ApiType):
     mode: str = ""
 
 
+class SELinuxContext(Shape):
+    """The label that tasks ask for: security options of their containers. Shown whole, as by dockerd."""
+
+    disable: bool = False
+    user: str = ""
+    role: str = ""
+    type: str = ""
+    level: str = ""
+
+
 class Privileges(ApiType):
     credential_spec: dict[str, Any] | None = None
-    se_linux_context: dict[str, Any] | None = msgspec.field(name="SELinuxContext", default=None)
+    se_linux_context: SELinuxContext | None = msgspec.field(name="SELinuxContext", default=None)
     seccomp: SeccompOptions | None = None
     app_armor: AppArmorOptions | None = None
     no_new_privileges: bool = False

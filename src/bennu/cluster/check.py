@@ -201,12 +201,8 @@ def _check_unsupported(spec: ContainerSpec) -> None:
     privileges = spec.privileges
     if privileges is None:
         return
-    for name, value in (
-        ("CredentialSpec", privileges.credential_spec),
-        ("SELinuxContext", privileges.se_linux_context),
-    ):
-        if value:
-            raise NotImplementedHere(f"ContainerSpec.Privileges.{name} is not implemented")
+    if privileges.credential_spec:
+        raise NotImplementedHere("ContainerSpec.Privileges.CredentialSpec is not implemented")
     _check_seccomp(privileges.seccomp or SeccompOptions())
     if privileges.app_armor and privileges.app_armor.mode not in ("", "default", "disabled"):
         raise invalid(f"unrecognized AppArmor mode {privileges.app_armor.mode}")

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from bennu.cluster.api_types import ContainerSpec, TaskTemplate
+from bennu.cluster.api_types import ContainerSpec, SELinuxContext, TaskTemplate
 from bennu.cluster.convert import read_template
 from bennu.cluster.tables import NodeRow, TaskRow
 from bennu.model import (
@@ -182,7 +182,12 @@ def _security(spec: ContainerSpec) -> list[str] | None:
         options.append("seccomp=" + base64.b64decode(privileges.seccomp.profile).decode())
     if privileges.app_armor and privileges.app_armor.mode == "disabled":
         options.append("apparmor=unconfined")
-    return options or None
+    return [*options, *_selinux(privileges.se_linux_context or SELinuxContext())] or None
+
+
+def _selinux(asked: SELinuxContext) -> list[str]:
+    parts = (("user", asked.user), ("role", asked.role), ("level", asked.level), ("type", asked.type))
+    return [*(["label=disable"] if asked.disable else []), *(f"label={name}:{value}" for name, value in parts if value)]
 
 
 def _host_ports(row: TaskRow) -> dict[str, list[PortBinding] | None] | None:

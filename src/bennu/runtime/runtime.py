@@ -79,6 +79,11 @@ class Runtime:
         self.logs = LogWriter(exec_root, self._enter_conmon_group)
 
     @property
+    def oci(self) -> OciRuntime:
+        """The runtime itself, for containers that are not this engine's records: steps of builds."""
+        return self._oci
+
+    @property
     def oci_name(self) -> str:
         """crun or runc: which one is used."""
         return "crun" if self._oci.is_crun else "runc"
