@@ -12,6 +12,7 @@ from bench.engines import ROOT, all_engines
 from bench.network import extra_processes, latency, throughput
 from bench.probing import cost, lateness, revival
 from bench.recovery import recover
+from bench.registry import move_images
 from bench.resurrection import come_back, crash_loops
 from bench.rollout import roll_out
 from bench.rows import ROWS, Row
@@ -25,6 +26,7 @@ SECTIONS = (
     ("rollout", (roll_out,)),
     ("build", (build,)),
     ("network", (latency, throughput, extra_processes)),
+    ("registry", (move_images,)),
 )
 
 PAGE = ROOT / "docs/benchmarks.md"
