@@ -14,7 +14,7 @@ from aiohttp import web
 
 from bennu.api.http.middleware import build_application
 from bennu.api.http.serve import ApiServer
-from bennu.api.routes import build, images
+from bennu.api.routes import build, images, registries
 from bennu.api.routes.events import EventRoutes
 from bennu.engine.build_places import make_builder
 from bennu.engine.context import Resolving
@@ -53,7 +53,7 @@ async def serve_images(root: Path, path: Path) -> AsyncIterator[Images]:
         engine: Any = SimpleNamespace(services=services, builder=builder, list=list)  # it has no containers
         routes = [web.route(method, "/_ping", ping) for method in ("GET", "HEAD")]
         routes.append(web.route("GET", "/events", EventRoutes(engine).events))
-        routes += [*images.routes(engine), *build.routes(engine)]
+        routes += [*registries.routes(engine), *images.routes(engine), *build.routes(engine)]
         server = ApiServer(build_application(routes))
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))

@@ -39,6 +39,7 @@ def to_core(wire: ServiceSpecWire, *, registry_auth: str = "") -> core.ServiceSp
         rollback=_update(wire.rollback_config),
         endpoint=_endpoint(wire),
         strategy=read_strategy(wire.labels or {}),
+        networks_beside=bool(wire.networks and not wire.task_template.networks),
     )
 
 
@@ -202,6 +203,8 @@ def spec_json(spec: core.ServiceSpec) -> Json:
         "TaskTemplate": template_json(spec.task),
         "Mode": mode_json(spec.mode),
     }
+    if spec.networks_beside:
+        shown["Networks"] = shown["TaskTemplate"].pop("Networks")
     if spec.update is not None:
         shown["UpdateConfig"] = update_json(spec.update)
     if spec.rollback is not None:

@@ -130,7 +130,11 @@ class Container(ContainerBase):
                 attachment.connect(await self.services.runtime.streams.attach(self.id))
             else:
                 self.attachments.append(attachment)
-        await self.publish("attach")
+        try:
+            await self.publish("attach")
+        except BaseException:  # its client has left already
+            self.detach(attachment)
+            raise
         return attachment
 
     def detach(self, attachment: Attachment) -> None:

@@ -19,7 +19,7 @@ from bennu.images.pacing import Paced
 from bennu.images.reference import Reference, parse_reference
 from bennu.images.registry.endpoints import endpoints_of
 from bennu.images.registry.logins import Auth
-from bennu.images.registry.refusals import RegistryError, of_status
+from bennu.images.registry.refusals import RegistryError, of_push
 from bennu.images.registry.repository import MANIFEST, Fallbacks, Repository
 from bennu.images.remote_layers import RemoteBlob
 
@@ -76,7 +76,7 @@ async def push(images: Images, names: Sequence[Reference], auth: Auth) -> AsyncG
             return
         except RegistryError as error:
             fallbacks.note(endpoint, error)
-            failure = of_status(error)
+            failure = of_push(error)
             if error.complaints:
                 break
         log.info("%s takes no %s: %s", endpoint.url, names[0].familiar_name, failure)
@@ -164,7 +164,11 @@ class Pusher:
         for blob in (*own, *known):
             unique.setdefault(blob.digest, blob)
         for blob in list(unique.values())[:MOST_CHECKS]:
-            size = await self._repository.blob_size(blob.digest)
+            try:
+                size = await self._repository.blob_size(blob.digest)
+            except RegistryError as error:  # what it is will show when the layer is sent
+                log.debug("%s: %s", layer.diff_id, error)
+                return None
             if size is not None:
                 return RemoteBlob(blob.digest, size or blob.size, name)
             if blob.repository == name:

@@ -17,6 +17,7 @@ from bennu.images.image import Image
 from bennu.images.images import Images
 from bennu.images.layers import Layer
 from bennu.images.reference import Reference, parse_reference
+from bennu.pace import settle
 
 CHUNK: Final = 1 << 20
 OCI: Final = "application/vnd.oci.image"
@@ -30,7 +31,14 @@ async def save(images: Images, refs: Sequence[str]) -> AsyncGenerator[bytes, Non
             images.missing(image.diff_ids, hold)
         pieces = _pieces(images, chosen)
         try:
-            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            while True:
+                reading = asyncio.ensure_future(asyncio.to_thread(next, pieces, None))
+                try:
+                    piece = await asyncio.shield(reading)
+                finally:
+                    await settle(reading)  # a generator is not closed while it works
+                if piece is None:
+                    return
                 yield piece
         finally:
             await asyncio.to_thread(pieces.close)  # type: ignore[attr-defined]

@@ -59,6 +59,15 @@ def test_a_specification_is_shown_as_it_was_sent_with_the_daemons_additions() ->
     assert shown == SENT
 
 
+def test_networks_are_shown_where_they_were_given() -> None:
+    template, asked = {"ContainerSpec": {"Image": "busybox"}}, [{"Target": "n"}]
+    beside = spec_json(to_core(read({"Name": "web", "TaskTemplate": template, "Networks": asked})))
+    within = spec_json(to_core(read({"Name": "web", "TaskTemplate": template | {"Networks": asked}})))
+    assert (beside["Networks"], beside["TaskTemplate"].get("Networks")) == (asked, None)
+    assert (within.get("Networks"), within["TaskTemplate"]["Networks"]) == (None, asked)
+    assert to_core(read(beside)) == to_core(read({"Name": "web", "TaskTemplate": template, "Networks": asked}))
+
+
 def test_rules_of_placement_are_shown_only_where_they_were_given() -> None:
     for sent in ({"Placement": {}}, {}):
         shown = spec_json(to_core(read(dict(SENT, TaskTemplate={"ContainerSpec": {"Image": "busybox"}, **sent}))))

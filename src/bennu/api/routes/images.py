@@ -1,8 +1,9 @@
 """`/images`: everything about images but building them."""
 
+import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 
 from aiohttp import web
 
@@ -16,8 +17,9 @@ from bennu.api.shapes.image_list import list_images, prune_test
 from bennu.api.shapes.platforms import PlatformShape, check_platform, decode_platform, only_platform
 from bennu.build.changes import apply_changes
 from bennu.engine.engine import Engine
-from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
+from bennu.errors import BennuError, InvalidParameter
 from bennu.images import Image, Images
+from bennu.images.downloading import download, with_scheme
 from bennu.images.fetching import FetchProgress, LayerPhase
 from bennu.images.importing import EMPTY_CONFIG, import_image
 from bennu.images.loading import LayerProgress, Loaded, load
@@ -34,7 +36,6 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     api = ImageRoutes(engine)
     return [
         web.route("GET", "/images/json", api.list),
-        web.route("GET", "/images/search", api.search),
         web.route("GET", "/images/get", api.save),
         web.route("GET", "/images/{name:.+}/get", api.save),
         web.route("POST", "/images/load", api.load),
@@ -95,9 +96,6 @@ class ImageRoutes:
         image = self._images.find(name)
         check_platform(image, name, wanted)
         return image
-
-    async def search(self, request: web.Request) -> web.Response:
-        raise NotImplementedHere("searching a registry for images is not implemented")
 
     # --- names and removal --------------------------------------------------------------------------------------
 
@@ -169,16 +167,22 @@ class ImageRoutes:
     async def _import(self, request: web.Request) -> AsyncGenerator[Message, None]:
         source = text(request, "fromSrc")
         name = repo_tag(text(request, "repo"), text(request, "tag"))
-        if source != "-":
-            raise NotImplementedHere("importing from a URL is not implemented")
-        image = await import_image(
-            self._images,
-            body_of(request),
-            name=name,
-            message=text(request, "message") or "Imported from -",
-            config=apply_changes(EMPTY_CONFIG, request.query.getall("changes", [])),
-            platform=wanted_platform(text(request, "platform")),
-        )
+        platform = wanted_platform(text(request, "platform"))
+
+        async def make(tar: AsyncIterable[bytes]) -> Image:
+            message = text(request, "message") or f"Imported from {source}"
+            config = apply_changes(EMPTY_CONFIG, request.query.getall("changes", []))
+            return await import_image(self._images, tar, name=name, message=message, config=config, platform=platform)
+
+        if source == "-":
+            image = await make(body_of(request))
+        else:
+            async with contextlib.aclosing(_imported(with_scheme(source), make)) as steps:
+                async for step in steps:
+                    if isinstance(step, Image):
+                        image = step
+                    else:
+                        yield step
         if name is not None:
             await self.announce("tag", image.id, str(name.tagged()), image.labels)
         await self.announce("import", image.id, image.id, image.labels)
@@ -228,15 +232,15 @@ class ImageRoutes:
             name = repo_tag(str(name), tag) or name
         self._check_push(request, name)
         auth = parse_auth(request.headers.get("X-Registry-Auth", ""))
-        return await stream_progress(request, self._push(chosen_names(self._images, name), auth))
+        return await stream_progress(request, self._push(name, auth))
 
     def _check_push(self, request: web.Request, name: Reference) -> None:
         if (wanted := platform_of(request, since=46)) is not None:
             check_platform(self._images.find(str(name)), str(name), wanted)
 
-    async def _push(self, names: Sequence[Reference], auth: Auth) -> AsyncGenerator[Message, None]:
-        yield {"status": f"The push refers to repository [{names[0].full_name}]"}
-        async with contextlib.aclosing(push(self._images, names, auth)) as steps:
+    async def _push(self, name: Reference, auth: Auth) -> AsyncGenerator[Message, None]:
+        yield {"status": f"The push refers to repository [{name.full_name}]"}
+        async with contextlib.aclosing(push(self._images, chosen_names(self._images, name), auth)) as steps:
             async for step in steps:
                 if isinstance(step, Pushing):
                     yield status(step.status, short_id(step.diff_id), step.current, step.total)
@@ -245,6 +249,25 @@ class ImageRoutes:
                 tag, size = step.reference.tag, step.manifest_size
                 yield {"status": f"{tag}: digest: {step.digest} size: {size}"}
                 yield {"progressDetail": {}, "aux": {"Tag": tag, "Digest": step.digest, "Size": size}}
+
+
+async def _imported(
+    url: str, make: Callable[[AsyncIterable[bytes]], Awaitable[Image]]
+) -> AsyncGenerator[Message | Image, None]:
+    """Fetch what `make` makes an image of, telling how far it is; the last item is the image. Raises: BennuError."""
+    told: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
+    async with download(url, lambda current, total: told.put_nowait((current, total))) as coming:
+        yield status(f"Downloading from {url}")
+        work = asyncio.ensure_future(make(coming.parts))
+        work.add_done_callback(lambda _: told.put_nowait(None))
+        try:
+            while (step := await told.get()) is not None:
+                yield status("Importing", "", *step)
+            yield await work
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.wait([work])
 
 
 def platform_of(request: web.Request, *, since: int) -> PlatformShape | None:

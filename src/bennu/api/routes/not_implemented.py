@@ -12,7 +12,6 @@ NOT_HERE: Final = (
     ("GET", "/containers/{id}/checkpoints", "checkpointing a container"),
     ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", "checkpointing a container"),
     ("PUT", "/volumes/{name:.+}", "changing a cluster volume"),
-    ("GET", "/distribution/{name:.+}/json", "asking a registry about an image"),
 )
 
 

@@ -33,7 +33,7 @@ from bennu.engine.engine import Engine
 from bennu.engine.links import names_by_link
 from bennu.engine.settings import EngineSettings
 from bennu.engine.unsupported import runtime_names
-from bennu.errors import InvalidParameter, NotImplementedHere
+from bennu.errors import InvalidParameter
 from bennu.images.platform import host_architecture
 from bennu.images.reference import HUB
 from bennu.images.registries import Registries
@@ -46,7 +46,7 @@ from bennu.store.aside import read_aside
 from bennu.volumes import Volume
 
 NO_CACHE: Final = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
-PING: Final = NO_CACHE | {"Builder-Version": "1"}
+PING: Final = NO_CACHE | {"Builder-Version": "2"}
 BUILTIN: Final = "builtin"
 REGISTRY: Final = "https://index.docker.io/v1/"
 DISK_KINDS: Final = frozenset({"container", "image", "volume", "build-cache"})
@@ -61,12 +61,7 @@ def routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
         web.route("GET", "/version", api.version),
         web.route("GET", "/info", api.info),
         web.route("GET", "/system/df", api.disk_usage),
-        web.route("POST", "/auth", auth),
     ]
-
-
-async def auth(request: web.Request) -> web.Response:
-    raise NotImplementedHere("checking registry credentials is not implemented")
 
 
 class SystemRoutes:

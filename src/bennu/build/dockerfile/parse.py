@@ -23,11 +23,11 @@ from bennu.build.dockerfile.statements import (
     ExposeStatement,
     FromStatement,
     HealthcheckStatement,
-    HealthProbe,
     LabelStatement,
     MaintainerStatement,
     OnbuildStatement,
     Pair,
+    ProbeSettings,
     RunStatement,
     ShellStatement,
     StageStatement,
@@ -308,19 +308,19 @@ def _parse_healthcheck(parts: _Parts) -> HealthcheckStatement:
     if kind.upper() == "NONE":
         if rest:
             raise DockerfileError("HEALTHCHECK NONE takes no arguments")
-        probe = HealthProbe(("NONE",))
+        probe = ProbeSettings(("NONE",))
     else:
         probe = _parse_probe(kind.upper(), rest, parts.flags)
     return HealthcheckStatement(**parts.shared, probe=probe)
 
 
-def _parse_probe(kind: str, rest: str, flags: Flags) -> HealthProbe:
+def _parse_probe(kind: str, rest: str, flags: Flags) -> ProbeSettings:
     if kind != "CMD":
         raise DockerfileError(f"Unknown type {quote(kind)} in HEALTHCHECK (try CMD)")
     words = read_json_words(rest)
     if not (words if words is not None else rest):
         raise DockerfileError("Missing command after HEALTHCHECK CMD")
-    return HealthProbe(
+    return ProbeSettings(
         ("CMD-SHELL", rest) if words is None else ("CMD", *words),
         interval_ns=_read_interval(flags, "interval"),
         timeout_ns=_read_interval(flags, "timeout"),

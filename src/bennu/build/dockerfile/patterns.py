@@ -15,16 +15,16 @@ MAX_WORK: Final = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Pattern:
+class ShellPattern:
     """`steps` are letters as they are, ANY and ONE, each with whether it is a wildcard; no two ANY follow another."""
 
     steps: tuple[tuple[str, bool], ...]
 
-    def reversed(self) -> "Pattern":
-        return Pattern(self.steps[::-1])
+    def reversed(self) -> "ShellPattern":
+        return ShellPattern(self.steps[::-1])
 
 
-def parse_pattern(text: str) -> Pattern:
+def parse_pattern(text: str) -> ShellPattern:
     r"""Read a pattern. `\}` and `\/` stand for the letter, as do `\*`, `\?` and `\\`. Raises: DockerfileError."""
     steps: list[tuple[str, bool]] = []
     position = 0
@@ -40,10 +40,10 @@ def parse_pattern(text: str) -> Pattern:
             steps += [] if steps and steps[-1] == (ANY, True) else [(ANY, True)]
         elif letter != "\\":
             steps.append((letter, letter == ONE))
-    return Pattern(tuple(steps))
+    return ShellPattern(tuple(steps))
 
 
-def match_end(pattern: Pattern, value: str, start: int = 0, *, longest: bool) -> int | None:
+def match_end(pattern: ShellPattern, value: str, start: int = 0, *, longest: bool) -> int | None:
     """Answer where a match that begins at `start` ends: the first such place, or the last; None = no match."""
     machine = _Machine.of(pattern, len(value))
     state, found = machine.first, None
@@ -58,7 +58,7 @@ def match_end(pattern: Pattern, value: str, start: int = 0, *, longest: bool) ->
     return found
 
 
-def replace(pattern: Pattern, value: str, by: str, *, every: bool) -> str:
+def replace(pattern: ShellPattern, value: str, by: str, *, every: bool) -> str:
     """Replace the first match, or all that do not overlap; each as long as can be and the leftmost first."""
     starts = _possible_starts(pattern, value)
     out, position, done = [], 0, -1
@@ -78,7 +78,7 @@ def replace(pattern: Pattern, value: str, by: str, *, every: bool) -> str:
     return "".join(out)
 
 
-def _possible_starts(pattern: Pattern, value: str) -> int:
+def _possible_starts(pattern: ShellPattern, value: str) -> int:
     """Answer, as bits, where matches can begin: what the pattern backwards reaches, begun anew at each place."""
     machine = _Machine.of(pattern.reversed(), len(value))
     state, starts = machine.first, 0
@@ -101,7 +101,7 @@ class _Machine:
     last: int
 
     @classmethod
-    def of(cls, pattern: Pattern, length: int) -> "_Machine":
+    def of(cls, pattern: ShellPattern, length: int) -> "_Machine":
         if len(pattern.steps) * max(length, 1) > MAX_WORK:
             raise DockerfileError("pattern and value of a substitution are too long")
         letters: dict[str, int] = {}

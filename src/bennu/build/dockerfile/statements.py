@@ -102,7 +102,7 @@ class CopyStatement(Statement):
 
 
 @dataclass(frozen=True, slots=True)
-class HealthProbe:
+class ProbeSettings:
     """A HEALTHCHECK as an image's configuration has it; times in ns, 0 = not given."""
 
     test: tuple[str, ...]
@@ -115,7 +115,7 @@ class HealthProbe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthcheckStatement(Statement):
-    probe: HealthProbe
+    probe: ProbeSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

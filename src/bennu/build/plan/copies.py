@@ -12,7 +12,7 @@ from bennu.build.dockerfile.statements import CopyStatement
 from bennu.build.graph import Copy, Files, GitSource, GraphNode, HttpSource, Merge, Mkfile, Scratch
 from bennu.build.plan.commands import INLINE
 from bennu.build.plan.paths import clean, destination
-from bennu.build.plan.remotes import WEB, Repository, file_name, parse_repository
+from bennu.build.plan.remotes import WEB, GitRepository, file_name, parse_repository
 from bennu.build.plan.stage_state import StageState, shown
 from bennu.go.printing import quote
 
@@ -93,7 +93,7 @@ def check_mode(text: str) -> str:
     raise DockerfileError(f"invalid chmod parameter: '{text}': invalid syntax")
 
 
-def _check_checksum(copy: CopyStatement, repositories: list[Repository | None]) -> None:
+def _check_checksum(copy: CopyStatement, repositories: list[GitRepository | None]) -> None:
     if not copy.checksum:
         return
     if len(copy.paths) != 1:
@@ -108,7 +108,7 @@ def _check_checksum(copy: CopyStatement, repositories: list[Repository | None]) 
         raise DockerfileError(what.get(kind, "unsupported digest algorithm"))
 
 
-def _git_source(copy: CopyStatement, repository: Repository, name: str, platform: str) -> GitSource:
+def _git_source(copy: CopyStatement, repository: GitRepository, name: str, platform: str) -> GitSource:
     if not copy.is_add:
         raise DockerfileError("source can't be a git ref for COPY")
     keep = copy.keep_git_dir if repository.keep_git_dir is None else repository.keep_git_dir
@@ -121,7 +121,7 @@ def _git_source(copy: CopyStatement, repository: Repository, name: str, platform
     )
 
 
-def git_source(repository: Repository, name: str, platform: str) -> GitSource:
+def git_source(repository: GitRepository, name: str, platform: str) -> GitSource:
     """Make the node of a repository."""
     return GitSource(
         name=name,

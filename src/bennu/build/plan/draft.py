@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bennu.build.dockerfile.failure import DockerfileError
-from bennu.build.dockerfile.statements import HealthProbe
+from bennu.build.dockerfile.statements import ProbeSettings
 from bennu.go.rfc3339 import format_rfc3339
 
 COMMENT: Final = "buildkit.dockerfile.v0"
@@ -103,7 +103,7 @@ class ImageDraft:
     def in_shell(self, words: Sequence[str]) -> list[str]:
         return [*(self.config.get("Shell") or DEFAULT_SHELL), " ".join(words)]
 
-    def set_probe(self, probe: HealthProbe) -> None:
+    def set_probe(self, probe: ProbeSettings) -> None:
         times = {
             "Interval": probe.interval_ns,
             "Timeout": probe.timeout_ns,

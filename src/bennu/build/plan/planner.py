@@ -22,11 +22,11 @@ from bennu.build.dockerfile.statements import (
     EnvStatement,
     ExposeStatement,
     HealthcheckStatement,
-    HealthProbe,
     LabelStatement,
     MaintainerStatement,
     OnbuildStatement,
     Pair,
+    ProbeSettings,
     RunStatement,
     ShellStatement,
     StageStatement,
@@ -49,7 +49,7 @@ from bennu.build.graph import (
 from bennu.build.plan.commands import RunPlace, plan_run
 from bennu.build.plan.copies import CopyPlace, git_source, plan_copy
 from bennu.build.plan.draft import DEFAULT_PATH, ImageDraft
-from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed
+from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed, PlanError
 from bennu.build.plan.paths import clean
 from bennu.build.plan.ports import read_ports
 from bennu.build.plan.read import BuildFile, KnownImages, context_name, context_of, need_of
@@ -73,18 +73,21 @@ MAX_EXPANDED: Final = 64 << 20  # letters of all words of a plan
 
 
 def make_plan(file: BuildFile, known: KnownImages) -> BuildPlan:
-    """Make the plan of a file whose `needed_images` are all known. Raises: DockerfileError."""
-    walk = _Walk(file, known)
-    state = walk.run()
+    """Make the plan of a file whose `needed_images` are all known. Raises: PlanError."""
+    walk = _PlanWalk(file, known)
+    try:
+        state = walk.run()
+        walk.linter.check()
+    except DockerfileError as error:
+        raise PlanError(error, walk.linter) from None
     last = replace_sources(state.node, walk.narrowed_contexts())
-    walk.linter.check()
     warnings = _each_once(walk.linter)
     return BuildPlan(last, _finish(state, file), state.platform, state.base_id, warnings, walk.epoch_ns)
 
 
 def lint(file: BuildFile, known: KnownImages) -> tuple[tuple[LintWarning, ...], DockerfileError | None]:
     """Answer all warnings of a file whose `needed_images` are known, and why it cannot be built, if it cannot."""
-    walk = _Walk(file, known)
+    walk = _PlanWalk(file, known)
     try:
         walk.run()
         walk.linter.check()
@@ -110,7 +113,7 @@ def _finish(state: StageState, file: BuildFile) -> dict[str, Any]:
 
 
 @dataclass(slots=True)
-class _Walk:
+class _PlanWalk:
     """One walk over all stages. `locals`: what is asked of each context that a client sends: its paths."""
 
     file: BuildFile
@@ -507,7 +510,7 @@ def _quoted_list(words: Sequence[str]) -> str:
     return f"[{' '.join(map(quote, words))}]"
 
 
-def _probe_text(probe: HealthProbe) -> str:
+def _probe_text(probe: ProbeSettings) -> str:
     """Write a HEALTHCHECK as Go's `%q` writes its fields: the number of retries becomes a letter."""
     times = (probe.interval_ns, probe.timeout_ns, probe.start_period_ns, probe.start_interval_ns)
     written = " ".join(quote(format_duration(time_ns)) for time_ns in times)

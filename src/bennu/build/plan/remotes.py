@@ -19,7 +19,7 @@ SWITCHES: Final = frozenset(("keep-git-dir", "submodules"))
 
 
 @dataclass(slots=True)
-class Repository:
+class GitRepository:
     """A repository as ADD or a context names it: `https://host/x.git#ref:subdir`, `git@host:x.git?ref=…`."""
 
     url: str  # for git, without what is asked of it
@@ -30,7 +30,7 @@ class Repository:
     submodules: bool = True
 
 
-def parse_repository(text: str) -> Repository | None:
+def parse_repository(text: str) -> GitRepository | None:
     """Read the name of a repository; None: it is none. Raises: DockerfileError for one that asks for nonsense."""
     if found := SCHEME.match(text):
         scheme = found[1].lower()
@@ -47,12 +47,12 @@ def parse_repository(text: str) -> Repository | None:
     else:
         return None
     ref, _, subdir = fragment.partition(":")
-    repository = Repository(url, ref, subdir)
+    repository = GitRepository(url, ref, subdir)
     _take_query(repository, query)
     return repository
 
 
-def _take_query(repository: Repository, query: str) -> None:
+def _take_query(repository: GitRepository, query: str) -> None:
     given: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=100):
         if name in given:
@@ -85,7 +85,7 @@ def _take_query(repository: Repository, query: str) -> None:
             _set_ref(repository, prefix + given[name].removeprefix(prefix))
 
 
-def _set_ref(repository: Repository, ref: str) -> None:
+def _set_ref(repository: GitRepository, ref: str) -> None:
     if repository.ref not in ("", ref):
         raise DockerfileError(f"ref conflicts: {quote(repository.ref)} vs {quote(ref)}")
     repository.ref = ref

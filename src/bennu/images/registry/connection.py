@@ -30,6 +30,7 @@ CONNECT_S: Final = 30.0
 ANSWER_S: Final = 15.0  # for the first question, and for a token
 IDLE_S: Final = 60.0  # without a byte
 MAX_REDIRECTS: Final = 10
+TOO_MANY: Final = f"stopped after {MAX_REDIRECTS} redirects"
 MAX_ANSWER: Final = 4 << 20  # of whatever is no blob
 READ_BYTES: Final = 1 << 20
 LEAST_TOKEN_S: Final = 60.0
@@ -102,16 +103,13 @@ class RegistryConnection:
                 try:
                     given |= await self._let_in(more_scopes)
                 except RegistryError as error:
-                    why = of_request(method, url, str(error))
-                    raise RegistryError(why, spoken=True, complaints=error.complaints, final=error.final) from None
+                    raise error.during(method, url) from None
             async with self._send(method, url, given, body, seconds=seconds) as answer:
                 if not 300 <= answer.status < 400 or answer.status == 304 or method not in ("GET", "HEAD"):
                     yield answer
                     return
                 url = urljoin(url, answer.headers.get("Location", ""))
-        raise RegistryError(
-            of_request(method, url, f"stopped after {MAX_REDIRECTS} redirects"), spoken=True, final=True
-        )
+        raise RegistryError(TOO_MANY, spoken=True, final=True, request=of_request(method, url))
 
     async def ask(
         self, method: str, path: str, *, seconds: float = IDLE_S, **given: Any
@@ -133,6 +131,10 @@ class RegistryConnection:
             yield answer
 
     # --- being let in ---------------------------------------------------------------------------------------------
+
+    async def authorization(self) -> dict[str, str]:
+        """Answer the header that lets in, for a request that goes another way. Raises: RegistryError."""
+        return await self._let_in(())
 
     async def _let_in(self, more_scopes: Sequence[str]) -> dict[str, str]:
         """Answer the header with a token or the login, as the registry asked for. Raises: RegistryError."""
@@ -240,11 +242,31 @@ async def send(
             allow_redirects=False,
         )
     except FAILURES as error:
-        raise RegistryError(of_request(method, url, of_connection(error, host)), spoken=False) from error
+        why = of_connection(error, host)
+        raise RegistryError(why, spoken=False, request=of_request(method, url)) from error
     except ValueError as error:
-        raise RegistryError(of_request(method, url, str(error)), spoken=False, final=True) from None
+        raise RegistryError(str(error), spoken=False, final=True, request=of_request(method, url)) from None
     async with answer:
         yield answer
+
+
+@contextlib.asynccontextmanager
+async def get(
+    session: ClientSession, url: str, headers: Mapping[str, str] | None = None, secret: Mapping[str, str] | None = None
+) -> AsyncIterator[ClientResponse]:
+    """Ask for a URL and follow where it leads; `secret` headers go to the first place only. Raises: RegistryError."""
+    place = url
+    for _ in range(MAX_REDIRECTS):
+        if urlsplit(place).scheme not in ("http", "https"):
+            why = f'unsupported protocol scheme "{urlsplit(place).scheme}"'
+            raise RegistryError(why, spoken=False, final=True, request=of_request("GET", url))
+        given = {"Accept-Encoding": "identity", **(headers or {}), **((secret or {}) if place == url else {})}
+        async with send(session, "GET", place, headers=given) as answer:
+            if answer.status not in (301, 302, 303, 307, 308):
+                yield answer
+                return
+            place = urljoin(place, answer.headers.get("Location", ""))
+    raise RegistryError(TOO_MANY, spoken=True, final=True, request=of_request("GET", url))
 
 
 async def read_answer(answer: ClientResponse, limit: int = MAX_ANSWER) -> bytes:

@@ -51,6 +51,7 @@ KINDS: Final[dict[int, type[BennuError]]] = {
     404: NotFound,
     503: Unavailable,
 }
+NO_HOST: Final = "no such host"
 GONE: Final = ("DENIED", "MANIFEST_UNKNOWN", "NAME_UNKNOWN")
 FINAL: Final = ("UNAUTHORIZED", "UNSUPPORTED", "DENIED", "TOOMANYREQUESTS", "NAME_UNKNOWN")
 UNTRUSTED: Final = frozenset({2, 7, 18, 19, 20, 21, 24})  # X509_V_ERR_…: no chain to an authority that is known
@@ -74,19 +75,32 @@ class Complaint:
 
 
 class RegistryError(Exception):
-    """A request to a registry that failed; `spoken` tells that HTTP was spoken, so that TLS or none was right."""
+    """A request to a registry that failed.
+
+    `reason` is why, without the request; `spoken` tells that HTTP was spoken, so that TLS or none was right; `final`
+    that asking again, or elsewhere, changes nothing.
+    """
 
     def __init__(
-        self, message: str, *, spoken: bool, complaints: Sequence[Complaint] = (), final: bool = False
+        self, reason: str, *, spoken: bool, complaints: Sequence[Complaint] = (), final: bool = False, request: str = ""
     ) -> None:
-        super().__init__(message)
+        super().__init__(f"{request}: {reason}" if request else reason)
+        self.reason = reason
+        self.request = request
         self.spoken = spoken
         self.complaints = complaints
-        self.final = final  # asking again, or elsewhere, changes nothing
+        self.final = final
 
     @property
     def code(self) -> str:
         return self.complaints[0].code if self.complaints else ""
+
+    def during(self, method: str, url: str) -> "RegistryError":
+        """Answer the same failure as one of what had to come before this request."""
+        request = of_request(method, url)
+        return RegistryError(
+            str(self), spoken=self.spoken, complaints=self.complaints, final=self.final, request=request
+        )
 
 
 def refusal(status: int, reason: str, content_type: str, body: bytes, challenges: Sequence[Challenge]) -> RegistryError:
@@ -139,8 +153,11 @@ def _unread(status: int, why: str, text: str) -> str:
 
 def of_pull(error: RegistryError, reference: Reference) -> BennuError:
     """Translate what went wrong with a pull, as dockerd tells it."""
-    if not error.complaints or (complaint := error.complaints[0]).message is None or complaint.code not in GONE:
-        return BennuError(str(error.complaints[0]) if error.complaints else str(error))
+    if error.request or not error.complaints:
+        return of_status(error)
+    complaint = error.complaints[0]
+    if complaint.message is None or complaint.code not in GONE:
+        return _kind(error)(str(complaint))
     match complaint.code:
         case "DENIED":
             why = "repository does not exist or may require 'docker login'"
@@ -150,15 +167,25 @@ def of_pull(error: RegistryError, reference: Reference) -> BennuError:
     return NotFound(f"repository {reference.familiar_name} not found: {complaint}")
 
 
+def of_push(error: RegistryError) -> BennuError:
+    """Translate what went wrong with a push: without the request where it is the login that is wrong."""
+    if error.complaints:
+        return _kind(error)(str(error.complaints[0]))
+    return BennuError(error.reason if error.final else str(error))
+
+
 def of_status(error: RegistryError) -> BennuError:
     """Translate what went wrong with a question that is passed on to a registry, and keep its status."""
-    kind = KINDS.get(CODES[error.code][1], BennuError) if error.complaints else BennuError
-    return kind(str(error))
+    return _kind(error)(str(error))
 
 
-def of_request(method: str, url: str, why: str) -> str:
-    """Write a failure as Go's HTTP client does."""
-    return f'{method.capitalize()} "{url}": {why}'
+def _kind(error: RegistryError) -> type[BennuError]:
+    return KINDS.get(CODES[error.code][1], BennuError) if error.complaints else BennuError
+
+
+def of_request(method: str, url: str) -> str:
+    """Write a request that failed as Go's HTTP client does."""
+    return f'{method.capitalize()} "{url}"'
 
 
 def of_connection(error: BaseException, host: str) -> str:
@@ -170,7 +197,7 @@ def of_connection(error: BaseException, host: str) -> str:
         if isinstance(one, ssl.SSLError):
             return _of_tls(one)
         if isinstance(one, socket.gaierror):
-            return f"dial tcp: lookup {host.rsplit(':', 1)[0]}: no such host"
+            return f"dial tcp: lookup {host.rsplit(':', 1)[0]}: {NO_HOST}"
     if isinstance(error, TimeoutError):
         return "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
     if isinstance(cause, OSError) and cause.errno:

@@ -86,6 +86,11 @@ class Repository:
             path = urljoin(f"{self.connection.endpoint.url}/v2/{path}", link) if link else ""
         return found
 
+    async def document(self, digest: str) -> bytes:
+        """Read a short blob whole; the caller checks it. Raises: RegistryError."""
+        body, _ = await self.connection.ask("GET", f"{self.path}/blobs/{digest}")
+        return body
+
     async def blob(self, digest: str, start: int) -> AsyncGenerator[bytes, None]:
         """Yield a blob's bytes as they come, from byte `start` on; the caller checks it. Raises: RegistryError."""
         headers = {"Range": f"bytes={start}-"} if start else {}

@@ -213,3 +213,4 @@ class ServiceSpec:
     rollback: UpdateConfig | None = None
     endpoint: EndpointSpec | None = None
     strategy: Strategy = Rolling()
+    networks_beside: bool = False  # the template's networks were given beside it, and are shown there

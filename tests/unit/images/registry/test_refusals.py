@@ -10,7 +10,7 @@ import pytest
 from bennu.errors import BennuError, Forbidden, NotFound, Unauthorized
 from bennu.images.reference import parse_reference
 from bennu.images.registry.challenges import Challenge, parse_challenges
-from bennu.images.registry.refusals import RegistryError, of_connection, of_pull, of_request, of_status, refusal
+from bennu.images.registry.refusals import RegistryError, of_connection, of_pull, of_push, of_status, refusal
 
 JSON = "application/json; charset=utf-8"
 APP = parse_reference("app:v1")
@@ -33,7 +33,7 @@ def answer(status: int, *errors: object, content_type: str = JSON, **challenge: 
         pytest.param(
             answer(404, {"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}),
             "manifest unknown",
-            BennuError,
+            NotFound,
             id="no such tag, and no detail",
         ),
         pytest.param(
@@ -56,13 +56,13 @@ def answer(status: int, *errors: object, content_type: str = JSON, **challenge: 
         pytest.param(
             answer(401, {"code": "UNAUTHORIZED", "message": "incorrect username or password", "detail": 1}),
             "unauthorized: incorrect username or password",
-            BennuError,
+            Unauthorized,
             id="wrong password",
         ),
         pytest.param(
             answer(401, {"details": "x"}, content_type="text/html"),
             'unauthorized: {"errors": [{"details": "x"}]}',
-            BennuError,
+            Unauthorized,
             id="no JSON",
         ),
         pytest.param(
@@ -115,10 +115,19 @@ def _untrusted(code: int) -> ssl.SSLCertVerificationError:
     ],
 )
 def test_a_connection_that_fails_is_told_in_gos_words(error: BaseException, words: str) -> None:
-    assert (
-        of_request("HEAD", "https://h:5000/v2/", of_connection(error, "h:5000"))
-        == f'Head "https://h:5000/v2/": {words}'
-    )
+    assert of_connection(error, "h:5000") == words
+
+
+def test_what_had_to_come_before_a_request_is_told_with_it_and_a_push_tells_the_reason_alone() -> None:
+    refused = answer(401, {"code": "UNAUTHORIZED", "message": "wrong password", "detail": 1})
+    during = refused.during("HEAD", "https://h/v2/app/manifests/v1")
+    words = 'Head "https://h/v2/app/manifests/v1": unauthorized: wrong password'
+    assert (str(of_pull(during, APP)), type(of_pull(during, APP))) == (words, Unauthorized)
+    assert str(of_push(during)) == "unauthorized: wrong password"
+    missing = RegistryError("no basic auth credentials", spoken=True, final=True).during("POST", "https://h/")
+    assert str(of_push(missing)) == "no basic auth credentials"
+    broken = RegistryError("EOF", spoken=False, request='Get "https://h/v2/"')
+    assert str(of_push(broken)) == 'Get "https://h/v2/": EOF'
 
 
 def test_challenges_are_read_with_quotes_and_without() -> None:
