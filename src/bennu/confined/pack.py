@@ -46,7 +46,7 @@ def pack_layer(output: int, lowers: Sequence[str]) -> None:
 
 
 def pack_step(output: int) -> None:
-    """Pack what a step of a build wrote, a folder in overlayfs's form that is the root; as `pack_layer`. Raises: OSError.
+    """Pack what a step of a build wrote: the root, a folder in overlayfs's form, as `pack_layer`. Raises: OSError.
 
     Nothing in it is the engine's: what a runtime has made for the step's mounts is no longer there.
     """
