@@ -5,16 +5,15 @@ A layer that a step has written is packed once: its tar gives its digest, then i
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
 from bennu.build.cache import Cache
 from bennu.build.snapshots import IMAGE_LAYER, StepSnapshot
-from bennu.build.steps.trees import Folders, tar_tree
-from bennu.confined.client import HELPER, Failure, Folder, Overlaid, measure_tree
+from bennu.build.steps.trees import pack_step, tar_tree
+from bennu.confined.client import measure_tree
 from bennu.errors import BennuError
 from bennu.images import Images
 from bennu.images.layers import Adoption, LayerDraft, LayerHold
@@ -41,12 +40,10 @@ class Exporter:
             for layer, diff_id in zip(snapshot.layers, diff_ids, strict=True):
                 if layer == diff_id and layer in missing:
                     raise BennuError(f"layer {layer} is missing")
-            fresh: dict[str, int] = {}
-            for place, diff_id in enumerate(diff_ids):
-                if not diff_id or diff_id in missing:
-                    fresh.setdefault(snapshot.layers[place], place)
-            made = dict(zip(fresh, await self._pack_new(snapshot, list(fresh.values()), hold), strict=True))
-        return [made.get(layer, diff_id) for layer, diff_id in zip(snapshot.layers, diff_ids, strict=True)]
+            known = dict(zip(snapshot.layers, diff_ids, strict=True))
+            fresh = [layer for layer, diff_id in known.items() if not diff_id or diff_id in missing]
+            known |= await self._pack_new(fresh, hold)
+        return [known[layer] for layer in snapshot.layers]
 
     def _lock(self, layer: str) -> asyncio.Lock:
         lock = self._locks.get(layer)
@@ -57,47 +54,34 @@ class Exporter:
     def _diff_ids(self, layers: Sequence[str]) -> list[str]:
         return [self._cache.snapshots.diff_id(layer) for layer in layers]
 
-    async def _pack_new(self, snapshot: StepSnapshot, places: Sequence[int], hold: LayerHold) -> list[str]:
-        """Pack the layers at these places, several at a time, and keep them; answer their diff IDs."""
+    async def _pack_new(self, fresh: Sequence[str], hold: LayerHold) -> dict[str, str]:
+        """Pack layers, several at a time, and keep them; answer their diff IDs by the layers."""
         snapshots = self._cache.snapshots
         turns = asyncio.Semaphore(PACKED_AT_ONCE)
 
-        async def pack_one(place: int) -> Adoption:
-            layer, below = snapshot.layers[place], StepSnapshot(snapshot.layers[:place])
+        async def pack_one(layer: str) -> Adoption:
             folder = snapshots.folder(layer)
             async with turns:
-                draft = await self._images.layers.receive(pack_layer(snapshots.folders(below), folder))
+                draft = await self._images.layers.receive(pack_step(folder))
                 drafts.append(draft)
                 return Adoption(draft, snapshots.path(layer), await measure_tree(folder))
 
         drafts: list[LayerDraft] = []
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(pack_one(place)) for place in places]
+                tasks = [group.create_task(pack_one(layer)) for layer in fresh]
         except BaseException as error:
             for draft in drafts:
                 draft.path.unlink(missing_ok=True)
             raise (error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error) from None
         kept = await self._images.layers.adopt([task.result() for task in tasks], hold)
-        for place, layer in zip(places, kept, strict=True):
-            if not snapshots.is_moved(snapshot.layers[place]):
-                await asyncio.to_thread(snapshots.note_diff_id, snapshot.layers[place], layer.diff_id)
-        return [layer.diff_id for layer in kept]
+        made = {layer: one.diff_id for layer, one in zip(fresh, kept, strict=True)}
+        for layer, diff_id in made.items():
+            if not snapshots.is_moved(layer):
+                await asyncio.to_thread(snapshots.note_diff_id, layer, diff_id)
+        return made
 
     async def squash(self, snapshot: StepSnapshot, hold: LayerHold) -> str:
         """Make one layer of all that is in a root filesystem; answer its diff ID."""
         draft = await self._images.layers.receive(tar_tree(self._cache.snapshots.folders(snapshot)))
         return (await self._images.layers.add(draft, hold)).diff_id
-
-
-async def pack_layer(below: Folders, folder: Path) -> AsyncIterator[bytes]:
-    """Give what a step has written as a layer's tar. `below`: what it began from. Raises: BennuError."""
-    trees = (Folder(folder), Overlaid(tuple(below)))
-    try:
-        async with HELPER.begin("pack_layer", *trees, enter=False, output=True, lowers=["."]) as session:
-            assert session.output is not None
-            while data := await session.output.read(1 << 20):
-                yield data
-            await session.result()
-    except Failure as failure:
-        raise BennuError(f"cannot read what was written: {failure}") from failure

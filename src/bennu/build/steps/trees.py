@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bennu.build.graph import Copy, FileAction, Files, GraphNode, Mkdir, Mkfile, Remove
-from bennu.confined.client import HELPER, Failure, Overlaid, Session
+from bennu.confined.client import HELPER, Failure, Folder, Overlaid, Session, Tree
 from bennu.errors import BennuError
 from bennu.images.overlay import remove_tree
 
@@ -90,21 +90,19 @@ async def apply_files(node: Files, base: Folders, into: Path, sources: Mapping[G
 async def _apply(action: FileAction, root: Overlaid, sources: Mapping[GraphNode, Folders]) -> None:
     match action:
         case Copy():
-            for selection in select(action):
-                await HELPER.ask(
-                    "copy_files",
-                    root,
-                    Overlaid(tuple(sources[action.source])),
-                    limit_s=None,
-                    paths=[selection.path],
-                    destination=action.destination,
-                    user=action.user,
-                    mode=action.mode,
-                    include=selection.include,
-                    exclude=selection.exclude,
-                    unpack=action.unpack,
-                    literal=action.literal,
-                )
+            await HELPER.ask(
+                "copy_files",
+                root,
+                Overlaid(tuple(sources[action.source])),
+                limit_s=None,
+                paths=[(selection.path, selection.include) for selection in select(action)],
+                destination=action.destination,
+                user=action.user,
+                mode=action.mode,
+                exclude=action.exclude,
+                unpack=action.unpack,
+                literal=action.literal,
+            )
         case Mkdir():
             mode, user = action.mode, action.user
             await HELPER.ask("make_folder", root, path=action.path, mode=mode, user=user, created_ns=action.created_ns)
@@ -139,11 +137,10 @@ async def copy_tree(layers: Folders, path: str, into: Path) -> None:
             root,
             source,
             limit_s=None,
-            paths=[path],
+            paths=[(path, ())],
             destination="/",
             user="",
             mode="",
-            include=(),
             exclude=(),
             unpack=False,
             literal=False,
@@ -218,8 +215,21 @@ async def send_tree(layers: Folders) -> AsyncIterator[SentTree]:
 
 async def tar_tree(layers: Folders) -> AsyncIterator[bytes]:
     """Give a tree as a tar: `--output type=tar`. Raises: FileStepFailed."""
+    async with contextlib.aclosing(_packed("pack_root", Overlaid(tuple(layers)))) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+async def pack_step(layer: Path) -> AsyncIterator[bytes]:
+    """Give what a step wrote, all of it, as the tar of a layer. Raises: FileStepFailed."""
+    async with contextlib.aclosing(_packed("pack_step", Folder(layer))) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+async def _packed(task: str, tree: Tree) -> AsyncGenerator[bytes, None]:
     with _files():
-        async with HELPER.begin("pack_root", Overlaid(tuple(layers)), output=True) as session:
+        async with HELPER.begin(task, tree, output=True) as session:
             assert session.output is not None
             while data := await session.output.read(1 << 20):
                 yield data
