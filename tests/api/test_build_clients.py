@@ -166,6 +166,35 @@ def test_compose_builds_its_services(client: BuildClient, docker: Cli, context: 
     assert run(docker, "composed:a", "cat", "/x") + run(docker, "composed:b", "cat", "/x") == "0\n1\n"
 
 
+def test_a_target_is_the_base_of_another_one(docker: Cli, context: Path, tmp_path: Path) -> None:
+    (context / "Dockerfile").write_text("FROM base\nRUN echo first > /n\n")
+    (context / "next").write_text("FROM below\nRUN echo second >> /n\n")
+    lower = {"context": str(context), "tags": ["linked:lower"]}
+    upper = {"context": str(context), "dockerfile": "next", "contexts": {"below": "target:lower"}}
+    file = tmp_path / "bake.json"
+    file.write_text(json.dumps({"target": {"lower": lower, "upper": {**upper, "tags": ["linked:upper"]}}}))
+    said = docker("buildx", "bake", "-f", file, "lower", "upper")
+    assert run(docker, "linked:upper", "cat", "/n") == "first\nsecond\n"
+    assert run(docker, "linked:lower", "cat", "/n") == "first\n"
+    assert "[lower] exporting to image" in said.err and "[upper] exporting to image" in said.err
+
+
+def test_compose_builds_what_it_brings_up_and_again_what_has_changed(
+    client: BuildClient, docker: Cli, context: Path
+) -> None:
+    if not client.has("compose"):
+        pytest.skip("this docker command has no plugin compose")
+    compose = ["compose", "-p", "composed-up", "-f", context / "compose.yaml"]
+    service = {"build": ".", "command": ["cat", "/x"], "network_mode": "none"}
+    (context / "compose.yaml").write_text(json.dumps({"services": {"job": service}}))
+    for word in ("one", "two"):
+        (context / "Dockerfile").write_text(f"FROM base\nRUN echo {word} > /x\n")
+        docker(*compose, "up", "--build", "--exit-code-from", "job")
+        assert docker(*compose, "logs", "--no-log-prefix", "job").out.split() == [word]
+    docker(*compose, "down", "--rmi", "all")
+    assert docker("images", "-q", "composed-up-job").out == ""
+
+
 def test_the_builder_shows_itself(docker: Cli) -> None:
     assert "running" in docker("buildx", "ls").out
     assert "linux/" in docker("buildx", "inspect").out

@@ -8,7 +8,7 @@ import time
 import docker
 import pytest
 import requests
-from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
+from docker.errors import APIError, BuildError, ContainerError, ImageNotFound, NotFound
 
 from support.daemon import Daemon
 from support.waiting import wait_for
@@ -176,3 +176,24 @@ def test_pooled_connections_are_kept(client: docker.DockerClient) -> None:
         assert client.ping()
     assert client.version()["ApiVersion"] == "1.51"
     assert isinstance(client.api, requests.Session)
+
+
+def test_an_image_is_built_with_its_log_and_its_errors(client: docker.DockerClient, busybox: str) -> None:
+    client.images.get(busybox).tag("base")
+    dockerfile = b"FROM base\nARG WHO\nRUN echo made for $WHO > /made\n"
+    image, log = client.images.build(
+        fileobj=io.BytesIO(dockerfile), tag="built:1", buildargs={"WHO": "you"}, labels={"a": "b"}, rm=True
+    )
+    assert image.tags == ["built:1"] and image.labels == {"a": "b"}
+    assert [line["stream"] for line in log if "stream" in line][-1] == "Successfully tagged built:1\n"
+    assert client.containers.run(image, "cat /made", remove=True, network_mode="none") == b"made for you\n"
+    told = list(client.api.build(fileobj=io.BytesIO(dockerfile), nocache=True, decode=True))  # rm: no, by default
+    assert not any("Removed intermediate container" in line.get("stream", "") for line in told)
+    built = next(line["aux"]["ID"] for line in told if "aux" in line)
+    assert client.images.get(built).short_id == f"sha256:{told[-1]['stream'].split()[-1][:10]}"
+    with pytest.raises(BuildError, match="returned a non-zero code: 7") as failed:
+        client.images.build(fileobj=io.BytesIO(b"FROM base\nRUN echo bad; exit 7\n"))
+    assert "bad\n" in [line.get("stream") for line in failed.value.build_log]
+    with pytest.raises(APIError, match="unknown instruction: NOPE") as refused:
+        client.images.build(fileobj=io.BytesIO(b"FROM base\nNOPE\n"))
+    assert refused.value.status_code == 400
