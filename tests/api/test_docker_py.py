@@ -190,7 +190,7 @@ def test_an_image_is_built_with_its_log_and_its_errors(client: docker.DockerClie
     told = list(client.api.build(fileobj=io.BytesIO(dockerfile), nocache=True, decode=True))  # rm: no, by default
     assert not any("Removed intermediate container" in line.get("stream", "") for line in told)
     built = next(line["aux"]["ID"] for line in told if "aux" in line)
-    assert client.images.get(built).short_id == f"sha256:{told[-1]['stream'].split()[-1][:10]}"
+    assert client.images.get(built).short_id == f"sha256:{told[-1]['stream'].split()[-1]}"
     with pytest.raises(BuildError, match="returned a non-zero code: 7") as failed:
         client.images.build(fileobj=io.BytesIO(b"FROM base\nRUN echo bad; exit 7\n"))
     assert "bad\n" in [line.get("stream") for line in failed.value.build_log]
