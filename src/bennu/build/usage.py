@@ -55,7 +55,7 @@ class PruneRequest:
 def automatic_prunes(disk_bytes: int, now_ns: int) -> list[PruneRequest]:
     """List what is pruned by itself, one after the other: as dockerd has it without options for its garbage collection.
 
-    What is easily had again goes after two days, if the cache is large; then what was not used for 60 days, then as much
+    What is easily had again goes after two days if the cache is large; then what was not used for 60 days, then as much
     as keeps the cache within its bounds, what images share last.
     """
     bounds = PruneRequest(
