@@ -4,7 +4,9 @@ import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 import bennu
 from bennu.build.builder import Builder
@@ -190,24 +192,20 @@ class FrontendBridge:
         check_frontend(frontend, options)
         request = replace(read_options(options, self._solved(inputs)), allow_host_network=job.allow_host_network)
         session = await self._sessions.find(job.session)
-        upload = request.context_url if request.context_url.startswith(UPLOADS) else ""
-        if upload:
+        lent = await self.lend(job, local_sessions(options))
+        if request.context_url.startswith(UPLOADS):
+            lent.bring = partial(lent.pull_upload, urlsplit(request.context_url).path)
             request = replace(request, context_url="")
-        work = await job.stack.enter_async_context(self._builder.work())
-        lent = SessionInputs(
-            self._sessions,
-            self._contexts,
-            job.session,
-            job.recorder,
-            work,
-            job.stack,
-            elsewhere=local_sessions(options),
-            upload=upload,
-        )
         try:
             return await while_there(session, work_on(request, lent))
         except BuildStepFailed as error:
             raise RpcFailed(Code.UNKNOWN, str(error), source_details(error, lent.dockerfile)) from error
+
+    async def lend(self, job: BuildJob, elsewhere: Mapping[str, str]) -> SessionInputs:
+        """Make what a job's client lends to its build."""
+        work = await job.stack.enter_async_context(self._builder.work())
+        sessions, contexts = self._sessions, self._contexts
+        return SessionInputs(sessions, contexts, job.session, job.recorder, work, job.stack, elsewhere)
 
     def _solved(self, inputs: Mapping[str, Definition]) -> dict[str, Solved]:
         found: dict[str, Solved] = {}

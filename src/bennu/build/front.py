@@ -14,8 +14,8 @@ from bennu.build.bridge import FrontendBridge, version_record, worker
 from bennu.build.builder import Builder
 from bennu.build.jobs import BuildJob, Jobs
 from bennu.build.preparation import internal_step
-from bennu.build.request import Solved
-from bennu.build.session_inputs import Transferring
+from bennu.build.request import Solved, SolveRequest
+from bennu.build.session_inputs import SessionInputs, Transferring
 from bennu.build.steps.trees import Folders, send_tree, tar_tree
 from bennu.build.usage import PruneRequest, UsageRecord, freed_bytes, matches
 from bennu.build.wire.contexts import Contexts
@@ -39,6 +39,7 @@ from bennu.build.wire.messages import (
 from bennu.build.wire.sending import send_bytes, send_folder
 from bennu.build.wire.session import ClientSession, Sessions, Tunnel, while_there
 from bennu.errors import InvalidParameter, NotImplementedHere
+from bennu.images.image import Image
 from bennu.images.reference import Reference, parse_reference
 
 Announce = Callable[[str, str, str, Mapping[str, str]], Awaitable[None]]  # kind, action, whose, attributes
@@ -64,9 +65,9 @@ class Front:
         self._announce = announce
         self._builder = builder
         self.sessions = sessions = Sessions()
-        self._jobs = Jobs()
+        self.jobs = Jobs()
         self._worker = worker(gateways)
-        self._bridge = FrontendBridge(builder, self._jobs, sessions, contexts, self._worker)
+        self.bridge = FrontendBridge(builder, self.jobs, sessions, contexts, self._worker)
         methods: Mapping[str, Method] = {
             "ListWorkers": self._list_workers,
             "Info": self._info,
@@ -77,7 +78,7 @@ class Front:
             "Session": self._session,
         }
         named = {f"{CONTROL}{name}": method for name, method in methods.items()}
-        self._serve = answers({**named, **self._bridge.methods()})
+        self._serve = answers({**named, **self.bridge.methods()})
 
     async def attend(self, link: Link) -> None:
         """Serve a client's connection until it leaves."""
@@ -125,7 +126,7 @@ class Front:
 
     async def _status(self, call: Call) -> None:
         request = await call.receive_one(StatusRequest)
-        job = await self._jobs.find(request.ref)
+        job = await self.jobs.find(request.ref)
         async for response in job.recorder.responses():
             await call.send(response)
 
@@ -133,12 +134,12 @@ class Front:
         request = await call.receive_one(ControlSolveRequest)
         check_solve(request)
         destinations = read_exporters(request)
-        async with self._jobs.open(request.ref, request.session) as job:
+        async with self.jobs.open(request.ref, request.session) as job:
             job.inputs = request.frontend_inputs
             job.allow_host_network = HOST_NETWORK in request.entitlements
             job.frontend_attrs = request.frontend_attrs
             if request.frontend:
-                name = await job.run(self._bridge.build(job, request.frontend, request.frontend_attrs, job.inputs))
+                name = await job.run(self.bridge.build(job, request.frontend, request.frontend_attrs, job.inputs))
                 solved: Solved | None = job.results[name]
             else:
                 solved = self._chosen(job, await job.wait_returned())
@@ -166,12 +167,20 @@ class Front:
             await self._send(job, solved, destination)
             return {}
         tags = destination.names
-        image = await self._builder.export_image(solved, tags, job.recorder)
-        image_id = image.id
-        for tag in tags:
-            await self._announce("image", "tag", image_id, {**image.labels, "name": str(tag)})
+        image_id = (await self.export_image(solved, tags, job)).id
         answer = {"containerimage.config.digest": image_id, "containerimage.digest": image_id}
         return answer | ({"image.name": ",".join(map(full_name, tags))} if tags else {})
+
+    async def export_image(self, solved: Solved, tags: Sequence[Reference], job: BuildJob) -> Image:
+        """Make an image of a result and name it. Raises: BennuError."""
+        image = await self._builder.export_image(solved, tags, job.recorder)
+        for tag in tags:
+            await self._announce("image", "tag", image.id, {**image.labels, "name": str(tag)})
+        return image
+
+    async def solve(self, request: SolveRequest, inputs: SessionInputs, job: BuildJob) -> Solved:
+        """Build for a job. Raises: BuildStepFailed, BennuError."""
+        return await self._builder.solve(request, inputs, job.recorder, job.stack)
 
     async def _send(self, job: BuildJob, solved: Solved, destination: Destination) -> None:
         """Send a result's files to the client. Raises: BennuError."""

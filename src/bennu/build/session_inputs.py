@@ -4,11 +4,10 @@ import asyncio
 import contextlib
 import posixpath
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from bennu.build.dockerfile.parse import ParsedDockerfile
 from bennu.build.graph import GraphNode, LocalSource, digests
@@ -21,7 +20,8 @@ from bennu.build.wire.session import ClientSession, Sessions
 from bennu.confined.client import HELPER, OUR_FAULT, Failure, Folder
 from bennu.errors import InvalidParameter
 from bennu.images.pulling import Step
-from bennu.images.registry.logins import Auth
+from bennu.images.reference import Reference
+from bennu.images.registry.logins import Auth, login_for
 
 MAX_SMALL_FILE: Final = 4 << 20
 SHOW_EVERY_NS: Final = 100_000_000
@@ -33,8 +33,9 @@ USUAL_NAME: Final = "Dockerfile"
 class SessionInputs:
     """The things of one build.
 
-    elsewhere: which session has a folder, where it is not `session_id`. upload: the tar that is the context, if it is
-    one. work: a folder of the build's own. stack: closed when the build ends.
+    session_id: "" if there is none. elsewhere: which session has a folder, where it is not that. work: a folder of the
+    build's own. stack: closed when the build ends. bring: makes `context` in the folder it is given, where the context
+    comes as a tar. logins: those that came another way than by the session.
     """
 
     sessions: Sessions
@@ -44,7 +45,8 @@ class SessionInputs:
     work: Path
     stack: contextlib.AsyncExitStack
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    upload: str = ""
+    bring: Callable[[Path], Awaitable[None]] | None = None
+    logins: Mapping[str, Auth] = field(default_factory=dict)
     dockerfile: tuple[str, bytes] = ("", b"")  # the one that was read last
     _unpacking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _read: dict[tuple[str, str], bytes | None] = field(default_factory=dict)
@@ -57,7 +59,7 @@ class SessionInputs:
 
     async def read_files(self, context: str, names: Sequence[str]) -> Mapping[str, bytes]:
         """Read small files of a context; those of a Dockerfile are fetched together, as BuildKit does."""
-        if self.upload and context in (CONTEXT, DOCKERFILE):
+        if self.bring and context in (CONTEXT, DOCKERFILE):
             return await self._read_upload(names)
         missing = [name for name in names if (context, name) not in self._read]
         if missing:
@@ -99,12 +101,16 @@ class SessionInputs:
         async with self._unpacking:
             tree = self.work / "context"
             if not tree.exists():
-                session = await self._session(CONTEXT)
-                await unpack_upload(session, urlsplit(self.upload).path, self.work)
+                assert self.bring is not None
+                await self.bring(self.work)
             return tree
 
+    async def pull_upload(self, path: str, work: Path) -> None:
+        """Have the client's session bring a tar, as `work/context`. Raises: BennuError; SessionGone."""
+        await unpack_upload(await self._session(CONTEXT), path, work)
+
     async def tree(self, source: LocalSource) -> ContextTree:
-        if self.upload and source.context in (CONTEXT, DOCKERFILE):
+        if self.bring and source.context in (CONTEXT, DOCKERFILE):
             return ContextTree(await self._unpacked())
         session = await self._session(source.context)
         what = options(source.context, include=source.include, exclude=source.exclude, follow=source.follow)
@@ -117,12 +123,12 @@ class SessionInputs:
     # --- secrets ------------------------------------------------------------------------------------------------
 
     async def secret(self, id: str) -> bytes | None:
-        return await (await self._session()).secret(id)
+        return await (await self._session()).secret(id) if self.session_id else None
 
     @contextlib.asynccontextmanager
     async def ssh(self, id: str) -> AsyncIterator[Path | None]:
-        session = await self._session()
-        if not await session.has_agent(id):
+        session = await self._session() if self.session_id else None
+        if session is None or not await session.has_agent(id):
             yield None
             return
         self._agents += 1
@@ -130,6 +136,8 @@ class SessionInputs:
             yield socket
 
     async def credentials(self, domain: str) -> Auth:
+        if not self.session_id:
+            return login_for(Reference(domain, ""), self.logins)
         username, secret = await (await self._session()).credentials(domain)
         return Auth(identitytoken=secret) if secret and not username else Auth(username=username, password=secret)
 
