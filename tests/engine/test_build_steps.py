@@ -192,6 +192,10 @@ async def test_a_failure_is_told_in_buildkits_words(steps: Steps) -> None:
     assert steps.said[2].decode() == (
         'runc run failed: unable to start container process: exec: "nosuch": executable file not found in $PATH\n'
     )
+    (steps.base / "junk").write_bytes(b"\0junk")
+    (steps.base / "junk").chmod(0o755)
+    await failure(argv=("/junk",))
+    assert steps.said[2] == b"exec /junk: exec format error\n"
     await failure(argv=("/etc/passwd",))
     assert b'exec: "/etc/passwd": permission denied' in steps.said[2]
     memory = await failure("x=a; while true; do x=$x$x; done", limits=HostConfig(memory=24 << 20))

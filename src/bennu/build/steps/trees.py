@@ -90,21 +90,19 @@ async def apply_files(node: Files, base: Folders, into: Path, sources: Mapping[G
 async def _apply(action: FileAction, root: Overlaid, sources: Mapping[GraphNode, Folders]) -> None:
     match action:
         case Copy():
-            for selection in select(action):
-                await HELPER.ask(
-                    "copy_files",
-                    root,
-                    Overlaid(tuple(sources[action.source])),
-                    limit_s=None,
-                    paths=[selection.path],
-                    destination=action.destination,
-                    user=action.user,
-                    mode=action.mode,
-                    include=selection.include,
-                    exclude=selection.exclude,
-                    unpack=action.unpack,
-                    literal=action.literal,
-                )
+            await HELPER.ask(
+                "copy_files",
+                root,
+                Overlaid(tuple(sources[action.source])),
+                limit_s=None,
+                paths=[(selection.path, selection.include) for selection in select(action)],
+                destination=action.destination,
+                user=action.user,
+                mode=action.mode,
+                exclude=action.exclude,
+                unpack=action.unpack,
+                literal=action.literal,
+            )
         case Mkdir():
             mode, user = action.mode, action.user
             await HELPER.ask("make_folder", root, path=action.path, mode=mode, user=user, created_ns=action.created_ns)
@@ -139,11 +137,10 @@ async def copy_tree(layers: Folders, path: str, into: Path) -> None:
             root,
             source,
             limit_s=None,
-            paths=[path],
+            paths=[(path, ())],
             destination="/",
             user="",
             mode="",
-            include=(),
             exclude=(),
             unpack=False,
             literal=False,
