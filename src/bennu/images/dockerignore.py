@@ -55,8 +55,8 @@ def _words(text: str) -> Iterator[tuple[str, bool]]:
 class _Pattern:
     """Bit n of a state, and of these masks, is step n of the pattern: what comes before it has been found.
 
-    stars: any letters but slashes. globs: any letters. folders: nothing, or anything that ends with a slash; each has the
-    next bit too, where it is inside of that.
+    stars: any letters but slashes. globs: any letters. folders: nothing, or anything that ends with a slash; each has
+    the next bit too, where it is inside of that.
     """
 
     letters: dict[str, int] = field(default_factory=dict)
