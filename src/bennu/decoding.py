@@ -5,8 +5,11 @@ given": a field keeps its default, an entry of a map or list is its type's zero.
 counts. A list of `Words` may come as one text. What cannot be read is told in Go's words.
 """
 
+import contextlib
 import functools
+import gc
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
@@ -40,43 +43,64 @@ class Number(float):
 
 def decode(raw: bytes, shape: type[Decoded]) -> Decoded | None:
     """Decode the JSON value in `raw` as `shape`; None for `null`. Raises: InvalidParameter in Go's words."""
+    if len(raw) < LARGE:
+        return _decode(raw, shape)
+    with _without_collection():
+        return _decode(raw, shape)
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Let no garbage be looked for: of millions of new values it would look at each again and again.
+
+    Two threads that do so at the same time only switch it on again early.
+    """
+    gc.disable()
     try:
-        tree, rest = (msgspec.json.decode(raw) if len(raw) < LARGE else _decode_large(raw, shape)), b""
+        yield
+    finally:
+        gc.enable()
+
+
+def _decode(raw: bytes, shape: type[Decoded]) -> Decoded | None:
+    rest = b""
+    try:
+        tree = _parse(raw, fitting_of(cast("Any", shape)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        tree, rest = _decode_slowly(raw)
+        end = _end_of(raw)
+        raw, rest = raw[:end], raw[end:].strip(SPACE)
+        tree = _parse_slowly(raw)
     decoded = None if tree is None else _convert(raw, tree, shape)
     if rest and not rest.startswith(CLOSING):
         raise InvalidParameter("unexpected content after JSON")
     return decoded
 
 
-def _decode_large(raw: bytes, shape: Any) -> Any:
-    """Decode without making anything of the fields that the shape has not: they may be millions of values."""
-    fitting = fitting_of(shape)
-    if fitting.fields is None:
+def _parse(raw: bytes | msgspec.Raw, fitting: "Fitting") -> Any:
+    """Parse without making anything of what is large and in fields that nobody has: it may be millions of values."""
+    if memoryview(raw).nbytes < LARGE or fitting.fields is None:
         return msgspec.json.decode(raw)
     try:
         values = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     except msgspec.ValidationError:
         return msgspec.json.decode(raw)
-    return {
-        key: msgspec.json.decode(value)
-        for key, value in values.items()
-        if key in fitting.fields or fold(key) in fitting.folded
-    }
+    known = ((key, value, fitting.fields.get(key) or fitting.folded.get(fold(key))) for key, value in values.items())
+    return {key: _parse(value, found[1]) for key, value, found in known if found is not None}
 
 
-def _decode_slowly(raw: bytes) -> tuple[Any, bytes]:
-    """Decode what msgspec will not take, and tell what is behind the value."""
+def _end_of(raw: bytes) -> int:
     try:
-        end = value_end(raw)
+        return value_end(raw)
     except ValueError as error:
         raise InvalidParameter(f"invalid JSON: {error}") from None
+
+
+def _parse_slowly(raw: bytes) -> Any:
+    """Parse what msgspec will not take."""
     try:
-        tree = json.loads(repair(raw[:end]), parse_int=_whole_number)
+        return json.loads(repair(raw), parse_int=_whole_number)
     except RecursionError:
         raise InvalidParameter("invalid JSON: exceeded max depth") from None
-    return tree, raw[end:].strip(SPACE)
 
 
 def _whole_number(digits: str) -> int:
@@ -227,7 +251,7 @@ def _digits(number: int) -> str:
 def _with_literals(raw: bytes, fitted: Any, shape: Any) -> Any:
     """Answer the tree with numbers that know how they were written; it has been decoded before, so it can be again."""
     try:
-        tree = json.loads(repair(raw[: value_end(raw)]), parse_int=_whole_number, parse_float=_number)
+        tree = json.loads(repair(raw), parse_int=_whole_number, parse_float=_number)
     except (ValueError, RecursionError):
         return fitted
     return fit(tree, fitting_of(shape))

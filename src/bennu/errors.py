@@ -3,6 +3,7 @@
     BennuError               something broke here (HTTP 500)
     ├── NotModified          things already are as asked (304)
     ├── InvalidParameter     the request itself is wrong (400)
+    ├── Unauthorized         the login is wrong, or there is none (401)
     ├── Forbidden            understood and refused (403)
     ├── NotFound             no such object (404)
     ├── Conflict             not in the present state of things (409)
@@ -23,6 +24,10 @@ class NotModified(BennuError):
 
 class InvalidParameter(BennuError):
     """The request is malformed or asks for the impossible."""
+
+
+class Unauthorized(BennuError):
+    """The login is wrong, or is missing where one is needed."""
 
 
 class Forbidden(BennuError):

@@ -168,17 +168,18 @@ class Plugins:
         await plugin.introduce(patience_s=patience_s)
         return plugin
 
-    async def all_of(self, kind: str) -> list[Plugin]:
-        """List those that can be found and reached now and implement `kind`, by name."""
+    async def all_of(self, kind: str, *, within_s: float) -> list[Plugin]:
+        """List those that implement `kind` and can be found, reached and asked for that within this time, by name."""
         names = await asyncio.to_thread(lambda: sorted({*scan(), *self._known}))
-        found = await asyncio.gather(*(self._find_or_pass_over(name, kind) for name in names))
+        found = await asyncio.gather(*(self._find_or_pass_over(name, kind, within_s) for name in names))
         return [plugin for plugin in found if plugin is not None]
 
-    async def _find_or_pass_over(self, name: str, kind: str) -> Plugin | None:
+    async def _find_or_pass_over(self, name: str, kind: str, within_s: float) -> Plugin | None:
         try:
-            return await self.find(name, kind)
-        except BennuError as error:
-            log.debug("plugin %s is passed over: %s", name, error)
+            async with asyncio.timeout(within_s):
+                return await self.find(name, kind)
+        except (BennuError, TimeoutError) as error:
+            log.debug("plugin %s is passed over: %r", name, error)
             return None
 
     def known_names(self, kind: str) -> list[str]:

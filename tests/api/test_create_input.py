@@ -177,6 +177,14 @@ def test_nobody_writes_lines_of_choice_with_a_link(link: str) -> None:
         parse_link(link)
 
 
+def test_a_link_has_one_name() -> None:
+    link = "db:two names"
+    with pytest.raises(InvalidParameter, match=r"invalid alias .* of a link: it has a space"):
+        validate_create(config(), host(Links=[link]))
+    with pytest.raises(InvalidParameter, match="of a link"):
+        check_endpoints(NetworkingConfig(endpoints_config={"net1": EndpointSettings(links=["db", link])}))
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

@@ -520,16 +520,13 @@ def test_clients_that_vanish_leave_nothing_open(daemon: Daemon, busybox: str) ->
         "GET /_ping HTTP/1.1\r\nHo",
         "\0\0\0",
     ]
-    for _ in range(3):
+    for pause_s in (0.0, 0.002, 0.02):  # some leave before anything is done
         for head in heads:
             with connected(daemon, head):
-                time.sleep(0.02)
+                time.sleep(pause_s)
             with connected(daemon, head) as client:
                 client.shutdown(socket.SHUT_WR)
-                time.sleep(0.02)
-    for step in range(40):  # while the attachment is being made, at any moment of it
-        with connected(daemon, heads[0]):
-            time.sleep(step * 0.0005)
+                time.sleep(pause_s)
     wait_for(lambda: traces.open_files(daemon) <= before, what="descriptors to be closed")
     assert ask(daemon, "GET", "/containers/haunted/json")[1]["State"]["Running"] is True
 
@@ -539,7 +536,7 @@ def test_a_client_that_reads_nothing_does_not_hold_up_the_container(daemon: Daem
     with connected(daemon, attach_head("torrent", "stdout=1&stderr=1")) as client:
         read_head(client)
         wait_for(
-            lambda: daemon.request("GET", "/containers/torrent/logs?stderr=1")[1],
+            lambda: daemon.request("GET", "/containers/torrent/logs?stderr=1&tail=9")[1],
             timeout_s=40,
             what="the container to get through",
         )

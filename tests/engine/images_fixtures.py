@@ -3,7 +3,6 @@
 import contextlib
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from images_helpers import entry, is_root, make_tar, needs_root
 
+from support import registries
 from support.cli import Cli, client_environment, find_docker
 from support.daemon import UnixConnection
 from support.waiting import wait_for
@@ -110,27 +110,7 @@ def image_server() -> Iterator[Server]:
 @pytest.fixture(scope="module", name="registry")
 def plain_registry() -> Iterator[str]:
     """host:port of a registry that speaks plain HTTP."""
-    program = shutil.which("docker-registry") or shutil.which("registry")
-    if program is None or shutil.which("skopeo") is None:
-        pytest.skip("docker-registry or skopeo is not installed (./dev setup)")
-    root = Path(tempfile.mkdtemp(prefix="bennu-registry-"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = {"version": 0.1, "storage": {"filesystem": {"rootdirectory": str(root / "data")}}}
-    settings["http"] = {"addr": f"127.0.0.1:{port}"}
-    (root / "config.yml").write_text(json.dumps(settings))
-    with (root / "log").open("wb") as log:
-        process = subprocess.Popen([program, "serve", root / "config.yml"], stdout=log, stderr=log)
-    try:
-        wait_for(lambda: _accepts(port), what="the registry", describe=(root / "log").read_text)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
-        shutil.rmtree(root, ignore_errors=True)
-
-
-def _accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    if registries.program() is None:
+        pytest.skip("docker-registry is not installed (./dev setup)")
+    with registries.run_registry() as registry:
+        yield registry

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from bennu.api.http.middleware import build_application
 from bennu.api.http.serve import ApiServer
-from bennu.api.routes import build, images
+from bennu.api.routes import build, images, registries
 from bennu.api.routes.events import EventRoutes
 from bennu.engine.build_places import make_builder
 from bennu.engine.context import Resolving
@@ -33,6 +33,8 @@ async def serve_images(root: Path, path: Path) -> AsyncIterator[Images]:
         runtime = Runtime(root / "run")
         services: Any = SimpleNamespace(
             images=Images(root / "images", store),
+            store=store,
+            boot_id="of a test",
             journal=Journal(store),
             networks=Networks(store, root, root / "run", NetworkSettings()),
             runtime=runtime,
@@ -44,13 +46,14 @@ async def serve_images(root: Path, path: Path) -> AsyncIterator[Images]:
         )
         builder = make_builder(services)
         await services.journal.open()
+        await builder.read()
         await services.images.open()
         await services.networks.open({})
         await builder.open()
         engine: Any = SimpleNamespace(services=services, builder=builder, list=list)  # it has no containers
         routes = [web.route(method, "/_ping", ping) for method in ("GET", "HEAD")]
         routes.append(web.route("GET", "/events", EventRoutes(engine).events))
-        routes += [*images.routes(engine), *build.routes(engine)]
+        routes += [*registries.routes(engine), *images.routes(engine), *build.routes(engine)]
         server = ApiServer(build_application(routes))
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))

@@ -4,31 +4,25 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from images_helpers import entry, make_tar
 from network_helpers import echo_server, open_neighbour
 
-from bennu.images.build_place import BuildPlace
-from bennu.images.buildah import Buildah
+from bennu.build.sources import WORLD
 from support.cli import Cli, Said
 from support.daemon import BENNUD, Daemon
 from support.images import import_base
 from support.traces import tag_of
 from support.waiting import wait_for
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("buildah") is None, reason="buildah is not installed (./dev setup)"),
-]
-BUILDKIT = "option requires BuildKit. Refer to https://docs.docker.com/go/buildkit/"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
@@ -80,14 +74,13 @@ def test_a_step_gets_out_as_a_container_does(docker: Cli, tmp_path: Path) -> Non
 def test_a_step_has_the_files_of_a_container(docker: Cli) -> None:
     said = build(
         docker,
-        "RUN cat /etc/hosts /etc/resolv.conf; echo own: $(hostname -i)",
+        "RUN cat /etc/hosts /etc/resolv.conf",
         options=("--add-host=db:10.1.2.3", "--add-host=out:host-gateway"),
     )
     gateway = json.loads(docker("network", "inspect", "bridge").out)[0]["IPAM"]["Config"][0]["Gateway"]
     lines = [line.split() for line in said.lines]
     assert ["10.1.2.3", "db"] in lines and [gateway, "out"] in lines and ["127.0.0.1", "localhost"] in lines
     assert "host.containers.internal" not in said.out
-    assert any(line.startswith(f"own: {gateway.rpartition('.')[0]}.") for line in said.lines)
     served = docker("run", "--rm", "busybox", "cat", "/etc/resolv.conf").lines
     assert set(served) <= set(said.lines)
 
@@ -182,41 +175,26 @@ def test_what_a_step_prints_is_never_taken_for_the_result(docker: Cli) -> None:
     ],
 )
 def test_no_mount_of_a_step_leads_to_the_host(docker: Cli, tmp_path: Path, mount: str) -> None:
-    """Three of these wrote to folders of the host."""
+    """Each of these has once written to folders of a host, with one builder or another."""
     (tmp_path / "marker").touch()
     flag = f"--mount={mount.format(folder=tmp_path)}"
     said = build(docker, "RUN ln -s / /rootdir", f"RUN {flag} rm -f /x/marker /x{tmp_path}/marker", ok=False)
-    assert said.code == 1 and f"the --mount {BUILDKIT}" in said.err
     assert (tmp_path / "marker").exists()
+    assert said.code == 0 or "not found" in said.err, said.err
 
 
-@pytest.mark.parametrize(
-    ("trigger", "message"),
-    [
-        ("RUN --mount=type=bind,from=busybox,target=/x true", f"the --mount {BUILDKIT}"),
-        ("COPY --from=dir:/etc . /x", "copying from the image dir:/etc in an ONBUILD trigger"),
-    ],
-)
-def test_a_bases_trigger_may_do_no_more_than_a_dockerfile(docker: Cli, trigger: str, message: str) -> None:
-    container = docker("create", "busybox", "true").line
-    docker("commit", "--change", f"ONBUILD {trigger}", container, "trap")
-    docker("rm", container)
-    refused = docker("build", "-", stdin=make_tar([entry("Dockerfile", b"FROM trap")]), ok=False)
-    assert refused.code == 1 and message in refused.err
-    build(docker, f"ONBUILD {trigger}", options=("-t", "trap"))  # to record it harms nobody
-    refused = docker("build", "-", stdin=make_tar([entry("Dockerfile", b"FROM trap")]), ok=False)
-    assert refused.code == 1 and message in refused.err
-    dockerfile = f"FROM busybox AS one\nONBUILD {trigger}\nFROM one\n".encode()
-    refused = docker("build", "-", stdin=make_tar([entry("Dockerfile", dockerfile)]), ok=False)
-    assert refused.code == 1 and message in refused.err
+def test_a_bases_trigger_may_do_no_more_than_a_dockerfile(docker: Cli) -> None:
+    build(docker, "ONBUILD COPY --from=dir:/etc . /x", options=("-t", "trap"))  # to record it harms nobody
+    for dockerfile in (b"FROM trap", b"FROM busybox AS one\nONBUILD COPY --from=dir:/etc . /x\nFROM one\n"):
+        refused = docker("build", "-", stdin=make_tar([entry("Dockerfile", dockerfile)]), ok=False)
+        assert refused.code == 1 and 'failed to parse stage name "dir:/etc"' in refused.err
     docker("rmi", "trap")
 
 
-@pytest.mark.parametrize("triggers", [["RUN true\nRUN --mount=type=tmpfs,target=/x true"], ["RUN true \\", "RUN true"]])
-def test_a_trigger_is_one_line_whoever_wrote_the_image(docker: Cli, tmp_path: Path, triggers: list[str]) -> None:
+def test_a_trigger_is_one_line_whoever_wrote_the_image(docker: Cli, tmp_path: Path) -> None:
     """Images from elsewhere can hold what no Dockerfile could record."""
     archive = tmp_path / "trap.tar"
-    config = {"architecture": "amd64", "os": "linux", "config": {"OnBuild": triggers}}
+    config = {"architecture": "amd64", "os": "linux", "config": {"OnBuild": ["RUN true\nUSER 0"]}}
     config["rootfs"] = {"type": "layers", "diff_ids": []}
     manifest = [{"Config": "config.json", "RepoTags": ["trap:multi"], "Layers": []}]
     members = [entry("config.json", json.dumps(config).encode()), entry("manifest.json", json.dumps(manifest).encode())]
@@ -234,21 +212,19 @@ def test_a_trigger_that_is_plain_is_done(docker: Cli) -> None:
     docker("rmi", "plain")
 
 
-# --- the builder's world ----------------------------------------------------------------------------------------------
+# --- the world that fetches sources ---
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[list[str | Path]]:
-    """How a command is started in a world like a builder's."""
-    buildah = Buildah(tmp_path / "buildah", tmp_path / "run")
-    buildah.write_settings()
-    (tmp_path / "work").mkdir()
-    yield buildah.furnish(
-        tmp_path / "work", BuildPlace("", True, "", "127.0.0.1 localhost\n", "", "/unused", "private")
-    )
+def world(tmp_path: Path) -> list[str | Path]:
+    """How a command is started in a world like the one that sources are fetched in."""
+    work = tmp_path / "work"
+    (work / "root").mkdir(parents=True)
+    told = {"root": f"{work}/root", "network": "", "shown": [[str(work), str(work), True]]}
+    return [sys.executable, "-I", "-S", WORLD, json.dumps(told), "--"]
 
 
-def test_a_builder_that_is_talked_into_anything_finds_none_of_the_hosts_files(
+def test_a_program_that_is_talked_into_anything_finds_none_of_the_hosts_files(
     world: list[str | Path], tmp_path: Path
 ) -> None:
     (tmp_path / "secret").write_text("secret")
@@ -264,7 +240,7 @@ def test_a_builder_that_is_talked_into_anything_finds_none_of_the_hosts_files(
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
 
-def test_a_builder_dies_with_whoever_started_it_and_so_does_all_it_started(world: list[str | Path]) -> None:
+def test_a_fetching_program_dies_with_whoever_started_it_and_so_does_all_it_started(world: list[str | Path]) -> None:
     seconds = 88000 + os.getpid() % 1000
     script = f"(trap '' TERM HUP; setsid sleep {seconds}) & exec sleep {seconds}"
     start = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:]); time.sleep(600)"
@@ -295,7 +271,7 @@ def test_a_build_that_is_cut_off_gives_everything_back(make_daemon: Callable[...
     (tmp_path / "Dockerfile").write_text(f"FROM busybox\nRUN sleep {seconds}\n")
     with daemon.docker.running("build", "--no-cache", tmp_path) as client:
         wait_for(lambda: count_sleeping(seconds) == 1, timeout_s=30, what="the step to run")
-        assert len(remains(daemon)) == 4
+        assert len(remains(daemon)) == 3
         client.send_signal(signal.SIGINT)
         client.wait(10)
     wait_for(
@@ -313,20 +289,18 @@ def test_a_build_that_is_cut_off_gives_everything_back(make_daemon: Callable[...
     )
 
 
-def remains(daemon: Daemon) -> list[str]:
-    """What there is of builds: control groups, containers of buildah's, work, addresses."""
+def remains(daemon: Daemon) -> list[list[str]]:
+    """What there is of builds: control groups, work, addresses, mounts that are seen from here."""
     mark = f"bennu-build-{tag_of(daemon)}-*"
     groups = [str(path) for pattern in (mark, f"*/{mark}") for path in Path("/sys/fs/cgroup").glob(pattern)]
-    known = daemon.data_root / "buildah/storage/overlay-containers/containers.json"
-    containers = json.loads(known.read_text()) if known.exists() else []
-    work = list((daemon.data_root / "images/tmp").iterdir())
+    work = [path.name for path in (daemon.data_root / "build/work").iterdir()]
     taken = []
     if daemon.is_alive:
         taken = list(json.loads(daemon.request("GET", "/networks/bridge")[1])["Containers"])
     mounts = [
-        line for line in Path("/proc/self/mounts").read_text().splitlines() if f"{daemon.data_root}/buildah" in line
+        line for line in Path("/proc/self/mounts").read_text().splitlines() if f"{daemon.data_root}/build" in line
     ]
-    return [what for what in (groups[:1], containers[:1], work[:1], taken[:1], mounts[:1]) if what]  # type: ignore[misc]
+    return [what for what in (groups[:1], work[:1], taken[:1], mounts[:1]) if what]
 
 
 class WebServer:

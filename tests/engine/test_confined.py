@@ -30,12 +30,14 @@ OWN_VERSION = f"python3.{sys.version_info.minor}"
 
 
 def program_of(name: str) -> str:
-    """Where a Python really is; "" where there is none."""
-    try:
-        done = subprocess.run([name, "-c", "import sys; print(sys.executable)"], capture_output=True, text=True)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip()
+    """Where a Python really is, on the path or installed beside our own; "" where there is none."""
+    beside = Path(sys.base_prefix).parent.glob(f"{name.removeprefix('python')}.*/bin/{name}")
+    for program in (name, *sorted(beside)):
+        with contextlib.suppress(FileNotFoundError):
+            done = subprocess.run([program, "-c", "import sys; print(sys.executable)"], capture_output=True, text=True)
+            if done.stdout:
+                return done.stdout.strip()
+    return ""
 
 
 OTHERS = {

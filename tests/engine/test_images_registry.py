@@ -4,17 +4,15 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from images_fixtures import Server, image_server, plain_registry  # noqa: F401 - fixtures
 from images_helpers import digest_of, entry, make_tar
 
 from bennu.images.platform import host_architecture
 from support.daemon import Daemon
+from support.registries import data_of
 
 
 def test_what_is_pushed_comes_back_as_it_was(server: Server, registry: str) -> None:
@@ -106,7 +104,6 @@ def test_errors_of_a_registry_are_dockers(server: Server, registry: str) -> None
     assert status == 500 and message.startswith('Get "http')
     assert message.endswith("connect: connection refused")
     assert server.error("POST", "/images/create?fromImage=UPPER&tag=v1")[0] == 400
-    assert server.error("POST", f"/images/create?fromImage={registry}/x&tag=v1&platform=linux/s390x")[0] == 501
     refused = server.docker("push", f"{registry}/nosuch:v1", ok=False)
     assert refused.err.strip().endswith(f"tag does not exist: {registry}/nosuch:v1")
 
@@ -131,8 +128,7 @@ def test_a_layer_that_was_changed_in_the_registry_is_refused(server: Server, reg
     server.docker("push", name)
     image = server.inspect(name)
     server.docker("rmi", name)
-    data = next(Path(tempfile.gettempdir()).glob("bennu-registry-*/data"))
-    blobs = [path for path in data.rglob("data") if path.stat().st_size > 90_000]
+    blobs = [path for path in data_of(registry).rglob("data") if path.stat().st_size > 90_000]
     for blob in blobs:
         changed = bytearray(blob.read_bytes())
         changed[-1000] ^= 0xFF
@@ -154,6 +150,4 @@ def test_a_login_that_is_wrong_for_an_open_registry_does_no_harm(server: Server,
         assert server.docker("pull", name).lines[-2].startswith("Status: Image is up to date")
     finally:
         config.unlink()
-    assert not list((server.images_root / "tmp").glob("auth-*"))
-    assert shutil.which("skopeo")
     server.docker("rmi", name)

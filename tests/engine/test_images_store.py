@@ -1,6 +1,7 @@
 """The images of a host: names, removal, sharing, survival of crashes, root filesystems."""
 
 import asyncio
+import contextlib
 import gzip
 import os
 import stat
@@ -332,6 +333,24 @@ async def test_a_compressed_layer_is_saved_plain(images: Images) -> None:
     assert image.diff_ids == [digest_of(BASE)] and BASE in data
     await remove_image(images, "app")
     assert (await load_all(images, data))[0].image.id == image.id
+
+
+async def test_a_save_ends_with_its_client_whatever_is_being_read(images: Images) -> None:
+    image = await make_image(images, [BASE], "app")
+    blob = next(images.layers.blobs.iterdir())
+    blob.unlink()
+    os.mkfifo(blob)  # a disk that does not answer
+    saving = asyncio.create_task(archive_of(images, "app"))
+    await asyncio.sleep(0.1)
+    saving.cancel()
+    while not saving.done():
+        with contextlib.suppress(OSError):  # nobody reads it at this moment
+            os.close(os.open(blob, os.O_WRONLY | os.O_NONBLOCK))
+        await asyncio.sleep(0.01)
+    with pytest.raises(asyncio.CancelledError):
+        saving.result()
+    await remove_image(images, image.id)
+    assert files_of(images) == []
 
 
 async def test_loading_over_a_name_says_whom_it_displaced(images: Images) -> None:

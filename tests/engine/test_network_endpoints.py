@@ -13,6 +13,7 @@ from support.waiting import wait_for
 
 HTTPD = ("sh", "-c", "mkdir -p /w && hostname > /w/index.html && exec httpd -f -p 80 -h /w")
 SLEEP = ("sleep", "600")
+NAMELESS = r"printf '\377)' > /proc/1/comm; echo renamed; while :; do sleep 0.1; done"  # no UTF-8
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +153,8 @@ def test_a_network_may_go_with_the_last_output_of_the_container_on_it(docker: Cl
         docker("run", "--name", f"last{turn}", "--network", f"brief{turn}", busybox, "echo", "done")
         docker("network", "rm", f"brief{turn}")
     network_id = docker("network", "create", "kept").line
-    docker("run", "-d", "--name", "box", "--network", network_id[:10], busybox, *SLEEP)
+    docker("run", "-d", "--name", "box", "--network", network_id[:10], busybox, "sh", "-c", NAMELESS)
+    wait_for(lambda: docker("logs", "box").out)
     assert list(networks(docker, "box")) == ["kept"], "whatever it was called"
     refused = docker("network", "rm", "kept", ok=False)
     assert 'network kept has active endpoints (name:"box"' in refused.err
@@ -229,8 +231,11 @@ def test_links_and_the_hosts_gateway_on_a_daemon_that_keeps_containers_apart(
     docker("rm", "-f", "on-host", "on-none", "on-plain")
     assert docker("network", "inspect", "-f", "{{.Containers}}", "host").line == "map[]"
     assert reaches("shop", "store")
-    docker("run", "-d", "--name", "other", busybox, *SLEEP)  # may have the address of who stops
-    docker("restart", "-t", "0", "base")
+    docker("stop", "-t", "0", "base")
+    docker("run", "-d", "--name", "other", busybox, *HTTPD)
+    assert networks(docker, "other")["bridge"]["IPAddress"] == address, "of who stopped"
+    assert not reaches("shop", address)
+    docker("start", "base")
     wait_for(lambda: reaches("shop", "store"), what="the link to follow")
     refused = docker("rm", "--link", "shop", ok=False)
     assert "Conflict, cannot remove the default link name of the container" in refused.err

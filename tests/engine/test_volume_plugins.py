@@ -108,6 +108,9 @@ def test_the_driver_of_a_container_keeps_its_volumes(kept: tuple[Daemon, Keeper]
     docker("run", "--rm", "--mount", f"src=filled,dst=/etc,volume-driver={driver}", "busybox", "true")
     assert (keeper.root / "filled/passwd").exists()  # a new volume is filled with what the image has there
     docker("volume", "rm", "named", "filled")
+    asked = keeper.server.methods()
+    docker("run", "--rm", "-v", "/b", "busybox", "true")
+    assert keeper.server.methods() == asked  # a name that was just drawn is nobody's
 
 
 def test_a_folder_of_a_plugins_volume_is_mounted_alone(kept: tuple[Daemon, Keeper]) -> None:

@@ -1,6 +1,8 @@
 """JSON as Go reads it: keys in any case, null as nothing given, errors in Go's words."""
 
+import gc
 import time
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -185,6 +187,36 @@ def test_a_large_body_is_decoded_about_as_fast_as_without_any_of_this() -> None:
     plain = min(took(lambda: msgspec.json.decode(raw, type=ContainerCreateBody)) for _ in range(5))
     ours = min(took(lambda: decode(raw, ContainerCreateBody)) for _ in range(5))
     assert ours < 8 * plain + 0.05, (ours, plain)
+
+
+def large(text: str) -> str:
+    """Fill the `%s` in a JSON text with a list of more than 1 MB that nobody wants."""
+    return text % f"[{','.join(['[]'] * 400_000)}]"
+
+
+def test_a_large_body_is_read_like_a_small_one() -> None:
+    body = create(large('{"IMAGE":"a","HostConfig":null,"hostConfig":{"memory":7,"X":%s,"dns":null},"Cmd":"b"}'))
+    assert body.host_config is not None
+    assert (body.image, body.host_config.memory, body.host_config.dns, body.cmd) == ("a", 7, None, ["b"])
+    assert create(large('{"X":%s}  ]')) == create("{}")
+    assert complaint(large('{"HostConfig":{"Memory":1.5,"X":%s}}')) == complaint('{"HostConfig":{"Memory":1.5}}')
+    assert complaint(large('{"HostConfig":%s}')) == complaint('{"HostConfig":[]}')
+
+
+def test_of_a_large_body_nothing_is_made_that_nobody_has_at_whatever_depth() -> None:
+    raw = large('{"HostConfig":{"Mounts":[],"X":%s}}').encode()
+    tracemalloc.start()
+    try:
+        decode(raw, ContainerCreateBody)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(raw)  # 400,000 lists would take 20 times as much
+    finally:
+        tracemalloc.stop()
+
+
+def test_garbage_is_looked_for_again_after_a_large_body() -> None:
+    assert gc.isenabled()
+    complaint(large('{"Image":1,"X":%s}'))
+    assert gc.isenabled()
 
 
 def test_a_list_of_words_may_come_as_one_text() -> None:

@@ -8,7 +8,7 @@ from bennu.errors import BennuError, NotFound
 from bennu.images import Images
 from bennu.images.pulling import pull
 from bennu.images.reference import parse_reference
-from bennu.images.skopeo import parse_auth
+from bennu.images.registry.logins import parse_auth
 
 PULL_TIMEOUT_S: Final = 1800
 _pulling: dict[str, asyncio.Lock] = {}

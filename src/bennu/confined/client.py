@@ -26,6 +26,7 @@ PROGRAM: Final = "import sys; sys.path.insert(0, sys.argv[1]); from bennu.confin
 LINE_LIMIT: Final = 1 << 17  # a name and the target of a link, as long as they may be, with every byte escaped
 AHEAD: Final = 1 << 20  # of a stream, what is kept here until it is read
 LONG_ANSWER: Final = 1 << 16  # from there on reading it would hold up the event loop
+MAX_FOLDERS: Final = 240  # of one request: the kernel passes 253 descriptors with a message
 QUICK_S: Final = 60.0  # far more than a task takes that looks at a few small files
 OUR_FAULT: Final = ("died", "timeout", "bug")  # kinds of failures that what was to be done is not to blame for
 log = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ class Folder:
     def kind(self) -> str:
         return "folder"
 
-    def open(self) -> int:
-        return clone_mount(os.fsencode(self.path), recursive=bool(self.at))
+    def open(self) -> list[int]:
+        return [clone_mount(os.fsencode(self.path), recursive=bool(self.at))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,46 @@ class Process:
     def kind(self) -> str:
         return "process"
 
-    def open(self) -> int:
-        return os.dup(self.pidfd)
+    def open(self) -> list[int]:
+        return [os.dup(self.pidfd)]
 
 
-Tree = Folder | Process
+@dataclass(frozen=True, slots=True)
+class Overlaid:
+    """Folders of this host over each other, the topmost first; none at all is an empty folder.
+
+    `into`: a folder with `diff`, which takes what is written, and an empty `work`; None: nothing can be written.
+    """
+
+    folders: tuple[Path, ...]
+    into: Path | None = None
+    at: str = ""
+
+    @property
+    def kind(self) -> str:
+        return "overlay"
+
+    @property
+    def writable(self) -> bool:
+        return self.into is not None
+
+    def open(self) -> list[int]:
+        """Open them, `into` last. Raises: OSError, Failure for more than a message can hold."""
+        paths = [*self.folders, *([self.into] if self.into is not None else [])]
+        if len(paths) > MAX_FOLDERS:
+            raise Failure(f"{len(paths)} layers are too many", "invalid")
+        opened: list[int] = []
+        try:
+            for path in paths:
+                opened.append(clone_mount(os.fsencode(path)))
+        except BaseException:
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
+        return opened
+
+
+Tree = Folder | Process | Overlaid
 Hear = Callable[[dict[str, Any]], None]
 
 
@@ -115,6 +151,11 @@ class Session:
                 hear(_read(last))
             last = line
         return _read_end(last)
+
+    async def told(self) -> AsyncIterator[dict[str, Any]]:
+        """Give what the task tells, line by line, without an end of its own. Raises: Failure."""
+        while line := await self._answers.readline():
+            yield _read(line)
 
     async def answer(self) -> Any:
         """Give the result, however long, of a task that tells nothing before its end. Raises: Failure."""
@@ -196,7 +237,8 @@ class Confined:
     ) -> AsyncIterator[Session]:
         """Run a task that may read or write a stream. Leaving the block ends it, however far it is.
 
-        `enter`: the first tree is the task's root, the others are mounted in it; else they are its folders /0 and /1.
+        `enter`: the first tree is the task's root, others with a place are mounted in it, and it stands in the second
+        of those without; else they are its folders /0 and /1.
         `input`: a descriptor to read from, or True for `Session.input` to write to.
         Raises: Failure, OSError; InvalidParameter for arguments that are longer than any path.
         """
@@ -217,18 +259,22 @@ class Confined:
                     sink = await _stream(stack, theirs, AHEAD)
                     session.output = sink.reader
                     passed.append(sink.descriptor)
-                request = _request(task, trees, arguments, enter=enter, input=input is not False, output=output)
                 # What is mounted in the root is of a client's choice, and may be on a server that never answers.
                 run = in_thread if any(tree.at for tree in trees) else asyncio.to_thread
+                request = partial(_request, task, trees, arguments)
+                request = partial(request, enter=enter, input=input is not False, output=output)
                 await finish(run(partial(self._send, request, passed, trees)))
             yield session
 
-    def _send(self, request: bytes, passed: Sequence[int], trees: Sequence[Tree]) -> None:
+    def _send(self, write: Callable[[Sequence[int]], bytes], passed: Sequence[int], trees: Sequence[Tree]) -> None:
         """Send a request; the trees' descriptors go after the first two, as the server expects them."""
         opened: list[int] = []
+        counts: list[int] = []
         try:
             for tree in trees:
-                opened.append(tree.open())
+                opened += (descriptors := tree.open())
+                counts.append(len(descriptors))
+            request = write(counts)
             descriptors = [*passed[:2], *opened, *passed[2:]]
             with self._lock:
                 try:
@@ -277,6 +323,7 @@ def _request(
     task: str,
     trees: Sequence[Tree],
     arguments: dict[str, Any],
+    counts: Sequence[int],
     *,
     enter: bool = True,
     input: bool = False,
@@ -284,7 +331,7 @@ def _request(
 ) -> bytes:
     request = {
         "task": task,
-        "trees": [(tree.kind, tree.writable, tree.at) for tree in trees],
+        "trees": [(tree.kind, tree.writable, tree.at, count) for tree, count in zip(trees, counts, strict=True)],
         "enter": enter,
         "input": input,
         "output": output,

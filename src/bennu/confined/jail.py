@@ -135,6 +135,31 @@ def mounts_of(pidfd: int, home: int) -> int:
         _checked(_libc.setns(home, CLONE_NEWNS), "setns")
 
 
+def lay_over(folders: Sequence[int], *, writable: bool, home: int) -> int:
+    """Mount folders, given as detached mounts with the topmost first, over each other; answer the detached overlay.
+
+    The last of a writable one holds `diff` and `work`. They are closed afterwards. Raises: OSError.
+    """
+    _checked(_libc.unshare(CLONE_NEWNS), "unshare")
+    try:
+        _mount(b"tmpfs", b"/0", b"tmpfs", 0, b"size=1m,mode=0700")
+        os.chdir("/0")
+        for place, folder in enumerate(folders):
+            os.mkdir(f"{place}")
+            _move(folder, f"{place}")
+            os.close(folder)
+        os.mkdir("empty")  # the kernel wants two folders at least
+        os.mkdir("all")
+        lowers = len(folders) - 1 if writable else len(folders)
+        options = "lowerdir=" + ":".join((*map(str, range(lowers)), "empty", *(() if lowers else ("all",))))
+        if writable:
+            options += f",upperdir={lowers}/diff,workdir={lowers}/work"
+        _mount(b"overlay", b"all", b"overlay", 0, f"{options},index=off,redirect_dir=off,metacopy=off".encode())
+        return clone_mount(b"all")
+    finally:
+        _checked(_libc.setns(home, CLONE_NEWNS), "setns")
+
+
 class Tree(NamedTuple):
     """A detached mount and whether it may be written to; `path`: where in the root it is mounted, "" for a root."""
 
@@ -146,10 +171,11 @@ class Tree(NamedTuple):
 def shut_in(trees: Sequence[Tree], *, enter: bool, proc: int) -> None:
     """Mount the trees that are roots on /0, /1, the others where they belong in the first.
 
-    With `enter` the first becomes the root; above it lies nothing but an empty folder, which is not unmounted, for that
-    waits some milliseconds for all processors. The kernel's own files are taken out of the trees: the links of a procfs
-    lead to the mounts of processes themselves, which nothing has tamed, and none of them is a container's to be copied,
-    as with dockerd. `proc`: see `open_proc`. Afterwards the descriptors are closed. Raises: OSError.
+    With `enter` the first becomes the root, and the process stands in the second, if there is one; above it lies
+    nothing but an empty folder, which is not unmounted, for that waits some milliseconds for all processors. The
+    kernel's own files are taken out of the trees: the links of a procfs lead to the mounts of processes themselves,
+    which nothing has tamed, and none of them is a container's to be copied, as with dockerd. `proc`: see `open_proc`.
+    Afterwards the descriptors are closed. Raises: OSError.
     """
     _checked(_libc.unshare(CLONE_NEWNS), "unshare")
     roots, mounts = [tree for tree in trees if not tree.path], [tree for tree in trees if tree.path]
@@ -157,8 +183,8 @@ def shut_in(trees: Sequence[Tree], *, enter: bool, proc: int) -> None:
         _tame(root.descriptor, writable=root.writable)
         _move(root.descriptor, f"/{place}")
     if enter:
+        os.chdir("/1" if len(roots) > 1 else "/0")
         os.chroot("/0")
-        os.chdir("/")
     _take_out_kernel_files(proc)
     if mounts:
         _mount_inside(roots[0], mounts, proc)

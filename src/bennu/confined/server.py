@@ -9,8 +9,8 @@ in, and the server forks the next.
 A request is one message on CHANNEL: JSON, and with it descriptors in this order: where answers go, what stays open as
 long as somebody waits, the trees, input if any, output if any.
 
-    {"task": "stat", "trees": [["folder"|"process", writable, ""|path in the first tree], …], "enter": true,
-     "input": false, "output": true, "arguments": {…}}
+    {"task": "stat", "trees": [["folder"|"process"|"overlay", writable, ""|path in the first tree, descriptors], …],
+     "enter": true, "input": false, "output": true, "arguments": {…}}
 
 The child answers lines of JSON: whatever the task has to tell, at last {"done": …} or {"error", "errno", "kind"}. No
 last line: it was ended. When bennud is gone, CHANNEL ends, the server with it, and the kernel ends all its children.
@@ -34,7 +34,20 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from bennu.confined import calls, changes, fill, jail, pack, tasks, unpack
+from bennu.confined import (
+    arrivals,
+    calls,
+    changes,
+    copy_files,
+    digest,
+    fill,
+    jail,
+    pack,
+    run_tasks,
+    send,
+    tasks,
+    unpack,
+)
 from bennu.confined.words import MAX_REQUEST, Refused, describe, say_to
 
 MAX_DESCRIPTORS: Final = 253  # the kernel's own limit for a message
@@ -57,6 +70,15 @@ TASKS: Final[Mapping[str, tuple[Task, tuple[int, ...]]]] = {
     "accounts": (tasks.read_accounts, READ),
     "furnish": (tasks.furnish, WRITE),
     "read": (tasks.read_file, READ),
+    "prepare_run": (run_tasks.prepare_run, READ),
+    "make_folders": (run_tasks.make_folders, WRITE),
+    "clear_stubs": (run_tasks.clear_stubs, WRITE),
+    "copy_files": (copy_files.copy_files, WRITE_LAYER),
+    "make_folder": (copy_files.make_folder, WRITE),
+    "make_file": (copy_files.make_file, WRITE),
+    "remove_files": (copy_files.remove_files, WRITE),
+    "digest": (digest.digest, READ),
+    "send": (send.send, READ),
     "measure": (tasks.measure, READ),
     "changes": (changes.find_changes, READ),
     "fill": (fill.fill, WRITE_LAYER),
@@ -67,7 +89,11 @@ TASKS: Final[Mapping[str, tuple[Task, tuple[int, ...]]]] = {
     "unpack_tree": (unpack.unpack_tree, WRITE),
     "unpack_layer": (unpack.unpack_layer, WRITE_LAYER),
     "take_apart": (unpack.take_apart, WRITE),
+    "receive_tree": (arrivals.receive_tree, WRITE),
 }
+
+
+TELLING: Final = (*unpack.TELLING, send.send)  # tasks that say more than their answer
 
 
 def main() -> None:
@@ -160,13 +186,17 @@ def perform(request: Mapping[str, Any], descriptors: list[int], say: Callable[[A
     task, capabilities = TASKS[request["task"]]
     end_when_closed(descriptors.pop(0))
     trees = []
-    for kind, writable, path in request["trees"]:
-        tree = descriptors.pop(0)
-        trees.append(jail.Tree(jail.mounts_of(tree, means.home) if kind == "process" else tree, writable, path))
+    for kind, writable, path, count in request["trees"]:
+        given, descriptors = descriptors[:count], descriptors[count:]
+        if kind == "process":
+            given = [jail.mounts_of(given[0], means.home)]
+        if kind == "overlay":
+            given = [jail.lay_over(given, writable=writable, home=means.home)]
+        trees.append(jail.Tree(given[0], writable, path))
     os.close(means.home)
     streams = {name: descriptors.pop(0) for name in ("input", "output") if request[name]}
     arguments = {**request["arguments"], **streams}
-    if task in unpack.TELLING:
+    if task in TELLING:
         arguments["say"] = say
     jail.shut_in(trees, enter=request["enter"], proc=means.proc)
     close_imports()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 MAX_LINKS: Final = 40  # the kernel's limit
+MAX_BUILD_LINKS: Final = 255  # BuildKit's
 LEASE_LOOK_EVERY_S: Final = 0.05
 LEASE_LOOKS: Final = 1000  # the kernel takes a lease away after 45 s
 
@@ -85,7 +86,7 @@ def printable(name: str) -> str:
 def resolve(root: str, target: str) -> str | None:
     """Resolve `target` with the folder `root` as root, to a path below it; None if it leads nowhere."""
     place: list[str] = []
-    ahead = [part for part in reversed(target.split("/")) if part not in ("", ".")]
+    ahead = _parts_ahead(target)
     links = 0
     while ahead:
         part = ahead.pop()
@@ -105,5 +106,42 @@ def resolve(root: str, target: str) -> str | None:
             return None
         leads = os.readlink(path)
         place = [] if leads.startswith("/") else place
-        ahead += [step for step in reversed(leads.split("/")) if step not in ("", ".")]
+        ahead += _parts_ahead(leads)
     return "/".join(place)
+
+
+def place_of(path: str, root: str = "") -> str:
+    """Resolve a path whose last parts may not be there yet, with the folder `root` as root; "" is this process's.
+
+    Answers a path without links, which begins with a slash and is to be read behind `root`. Raises: OSError, also
+    NotADirectoryError for what is below a file.
+    """
+    place: list[str] = []
+    ahead = _parts_ahead(path)
+    links = 0
+    while ahead:
+        part = ahead.pop()
+        if part == "..":
+            place = place[:-1]
+            continue
+        here = "/" + "/".join((*place, part))
+        try:
+            leads = os.readlink(root + here)
+        except FileNotFoundError:
+            place.append(part)
+            continue
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # it is no link
+                raise OSError(error.errno, error.strerror, f"lstat {here}") from None
+            place.append(part)
+            continue
+        links += 1
+        if links > MAX_BUILD_LINKS:
+            raise OSError(errno.ELOOP, "too many links", path)
+        place = [] if leads.startswith("/") else place
+        ahead += _parts_ahead(leads)
+    return "/" + "/".join(place)
+
+
+def _parts_ahead(path: str) -> list[str]:
+    return [part for part in reversed(path.split("/")) if part not in ("", ".")]

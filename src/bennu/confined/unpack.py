@@ -57,12 +57,16 @@ class Unpacker:
         whiteouts: it is a layer: `.wh.` names take away what is below.
         same_kind: a folder is not replaced by something else, nor the other way round, and the folder that is already
             there keeps its looks when the tar brings one of its name as "."; for `docker cp`.
+        keeps_base: the latter alone; for ADD.
     """
 
-    def __init__(self, base: str = "/", *, whiteouts: bool = False, same_kind: bool = False) -> None:
+    def __init__(
+        self, base: str = "/", *, whiteouts: bool = False, same_kind: bool = False, keeps_base: bool = False
+    ) -> None:
         self._base = base.rstrip("/") + "/"
         self._whiteouts = whiteouts
         self._same_kind = same_kind
+        self._keeps_base = same_kind or keeps_base
         self.size = 0
         self.has_root = False
         self._folder_times: dict[str, int] = {}
@@ -111,7 +115,7 @@ class Unpacker:
     def _create(self, archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> None:
         path = self._base + name
         if member.isdir():
-            if self._same_kind and not name:
+            if self._keeps_base and not name:
                 return
             self._create_folder(path, name)
             self.has_root = self.has_root or not name

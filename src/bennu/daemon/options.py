@@ -17,7 +17,7 @@ from bennu.engine.context import Resolving
 from bennu.engine.settings import CDI_FOLDERS, SHUTDOWN_S, EngineSettings
 from bennu.errors import InvalidParameter
 from bennu.go.bool import parse_bool
-from bennu.images.registries import DOWNLOADS, parse_registries
+from bennu.images.registries import ATTEMPTS, DOWNLOADS, UPLOADS, parse_registries
 from bennu.network import NetworkSettings
 
 DEFAULT_CONFIG: Final = Path("/etc/bennu/daemon.json")
@@ -34,8 +34,6 @@ NOTED: Final = {
     "containerd-plugins-namespace": NO_CONTAINERD,
     "cri-containerd": NO_CONTAINERD,
     "live-restore": "containers always live on while bennud is down",
-    "max-concurrent-uploads": "skopeo decides how many layers are pushed at a time",
-    "max-download-attempts": "a download that breaks off is not repeated",
 }
 
 
@@ -150,18 +148,22 @@ def _check_values(settings: Settings) -> None:
     for option in _entries(settings, "storage-opt"):
         if option.partition("=")[0] != "overlay2.override_kernel_check":
             raise InvalidParameter(f"--storage-opt {option} is not implemented")
-    for name in ("max-concurrent-uploads", "max-download-attempts"):
-        _read_whole(name, settings, 0, least=0)
 
 
 def read_engine_settings(settings: Settings) -> EngineSettings:
     """Read the settings that the engine follows, and that a reload may change. Raises: BennuError."""
     downloads = _read_whole("max-concurrent-downloads", settings, DOWNLOADS, least=0) or DOWNLOADS
+    uploads = _read_whole("max-concurrent-uploads", settings, UPLOADS, least=0) or UPLOADS
+    attempts = _read_whole("max-download-attempts", settings, ATTEMPTS, least=0) or ATTEMPTS
     network = read_network_settings(settings)
     return EngineSettings(
         containers=read_container_defaults(settings),
         registries=parse_registries(
-            _entries(settings, "registry-mirror"), _entries(settings, "insecure-registry"), downloads
+            _entries(settings, "registry-mirror"),
+            _entries(settings, "insecure-registry"),
+            downloads,
+            uploads,
+            attempts,
         ),
         seccomp_profile=seccomp_name(settings),
         init_path=str(settings.get("init-path", "")),

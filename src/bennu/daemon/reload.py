@@ -38,7 +38,9 @@ KEPT: Final = frozenset(  # what is not in the file stays as it is
         "shutdown-timeout",
     }
 )
-RESET: Final = frozenset({"feature", "max-concurrent-downloads"})  # what is not in the file becomes the default
+RESET: Final = frozenset(  # what is not in the file becomes the default
+    {"feature", "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts"}
+)
 log = logging.getLogger("bennud")
 
 
@@ -105,8 +107,8 @@ def reload_attributes(options: Options) -> dict[str, str]:
         "labels": listed("label"),
         "live-restore": "true",
         "max-concurrent-downloads": str(engine.registries.downloads),
-        "max-concurrent-uploads": str(settings.get("max-concurrent-uploads", 5)),
-        "max-download-attempts": str(settings.get("max-download-attempts", 5)),
+        "max-concurrent-uploads": str(engine.registries.uploads),
+        "max-download-attempts": str(engine.registries.attempts),
         "registry-mirrors": listed("registry-mirror"),
         "runtimes": " ".join(f"{name}:{path}" for name, path in engine.added_runtimes.items()),
         "shutdown-timeout": str(engine.shutdown_timeout_s),

@@ -12,19 +12,18 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from bennu.build.builder import Builder
+from bennu.build.place import BuildPlace
+from bennu.build.steps.exec_step import StepRunner
 from bennu.engine.context import EngineContext
 from bennu.engine.links import JOIN
 from bennu.engine.record import new_id
 from bennu.engine.sandbox import host_gateways, joined_namespace
 from bennu.errors import BennuError
-from bennu.images.build_place import BuildPlace
-from bennu.images.buildah import Buildah
-from bennu.images.building import Builder
 from bennu.model import HostConfig
 from bennu.network import EndpointRequest, Network, read_resolv_conf, render_hosts, render_resolv_conf
 from bennu.network.dns.files import ResolvConfRequest
 from bennu.runtime.container_defaults import DEFAULT_GROUP
-from bennu.runtime.spec import default_confinement
 
 log = logging.getLogger(__name__)
 DEFAULT_NETWORK: Final = "bridge"
@@ -58,6 +57,16 @@ class Places:
         name = DEFAULT_NETWORK if network in ("", "default") else network
         networks = self._services.networks
         return networks.find(NO_NETWORK if networks.is_switched_off(name) else name)
+
+    def check(self, network: str) -> None:
+        if network.startswith(JOIN):
+            joined_namespace(self._services, "network", network)
+        else:
+            self._find(network)
+
+    def hosts(self, extra_hosts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        lines = (line.split() for line in _extra_lines(self._services, extra_hosts).splitlines())
+        return tuple((name, address) for address, *names in lines for name in names)
 
     async def _give_back(self, place_id: str, group: str) -> None:
         await self._services.networks.close_sandbox(place_id)
@@ -107,8 +116,7 @@ class Places:
             ),
         )
         hosts = render_hosts("", extra_hosts=extra_hosts, host_gateways=host_gateways(services))
-        address = next((endpoint.ip_address for endpoint in sandbox.endpoints if endpoint.ip_address), "")
-        return self._place(group, sandbox.netns, hosts, resolv_conf, address=address, connected=connected)
+        return self._place(group, sandbox.netns, hosts, resolv_conf, connected=connected)
 
     def _host_place(self, group: str, extra_hosts: Sequence[str]) -> BuildPlace:
         hosts = Path("/etc/hosts").read_text() + _extra_lines(self._services, extra_hosts)
@@ -125,18 +133,18 @@ class Places:
         hosts = (folder / "hosts").read_text() + _extra_lines(self._services, extra_hosts)
         return self._place(group, netns, hosts, (folder / "resolv.conf").read_text())
 
-    def _place(
-        self, group: str, network: str, hosts: str, resolv_conf: str, *, address: str = "", connected: bool = True
-    ) -> BuildPlace:
+    def _place(self, group: str, network: str, hosts: str, resolv_conf: str, *, connected: bool = True) -> BuildPlace:
         facts, defaults = self._services.host_facts, self._services.settings.containers
         cgroupns = defaults.cgroupns_of(HostConfig(), cgroup_v2=facts.cgroup_v2)
-        confinement = default_confinement(facts, defaults)
-        return BuildPlace(network, connected, address, hosts, resolv_conf, group, cgroupns, confinement)
+        return BuildPlace(network, connected, hosts, resolv_conf, group, cgroupns)
 
 
 def make_builder(services: EngineContext) -> Builder:
-    buildah = Buildah(services.data_root / "buildah", services.exec_root / "buildah")
-    return Builder(services.images, buildah, Places(services))
+    steps = StepRunner(
+        services.runtime.oci, services.runtime.cgroups, services.host_facts, services.settings.containers
+    )
+    root, places = services.data_root / "build", Places(services)
+    return Builder(root, services.store, services.images, places, steps, services.boot_id)
 
 
 def _extra_lines(services: EngineContext, extra_hosts: Sequence[str]) -> str:

@@ -132,7 +132,7 @@ class Container(ContainerBase):
                 self.attachments.append(attachment)
         try:
             await self.publish("attach")
-        except BaseException:
+        except BaseException:  # its client has left already
             self.detach(attachment)
             raise
         return attachment

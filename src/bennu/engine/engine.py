@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bennu.confined.client import HELPER
 from bennu.engine.background import Background
+from bennu.engine.build_front import LazyFront
 from bennu.engine.build_places import make_builder
 from bennu.engine.container import Container
 from bennu.engine.context import EngineContext, Resolving
@@ -58,6 +59,7 @@ class Engine:
         self.index = index
         self.execs = services.execs
         self.builder = make_builder(services)
+        self.build_front = LazyFront(services, self.builder)
         self._wanted: builtins.list[Container] = []  # of those taken up: who is to be started by his policy
         self._left: builtins.list[Container] = []  # and who is to be removed
 
@@ -124,6 +126,7 @@ class Engine:
         valid |= unknown_sandboxes(services, self.index.known)
         valid |= {key: one.sandbox for key, one in remains.items() if one.sandbox is not None}
         await services.runtime.open_logs()
+        await self.builder.read()
         await services.images.open(whole=whole)
         await services.volumes.open()
         await services.networks.open(valid)

@@ -77,7 +77,7 @@ def port_links(services: EngineContext, record: Record) -> list[PortLink]:
     if services.networks.find("bridge").icc:
         return []
     return [
-        PortLink(address, proto, number)
+        PortLink(address, proto, number, other.id)
         for other, _ in linked(services, record)
         for address in addresses_of(other)
         for spec in other.config.exposed_ports or ()

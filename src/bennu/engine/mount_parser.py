@@ -12,7 +12,7 @@ from typing import Final
 
 from bennu.errors import BennuError, InvalidParameter
 from bennu.model import BindOptions, Mount, TmpfsOptions
-from bennu.volumes.volumes import check_name
+from bennu.volumes.volume import check_name
 
 PROPAGATIONS: Final = frozenset({"rprivate", "private", "rshared", "shared", "rslave", "slave"})
 WRITING: Final = frozenset({"ro", "rw"})

@@ -164,7 +164,8 @@ async def _resolve_volume(
     holds.volume(named)
     volume = await services.volumes.create(
         named,
-        mount.driver,
+        # Nobody has one of a name just drawn; of a name without a driver every plugin would be asked.
+        mount.driver or ("" if mount.source else "local"),
         dict(mount.driver_options),
         labels,
         born_with=container_id if mount.anonymous else "",

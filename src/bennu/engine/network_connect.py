@@ -18,6 +18,7 @@ from bennu.engine.record import Record
 from bennu.engine.sandbox import amend_files, endpoint_request, network_ref, render_files, why_not_connect
 from bennu.engine.validate import check_endpoint
 from bennu.errors import BennuError, Forbidden, InvalidParameter, NotFound
+from bennu.kernel.procfs import is_alive
 from bennu.model import EndpointSettings
 from bennu.network import Network
 from bennu.network.dns.files import forget_host
@@ -126,7 +127,7 @@ async def remove_network(engine: Engine, ref: str) -> None:
     try:
         await networks.remove(ref)
     except Forbidden:
-        ending = [one for one in _users(engine, ref) if _has_ended(one)]
+        ending = [one for one in _users(engine, ref) if not is_alive(one.record.pid)]
         if not ending:
             raise
         with contextlib.suppress(TimeoutError):
@@ -142,15 +143,6 @@ def _users(engine: Engine, ref: str) -> list[Container]:
         with contextlib.suppress(NotFound):
             found.append(engine.find(container_id))
     return found
-
-
-def _has_ended(container: Container) -> bool:
-    """Tell whether the first process of a container is gone, or nobody has collected it yet."""
-    try:
-        stat = Path(f"/proc/{container.record.pid}/stat").read_text()
-    except OSError:
-        return True
-    return stat.rpartition(")")[2].split()[0] == "Z"
 
 
 async def _taken_down(container: Container) -> None:

@@ -20,6 +20,7 @@ from bennu.errors import BennuError, InvalidParameter
 from bennu.go.bool import FALSE, TRUE
 from bennu.lifecycle.signals import parse_signal
 from bennu.model import ContainerConfig, EndpointSettings, Healthcheck, HostConfig, RestartPolicyShape
+from bennu.network import parse_link
 from bennu.network.nat.port_bindings import exposed_names, parse_port_bindings
 from bennu.runtime import parse_security_options
 
@@ -318,6 +319,7 @@ def check_endpoint(settings: EndpointSettings) -> None:
     if settings.mac_address:
         check_mac_address(settings.mac_address)
     _refuse_control("network alias", settings.aliases)
+    _check_links(settings.links)
 
 
 def check_mac_address(text: str) -> None:
@@ -370,6 +372,7 @@ def _check_names(config: ContainerConfig, host: HostConfig) -> None:
         ("DNS option", host.dns_options),
     ):
         _refuse_control(what, words)
+    _check_links(host.links)
     for entry in host.extra_hosts or ():
         _check_extra_host(entry)
     for server in host.dns or ():
@@ -383,6 +386,14 @@ def _refuse_control(what: str, words: Sequence[str] | None) -> None:
     for word in words or ():
         if CONTROL.search(word):
             raise InvalidParameter(f"invalid {what} {word!r}: it has a control character")
+
+
+def _check_links(links: Sequence[str] | None) -> None:
+    """Refuse what is no link, or has an alias that the hosts file would read as several names."""
+    for link in links or ():
+        _, alias = parse_link(link)
+        if " " in alias:
+            raise InvalidParameter(f"invalid alias {alias!r} of a link: it has a space")
 
 
 def _check_extra_host(entry: str) -> None:

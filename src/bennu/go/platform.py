@@ -22,6 +22,7 @@ ARCHITECTURES: Final = frozenset(
         *("sparc", "sparc64", "wasm"),
     )
 )
+MOST_VARIANTS: Final = 16  # there are not so many of any architecture
 WRONG: Final = ": invalid argument"
 
 
@@ -32,6 +33,9 @@ class ImagePlatform:
     os: str
     architecture: str
     variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
 
 
 def parse_platform(text: str, host_architecture: str) -> ImagePlatform:
@@ -57,7 +61,8 @@ def parse_platform(text: str, host_architecture: str) -> ImagePlatform:
         case [architecture]:
             return ImagePlatform(system, *_normal(architecture, ""))
         case [architecture, variant]:
-            return ImagePlatform(system, *_normal(architecture, variant))
+            architecture, variant = _normal(architecture, variant)
+            return ImagePlatform(system, architecture, variant or ("v8" if architecture == "arm64" else ""))
     raise ValueError(f"{_quoted(text)}: cannot parse platform specifier{WRONG}")
 
 
@@ -69,6 +74,53 @@ def _of_one_word(text: str, system: str, host_architecture: str) -> ImagePlatfor
     if architecture not in ARCHITECTURES:
         raise ValueError(f"{_quoted(text)}: unknown operating system or architecture{WRONG}")
     return ImagePlatform("linux", architecture, variant)
+
+
+def rank(wanted: ImagePlatform, other: ImagePlatform) -> int | None:
+    """Tell how well `other` serves who wants `wanted`: 0 is best; None: not at all."""
+    served = _served(_canonical(wanted))
+    found = _canonical(other)
+    return served.index(found) if found in served else None
+
+
+def fits(wanted: ImagePlatform, image: ImagePlatform) -> bool:
+    """Tell whether an image serves who wants `wanted`; one that names no variant serves each of its architecture."""
+    if rank(wanted, image) is not None:
+        return True
+    own, asked = _canonical(image), _canonical(wanted)
+    return not image.variant and (own.os, own.architecture) == (asked.os, asked.architecture)
+
+
+def _canonical(platform: ImagePlatform) -> ImagePlatform:
+    architecture, variant = _normal(platform.architecture, platform.variant)
+    if architecture == "arm" and not variant:
+        variant = "v7"
+    return ImagePlatform({"macos": "darwin"}.get(platform.os.lower(), platform.os.lower()), architecture, variant)
+
+
+def _served(platform: ImagePlatform) -> list[ImagePlatform]:
+    """List what runs on a platform, the best first: itself, what its processor was before, its 32 bits."""
+    system, number = platform.os, platform.variant.removeprefix("v")
+    match platform.architecture:
+        case "amd64":
+            older = range(int(number), 1, -1) if number.isdecimal() and int(number) <= MOST_VARIANTS else ()
+            own = [ImagePlatform(system, "amd64", f"v{one}") for one in older] or [platform]
+            plain = [ImagePlatform(system, "amd64")] if platform.variant else []
+            return [*own, *plain, ImagePlatform(system, "386")]
+        case "arm":
+            older = range(int(number), 4, -1) if number.isdecimal() and int(number) <= MOST_VARIANTS else ()
+            return [ImagePlatform(system, "arm", f"v{one}") for one in older] or [platform]
+        case "arm64":
+            major, _, minor = (number or "8").partition(".")
+            if major not in ("8", "9") or not (minor or "0").isdecimal() or int(minor or 0) > MOST_VARIANTS:
+                return [platform]
+            last = int(minor or 0)
+            steps = [(9, one) for one in range(last, -1, -1)] if major == "9" else []
+            steps += [(8, one) for one in range(last + (5 if major == "9" else 0), -1, -1)]
+            names = [f"v{one}.{two}" if two else f"v{one}" for one, two in steps]
+            own = [ImagePlatform(system, "arm64", "" if name == "v8" else name) for name in names]
+            return [*own, *_served(ImagePlatform(system, "arm", "v8"))]
+    return [platform]
 
 
 def _normal(architecture: str, variant: str) -> tuple[str, str]:

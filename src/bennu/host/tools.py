@@ -27,8 +27,7 @@ TOOLS: Final = (
     Tool("crun", "crun", "starts containers", at_least=(1, 4)),
     Tool("conmon", "conmon", "keeps containers alive without bennud", at_least=(2, 0, 26)),
     Tool("nft", "nftables", "publishes ports", at_least=(0, 9, 4)),
-    Tool("skopeo", "skopeo", "moves images: pull, load, save", needed=False, at_least=(1, 4)),
-    Tool("buildah", "buildah", "builds images", needed=False, at_least=(1, 22)),
+    Tool("git", "git", "fetches repositories that builds name", needed=False),
     Tool("ps", "procps", "lists the processes of a container: docker top", needed=False),
     Tool("tini", "tini", "is the first process under --init", needed=False),
 )

@@ -1,7 +1,6 @@
-"""Reads the instructions of a Dockerfile: words, flags, quotes, variables. Also the language of `--change`. Pure.
+"""Reads the instructions of `--change`, which are a Dockerfile's: words, flags, quotes, variables. Pure.
 
-Honoured are the flags of Docker's classic builder. What is not listed is refused, and never left to the builder behind
-us: it knows flags that reach into its host.
+Builds have a parser of their own (`build/dockerfile/`), which is BuildKit's language and knows lines.
 """
 
 import re
@@ -11,27 +10,11 @@ from typing import Final
 
 import msgspec
 
-from bennu.errors import InvalidParameter, NotImplementedHere
+from bennu.errors import InvalidParameter
 
 BLANKS: Final = re.compile(r"[\t\v\f\r ]+")
 CONTINUED: Final = re.compile(r"\\[ \t]*\n")
 VARIABLE: Final = re.compile(r"\\(.)|\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-+])([^}]*))?\})")
-HONOURED: Final[Mapping[str, frozenset[str]]] = {
-    "FROM": frozenset(("platform",)),
-    "COPY": frozenset(("from", "chown", "chmod", "link")),
-    "ADD": frozenset(("chown", "chmod", "link")),
-    "HEALTHCHECK": frozenset(("interval", "timeout", "start-period", "start-interval", "retries")),
-}
-# Known to Docker's parser; the classic builder refuses them, or passes over what they ask for.
-BUILDKIT: Final[Mapping[str, frozenset[str]]] = {
-    "RUN": frozenset(("mount", "network", "device")),
-    "COPY": frozenset(("exclude",)),
-    "ADD": frozenset(("checksum", "exclude", "keep-git-dir", "unpack")),
-}
-# The builder behind us would take anything else apart in its own way: bytes of some letters are blanks to it.
-PLAIN: Final = re.compile(r"[!#-&(-\[\]-~]*")
-HELP: Final = "https://docs.docker.com/go/buildkit/"
-NEEDS_BUILDKIT: Final = f"requires BuildKit. Refer to {HELP} to learn how to build images with BuildKit enabled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +39,10 @@ def parse_instructions(lines: Sequence[str]) -> list[Instruction]:
     """Read instructions; comments and empty lines are left out. Raises: InvalidParameter."""
     text = CONTINUED.sub("", "\n".join(lines))
     stripped = (line.strip() for line in text.split("\n"))
-    return [parse_line(line) for line in stripped if line and not line.startswith("#")]
+    return [_parse_line(line) for line in stripped if line and not line.startswith("#")]
 
 
-def parse_line(line: str) -> Instruction:
+def _parse_line(line: str) -> Instruction:
     """Read one instruction. Raises: InvalidParameter for a flag that is given twice."""
     word, *more = BLANKS.split(line.strip(), maxsplit=1)
     words, rest = _split_flags(more[0] if more else "")
@@ -98,25 +81,6 @@ def _split_flags(text: str) -> tuple[list[str], str]:
             break
         flags.append(flag)
     return flags, text
-
-
-def check_flags(instruction: Instruction) -> None:
-    """Refuse flags: unknown ones with InvalidParameter, BuildKit's with NotImplementedHere."""
-    word = instruction.word
-    honoured, known = HONOURED.get(word, frozenset[str]()), BUILDKIT.get(word, frozenset[str]())
-    for name, value in instruction.flags.items():
-        if name not in honoured | known:
-            raise InvalidParameter(f"unknown flag: --{name}")
-        if not value and name != "link":
-            raise InvalidParameter(f"missing a value on flag: --{name}")
-        if name == "link" and value not in ("", "true", "false"):
-            raise InvalidParameter(f"expecting boolean value for flag --link, not: {value}")
-        if name in known:
-            raise NotImplementedHere(f"the --{name} option {NEEDS_BUILDKIT}")
-        if not PLAIN.fullmatch(value):
-            raise InvalidParameter(f"invalid value for flag --{name}: {value}")
-    if instruction.rest.startswith("--"):
-        raise InvalidParameter(f"unknown flag: {instruction.rest.split()[0]}")
 
 
 def split_words(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reads a `.dockerignore` as far as the server has to: a client sends it and the Dockerfile even where it names them.
+"""Reads a `.dockerignore`: for what a client is asked to leave out, or has sent although it is named there.
 
 Pure. The rules are those of moby `patternmatcher`: the last pattern that fits a path, or a folder above it, decides.
 """
@@ -8,6 +8,20 @@ import re
 from collections.abc import Iterator
 
 MAX_IGNORE_BYTES = 1 << 20
+
+
+def read_patterns(text: bytes) -> tuple[str, ...]:
+    """List the patterns, cleaned as BuildKit cleans them; `!` stands before those that keep what fits."""
+    found = []
+    for line in text.decode("utf-8", "replace").removeprefix("\ufeff").splitlines():
+        word = line.strip() if not line.startswith("#") else ""
+        sign = "!" if word.startswith("!") else ""
+        word = word.removeprefix("!").strip()
+        if not word:
+            continue
+        clean = posixpath.normpath(word)
+        found.append(sign + (clean.lstrip("/") or clean if len(clean) > 1 else clean))
+    return tuple(found)
 
 
 def is_ignored(text: str, path: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from bennu.errors import InvalidParameter
+from bennu.go.platform import ImagePlatform
 from bennu.go.rfc3339 import ZERO_TIME_NS, parse_rfc3339
 from bennu.model import ImageConfig
 
@@ -43,6 +44,10 @@ class Image:
     @property
     def os(self) -> str:
         return str(self.raw.get("os") or "linux")
+
+    @property
+    def platform(self) -> ImagePlatform:
+        return ImagePlatform(self.os, self.architecture, str(self.raw.get("variant") or ""))
 
     @property
     def labels(self) -> dict[str, str]:

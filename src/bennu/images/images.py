@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -18,6 +18,7 @@ from bennu.images.layers import Layer, LayerHold, Layers
 from bennu.images.overlay import mount_layers, mount_overlay, remove_tree, unmount
 from bennu.images.reference import HEX64, SHA256, Reference, parse_reference
 from bennu.images.registries import Registries
+from bennu.images.remote_layers import RemoteLayers
 from bennu.store import Delete, Put, Store, Transaction, aside
 
 RECORDS: Final = "images/records/"
@@ -50,6 +51,7 @@ class Images:
         self.root = root
         self.registries = registries or Registries()
         self.layers = Layers(root)
+        self.remote = RemoteLayers(store)
         self.store = store
         self._users = users
         self._images: dict[str, Image] = {}
@@ -58,6 +60,11 @@ class Images:
         self._unread: dict[str, Sequence[str]] = {}  # images whose record is set aside, and their layers
         self._borrowed: Counter[str] = Counter()
         self._writing = asyncio.Lock()
+        self._wanted_elsewhere: Callable[[], Set[str]] = frozenset
+
+    def keep_also(self, wanted: Callable[[], Set[str]]) -> None:
+        """Have layers kept, by their diff IDs, that somebody else needs: the build cache. To be told before `open`."""
+        self._wanted_elsewhere = wanted
 
     def users(self, image_id: str) -> list[User]:
         """List the containers that were made from it."""
@@ -81,6 +88,7 @@ class Images:
                 if image_id in self._images:
                     names[entry.key.removeprefix(prefix)] = image_id
         self._name_all()
+        await self.remote.open()
         for one in await aside.read_aside(self.store, RECORDS):
             image_id = one.key.removeprefix(RECORDS)
             self._unread[image_id] = await asyncio.to_thread(self._read_diff_ids, image_id)
@@ -93,7 +101,7 @@ class Images:
             await asyncio.to_thread(self.layers.sweep_blobs, ids | self._unread.keys())
             return
         known = [image.diff_ids for image in self._images.values()] + [*self._unread.values()]
-        wanted = {diff_id for diff_ids in known for diff_id in diff_ids}
+        wanted = {diff_id for diff_ids in known for diff_id in diff_ids} | self._wanted_elsewhere()
         await asyncio.to_thread(self.layers.put_unused_aside, wanted, ids | self._unread.keys())
 
     def _read_diff_ids(self, image_id: str) -> Sequence[str]:
@@ -296,10 +304,12 @@ class Images:
         async with self._writing:
             wanted = {diff_id for image in self._images.values() for diff_id in image.diff_ids}
             wanted |= {diff_id for diff_ids in self._unread.values() for diff_id in diff_ids}
+            wanted |= self._wanted_elsewhere()
             collected, trash = await self.layers.collect(wanted)
             for image in gone:
                 if image.id not in self._images:
                     await asyncio.to_thread(self.layers.blob_path(image.id).unlink, True)
+        await self.remote.forget(layer.diff_id for layer in collected)
         await self.layers.remove_trash(trash)
         found = {layer.diff_id: layer for layer in collected}
         order = dict.fromkeys(diff_id for image in gone for diff_id in reversed(image.diff_ids))

@@ -116,7 +116,7 @@ async def commit_image(
 
 async def _layer_of(images: Images, parent: Image, upper: Path, hold: LayerHold) -> Layer | None:
     """Make a layer of what was written; None when that is nothing. Raises: BennuError."""
-    draft = await images.layers.receive(pack_upper(images, parent, upper))
+    draft = await images.layers.receive(pack_changes(images, images.lowers(parent), upper))
     if draft.digest == NOTHING:
         await asyncio.to_thread(draft.path.unlink)
         return None
@@ -156,17 +156,17 @@ def _history(image: Image) -> list[Any]:
     return list(known) if isinstance(known, list) else []
 
 
-async def pack_upper(images: Images, parent: Image, upper: Path) -> AsyncIterator[bytes]:
+async def pack_changes(images: Images, lowers: Sequence[str], upper: Path) -> AsyncIterator[bytes]:
     """Yield what was changed as a layer's tar; marks of overlayfs become whiteouts. Raises: BennuError.
 
-    Whiteouts are those of the OCI image-spec `layer.md`.
+    `lowers`: what it was changed from, as `Images.lowers` has it. Whiteouts are those of the OCI image-spec `layer.md`.
     """
     try:
-        trees, lowers = (Folder(upper), Folder(images.layers.root)), images.lowers(parent)
-        async with HELPER.begin("pack_layer", *trees, enter=False, output=True, lowers=lowers) as session:
+        trees = (Folder(upper), Folder(images.layers.root))
+        async with HELPER.begin("pack_layer", *trees, enter=False, output=True, lowers=list(lowers)) as session:
             assert session.output is not None
             while data := await session.output.read(1 << 20):
                 yield data
             await session.result()
     except Failure as failure:
-        raise BennuError(f"cannot read what the container wrote: {failure}") from failure
+        raise BennuError(f"cannot read what was written: {failure}") from failure

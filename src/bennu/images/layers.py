@@ -30,6 +30,7 @@ from bennu.confined.client import HELPER, OUR_FAULT, Failure, Folder
 from bennu.errors import BennuError, InvalidParameter, Unavailable
 from bennu.files import set_aside, sync_folder, write_durably
 from bennu.images.overlay import remove_tree
+from bennu.kernel.libc import exchange, sync_filesystem
 
 FLUSH_AT: Final = 1 << 20  # bytes gathered before a thread writes them
 NO_SPACE: Final = (28, 122)  # ENOSPC, EDQUOT
@@ -113,6 +114,9 @@ class Layers:
         for leftover in self.tmp.iterdir():
             _remove(leftover)
         for folder in self.root.iterdir():
+            if folder.is_symlink():  # of a move that was cut off: see `adopt`
+                folder.unlink()
+                continue
             try:
                 layer = msgspec.json.decode((folder / "meta").read_bytes(), type=Layer)
             except (OSError, msgspec.DecodeError) as error:
@@ -215,6 +219,36 @@ class Layers:
             raise disk_error(error) from error
         finally:
             await asyncio.shield(asyncio.to_thread(_remove, work))
+
+    async def adopt(self, draft: LayerDraft, folder: Path, hold: LayerHold, size: int) -> Layer:
+        """Keep `folder`, which holds `diff`, as the layer that `draft` is the plain tar of, held by `hold`.
+
+        The folder moves and a link stays in its place, at once; where the layer is here already, it stays as it is.
+        The draft is consumed. Raises: Unavailable when the disk is full.
+        """
+        layer = Layer(draft.digest, draft.digest, draft.size, draft.size, size, has_root=True)
+        hold.add(layer.diff_id)
+        try:
+            async with self._shelf:
+                if (known := self.get(layer.diff_id)) is None:
+                    await asyncio.to_thread(self._keep_adopted, folder, draft, layer)
+                    self._known[layer.diff_id] = layer
+            return known or layer
+        except OSError as error:
+            raise disk_error(error) from error
+        finally:
+            draft.path.unlink(missing_ok=True)
+
+    def _keep_adopted(self, folder: Path, draft: LayerDraft, layer: Layer) -> None:
+        self._keep_blob(draft.path, layer.blob)
+        write_durably(folder / "meta", msgspec.json.encode(layer))
+        place = entry_of(self.root, _hex(layer.diff_id))
+        place.unlink(missing_ok=True)
+        place.symlink_to(os.path.relpath(place, folder.parent))
+        sync_filesystem(folder)
+        exchange(folder, place)
+        sync_folder(self.root)
+        sync_folder(folder.parent)
 
     async def _run_unpacker(self, tar: Path, dest: Path, on_progress: Progress | None) -> Unpacked:
         with await asyncio.to_thread(tar.open, "rb") as source, unpacking():

@@ -14,12 +14,13 @@ from typing import Any, Final
 import msgspec
 
 from bennu.confined.client import HELPER, Folder
-from bennu.errors import BennuError, InvalidParameter
+from bennu.errors import InvalidParameter
 from bennu.images.image import Image, parse_config
 from bennu.images.images import Images
 from bennu.images.layers import LayerDraft, LayerHold, disk_error, unpacking
+from bennu.images.manifests import Descriptor, Manifest, choose_platform
 from bennu.images.overlay import remove_tree
-from bennu.images.platform import host_architecture
+from bennu.images.platform import best_platform, host_platform
 from bennu.images.reference import Reference, parse_reference
 
 MAX_DOCUMENT: Final = 4 << 20  # manifests and configurations; docker and skopeo have the same limit
@@ -244,23 +245,6 @@ class ManifestEntry(msgspec.Struct, rename="pascal"):
     repo_tags: list[str] | None = None
 
 
-class Descriptor(msgspec.Struct, rename="camel"):
-    digest: str
-    media_type: str = ""
-    size: int = 0
-    annotations: dict[str, str] | None = None
-    platform: dict[str, Any] | None = None
-
-
-class Manifest(msgspec.Struct, rename="camel"):
-    """An image's manifest or an index of them, Docker's or OCI's."""
-
-    media_type: str = ""
-    config: Descriptor | None = None
-    layers: list[Descriptor] | None = None
-    manifests: list[Descriptor] | None = None
-
-
 def plan(archive: Archive) -> list[ArchivedImage]:
     """Read which images an archive holds. Blocking. Raises: InvalidParameter."""
     if archive.find("manifest.json") is not None:
@@ -287,7 +271,7 @@ def _plan_oci(archive: Archive, descriptor: Descriptor, depth: int = 0) -> Archi
     if manifest.manifests is not None:
         if depth >= MAX_INDEX_DEPTH:
             raise InvalidParameter("invalid archive: an index within an index within an index")
-        chosen = choose_platform(manifest.manifests)
+        chosen = choose_platform(manifest.manifests, best_platform(), host_platform())[0]
         chosen.annotations = {**(descriptor.annotations or {}), **(chosen.annotations or {})}
         return _plan_oci(archive, chosen, depth + 1)
     if manifest.config is None:
@@ -306,18 +290,6 @@ def _names_of(annotations: Mapping[str, str]) -> list[Reference]:
         return [parse_reference(text).tagged()]
     except InvalidParameter:
         return []
-
-
-def choose_platform(descriptors: Sequence[Descriptor]) -> Descriptor:
-    """Choose the entry for this machine; where no entry has a platform, the first. Raises: BennuError."""
-    wanted = host_architecture()
-    for descriptor in descriptors:
-        platform = descriptor.platform or {}
-        if platform.get("os") == "linux" and platform.get("architecture") == wanted:
-            return descriptor
-    if descriptors and all(descriptor.platform is None for descriptor in descriptors):
-        return descriptors[0]
-    raise BennuError(f"no matching manifest for linux/{wanted} in the manifest list entries")
 
 
 def _blob_name(digest: str) -> str:

@@ -12,11 +12,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from bennu.errors import InvalidParameter
-from bennu.images.reference import DOMAIN, HUB, Reference
+from bennu.images.reference import DOMAIN, HUB
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 LOOPBACK: Final[tuple[Network, ...]] = (ipaddress.ip_network("::1/128"), ipaddress.ip_network("127.0.0.0/8"))
 DOWNLOADS: Final = 3  # at a time, as dockerd
+UPLOADS: Final = 5
+ATTEMPTS: Final = 5  # of a download that breaks off
 RESOLVE_S: Final = 5.0
 
 
@@ -28,6 +30,8 @@ class Registries:
     hosts: tuple[str, ...] = ()
     networks: tuple[Network, ...] = LOOPBACK
     downloads: int = DOWNLOADS  # of layers at a time, in each pull
+    uploads: int = UPLOADS  # and in each push
+    attempts: int = ATTEMPTS  # to download a layer
 
     async def is_insecure(self, domain: str) -> bool:
         """Tell whether a registry may speak plain HTTP, or show a certificate that nobody knows.
@@ -45,10 +49,6 @@ class Registries:
             found = await _resolve(host)
         return any(address in network for address in found for network in self.networks)
 
-    def mirrors_of(self, reference: Reference) -> Iterable[str]:
-        """List the mirrors to ask before the registry itself."""
-        return self.mirrors if reference.domain == HUB else ()
-
 
 async def _resolve(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
     """Answer the addresses of a name; none where it has none, or nobody says in time."""
@@ -62,7 +62,13 @@ async def _resolve(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Addr
     return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
 
 
-def parse_registries(mirrors: Iterable[str], insecure: Iterable[str], downloads: int = DOWNLOADS) -> Registries:
+def parse_registries(
+    mirrors: Iterable[str],
+    insecure: Iterable[str],
+    downloads: int = DOWNLOADS,
+    uploads: int = UPLOADS,
+    attempts: int = ATTEMPTS,
+) -> Registries:
     """Check the options. Raises: InvalidParameter."""
     hosts: dict[str, None] = {}
     networks: dict[Network, None] = {}
@@ -74,7 +80,7 @@ def parse_registries(mirrors: Iterable[str], insecure: Iterable[str], downloads:
             networks[found] = None
     networks |= dict.fromkeys(LOOPBACK)
     unique = dict.fromkeys(parse_mirror(mirror) for mirror in mirrors)
-    return Registries(tuple(unique), tuple(hosts), tuple(networks), downloads)
+    return Registries(tuple(unique), tuple(hosts), tuple(networks), downloads, uploads, attempts)
 
 
 def parse_mirror(url: str) -> str:
@@ -97,9 +103,7 @@ def parse_mirror(url: str) -> str:
         raise InvalidParameter(f'invalid mirror: username/password not allowed in URI "{masked}"')
     if not host or not DOMAIN.match(parts.netloc):
         raise InvalidParameter(f'invalid mirror: "{url}" is not a valid URI')
-    if parts.path.strip("/"):
-        raise InvalidParameter(f'registry mirror "{url}": a path in the URL of a mirror is not implemented')
-    return url.rstrip("/") + "/"
+    return url.removesuffix("/") + "/"
 
 
 def _parse_insecure(entry: str) -> str | Network:

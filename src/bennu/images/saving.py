@@ -1,13 +1,9 @@
 """`docker save`: writes one tar that is an OCI layout and a docker-archive at once, for old and new tools."""
 
 import asyncio
-import bz2
 import contextlib
-import gzip
 import hashlib
 import io
-import lzma
-import subprocess
 import tarfile
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
@@ -16,10 +12,12 @@ from typing import IO, Any, Final, cast
 import msgspec
 
 from bennu.errors import BennuError, InvalidParameter
+from bennu.images.compressing import open_plain
 from bennu.images.image import Image
 from bennu.images.images import Images
 from bennu.images.layers import Layer
 from bennu.images.reference import Reference, parse_reference
+from bennu.pace import settle
 
 CHUNK: Final = 1 << 20
 OCI: Final = "application/vnd.oci.image"
@@ -33,7 +31,14 @@ async def save(images: Images, refs: Sequence[str]) -> AsyncGenerator[bytes, Non
             images.missing(image.diff_ids, hold)
         pieces = _pieces(images, chosen)
         try:
-            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            while True:
+                reading = asyncio.ensure_future(asyncio.to_thread(next, pieces, None))
+                try:
+                    piece = await asyncio.shield(reading)
+                finally:
+                    await settle(reading)  # a generator is not closed while it works
+                if piece is None:
+                    return
                 yield piece
         finally:
             await asyncio.to_thread(pieces.close)  # type: ignore[attr-defined]
@@ -111,23 +116,6 @@ def _add_layer(tar: tarfile.TarFile, path: Path, layer: Layer, mtime: int) -> It
     padding = -layer.tar_size % tarfile.BLOCKSIZE
     stream.write(b"\0" * padding)
     cast(Any, tar).offset += layer.tar_size + padding
-
-
-def open_plain(path: Path) -> IO[bytes]:
-    """Open a layer's blob without its compression."""
-    with path.open("rb") as file:
-        magic = file.read(6)
-    if magic.startswith(b"\x1f\x8b"):
-        return cast(IO[bytes], gzip.open(path))
-    if magic.startswith(b"BZh"):
-        return bz2.open(path)
-    if magic.startswith(b"\xfd7zXZ\x00"):
-        return cast(IO[bytes], lzma.open(path))
-    if magic.startswith(b"\x28\xb5\x2f\xfd"):
-        process = subprocess.Popen(["zstd", "-d", "-c", "-q", "--", str(path)], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        return process.stdout
-    return path.open("rb")
 
 
 def _documents(images: Images, chosen: dict[Image, list[Reference]]) -> dict[str, bytes]:

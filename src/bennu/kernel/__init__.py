@@ -2,5 +2,5 @@
 
 `confined/` does not use it: its helper begins with nothing but its own package, so that it can shut itself in before
 it touches anything, and has the few calls it needs in `confined/calls.py`. The programs that are run by their path
-(`images/build_world.py`, `images/guard_step.py`) use nothing but the standard library for the same reason.
+(`build/source_world.py`, `build/steps/world.py`) use nothing but the standard library for the same reason.
 """

@@ -13,6 +13,8 @@ CGROUP_KINDS: Final = frozenset({0x27E0EB, 0x63677270})  # of both versions
 _SYS_OPENAT2: Final = 437  # these numbers are the same on all architectures
 _SYS_PIDFD_GETFD: Final = 438
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x2, 0x8
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
 _STATFS_BYTES: Final = 256  # more than the structure has on any machine
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -43,6 +45,21 @@ def open_beneath(folder: int, path: str) -> int:
     """
     how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
     return _checked(_libc.syscall(_SYS_OPENAT2, folder, os.fsencode(path), how, len(how)), path)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two entries of one file system change places at once (renameat2(2), RENAME_EXCHANGE). Raises: OSError."""
+    words = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    _checked(_libc.renameat2(*words), str(one))
+
+
+def sync_filesystem(folder: Path) -> None:
+    """Write all of the file system that a folder is on to its disk (syncfs(2)). Blocking. Raises: OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _checked(_libc.syncfs(descriptor), str(folder))
+    finally:
+        os.close(descriptor)
 
 
 def kind_of_filesystem(path: Path) -> int:

@@ -28,7 +28,8 @@ def signal_view(pid: int) -> SignalView:
     """Read what tells how a process takes signals; nothing when there is none, or it cannot be read."""
     folder = Path(f"/proc/{pid}")
     try:
-        return SignalView((folder / "status").read_text(errors="replace"), (folder / "wchan").read_text())
+        status = (folder / "status").read_bytes()  # no text: a process may have a carriage return in its name
+        return SignalView(status.decode(errors="replace"), (folder / "wchan").read_text())
     except OSError:
         return SignalView()
 

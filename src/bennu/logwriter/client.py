@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import json
 import logging
@@ -9,12 +10,13 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bennu.logwriter.words import MAX_MESSAGE, SOCKET, Job, fingerprint
+from bennu.logwriter.words import MAX_MESSAGE, SOCKET, Job, fingerprint, send
 
 SOURCES: Final = Path(__file__).parents[2]
 # Isolated and without site-packages: nothing but the standard library and these modules can be loaded.
@@ -22,7 +24,10 @@ PROGRAM: Final = "import sys; sys.path.insert(0, sys.argv[1]); from bennu.logwri
 ANSWERS_WITHIN_S: Final = 5.0
 FINISHES_WITHIN_S: Final = 10.0  # dockerd's patience with a log at a container's end
 AGAIN_AFTER_S: Final = 0.2
+CANNOT_START: Final = (OSError, RuntimeError)  # no process, no descriptor; no thread
 FULL_PAUSE_S: Final = 0.005
+# There is no room now for what is to be sent.
+FULL: Final = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +49,7 @@ class LogWriter:
         self._folder = folder
         self._enter = enter
         self._channel: socket.socket | None = None
+        self._connected_at = -AGAIN_AFTER_S
         self._process: subprocess.Popen[bytes] | None = None
         self._jobs: dict[str, Job] = {}
         self._numbers = itertools.count()
@@ -53,21 +59,33 @@ class LogWriter:
         self._restoring: asyncio.Task[None] | None = None
 
     async def take_up(self, jobs: Collection[Job]) -> None:
-        """Go on with the runs that a former bennud has left, and with no others. Raises: OSError."""
+        """Go on with the runs that a former bennud has left, and with no others.
+
+        Raises: OSError, RuntimeError if no writer can be started; it is tried again then.
+        """
         self._jobs = {job.id: job for job in jobs}
-        await self._connect(may_start=bool(jobs))
+        try:
+            await self._connect(may_start=bool(jobs))
+        except CANNOT_START:
+            self._begin_restoring()  # their containers may be waiting already
+            raise
 
     async def write(self, job: Job, pipe: int) -> None:
-        """Have a run's log written from now on. Raises: OSError if no writer can be started.
+        """Have a run's log written from now on. Raises: OSError, RuntimeError if no writer can be started.
 
         `pipe` is a reading end of its pipe, which is taken over: the run may be over before the writer hears of it.
         """
         self._jobs[job.id] = job
         asked = self._note_run(job, pipe)
-        if self._channel is None:
-            await self._connect()  # tells what is asked
-        else:
+        if self._channel is not None:
             await self._send(asked.message, pipe)
+            return
+        try:
+            await self._connect()  # tells what is asked
+        except CANNOT_START:  # nobody is to be asked for it at its end
+            del self._jobs[job.id]
+            asked.answer.cancel()
+            raise
 
     async def finish(self, container_id: str) -> None:
         """Return when everything that the container's run has written is in its log. Idempotent.
@@ -135,15 +153,14 @@ class LogWriter:
 
     async def _send(self, message: dict[str, Any], pipe: int = -1) -> None:
         """Send a message; if the writer is gone, the next one is told everything anyway."""
-        data, pipes = json.dumps(message).encode(), [pipe] if pipe >= 0 else []
         while self._channel is not None:
             try:
-                socket.send_fds(self._channel, [data], pipes)
+                send(self._channel, message, pipe)
                 return
-            except BlockingIOError:
+            except OSError as error:
+                if error.errno not in FULL:
+                    return
                 await asyncio.sleep(FULL_PAUSE_S)
-            except OSError:
-                return
 
     def _hear(self) -> None:
         assert self._channel is not None
@@ -155,7 +172,7 @@ class LogWriter:
             data = b""
         if not data:
             self._drop()
-            self._restoring = asyncio.get_running_loop().create_task(self._restore(), name="log writer")
+            self._begin_restoring()
             return
         message = json.loads(data)
         if "complaint" in message:
@@ -171,18 +188,26 @@ class LogWriter:
 
     # --- the writer's process -------------------------------------------------------------------------------------
 
+    def _begin_restoring(self) -> None:
+        self._restoring = asyncio.get_running_loop().create_task(self._restore(), name="log writer")
+
     async def _restore(self) -> None:
-        """Start the next writer, because the last one is gone; containers may be waiting for it."""
+        """Start the next writer, because the last one is gone; containers may be waiting for it.
+
+        One that was gone as soon as it was there may have died of what it is told: the next one is not told at once.
+        """
+        if time.monotonic() - self._connected_at < AGAIN_AFTER_S:
+            await asyncio.sleep(AGAIN_AFTER_S)
         while self._jobs:
             try:
                 await self._connect()
                 return
-            except OSError as error:
+            except CANNOT_START as error:
                 log.error("the writer of the containers' logs cannot be started: %s", error)
                 await asyncio.sleep(AGAIN_AFTER_S)
 
     async def _connect(self, *, may_start: bool = True) -> None:
-        """Have a writer at hand that knows all jobs, no others, and what is asked. Raises: OSError."""
+        """Have a writer at hand that knows all jobs, no others, and what is asked. Raises: OSError, RuntimeError."""
         async with self._connecting:
             if self._channel is not None:
                 return
@@ -194,7 +219,7 @@ class LogWriter:
                 return
             channel = found or await self._start()
             channel.setblocking(False)
-            self._channel = channel
+            self._channel, self._connected_at = channel, time.monotonic()
             asyncio.get_running_loop().add_reader(channel, self._hear)
             for asked in sorted(self._asked.values(), key=lambda asked: "write" not in asked.message):
                 await self._send(asked.message, asked.pipe)

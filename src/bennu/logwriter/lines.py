@@ -8,14 +8,12 @@ the first; one without a newline at its end is a record without one.
 conmon's lines as they are.
 """
 
-import codecs
 import re
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 RECORD_BYTES: Final = 16384
 HEAD: Final = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})(Z|[+-]\d\d:\d\d) (stdout|stderr) ([FP]) ")
-CONTROL: Final = re.compile(rb"[\x00-\x09\x0b\x0c\x0e-\x1f]")
 ESCAPED: Final = bytes(range(0x0A)) + bytes(range(0x0B, 0x20)) + b'"\\<>&'  # of ASCII, but newlines
 SHORT_ESCAPES: Final = (
     (b"\\", b"\\\\"),  # first, for the others make more of them
@@ -27,8 +25,9 @@ SHORT_ESCAPES: Final = (
     (b">", b"\\u003e"),
     (b"&", b"\\u0026"),
 )
+ALL_BUT_RARE: Final = bytes(set(range(256)) - (set(range(0x20)) - set(b"\n\r\t\x1b")))
 LINE_SEPARATORS: Final = (("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
-NOT_UTF8: Final = "bennu-not-utf8"
+NOT_UTF8: Final = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of each such byte
 
 
 class Lines(Protocol):
@@ -156,21 +155,17 @@ def escape(text: bytes) -> bytes:
     if len(text.translate(None, ESCAPED)) != len(text):
         for plain, escaped in SHORT_ESCAPES:
             text = text.replace(plain, escaped)
-        text = CONTROL.sub(lambda found: b"\\u%04x" % found[0][0], text)
+        for byte in set(text.translate(None, ALL_BUT_RARE)):
+            text = text.replace(b"%c" % byte, b"\\u%04x" % byte)
     if text.isascii():
         return text
-    shown = text.decode("utf-8", NOT_UTF8)
+    try:
+        shown = text.decode()
+    except UnicodeDecodeError:
+        shown = NOT_UTF8.sub(r"\\ufffd", text.decode(errors="surrogateescape"))
     for separator, shown_as in LINE_SEPARATORS:
         shown = shown.replace(separator, shown_as)
     return shown.encode()
-
-
-def _go_on(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)
-    return "\\ufffd", error.start + 1
-
-
-codecs.register_error(NOT_UTF8, _go_on)
 
 
 def _after_line(data: bytes, start: int) -> int:

@@ -62,7 +62,10 @@ class Ring:
     """A pipe that a thread reads at once into a bounded store, so that its container never waits for its log."""
 
     def __init__(self, pipe: int, max_bytes: int) -> None:
-        """`max_bytes`: what may be in the store; lines that do not fit are dropped, unless it is empty."""
+        """`max_bytes`: what may be in the store; lines that do not fit are dropped, unless it is empty.
+
+        Raises: OSError, RuntimeError if the host gives no thread; then the pipe is the caller's still.
+        """
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.ended = False
         self.torn = b""
@@ -74,7 +77,12 @@ class Ring:
         self._lock = threading.Lock()
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._take, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            for descriptor in (self._stop, self.descriptor):
+                os.close(descriptor)
+            raise
 
     def read(self) -> bytes:
         with self._lock:

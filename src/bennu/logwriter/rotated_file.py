@@ -63,7 +63,8 @@ class RotatedFile:
                     if self.is_busy:
                         return lines[start:]
                     self._rotate()
-                end = lines.find(b"\n", min(start + bound - self._size, end) - 1) + 1
+                room = max(1, bound - self._size)  # none where the rotation failed: line by line it is tried again
+                end = lines.find(b"\n", min(start + room, end) - 1) + 1
             self._append(memoryview(lines)[start:end])
             start = end
         return b""
@@ -115,7 +116,10 @@ class RotatedFile:
 
     def _compress(self) -> None:
         self._compressing = threading.Thread(target=self._run_compression, daemon=True)
-        self._compressing.start()
+        try:
+            self._compressing.start()
+        except RuntimeError:  # the host gives no thread: it stays as it is
+            self._compressing = None
 
     def _run_compression(self) -> None:
         try:

@@ -26,10 +26,23 @@ class LogRun:
         self._waiting = b""  # lines that wait for a compression
         self._complaint = ""
         self._file = RotatedFile(Path(job.log), Bounds(job.max_bytes, job.max_files, job.compress), compressed)
-        self.source: LineSource = Ring(pipe, job.ring) if job.ring >= 0 else Pipe(pipe)
+        self.source = self._open(pipe)
         if held is not None:
             self.source.torn = held["torn"].encode("latin-1")
             self._lines.resume(held["lines"])
+
+    def _open(self, pipe: int) -> LineSource:
+        if self.job.ring >= 0:
+            try:
+                return Ring(pipe, self.job.ring)
+            except (OSError, RuntimeError) as error:
+                self._complain(f"container {self.job.id[:12]} waits for its log, though it was not to: {error}")
+        return Pipe(pipe)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether there are lines that were read and not written yet."""
+        return bool(self._waiting)
 
     @property
     def is_waiting(self) -> bool:

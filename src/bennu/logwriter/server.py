@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bennu.logwriter.run import LogRun
-from bennu.logwriter.words import HELD, MAX_MESSAGE, Job
+from bennu.logwriter.words import HELD, Job, receive
 
 OOM_SCORE: Final = "-999"  # all containers would wait for it
 SLOW_S: Final = 1.0  # how long bennud may leave what it is told untaken
@@ -87,11 +87,11 @@ class Writer:
             self._finish(run)
 
     def _go_on(self) -> None:
-        """Read again from the runs whose compression is over."""
+        """Write what has waited for a compression that is over, and read again from those runs."""
         os.eventfd_read(self._compressed)
-        for run in self._runs.values():
-            if not run.is_waiting:
-                self._epoll.modify(run.source.descriptor, select.EPOLLIN)
+        for run in [run for run in self._runs.values() if run.has_waiting and not run.is_waiting]:
+            self._epoll.modify(run.source.descriptor, select.EPOLLIN)
+            self._take_turn(run, select.EPOLLIN)
 
     def _wake(self) -> None:
         os.eventfd_write(self._compressed, 1)
@@ -108,18 +108,21 @@ class Writer:
     # --- bennud ---------------------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        client, _ = self._listening.accept()
+        try:
+            client, _ = self._listening.accept()
+        except OSError:  # no descriptor is left; the next round tries again
+            return
         client.settimeout(SLOW_S)
         self._was_met = True
         self._clients[client.fileno()] = client
         self._epoll.register(client, select.EPOLLIN)
 
     def _hear(self, client: socket.socket) -> None:
-        """Do what one message asks; a client that breaks off is forgotten."""
+        """Do what one message asks; break off with a client for whom that cannot be done: it comes again."""
         try:
-            message, pipes, _, _ = socket.recv_fds(client, MAX_MESSAGE, 1)
-            if message:
-                self._do(client, json.loads(message), pipes[0] if pipes else -1)
+            message, pipe = receive(client)
+            if message is not None:
+                self._do(client, message, pipe)
                 return
         except OSError:
             pass
@@ -160,6 +163,9 @@ class Writer:
                 pipe = os.open(job.pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:  # its bundle is gone: there is nothing more to write
             return
+        except OSError as error:  # no descriptor is left; whoever is broken off with tells of it again
+            self._complain(f"the log of container {job.id[:12]} has to wait: {error.strerror}")
+            raise
         run = LogRun(job, pipe, self._held.pop(job.run, None), compressed=self._wake, complain=self._complain)
         self._runs[job.id] = run
         self._by_descriptor[run.source.descriptor] = run

@@ -7,11 +7,15 @@
 * `{"ask": N}`: `{"answer": N, "sources": FINGERPRINT}`.
 * `{"leave": true}`: write down what is unfinished, for the next writer, and end.
 * `{"complaint": TEXT}`, from the writer: lines are lost.
+* `{"file": true}`, from bennud: the message is longer than `MAX_MESSAGE` and in a file, whose descriptor comes first.
 """
 
+import json
+import os
+import socket
 import zlib
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 MAX_MESSAGE: Final = 1 << 17
 SOCKET: Final = "logwriter"
@@ -35,6 +39,32 @@ class Job(NamedTuple):
     max_files: int = 1
     compress: bool = False
     ring: int = -1
+
+
+def send(channel: socket.socket, message: dict[str, Any], pipe: int = -1) -> None:
+    """Send a message, and a pipe with it unless it is -1. Raises: OSError."""
+    data, descriptors = json.dumps(message).encode(), [pipe] if pipe >= 0 else []
+    if len(data) <= MAX_MESSAGE:
+        socket.send_fds(channel, [data], descriptors)
+        return
+    with os.fdopen(os.memfd_create("message"), "wb", buffering=0) as file:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+        file.seek(0)
+        socket.send_fds(channel, [b'{"file": true}'], [file.fileno(), *descriptors])
+
+
+def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, int]:
+    """Receive a message, and the pipe that came with it, else -1; None: nobody is there any more. Raises: OSError."""
+    data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, 2)
+    message: dict[str, Any] | None = json.loads(data) if data else None
+    if message is not None and "file" in message:
+        if not descriptors:
+            raise OSError("no descriptor is left for a message")
+        with os.fdopen(descriptors.pop(0), "rb") as file:
+            message = json.load(file)
+    return message, descriptors[0] if descriptors else -1
 
 
 def fingerprint() -> str:

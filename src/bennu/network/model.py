@@ -348,11 +348,12 @@ class PortForward(msgspec.Struct, frozen=True, order=True):
 
 
 class PortLink(msgspec.Struct, frozen=True, order=True):
-    """A port that a legacy link opens: of another container on the same network."""
+    """A port that a legacy link opens: of another container on the same network, while that has the address."""
 
     address: str
     proto: str
     port: int
+    container: str = ""  # whose; "": not known, in what an earlier version has written
 
 
 class OpenPort(msgspec.Struct, frozen=True, order=True):

@@ -161,12 +161,25 @@ class Sandboxes:
             for endpoint in sandbox.endpoints
             if endpoint.network_name == "bridge"
             for link in sandbox.links
+            if self._has_address(link)
             if (address := endpoint.address_of(6 if ":" in link.address else 4))
         )
 
+    def _has_address(self, link: PortLink) -> bool:
+        """Tell whether the linked container still has the address: the next to have it is another."""
+        other = self._open.get(link.container)
+        found = other.endpoints if other else ()
+        return not link.container or any(link.address in (one.ip_address, one.ipv6_address) for one in found)
+
+    def _is_linked(self, container_id: str) -> bool:
+        """Tell whether links open ports to it, or of it."""
+        own = self._open.get(container_id)
+        others = (link.container for sandbox in self._open.values() for link in sandbox.links)
+        return bool(own and own.links) or container_id in others
+
     async def close(self, container_id: str) -> None:
         """Remove the rules and free the ports; the namespace is deleted later. Idempotent."""
-        sandbox = self._open.pop(container_id, None)
+        was_linked, sandbox = self._is_linked(container_id), self._open.pop(container_id, None)
         if sandbox is None:
             return
         self._index = None
@@ -174,7 +187,7 @@ class Sandboxes:
         self.name_server.stop(container_id)
         try:
             await self._port_mapper.unmap(container_id, sandbox)
-            if sandbox.links:
+            if was_linked:
                 await self._port_mapper.apply(container_id)
         finally:
             self._schedule_teardown(Path(sandbox.netns) if sandbox.netns else None, sandbox.endpoints)
@@ -238,7 +251,7 @@ class Sandboxes:
         """Attach the namespace, write rules, start the DNS, all at once. Raises: NetworkFailure, FirewallFailure."""
         attachments = self._attachments(sandbox, sandbox.endpoints, prepared.host_interface)
         work = [self._link(sandbox, attachments)] if attachments else []
-        if sandbox.ports or sandbox.links:
+        if sandbox.ports or self._is_linked(container_id):
             work.append(self._port_mapper.apply(container_id))
         if sandbox.has_embedded_dns:
             sockets, prepared.dns = prepared.dns, None  # the name server's from now on
@@ -319,6 +332,8 @@ class Sandboxes:
         sandbox = self._require(container_id)
         sandbox.endpoints.remove(endpoint)
         self._index = None
+        if self._is_linked(container_id):
+            await self._port_mapper.apply(container_id)
         self._schedule_teardown(None, [endpoint])
         await self._reaper.finish()
         if not sandbox.has_embedded_dns:

@@ -37,9 +37,13 @@ class NotAlive(Conflict):
 
 def create_failure(stderr: str, spec: Mapping[str, Any]) -> RuntimeFailure:
     """Translate a failed creation of a container. `spec` is its OCI configuration."""
+    return _failure(CREATE_PREFIX, start_reason(stderr, spec))
+
+
+def start_reason(stderr: str, spec: Mapping[str, Any]) -> str:
+    """Say in runc's words why a container was not started; `stderr` is what the runtime said, or its log."""
     process = spec["process"]
-    failed = _Failed(process["args"], process.get("cwd", "/"), spec.get("mounts", ()))
-    return _failure(CREATE_PREFIX, _reason(stderr, failed))
+    return _reason(stderr, _Failed(process["args"], process.get("cwd", "/"), spec.get("mounts", ())))
 
 
 def mount_failure(source: str, target: str, reason: str) -> RuntimeFailure:

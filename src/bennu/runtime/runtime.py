@@ -23,7 +23,7 @@ from bennu.kernel.descriptor_io import wait_readable
 from bennu.kernel.pidfd import kill_by_argument, wait_gone
 from bennu.kernel.procfs import find_by_argument, parent_of, signal_view
 from bennu.lifecycle.disposition import SignalView
-from bennu.logwriter.client import LogWriter, make_pipe
+from bennu.logwriter.client import CANNOT_START, LogWriter, make_pipe
 from bennu.logwriter.words import Job
 from bennu.model import HostConfig
 from bennu.pace import settle
@@ -79,6 +79,11 @@ class Runtime:
         self.logs = LogWriter(exec_root, self._enter_conmon_group)
 
     @property
+    def oci(self) -> OciRuntime:
+        """The runtime itself, for containers that are not this engine's records: steps of builds."""
+        return self._oci
+
+    @property
     def oci_name(self) -> str:
         """crun or runc: which one is used."""
         return "crun" if self._oci.is_crun else "runc"
@@ -99,8 +104,8 @@ class Runtime:
         """Have the logs of the containers that are there written on; some may be waiting for that."""
         try:
             await self.logs.take_up(self.bundles.jobs())
-        except OSError as error:
-            log.error("logs are not written: %s", error)
+        except CANNOT_START as error:
+            log.error("logs are not written, which is tried again: %s", error)
 
     # --- creation -------------------------------------------------------------------------------------------------
 
@@ -159,21 +164,23 @@ class Runtime:
             if request.log is not None:
                 kept.append(ours.add(make_pipe(bundle.log)))
                 writing = asyncio.create_task(self._write_log(bundle, request.log, os.dup(kept[-1])))
-            report = await run_conmon(
-                ConmonRequest(
-                    container_id=facts.id,
-                    bundle=bundle.root,
-                    pid_file=bundle.pid_file,
-                    conmon_pid_file=bundle.conmon_pid_file,
-                    exit_dir=self.bundles.exits,
-                    runtime=self._oci.command_for_others,
-                    log=bundle.log if request.log is not None else None,
-                    tty=facts.tty,
-                    stdin=bundle.stdin if facts.keeper_fd >= 0 else None,
-                ),
-                enter=self._enter_conmon_group,
-                keep_fds=kept,
+            asked = ConmonRequest(
+                container_id=facts.id,
+                bundle=bundle.root,
+                pid_file=bundle.pid_file,
+                conmon_pid_file=bundle.conmon_pid_file,
+                exit_dir=self.bundles.exits,
+                runtime=self._oci.command_for_others,
+                log=bundle.log if request.log is not None else None,
+                tty=facts.tty,
+                stdin=bundle.stdin if facts.keeper_fd >= 0 else None,
             )
+            try:
+                report = await run_conmon(asked, enter=self._enter_conmon_group, keep_fds=kept)
+            except BaseException:
+                if writing is not None:
+                    await settle(writing)  # else it could be told of after it was undone
+                raise
             if writing is not None:
                 await writing
             return report

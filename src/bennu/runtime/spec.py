@@ -96,32 +96,6 @@ def build_spec(request: SpecRequest) -> dict[str, Any]:
     return spec
 
 
-def default_confinement(host: HostFacts, defaults: ContainerDefaults) -> dict[str, Any]:
-    """Write how a container is confined whose client asked for nothing, in the terms of an OCI configuration.
-
-    For configurations that somebody else writes: the steps of a build.
-    """
-    asked_nothing = SpecRequest(
-        container_id="",
-        config=ContainerConfig(),
-        host_config=HostConfig(),
-        host=host,
-        args=(),
-        rootfs="",
-        defaults=defaults,
-    )
-    spec = build_spec(asked_nothing)
-    process, linux = spec["process"], spec["linux"]
-    return {
-        "capabilities": process["capabilities"]["bounding"],
-        "rlimits": process.get("rlimits", []),
-        "maskedPaths": linux["maskedPaths"],
-        "readonlyPaths": linux["readonlyPaths"],
-        "seccomp": linux.get("seccomp"),
-        "noNewPrivileges": process["noNewPrivileges"],
-    }
-
-
 def _hostname(request: SpecRequest) -> str:
     return request.hostname or request.config.hostname or request.container_id[:12]
 

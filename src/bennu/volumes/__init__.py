@@ -1,5 +1,6 @@
 """Named and anonymous volumes: folders that outlive containers."""
 
-from bennu.volumes.volumes import Volume, Volumes
+from bennu.volumes.volume import Volume
+from bennu.volumes.volumes import Volumes
 
 __all__ = ["Volume", "Volumes"]

@@ -97,6 +97,6 @@ async def find_driver(plugins: Plugins, name: str) -> PluginDriver:
         raise NotFound(f"error looking up volume plugin {name}: {error}") from None
 
 
-async def all_drivers(plugins: Plugins) -> list[PluginDriver]:
-    """List those that can be found now."""
-    return [PluginDriver(plugin) for plugin in await plugins.all_of(VOLUMES)]
+async def all_drivers(plugins: Plugins, *, within_s: float) -> list[PluginDriver]:
+    """List those that can be found now; who has not said what it is by then is left out."""
+    return [PluginDriver(plugin) for plugin in await plugins.all_of(VOLUMES, within_s=within_s)]

@@ -1,7 +1,7 @@
 """The volumes of one host, with a record in the store each.
 
 One of the local driver is a folder under the root of all; one of a plugin's is wherever the plugin has it
-(`plugin_driver.py`), and only what we know of it is kept here.
+(`plugin_volumes.py`), and only what we know of it is kept here.
 
 A crash at any instruction leaves a volume whole or absent: a creation is acknowledged when its record is written, and
 an empty folder without one is swept away at `open`; a removal first marks the record, then deletes the data, then the
@@ -12,7 +12,6 @@ import asyncio
 import builtins
 import contextlib
 import logging
-import re
 import secrets
 import shutil
 import time
@@ -25,46 +24,19 @@ import msgspec
 
 from bennu.beneath import entry_of
 from bennu.confined.client import measure_tree
-from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
-from bennu.go.rfc3339 import parse_rfc3339
+from bennu.errors import BennuError, Conflict, NotFound
 from bennu.plugins import Plugins
 from bennu.process import run
 from bennu.store import Delete, Put, Store, Transaction, aside
 from bennu.volumes.mounting import check_options, is_mounted, mount_options, unmount
-from bennu.volumes.plugin_driver import all_drivers, find_driver
+from bennu.volumes.plugin_volumes import PluginVolumes
+from bennu.volumes.volume import ANONYMOUS_LABEL, NAME, Volume, check_name
 
 PREFIX: Final = "volumes/"
-NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-NAME_BYTES: Final = 255
 DATA: Final = "_data"
 DELETE_TIMEOUT_S: Final = 3600
-ANONYMOUS_LABEL: Final = "com.docker.volume.anonymous"
 
 log = logging.getLogger(__name__)
-
-
-class Volume(msgspec.Struct, kw_only=True):
-    """One volume as it is kept on disk. None for labels and options: not given, which clients are shown as null."""
-
-    name: str
-    driver: str = "local"
-    mountpoint: str
-    created_ns: int
-    labels: dict[str, str] | None = None
-    options: dict[str, str] | None = None
-    removing: bool = False
-    born_with: str = ""  # the container it was made for and belongs to; "" when nobody's, or taken over
-    scope: str = "local"
-    mounted_by: list[str] = []  # of a plugin's: who asked for it and has not given it back
-
-    @property
-    def is_local(self) -> bool:
-        """Tell whether it is a folder of ours, and no plugin's."""
-        return self.driver == "local"
-
-    @property
-    def anonymous(self) -> bool:
-        return ANONYMOUS_LABEL in (self.labels or {})
 
 
 Commit = Callable[[Put | Delete, str, Volume], Awaitable[None]]
@@ -100,12 +72,13 @@ class Volumes:
         self._users = users
         self._commit = commit or self._commit_alone
         self._root = root
-        self._plugins = plugins or Plugins()
+        self._plugins = PluginVolumes(plugins or Plugins())
         self._store = store
         self._volumes: dict[str, Volume] = {}
         self._lock = asyncio.Lock()
         self._fillings: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by name
-        # By name: what a volume's options name may be on a server that never answers; no other volume waits for it.
+        # By name: of two keepers only one gets it, and what options name may be on a server that never answers, so no
+        # other volume waits.
         self._mountings: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._mounted_for: dict[str, set[str]] = {}  # by name: who asked for it; a container that starts runs not yet
         self._held: dict[str, set[str]] = {}  # by the id of a container that is being made: its volumes' names
@@ -196,7 +169,9 @@ class Volumes:
         if driver not in ("", "local"):
             return await self._create_by_plugin(name, driver, options, labels, born_with)
         check_name(name)
-        async with self._lock:
+        if name in self._volumes:  # whatever is being done with it
+            return _of_driver(self._volumes[name], driver)
+        async with _lock_of(self._mountings, name), self._lock:
             if name in self._volumes:
                 return _of_driver(self._volumes[name], driver)
             check_options(name, options or {})
@@ -227,24 +202,8 @@ class Volumes:
         async with _lock_of(self._mountings, name):
             if name in self._volumes:
                 return _of_driver(self._volumes[name], driver)
-            try:
-                keeper = await find_driver(self._plugins, driver)
-                found = await keeper.get(name)
-                if found is None:
-                    await keeper.create(name, options or {})
-            except BennuError as error:
-                error.args = (f"create {name}: {error}",)
-                raise
-            volume = Volume(
-                name=name,
-                driver=driver,
-                mountpoint=found.mountpoint if found else await keeper.path(name),
-                created_ns=time.time_ns(),
-                labels=None if labels is None else dict(labels),
-                options=None if options is None else dict(options),
-                born_with=born_with,
-                scope=await keeper.scope(),
-            )
+            volume = await self._plugins.create(name, driver, options, labels)
+            volume.born_with = born_with
             await self._commit(Put(PREFIX + name, msgspec.json.encode(volume)), "create", volume)
             self._volumes[name] = volume
             return volume
@@ -253,34 +212,18 @@ class Volumes:
         """Take up a volume that no record knows and a plugin has."""
         if name in self._volumes:
             return
-        for volume in await self.list_foreign():
-            if volume.name == name:
+        volume = await self._plugins.find(name)
+        if volume is None:
+            return
+        async with _lock_of(self._mountings, name):
+            if name not in self._volumes:
                 await self._store.commit(Transaction([Put(PREFIX + name, msgspec.json.encode(volume))]))
-                self._volumes.setdefault(name, volume)
-                return
+                self._volumes[name] = volume
 
-    async def list_foreign(self) -> builtins.list[Volume]:
-        """List the volumes of plugins that no record knows; they were not made here."""
-        foreign: builtins.list[Volume] = []
-        for keeper in await all_drivers(self._plugins):
-            try:
-                known = await keeper.list()
-                scope = await keeper.scope() if known else ""
-            except BennuError as error:
-                log.warning("the volumes of plugin %s are not known: %s", keeper.name, error)
-                continue
-            foreign += [
-                Volume(
-                    name=one.name,
-                    driver=keeper.name,
-                    mountpoint=one.mountpoint,
-                    created_ns=max(0, parse_rfc3339(one.created_at) or 0),
-                    scope=scope,
-                )
-                for one in known
-                if one.name and one.name not in self._volumes
-            ]
-        return foreign
+    async def list_foreign(self) -> tuple[builtins.list[Volume], builtins.list[str]]:
+        """List the volumes of plugins that no record knows, not made here; and a warning for each that told nothing."""
+        found, warnings = await self._plugins.list()
+        return [volume for volume in found if volume.name not in self._volumes], warnings
 
     async def look_up(self, name: str) -> Volume:
         """Find a volume by name, also one that only a plugin knows. Raises: NotFound."""
@@ -325,12 +268,7 @@ class Volumes:
         async with _lock_of(self._mountings, volume.name):
             if user in volume.mounted_by:
                 return
-            try:
-                keeper = await find_driver(self._plugins, volume.driver)
-                volume.mountpoint = await keeper.mount(volume.name, user)
-            except BennuError as error:
-                error.args = (f"error while mounting volume '{volume.mountpoint}': {error}",)
-                raise
+            volume.mountpoint = await self._plugins.mount(volume, user)
             volume.mounted_by = [*volume.mounted_by, user]
             await self._store.commit(Transaction([Put(PREFIX + volume.name, msgspec.json.encode(volume))]))
 
@@ -338,8 +276,7 @@ class Volumes:
         async with _lock_of(self._mountings, volume.name):
             if user not in volume.mounted_by:
                 return
-            keeper = await find_driver(self._plugins, volume.driver)
-            await keeper.unmount(volume.name, user)
+            await self._plugins.unmount(volume, user)
             volume.mounted_by = [one for one in volume.mounted_by if one != user]
             await self._store.commit(Transaction([Put(PREFIX + volume.name, msgspec.json.encode(volume))]))
 
@@ -400,10 +337,9 @@ class Volumes:
 
     async def _remove_by_plugin(self, volume: Volume, *, force: bool) -> None:
         try:
-            await (await find_driver(self._plugins, volume.driver)).remove(volume.name)
+            await self._plugins.remove(volume)
         except BennuError as error:
             if not force:
-                error.args = (f"remove {volume.name}: {error}",)
                 raise
             log.warning("volume %s is forgotten, and its plugin failed to remove it: %s", volume.name, error)
         await self._commit(Delete(PREFIX + volume.name), "destroy", volume)
@@ -456,21 +392,6 @@ def _lock_of(locks: WeakValueDictionary[str, asyncio.Lock], name: str) -> asynci
     if lock is None:
         lock = locks[name] = asyncio.Lock()
     return lock
-
-
-def check_name(name: str) -> None:
-    """Refuse names that a volume cannot have. Raises: InvalidParameter in dockerd's words."""
-    if len(name) == 1:
-        raise InvalidParameter(
-            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
-        )
-    if not NAME.fullmatch(name):
-        raise InvalidParameter(
-            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
-            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
-        )
-    if len(name) > NAME_BYTES:
-        raise InvalidParameter(f"create {name[:32]}…: volume name is too long, at most {NAME_BYTES} characters fit")
 
 
 async def _delete_tree(folder: Path) -> None:

@@ -5,6 +5,7 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bennu.api.http.body import decode_clean
 from bennu.api.http.detach_keys import DetachKeyMatcher, parse_keys
 from bennu.api.http.query import Filters, filters, flag, instant_ns, integer
 from bennu.api.routes.events import event_json, matches
@@ -236,3 +237,14 @@ def test_container_events_carry_the_fields_old_clients_read() -> None:
     assert (shown["status"], shown["id"], shown["from"]) == ("die", "abc123", "busybox:1")
     network = Event(type="network", action="connect", actor=Actor(id="n", attributes={}))
     assert "status" not in event_json(network)
+
+
+@pytest.mark.parametrize("text", [r'{"a":"\u0000"}', r'{"a":"x\\\u0000"}', r'{"\u0000":1}', r'["\n\u0000"]'])
+def test_a_nul_character_is_refused_in_values_and_keys(text: str) -> None:
+    with pytest.raises(InvalidParameter, match="NUL character"):
+        decode_clean(text.encode(), dict[str, object] if text.startswith("{") else list[object])
+
+
+@pytest.mark.parametrize("text", [r'["\\u0000"]', r'["\\\\u0000"]', r'["u0000"]'])
+def test_what_only_looks_like_a_nul_character_is_let_through(text: str) -> None:
+    assert decode_clean(text.encode(), list[str])

@@ -17,7 +17,7 @@ from bennu.go.platform import ImagePlatform, parse_platform
         ("linux/x86_64", ImagePlatform("linux", "amd64")),
         ("linux/i386", ImagePlatform("linux", "386")),
         ("linux/aarch64", ImagePlatform("linux", "arm64")),
-        ("linux/arm64/v8", ImagePlatform("linux", "arm64")),
+        ("linux/arm64/v8", ImagePlatform("linux", "arm64", "v8")),
         ("linux/arm64/v9", ImagePlatform("linux", "arm64", "v9")),
         ("linux/arm/v7", ImagePlatform("linux", "arm")),
         ("linux/arm/6", ImagePlatform("linux", "arm", "v6")),

@@ -5,6 +5,7 @@ import random
 import threading
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +45,28 @@ def test_without_a_bound_there_is_one_file(tmp_path: Path) -> None:
         log.write(b"x" * 100 + b"\n")
     log.close()
     assert [len(data) for data in files(tmp_path).values()] == [10100]
+
+
+@pytest.mark.timeout(10)
+def test_a_log_that_cannot_be_rotated_grows_and_has_each_line_once(tmp_path: Path) -> None:
+    (tmp_path / "log.1" / "in the way").mkdir(parents=True)
+    log, lines = open_log(tmp_path, 25, 2), b"".join(b"line %04d\n" % number for number in range(20))
+    assert log.write(lines) == b""
+    log.close()
+    assert (tmp_path / "log").read_bytes() == lines
+
+
+def test_without_a_thread_to_compress_it_an_older_file_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    log = open_log(tmp_path, 5, 3, compress=True)
+    assert log.write(b"a.....\nb.....\nc.....\n") == b""
+    log.close()
+    assert files(tmp_path) == {"log.2": b"a.....\n", "log.1": b"b.....\n", "log": b"c.....\n"}
 
 
 def test_lines_go_on_after_one_that_was_cut_short(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The writer's process: what it writes, how it is replaced, and when it ends."""
 
 import asyncio
+import contextlib
+import gzip
 import json
 import os
 from collections.abc import AsyncIterator
@@ -14,6 +16,7 @@ from bennu.logwriter.client import LogWriter, make_pipe
 from bennu.logwriter.words import HELD, Job
 
 ID = "a" * 64
+SAID = 120
 
 
 class Host:
@@ -165,6 +168,75 @@ async def test_a_log_that_cannot_be_written_holds_nobody_up(host: Host, caplog: 
         run.say("x" * 8000)
     await run.end()
     assert "lines of container aaaaaaaaaaaa are lost: No such file or directory" in caplog.text
+
+
+async def test_what_waited_for_a_compression_is_written_when_that_is_over(host: Host) -> None:
+    run = await host.begin(max_bytes=300_000, max_files=20, compress=True)
+    for _ in range(SAID):
+        run.say(os.urandom(4000).hex())
+    async with asyncio.timeout(10):
+        while True:  # and nothing more is said
+            files = [*host.folder.glob("log*[0-9]"), *host.folder.glob("log*.gz"), run.log]
+            with contextlib.suppress(FileNotFoundError):
+                if sum(count_lines(path) for path in files if path.exists()) == SAID:
+                    break
+            await asyncio.sleep(0.05)
+    await run.end()
+
+
+def count_lines(path: Path) -> int:
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        return gzip.decompress(data).count(b"\n")
+    return 0 if path.with_name(f"{path.name}.gz").exists() else data.count(b"\n")
+
+
+async def test_what_each_line_tells_may_be_longer_than_a_message(host: Host) -> None:
+    run = await host.begin(attrs=json.dumps({"A": "x" * 300_000}))
+    run.say("a")
+    await run.heard("a\n")
+    assert len(json.loads(run.log.read_text())["attrs"]["A"]) == 300_000
+    await run.end()
+    assert len(host.pids) == 1
+
+
+async def test_a_writer_that_cannot_be_started_is_started_later(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, refused = client.start_writer, [OSError(11, "no process"), RuntimeError("can't start new thread")]
+
+    def start_at_last(folder: Path) -> object:
+        if refused:
+            raise refused.pop()
+        return start(folder)
+
+    run = await host.begin()
+    os.kill(host.pids[0], 9)
+    host.writer.close()
+    monkeypatch.setattr(client, "start_writer", start_at_last)
+    with pytest.raises(RuntimeError):
+        await host.next_bennud().take_up([run.job])
+    run.say("a")
+    await run.heard("a\n")
+    await run.end()
+
+
+async def test_a_run_whose_log_nobody_can_write_is_not_waited_for(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError(11, "no process")
+
+    monkeypatch.setattr(client, "start_writer", refuse)
+    with pytest.raises(OSError, match="no process"):
+        await host.begin()
+    async with asyncio.timeout(1):
+        await host.writer.finish(ID)
+
+
+async def test_a_writer_that_always_dies_at_once_is_not_started_again_without_a_pause(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "PROGRAM", "")
+    await host.begin()
+    await asyncio.sleep(1)
+    assert 1 < len(host.pids) < 7
 
 
 async def test_without_blocking_a_writer_that_stands_still_costs_lines_and_no_time(host: Host) -> None:

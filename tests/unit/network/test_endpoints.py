@@ -77,6 +77,12 @@ def test_networks_that_are_listed_are_all_there_are(mode: str, asked: list[str],
         ({ENDPOINT_INTERFACE: "sixteen-letters-"}, False),
         ({ENDPOINT_INTERFACE: "a/b"}, False),
         ({ENDPOINT_INTERFACE: ".."}, False),
+        ({ENDPOINT_INTERFACE: "lo"}, False),
+        ({ENDPOINT_INTERFACE: "a%d"}, False),  # the kernel would make a0 of it
+        ({ENDPOINT_INTERFACE: "50%"}, False),
+        ({ENDPOINT_INTERFACE: "fünfzehn-laute"}, True),
+        ({ENDPOINT_INTERFACE: "fünfzehn-bytes-"}, False),  # one too many: it is bytes that the kernel counts
+        ({ENDPOINT_INTERFACE: "déjà"}, False),  # the kernel sees a space in its last byte
         ({ENDPOINT_SYSCTLS: "net.ipv4.conf.IFNAME.forwarding=1,net.ipv6.neigh.ifname.gc_stale_time=3"}, True),
         ({ENDPOINT_SYSCTLS: "net.ipv4.conf.eth0.forwarding=1"}, False),
         ({ENDPOINT_SYSCTLS: "net.core.conf.IFNAME.forwarding=1"}, False),

@@ -7,7 +7,7 @@ made of one, so they are refused here once and not wherever one might lead.
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
@@ -18,7 +18,8 @@ from bennu.errors import InvalidParameter
 Body = TypeVar("Body")
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
-ESCAPED_NUL: Final = rb"\u0000"  # the only way to write one in JSON
+ESCAPED_NUL: Final = rb"\u0000"  # the only way to write one in JSON, unless its backslash is escaped itself
+TRUE_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 LARGE_BYTES: Final = 256 * 1024
 JSON_TYPE: Final = "application/json"
 PEEKED: Final = "peeked body"  # of a request: what was read of its body before anybody took it
@@ -99,14 +100,6 @@ async def body_of(request: web.Request) -> AsyncIterator[bytes]:
 def decode_clean(raw: bytes, shape: type[Body]) -> Body | None:
     """Decode JSON as Go does; None for `null`. Raises: InvalidParameter, also for a NUL character in a string."""
     decoded = decode(raw, shape)
-    if ESCAPED_NUL in raw and _holds_nul(decode(raw, Any)):
+    if ESCAPED_NUL in raw and TRUE_NUL.search(raw):  # the expression alone takes a hundred times as long
         raise InvalidParameter("invalid JSON: a NUL character in a string")
     return decoded
-
-
-def _holds_nul(tree: Any) -> bool:
-    if isinstance(tree, dict):
-        return any("\0" in key or _holds_nul(value) for key, value in tree.items())
-    if isinstance(tree, list):
-        return any(map(_holds_nul, tree))
-    return isinstance(tree, str) and "\0" in tree

@@ -15,6 +15,7 @@ from bennu.errors import (
     NotFound,
     NotImplementedHere,
     NotModified,
+    Unauthorized,
     Unavailable,
 )
 
@@ -24,6 +25,7 @@ STATUS_OF: Final[Mapping[type[BennuError], int]] = {
     BennuError: 500,
     NotModified: 304,
     InvalidParameter: 400,
+    Unauthorized: 401,
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,

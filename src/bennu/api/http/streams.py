@@ -9,7 +9,7 @@ import contextlib
 import logging
 import select
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from aiohttp import web
@@ -211,7 +211,13 @@ async def take_over(
 
     Read the request's body before.
     """
-    connection = hijack(request, content_type, headers=headers)
+    return await attend(request, hijack(request, content_type, headers=headers), work)
+
+
+async def attend(
+    request: web.Request, connection: Hijacked, work: Callable[[Hijacked], Awaitable[None]]
+) -> web.StreamResponse:
+    """Run `work` on a connection that was taken over, and close it; as `take_over` does."""
     try:
         await work(connection)
     except ConnectionError:
@@ -242,17 +248,25 @@ def hijack(
     calls every stream raw, as dockerd does.
     Return `Taken(connection)` from the handler, whatever happens in between.
     """
-    transport = request.transport
-    if transport is None:
-        raise ConnectionResetError("the client is gone")
     lines = [f"HTTP/1.1 {status or '200 OK'}", f"Content-Type: {RAW}"]
     if not status and "upgrade" in request.headers:
         lines = ["HTTP/1.1 101 UPGRADED", f"Content-Type: {content_type}", "Connection: Upgrade", "Upgrade: tcp"]
-    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    return _take(request, [*lines, *(f"{name}: {value}" for name, value in (headers or {}).items())])
+
+
+def switch_protocol(request: web.Request, protocol: str) -> Hijacked:
+    """Take the connection over for another protocol; see `hijack`."""
+    return _take(request, ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", f"Upgrade: {protocol}"])
+
+
+def _take(request: web.Request, head: Sequence[str]) -> Hijacked:
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError("the client is gone")
     former = request.protocol
     assert isinstance(former, Underlying)
     connection = Hijacked(transport, former, former.take_input())
-    transport.write("\r\n".join([*lines, "", ""]).encode())
+    transport.write("\r\n".join([*head, "", ""]).encode())
     transport.set_protocol(connection)
     transport.resume_reading()
     if former.half_closed:

@@ -1,8 +1,11 @@
 """`POST /build`: the endpoint of the classic builder (moby `api/server/router/build/build_routes.go`)."""
 
+import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -13,22 +16,24 @@ from bennu.api.http.responses import json_response
 from bennu.api.http.streams import ends_with_client
 from bennu.api.routes.images import ImageRoutes, pull_lines
 from bennu.api.shapes.instants import parse_moment
+from bennu.build.classic import ClassicInputs
+from bennu.build.classic_text import ClassicText
+from bennu.build.graph import StepLimit
+from bennu.build.request import BuildStepFailed, SolveRequest
+from bennu.build.usage import PruneRequest, freed_bytes
 from bennu.decoding import decode
 from bennu.engine.engine import Engine
-from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
-from bennu.images.building import BuildRequest, Built, Text
-from bennu.images.fetching import FetchProgress
-from bennu.images.platform import host_architecture, wanted_platform
-from bennu.images.pulling import Begun, Pulled, pull
+from bennu.errors import BennuError, InvalidParameter, NotFound, NotImplementedHere
+from bennu.images import Images
+from bennu.images.platform import wanted_platform
+from bennu.images.pulling import Step
 from bennu.images.reference import Reference, parse_reference
-from bennu.images.skopeo import login_for, parse_logins
-
-# Limits of the steps' containers that are not honoured: asking for one is refused, never ignored.
-REFUSED: tuple[str, ...] = ("cpushares", "cpuperiod", "cpuquota", "cpusetcpus", "cpusetmems", "cgroupparent")
-
+from bennu.images.registry.logins import parse_logins
+from bennu.model import HostConfig, Ulimit
 
 PRUNE_FILTERS = frozenset({"until", "unused-for", "label", "label!"})
 BUILDKIT_FILTERS = frozenset({"id", "parent", "type", "description", "inuse", "shared", "private", "mutable"})
+Shape = TypeVar("Shape")
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -50,59 +55,55 @@ class BuildRoutes:
 
     @ends_with_client
     async def build(self, request: web.Request) -> web.StreamResponse:
-        asked = read_request(request)
-        messages = self._messages(request, asked)
+        messages = self._messages(request, read_request(request, self._images))
         return await stream_progress(request, quietly(messages) if flag(request, "q") else messages)
 
-    async def _messages(self, request: web.Request, asked: BuildRequest) -> AsyncGenerator[Message, None]:
-        logins = parse_logins(request.headers.get("X-Registry-Config", ""))
+    async def _messages(self, request: web.Request, asked: "ClassicRequest") -> AsyncGenerator[Message, None]:
+        """Run the build beside the stream of what it tells; whoever leaves the stream ends it."""
+        told: asyncio.Queue[Message | None] = asyncio.Queue()
+        building = asyncio.ensure_future(self._build(request, asked, told.put_nowait))
+        building.add_done_callback(lambda _: told.put_nowait(None))
+        try:
+            while (message := await told.get()) is not None:
+                yield message
+            await building
+        finally:
+            if not building.done():
+                building.cancel()
+                await asyncio.wait([building])
 
-        def bring(reference: Reference) -> AsyncGenerator[Begun | FetchProgress | Pulled, None]:
-            return pull(self._images, reference, login_for(reference, logins))
+    async def _build(self, request: web.Request, asked: "ClassicRequest", tell: Callable[[Message], None]) -> None:
+        solving = asked.solving
+        text = ClassicText(lambda words: tell({"stream": words}), solving.labels, solving.target)
 
-        async with contextlib.aclosing(self._builder.build(asked, body_of(request), bring)) as steps:
-            async for step in steps:
-                match step:
-                    case Text():
-                        yield {"stream": step.text}
-                    case Built(image, is_new):
-                        if is_new:
-                            await self._routes.announce("create", image.id, image.id, image.labels)
-                        yield {"aux": {"ID": image.id}}
-                        yield {"stream": f"Successfully built {image.id[7:19]}\n"}
-                        for tag in asked.tags:
-                            await self._routes.announce("tag", image.id, str(tag), image.labels)
-                            yield {"stream": f"Successfully tagged {tag}\n"}
-                    case _:
-                        for line in pull_lines(step):
-                            yield line
+        def hear_pull(step: Step) -> None:
+            for line in pull_lines(step):
+                tell(line)
+
+        async with contextlib.AsyncExitStack() as kept:
+            work = await kept.enter_async_context(self._builder.work())
+            logins = parse_logins(request.headers.get("X-Registry-Config", ""))
+            inputs = ClassicInputs(self._images.layers, body_of(request), logins, work, text.plan, hear_pull)
+            try:
+                solved = await self._builder.solve(solving, inputs, text, kept)
+            except BuildStepFailed as error:
+                raise text.explain(error) from error
+            text.end()
+            known = {image.id for image in self._images.list()}
+            image = await self._builder.export_image(solved, asked.tags, text, squash=asked.squash)
+        if image.id not in known:
+            await self._routes.announce("create", image.id, image.id, image.labels)
+        tell({"aux": {"ID": image.id}})
+        tell({"stream": f"Successfully built {image.id[7:19]}\n"})
+        for tag in asked.tags:
+            await self._routes.announce("tag", image.id, str(tag), image.labels)
+            tell({"stream": f"Successfully tagged {tag}\n"})
 
     async def prune(self, request: web.Request) -> web.Response:
-        freed = await self._prune(request)
+        gone = await self._builder.prune(read_prune(request))
+        freed = freed_bytes(gone)
         await self._journal.publish("builder", "prune", "", {"reclaimed": str(freed)})
-        return json_response({"CachesDeleted": None, "SpaceReclaimed": freed})
-
-    async def _prune(self, request: web.Request) -> int:
-        """Drop what the filters choose. Raises: InvalidParameter; NotImplementedHere for filters of BuildKit's."""
-        asked = filters(request)
-        for name in asked:
-            if name in BUILDKIT_FILTERS:
-                raise NotImplementedHere(f"the filter {name} of the build cache is not implemented")
-        try:
-            asked.check(PRUNE_FILTERS)
-            moments = [*asked.all("until"), *asked.all("unused-for")]
-            if len(moments) > 1:
-                raise InvalidParameter("filters expect only one value")
-            before = [parse_moment(moment, time.time_ns()) for moment in moments]
-        except InvalidParameter as error:
-            raise InvalidParameter(f"failed to prune build cache: {error}") from None
-        for name in ("max-used-space", "min-free-space"):
-            if text(request, name) not in ("", "0"):
-                raise NotImplementedHere(f"{name} is not implemented")
-        keep_bytes = max(integer(request, "keep-storage") or 0, integer(request, "reserved-space") or 0)
-        if asked.all("label"):  # nothing in this cache has a label
-            return 0
-        return await self._builder.prune(made_before_ns=before[0] if before else None, keep_bytes=keep_bytes)
+        return json_response({"CachesDeleted": [one.id for one in gone] or None, "SpaceReclaimed": freed})
 
     async def cancel(self, request: web.Request) -> web.Response:
         raise NotImplementedHere("cancelling a BuildKit build is not implemented")
@@ -126,43 +127,103 @@ async def quietly(messages: AsyncGenerator[Message, None]) -> AsyncGenerator[Mes
             yield {"stream": f"{message['aux']['ID']}\n"}
 
 
-def read_request(request: web.Request) -> BuildRequest:
+@dataclass(frozen=True, slots=True)
+class ClassicRequest:
+    """A request of the classic endpoint: the build, and what is made of its result."""
+
+    solving: SolveRequest
+    tags: Sequence[Reference]
+    squash: bool
+
+
+def read_request(request: web.Request, images: Images) -> ClassicRequest:
     """Read the build asked for. Raises: InvalidParameter; NotImplementedHere for what would have to be ignored."""
     if any("\0" in name + value for name, value in request.query.items()):
         raise InvalidParameter("a build option contains a NUL")
     refuse_what_is_not_here(request)
-    return BuildRequest(
-        dockerfile=text(request, "dockerfile") or "Dockerfile",
-        tags=read_tags(request),
-        arguments=read_map(request, "buildargs"),
-        labels={key: value or "" for key, value in read_map(request, "labels").items()},
+    arguments = {key: value for key, value in read_map(request, "buildargs").items() if value is not None}
+    solving = SolveRequest(
+        filename=text(request, "dockerfile") or "Dockerfile",
         target=text(request, "target"),
-        use_cache=not flag(request, "nocache"),
-        cache_from=read_list(request, "cachefrom"),
+        arguments=arguments,
+        labels={key: value or "" for key, value in read_map(request, "labels").items()},
+        platform=text(request, "platform"),
+        context_url="" if (remote := text(request, "remote")) == "client-session" else remote,
+        no_cache=flag(request, "nocache") or not may_use_cache(read_list(request, "cachefrom"), images),
         pull=flag(request, "pull"),
-        squash=flag(request, "squash"),
         network=text(request, "networkmode") or "default",
-        extra_hosts=[host for entry in request.query.getall("extrahosts", []) for host in entry.split(",") if host],
-        memory=max(0, integer(request, "memory") or 0),
+        extra_hosts=tuple(
+            host for entry in request.query.getall("extrahosts", []) for host in entry.split(",") if host
+        ),
         shm_size=max(0, integer(request, "shmsize") or 0),
+        ulimits=read_ulimits(request),
+        limits=HostConfig(
+            memory=max(0, integer(request, "memory") or 0),
+            memory_swap=integer(request, "memswap") or 0,
+            cpu_shares=integer(request, "cpushares") or 0,
+            cpu_period=integer(request, "cpuperiod") or 0,
+            cpu_quota=integer(request, "cpuquota") or 0,
+            cpuset_cpus=text(request, "cpusetcpus"),
+            cpuset_mems=text(request, "cpusetmems"),
+        ),
+    )
+    return ClassicRequest(solving, read_tags(request), flag(request, "squash"))
+
+
+def may_use_cache(cache_from: Sequence[str], images: Images) -> bool:
+    """Tell whether an image that the cache may come from is here, if the client names any."""
+    for name in cache_from:
+        with contextlib.suppress(NotFound, InvalidParameter):
+            return bool(images.find(name))
+    return not cache_from
+
+
+def read_ulimits(request: web.Request) -> tuple[StepLimit, ...]:
+    value = text(request, "ulimits")
+    try:
+        found = (decode(value.encode(), list[Ulimit]) if value else None) or []
+    except InvalidParameter as error:
+        raise InvalidParameter(f"error reading ulimits: {error}") from None
+    return tuple(StepLimit(one.name, one.soft, one.hard) for one in found)
+
+
+def read_prune(request: web.Request) -> PruneRequest:
+    """Read what is to be pruned. Raises: InvalidParameter."""
+    asked = filters(request)
+    try:
+        asked.check(PRUNE_FILTERS | BUILDKIT_FILTERS)
+        moments = [*asked.all("until"), *asked.all("unused-for")]
+        if len(moments) > 1 or any(len(asked.all(name)) > 1 for name in BUILDKIT_FILTERS):
+            raise InvalidParameter("filters expect only one value")
+        before = [parse_moment(moment, time.time_ns()) for moment in moments]
+    except InvalidParameter as error:
+        raise InvalidParameter(f"failed to prune build cache: {error}") from None
+    conditions = [
+        f"{name}{'~=' if name == 'id' else '=='}{value}"
+        for name in sorted(BUILDKIT_FILTERS)
+        for value in asked.all(name)
+    ]
+    if asked.all("label"):  # nothing in this cache has a label
+        conditions.append("label==none")
+    return PruneRequest(
+        everything=flag(request, "all"),
+        filters=(",".join(conditions),) if conditions else (),
+        unused_before_ns=before[0] if before else None,
+        reserved_space=max(integer(request, "keep-storage") or 0, integer(request, "reserved-space") or 0),
+        max_used_space=integer(request, "max-used-space") or 0,
+        min_free_space=integer(request, "min-free-space") or 0,
     )
 
 
 def refuse_what_is_not_here(request: web.Request) -> None:
-    """Refuse BuildKit and remote contexts. Raises: NotImplementedHere."""
+    """Refuse what would have to be ignored. Raises: NotImplementedHere."""
     if text(request, "version") == "2":
         raise NotImplementedHere("BuildKit builds are not implemented")
-    if text(request, "remote") not in ("", "client-session"):
-        raise NotImplementedHere("building from a remote context is not implemented")
-    platform = wanted_platform(text(request, "platform"))
-    if platform is not None and platform.architecture != host_architecture():
-        raise NotImplementedHere("building for other platforms is not implemented")
-    for name in REFUSED:
-        if text(request, name) not in (("",) if name.startswith("cpuset") else ("", "0")):
-            raise NotImplementedHere(f"the build option {name} is not implemented")
-    for name in ("ulimits", "securityopt"):
-        if text(request, name) not in ("", "null", "[]"):
-            raise NotImplementedHere(f"the build option {name} is not implemented")
+    wanted_platform(text(request, "platform"))
+    if text(request, "cgroupparent"):
+        raise NotImplementedHere("the build option cgroupparent is not implemented")
+    if text(request, "securityopt") not in ("", "null", "[]"):
+        raise NotImplementedHere("the build option securityopt is not implemented")
 
 
 def read_tags(request: web.Request) -> list[Reference]:
@@ -177,16 +238,16 @@ def read_tags(request: web.Request) -> list[Reference]:
 
 
 def read_list(request: web.Request, name: str) -> list[str]:
-    value = text(request, name)
-    try:
-        return (decode(value.encode(), list[str]) if value else None) or []
-    except InvalidParameter as error:
-        raise InvalidParameter(f"error reading {name}: {error}") from None
+    return _read_json(request, name, list[str]) or []
 
 
 def read_map(request: web.Request, name: str) -> dict[str, str | None]:
+    return _read_json(request, name, dict[str, str | None]) or {}
+
+
+def _read_json(request: web.Request, name: str, shape: type[Shape]) -> Shape | None:
     value = text(request, name)
     try:
-        return (decode_clean(value.encode(), dict[str, str | None]) if value else None) or {}
+        return decode_clean(value.encode(), shape) if value else None
     except InvalidParameter as error:
         raise InvalidParameter(f"error reading {name}: {error}") from None

@@ -1,8 +1,9 @@
 """`/images`: everything about images but building them."""
 
+import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 
 from aiohttp import web
 
@@ -15,25 +16,25 @@ from bennu.api.shapes.image import history_json, inspect_json
 from bennu.api.shapes.image_list import list_images, prune_test
 from bennu.api.shapes.platforms import PlatformShape, check_platform, decode_platform, only_platform
 from bennu.engine.engine import Engine
-from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
+from bennu.errors import BennuError, InvalidParameter
 from bennu.images import Image, Images
-from bennu.images.fetching import FetchProgress
+from bennu.images.downloading import download, with_scheme
+from bennu.images.fetching import FetchProgress, LayerPhase
 from bennu.images.importing import import_image
 from bennu.images.loading import LayerProgress, Loaded, load
-from bennu.images.platform import host_architecture, wanted_platform
-from bennu.images.pulling import Begun, Pulled, pull
+from bennu.images.platform import wanted_platform
+from bennu.images.pulling import Begun, Ended, Pulled, Step, pull
 from bennu.images.pushing import Pushing, chosen_names, push
 from bennu.images.reference import TAG, Reference, parse_reference
+from bennu.images.registry.logins import Auth, parse_auth
 from bennu.images.removal import Removal, prune_images, remove_image, short_id
 from bennu.images.saving import choose, save
-from bennu.images.skopeo import Auth, parse_auth
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
     api = ImageRoutes(engine)
     return [
         web.route("GET", "/images/json", api.list),
-        web.route("GET", "/images/search", api.search),
         web.route("GET", "/images/get", api.save),
         web.route("GET", "/images/{name:.+}/get", api.save),
         web.route("POST", "/images/load", api.load),
@@ -95,9 +96,6 @@ class ImageRoutes:
         check_platform(image, name, wanted)
         return image
 
-    async def search(self, request: web.Request) -> web.Response:
-        raise NotImplementedHere("searching a registry for images is not implemented")
-
     # --- names and removal --------------------------------------------------------------------------------------
 
     async def tag(self, request: web.Request) -> web.Response:
@@ -151,16 +149,13 @@ class ImageRoutes:
 
     async def _create_by_pull(self, request: web.Request) -> web.StreamResponse:
         reference, all_tags = pull_reference(text(request, "fromImage"), text(request, "tag"))
-        wanted = wanted_platform(text(request, "platform"))
-        if wanted is not None and wanted.architecture != host_architecture():
-            raise NotImplementedHere("pulling images of other architectures is not implemented")
+        wanted = wanted_platform(text(request, "platform") if is_version_at_least(request, 32) else "")
         auth = parse_auth(request.headers.get("X-Registry-Auth", ""))
-        return await stream_progress(request, self.pull_messages(reference, auth, all_tags=all_tags))
+        steps = pull(self._images, reference, auth, all_tags=all_tags, platform=wanted)
+        return await stream_progress(request, self._pull_messages(steps))
 
-    async def pull_messages(
-        self, reference: Reference, auth: Auth, *, all_tags: bool = False
-    ) -> AsyncGenerator[Message, None]:
-        async with contextlib.aclosing(pull(self._images, reference, auth, all_tags=all_tags)) as steps:
+    async def _pull_messages(self, pulling: AsyncGenerator[Step, None]) -> AsyncGenerator[Message, None]:
+        async with contextlib.aclosing(pulling) as steps:
             async for step in steps:
                 for message in pull_lines(step):
                     yield message
@@ -171,16 +166,22 @@ class ImageRoutes:
     async def _import(self, request: web.Request) -> AsyncGenerator[Message, None]:
         source = text(request, "fromSrc")
         name = repo_tag(text(request, "repo"), text(request, "tag"))
-        if source != "-":
-            raise NotImplementedHere("importing from a URL is not implemented")
-        image = await import_image(
-            self._images,
-            body_of(request),
-            name=name,
-            message=text(request, "message") or "Imported from -",
-            changes=request.query.getall("changes", []),
-            platform=wanted_platform(text(request, "platform")),
-        )
+        platform = wanted_platform(text(request, "platform"))
+
+        async def make(tar: AsyncIterable[bytes]) -> Image:
+            message = text(request, "message") or f"Imported from {source}"
+            changes = request.query.getall("changes", [])
+            return await import_image(self._images, tar, name=name, message=message, changes=changes, platform=platform)
+
+        if source == "-":
+            image = await make(body_of(request))
+        else:
+            async with contextlib.aclosing(_imported(with_scheme(source), make)) as steps:
+                async for step in steps:
+                    if isinstance(step, Image):
+                        image = step
+                    else:
+                        yield step
         if name is not None:
             await self.announce("tag", image.id, str(name.tagged()), image.labels)
         await self.announce("import", image.id, image.id, image.labels)
@@ -230,23 +231,42 @@ class ImageRoutes:
             name = repo_tag(str(name), tag) or name
         self._check_push(request, name)
         auth = parse_auth(request.headers.get("X-Registry-Auth", ""))
-        return await stream_progress(request, self._push(chosen_names(self._images, name), auth))
+        return await stream_progress(request, self._push(name, auth))
 
     def _check_push(self, request: web.Request, name: Reference) -> None:
         if (wanted := platform_of(request, since=46)) is not None:
             check_platform(self._images.find(str(name)), str(name), wanted)
 
-    async def _push(self, names: Sequence[Reference], auth: Auth) -> AsyncGenerator[Message, None]:
-        yield {"status": f"The push refers to repository [{names[0].full_name}]"}
-        async with contextlib.aclosing(push(self._images, names, auth)) as steps:
+    async def _push(self, name: Reference, auth: Auth) -> AsyncGenerator[Message, None]:
+        yield {"status": f"The push refers to repository [{name.full_name}]"}
+        async with contextlib.aclosing(push(self._images, chosen_names(self._images, name), auth)) as steps:
             async for step in steps:
                 if isinstance(step, Pushing):
-                    yield status("Pushed" if step.arrived else "Preparing", short_id(step.diff_id))
+                    yield status(step.status, short_id(step.diff_id), step.current, step.total)
                     continue
                 await self.announce("push", str(step.reference), step.reference.familiar_name, step.image.labels)
                 tag, size = step.reference.tag, step.manifest_size
                 yield {"status": f"{tag}: digest: {step.digest} size: {size}"}
                 yield {"progressDetail": {}, "aux": {"Tag": tag, "Digest": step.digest, "Size": size}}
+
+
+async def _imported(
+    url: str, make: Callable[[AsyncIterable[bytes]], Awaitable[Image]]
+) -> AsyncGenerator[Message | Image, None]:
+    """Fetch what `make` makes an image of, telling how far it is; the last item is the image. Raises: BennuError."""
+    told: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
+    async with download(url, lambda current, total: told.put_nowait((current, total))) as coming:
+        yield status(f"Downloading from {url}")
+        work = asyncio.ensure_future(make(coming.parts))
+        work.add_done_callback(lambda _: told.put_nowait(None))
+        try:
+            while (step := await told.get()) is not None:
+                yield status("Importing", "", *step)
+            yield await work
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.wait([work])
 
 
 def platform_of(request: web.Request, *, since: int) -> PlatformShape | None:
@@ -263,16 +283,21 @@ def loaded_lines(loaded: Loaded) -> list[str]:
     return lines if loaded.tags else [*lines, f"Loaded image ID: {loaded.image.id}"]
 
 
-def pull_lines(step: Begun | FetchProgress | Pulled) -> list[Message]:
+def pull_lines(step: Step) -> list[Message]:
     """Make the messages of one step of a pull."""
     match step:
         case Begun(reference):
             return [{"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag}]
+        case FetchProgress(blob, LayerPhase.RETRYING, seconds=seconds):
+            return [status(f"Retrying in {seconds} second{'s' * (seconds != 1)}", short_id(blob))]
         case FetchProgress():
             return [status(step.phase, short_id(step.blob), step.current, step.total)]
-        case Pulled(reference, _, digest, is_new):
+        case Pulled():
+            return [{"status": f"Digest: {step.digest}"}]
+        case Ended(reference, is_new, warning):
             news = "Downloaded newer image for" if is_new else "Image is up to date for"
-            return [{"status": f"Digest: {digest}"}, {"status": f"Status: {news} {reference}"}]
+            lines: list[Message] = [{"status": f"Status: {news} {reference}"}]
+            return [*lines, {"status": f"WARNING: {warning}"}] if warning else lines
 
 
 def pull_reference(name: str, tag: str) -> tuple[Reference, bool]:

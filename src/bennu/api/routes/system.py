@@ -24,6 +24,7 @@ from bennu.api.shapes.inspect import STORAGE_DRIVER
 from bennu.api.shapes.instants import rfc3339
 from bennu.api.shapes.list import list_entry
 from bennu.api.shapes.service import generic_json
+from bennu.build.usage import UsageRecord
 from bennu.cluster import Cluster
 from bennu.confined.client import measure_tree
 from bennu.engine.container import Container
@@ -32,7 +33,7 @@ from bennu.engine.engine import Engine
 from bennu.engine.links import names_by_link
 from bennu.engine.settings import EngineSettings
 from bennu.engine.unsupported import runtime_names
-from bennu.errors import InvalidParameter, NotImplementedHere
+from bennu.errors import InvalidParameter
 from bennu.images.platform import host_architecture
 from bennu.images.reference import HUB
 from bennu.images.registries import Registries
@@ -60,12 +61,7 @@ def routes(engine: Engine, cluster: Cluster) -> list[web.RouteDef]:
         web.route("GET", "/version", api.version),
         web.route("GET", "/info", api.info),
         web.route("GET", "/system/df", api.disk_usage),
-        web.route("POST", "/auth", auth),
     ]
-
-
-async def auth(request: web.Request) -> web.Response:
-    raise NotImplementedHere("checking registry credentials is not implemented")
 
 
 class SystemRoutes:
@@ -194,7 +190,7 @@ class SystemRoutes:
         if "volume" in kinds:
             document["Volumes"] = [await self._volume(volume) for volume in services.volumes.list()]
         if "build-cache" in kinds:
-            document["BuildCache"] = []
+            document["BuildCache"] = [cache_json(one) for one in await self._engine.builder.usage()]
         return json_response(document)
 
     async def _sizes(self, container: Container) -> tuple[int, int]:
@@ -210,6 +206,21 @@ class SystemRoutes:
         )
         size = await self._engine.services.volumes.measure(volume)
         return volume_json(volume) | {"UsageData": {"RefCount": users, "Size": size}}
+
+
+def cache_json(record: UsageRecord) -> Json:
+    return {
+        "ID": record.id,
+        "Parents": list(record.parents) or None,
+        "Type": record.kind,
+        "Description": record.description,
+        "InUse": record.in_use,
+        "Shared": record.shared,
+        "Size": record.size,
+        "CreatedAt": rfc3339(record.created_ns),
+        "LastUsedAt": rfc3339(record.used_ns),
+        "UsageCount": record.uses,
+    }
 
 
 def registry_config(registries: Registries) -> Json:

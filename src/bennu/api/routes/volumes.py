@@ -1,6 +1,5 @@
 """`/volumes`: lists, makes, removes and prunes volumes."""
 
-import builtins
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -47,13 +46,11 @@ class VolumeRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         fits = volume_filter(filters(request), lambda volume: bool(self._volumes.users(volume.name)))
+        foreign, warnings = await self._volumes.list_foreign()
+        every = sorted([*self._volumes.list(), *foreign], key=lambda one: one.name)
         return json_response(
-            {"Volumes": [volume_json(volume) for volume in await self._all() if fits(volume)], "Warnings": None}
+            {"Volumes": [volume_json(volume) for volume in every if fits(volume)], "Warnings": warnings or None}
         )
-
-    async def _all(self) -> builtins.list[Volume]:
-        """List every volume, also those that only a plugin knows, by name."""
-        return sorted([*self._volumes.list(), *await self._volumes.list_foreign()], key=lambda one: one.name)
 
     async def create(self, request: web.Request) -> web.Response:
         body = await read_body(request, VolumeCreateBody)

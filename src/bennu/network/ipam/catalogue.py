@@ -23,7 +23,9 @@ from bennu.network.model import (
 from bennu.store import Delete, Put, Store, Transaction, aside
 
 PREFIX: Final = "networks/"
-INTERFACE_NAME: Final = re.compile(r"[^\s/:\x00-\x1f\x7f]{1,15}\Z")
+# The kernel puts a number for `%d`, and refuses any other `%`; it counts bytes, and sees a space in A0.
+INTERFACE_NAME: Final = re.compile(rb"[^\s/:%\x00-\x1f\x7f\xa0]{1,15}\Z")
+TAKEN_NAMES: Final = frozenset({".", "..", "all", "default", "lo"})  # by folders, by /proc/sys/net, and by loopback
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Network).decode
 
@@ -248,7 +250,7 @@ def find_option_problems(options: Mapping[str, str]) -> list[str]:
     """List what is wrong with the options of an endpoint. Pure."""
     problems = []
     name = options.get(ENDPOINT_INTERFACE, "")
-    if name and (not INTERFACE_NAME.match(name) or name in (".", "..", "all", "default")):
+    if name and (name in TAKEN_NAMES or not INTERFACE_NAME.match(name.encode())):
         problems.append(f"invalid interface name '{name}'")
     problems += [
         f"unrecognised network interface sysctl '{entry}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', "

@@ -1,0 +1,507 @@
+"""Walks the statements of the stages that a target needs, and makes the graph and the image's configuration. Pure.
+
+What each instruction does, sets and writes into history is as BuildKit of dockerd 28.5 does it; `test_oracle.py` holds
+us to what that daemon has built.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Final
+
+from bennu.build.dockerfile.expansion import Expanded, Style, expand, split
+from bennu.build.dockerfile.failure import DockerfileError, nearest
+from bennu.build.dockerfile.mounts import MountRequest
+from bennu.build.dockerfile.rules import Linter
+from bennu.build.dockerfile.statements import (
+    ArgStatement,
+    CmdStatement,
+    CopyStatement,
+    EntrypointStatement,
+    EnvStatement,
+    ExposeStatement,
+    HealthcheckStatement,
+    LabelStatement,
+    MaintainerStatement,
+    OnbuildStatement,
+    Pair,
+    ProbeSettings,
+    RunStatement,
+    ShellStatement,
+    StageStatement,
+    StopsignalStatement,
+    UserStatement,
+    VolumeStatement,
+    WorkdirStatement,
+)
+from bennu.build.graph import (
+    Files,
+    GraphNode,
+    HttpSource,
+    ImageSource,
+    LocalSource,
+    Mkdir,
+    Scratch,
+    SolvedSource,
+    replace_sources,
+)
+from bennu.build.plan.commands import RunPlace, plan_run
+from bennu.build.plan.copies import CopyPlace, git_source, plan_copy
+from bennu.build.plan.draft import DEFAULT_PATH, ImageDraft
+from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed
+from bennu.build.plan.paths import clean
+from bennu.build.plan.ports import read_ports
+from bennu.build.plan.read import BuildFile, KnownImages, context_name, context_of, need_of
+from bennu.build.plan.remotes import file_name, parse_repository
+from bennu.build.plan.stage_state import StageState, shown
+from bennu.build.plan.stages import CONTEXT, Command, Stage
+from bennu.errors import InvalidParameter
+from bennu.go.duration import format_duration
+from bennu.go.printing import quote
+from bennu.go.rfc3339 import format_rfc3339
+from bennu.images.dockerignore import is_ignored
+from bennu.lifecycle.signals import parse_signal
+
+EPOCH: Final = "SOURCE_DATE_EPOCH"
+NOT_IN_ENV: Final = frozenset(("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"))
+SECRET_WORDS: Final = "apikey|auth|credential|credentials|key|password|pword|passwd|secret|token"
+SECRET: Final = re.compile(rf"(?:_|^)(?:{SECRET_WORDS})(?:_|$)", re.IGNORECASE)
+PUBLIC: Final = re.compile(r"(?:_|^)public(?:_|$)", re.IGNORECASE)
+MAX_OPTIONS: Final = 200  # so many variables are looked through for what was perhaps meant
+MAX_EXPANDED: Final = 64 << 20  # letters of all words of a plan
+
+
+def make_plan(file: BuildFile, known: KnownImages) -> BuildPlan:
+    """Make the plan of a file whose `needed_images` are all known. Raises: DockerfileError."""
+    walk = _PlanWalk(file, known)
+    state = walk.run()
+    last = replace_sources(state.node, walk.narrowed_contexts())
+    linter = replace(file.linter, warnings=[*file.linter.warnings, *walk.linter.warnings])
+    linter.check()
+    warnings = tuple(dict.fromkeys(linter.warnings))  # what two words of a line lack is told once
+    return BuildPlan(last, _finish(state, file), state.platform, state.base_id, warnings, walk.epoch_ns)
+
+
+def _finish(state: StageState, file: BuildFile) -> dict[str, Any]:
+    draft = state.draft
+    if file.options.labels:
+        draft.config["Labels"] = {**draft.config.get("Labels", {}), **file.options.labels}
+    if file.options.platform:
+        system, architecture, variant = (*file.options.platform.split("/"), "")[:3]
+        draft.facts |= {"os": system, "architecture": architecture}
+        draft.set_variant(variant)
+    return draft.write()
+
+
+@dataclass(slots=True)
+class _PlanWalk:
+    """One walk over all stages. `locals`: what is asked of each context that a client sends: its paths."""
+
+    file: BuildFile
+    known: KnownImages
+    linter: Linter = field(init=False)
+    states: dict[Stage, StageState] = field(default_factory=dict)
+    locals: dict[str, set[str]] = field(default_factory=dict)
+    nodes: dict[str, LocalSource] = field(default_factory=dict)
+    of_local: dict[Stage, str] = field(default_factory=dict)
+    epoch_ns: int | None = None
+    expanded: int = 0
+
+    def __post_init__(self) -> None:
+        self.linter = replace(self.file.linter, warnings=[])
+        self.epoch_ns = _read_epoch(self.file.options.arguments.get(EPOCH, ""))
+
+    def run(self) -> StageState:
+        needed = self.file.needed_stages()
+        for stage in needed:
+            if stage.text is None or stage.context is not None:
+                self.states[stage] = self.begin(stage)
+        wanted = set(needed)
+        for stage in self.file.table.stages:
+            if stage in wanted and stage not in self.states:
+                self.states[stage] = self.begin(stage)
+                for command in stage.commands:
+                    try:
+                        self.take(self.states[stage], command)
+                    except DockerfileError as error:
+                        raise error.at(command.statement.location) from None
+                    except InvalidParameter as error:
+                        raise DockerfileError(str(error), command.statement.location) from None
+        self.use_all(self.file.target)
+        return self.states[self.file.target]
+
+    # --- what stages begin with ---------------------------------------------------------------------------------------
+
+    def begin(self, stage: Stage) -> StageState:
+        if stage.base is not None:
+            return self.begin_on(stage, self.states[stage.base])
+        platform = stage.platform or self.file.options.platform or self.file.options.host_platform
+        node, draft, base_id = self.base_of(stage, platform)
+        if self.epoch_ns is not None:
+            draft.created = format_rfc3339(self.epoch_ns)
+        state = StageState(stage, node, draft, platform, {}, base_id=base_id)
+        if stage.text is not None and stage.context is None and "PATH" not in draft.env:
+            draft.set_env("PATH", DEFAULT_PATH)
+        for name, value in draft.env.items():
+            state.set_env(name, value)
+        if folder := draft.config.get("WorkingDir"):
+            state.cwd = draft.config["WorkingDir"] = clean(folder)
+        state.user = draft.config.get("User", "")
+        if isinstance(node, ImageSource) and context_of(self.file, stage) is None:
+            state.node = replace(node, name=state.step_name(node.name, total=stage.written_total))
+        return state
+
+    def begin_on(self, stage: Stage, base: StageState) -> StageState:
+        if base.stage in self.of_local:
+            self.of_local[stage] = self.of_local[base.stage]
+        draft = base.draft.child()
+        state = StageState(stage, base.node, draft, base.platform, dict(base.env), base.cwd, base.user)
+        state.env_words = dict(base.env_words)
+        state.arguments = dict(base.arguments)
+        state.workdir_set = base.workdir_set
+        state.base_id = base.base_id
+        return state
+
+    def base_of(self, stage: Stage, platform: str) -> tuple[GraphNode, ImageDraft, str]:
+        """Answer what a stage without a base among the stages begins with: node, configuration, image id."""
+        context = context_of(self.file, stage)
+        need = need_of(self.file, stage)
+        if need is not None:
+            image = self.known[need]
+            draft = ImageDraft.of(image.config)
+            draft.config.pop("OnBuild", None)
+            name = f"FROM {_pinned(need, image)}"
+            if context is not None:
+                name = f"[context {context_name(stage)}] {need.written}"
+            if not (image.config.get("rootfs") or {}).get("diff_ids"):
+                return Scratch(platform=platform), draft, image.image_id
+            node = ImageSource(
+                name=name,
+                location=stage.location,
+                platform=platform,
+                reference=need.reference,
+                image_id=image.image_id,
+            )
+            return node, draft, image.image_id
+        if context is None or context.startswith("docker-image:"):
+            return Scratch(platform=platform), ImageDraft.empty(platform), ""
+        return self.context_node(stage, context, platform)
+
+    def context_node(self, stage: Stage, context: str, platform: str) -> tuple[GraphNode, ImageDraft, str]:
+        name = context_name(stage)
+        kind, found, rest = context.partition(":")
+        empty = ImageDraft.empty(platform)
+        if not found:
+            raise DockerfileError(f"invalid context specifier {context} for {name}", stage.location)
+        if kind == "input" and (solved := self.file.options.solved.get(rest)) is not None:
+            node = SolvedSource(name=f"[context {name}] {context}", platform=platform, solved=solved.solved)
+            return node, empty if solved.config is None else ImageDraft.of(solved.config), ""
+        if kind == "local":
+            self.of_local[stage] = rest
+            return self.local(rest, f"[context {name}] load from client", platform), empty, ""
+        title = f"[context {name}] {context}"
+        if (repository := parse_repository(context)) is not None:
+            return git_source(repository, title, platform), empty, ""
+        if kind in ("http", "https"):
+            return HttpSource(name=title, platform=platform, url=context, filename=file_name(context)), empty, ""
+        raise DockerfileError(f"unsupported context source {kind} for {name}", stage.location)
+
+    def local(self, context: str, name: str, platform: str) -> GraphNode:
+        """Answer the node of a folder that the client sends."""
+        if context not in self.nodes:
+            self.locals.setdefault(context, set())
+            self.nodes[context] = LocalSource(
+                name=name,
+                platform=platform,
+                context=context,
+                exclude=self.file.options.excludes.get(context, ()),
+            )
+        return self.nodes[context]
+
+    def main_context(self, paths: Iterable[str]) -> GraphNode:
+        """Answer the build's context; `paths` of it are wanted."""
+        if (other := self.file.options.main_context) is not None:
+            return other
+        node = self.local(CONTEXT, "[internal] load build context", self.file.options.host_platform)
+        self.locals[CONTEXT].update(clean(path) for path in paths)
+        return node
+
+    def source_of(self, state: StageState, command: Command, number: int, paths: Iterable[str], verb: str) -> GraphNode:
+        """Answer what a command takes from: another stage, an image, or the context."""
+        source = command.sources[number] if command.sources else None
+        if source is None:
+            return self.main_context(paths)
+        if source not in self.states:
+            name = source.given_name or str(source.number)
+            if verb == "copy":
+                raise DockerfileError(
+                    f"cannot copy from stage {quote(name)}, it needs to be defined before current stage "
+                    f"{quote(state.stage.name)}"
+                )
+            raise DockerfileError(
+                f"cannot mount from stage {quote(name)}, stage needs to be defined before current command"
+            )
+        if (context := self.of_local.get(source)) is not None:
+            self.locals[context].update(clean(path) for path in paths)
+        return self.states[source].node
+
+    def use_all(self, stage: Stage) -> None:
+        if (context := self.of_local.get(stage)) is not None:
+            self.locals[context].add("/")
+
+    def narrowed_contexts(self) -> dict[GraphNode, GraphNode]:
+        """Answer each context with the paths that are wanted of it, now that they are known; none means all."""
+        return {
+            self.nodes[context]: replace(self.nodes[context], follow=tuple(sorted(path.lstrip("/") for path in paths)))
+            for context, paths in self.locals.items()
+            if "/" not in paths
+        }
+
+    # --- variables ----------------------------------------------------------------------------------------------------
+
+    def expand(self, state: StageState, text: str, statement: StageStatement, style: Style | None = None) -> str:
+        """Put variables into a word. Raises: DockerfileError."""
+        found = expand(text, state.env, style or Style(escape=self.file.parsed.escape))
+        self.count(found.text)
+        self.lint_missing(state, found, statement)
+        return found.text
+
+    def count(self, text: str) -> None:
+        self.expanded += len(text)
+        if self.expanded > MAX_EXPANDED:
+            raise DockerfileError(f"the words of the Dockerfile are longer than {MAX_EXPANDED} letters")
+
+    def lint_missing(self, state: StageState, found: Expanded, statement: StageStatement) -> None:
+        for name in found.missing if self.linter.hears("UndefinedVar") else ():
+            if name not in state.arguments and name not in NOT_IN_ENV:
+                near = nearest(name, islice(state.env, MAX_OPTIONS))
+                hint = f" (did you mean ${near}?)" if near else ""
+                self.linter.warn("UndefinedVar", statement.location, name, hint)
+
+    def expand_pairs(
+        self, state: StageState, pairs: Sequence[Pair], statement: StageStatement
+    ) -> list[tuple[str, str]]:
+        return [(self.expand(state, pair.name, statement), self.expand(state, pair.value, statement)) for pair in pairs]
+
+    # --- instructions -------------------------------------------------------------------------------------------------
+
+    def take(self, state: StageState, command: Command) -> None:
+        match command.statement:
+            case RunStatement() as run:
+                self.take_run(state, run, command)
+            case CopyStatement() as copy:
+                self.take_copy(state, copy, command)
+            case ArgStatement() as arg:
+                self.take_arg(state, arg)
+            case WorkdirStatement() as workdir:
+                self.take_workdir(state, workdir, is_trigger=command.is_trigger)
+            case CmdStatement() | EntrypointStatement() as one:
+                self.take_command(state, one)
+            case other:
+                self.take_setting(state, other)
+
+    def take_run(self, state: StageState, run: RunStatement, command: Command) -> None:
+        if state.stage in self.of_local:
+            self.use_all(state.stage)
+
+        def source(number: int, request: MountRequest) -> GraphNode:
+            return self.source_of(state, command, number, [request.source], "mount")
+
+        place = RunPlace(
+            options=self.file.options,
+            escape=self.file.parsed.escape,
+            expand=lambda text: self.expand(state, text, run),
+            source=source,
+            no_cache=self.is_uncached(state),
+            is_trigger=command.is_trigger,
+        )
+        plan_run(state, run, place)
+
+    def take_copy(self, state: StageState, copy: CopyStatement, command: Command) -> None:
+        inner = Style(no_quotes=True)
+        copy = replace(
+            copy,
+            chown=self.expand(state, copy.chown, copy),
+            chmod=self.expand(state, copy.chmod, copy),
+            checksum=self.expand(state, copy.checksum, copy),
+            paths=tuple(self.expand(state, path, copy) for path in copy.paths),
+            destination=self.expand(state, copy.destination, copy),
+            documents=tuple(
+                replace(one, content=self.expand(state, one.text, copy, inner), tabs_go=False) if one.expand else one
+                for one in copy.documents
+            ),
+        )
+        local_paths = [path for path in copy.paths if not path.startswith(("http://", "https://"))]
+        needs_source = bool(copy.source or any(parse_repository(path) is None for path in local_paths))
+        place = CopyPlace(
+            source=self.source_of(state, command, 0, local_paths, "copy") if needs_source else Scratch(),
+            escape=self.file.parsed.escape,
+            no_cache=self.is_uncached(state),
+            is_trigger=command.is_trigger,
+            warn_ignored=lambda path: self.lint_ignored(copy, path),
+        )
+        plan_copy(state, copy, place)
+
+    def lint_ignored(self, copy: CopyStatement, path: str) -> None:
+        linter = self.linter
+        if copy.source or not linter.hears("CopyIgnoredFile"):
+            return
+        if is_ignored("\n".join(self.file.options.excludes.get(CONTEXT, ())), path):
+            linter.warn("CopyIgnoredFile", copy.location, "Add" if copy.is_add else "Copy", path)
+
+    def is_uncached(self, state: StageState) -> bool:
+        options = self.file.options
+        return options.no_cache or state.stage.given_name in {name.lower() for name in options.no_cache_stages}
+
+    def take_arg(self, state: StageState, arg: ArgStatement) -> None:
+        written = []
+        for one in arg.definitions:
+            self.lint_secret("ARG", one.name, arg)
+            value = self.file.options.arguments.get(one.name)
+            if value is None:
+                value = self.file.globals.get(one.name) if one.value is None else self.expand(state, one.value, arg)
+            if value is not None and one.name not in NOT_IN_ENV:
+                state.set_env(one.name, value)
+            state.arguments[one.name] = value
+            written.append(one.name if value is None else f"{one.name}={value}")
+        state.draft.commit("ARG " + " ".join(written))
+
+    def take_workdir(self, state: StageState, workdir: WorkdirStatement, *, is_trigger: bool) -> None:
+        path = self.expand(state, workdir.path, workdir)
+        if not state.workdir_set and not path.startswith("/"):
+            self.linter.warn("WorkdirRelativePath", workdir.location, path)
+        state.workdir_set = True
+        state.cwd = state.draft.config["WorkingDir"] = clean(path, state.cwd)
+        if state.cwd != "/":
+            name = shown(workdir.code, state.env, Style(escape=self.file.parsed.escape))
+            state.node = Files(
+                name=state.step_name(name, is_trigger=is_trigger),
+                location=workdir.location,
+                platform=state.platform,
+                base=state.node,
+                actions=(Mkdir(path=state.cwd, user=state.user, created_ns=self.epoch_ns),),
+            )
+        state.draft.commit(f"WORKDIR {state.cwd}", layer=state.cwd != "/")
+
+    def take_command(self, state: StageState, one: CmdStatement | EntrypointStatement) -> None:
+        field_name = "Cmd" if isinstance(one, CmdStatement) else "Entrypoint"
+        self.lint_once(state, one)
+        draft = state.draft
+        if one.shell and not draft.config.get("Shell"):
+            self.linter.warn("JSONArgsRecommended", one.location, one.word)
+        words = draft.in_shell(one.words) if one.shell else list(one.words)
+        draft.set_or_drop(field_name, words)
+        if field_name == "Cmd":
+            draft.config["ArgsEscaped"] = True
+        elif "CMD" not in state.set_at:
+            draft.config.pop("Cmd", None)
+        draft.commit(f"{field_name.upper()} {_quoted_list(words)}")
+
+    def take_setting(self, state: StageState, statement: StageStatement) -> None:
+        draft = state.draft
+        match statement:
+            case EnvStatement() | LabelStatement():
+                self.take_pairs(state, statement)
+            case UserStatement():
+                state.user = self.expand(state, statement.user, statement)
+                draft.set_or_drop("User", state.user)
+                draft.commit(f"USER {state.user}")
+            case ExposeStatement():
+                self.take_expose(state, statement)
+            case VolumeStatement():
+                paths = [self.expand(state, path, statement) for path in statement.paths]
+                if "" in paths:
+                    raise DockerfileError("VOLUME specified can not be an empty string")
+                draft.merge("Volumes", {path: {} for path in paths})
+                draft.commit(f"VOLUME [{' '.join(paths)}]")
+            case StopsignalStatement():
+                signal = self.expand(state, statement.signal, statement)
+                parse_signal(signal)
+                draft.config["StopSignal"] = signal
+                draft.commit(f"STOPSIGNAL {signal}")
+            case ShellStatement():
+                draft.config["Shell"] = list(statement.words)
+                draft.commit(f"SHELL [{' '.join(statement.words)}]")
+            case HealthcheckStatement():
+                self.lint_once(state, statement)
+                draft.set_probe(statement.probe)
+                draft.commit(f"HEALTHCHECK {_probe_text(statement.probe)}")
+            case MaintainerStatement():
+                draft.facts["author"] = statement.maintainer
+                draft.commit(f"MAINTAINER {statement.maintainer}")
+            case OnbuildStatement():
+                draft.config["OnBuild"] = [*draft.config.get("OnBuild", ()), statement.trigger]
+            case _:
+                raise AssertionError(statement.word)
+
+    def take_pairs(self, state: StageState, statement: EnvStatement | LabelStatement) -> None:
+        is_env = isinstance(statement, EnvStatement)
+        pairs = self.expand_pairs(state, statement.pairs, statement)
+        for pair, (name, value) in zip(statement.pairs, pairs, strict=True):
+            if pair.legacy:
+                self.linter.warn("LegacyKeyValueFormat", statement.location, statement.word)
+            if is_env:
+                self.lint_secret("ENV", name, statement)
+                state.set_env(name, value)
+                state.draft.set_env(name, value)
+            else:
+                state.draft.merge("Labels", {name: value})
+        state.draft.commit(" ".join(["ENV" if is_env else "LABEL", *(f"{name}={value}" for name, value in pairs)]))
+
+    def take_expose(self, state: StageState, statement: ExposeStatement) -> None:
+        style = Style(escape=self.file.parsed.escape)
+        words = [word for text in statement.ports for word in split(text, style, state.env)]
+
+        def warn(rule: str, text: str) -> None:
+            self.linter.warn(rule, statement.location, text)
+
+        ports = [port for word in words for port in read_ports(word, warn)]
+        state.draft.merge("ExposedPorts", {port: {} for port in ports})
+        state.draft.commit(f"EXPOSE [{' '.join(ports)}]")
+
+    # --- rules --------------------------------------------------------------------------------------------------------
+
+    def lint_secret(self, instruction: str, name: str, statement: StageStatement) -> None:
+        if SECRET.search(name) and not PUBLIC.search(name):
+            self.linter.warn("SecretsUsedInArgOrEnv", statement.location, instruction, name)
+
+    def lint_once(self, state: StageState, statement: StageStatement) -> None:
+        """Warn of the earlier of two instructions of which only the last counts."""
+        kind = statement.word.upper()
+        if kind in state.set_at:
+            self.linter.warn("MultipleInstructionsDisallowed", state.set_at[kind], statement.word)
+        state.set_at[kind] = statement.location
+
+
+def _pinned(need: ImageNeed, image: BaseImage) -> str:
+    has_digest = "@" in need.reference or not image.digest
+    return need.reference if has_digest else f"{need.reference}@{image.digest}"
+
+
+def _read_epoch(text: str) -> int | None:
+    """Read SOURCE_DATE_EPOCH, seconds since 1970. Raises: DockerfileError."""
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{1,11}", text):
+        raise DockerfileError(f"invalid SOURCE_DATE_EPOCH: {text}")
+    return int(text) * 10**9
+
+
+def _quoted_list(words: Sequence[str]) -> str:
+    return f"[{' '.join(map(quote, words))}]"
+
+
+def _probe_text(probe: ProbeSettings) -> str:
+    """Write a HEALTHCHECK as Go's `%q` writes its fields: the number of retries becomes a letter."""
+    times = (probe.interval_ns, probe.timeout_ns, probe.start_period_ns, probe.start_interval_ns)
+    written = " ".join(quote(format_duration(time_ns)) for time_ns in times)
+    return f"&{{{_quoted_list(probe.test)} {written} {_quoted_letter(probe.retries)}}}"
+
+
+def _quoted_letter(number: int) -> str:
+    letter = chr(number) if number < 0x110000 and not 0xD800 <= number < 0xE000 else "\ufffd"
+    inside = quote(letter)[1:-1]
+    if inside.startswith("\\u00"):  # where Go writes less of a letter than of a text
+        inside = f"\\x{number:02x}"
+    return "'\\''" if letter == "'" else "'\"'" if letter == '"' else f"'{inside}'"

@@ -1,0 +1,191 @@
+"""Builds by real clients that speak BuildKit's protocol: docker with buildx, bake, and compose v2."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.build_clients import BuildClient, find_build_clients
+from support.cli import Cli, Said
+from support.daemon import Daemon
+from support.waiting import wait_for
+
+CLIENTS = find_build_clients()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CLIENTS, reason="no docker command with buildx (./dev setup)"),
+]
+
+
+@pytest.fixture(params=CLIENTS, ids=lambda client: client.name)
+def client(request: pytest.FixtureRequest) -> BuildClient:
+    found: BuildClient = request.param
+    return found
+
+
+@pytest.fixture
+def docker(client: BuildClient, daemon: Daemon, busybox: str) -> Cli:
+    cli = client.at(daemon.host, daemon.root)
+    cli("tag", busybox, "base")
+    return cli
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "context"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.txt").write_text("one\n")
+    (folder / "sub/b.txt").write_text("two\n")
+    (folder / "secret.txt").write_text("not for the image\n")
+    (folder / "link").symlink_to("sub/b.txt")
+    (folder / ".dockerignore").write_text("secret.txt\n")
+    yield folder
+
+
+def run(docker: Cli, image: str, *words: str) -> str:
+    return docker("run", "--rm", "--network=none", image, *words).out
+
+
+def build(docker: Cli, context: Path, dockerfile: str, *words: str | Path, ok: bool = True) -> Said:
+    (context / "Dockerfile").write_text(dockerfile)
+    return docker("build", *words, context, ok=ok)
+
+
+def test_a_folder_becomes_an_image_with_the_names_and_files_that_were_asked_for(
+    docker: Cli, context: Path, tmp_path: Path
+) -> None:
+    dockerfile = """\
+FROM base AS maker
+ARG WHO=nobody
+RUN echo "made for $WHO" > /made
+FROM base
+COPY . /ctx
+COPY --from=maker /made /made
+LABEL one=two
+"""
+    words = ["-t", "client:1", "-t", "client:2", "--build-arg", "WHO=you", "--label", "three=four"]
+    words += ["--iidfile", tmp_path / "id", "--metadata-file", tmp_path / "metadata"]
+    said = build(docker, context, dockerfile, *words)
+    assert "RUN echo" in said.err
+    assert "naming to docker.io/library/client:1" in said.err
+    image_id = (tmp_path / "id").read_text()
+    metadata = json.loads((tmp_path / "metadata").read_text())
+    assert metadata["containerimage.config.digest"] == metadata["containerimage.digest"] == image_id
+    assert metadata["image.name"] == "docker.io/library/client:1,docker.io/library/client:2"
+    for name in ("client:1", "client:2"):
+        found = json.loads(docker("image", "inspect", name).out)[0]
+        assert found["Id"] == image_id
+        assert found["Config"]["Labels"] == {"one": "two", "three": "four"}
+    assert run(docker, "client:1", "cat", "/made", "/ctx/link") == "made for you\ntwo\n"
+    assert "secret.txt" not in run(docker, "client:1", "ls", "/ctx")
+
+
+def test_the_next_build_asks_only_for_what_has_changed(docker: Cli, daemon: Daemon, context: Path) -> None:
+    (context / "large").write_bytes(os.urandom(3_000_000))
+    dockerfile = "FROM base\nCOPY a.txt gone* large /ctx/\n"
+    (context / "gone").write_text("")
+    build(docker, context, dockerfile, "-t", "changed")
+    trees = daemon.data_root / "build/contexts"
+    before = {path.name: path.stat().st_ino for folder in trees.iterdir() for path in (folder / "tree").iterdir()}
+    (context / "a.txt").write_text("another\n")
+    (context / "gone").unlink()
+    build(docker, context, dockerfile, "-t", "changed")
+    after = {path.name: path.stat().st_ino for folder in trees.iterdir() for path in (folder / "tree").iterdir()}
+    assert before["large"] == after["large"], "sent again"
+    assert "gone" not in after
+    assert run(docker, "changed", "cat", "/ctx/a.txt") == "another\n"
+    assert run(docker, "changed", "ls", "/ctx") == "a.txt\nlarge\n"
+
+
+def test_a_step_that_fails_is_told_with_its_code_and_its_line(docker: Cli, context: Path) -> None:
+    said = build(docker, context, "FROM base\nRUN echo fine\nRUN echo so it ends >&2; exit 3\n", ok=False)
+    assert said.code == 1
+    words = 'process "/bin/sh -c echo so it ends >&2; exit 3" did not complete successfully: exit code: 3'
+    assert words in said.err
+    assert "so it ends" in said.err
+    assert ">>> RUN echo so it ends >&2; exit 3" in said.err
+    said = build(docker, context, "FROM base\nNONSENSE\n", ok=False)
+    assert said.code == 1 and "unknown instruction: NONSENSE" in said.err
+
+
+def test_a_dockerfile_by_standard_input_and_one_beside_the_context(docker: Cli, context: Path, tmp_path: Path) -> None:
+    docker("build", "-t", "by-stdin", "-", stdin="FROM base\nENV A=stdin\n")
+    (tmp_path / "Else.docker").write_text("FROM base\nCOPY a.txt /a\n")
+    docker("build", "-t", "beside", "-f", tmp_path / "Else.docker", context)
+    assert run(docker, "by-stdin", "env").count("A=stdin\n") == 1
+    assert run(docker, "beside", "cat", "/a") == "one\n"
+
+
+def test_targets_of_one_bake_are_built_side_by_side(docker: Cli, context: Path, tmp_path: Path) -> None:
+    (context / "Dockerfile").write_text("FROM base AS one\nRUN echo 1 > /n\nFROM base AS two\nRUN echo 2 > /n\n")
+    targets = {name: {"context": str(context), "target": name, "tags": [f"baked:{name}"]} for name in ("one", "two")}
+    file = tmp_path / "bake.json"
+    file.write_text(json.dumps({"group": {"default": {"targets": ["one", "two"]}}, "target": targets}))
+    docker("buildx", "bake", "-f", file)
+    assert run(docker, "baked:one", "cat", "/n") + run(docker, "baked:two", "cat", "/n") == "1\n2\n"
+
+
+def test_compose_builds_its_services(client: BuildClient, docker: Cli, context: Path) -> None:
+    if not client.has("compose"):
+        pytest.skip("this docker command has no plugin compose")
+    (context / "Dockerfile").write_text("FROM base\nARG X=0\nRUN echo $X > /x\n")
+    services = {
+        "a": {"build": ".", "image": "composed:a"},
+        "b": {"build": {"context": ".", "args": {"X": "1"}}, "image": "composed:b"},
+    }
+    (context / "compose.yaml").write_text(json.dumps({"services": services}))
+    docker("compose", "-f", context / "compose.yaml", "build")
+    assert run(docker, "composed:a", "cat", "/x") + run(docker, "composed:b", "cat", "/x") == "0\n1\n"
+
+
+def test_the_builder_shows_itself(docker: Cli) -> None:
+    assert "running" in docker("buildx", "ls").out
+    assert "linux/" in docker("buildx", "inspect").out
+    docker("buildx", "du")
+    docker("buildx", "prune", "-f")
+    docker("builder", "prune", "-f")
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (["--platform", "linux/amd64,linux/arm64"], "platform"),
+        (["--allow", "security.insecure"], "security.insecure"),
+        (["--check"], "lint"),
+    ],
+    ids=["platforms", "entitlement", "check"],
+)
+def test_what_is_not_here_is_refused_by_name(docker: Cli, context: Path, words: list[str], refused: str) -> None:
+    said = build(docker, context, "FROM base\n", *words, ok=False)
+    assert said.code != 0
+    assert refused in said.err.lower()
+
+
+def test_a_client_that_is_interrupted_ends_its_build(docker: Cli, daemon: Daemon, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM base\nRUN echo begun; sleep 1000.25\n")
+    argv = [docker.program, "build", "--progress=plain", context]
+    with subprocess.Popen(argv, env=docker.environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.rstrip().endswith(" begun"):
+                break
+        process.send_signal(signal.SIGINT)
+        process.stderr.read()
+    assert process.returncode != 0
+    wait_for(lambda: not sleepers(), what="the end of the step", describe=lambda: str(sleepers()))
+
+
+def sleepers() -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"1000.25" in words:
+            found.append(words.decode(errors="replace"))
+    return found
