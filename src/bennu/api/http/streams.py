@@ -10,6 +10,7 @@ import logging
 import select
 import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from aiohttp import web
@@ -58,6 +59,27 @@ async def open_chunks(
         response.enable_chunked_encoding()
     await response.prepare(request)
     return response
+
+
+async def write_file(request: web.Request, response: web.StreamResponse, path: Path, size: int) -> None:
+    """Write `size` bytes of a file into a chunked answer, from the kernel's memory to the client's socket.
+
+    Raises: OSError, ConnectionError.
+    """
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError("the client left")
+    if not size:
+        return
+    is_chunked = request.version >= (1, 1)
+    if is_chunked:
+        transport.write(b"%x\r\n" % size)
+    with await asyncio.to_thread(path.open, "rb") as file:
+        sent = await asyncio.get_running_loop().sendfile(transport, file, 0, size)
+    if sent != size:
+        raise OSError(f"{path} is shorter than {size} bytes")
+    if is_chunked:
+        transport.write(b"\r\n")
 
 
 def has_hung_up(fd: int) -> bool:
