@@ -11,6 +11,7 @@ from bench.engines import ROOT, all_engines
 from bench.network import extra_processes, latency, throughput
 from bench.probing import cost, lateness, revival
 from bench.recovery import recover
+from bench.registry import move_images
 from bench.resurrection import come_back, crash_loops
 from bench.rollout import roll_out
 from bench.rows import ROWS, Row
@@ -23,6 +24,7 @@ SECTIONS = (
     ("services", (serve, simulate)),
     ("rollout", (roll_out,)),
     ("network", (latency, throughput, extra_processes)),
+    ("registry", (move_images,)),
 )
 
 PAGE = ROOT / "docs/benchmarks.md"

@@ -296,6 +296,7 @@ async def test_nothing_of_a_hostile_tree_is_ever_run(helper: Confined, task: str
         "pack": {"path": "/"},
         "pack_layer": {"enter": False, "lowers": []},
         "unpack": {"path": "/", "same_kind": False},
+        "unpack_layer": {"digest": ""},
     }.get(task, {})
     if tree.writable:
         async with helper.begin(task, tree, input=True, **more) as session:

@@ -17,7 +17,7 @@ from bennu.images.importing import commit_image, import_image
 from bennu.images.loading import Loaded, load
 from bennu.images.reference import parse_reference
 from bennu.images.removal import chain_ids, prune_images, remove_image
-from bennu.images.saving import save
+from bennu.images.saving import choose, save
 from bennu.store import SqliteStore, open_sqlite
 
 pytestmark = pytest.mark.skipif(not is_root(), reason=needs_root)
@@ -304,7 +304,8 @@ async def test_a_layer_wanted_by_many_at_once_is_unpacked_once(images: Images) -
 
 
 async def archive_of(images: Images, *refs: str) -> bytes:
-    return b"".join([piece async for piece in save(images, refs)])
+    parts = [part async for part in save(images, choose(images, refs))]
+    return b"".join(part if isinstance(part, bytes) else part.path.read_bytes() for part in parts)
 
 
 async def load_all(images: Images, data: bytes) -> list[Loaded]:

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -37,9 +37,17 @@ def free_port(address: str = "127.0.0.1") -> int:
 
 @contextlib.contextmanager
 def run_registry(
-    *, address: str = "127.0.0.1", passwords: bool = False, tokens: "TokenServer | None" = None, tls: Path | None = None
+    *,
+    address: str = "127.0.0.1",
+    passwords: bool = False,
+    tokens: "TokenServer | None" = None,
+    tls: Path | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[str]:
-    """host:port of a registry; `tls` is a folder with cert.pem, key.pem and ca.pem, whose clients it then wants."""
+    """host:port of a registry; `tls` is a folder with cert.pem, key.pem and ca.pem, whose clients it then wants.
+
+    `prefix` is what starts it in another network.
+    """
     found = program()
     assert found
     port = free_port(address)
@@ -66,9 +74,10 @@ def run_registry(
         settings["http"]["tls"] = files
     (root / "config.yml").write_text(json.dumps(settings))
     with (root / "log").open("wb") as log:
-        process = subprocess.Popen([found, "serve", root / "config.yml"], stdout=log, stderr=log)
+        process = subprocess.Popen([*prefix, found, "serve", root / "config.yml"], stdout=log, stderr=log)
     try:
-        wait_for(lambda: accepts(address, port), what="the registry", describe=(root / "log").read_text)
+        listens = "listening on"
+        wait_for(lambda: listens in (root / "log").read_text(), what="the registry", describe=(root / "log").read_text)
         yield f"{address}:{port}"
     finally:
         process.terminate()
@@ -80,11 +89,6 @@ def data_of(registry: str) -> Path:
     """The folder in which a registry keeps what it has."""
     port = registry.rpartition(":")[2]
     return next(Path(tempfile.gettempdir()).glob(f"bennu-registry-{port}-*/data"))
-
-
-def accepts(address: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((address, port)) == 0
 
 
 class TokenServer:

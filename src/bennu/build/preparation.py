@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from bennu.build.dockerfile.failure import DockerfileError
+from bennu.build.dockerfile.rules import LintWarning
 from bennu.build.job import NodeRun
-from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed, PlanOptions, SolvedContext
+from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed, PlanError, PlanOptions, SolvedContext
 from bennu.build.plan.planner import lint, make_plan
 from bennu.build.plan.read import BuildFile, missing_image, needed_images
 from bennu.build.plan.read import read_file as read_dockerfile
@@ -62,8 +63,9 @@ class Preparation:
             file, known = await self._read(name, source)
             plan = await asyncio.to_thread(make_plan, file, known)
         except DockerfileError as error:
+            self._warn(_noticed(error), name, source)
             raise BuildStepFailed(str(error), location=error.location, source=(name, source)) from error
-        self._warn(plan, name, source)
+        self._warn(plan.warnings, name, source)
         self._job.inputs.tell_plan(file.parsed, plan.last)
         return plan
 
@@ -81,7 +83,7 @@ class Preparation:
             return answer_lint(name, source, warnings, error)
         except DockerfileError as error:
             if asked == LINT:
-                return answer_lint(name, source, (), error)
+                return answer_lint(name, source, _noticed(error), error)
             raise BuildStepFailed(str(error), location=error.location, source=(name, source)) from error
 
     async def _read(
@@ -198,9 +200,9 @@ class Preparation:
                     return step.image
         raise BennuError(f"{need.reference} did not come")
 
-    def _warn(self, plan: BuildPlan, name: str, source: bytes) -> None:
+    def _warn(self, warnings: Sequence[LintWarning], name: str, source: bytes) -> None:
         digest = "sha256:" + hashlib.sha256(f"[internal] load build definition from {name}".encode()).hexdigest()
-        for warning in plan.warnings:
+        for warning in warnings:
             lines = (warning.location.first, warning.location.last)
             told = VertexWarning(digest, 1, warning.text, (warning.detail,), warning.url, name, source, lines)
             self._progress.warning(told)
@@ -208,6 +210,11 @@ class Preparation:
 
 def _platform(need: ImageNeed) -> ImagePlatform:
     return parse_platform(need.platform, host_architecture())
+
+
+def _noticed(error: DockerfileError) -> tuple[LintWarning, ...]:
+    """Answer what was noticed in a Dockerfile before it turned out to be wrong."""
+    return error.warnings if isinstance(error, PlanError) else ()
 
 
 def _is_for(image: Image, need: ImageNeed) -> bool:

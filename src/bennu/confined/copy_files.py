@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from bennu.confined.mode_words import parse_mode
 from bennu.confined.patterns import go_match, split_wildcards
 from bennu.confined.selection import Selected, find_source, find_sources, walk_selected
-from bennu.confined.tar import Digesting, open_source, open_tar, read_members
+from bennu.confined.tar import PlainTar, open_source, open_tar, read_members
 from bennu.confined.tasks import read_accounts
 from bennu.confined.tree import open_file, place_of, printable
 from bennu.confined.unpack import Unpacker, remove_tree, set_xattr
@@ -397,5 +397,5 @@ def _opened_tar(place: str) -> Any:
         os.close(descriptor)
 
 
-def _tar_of(descriptor: int) -> Digesting:
+def _tar_of(descriptor: int) -> PlainTar:
     return open_tar(open_source(descriptor, lambda _told: None))

@@ -4,7 +4,6 @@ While it is read, {"read": bytes} tells how far.
 """
 
 import bz2
-import gzip
 import hashlib
 import io
 import lzma
@@ -27,14 +26,17 @@ GNU_FIELDS: Final = {tarfile.GNUTYPE_LONGNAME: "name", tarfile.GNUTYPE_LONGLINK:
 PAX_TYPES: Final = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE)
 NAMES: Final = ("path", "linkpath", "uname", "gname", "GNU.sparse.name")
 REPORT_EVERY: Final = 4 << 20
+GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
+GZIP_BYTES: Final = 256 << 10
 Say = Callable[[Any], None]
 
 
 class Reporting(io.RawIOBase):
     """The input as it comes, telling how far it was read."""
 
-    def __init__(self, source: int, say: Say) -> None:
+    def __init__(self, source: int, say: Say, *, is_digested: bool = False) -> None:
         self._descriptor = source
+        self._hash = hashlib.sha256() if is_digested else None
         self._say = say
         self._count = 0
         self._reported = 0
@@ -44,26 +46,51 @@ class Reporting(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         count = os.readv(self._descriptor, [buffer])
+        if self._hash:
+            self._hash.update(memoryview(buffer)[:count])
         self._count += count
         if self._count - self._reported >= REPORT_EVERY:
             self._reported = self._count
             self._say({"read": self._count})
         return count
 
+    @property
+    def digest(self) -> str:
+        """The digest of what was read."""
+        return f"sha256:{self._hash.hexdigest()}" if self._hash else ""
 
-class Digesting:
-    """Passes the plain tar on and remembers its digest."""
 
-    def __init__(self, source: Any) -> None:
+class PlainTar:
+    """The plain tar, read forward: what the library's reader of archives asks of a file, without its copies.
+
+    `count` is how much was read.
+    """
+
+    def __init__(self, source: Any, *, is_digested: bool = False) -> None:
         self._source = source
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256() if is_digested else None
         self.count = 0
 
     def read(self, size: int) -> bytes:
-        data = cast(bytes, self._source.read(size))
-        self._hash.update(data)
+        """Read `size` bytes, less only at the end."""
+        data: bytes = self._source.read(size)
+        while 0 < len(data) < size and (more := self._source.read(size - len(data))):
+            data += more
+        if self._hash:
+            self._hash.update(data)
         self.count += len(data)
         return data
+
+    def tell(self) -> int:
+        return self.count
+
+    def seek(self, place: int) -> int:
+        """Go on at a later place. Raises: tarfile.StreamError for an earlier one."""
+        if place < self.count:
+            raise tarfile.StreamError("seeking backwards is not allowed")
+        while self.count < place and self.read(min(CHUNK, place - self.count)):
+            pass
+        return self.count
 
     def drain(self) -> None:
         while self.read(CHUNK):
@@ -71,7 +98,47 @@ class Digesting:
 
     @property
     def digest(self) -> str:
-        return "sha256:" + self._hash.hexdigest()
+        """The digest of what was read."""
+        return f"sha256:{self._hash.hexdigest()}" if self._hash else ""
+
+
+class GzipReader(io.RawIOBase):
+    """The plain bytes of gzip, of one member or several; zeros may follow. Raises: zlib.error, EOFError."""
+
+    def __init__(self, source: io.BufferedReader) -> None:
+        self._source = source
+        self._unpacker = zlib.decompressobj(GZIP_WINDOW)
+        self._is_begun = False  # a member that has not ended yet
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            data = self._unpacker.unconsumed_tail or self._next()
+            if not data:
+                return 0
+            self._is_begun = True
+            plain = self._unpacker.decompress(data, len(buffer))
+            if self._unpacker.eof:
+                self._rest = self._unpacker.unused_data
+                self._unpacker = zlib.decompressobj(GZIP_WINDOW)
+                self._is_begun = False
+            if plain:
+                buffer[: len(plain)] = plain
+                return len(plain)
+
+    _rest = b""
+
+    def _next(self) -> bytes:
+        """Answer what is to be unpacked next; nothing at the end. Raises: EOFError inside of a member."""
+        data, self._rest = self._rest, b""
+        data = data or self._source.read1(GZIP_BYTES)
+        while data and not self._is_begun and not data.lstrip(b"\0"):
+            data = self._source.read1(GZIP_BYTES)
+        if not data and self._is_begun:
+            raise EOFError
+        return data if self._is_begun else data.lstrip(b"\0")
 
 
 class Member(tarfile.TarInfo):
@@ -179,11 +246,11 @@ def decode(text: bytes) -> str:
     return text.decode("utf-8", "surrogateescape")
 
 
-def decompress(source: io.BufferedReader) -> Any:
-    """Open the plain tar, however it was compressed: gzip, bzip2, xz, zstd or not at all. Raises: Refused."""
+def decompress(source: Any) -> Any:
+    """Open the plain tar behind a buffered reader: gzip, bzip2, xz, zstd or not compressed. Raises: Refused."""
     magic = source.peek(6)[:6]
     if magic.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=source)
+        return io.BufferedReader(GzipReader(source), CHUNK)
     if magic.startswith(b"BZh"):
         return bz2.BZ2File(source)
     if magic.startswith(b"\xfd7zXZ\x00"):
@@ -197,15 +264,15 @@ def open_source(descriptor: int, say: Say) -> io.BufferedReader:
     return io.BufferedReader(Reporting(descriptor, say), CHUNK)
 
 
-def open_tar(source: io.BufferedReader) -> Digesting:
-    return Digesting(decompress(source))
+def open_tar(source: io.BufferedReader) -> PlainTar:
+    return PlainTar(decompress(source))
 
 
-def read_members(tar: Digesting, take: Callable[[tarfile.TarFile, tarfile.TarInfo], None]) -> None:
+def read_members(tar: PlainTar, take: Callable[[tarfile.TarFile, tarfile.TarInfo], None]) -> None:
     """Read every header in order, then the rest of the stream. Raises: Refused."""
     try:
-        with tarfile.open(
-            fileobj=cast(Any, tar), mode="r|", bufsize=CHUNK, encoding="utf-8", tarinfo=Member, errorlevel=2
+        with tarfile.TarFile(
+            fileobj=cast(Any, tar), mode="r", encoding="utf-8", tarinfo=Member, errorlevel=2
         ) as archive:
             while (member := next_member(archive)) is not None:
                 take(archive, member)

@@ -8,8 +8,6 @@ its folder.
 """
 
 import contextlib
-import ctypes
-import hashlib
 import io
 import os
 import posixpath
@@ -18,7 +16,7 @@ import stat
 import tarfile
 from typing import Any, Final, cast
 
-from bennu.confined.tar import CHUNK, Digesting, Say, open_source, open_tar, read_members
+from bennu.confined.tar import CHUNK, PlainTar, Reporting, Say, decompress, open_source, open_tar, read_members
 from bennu.confined.tree import walk
 from bennu.confined.words import Refused
 
@@ -28,7 +26,6 @@ OPAQUE_MARK: Final = ".wh..wh..opq"
 AUFS_MARK: Final = ".wh..wh."
 XATTR: Final = "SCHILY.xattr."
 PAX_TIME: Final = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?\Z", re.ASCII)
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def clean_name(name: str) -> str:
@@ -234,22 +231,28 @@ def remove_tree(path: str) -> None:
     os.rmdir(path)
 
 
-def unpack_layer(*, input: int, say: Say) -> dict[str, Any]:
-    """Unpack an image's layer, which is on the disk before this returns. `size` counts the bytes of regular files.
+def unpack_layer(*, input: int, say: Say, digest: str) -> dict[str, Any]:
+    """Unpack an image's layer. `size` counts the bytes of regular files; `digest` is the input's, if it is known.
 
-    `root` is whether the tar says how the root folder itself looks. Raises: Refused, OSError.
+    Answers the digests of the input (`blob`) and of the plain tar; each byte goes once through each digest that is not
+    known. `root` is whether the tar says how the root folder itself looks. Raises: Refused, OSError.
     """
     unpacker = Unpacker(whiteouts=True)
-    tar = _unpack(open_source(input, say), unpacker)
-    folder = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
-    if _libc.syncfs(folder) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return {"diff_id": tar.digest, "tar_size": tar.count, "size": unpacker.size, "root": unpacker.has_root}
+    raw = Reporting(input, say, is_digested=not digest)
+    source = io.BufferedReader(raw, CHUNK)
+    plain = decompress(source)
+    tar = PlainTar(plain, is_digested=plain is not source)
+    _unpack(tar, unpacker)
+    while source.read(CHUNK):  # what follows the end of what was compressed
+        pass
+    blob = digest or raw.digest
+    told = {"blob": blob, "diff_id": tar.digest or blob, "tar_size": tar.count}
+    return told | {"size": unpacker.size, "root": unpacker.has_root}
 
 
 def unpack_tree(*, input: int, say: Say) -> None:
     """Unpack a build's context. Raises: Refused, OSError."""
-    _unpack(open_source(input, say), Unpacker())
+    _unpack(open_tar(open_source(input, say)), Unpacker())
 
 
 def unpack_into(*, path: str, same_kind: bool, input: int, say: Say) -> None:
@@ -258,20 +261,18 @@ def unpack_into(*, path: str, same_kind: bool, input: int, say: Say) -> None:
         raise Refused("extraction point is not a directory", "not-a-folder")
     source = open_source(input, say)
     if source.peek(1):
-        _unpack(source, Unpacker(path, same_kind=same_kind))
+        _unpack(open_tar(source), Unpacker(path, same_kind=same_kind))
 
 
-def _unpack(source: io.BufferedReader, unpacker: Unpacker) -> Digesting:
-    tar = open_tar(source)
+def _unpack(tar: PlainTar, unpacker: Unpacker) -> None:
     read_members(tar, unpacker.add)
     unpacker.finish()
-    return tar
 
 
 def take_apart(*, input: int, say: Say) -> None:
     """Unpack an image archive: each regular file becomes a file of the tree whose name is a number.
 
-    Told in a line {"name", "file", "digest", "size"}; links are told as {"name", "link"}. Raises: Refused, OSError.
+    Told in a line {"name", "file", "size"}; links are told as {"name", "link"}. Raises: Refused, OSError.
     """
     tar = open_tar(open_source(input, say))
     count = 0
@@ -281,7 +282,8 @@ def take_apart(*, input: int, say: Say) -> None:
         name = clean_name(member.name)
         if member.isreg() and getattr(member, "sparse", None) is None:
             count += 1
-            say({"name": name, "file": str(count), "size": member.size, "digest": write_out(archive, member, count)})
+            write_out(archive, member, count)
+            say({"name": name, "file": str(count), "size": member.size})
         elif member.issym():
             say({"name": name, "link": clean_name(posixpath.join(posixpath.dirname(name), member.linkname))})
         elif member.islnk():
@@ -290,20 +292,11 @@ def take_apart(*, input: int, say: Say) -> None:
     read_members(tar, take)
 
 
-def write_out(archive: tarfile.TarFile, member: tarfile.TarInfo, number: int) -> str:
+def write_out(archive: tarfile.TarFile, member: tarfile.TarInfo, number: int) -> None:
     source = cast(Any, archive.fileobj)
     source.seek(member.offset_data)
-    digest = hashlib.sha256()
     with open(f"/{number}", "xb", buffering=0) as target:
-        left = member.size
-        while left > 0:
-            data = source.read(min(CHUNK, left))
-            if not data:
-                raise Refused("unexpected EOF")
-            left -= len(data)
-            digest.update(data)
-            write_all(target, data)
-    return "sha256:" + digest.hexdigest()
+        copy(source, target, member.size)
 
 
 TELLING: Final = (unpack_layer, unpack_tree, unpack_into, take_apart)  # tasks that say more than their answer

@@ -1,21 +1,20 @@
 """Compresses layers on their way out: gzip, several blocks at a time, the same bytes for the same tar."""
 
 import asyncio
-import bz2
-import gzip
-import lzma
+import contextlib
 import os
 import struct
-import subprocess
 import zlib
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import Any, Final
+
+from bennu.confined.tar import decompress
 
 BLOCK: Final = 1 << 20
 WINDOW: Final = 1 << 15  # how far back deflate looks: the end of each block is the dictionary of the next
-LEVEL: Final = 6  # as Go's default
+LEVEL: Final = 3  # a hundredth larger than by 6, which Go takes, and in two thirds of the time
 HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # without time and name
 GZIP: Final = b"\x1f\x8b"
 
@@ -26,26 +25,17 @@ def is_gzip(path: Path) -> bool:
         return file.read(2) == GZIP
 
 
-def open_plain(path: Path) -> IO[bytes]:
-    """Open a layer's blob without its compression."""
-    with path.open("rb") as file:
-        magic = file.read(6)
-    if magic.startswith(GZIP):
-        return cast(IO[bytes], gzip.open(path))
-    if magic.startswith(b"BZh"):
-        return bz2.open(path)
-    if magic.startswith(b"\xfd7zXZ\x00"):
-        return cast(IO[bytes], lzma.open(path))
-    if magic.startswith(b"\x28\xb5\x2f\xfd"):
-        process = subprocess.Popen(["zstd", "-d", "-c", "-q", "--", str(path)], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        return process.stdout
-    return path.open("rb")
+@contextlib.contextmanager
+def open_plain(path: Path) -> Iterator[Any]:
+    """Open a layer's blob without its compression, to `read` it. Blocking."""
+    with path.open("rb", buffering=BLOCK) as file:
+        yield decompress(file)
 
 
 async def compress(path: Path, on_progress: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
     """Yield a blob as gzip, whatever it is now; `on_progress` hears how many plain bytes are behind."""
-    plain = await asyncio.to_thread(open_plain, path)
+    opened = contextlib.ExitStack()
+    plain = await asyncio.to_thread(opened.enter_context, open_plain(path))
     pending: deque[asyncio.Task[bytes]] = deque()
     checksum, count, dictionary = 0, 0, b""
     try:
@@ -70,7 +60,7 @@ async def compress(path: Path, on_progress: Callable[[int], None]) -> AsyncGener
     finally:
         for task in pending:
             task.cancel()
-        plain.close()
+        opened.close()
 
 
 def _deflate(block: bytes, dictionary: bytes, *, is_last: bool) -> bytes:

@@ -54,6 +54,7 @@ class Layer(msgspec.Struct, frozen=True):
 class Unpacked:
     """What the helper tells of a layer that it has unpacked."""
 
+    blob: str
     diff_id: str
     tar_size: int
     size: int
@@ -62,7 +63,7 @@ class Unpacked:
 
 @dataclass(frozen=True, slots=True)
 class LayerDraft:
-    """A blob that has arrived and belongs to nobody yet: a file under tmp."""
+    """A blob that has arrived and belongs to nobody yet: a file under tmp; `digest` is "" where nobody knows it yet."""
 
     path: Path
     digest: str
@@ -91,6 +92,27 @@ class LayerHold:
         self._mine.clear()
 
 
+class SharedFlush:
+    """Puts what was written on the disk: one flush of the file system serves all who wait when it begins."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: asyncio.Future[None] | None = None
+        self._next: asyncio.Future[None] | None = None
+
+    async def wait(self) -> None:
+        """Return when all that was written before this call is on the disk. Raises: OSError."""
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._run_after(self._running))
+        await asyncio.shield(self._next)
+
+    async def _run_after(self, former: asyncio.Future[None] | None) -> None:
+        if former is not None:
+            await asyncio.wait([former])
+        self._running, self._next = self._next, None
+        await asyncio.to_thread(sync_filesystem, self._folder)
+
+
 class Layers:
     """The content of all images of this host. For one event loop; disk work is done in threads and helper programs."""
 
@@ -103,6 +125,7 @@ class Layers:
         self._known: dict[str, Layer] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by diff ID, or blob if unknown
         self._arrivals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._flush = SharedFlush(self.tmp)
         self._shelf = asyncio.Lock()  # who puts layers in place or takes them away
         self._held: Counter[str] = Counter()
 
@@ -188,9 +211,10 @@ class Layers:
         A layer that is there already is not unpacked again. With `diff_id` the content must have it.
         Raises: InvalidParameter for a damaged or dangerous tar; Unavailable when the disk is full.
         """
-        lock = self._locks.get(diff_id or draft.digest)
+        name = diff_id or draft.digest
+        lock = self._locks.get(name)
         if lock is None:
-            lock = self._locks[diff_id or draft.digest] = asyncio.Lock()
+            lock = self._locks[name] = asyncio.Lock()
         try:
             async with lock:
                 if diff_id:
@@ -205,11 +229,12 @@ class Layers:
         work = self.new_path()
         try:
             await asyncio.to_thread(_make_work, work)
-            told = await self._run_unpacker(draft.path, work / "diff", on_progress)
+            told = await self._run_unpacker(draft.path, draft.digest, work / "diff", on_progress)
             if diff_id and told.diff_id != diff_id:
                 raise InvalidParameter(f"invalid diffID for layer: expected {diff_id!r}, got {told.diff_id!r}")
             hold.add(told.diff_id)
-            layer = Layer(told.diff_id, draft.digest, draft.size, told.tar_size, told.size, told.root)
+            layer = Layer(told.diff_id, told.blob, draft.size, told.tar_size, told.size, told.root)
+            await self._flush.wait()
             async with self._shelf:
                 if (known := self.get(told.diff_id)) is None:
                     await asyncio.to_thread(self._keep, work, draft, layer)
@@ -250,10 +275,10 @@ class Layers:
         sync_folder(self.root)
         sync_folder(folder.parent)
 
-    async def _run_unpacker(self, tar: Path, dest: Path, on_progress: Progress | None) -> Unpacked:
+    async def _run_unpacker(self, tar: Path, digest: str, dest: Path, on_progress: Progress | None) -> Unpacked:
         with await asyncio.to_thread(tar.open, "rb") as source, unpacking():
             tree = Folder(dest, writable=True)
-            async with HELPER.begin("unpack_layer", tree, input=source.fileno()) as session:
+            async with HELPER.begin("unpack_layer", tree, input=source.fileno(), digest=digest) as session:
                 return Unpacked(**await session.result(lambda told: on_progress(told["read"]) if on_progress else None))
 
     def _keep(self, work: Path, draft: LayerDraft, layer: Layer) -> None:

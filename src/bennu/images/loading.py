@@ -5,8 +5,10 @@ The formats are those of moby `image/tarexport/load.go` and of the OCI image lay
 
 import asyncio
 import contextlib
+import hashlib
+import os
 import posixpath
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +22,7 @@ from bennu.images.images import Images
 from bennu.images.layers import LayerDraft, LayerHold, disk_error, unpacking
 from bennu.images.manifests import Descriptor, Manifest, choose_platform
 from bennu.images.overlay import remove_tree
+from bennu.images.pacing import Paced
 from bennu.images.platform import best_platform, host_platform
 from bennu.images.reference import Reference, parse_reference
 
@@ -40,7 +43,6 @@ class Part:
     name: str
     file: str = ""
     link: str = ""
-    digest: str = ""
     size: int = 0
 
 
@@ -108,8 +110,7 @@ class Archive:
 
     def read_blob(self, digest: str) -> bytes:
         data = self.read(_blob_name(digest))
-        part = self.find(_blob_name(digest))
-        if part is None or part.digest != digest:
+        if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
             raise InvalidParameter(f"invalid archive: blob {digest} does not have this digest")
         return data
 
@@ -185,48 +186,68 @@ async def _load_one(
             f"invalid manifest, layers length mismatch: expected {len(diff_ids)}, got {len(planned.layers)}"
         )
     with images.layers.hold() as hold:
-        missing = images.missing(diff_ids, hold)
-        for diff_id, name in zip(diff_ids, planned.layers, strict=True):
-            if diff_id in missing and images.layers.get(diff_id) is None:
-                async with contextlib.aclosing(_load_layer(images, archive, name, diff_id, hold)) as steps:
-                    async for step in steps:
-                        yield step
+        missing = set(images.missing(diff_ids, hold))
+        wanted = {diff_id: name for diff_id, name in zip(diff_ids, planned.layers, strict=True) if diff_id in missing}
+        async with contextlib.aclosing(
+            with_progress(lambda report: _load_layers(images, archive, wanted, hold, report))
+        ) as steps:
+            async for step in steps:
+                yield step
         displaced = {str(tag): holder for tag in planned.tags if (holder := images.resolve(tag)) is not None}
         image = await images.add(planned.config, tags=planned.tags)
     displaced = {name: holder for name, holder in displaced.items() if holder != image.id}
     yield Loaded(image, planned.tags, displaced)
 
 
-async def _load_layer(
-    images: Images, archive: Archive, name: str, diff_id: str, hold: LayerHold
-) -> AsyncGenerator[LayerProgress, None]:
-    part = archive.find(name)
-    if part is None:
-        raise InvalidParameter(f"invalid archive: it has no {name}")
-    draft = await asyncio.to_thread(_take_part, images, archive, part)
-    async with contextlib.aclosing(
-        with_progress(lambda report: images.layers.add(draft, hold, diff_id=diff_id, on_progress=report))
-    ) as counts:
-        async for count in counts:
-            yield LayerProgress(diff_id, min(count, part.size), part.size)
-    yield LayerProgress(diff_id, part.size, part.size)
+async def _load_layers(
+    images: Images,
+    archive: Archive,
+    wanted: Mapping[str, str],
+    hold: LayerHold,
+    report: Callable[[LayerProgress], None],
+) -> None:
+    """Unpack layers (names in the archive, by diff ID), as many at a time as there are processors.
+
+    Raises: InvalidParameter, Unavailable.
+    """
+    slots = asyncio.Semaphore(os.cpu_count() or 1)
+
+    async def load_one(diff_id: str, name: str) -> None:
+        part = archive.find(name)
+        if part is None:
+            raise InvalidParameter(f"invalid archive: it has no {name}")
+        size = part.size
+        paced = Paced(lambda count: report(LayerProgress(diff_id, min(count, size), size)), size)
+        async with slots:
+            draft = await asyncio.to_thread(_take_part, images, archive, part)
+            await images.layers.add(draft, hold, diff_id=diff_id, on_progress=paced.count)
+        report(LayerProgress(diff_id, size, size))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for diff_id, name in wanted.items():
+                group.create_task(load_one(diff_id, name))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 def _take_part(images: Images, archive: Archive, part: Part) -> LayerDraft:
     """Link a member under a second name, for two images of an archive may name the same one."""
     path = images.layers.new_path()
     path.hardlink_to(archive.path(part))
-    return LayerDraft(path, part.digest, part.size)
+    return LayerDraft(path, "", part.size)
 
 
-async def with_progress(work: Callable[[Callable[[int], None]], Any]) -> AsyncGenerator[int, None]:
+async def with_progress(
+    work: Callable[[Callable[[LayerProgress], None]], Coroutine[Any, Any, None]],
+) -> AsyncGenerator[LayerProgress, None]:
     """Run `work(report)` to its end, yielding what it reports; its failure is raised here."""
-    queue: asyncio.Queue[int | None] = asyncio.Queue()
+    queue: asyncio.Queue[LayerProgress | None] = asyncio.Queue()
     task = asyncio.ensure_future(work(queue.put_nowait))
     task.add_done_callback(lambda _: queue.put_nowait(None))
     try:
-        while (count := await queue.get()) is not None:
-            yield count
+        while (step := await queue.get()) is not None:
+            yield step
         await task
     finally:
         if not task.done():

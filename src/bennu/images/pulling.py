@@ -189,6 +189,8 @@ class Puller:
                 async with contextlib.aclosing(self._repository.blob(digest, done)) as parts:
                     async for part in parts:
                         done += len(part)
+                        if done > size:  # nobody fills the disk with what the manifest does not tell of
+                            raise BennuError(f"filesystem layer verification failed for digest {digest}")
                         yield part
                 return
             except RegistryError as error:

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import hashlib
-import io
 import tarfile
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -17,31 +17,43 @@ from bennu.images.image import Image
 from bennu.images.images import Images
 from bennu.images.layers import Layer
 from bennu.images.reference import Reference, parse_reference
-from bennu.pace import settle
 
 CHUNK: Final = 1 << 20
 OCI: Final = "application/vnd.oci.image"
+LAYER: Final = f"{OCI}.layer.v1.tar"
+BLOB_FOLDERS: Final = ("blobs/", "blobs/sha256/")
 
 
-async def save(images: Images, refs: Sequence[str]) -> AsyncGenerator[bytes, None]:
-    """Yield the archive in pieces. Raises: NotFound, InvalidParameter before the first piece."""
-    chosen = choose(images, refs)
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """The whole of a file, `size` bytes, as a part of an archive."""
+
+    path: Path
+    size: int
+
+
+async def save(images: Images, chosen: Mapping[Image, Sequence[Reference]]) -> AsyncGenerator[bytes | FilePart, None]:
+    """Yield the archive in parts. Raises: BennuError for a layer that is damaged on the disk."""
     with images.layers.hold() as hold:
         for image in chosen:
             images.missing(image.diff_ids, hold)
-        pieces = _pieces(images, chosen)
-        try:
-            while True:
-                reading = asyncio.ensure_future(asyncio.to_thread(next, pieces, None))
-                try:
-                    piece = await asyncio.shield(reading)
-                finally:
-                    await settle(reading)  # a generator is not closed while it works
-                if piece is None:
-                    return
-                yield piece
-        finally:
-            await asyncio.to_thread(pieces.close)  # type: ignore[attr-defined]
+        documents = await asyncio.to_thread(_documents, images, chosen)
+        layers = {_blob_name(layer.diff_id): layer for image in chosen for layer in _layers_of(images, image)}
+        mtimes = {_blob_name(name): _mtime(image) for image in chosen for name in (image.id, *image.diff_ids)}
+        newest = max(mtimes.values(), default=0)
+        for folder in BLOB_FOLDERS:
+            yield _header(folder, 0, newest)
+        for name in sorted((*documents, *layers)):
+            layer = layers.get(name)
+            size = layer.tar_size if layer else len(documents[name])
+            yield _header(name, size, mtimes.get(name, 0))
+            if layer is None:
+                yield documents[name]
+            else:
+                async for part in _layer_parts(images.layers.blob_path(layer.blob), layer):
+                    yield part
+            yield bytes(-size % tarfile.BLOCKSIZE)
+        yield bytes(2 * tarfile.BLOCKSIZE)
 
 
 def choose(images: Images, refs: Sequence[str]) -> dict[Image, list[Reference]]:
@@ -68,30 +80,6 @@ def _all_tags(images: Images, ref: str) -> list[str]:
     return [ref]
 
 
-def _pieces(images: Images, chosen: dict[Image, list[Reference]]) -> Iterator[bytes]:
-    """Write a tar into a buffer that is emptied as it fills. Blocking."""
-    buffer = io.BytesIO()
-
-    def taken() -> bytes:
-        data = buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
-        return data
-
-    with tarfile.open(fileobj=buffer, mode="w|", format=tarfile.PAX_FORMAT, bufsize=CHUNK) as tar:
-        written: set[str] = set()
-        for image in chosen:
-            for layer in _layers_of(images, image):
-                if layer.diff_id not in written:
-                    written.add(layer.diff_id)
-                    for _ in _add_layer(tar, images.layers.blob_path(layer.blob), layer, _mtime(image)):
-                        yield taken()
-        mtimes = {_blob_name(image.id): _mtime(image) for image in chosen}
-        for name, data in _documents(images, chosen).items():
-            tar.addfile(_header(name, len(data), mtimes.get(name, 0)), io.BytesIO(data))
-    yield taken()
-
-
 def _layers_of(images: Images, image: Image) -> list[Layer]:
     layers = [images.layers.get(diff_id) for diff_id in image.diff_ids]
     if None in layers:
@@ -99,26 +87,23 @@ def _layers_of(images: Images, image: Image) -> list[Layer]:
     return cast(list[Layer], layers)
 
 
-def _add_layer(tar: tarfile.TarFile, path: Path, layer: Layer, mtime: int) -> Iterator[None]:
-    """Write a layer as a plain tar, pausing after every chunk so that the buffer can be emptied."""
-    header = _header(_blob_name(layer.diff_id), layer.tar_size, mtime)
-    tar.addfile(header)
-    stream = cast(IO[bytes], tar.fileobj)
+async def _layer_parts(path: Path, layer: Layer) -> AsyncGenerator[bytes | FilePart, None]:
+    """Yield a layer as a plain tar: the file as it is, if it is kept so."""
+    if layer.blob == layer.diff_id:
+        yield FilePart(path, layer.tar_size)
+        return
     left = layer.tar_size
-    with open_plain(path) as plain:
+    with contextlib.ExitStack() as opened:
+        plain = await asyncio.to_thread(opened.enter_context, open_plain(path))
         while left > 0:
-            data = plain.read(min(CHUNK, left))
+            data = await asyncio.to_thread(plain.read, min(CHUNK, left))
             if not data:
                 raise BennuError(f"layer {layer.diff_id} is damaged on the disk")
             left -= len(data)
-            stream.write(data)
-            yield
-    padding = -layer.tar_size % tarfile.BLOCKSIZE
-    stream.write(b"\0" * padding)
-    cast(Any, tar).offset += layer.tar_size + padding
+            yield data
 
 
-def _documents(images: Images, chosen: dict[Image, list[Reference]]) -> dict[str, bytes]:
+def _documents(images: Images, chosen: Mapping[Image, Sequence[Reference]]) -> dict[str, bytes]:
     """Make everything but the layers, by name."""
     documents: dict[str, bytes] = {}
     descriptors: list[dict[str, Any]] = []
@@ -133,7 +118,12 @@ def _documents(images: Images, chosen: dict[Image, list[Reference]]) -> dict[str
         descriptors += _descriptors(manifest, digest, tags)
         names = [_blob_name(layer.diff_id) for layer in layers]
         entries.append(
-            {"Config": _blob_name(image.id), "RepoTags": [str(tag) for tag in tags] or None, "Layers": names}
+            {
+                "Config": _blob_name(image.id),
+                "RepoTags": [str(tag) for tag in tags] or None,
+                "Layers": names,
+                "LayerSources": {layer.diff_id: _layer_source(layer) for layer in layers},
+            }
         )
         for tag in tags if layers else []:
             repositories.setdefault(tag.familiar_name, {})[tag.tag] = layers[-1].diff_id.removeprefix("sha256:")
@@ -146,8 +136,12 @@ def _documents(images: Images, chosen: dict[Image, list[Reference]]) -> dict[str
     return documents
 
 
+def _layer_source(layer: Layer) -> dict[str, Any]:
+    return {"mediaType": LAYER, "size": layer.tar_size, "digest": layer.diff_id}
+
+
 def _manifest(image: Image, config: bytes, layers: Sequence[Layer]) -> bytes:
-    parts = [{"mediaType": f"{OCI}.layer.v1.tar", "digest": layer.diff_id, "size": layer.tar_size} for layer in layers]
+    parts = [{"mediaType": LAYER, "digest": layer.diff_id, "size": layer.tar_size} for layer in layers]
     described = {"mediaType": f"{OCI}.config.v1+json", "digest": image.id, "size": len(config)}
     return msgspec.json.encode(
         {"schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "config": described, "layers": parts}
@@ -177,9 +171,11 @@ def _mtime(image: Image) -> int:
     return max(0, image.created_ns // 10**9)
 
 
-def _header(name: str, size: int, mtime: int) -> tarfile.TarInfo:
+def _header(name: str, size: int, mtime: int) -> bytes:
     header = tarfile.TarInfo(name)
     header.size = size
     header.mtime = mtime
     header.mode = 0o644
-    return header
+    if name.endswith("/"):
+        header.type, header.mode = tarfile.DIRTYPE, 0o755
+    return header.tobuf(tarfile.PAX_FORMAT)

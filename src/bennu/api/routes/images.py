@@ -11,7 +11,7 @@ from bennu.api.http.body import body_of
 from bennu.api.http.progress import Message, status, stream_progress
 from bennu.api.http.query import Filters, api_minor, filters, flag, is_version_at_least, text
 from bennu.api.http.responses import empty_response, json_response
-from bennu.api.http.streams import ends_with_client, open_chunks
+from bennu.api.http.streams import ends_with_client, open_chunks, write_file
 from bennu.api.shapes.image import history_json, inspect_json
 from bennu.api.shapes.image_list import list_images, prune_test
 from bennu.api.shapes.platforms import PlatformShape, check_platform, decode_platform, only_platform
@@ -216,9 +216,12 @@ class ImageRoutes:
         if wanted is not None and not all(wanted.fits(image.raw) for image in chosen):
             raise BennuError(f"no suitable export target found for platform {wanted}")
         response = await open_chunks(request, "application/x-tar")
-        async with contextlib.aclosing(save(self._images, refs)) as pieces:
-            async for piece in pieces:
-                await response.write(piece)
+        async with contextlib.aclosing(save(self._images, chosen)) as parts:
+            async for part in parts:
+                if isinstance(part, bytes):
+                    await response.write(part)
+                else:
+                    await write_file(request, response, part.path, part.size)
         for image in chosen:
             await self.announce("save", image.id, image.id, image.labels)
         return response

@@ -49,7 +49,7 @@ from bennu.build.graph import (
 from bennu.build.plan.commands import RunPlace, plan_run
 from bennu.build.plan.copies import CopyPlace, git_source, plan_copy
 from bennu.build.plan.draft import DEFAULT_PATH, ImageDraft
-from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed
+from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed, PlanError
 from bennu.build.plan.paths import clean
 from bennu.build.plan.ports import read_ports
 from bennu.build.plan.read import BuildFile, KnownImages, context_name, context_of, need_of
@@ -73,11 +73,14 @@ MAX_EXPANDED: Final = 64 << 20  # letters of all words of a plan
 
 
 def make_plan(file: BuildFile, known: KnownImages) -> BuildPlan:
-    """Make the plan of a file whose `needed_images` are all known. Raises: DockerfileError."""
+    """Make the plan of a file whose `needed_images` are all known. Raises: PlanError."""
     walk = _PlanWalk(file, known)
-    state = walk.run()
+    try:
+        state = walk.run()
+        walk.linter.check()
+    except DockerfileError as error:
+        raise PlanError(error, walk.linter) from None
     last = replace_sources(state.node, walk.narrowed_contexts())
-    walk.linter.check()
     warnings = _each_once(walk.linter)
     return BuildPlan(last, _finish(state, file), state.platform, state.base_id, warnings, walk.epoch_ns)
 
