@@ -342,6 +342,16 @@ async def test_limits_are_those_of_the_build(steps: Steps) -> None:
     assert seen.startswith("99\n") and " 1024 " in seen
 
 
+async def test_a_steps_control_group_is_where_the_client_wants_it(steps: Steps) -> None:
+    parent = f"{steps.group}-elsewhere"
+    seen = await steps.run("cat /proc/self/cgroup", cgroup_parent=f"../..{parent}")
+    own = await steps.run("cat /proc/self/cgroup")
+    if not steps.cgroups.unified:  # else it sees its own group as the root
+        assert f":{parent}/{steps.group[1:]}-" in seen and f":{steps.group}/" in own
+    assert steps.cgroups.pids(parent) == []
+    await steps.cgroups.clear(parent)
+
+
 async def test_a_cancelled_step_ends_at_once_with_all_that_it_started(steps: Steps) -> None:
     step = asyncio.create_task(steps.run("sleep 1000 & (setsid sleep 1000 &); echo begun; sleep 1000"))
     while steps.said[1] != b"begun\n":

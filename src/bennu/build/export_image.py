@@ -5,16 +5,14 @@ A layer that a step has written is packed once: its tar gives its digest, then i
 """
 
 import asyncio
-from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
 from bennu.build.cache import Cache
 from bennu.build.snapshots import IMAGE_LAYER, StepSnapshot
-from bennu.build.steps.trees import tar_tree
+from bennu.build.steps.trees import pack_step, tar_tree
 from bennu.confined.client import measure_tree
 from bennu.errors import BennuError
 from bennu.images import Images
-from bennu.images.importing import pack_changes
 from bennu.images.layers import LayerHold
 
 
@@ -28,12 +26,9 @@ class Exporter:
 
     async def pack(self, snapshot: StepSnapshot, hold: LayerHold) -> list[str]:
         """Have all layers among those of images, held; answer their diff IDs, lowest first. Raises: BennuError."""
-        diff_ids: list[str] = []
-        for layer in snapshot.layers:
-            diff_ids.append(await self._pack(layer, diff_ids, hold))
-        return diff_ids
+        return [await self._pack(layer, hold) for layer in snapshot.layers]
 
-    async def _pack(self, layer: str, below: Sequence[str], hold: LayerHold) -> str:
+    async def _pack(self, layer: str, hold: LayerHold) -> str:
         if layer.startswith(IMAGE_LAYER):
             if self._images.missing([layer], hold):
                 raise BennuError(f"layer {layer} is missing")
@@ -45,13 +40,12 @@ class Exporter:
             known = await asyncio.to_thread(self._cache.snapshots.diff_id, layer)
             if known and not self._images.missing([known], hold):
                 return known
-            return await self._pack_new(layer, below, hold)
+            return await self._pack_new(layer, hold)
 
-    async def _pack_new(self, layer: str, below: Sequence[str], hold: LayerHold) -> str:
+    async def _pack_new(self, layer: str, hold: LayerHold) -> str:
         snapshots, layers = self._cache.snapshots, self._images.layers
         folder = snapshots.folder(layer)
-        lowers = [layers.lower_of(diff_id) for diff_id in dict.fromkeys(reversed(below))]
-        draft = await layers.receive(pack_changes(self._images, lowers, folder))
+        draft = await layers.receive(pack_step(folder))
         size = await measure_tree(folder)
         kept = await layers.adopt(draft, snapshots.path(layer), hold, size)
         if not snapshots.is_moved(layer):
