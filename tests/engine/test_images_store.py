@@ -438,7 +438,7 @@ async def test_a_commit_holds_exactly_what_was_changed(images: Images, tmp_path:
     os.setxattr(merged / "fresh/a", "user.x", b"\xff\x00y")
     await images.unmount(upper)
     image = await commit_image(
-        images, upper, base, {"Cmd": ["x"]}, name=parse_reference("new"), changes=["ENV A=b"], author="me", comment="c"
+        images, upper, base, {"Cmd": ["x"], "Env": ["A=b"]}, name=parse_reference("new"), author="me", comment="c"
     )
     await images.remove_upper(upper)
     merged = await images.mount(image, upper)

@@ -59,6 +59,7 @@ class ContextTree:
     """A folder that a client has sent: ours to read, and nobody changes it while the build runs."""
 
     folder: Path
+    state: str = ""  # names its contents: what had the same name was the same; "": nobody knows
 
 
 class BuildInputs(Protocol):
