@@ -190,6 +190,9 @@ def test_bad_log_queries(daemon: Daemon, busybox: str, query: str, message: str)
         ({"Image": "busybox", "HostConfig": {"VolumesFrom": ["nope"]}}, "No such container: nope"),
         ({"Image": "busybox", "HostConfig": {"PidMode": "container:nope"}}, "No such container: nope"),
         ({"Image": "busybox", "HostConfig": {"IpcMode": "container:nope"}}, "No such container: nope"),
+        ({"Image": "busybox", "Volumes": {"x": {}}}, "invalid volume specification: 'x'"),
+        ({"Image": "busybox", "Volumes": {"//": {}}}, "invalid specification: destination can't be '/'"),
+        ({"Image": "busybox", "Volumes": {"/a/..": {}}}, "invalid specification: destination can't be '/'"),
         ({"Image": "busybox", "ExposedPorts": {"zz": {}}}, 'invalid port specification: "zz"'),
         ({"Image": "busybox", "MacAddress": "zz"}, "address zz: invalid MAC address"),
         (
