@@ -128,6 +128,13 @@ def test_a_step_that_fails_is_told_with_its_code_and_its_line(docker: Cli, conte
     assert said.code == 1 and "unknown instruction: NONSENSE" in said.err
 
 
+def test_a_step_has_this_hosts_network_only_when_its_client_allows_it(docker: Cli, context: Path) -> None:
+    dockerfile = "FROM base\nRUN --network=host ip link show outside\n"
+    said = build(docker, context, dockerfile, ok=False)
+    assert said.code != 0 and "network.host is not allowed" in said.err
+    build(docker, context, dockerfile, "--allow=network.host")
+
+
 def test_a_dockerfile_is_asked_about_instead_of_built(docker: Cli, context: Path) -> None:
     if "--call" not in docker("buildx", "build", "--help").out:
         pytest.skip("this buildx cannot ask")

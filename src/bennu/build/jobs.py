@@ -29,6 +29,7 @@ class BuildJob:
     stack: contextlib.AsyncExitStack
     frontend_attrs: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, Definition] = field(default_factory=dict)
+    allow_host_network: bool = False  # steps that ask for this host's network may have it
     recorder: Recorder = field(default_factory=Recorder)
     results: dict[str, Solved] = field(default_factory=dict)
     tasks: set["asyncio.Future[Any]"] = field(default_factory=set)

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bennu.build.request import ContextTree
 from bennu.build.wire.diffcopy import DIR, SYMLINK, TYPE_BITS, receive
 from bennu.build.wire.http2 import Headers, StreamReset
 from bennu.build.wire.messages import BytesMessage, Stat
@@ -73,6 +75,7 @@ class Arriving:
 
     def __init__(self, former: list[Told], work: Work, heard: Heard) -> None:
         self.told: list[Told] = []
+        self.changed = False
         self._former = former
         self._at = 0
         self._work = work
@@ -87,6 +90,7 @@ class Arriving:
         self._heard(len(raw))
         self.told.append(Told(stat.path, raw))
         before = await self._before(sort_key(stat.path))
+        self.changed |= before is None or before.raw != raw
         is_folder = stat.mode & TYPE_BITS == DIR
         if before is not None and before.raw == raw and not is_folder:
             return False
@@ -104,6 +108,7 @@ class Arriving:
             self._at += 1
             if theirs == key:
                 return former
+            self.changed = True
             await self._write(b"R", 0, former.path.encode())
         return None
 
@@ -127,6 +132,7 @@ class Arriving:
 
     async def finish(self) -> None:
         for former in self._former[self._at :]:
+            self.changed = True
             await self._write(b"R", 0, former.path.encode())
         await self._write(b"F", 0, b"")
         await self.flush()
@@ -157,6 +163,7 @@ class Contexts:
         self._root = root
         self._used: dict[str, int] = {}  # when each was used last, in ns; the latest at the end
         self._busy: set[str] = set()
+        self._states: dict[str, str] = {}  # by key; of those that are kept
         self._count = 0
 
     def open(self) -> None:
@@ -178,7 +185,7 @@ class Contexts:
         self._used = {name: used for used, name in sorted(found)}
 
     @contextlib.asynccontextmanager
-    async def lend(self, session: ClientSession, name: str, what: Headers, heard: Heard) -> AsyncIterator[Path]:
+    async def lend(self, session: ClientSession, name: str, what: Headers, heard: Heard) -> AsyncIterator[ContextTree]:
         """Bring a folder of the client's here; it is the caller's to read during the block.
 
         `what`: see `diffcopy.options`. `heard` gets the number of bytes that came. Raises: BennuError.
@@ -196,7 +203,7 @@ class Contexts:
             except BaseException:
                 kept = False
                 raise
-            yield folder / "tree"
+            yield ContextTree(folder / "tree", self._states[key] if kept else "")
         finally:
             if kept:
                 self._used.pop(key, None)
@@ -211,6 +218,7 @@ class Contexts:
         gone += idle[: max(0, len(self._used) - MAX_KEPT)]
         for other in gone:
             self._used.pop(other, None)
+            self._states.pop(other, None)
             await asyncio.to_thread(remove_tree, self._root / other)
         self._busy.discard(key)
 
@@ -223,6 +231,8 @@ class Contexts:
                     arriving = Arriving(former, work, heard)
                     await _both(work, _feed(session, what, arriving))
             if kept:
+                if arriving.changed or folder.name not in self._states:
+                    self._states[folder.name] = secrets.token_hex(16)
                 await asyncio.to_thread(_remember, folder, arriving.told)
         except OSError as error:
             raise disk_error(error) from error
@@ -236,6 +246,7 @@ class Contexts:
         if key in self._busy:
             return False
         del self._used[key]
+        self._states.pop(key, None)
         await asyncio.to_thread(remove_tree, self._root / key)
         return True
 
