@@ -244,6 +244,7 @@ def test_a_setting_in_both_places_is_a_conflict(tmp_path: Path) -> None:
     [
         ("{", "invalid JSON: Expecting property name"),
         ("[]", "it must hold one JSON object"),
+        (r'{"data-root": "/a\u0000b"}', "invalid JSON: a NUL character in a string"),
         ('{"bogus": 1}', "don't match any configuration option: bogus"),
         ('{"proxies": {"ftp-proxy": "x"}}', "don't match any configuration option: ftp-proxy"),
         ('{"debug": 7}', r"cannot unmarshal number into Go struct field Config.debug of type bool"),

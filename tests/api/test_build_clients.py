@@ -112,6 +112,23 @@ def test_a_step_that_fails_is_told_with_its_code_and_its_line(docker: Cli, conte
     assert said.code == 1 and "unknown instruction: NONSENSE" in said.err
 
 
+def test_a_dockerfile_is_asked_about_instead_of_built(docker: Cli, context: Path) -> None:
+    if "--call" not in docker("buildx", "build", "--help").out:
+        pytest.skip("this buildx cannot ask")
+    dockerfile = "# tool makes it\nFROM base AS tool\nARG WHO=me\nRUN --mount=type=secret,id=key exit 9\nCMD echo hi\n"
+    said = build(docker, context, dockerfile, "--check", ok=False)
+    assert said.code == 1
+    assert (
+        "WARNING: JSONArgsRecommended - https://docs.docker.com/go/dockerfile/rule/json-args-recommended/" in said.out
+    )
+    assert "Dockerfile:5" in said.out
+    assert "WHO" in build(docker, context, dockerfile, "--call=outline").out
+    targets = json.loads(build(docker, context, dockerfile, "--call=targets,format=json").out)["targets"]
+    assert [(target["name"], target["description"]) for target in targets] == [("tool", "makes it")]
+    said = build(docker, context, "FROM base\nCMD echo hi\n")
+    assert "1 warning found" in said.err and "JSONArgsRecommended" in said.err
+
+
 def test_a_dockerfile_by_standard_input_and_one_beside_the_context(docker: Cli, context: Path, tmp_path: Path) -> None:
     docker("build", "-t", "by-stdin", "-", stdin="FROM base\nENV A=stdin\n")
     (tmp_path / "Else.docker").write_text("FROM base\nCOPY a.txt /a\n")
@@ -155,9 +172,8 @@ def test_the_builder_shows_itself(docker: Cli) -> None:
     [
         (["--platform", "linux/amd64,linux/arm64"], "platform"),
         (["--allow", "security.insecure"], "security.insecure"),
-        (["--check"], "lint"),
     ],
-    ids=["platforms", "entitlement", "check"],
+    ids=["platforms", "entitlement"],
 )
 def test_what_is_not_here_is_refused_by_name(docker: Cli, context: Path, words: list[str], refused: str) -> None:
     said = build(docker, context, "FROM base\n", *words, ok=False)

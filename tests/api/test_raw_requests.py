@@ -322,10 +322,11 @@ def test_attached_output_is_framed(daemon: Daemon, busybox: str) -> None:
         assert frames(read_all(client)) == [(1, b"out\n"), (2, b"err\n")]
 
 
-def test_old_clients_are_told_raw_stream(daemon: Daemon, busybox: str) -> None:
+def test_old_clients_and_who_asks_for_no_upgrade_are_told_raw_stream(daemon: Daemon, busybox: str) -> None:
     create(daemon, "olden", Cmd=["true"])
-    with connected(daemon, attach_head("olden", "stdout=1", version="v1.41")) as client:
-        assert b"raw-stream" in read_head(client)
+    for head in (attach_head("olden", "stdout=1", version="v1.41"), attach_head("olden", "stdout=1", headers="")):
+        with connected(daemon, head) as client:
+            assert b"raw-stream" in read_head(client)
 
 
 def test_only_the_streams_asked_for_come(daemon: Daemon, busybox: str) -> None:

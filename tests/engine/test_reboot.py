@@ -43,8 +43,12 @@ def test_containers_come_up_by_policy_after_a_reboot(make_daemon: Callable[..., 
     def state(name: str) -> str:
         return docker("inspect", "-f", STATE, name).line
 
+    script = "trap 'echo reloaded' HUP; echo ready; while :; do sleep 0.1; done"
     for policy in ("no", "always", "unless-stopped", "on-failure"):
-        docker("run", "-d", "--name", policy, f"--restart={policy}", "-p", "0:80", busybox, "sleep", "600")
+        docker("run", "-d", "--name", policy, f"--restart={policy}", "-p", "0:80", busybox, "sh", "-c", script)
+        for said in ("ready", "reloaded"):
+            wait_for(lambda: said in docker("logs", policy).out)  # noqa: B023
+            docker("kill", "-s", "HUP", policy)  # no wish that it end
     docker("run", "-d", "--name", "person", "--restart=unless-stopped", busybox, "sleep", "600")
     docker("stop", "-t", "0", "person")
     joined = ("--network=container:always", "--restart=always")

@@ -2,15 +2,19 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 import bennu
 from bennu.build.builder import Builder
-from bennu.build.frontend import check_frontend, local_sessions, read_options
+from bennu.build.frontend import REQUEST, check_frontend, local_sessions, read_options
 from bennu.build.jobs import BuildJob, Jobs, definition_of, name_of
-from bennu.build.request import BuildStepFailed, Solved
-from bennu.build.session_inputs import SessionInputs
+from bennu.build.plan.requests import Answer
+from bennu.build.request import BuildStepFailed, Solved, SolveRequest
+from bennu.build.session_inputs import UPLOADS, SessionInputs
 from bennu.build.wire.contexts import Contexts
 from bennu.build.wire.grpc import Call, Code, Method, RpcFailed
 from bennu.build.wire.messages import (
@@ -34,6 +38,7 @@ from bennu.build.wire.session import Sessions, while_there
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.images.platform import host_architecture
 
+T = TypeVar("T")
 BRIDGE: Final = "/moby.buildkit.v1.frontend.LLBBridge/"
 BUILD_ID: Final = "buildkit-controlapi-buildid"
 SOURCE_DETAIL: Final = "github.com/moby/buildkit/errdefs.Source+json"
@@ -140,6 +145,10 @@ class FrontendBridge:
             name = job.keep(solved)
         elif not request.frontend:
             name = ""
+        elif request.frontend_opt.get(REQUEST):
+            asking = self.ask(job, request.frontend, request.frontend_opt, request.frontend_inputs)
+            await call.send(BridgeSolveResponse("", Result(metadata=dict(await job.run(asking)))))
+            return
         else:
             work = self.build(job, request.frontend, request.frontend_opt, request.frontend_inputs)
             name = await job.run(work)
@@ -155,15 +164,48 @@ class FrontendBridge:
         self, job: BuildJob, frontend: str, options: Mapping[str, str], inputs: Mapping[str, Definition]
     ) -> str:
         """Build as the options say; answer the result's reference in the job. Raises: RpcFailed, BennuError."""
+
+        async def solve(request: SolveRequest, lent: SessionInputs) -> str:
+            return job.keep(await self._builder.solve(request, lent, job.recorder, job.stack))
+
+        return await self._with_inputs(job, frontend, options, inputs, solve)
+
+    async def ask(
+        self, job: BuildJob, frontend: str, options: Mapping[str, str], inputs: Mapping[str, Definition]
+    ) -> Answer:
+        """Answer what is asked of the Dockerfile instead of a build. Raises: RpcFailed, BennuError."""
+
+        async def answer(request: SolveRequest, lent: SessionInputs) -> Answer:
+            return await self._builder.answer(options[REQUEST], request, lent, job.recorder, job.stack)
+
+        return await self._with_inputs(job, frontend, options, inputs, answer)
+
+    async def _with_inputs(
+        self,
+        job: BuildJob,
+        frontend: str,
+        options: Mapping[str, str],
+        inputs: Mapping[str, Definition],
+        work_on: Callable[[SolveRequest, SessionInputs], Awaitable[T]],
+    ) -> T:
+        """Work on what the options say with what the client lends, while it is there. Raises: RpcFailed, BennuError."""
         check_frontend(frontend, options)
         request = read_options(options, self._solved(inputs))
         session = await self._sessions.find(job.session)
-        lent = SessionInputs(self._sessions, self._contexts, job.session, local_sessions(options), job.stack)
+        lent = await self.lend(job, local_sessions(options))
+        if request.context_url.startswith(UPLOADS):
+            lent.bring = partial(lent.pull_upload, urlsplit(request.context_url).path)
+            request = replace(request, context_url="")
         try:
-            solved = await while_there(session, self._builder.solve(request, lent, job.recorder, job.stack))
+            return await while_there(session, work_on(request, lent))
         except BuildStepFailed as error:
-            raise RpcFailed(Code.UNKNOWN, str(error), source_details(error)) from error
-        return job.keep(solved)
+            raise RpcFailed(Code.UNKNOWN, str(error), source_details(error, lent.dockerfile)) from error
+
+    async def lend(self, job: BuildJob, elsewhere: Mapping[str, str]) -> SessionInputs:
+        """Make what a job's client lends to its build."""
+        work = await job.stack.enter_async_context(self._builder.work())
+        sessions, contexts = self._sessions, self._contexts
+        return SessionInputs(sessions, contexts, job.session, job.recorder, work, job.stack, elsewhere)
 
     def _solved(self, inputs: Mapping[str, Definition]) -> dict[str, Solved]:
         found: dict[str, Solved] = {}
@@ -175,9 +217,9 @@ class FrontendBridge:
         return found
 
 
-def source_details(error: BuildStepFailed) -> list[AnyValue]:
+def source_details(error: BuildStepFailed, dockerfile: tuple[str, bytes]) -> list[AnyValue]:
     """Write where a build failed, for clients to show those lines (BuildKit `solver/errdefs/source.go`)."""
-    name, data = error.source
+    name, data = error.source if error.source[1] else dockerfile
     if error.location is None or not data:
         return []
     lines = {"start": {"line": error.location.first}, "end": {"line": error.location.last}}

@@ -17,6 +17,7 @@ from bennu.build.export_image import Exporter
 from bennu.build.job import BuildTools, NodeRun
 from bennu.build.place import BuildPlaces
 from bennu.build.plan.draft import finish_config
+from bennu.build.plan.requests import Answer
 from bennu.build.preparation import Preparation, internal_step
 from bennu.build.remote_context import fetch_context
 from bennu.build.request import BuildInputs, BuildStepFailed, Solved, SolveRequest
@@ -123,6 +124,21 @@ class Builder:
         except NodeFailed as failed:
             raise _explain(failed) from failed.error
         return Solved(result.snapshot, plan.config, plan.platform, plan.base_id, plan.created_ns)
+
+    async def answer(
+        self, asked: str, request: SolveRequest, inputs: BuildInputs, progress: Progress, kept: AsyncExitStack
+    ) -> Answer:
+        """Answer what is asked of a Dockerfile instead of a build of it: one of `plan.requests.REQUESTS`.
+
+        Raises: as `solve`.
+        """
+        await self._opened.wait()
+        job = await kept.enter_async_context(NodeRun(self._tools, request, inputs))
+        try:
+            remote = await fetch_context(job, self._solver, progress)
+            return await Preparation(job, progress, remote).answer(asked)
+        except NodeFailed as failed:
+            raise _explain(failed) from failed.error
 
     @contextlib.asynccontextmanager
     async def work(self) -> AsyncIterator[Path]:

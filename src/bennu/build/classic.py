@@ -18,12 +18,11 @@ from bennu.images.dockerignore import is_ignored
 from bennu.images.layers import Layers, unpacking
 from bennu.images.pulling import Step
 from bennu.images.reference import HUB
-from bennu.images.registry.logins import Auth
+from bennu.images.registry.logins import HUB_KEY, Auth
 from bennu.kernel.libc import open_beneath
 
 MAX_FILE: Final = 4 << 20
 IGNORE_FILE: Final = ".dockerignore"
-HUB_LOGIN: Final = "https://index.docker.io/v1/"
 
 
 class ClassicInputs:
@@ -99,7 +98,7 @@ class ClassicInputs:
         yield None
 
     async def credentials(self, domain: str) -> Auth:
-        keys = (HUB_LOGIN, HUB) if domain == HUB else (domain,)
+        keys = (HUB_KEY, HUB) if domain == HUB else (domain,)
         return next((self._logins[key] for key in keys if key in self._logins), Auth())
 
     def tell_plan(self, dockerfile: ParsedDockerfile, last: GraphNode) -> None:

@@ -13,7 +13,10 @@ from typing import Final
 from bennu.build.bridge import FrontendBridge, version_record, worker
 from bennu.build.builder import Builder
 from bennu.build.jobs import BuildJob, Jobs
-from bennu.build.request import Solved
+from bennu.build.preparation import internal_step
+from bennu.build.request import Solved, SolveRequest
+from bennu.build.session_inputs import SessionInputs, Transferring
+from bennu.build.steps.trees import Folders, send_tree, tar_tree
 from bennu.build.usage import PruneRequest, UsageRecord, freed_bytes, matches
 from bennu.build.wire.contexts import Contexts
 from bennu.build.wire.grpc import Call, Code, Method, RpcFailed, answers
@@ -33,8 +36,10 @@ from bennu.build.wire.messages import (
     StatusRequest,
     Timestamp,
 )
-from bennu.build.wire.session import Sessions, Tunnel
+from bennu.build.wire.sending import send_bytes, send_folder
+from bennu.build.wire.session import ClientSession, Sessions, Tunnel, while_there
 from bennu.errors import InvalidParameter, NotImplementedHere
+from bennu.images.image import Image
 from bennu.images.reference import Reference, parse_reference
 
 Announce = Callable[[str, str, str, Mapping[str, str]], Awaitable[None]]  # kind, action, whose, attributes
@@ -47,6 +52,7 @@ class Destination:
     """One output that was asked for."""
 
     kind: str  # "image", "local", "tar"
+    number: int = 0  # of the client's outputs
     names: tuple[Reference, ...] = ()
 
 
@@ -58,9 +64,9 @@ class Front:
         self._announce = announce
         self._builder = builder
         self.sessions = sessions = Sessions()
-        self._jobs = Jobs()
+        self.jobs = Jobs()
         self._worker = worker(gateways)
-        self._bridge = FrontendBridge(builder, self._jobs, sessions, contexts, self._worker)
+        self.bridge = FrontendBridge(builder, self.jobs, sessions, contexts, self._worker)
         methods: Mapping[str, Method] = {
             "ListWorkers": self._list_workers,
             "Info": self._info,
@@ -71,7 +77,7 @@ class Front:
             "Session": self._session,
         }
         named = {f"{CONTROL}{name}": method for name, method in methods.items()}
-        self._serve = answers({**named, **self._bridge.methods()})
+        self._serve = answers({**named, **self.bridge.methods()})
 
     async def attend(self, link: Link) -> None:
         """Serve a client's connection until it leaves."""
@@ -119,7 +125,7 @@ class Front:
 
     async def _status(self, call: Call) -> None:
         request = await call.receive_one(StatusRequest)
-        job = await self._jobs.find(request.ref)
+        job = await self.jobs.find(request.ref)
         async for response in job.recorder.responses():
             await call.send(response)
 
@@ -127,11 +133,11 @@ class Front:
         request = await call.receive_one(ControlSolveRequest)
         check_solve(request)
         destinations = read_exporters(request)
-        async with self._jobs.open(request.ref, request.session) as job:
+        async with self.jobs.open(request.ref, request.session) as job:
             job.inputs = request.frontend_inputs
             job.frontend_attrs = request.frontend_attrs
             if request.frontend:
-                name = await job.run(self._bridge.build(job, request.frontend, request.frontend_attrs, job.inputs))
+                name = await job.run(self.bridge.build(job, request.frontend, request.frontend_attrs, job.inputs))
                 solved: Solved | None = job.results[name]
             else:
                 solved = self._chosen(job, await job.wait_returned())
@@ -155,13 +161,44 @@ class Front:
         return job.results[name]
 
     async def _export(self, job: BuildJob, solved: Solved, destination: Destination) -> dict[str, str]:
+        if destination.kind != "image":
+            await self._send(job, solved, destination)
+            return {}
         tags = destination.names
-        image = await self._builder.export_image(solved, tags, job.recorder)
-        image_id = image.id
-        for tag in tags:
-            await self._announce("image", "tag", image_id, {**image.labels, "name": str(tag)})
+        image_id = (await self.export_image(solved, tags, job)).id
         answer = {"containerimage.config.digest": image_id, "containerimage.digest": image_id}
         return answer | ({"image.name": ",".join(map(full_name, tags))} if tags else {})
+
+    async def export_image(self, solved: Solved, tags: Sequence[Reference], job: BuildJob) -> Image:
+        """Make an image of a result and name it. Raises: BennuError."""
+        image = await self._builder.export_image(solved, tags, job.recorder)
+        for tag in tags:
+            await self._announce("image", "tag", image.id, {**image.labels, "name": str(tag)})
+        return image
+
+    async def solve(self, request: SolveRequest, inputs: SessionInputs, job: BuildJob) -> Solved:
+        """Build for a job. Raises: BuildStepFailed, BennuError."""
+        return await self._builder.solve(request, inputs, job.recorder, job.stack)
+
+    async def _send(self, job: BuildJob, solved: Solved, destination: Destination) -> None:
+        """Send a result's files to the client. Raises: BennuError."""
+        session = await self.sessions.find(job.session)
+        folders = self._builder.folders(solved)
+        is_tar = destination.kind == "tar"
+        async with internal_step(
+            job.recorder, f"exporting to client {'tarball' if is_tar else 'directory'}"
+        ) as telling:
+            shown = Transferring(job.recorder, telling.digest, "sending tarball" if is_tar else "copying files")
+            if is_tar:
+                work = send_bytes(session, destination.number, tar_tree(folders), shown.hear)
+            else:
+                work = self._send_folder(session, destination.number, folders, shown)
+            await while_there(session, work)
+            shown.end()
+
+    async def _send_folder(self, session: ClientSession, number: int, folders: Folders, shown: Transferring) -> None:
+        async with send_tree(folders) as tree:
+            await send_folder(session, number, tree, shown.hear)
 
 
 def cache_record(one: UsageRecord) -> CacheRecordMessage:
@@ -204,14 +241,16 @@ def read_exporters(request: ControlSolveRequest) -> list[Destination]:
     exporters = list(request.exporters)
     if not exporters and request.exporter:
         exporters = [ExporterMessage(request.exporter, request.exporter_attrs)]
-    return [_destination(exporter) for exporter in exporters]
+    return [_destination(number, exporter) for number, exporter in enumerate(exporters)]
 
 
-def _destination(exporter: ExporterMessage) -> Destination:
+def _destination(number: int, exporter: ExporterMessage) -> Destination:
+    if exporter.type in ("local", "tar"):
+        return Destination(exporter.type, number)
     if exporter.type not in IMAGE_STORE:
         raise NotImplementedHere(f"the output type {exporter.type} is not implemented")
     names = [name for name in exporter.attrs.get("name", "").split(",") if name]
-    return Destination("image", tuple(_tag(name) for name in names))
+    return Destination("image", number, tuple(_tag(name) for name in names))
 
 
 def _tag(name: str) -> Reference:

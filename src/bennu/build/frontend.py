@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from bennu.build.graph import StepLimit
+from bennu.build.plan.requests import REQUESTS
 from bennu.build.request import CONTEXT, Solved, SolveRequest
 from bennu.errors import InvalidParameter, NotImplementedHere
 from bennu.model import HostConfig
@@ -28,6 +29,7 @@ LIMITS: Final = {
     "cpusetmems": "cpuset_mems",
 }
 NUMBERS: Final = ("memory", "memswap", "cpushares", "cpuperiod", "cpuquota")
+REQUEST: Final = "requestid"  # what is asked instead of a build
 NETWORKS: Final = {"": "default", "sandbox": "default", "default": "default", "none": "none", "host": "host"}
 
 
@@ -38,8 +40,8 @@ def check_frontend(frontend: str, options: Mapping[str, str]) -> None:
     source = options.get("source", "")
     if frontend == "gateway.v0" and not SYNTAX.fullmatch(source):
         raise NotImplementedHere(f"the frontend {source} (# syntax=) is not implemented: only docker/dockerfile is")
-    asked = options.get("requestid", "")
-    if asked:
+    asked = options.get(REQUEST, "")
+    if asked and asked not in REQUESTS:
         raise NotImplementedHere(f"{asked.removeprefix('frontend.')} of a Dockerfile is not implemented")
 
 

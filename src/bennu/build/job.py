@@ -35,11 +35,15 @@ from bennu.build.sources import SourceFailed, check_out, fetch_url, find_commit
 from bennu.build.steps.cache_mounts import CacheMounts
 from bennu.build.steps.exec_step import StepRequest, StepRunner
 from bennu.build.steps.trees import Folders, Selection, apply_files, digest_tree, select
-from bennu.errors import BennuError, NotFound
+from bennu.errors import BennuError, NotFound, NotImplementedHere
 from bennu.images import Images
+from bennu.images.platform import host_architecture
 
 DIGESTS_KEPT: Final = 4096
 URL_MODE: Final = 0o600
+BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
+MACHINES: Final = {"amd64": "x86_64", "arm64": "aarch64", "386": "i386", "ppc64le": "ppc64le", "loong64": "loongarch64"}
+NATIVE_TOO: Final = {"amd64": "386"}
 MADE_KINDS: Final = {HttpSource: "source.http", GitSource: "source.git.checkout"}
 
 
@@ -253,6 +257,21 @@ class NodeRun:
 
     def _folders(self, result: NodeResult) -> Folders:
         return [result.folder] if result.folder is not None else self.tools.cache.snapshots.folders(result.snapshot)
+
+
+def check_can_run(platform: str) -> None:
+    """Find out whether this host runs programs of a platform. Blocking, but short. Raises: NotImplementedHere."""
+    architecture = platform.split("/")[1] if platform else host_architecture()
+    if architecture in (host_architecture(), NATIVE_TOO.get(host_architecture())):
+        return
+    interpreter = BINFMT / f"qemu-{MACHINES.get(architecture, architecture)}"
+    with contextlib.suppress(OSError):
+        if interpreter.read_text().startswith("enabled"):
+            return
+    raise NotImplementedHere(
+        f"this host cannot run programs of {platform}: it has no interpreter for them in {BINFMT} "
+        f"(apt-get install qemu-user-static)"
+    )
 
 
 def _identity(result: NodeResult) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from bennu.build.request import Solved
 from bennu.build.telling import Recorder
 from bennu.build.wire.grpc import Code, RpcFailed
-from bennu.build.wire.messages import Definition, Input, Op, Result, SourceOp
+from bennu.build.wire.messages import Definition, Empty, Input, Op, Result, SourceOp
 from bennu.errors import NotFound
 
 WAIT_S: Final = 5.0  # calls that belong to a build may come a moment before it
@@ -119,8 +119,12 @@ class Jobs:
 def definition_of(name: str) -> Definition:
     """Write a result as a graph that a client can hand back: one source, and the end that points at it."""
     source = Op(source=SourceOp(f"{SCHEME}{name}")).encode()
-    digest = "sha256:" + hashlib.sha256(source).hexdigest()
-    return Definition([source, Op(inputs=[Input(digest)]).encode()])
+    end = Op(inputs=[Input(_digest(source))]).encode()
+    return Definition([source, end], {_digest(source): Empty(), _digest(end): Empty()})
+
+
+def _digest(op: bytes) -> str:
+    return "sha256:" + hashlib.sha256(op).hexdigest()
 
 
 def name_of(definition: Definition) -> str:

@@ -3,20 +3,23 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from bennu.build.dockerfile.failure import DockerfileError
+from bennu.build.dockerfile.rules import LintWarning
 from bennu.build.job import NodeRun
-from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed, PlanOptions, SolvedContext
-from bennu.build.plan.planner import make_plan
+from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed, PlanError, PlanOptions, SolvedContext
+from bennu.build.plan.planner import lint, make_plan
 from bennu.build.plan.read import BuildFile, missing_image, needed_images
 from bennu.build.plan.read import read_file as read_dockerfile
+from bennu.build.plan.requests import LINT, OUTLINE, TARGETS, Answer, answer_lint, answer_outline, answer_targets
 from bennu.build.remote_context import RemoteContext
 from bennu.build.request import CONTEXT, DOCKERFILE, BuildStepFailed
 from bennu.build.solver import Telling
 from bennu.build.vertices import Progress, Vertex, VertexWarning
 from bennu.errors import BennuError, InvalidParameter, NotFound
+from bennu.go.platform import ImagePlatform, fits, parse_platform
 from bennu.images.dockerignore import read_patterns
 from bennu.images.image import Image
 from bennu.images.platform import host_architecture
@@ -57,24 +60,52 @@ class Preparation:
         """Make the plan; images it needs are here then. Raises: BuildStepFailed; BennuError."""
         name, source = await self._read_dockerfile()
         try:
-            options = await self._options(name)
-            file = read_dockerfile(source, options)
-            known: dict[ImageNeed, BaseImage] = {}
-            while needs := needed_images(file, known):
-                known |= await self._find_images(file, needs)
-            plan = make_plan(file, known)
+            file, known = await self._read(name, source)
+            plan = await asyncio.to_thread(make_plan, file, known)
         except DockerfileError as error:
+            self._warn(_noticed(error), name, source)
             raise BuildStepFailed(str(error), location=error.location, source=(name, source)) from error
-        self._warn(plan, name, source)
+        self._warn(plan.warnings, name, source)
         self._job.inputs.tell_plan(file.parsed, plan.last)
         return plan
+
+    async def answer(self, asked: str) -> Answer:
+        """Answer one of `REQUESTS` instead of a build. Raises: BuildStepFailed; BennuError."""
+        name, source = await self._read_dockerfile()
+        try:
+            if asked == TARGETS:
+                return await asyncio.to_thread(answer_targets, source)
+            file, known = await self._read(name, source, all_stages=asked == LINT and not self._request.target)
+            if asked == OUTLINE:
+                plan = await asyncio.to_thread(make_plan, file, known)
+                return await asyncio.to_thread(answer_outline, file, source, plan)
+            warnings, error = await asyncio.to_thread(lint, file, known)
+            return answer_lint(name, source, warnings, error)
+        except DockerfileError as error:
+            if asked == LINT:
+                return answer_lint(name, source, _noticed(error), error)
+            raise BuildStepFailed(str(error), location=error.location, source=(name, source)) from error
+
+    async def _read(
+        self, name: str, source: bytes, *, all_stages: bool = False
+    ) -> tuple[BuildFile, dict[ImageNeed, BaseImage]]:
+        """Read a Dockerfile and find its images. It may be large: others have their turn meanwhile.
+
+        Raises: DockerfileError; BennuError.
+        """
+        options = await self._options(name)
+        file = await asyncio.to_thread(read_dockerfile, source, options, all_stages=all_stages)
+        known: dict[ImageNeed, BaseImage] = {}
+        while needs := await asyncio.to_thread(needed_images, file, known):
+            known |= await self._find_images(file, needs)
+        return file, known
 
     async def _read_dockerfile(self) -> tuple[str, bytes]:
         name = self._request.filename
         if self._remote and self._remote.dockerfile:
             name = self._remote.dockerfile
         async with internal_step(self._progress, f"[internal] load build definition from {name}") as telling:
-            found = await self._read(DOCKERFILE, name)
+            found = await self._read_text(DOCKERFILE, name)
             if found is None:
                 raise InvalidParameter(f"failed to read dockerfile: open {name}: no such file or directory")
             source = found
@@ -83,7 +114,7 @@ class Preparation:
             telling.done_status(f"transferring dockerfile: {len(source)}B", len(source))
         return name, source
 
-    async def _read(self, context: str, name: str) -> bytes | None:
+    async def _read_text(self, context: str, name: str) -> bytes | None:
         """Read a file of the context or beside the Dockerfile; None: it is not there."""
         reader = self._remote.read_files([name]) if self._remote else self._job.inputs.read_files(context, [name])
         return (await reader).get(name)
@@ -114,9 +145,9 @@ class Preparation:
     async def _read_ignore_files(self, dockerfile: str) -> Mapping[str, tuple[str, ...]]:
         """Read what each local context leaves out; a file beside the Dockerfile counts for the main one."""
         async with internal_step(self._progress, f"[internal] load {IGNORE_FILE}") as telling:
-            text = await self._read(DOCKERFILE, f"{dockerfile}{IGNORE_FILE}")
+            text = await self._read_text(DOCKERFILE, f"{dockerfile}{IGNORE_FILE}")
             if text is None:
-                text = await self._read(CONTEXT, IGNORE_FILE)
+                text = await self._read_text(CONTEXT, IGNORE_FILE)
             found = {CONTEXT: read_patterns(text)} if text else {}
             for name, context in self._request.contexts.items():
                 if context.startswith("local:"):
@@ -152,30 +183,41 @@ class Preparation:
     def _here(self, need: ImageNeed) -> Image | None:
         with contextlib.suppress(NotFound):
             image = self._job.tools.images.find(need.written or need.reference)
-            return image if _is_for(image, need.platform) else None
+            return image if _is_for(image, need) else None
         return None
 
     async def _pull(self, need: ImageNeed) -> Image:
         reference = parse_reference(need.reference).tagged()
         auth = await self._job.inputs.credentials(reference.domain)
-        async with contextlib.aclosing(pull(self._job.tools.images, reference, auth)) as steps:
+        async with contextlib.aclosing(
+            pull(self._job.tools.images, reference, auth, platform=_platform(need))
+        ) as steps:
             async for step in steps:
                 self._job.inputs.tell_pull(step)
                 if isinstance(step, Pulled):
-                    if not _is_for(step.image, need.platform):
+                    if not _is_for(step.image, need):
                         raise NotFound(f"no match for platform in manifest: {need.platform}")
                     return step.image
         raise BennuError(f"{need.reference} did not come")
 
-    def _warn(self, plan: BuildPlan, name: str, source: bytes) -> None:
+    def _warn(self, warnings: Sequence[LintWarning], name: str, source: bytes) -> None:
         digest = "sha256:" + hashlib.sha256(f"[internal] load build definition from {name}".encode()).hexdigest()
-        for warning in plan.warnings:
+        for warning in warnings:
             lines = (warning.location.first, warning.location.last)
             told = VertexWarning(digest, 1, warning.text, (warning.detail,), warning.url, name, source, lines)
             self._progress.warning(told)
 
 
-def _is_for(image: Image, platform: str) -> bool:
-    """Tell whether an image is for a platform; one that says nothing is for all."""
-    system, architecture, *_ = platform.split("/")
-    return image.os == system and image.architecture in ("", architecture)
+def _platform(need: ImageNeed) -> ImagePlatform:
+    return parse_platform(need.platform, host_architecture())
+
+
+def _noticed(error: DockerfileError) -> tuple[LintWarning, ...]:
+    """Answer what was noticed in a Dockerfile before it turned out to be wrong."""
+    return error.warnings if isinstance(error, PlanError) else ()
+
+
+def _is_for(image: Image, need: ImageNeed) -> bool:
+    """Tell whether an image is for the platform that is needed; one that says nothing is for all."""
+    own = ImagePlatform(image.os, image.architecture, str(image.raw.get("variant") or ""))
+    return not image.architecture or fits(_platform(need), own)

@@ -100,7 +100,7 @@ def split_wildcards(path: str) -> tuple[str, str]:
     return "/" + "/".join(parts[:first]), "/".join(parts[first:])
 
 
-class Pattern(NamedTuple):
+class ListedPattern(NamedTuple):
     """One pattern of a list: a path that fits is out of it (`!`), or in it."""
 
     expression: re.Pattern[str]
@@ -139,7 +139,7 @@ def _above(path: str) -> list[str]:
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def _parse(text: str) -> Pattern | None:
+def _parse(text: str) -> ListedPattern | None:
     word = text.strip()
     if not word:
         return None
@@ -150,7 +150,7 @@ def _parse(text: str) -> Pattern | None:
         raise Refused('illegal exclusion pattern: "!"')
     go_match(word, ".")
     try:
-        return Pattern(re.compile(_list_expression(word), re.DOTALL), takes_back)
+        return ListedPattern(re.compile(_list_expression(word), re.DOTALL), takes_back)
     except re.error:
         raise _bad() from None
 

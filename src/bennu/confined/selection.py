@@ -77,7 +77,7 @@ def walk_selected(
     """Go through what is taken of one source, in order of the names; the source itself always is. Raises: OSError."""
     yield Selected("", place, seen)
     if stat.S_ISDIR(seen.st_mode):
-        yield from _Walk(include, exclude).below(place)
+        yield from _SelectionWalk(include, exclude).below(place)
 
 
 class _Folder(NamedTuple):
@@ -91,7 +91,7 @@ class _Folder(NamedTuple):
     excluded: list[bool]
 
 
-class _Walk:
+class _SelectionWalk:
     def __init__(self, include: Sequence[str], exclude: Sequence[str]) -> None:
         self._include = PatternList(include) if include else None
         self._exclude = PatternList(exclude) if exclude else None

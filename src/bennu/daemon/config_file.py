@@ -45,6 +45,8 @@ def parse_file(path: Path, flags: Settings) -> Settings:
         raise BennuError(f"{wrong}invalid JSON: {error}") from None
     if not isinstance(content, dict):
         raise BennuError(f"{wrong}it must hold one JSON object")
+    if r"\u0000" in json.dumps(content).replace(r"\\", ""):  # no path, name or address has one
+        raise BennuError(f"{wrong}invalid JSON: a NUL character in a string")
     content = {key: value for key, value in _flatten(content).items() if value is not None}
     unknown = sorted(set(content) - set(KEY_TO_FLAG) - IGNORED)
     if unknown:

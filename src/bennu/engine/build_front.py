@@ -9,6 +9,7 @@ from bennu.engine.sandbox import host_gateways
 
 if TYPE_CHECKING:
     from bennu.build.front import Front
+    from bennu.build.traced import TracedBuilds
 
 
 class LazyFront:
@@ -18,7 +19,17 @@ class LazyFront:
         self._services = services
         self._builder = builder
         self._made: Front | None = None
+        self._traced: TracedBuilds | None = None
         self._making = asyncio.Lock()
+
+    async def traced(self) -> "TracedBuilds":
+        """Answer the second way to the same builds."""
+        from bennu.build.traced import TracedBuilds
+
+        front = await self.get()
+        if self._traced is None:
+            self._traced = TracedBuilds(front)
+        return self._traced
 
     async def get(self) -> "Front":
         async with self._making:

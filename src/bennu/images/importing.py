@@ -14,7 +14,6 @@ from bennu.confined.client import HELPER, Failure, Folder
 from bennu.errors import BennuError, InvalidParameter
 from bennu.go.platform import ImagePlatform
 from bennu.go.rfc3339 import format_rfc3339
-from bennu.images.changes import apply_changes
 from bennu.images.image import Image
 from bennu.images.images import Images
 from bennu.images.layers import Layer, LayerHold
@@ -49,14 +48,13 @@ async def import_image(
     *,
     name: Reference | None = None,
     message: str = "",
-    changes: Sequence[str] = (),
+    config: Mapping[str, Any] = EMPTY_CONFIG,
     platform: ImagePlatform | None = None,
 ) -> Image:
     """Make an image of one layer from a tar, compressed or not; nothing at all is a tar without files.
 
     Raises: InvalidParameter, Unavailable; then nothing is left of it.
     """
-    config = apply_changes(EMPTY_CONFIG, changes)
     draft = await images.layers.receive(_or_empty(tar))
     with images.layers.hold() as hold:
         try:
@@ -99,13 +97,11 @@ async def commit_image(
     author: str = "",
     comment: str = "",
     created_by: str = "",
-    changes: Sequence[str] = (),
 ) -> Image:
     """Make an image of the parent and what was written over it (`upper_root/diff`).
 
     `config` is the container's, with Docker's keys. Pause the container before. Raises: InvalidParameter, Unavailable.
     """
-    config = apply_changes(config, changes)
     with images.layers.hold() as hold:
         images.missing(parent.diff_ids, hold)
         layer = await _layer_of(images, parent, upper_root / "diff", hold)

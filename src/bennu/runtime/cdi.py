@@ -122,6 +122,8 @@ def _read_folder(folder: Path) -> Iterator[tuple[Path, CdiSpec]]:
 
 
 def _read_spec(path: Path) -> CdiSpec:
+    if not path.is_file():  # a pipe or device would be read without end
+        raise BennuError("it is no regular file")
     text = path.read_bytes()
     if path.suffix == ".json":
         return msgspec.json.decode(text, type=CdiSpec)

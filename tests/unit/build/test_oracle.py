@@ -13,7 +13,9 @@ import pytest
 
 from bennu.build.dockerfile.failure import DockerfileError
 from bennu.build.graph import walk
-from bennu.build.plan import BaseImage, BuildPlan, ImageNeed, PlanOptions, make_plan, needed_images, read_file
+from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed, PlanOptions
+from bennu.build.plan.planner import make_plan
+from bennu.build.plan.read import needed_images, read_file
 
 FACTS = json.loads((Path(__file__).parent / "oracle.json").read_text())
 BASES = FACTS["bases"]

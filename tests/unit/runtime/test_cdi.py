@@ -1,6 +1,7 @@
 """Devices that CDI files describe, in a container's OCI configuration."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ def test_the_last_folder_is_right_and_a_broken_file_hides_no_other(tmp_path: Pat
         device = {"name": "x", "containerEdits": {"env": [f"FROM={number}"]}}
         (tmp_path / folder / "v.json").write_text(json.dumps({"kind": "v.example/d", "devices": [device]}))
         (tmp_path / folder / "broken.json").write_text("{")
+        os.mkfifo(tmp_path / folder / "pipe.json")
+        (tmp_path / folder / "endless.json").symlink_to("/dev/zero")
     folders = [str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "absent")]
     spec = bare()
     inject_devices(spec, ask("v.example/d=x"), folders)

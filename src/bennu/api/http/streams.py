@@ -266,10 +266,11 @@ def hijack(
 ) -> Hijacked:
     """Take the connection over and send the head that says so.
 
-    `status` is for errors told as raw text; otherwise it is 101 for a client that asked for an upgrade, else 200.
+    `status` is for errors told as raw text; otherwise it is 101 for a client that asked for an upgrade, else 200, which
+    calls every stream raw, as dockerd does.
     Return `Taken(connection)` from the handler, whatever happens in between.
     """
-    lines = [f"HTTP/1.1 {status or '200 OK'}", f"Content-Type: {content_type}"]
+    lines = [f"HTTP/1.1 {status or '200 OK'}", f"Content-Type: {RAW}"]
     if not status and "upgrade" in request.headers:
         lines = ["HTTP/1.1 101 UPGRADED", f"Content-Type: {content_type}", "Connection: Upgrade", "Upgrade: tcp"]
     return _take(request, [*lines, *(f"{name}: {value}" for name, value in (headers or {}).items())])

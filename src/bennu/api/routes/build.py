@@ -1,11 +1,12 @@
 """`POST /build`: the endpoint of the classic builder (moby `api/server/router/build/build_routes.go`)."""
 
 import asyncio
+import base64
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from aiohttp import web
 
@@ -20,8 +21,8 @@ from bennu.build.classic import ClassicInputs
 from bennu.build.classic_text import ClassicText
 from bennu.build.graph import StepLimit
 from bennu.build.request import BuildStepFailed, SolveRequest
+from bennu.build.traced_call import TracedCall
 from bennu.build.usage import PruneRequest, freed_bytes
-from bennu.decoding import decode
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter, NotFound, NotImplementedHere
 from bennu.images import Images
@@ -31,6 +32,10 @@ from bennu.images.reference import Reference, parse_reference
 from bennu.images.registry.logins import parse_logins
 from bennu.model import HostConfig, Ulimit
 
+if TYPE_CHECKING:
+    from bennu.build.traced import TracedBuilds
+
+TOLD_AHEAD: Final = 64  # messages that wait for a client to read them
 PRUNE_FILTERS = frozenset({"until", "unused-for", "label", "label!"})
 BUILDKIT_FILTERS = frozenset({"id", "parent", "type", "description", "inuse", "shared", "private", "mutable"})
 Shape = TypeVar("Shape")
@@ -52,9 +57,12 @@ class BuildRoutes:
         self._journal = services.journal
         self._routes = ImageRoutes(engine)
         self._builder = engine.builder
+        self._front = engine.build_front
 
     @ends_with_client
     async def build(self, request: web.Request) -> web.StreamResponse:
+        if text(request, "version") == "2":
+            return await self._build_traced(request)
         messages = self._messages(request, read_request(request, self._images))
         return await stream_progress(request, quietly(messages) if flag(request, "q") else messages)
 
@@ -99,6 +107,48 @@ class BuildRoutes:
             await self._routes.announce("tag", image.id, str(tag), image.labels)
             tell({"stream": f"Successfully tagged {tag}\n"})
 
+    async def _build_traced(self, request: web.Request) -> web.StreamResponse:
+        """Build in the way of BuildKit's clients without gRPC: progress comes in lines, the rest by the session."""
+        traced = await self._front.traced()
+        build_id = text(request, "buildid")
+        if build_id.startswith("upload-request:"):
+            await traced.upload(build_id, body_of(request))
+            return web.Response()
+        asked = read_request(request, self._images)
+        remote = text(request, "remote")
+        is_local = remote in ("client-session", "upload-request")
+        call = TracedCall(
+            solving=replace(asked.solving, context_url="" if is_local else remote),
+            tags=asked.tags,
+            session=text(request, "session"),
+            build_id=build_id,
+            logins=parse_logins(request.headers.get("X-Registry-Config", "")),
+            body=None if remote else body_of(request),
+            is_uploaded=remote == "upload-request",
+        )
+        return await stream_progress(request, self._traced_messages(traced, call), errors_in_stream=True)
+
+    async def _traced_messages(self, traced: "TracedBuilds", call: TracedCall) -> AsyncGenerator[Message, None]:
+        told: asyncio.Queue[Message | None] = asyncio.Queue(TOLD_AHEAD)
+
+        async def tell(response: bytes) -> None:
+            await told.put({"id": "moby.buildkit.trace", "aux": base64.b64encode(response).decode()})
+
+        async def build() -> str:
+            try:
+                return await traced.build(call, tell)
+            finally:
+                await told.put(None)
+
+        building = asyncio.ensure_future(build())
+        try:
+            while (message := await told.get()) is not None:
+                yield message
+            yield {"id": "moby.image.id", "aux": {"ID": await building}}
+        finally:
+            building.cancel()
+            await asyncio.wait([building])
+
     async def prune(self, request: web.Request) -> web.Response:
         gone = await self._builder.prune(read_prune(request))
         freed = freed_bytes(gone)
@@ -106,7 +156,11 @@ class BuildRoutes:
         return json_response({"CachesDeleted": [one.id for one in gone] or None, "SpaceReclaimed": freed})
 
     async def cancel(self, request: web.Request) -> web.Response:
-        raise NotImplementedHere("cancelling a BuildKit build is not implemented")
+        build_id = text(request, "id")
+        if not build_id:
+            raise InvalidParameter("build ID not provided")
+        (await self._front.traced()).cancel(build_id)
+        return web.Response()
 
 
 async def quietly(messages: AsyncGenerator[Message, None]) -> AsyncGenerator[Message, None]:
@@ -179,11 +233,7 @@ def may_use_cache(cache_from: Sequence[str], images: Images) -> bool:
 
 
 def read_ulimits(request: web.Request) -> tuple[StepLimit, ...]:
-    value = text(request, "ulimits")
-    try:
-        found = (decode(value.encode(), list[Ulimit]) if value else None) or []
-    except InvalidParameter as error:
-        raise InvalidParameter(f"error reading ulimits: {error}") from None
+    found = _read_json(request, "ulimits", list[Ulimit]) or []
     return tuple(StepLimit(one.name, one.soft, one.hard) for one in found)
 
 
@@ -217,8 +267,6 @@ def read_prune(request: web.Request) -> PruneRequest:
 
 def refuse_what_is_not_here(request: web.Request) -> None:
     """Refuse what would have to be ignored. Raises: NotImplementedHere."""
-    if text(request, "version") == "2":
-        raise NotImplementedHere("BuildKit builds are not implemented")
     wanted_platform(text(request, "platform"))
     if text(request, "cgroupparent"):
         raise NotImplementedHere("the build option cgroupparent is not implemented")

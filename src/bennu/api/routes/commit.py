@@ -14,6 +14,7 @@ from bennu.api.http.responses import json_response
 from bennu.api.http.streams import ends_with_client
 from bennu.api.routes.images import repo_tag
 from bennu.api.shapes.image import NOT_OF_IMAGES
+from bennu.build.changes import apply_changes
 from bennu.confined.client import cancel, finish
 from bennu.engine.container import Container
 from bennu.engine.engine import Engine
@@ -59,17 +60,17 @@ class CommitRoutes:
             await images.mount(parent, folder)
             await images.unmount(folder)
         comment = text(request, "comment")
+        changes = request.query.getall("changes", [])
         image = await commit_image(
             images,
             folder,
             parent,
-            image_part(container.record.config) | (image_part(given) if given else {}),
+            apply_changes(image_part(container.record.config) | (image_part(given) if given else {}), changes),
             container_id=container.id,
             name=name,
             author=text(request, "author"),
             comment=comment,
             created_by=" ".join([container.record.path, *container.record.args]),
-            changes=[change for part in request.query.getall("changes", []) for change in part.split("\n")],
         )
         await journal.publish("image", "create", image.id, {**image.labels, "name": image.id})
         reference = str(name) if name else ""

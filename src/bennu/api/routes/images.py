@@ -15,12 +15,13 @@ from bennu.api.http.streams import ends_with_client, open_chunks, write_file
 from bennu.api.shapes.image import history_json, inspect_json
 from bennu.api.shapes.image_list import list_images, prune_test
 from bennu.api.shapes.platforms import PlatformShape, check_platform, decode_platform, only_platform
+from bennu.build.changes import apply_changes
 from bennu.engine.engine import Engine
 from bennu.errors import BennuError, InvalidParameter
 from bennu.images import Image, Images
 from bennu.images.downloading import download, with_scheme
 from bennu.images.fetching import FetchProgress, LayerPhase
-from bennu.images.importing import import_image
+from bennu.images.importing import EMPTY_CONFIG, import_image
 from bennu.images.loading import LayerProgress, Loaded, load
 from bennu.images.platform import wanted_platform
 from bennu.images.pulling import Begun, Ended, Pulled, Step, pull
@@ -170,8 +171,8 @@ class ImageRoutes:
 
         async def make(tar: AsyncIterable[bytes]) -> Image:
             message = text(request, "message") or f"Imported from {source}"
-            changes = request.query.getall("changes", [])
-            return await import_image(self._images, tar, name=name, message=message, changes=changes, platform=platform)
+            config = apply_changes(EMPTY_CONFIG, request.query.getall("changes", []))
+            return await import_image(self._images, tar, name=name, message=message, config=config, platform=platform)
 
         if source == "-":
             image = await make(body_of(request))

@@ -46,7 +46,7 @@ from bennu.store.aside import read_aside
 from bennu.volumes import Volume
 
 NO_CACHE: Final = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
-PING: Final = NO_CACHE | {"Builder-Version": "1"}
+PING: Final = NO_CACHE | {"Builder-Version": "2"}
 BUILTIN: Final = "builtin"
 REGISTRY: Final = "https://index.docker.io/v1/"
 DISK_KINDS: Final = frozenset({"container", "image", "volume", "build-cache"})

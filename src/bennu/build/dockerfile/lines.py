@@ -63,9 +63,9 @@ class FileLines:
     empty_continuations: list[Location] = field(default_factory=list)
 
 
-def read_lines(source: bytes) -> FileLines:
+def read_lines(source: bytes, *, may_be_empty: bool = False) -> FileLines:
     """Read a Dockerfile. Bytes that are not UTF-8 become U+FFFD. Raises: DockerfileError."""
-    if not source:
+    if not source and not may_be_empty:
         raise DockerfileError("the Dockerfile cannot be empty")
     if len(source) > MAX_FILE:
         raise DockerfileError(f"the Dockerfile is larger than {MAX_FILE} bytes")
@@ -75,6 +75,8 @@ def read_lines(source: bytes) -> FileLines:
         )
     reader = _FileReader(source.decode(errors="replace").removeprefix(BOM))
     reader.read()
+    if not reader.found.lines and not may_be_empty:
+        raise DockerfileError("file with no instructions", Location(reader.number, reader.number))
     return reader.found
 
 
@@ -140,8 +142,6 @@ class _FileReader:
             text = self.join(stripped.rstrip("\r\n"), lines)
             if text:
                 self.add(text, first, lines)
-        if not self.found.lines:
-            raise DockerfileError("file with no instructions", Location(self.number, self.number))
 
     def physical_lines(self) -> Iterator[str]:
         position = 0

@@ -49,6 +49,7 @@ NETWORKS: Final = ("default", "none", "host")
 NUMBERS: Final = re.compile(r"1(?:\.(\d{1,4}))?(?:\.\d+)?\Z", re.ASCII)
 NEWER_MINOR: Final = 20  # the version that has COPY --parents
 MAX_MOUNTS: Final = 100
+MAX_DIGITS: Final = 11
 SHORTEST_NS: Final = 10**6
 
 
@@ -85,6 +86,24 @@ def parse(source: bytes) -> ParsedDockerfile:
     if not found.stages:
         raise DockerfileError("dockerfile contains no stages to build")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedChanges:
+    """Instructions without a stage."""
+
+    escape: str
+    statements: tuple[StageStatement, ...]
+
+
+def parse_changes(source: bytes, allowed: frozenset[str]) -> ParsedChanges:
+    """Parse instructions without a FROM; none at all is well. Raises: DockerfileError, also for one not allowed."""
+    lines = read_lines(source, may_be_empty=True)
+    for line in lines.lines:
+        if line.word.lower() not in allowed:
+            raise DockerfileError(f"{line.word} is not a valid change command", line.location)
+    statements = [_parse_line(line, lines.escape, newer=False) for line in lines.lines]
+    return ParsedChanges(lines.escape, tuple(one for one in statements if not isinstance(one, FromStatement)))
 
 
 def parse_trigger(text: str, location: Location) -> StageStatement:
@@ -301,21 +320,26 @@ def _parse_probe(kind: str, rest: str, flags: Flags) -> ProbeSettings:
     words = read_json_words(rest)
     if not (words if words is not None else rest):
         raise DockerfileError("Missing command after HEALTHCHECK CMD")
-    retries = flags.text("retries")
-    if retries and not re.fullmatch(r"[+-]?[0-9]{1,10}", retries):
-        raise DockerfileError(f"strconv.ParseInt: parsing {quote(retries)}: invalid syntax")
-    if retries and int(retries) < 0:
-        raise DockerfileError(f"--retries cannot be negative ({int(retries)})")
-    if retries and int(retries) >= 2**31:
-        raise DockerfileError(f"strconv.ParseInt: parsing {quote(retries)}: value out of range")
     return ProbeSettings(
         ("CMD-SHELL", rest) if words is None else ("CMD", *words),
         interval_ns=_read_interval(flags, "interval"),
         timeout_ns=_read_interval(flags, "timeout"),
         start_period_ns=_read_interval(flags, "start-period"),
         start_interval_ns=_read_interval(flags, "start-interval"),
-        retries=int(retries or 0),
+        retries=_read_retries(flags.text("retries")),
     )
+
+
+def _read_retries(text: str) -> int:
+    if not text:
+        return 0
+    if not re.fullmatch(r"[+-]?[0-9]+", text, re.ASCII):
+        raise DockerfileError(f"strconv.ParseInt: parsing {quote(text)}: invalid syntax")
+    if len(text) > MAX_DIGITS or abs(int(text)) >= 2**31:
+        raise DockerfileError(f"strconv.ParseInt: parsing {quote(text)}: value out of range")
+    if int(text) < 0:
+        raise DockerfileError(f"--retries cannot be negative ({int(text)})")
+    return int(text)
 
 
 def _read_interval(flags: Flags, name: str) -> int:

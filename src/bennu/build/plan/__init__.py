@@ -8,21 +8,3 @@
 `stages.py` knows which stage stands on which, `planner.py` walks the statements of those that are needed, `draft.py`
 writes configuration and history, `copies.py` and `commands.py` make the nodes of COPY/ADD and RUN.
 """
-
-from bennu.build.plan.draft import finish_config
-from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed, PlanOptions, SolvedContext
-from bennu.build.plan.planner import make_plan
-from bennu.build.plan.read import missing_image, needed_images, read_file
-
-__all__ = (
-    "BaseImage",
-    "BuildPlan",
-    "ImageNeed",
-    "PlanOptions",
-    "SolvedContext",
-    "finish_config",
-    "make_plan",
-    "missing_image",
-    "needed_images",
-    "read_file",
-)

@@ -4,8 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bennu.build.dockerfile.rules import LintWarning
+from bennu.build.dockerfile.failure import DockerfileError
+from bennu.build.dockerfile.rules import Linter, LintWarning
 from bennu.build.graph import GraphNode, Location, StepLimit
+
+
+class PlanError(DockerfileError):
+    """A Dockerfile that cannot be planned; what else was noticed in it may be the reason."""
+
+    def __init__(self, error: DockerfileError, linter: Linter) -> None:
+        super().__init__(str(error), error.location)
+        self.warnings = tuple(dict.fromkeys(linter.warnings))
 
 
 @dataclass(frozen=True, slots=True)

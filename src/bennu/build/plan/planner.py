@@ -13,7 +13,7 @@ from typing import Any, Final
 from bennu.build.dockerfile.expansion import Expanded, Style, expand, split
 from bennu.build.dockerfile.failure import DockerfileError, nearest
 from bennu.build.dockerfile.mounts import MountRequest
-from bennu.build.dockerfile.rules import Linter
+from bennu.build.dockerfile.rules import Linter, LintWarning
 from bennu.build.dockerfile.statements import (
     ArgStatement,
     CmdStatement,
@@ -49,7 +49,7 @@ from bennu.build.graph import (
 from bennu.build.plan.commands import RunPlace, plan_run
 from bennu.build.plan.copies import CopyPlace, git_source, plan_copy
 from bennu.build.plan.draft import DEFAULT_PATH, ImageDraft
-from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed
+from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed, PlanError
 from bennu.build.plan.paths import clean
 from bennu.build.plan.ports import read_ports
 from bennu.build.plan.read import BuildFile, KnownImages, context_name, context_of, need_of
@@ -73,14 +73,32 @@ MAX_EXPANDED: Final = 64 << 20  # letters of all words of a plan
 
 
 def make_plan(file: BuildFile, known: KnownImages) -> BuildPlan:
-    """Make the plan of a file whose `needed_images` are all known. Raises: DockerfileError."""
+    """Make the plan of a file whose `needed_images` are all known. Raises: PlanError."""
     walk = _PlanWalk(file, known)
-    state = walk.run()
+    try:
+        state = walk.run()
+        walk.linter.check()
+    except DockerfileError as error:
+        raise PlanError(error, walk.linter) from None
     last = replace_sources(state.node, walk.narrowed_contexts())
-    linter = replace(file.linter, warnings=[*file.linter.warnings, *walk.linter.warnings])
-    linter.check()
-    warnings = tuple(dict.fromkeys(linter.warnings))  # what two words of a line lack is told once
+    warnings = _each_once(walk.linter)
     return BuildPlan(last, _finish(state, file), state.platform, state.base_id, warnings, walk.epoch_ns)
+
+
+def lint(file: BuildFile, known: KnownImages) -> tuple[tuple[LintWarning, ...], DockerfileError | None]:
+    """Answer all warnings of a file whose `needed_images` are known, and why it cannot be built, if it cannot."""
+    walk = _PlanWalk(file, known)
+    try:
+        walk.run()
+        walk.linter.check()
+    except DockerfileError as error:
+        return _each_once(walk.linter), error
+    return _each_once(walk.linter), None
+
+
+def _each_once(linter: Linter) -> tuple[LintWarning, ...]:
+    """List warnings; what two words of a line lack is told once."""
+    return tuple(dict.fromkeys(linter.warnings))
 
 
 def _finish(state: StageState, file: BuildFile) -> dict[str, Any]:
@@ -109,7 +127,7 @@ class _PlanWalk:
     expanded: int = 0
 
     def __post_init__(self) -> None:
-        self.linter = replace(self.file.linter, warnings=[])
+        self.linter = replace(self.file.linter, warnings=list(self.file.linter.warnings))
         self.epoch_ns = _read_epoch(self.file.options.arguments.get(EPOCH, ""))
 
     def run(self) -> StageState:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bennu.build.dockerfile.expansion import Expanded, Style, expand
@@ -11,7 +11,7 @@ from bennu.build.dockerfile.lines import detect_syntax
 from bennu.build.dockerfile.parse import ParsedDockerfile, parse
 from bennu.build.dockerfile.rules import Linter, read_checks
 from bennu.build.dockerfile.statements import ArgStatement, FromStatement, MaintainerStatement, StageText
-from bennu.build.plan.options import BaseImage, ImageNeed, PlanOptions
+from bennu.build.plan.options import BaseImage, ImageNeed, PlanError, PlanOptions
 from bennu.build.plan.stages import (
     SCRATCH,
     Stage,
@@ -54,11 +54,20 @@ class BuildFile:
 
 
 def read_file(source: bytes, options: PlanOptions, *, all_stages: bool = False) -> BuildFile:
-    """Read a Dockerfile; with `all_stages` those that the target does not need count too. Raises: DockerfileError."""
+    """Read a Dockerfile; with `all_stages` those that the target does not need count too. Raises: PlanError."""
+    if options.platform:
+        options = replace(options, platform=_read_target_platform(options))
     if (syntax := detect_syntax(source)) and not OURS.match(syntax):
         raise DockerfileError(f"the frontend {syntax} is not available: only docker/dockerfile is built in")
     parsed = parse(source)
     linter = read_checks(options.arguments.get(CHECKS, parsed.directives.get("check", "")))
+    try:
+        return _read_stages(parsed, options, linter, all_stages=all_stages)
+    except DockerfileError as error:
+        raise PlanError(error, linter) from None
+
+
+def _read_stages(parsed: ParsedDockerfile, options: PlanOptions, linter: Linter, *, all_stages: bool) -> BuildFile:
     texts = parsed_stages(parsed)
     _lint_text(parsed, linter)
     defaults = _platform_arguments(options, options.target or texts[-1].begin.name)
@@ -156,6 +165,13 @@ def _full(text: str) -> str:
     reference = parse_reference(text).tagged()
     tag = f":{reference.tag}" if reference.tag else ""
     return reference.full_name + tag + (f"@{reference.digest}" if reference.digest else "")
+
+
+def _read_target_platform(options: PlanOptions) -> str:
+    try:
+        return read_platform(options.platform, options.host_platform)
+    except ValueError as error:
+        raise DockerfileError(f"failed to parse platform {options.platform}: {error}") from None
 
 
 # --- arguments of FROM ------------------------------------------------------------------------------------------------

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from bennu.build.wire.diffcopy import DIR, SYMLINK, TYPE_BITS, receive
-from bennu.build.wire.http2 import Headers
-from bennu.build.wire.messages import Stat
-from bennu.build.wire.session import ClientSession
+from bennu.build.wire.http2 import Headers, StreamReset
+from bennu.build.wire.messages import BytesMessage, Stat
+from bennu.build.wire.session import PULL_UPLOAD, ClientSession, SessionGone
 from bennu.confined.arrivals import RECORD
 from bennu.confined.client import HELPER, Folder, cancel
 from bennu.confined.client import Session as Work
@@ -40,6 +40,7 @@ KINDS: Final = {
 GO_BITS: Final = {1 << 23: stat.S_ISUID, 1 << 22: stat.S_ISGID, 1 << 20: stat.S_ISVTX}
 MAX_KEPT: Final = 16  # folders; the one that was used longest ago goes
 MAX_NS: Final = 2**62
+AT_ONCE: Final = 256 << 10  # of records that are written together
 
 Heard = Callable[[int], None]
 
@@ -74,6 +75,8 @@ class Arriving:
         self._at = 0
         self._work = work
         self._heard = heard
+        self._pieces: list[bytes] = []  # records that the helper has not been given yet
+        self._size = 0
 
     async def entry(self, number: int, stat: Stat, raw: bytes) -> bool:
         mode = st_mode(stat.mode)
@@ -107,14 +110,24 @@ class Arriving:
         await self._write(b"D", number, data)
 
     async def _write(self, kind: bytes, number: int, data: bytes) -> None:
-        assert self._work.input is not None
-        self._work.input.write(RECORD.pack(kind, number, len(data)) + data)
-        await self._work.input.drain()
+        self._pieces += (RECORD.pack(kind, number, len(data)), data)
+        self._size += len(data)
+        if self._size >= AT_ONCE:
+            await self.flush()
+
+    async def flush(self) -> None:
+        if self._pieces:
+            assert self._work.input is not None
+            self._work.input.write(b"".join(self._pieces))
+            self._pieces.clear()
+            self._size = 0
+            await self._work.input.drain()
 
     async def finish(self) -> None:
         for former in self._former[self._at :]:
             await self._write(b"R", 0, former.path.encode())
         await self._write(b"F", 0, b"")
+        await self.flush()
 
 
 def entry_record(entry: Stat, mode: int, *, same: bool) -> bytes:
@@ -211,6 +224,32 @@ class Contexts:
         if key in self._used and key not in self._busy:
             del self._used[key]
             await asyncio.to_thread(remove_tree, self._root / key)
+
+
+async def unpack_upload(session: ClientSession, path: str, work: Path) -> None:
+    """Unpack a tar that the client has as `path` into `work/context`. Raises: BennuError; SessionGone."""
+    tree, unfinished = work / "context", work / "upload"
+    await asyncio.to_thread(unfinished.mkdir)
+    call = session.begin(PULL_UPLOAD, [("urlpath", path), ("urlhost", "buildkit-session")])
+
+    async def pieces() -> AsyncIterator[bytes]:
+        with contextlib.suppress(StreamReset):  # it has sent all already, and waits for nothing from us
+            await call.end()
+        while (message := await call.receive()) is not None:
+            yield BytesMessage.decode(message).data
+        await call.check()
+
+    try:
+        with unpacking():
+            async with HELPER.begin("unpack_tree", Folder(unfinished, writable=True), input=True) as work_session:
+                await work_session.feed(pieces())
+        unfinished.rename(tree)
+    except StreamReset as error:
+        raise SessionGone(f"the client broke off sending its context: {error}") from None
+    except OSError as error:
+        raise disk_error(error) from error
+    finally:
+        call.cancel()
 
 
 async def _feed(session: ClientSession, what: Headers, arriving: Arriving) -> None:

@@ -41,6 +41,10 @@ class Receiver(Protocol):
         """Take contents of an entry; none at all is their end."""
         ...
 
+    async def flush(self) -> None:
+        """Pass on what was taken: nothing more is here for the moment."""
+        ...
+
 
 def options(
     name: str, *, include: Sequence[str] = (), exclude: Sequence[str] = (), follow: Sequence[str] = ()
@@ -91,8 +95,11 @@ class Transfer:
         asking = asyncio.create_task(self._ask())
         try:
             while not (self._all_told and not self._asked):
-                async with asyncio.timeout(IDLE_S):
-                    message = await self._call.receive()
+                message = self._call.receive_ready()
+                if message is None:
+                    await self._receiver.flush()
+                    async with asyncio.timeout(IDLE_S):
+                        message = await self._call.receive()
                 if message is None:
                     await self._call.check()
                     raise InvalidParameter("the client sent less than it announced")
@@ -249,6 +256,9 @@ class SmallFiles:
             raise InvalidParameter(f"{name} is too large")
         if not data:
             self._files[name] = bytes(content)
+
+    async def flush(self) -> None:
+        pass
 
     def found(self) -> dict[str, bytes]:
         """Answer the contents of those files that there are."""

@@ -77,6 +77,10 @@ class Call:
             raise RpcFailed(Code.INTERNAL, "unexpected EOF")
         return message
 
+    def receive_ready(self) -> bytes | None:
+        """Answer the next message if it is here; None: it is not, or there is something wrong with it."""
+        return self._stream.read_framed(PREFIX_SIZE, MAX_MESSAGE)
+
     async def receive_one(self, kind: type[M]) -> M:
         """Wait for the one message of a call that has one. Raises: RpcFailed, StreamReset, Malformed."""
         message = await self.receive()

@@ -95,6 +95,22 @@ class Http2Stream:
         self._give_back()
         return data
 
+    def read_framed(self, prefix_size: int, limit: int) -> bytes | None:
+        """Read the next message without its prefix, if all of it is here and is no longer than `limit`.
+
+        The prefix ends with the length in four bytes. What is not to be read like this is left where it is: None.
+        """
+        held = self._input
+        if len(held) < prefix_size or held[0]:
+            return None
+        end = prefix_size + int.from_bytes(held[prefix_size - 4 : prefix_size])
+        if len(held) < end or end - prefix_size > limit:
+            return None
+        data = bytes(memoryview(held)[prefix_size:end])
+        del held[:end]
+        self._give_back()
+        return data
+
     async def wait_end(self) -> None:
         """Wait for the end of the input; what still comes is dropped. Raises: StreamReset."""
         while not self.input_ended:

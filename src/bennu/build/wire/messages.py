@@ -86,7 +86,10 @@ class Op(Message):
 
 @dataclass(slots=True)
 class Definition(Message):
+    """A graph: each op as bytes. `metadata` is by the digests of the ops; without it clients take it for none."""
+
     ops: list[bytes] = raws(1)
+    metadata: dict[str, Empty] = map_of(2, lambda: Empty)
 
 
 @dataclass(slots=True)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from bennu.build.changes import apply_changes
 from bennu.errors import InvalidParameter
-from bennu.images.changes import apply_changes
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,15 @@ def test_an_instruction_changes_what_it_names(change: str, expected: dict[str, A
     [
         ("RUN x", "run is not a valid change command"),
         ("COPY a b", "copy is not a valid change command"),
-        ("FOO", "unknown instruction: FOO"),
+        ("FOO", "FOO is not a valid change command"),
         ("STOPSIGNAL NOPE", "invalid signal: NOPE"),
         ("EXPOSE x", "invalid containerPort: x"),
         ("EXPOSE 70000", "invalid containerPort: 70000"),
         ("EXPOSE " + "9" * 5000, "invalid containerPort: " + "9" * 5000),
-        (f"HEALTHCHECK --retries={'9' * 5000} CMD x", f"--retries must be at least 0 (not {'9' * 5000})"),
+        (
+            f"HEALTHCHECK --retries={'9' * 5000} CMD x",
+            f'strconv.ParseInt: parsing "{"9" * 5000}": value out of range',
+        ),
         (f"HEALTHCHECK --interval={'9' * 400}h CMD x", 'time: invalid duration "' + "9" * 400 + 'h"'),
         ("ENV A=b c", 'Syntax error - can\'t find = in "c". Must be of the form: name=value'),
         ("HEALTHCHECK FOO x", 'Unknown type "FOO" in HEALTHCHECK (try CMD)'),
