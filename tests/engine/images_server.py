@@ -16,6 +16,7 @@ from bennu.api.http.middleware import build_application
 from bennu.api.http.serve import ApiServer
 from bennu.api.routes import build, images, registries
 from bennu.api.routes.events import EventRoutes
+from bennu.engine.build_front import LazyFront
 from bennu.engine.build_places import make_builder
 from bennu.engine.context import Resolving
 from bennu.engine.events import Journal
@@ -50,7 +51,8 @@ async def serve_images(root: Path, path: Path) -> AsyncIterator[Images]:
         await services.images.open()
         await services.networks.open({})
         await builder.open()
-        engine: Any = SimpleNamespace(services=services, builder=builder, list=list)  # it has no containers
+        front = LazyFront(services, builder)
+        engine: Any = SimpleNamespace(services=services, builder=builder, build_front=front, list=list)  # no containers
         routes = [web.route(method, "/_ping", ping) for method in ("GET", "HEAD")]
         routes.append(web.route("GET", "/events", EventRoutes(engine).events))
         routes += [*registries.routes(engine), *images.routes(engine), *build.routes(engine)]

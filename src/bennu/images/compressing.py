@@ -39,7 +39,7 @@ def open_plain(path: Path) -> Iterator[Any]:
         yield decompress(file)
 
 
-class OutgoingBlob:
+class BlobUpload:
     """A blob on its way out, as gzip: whatever it is kept as. `parts()` yields it; then `digest` and `size` are known.
 
     All of the work on a part is one visit to a thread, in which the next blocks are compressed by others already.

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from bennu.errors import BennuError, NotFound
-from bennu.images.compressing import OutgoingBlob, is_gzip
+from bennu.images.compressing import BlobUpload, is_gzip
 from bennu.images.image import Image
 from bennu.images.images import Images
 from bennu.images.layers import Layer, disk_error
@@ -192,7 +192,7 @@ class Pusher:
         path = self._images.layers.blob_path(layer.blob)
         total = layer.blob_size if is_kept_so else layer.tar_size
         paced = Paced(lambda count: tell(Pushing(layer.diff_id, "Pushing", count, total)), total)
-        outgoing = OutgoingBlob(path, paced.count, is_kept_so=is_kept_so)
+        outgoing = BlobUpload(path, paced.count, is_kept_so=is_kept_so)
         try:
             async with contextlib.aclosing(outgoing.parts()) as parts:
                 upload = await self._repository.upload(parts)

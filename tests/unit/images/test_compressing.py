@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bennu.images.compressing import BLOCK, OutgoingBlob, open_plain
+from bennu.images.compressing import BLOCK, BlobUpload, open_plain
 
 
 async def sent(path: Path, *, is_kept_so: bool = False) -> tuple[bytes, list[int]]:
     counts: list[int] = []
-    outgoing = OutgoingBlob(path, counts.append, is_kept_so=is_kept_so)
+    outgoing = BlobUpload(path, counts.append, is_kept_so=is_kept_so)
     data = b"".join([part async for part in outgoing.parts()])
     assert outgoing.digest == "sha256:" + hashlib.sha256(data).hexdigest() and outgoing.size == len(data)
     return data, counts
