@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from bench.build import build
 from bench.engines import ROOT, all_engines
 from bench.network import extra_processes, latency, throughput
 from bench.probing import cost, lateness, revival
@@ -23,6 +24,7 @@ SECTIONS = (
     ("health", (cost, lateness, revival)),
     ("services", (serve, simulate)),
     ("rollout", (roll_out,)),
+    ("build", (build,)),
     ("network", (latency, throughput, extra_processes)),
     ("registry", (move_images,)),
 )
@@ -31,8 +33,8 @@ PAGE = ROOT / "docs/benchmarks.md"
 HEAD = """# Benchmarks
 
 Made by `./dev bench` (`--only SECTION` measures a part): Bennu beside dockerd on the same machine in the same run,
-the engines taking turns, driven by the unmodified docker client. Times are medians of whole commands, the client's own
-start included. Read ratios, not milliseconds: other machines differ.
+the engines taking turns, driven by the unmodified docker client. Times are medians (of builds the smallest) of whole
+commands, the client's own start included. Read ratios, not milliseconds: other machines differ.
 
 *Helper processes* are conmon for Bennu, and containerd-shim for dockerd; *everything of the engine* also counts what
 the daemons themselves grew by.

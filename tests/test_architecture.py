@@ -187,6 +187,7 @@ STAND_ALONE = {
     "api/routes/grpc": "one file a resource",
     "api/routes/not_implemented": "one file a resource",
     "api/routes/plugins": "one file a resource",
+    "build/export_image": "packs layers under locks of its own; its user is the sequence of a build",
     "build/dockerfile/flags": "a table, and how it is read",
     "build/plan/ports": "a grammar of its own",
     "build/steps/log_limit": "a pure rule; its user is the shell of a step",

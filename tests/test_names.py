@@ -12,7 +12,10 @@ from typing import Final, TypeAlias
 
 ROOT: Final = Path(__file__).parents[1]
 SOURCE: Final = ROOT / "src"
-PURE: Final = ("bennu.lifecycle", "bennu.orchestration", "bennu.go")
+PURE: Final = (
+    *("bennu.build.changes", "bennu.build.dockerfile", "bennu.build.graph", "bennu.build.plan"),
+    *("bennu.lifecycle", "bennu.orchestration", "bennu.go"),
+)
 
 # A definition at the top of a module: the module's name, and its own.
 Place: TypeAlias = tuple[str, str]

@@ -192,6 +192,10 @@ async def test_a_failure_is_told_in_buildkits_words(steps: Steps) -> None:
     assert steps.said[2].decode() == (
         'runc run failed: unable to start container process: exec: "nosuch": executable file not found in $PATH\n'
     )
+    (steps.base / "junk").write_bytes(b"\0junk")
+    (steps.base / "junk").chmod(0o755)
+    await failure(argv=("/junk",))
+    assert steps.said[2] == b"exec /junk: exec format error\n"
     await failure(argv=("/etc/passwd",))
     assert b'exec: "/etc/passwd": permission denied' in steps.said[2]
     memory = await failure("x=a; while true; do x=$x$x; done", limits=HostConfig(memory=24 << 20))
@@ -336,6 +340,16 @@ async def test_limits_are_those_of_the_build(steps: Steps) -> None:
         "ulimit -n; df -k /dev/shm | tail -n 1", shm_size=1 << 20, ulimits=(StepLimit("nofile", 99, 99),)
     )
     assert seen.startswith("99\n") and " 1024 " in seen
+
+
+async def test_a_steps_control_group_is_where_the_client_wants_it(steps: Steps) -> None:
+    parent = f"{steps.group}-elsewhere"
+    seen = await steps.run("cat /proc/self/cgroup", cgroup_parent=f"../..{parent}")
+    own = await steps.run("cat /proc/self/cgroup")
+    if not steps.cgroups.unified:  # else it sees its own group as the root
+        assert f":{parent}/{steps.group[1:]}-" in seen and f":{steps.group}/" in own
+    assert steps.cgroups.pids(parent) == []
+    await steps.cgroups.clear(parent)
 
 
 async def test_a_cancelled_step_ends_at_once_with_all_that_it_started(steps: Steps) -> None:

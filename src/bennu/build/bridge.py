@@ -190,7 +190,7 @@ class FrontendBridge:
     ) -> T:
         """Work on what the options say with what the client lends, while it is there. Raises: RpcFailed, BennuError."""
         check_frontend(frontend, options)
-        request = read_options(options, self._solved(inputs))
+        request = replace(read_options(options, self._solved(inputs)), allow_host_network=job.allow_host_network)
         session = await self._sessions.find(job.session)
         lent = await self.lend(job, local_sessions(options))
         if request.context_url.startswith(UPLOADS):

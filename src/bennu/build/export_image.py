@@ -6,16 +6,19 @@ A layer that a step has written is packed once: its tar gives its digest, then i
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Final
 from weakref import WeakValueDictionary
 
 from bennu.build.cache import Cache
 from bennu.build.snapshots import IMAGE_LAYER, StepSnapshot
-from bennu.build.steps.trees import tar_tree
+from bennu.build.steps.trees import pack_step, tar_tree
 from bennu.confined.client import measure_tree
 from bennu.errors import BennuError
 from bennu.images import Images
-from bennu.images.importing import pack_changes
-from bennu.images.layers import LayerHold
+from bennu.images.layers import Adoption, LayerDraft, LayerHold
+
+PACKED_AT_ONCE: Final = 4
 
 
 class Exporter:
@@ -28,35 +31,55 @@ class Exporter:
 
     async def pack(self, snapshot: StepSnapshot, hold: LayerHold) -> list[str]:
         """Have all layers among those of images, held; answer their diff IDs, lowest first. Raises: BennuError."""
-        diff_ids: list[str] = []
-        for layer in snapshot.layers:
-            diff_ids.append(await self._pack(layer, diff_ids, hold))
-        return diff_ids
+        own = sorted({layer for layer in snapshot.layers if not layer.startswith(IMAGE_LAYER)})
+        async with AsyncExitStack() as stack:
+            for layer in own:  # in one order: two builds that want the same layers wait for each other, not both
+                await stack.enter_async_context(self._lock(layer))
+            diff_ids = await asyncio.to_thread(self._diff_ids, snapshot.layers)
+            missing = set(self._images.missing([diff_id for diff_id in diff_ids if diff_id], hold))
+            for layer, diff_id in zip(snapshot.layers, diff_ids, strict=True):
+                if layer == diff_id and layer in missing:
+                    raise BennuError(f"layer {layer} is missing")
+            known = dict(zip(snapshot.layers, diff_ids, strict=True))
+            fresh = [layer for layer, diff_id in known.items() if not diff_id or diff_id in missing]
+            known |= await self._pack_new(fresh, hold)
+        return [known[layer] for layer in snapshot.layers]
 
-    async def _pack(self, layer: str, below: Sequence[str], hold: LayerHold) -> str:
-        if layer.startswith(IMAGE_LAYER):
-            if self._images.missing([layer], hold):
-                raise BennuError(f"layer {layer} is missing")
-            return layer
+    def _lock(self, layer: str) -> asyncio.Lock:
         lock = self._locks.get(layer)
         if lock is None:
             lock = self._locks[layer] = asyncio.Lock()
-        async with lock:
-            known = await asyncio.to_thread(self._cache.snapshots.diff_id, layer)
-            if known and not self._images.missing([known], hold):
-                return known
-            return await self._pack_new(layer, below, hold)
+        return lock
 
-    async def _pack_new(self, layer: str, below: Sequence[str], hold: LayerHold) -> str:
-        snapshots, layers = self._cache.snapshots, self._images.layers
-        folder = snapshots.folder(layer)
-        lowers = [layers.lower_of(diff_id) for diff_id in dict.fromkeys(reversed(below))]
-        draft = await layers.receive(pack_changes(self._images, lowers, folder))
-        size = await measure_tree(folder)
-        kept = await layers.adopt(draft, snapshots.path(layer), hold, size)
-        if not snapshots.is_moved(layer):
-            await asyncio.to_thread(snapshots.note_diff_id, layer, kept.diff_id)
-        return kept.diff_id
+    def _diff_ids(self, layers: Sequence[str]) -> list[str]:
+        return [self._cache.snapshots.diff_id(layer) for layer in layers]
+
+    async def _pack_new(self, fresh: Sequence[str], hold: LayerHold) -> dict[str, str]:
+        """Pack layers, several at a time, and keep them; answer their diff IDs by the layers."""
+        snapshots = self._cache.snapshots
+        turns = asyncio.Semaphore(PACKED_AT_ONCE)
+
+        async def pack_one(layer: str) -> Adoption:
+            folder = snapshots.folder(layer)
+            async with turns:
+                draft = await self._images.layers.receive(pack_step(folder))
+                drafts.append(draft)
+                return Adoption(draft, snapshots.path(layer), await measure_tree(folder))
+
+        drafts: list[LayerDraft] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(pack_one(layer)) for layer in fresh]
+        except BaseException as error:
+            for draft in drafts:
+                draft.path.unlink(missing_ok=True)
+            raise (error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error) from None
+        kept = await self._images.layers.adopt([task.result() for task in tasks], hold)
+        made = {layer: one.diff_id for layer, one in zip(fresh, kept, strict=True)}
+        for layer, diff_id in made.items():
+            if not snapshots.is_moved(layer):
+                await asyncio.to_thread(snapshots.note_diff_id, layer, diff_id)
+        return made
 
     async def squash(self, snapshot: StepSnapshot, hold: LayerHold) -> str:
         """Make one layer of all that is in a root filesystem; answer its diff ID."""

@@ -43,6 +43,7 @@ from bennu.images.image import Image
 from bennu.images.reference import Reference, parse_reference
 
 Announce = Callable[[str, str, str, Mapping[str, str]], Awaitable[None]]  # kind, action, whose, attributes
+HOST_NETWORK: Final = "network.host"
 IMAGE_STORE: Final = ("moby", "image")
 CONTROL: Final = "/moby.buildkit.v1.Control/"
 
@@ -135,6 +136,7 @@ class Front:
         destinations = read_exporters(request)
         async with self.jobs.open(request.ref, request.session) as job:
             job.inputs = request.frontend_inputs
+            job.allow_host_network = HOST_NETWORK in request.entitlements
             job.frontend_attrs = request.frontend_attrs
             if request.frontend:
                 name = await job.run(self.bridge.build(job, request.frontend, request.frontend_attrs, job.inputs))
@@ -226,7 +228,7 @@ def full_name(name: Reference) -> str:
 def check_solve(request: ControlSolveRequest) -> None:
     """Refuse what a build may not have here. Raises: NotImplementedHere, RpcFailed."""
     for wish in request.entitlements:
-        if wish != "network.host":
+        if wish != HOST_NETWORK:
             raise RpcFailed(Code.PERMISSION_DENIED, f"{wish} is not allowed")
     if request.definition is not None and request.definition.ops:
         raise NotImplementedHere("solving a graph of the client's own (LLB) is not implemented")

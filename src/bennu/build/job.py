@@ -134,10 +134,10 @@ class NodeRun:
         return found
 
     async def _content(self, source: NodeResult, selections: tuple[Selection, ...]) -> str:
-        if source.folder is not None:
+        if source.folder is not None and not source.state:
             return await digest_tree([source.folder], selections)
         known = self.tools.content
-        place = (source.snapshot.layers, selections)
+        place = ((source.state,) if source.folder is not None else source.snapshot.layers, selections)
         if place not in known:
             digest = await digest_tree(self._folders(source), selections)
             while len(known) >= DIGESTS_KEPT:
@@ -166,7 +166,8 @@ class NodeRun:
             case SolvedSource():
                 return NodeResult(self.request.solved[node.solved].snapshot, cached=True)
             case LocalSource():
-                return NodeResult(folder=(await self.inputs.tree(node)).folder)
+                tree = await self.inputs.tree(node)
+                return NodeResult(folder=tree.folder, state=tree.state)
             case HttpSource():
                 return await self._url(node)
             case GitSource():
@@ -186,6 +187,7 @@ class NodeRun:
 
     async def _exec(self, node: Exec, key: str, given: Mapping[GraphNode, NodeResult], telling: Telling) -> NodeResult:
         base = given[node.base]
+        await asyncio.to_thread(check_can_run, node.platform)
         async with self.tools.cache.snapshots.work() as work, self.place() as place:
             request = StepRequest(
                 step=node,

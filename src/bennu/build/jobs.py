@@ -29,6 +29,7 @@ class BuildJob:
     stack: contextlib.AsyncExitStack
     frontend_attrs: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, Definition] = field(default_factory=dict)
+    allow_host_network: bool = False  # steps that ask for this host's network may have it
     recorder: Recorder = field(default_factory=Recorder)
     results: dict[str, Solved] = field(default_factory=dict)
     tasks: set["asyncio.Future[Any]"] = field(default_factory=set)
@@ -112,8 +113,11 @@ class Jobs:
     def end(self, ref: str) -> None:
         """End a build, if it is there."""
         job = self._known.get(ref)
-        if job is not None and not job.returned.done():
-            job.returned.set_result(RpcFailed(Code.CANCELED, "context canceled"))
+        if job is not None:
+            if not job.returned.done():
+                job.returned.set_result(RpcFailed(Code.CANCELED, "context canceled"))
+            for task in job.tasks:
+                task.cancel()
 
 
 def definition_of(name: str) -> Definition:

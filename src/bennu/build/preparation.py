@@ -131,6 +131,7 @@ class Preparation:
             no_cache=asked.no_cache,
             no_cache_stages=frozenset(asked.no_cache_filter),
             network=asked.network if asked.network in ("none", "host") else "default",
+            allow_host_network=asked.allow_host_network,
             hosts=self._job.tools.places.hosts(asked.extra_hosts),
             hostname=asked.hostname,
             limits=asked.ulimits,

@@ -40,6 +40,7 @@ class SolveRequest:
     no_cache_filter: tuple[str, ...] = ()  # names of stages; they run even if their results are known
     pull: bool = False
     network: str = "default"  # as the client wrote it
+    allow_host_network: bool = False  # also where only a RUN asks for this host's network
     extra_hosts: tuple[str, ...] = ()
     shm_size: int = 0
     ulimits: tuple[StepLimit, ...] = ()
@@ -58,6 +59,7 @@ class ContextTree:
     """A folder that a client has sent: ours to read, and nobody changes it while the build runs."""
 
     folder: Path
+    state: str = ""  # names its contents: what had the same name was the same; "": nobody knows
 
 
 class BuildInputs(Protocol):

@@ -116,9 +116,9 @@ class SessionInputs:
         what = options(source.context, include=source.include, exclude=source.exclude, follow=source.follow)
         shown = Transferring(self.progress, digests(source)[source], f"transferring {source.context}:")
         lent = self.contexts.lend(session, source.context, what, shown.hear)
-        folder = await self.stack.enter_async_context(lent)
+        tree = await self.stack.enter_async_context(lent)
         shown.end()
-        return ContextTree(folder)
+        return tree
 
     # --- secrets ------------------------------------------------------------------------------------------------
 

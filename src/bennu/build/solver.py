@@ -25,6 +25,7 @@ class NodeResult:
 
     snapshot: StepSnapshot = NOTHING
     folder: Path | None = None
+    state: str = ""  # names the contents of `folder`; see `ContextTree`
     cached: bool = False
 
 

@@ -156,24 +156,23 @@ def remove(place: str) -> None:
 
 
 def copy_files(
-    paths: Sequence[str],
+    paths: Sequence[tuple[str, Sequence[str]]],
     destination: str,
     user: str,
     mode: str,
-    include: Sequence[str],
     exclude: Sequence[str],
     unpack: bool,
     literal: bool,
 ) -> None:
     """Copy sources to a destination: see `bennu.build.graph.Copy`.
 
-    `include`: of what is below a source these patterns alone, with the folders above it. Raises: Refused ("not-found"
-    for a source that is not there), OSError.
+    `paths`: each with patterns: of what is below it these alone, with the folders above; none is all. Raises: Refused
+    ("not-found" for a source that is not there), OSError.
     """
     owner = find_owner(user)
     # Octal is of the folders above as well; words are of what is copied alone.
     folder_mode = int(mode, 8) & 0o777 & ~UMASK if mode[:1].isdigit() else 0o755
-    for path in paths:
+    for path, include in paths:
         for source in find_sources(path, wildcards=not literal):
             copier = FileCopier(owner, mode, folder_mode, contents=not literal)
             if unpack and unpack_archive(source, destination, owner):

@@ -45,6 +45,15 @@ def pack_layer(output: int, lowers: Sequence[str]) -> None:
         packer.add_changes(lowers)
 
 
+def pack_step(output: int) -> None:
+    """Pack what a step of a build wrote: the root, a folder in overlayfs's form, as `pack_layer`. Raises: OSError.
+
+    Nothing in it is the engine's: what a runtime has made for the step's mounts is no longer there.
+    """
+    with LayerPacker(output) as packer:
+        packer.add_contents("/", "")
+
+
 def name_of(path: str) -> str:
     """Answer the last part as typed: `/etc/` is `etc`, `/etc/.` stays `.` (the contents, not the folder)."""
     return path.rstrip("/").rpartition("/")[2] or "/"

@@ -85,6 +85,7 @@ TASKS: Final[Mapping[str, tuple[Task, tuple[int, ...]]]] = {
     "pack": (pack.pack_path, READ),
     "pack_root": (pack.pack_root, READ),
     "pack_layer": (pack.pack_layer, READ_LAYER),
+    "pack_step": (pack.pack_step, READ_LAYER),
     "unpack": (unpack.unpack_into, WRITE),
     "unpack_tree": (unpack.unpack_tree, WRITE),
     "unpack_layer": (unpack.unpack_layer, WRITE_LAYER),

@@ -16,7 +16,7 @@ import logging
 import os
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,6 +68,20 @@ class LayerDraft:
     path: Path
     digest: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """A folder that holds a layer in `diff`, and its plain tar. `size`: the bytes of its files."""
+
+    draft: LayerDraft
+    folder: Path
+    size: int
+
+    @property
+    def layer(self) -> Layer:
+        draft = self.draft
+        return Layer(draft.digest, draft.digest, draft.size, draft.size, self.size, has_root=True)
 
 
 class LayerHold:
@@ -245,35 +259,43 @@ class Layers:
         finally:
             await asyncio.shield(asyncio.to_thread(_remove, work))
 
-    async def adopt(self, draft: LayerDraft, folder: Path, hold: LayerHold, size: int) -> Layer:
-        """Keep `folder`, which holds `diff`, as the layer that `draft` is the plain tar of, held by `hold`.
+    async def adopt(self, given: Sequence[Adoption], hold: LayerHold) -> list[Layer]:
+        """Keep folders that are layers already, held by `hold`; all reach the disk at once.
 
-        The folder moves and a link stays in its place, at once; where the layer is here already, it stays as it is.
-        The draft is consumed. Raises: Unavailable when the disk is full.
+        A folder moves and a link stays in its place, at once; where the layer is here already, it stays as it is.
+        The drafts are consumed. Raises: Unavailable when the disk is full.
         """
-        layer = Layer(draft.digest, draft.digest, draft.size, draft.size, size, has_root=True)
-        hold.add(layer.diff_id)
+        layers = [one.layer for one in given]
+        for layer in layers:
+            hold.add(layer.diff_id)
         try:
             async with self._shelf:
-                if (known := self.get(layer.diff_id)) is None:
-                    await asyncio.to_thread(self._keep_adopted, folder, draft, layer)
-                    self._known[layer.diff_id] = layer
-            return known or layer
+                fresh = {one.layer.diff_id: one for one in reversed(given) if self.get(one.layer.diff_id) is None}
+                if fresh:
+                    await asyncio.to_thread(self._keep_adopted, list(fresh.values()))
+                self._known |= {diff_id: one.layer for diff_id, one in fresh.items()}
+            return [self._known[layer.diff_id] for layer in layers]
         except OSError as error:
             raise disk_error(error) from error
         finally:
-            draft.path.unlink(missing_ok=True)
+            for one in given:
+                one.draft.path.unlink(missing_ok=True)
 
-    def _keep_adopted(self, folder: Path, draft: LayerDraft, layer: Layer) -> None:
-        self._keep_blob(draft.path, layer.blob)
-        write_durably(folder / "meta", msgspec.json.encode(layer))
-        place = entry_of(self.root, _hex(layer.diff_id))
-        place.unlink(missing_ok=True)
-        place.symlink_to(os.path.relpath(place, folder.parent))
-        sync_filesystem(folder)
-        exchange(folder, place)
-        sync_folder(self.root)
-        sync_folder(folder.parent)
+    def _keep_adopted(self, fresh: Sequence[Adoption]) -> None:
+        """Keep the blobs first, then the layers: a layer that is there has its blob."""
+        places = [entry_of(self.root, _hex(one.layer.diff_id)) for one in fresh]
+        for one, place in zip(fresh, places, strict=True):
+            (one.folder / "meta").write_bytes(msgspec.json.encode(one.layer))
+            place.unlink(missing_ok=True)
+            place.symlink_to(os.path.relpath(place, one.folder.parent))
+        sync_filesystem(self.root)
+        for one in fresh:
+            one.draft.path.rename(self.blob_path(one.layer.blob))
+        sync_folder(self.blobs)
+        for one, place in zip(fresh, places, strict=True):
+            exchange(one.folder, place)
+        for folder in {self.root, *(one.folder.parent for one in fresh)}:
+            sync_folder(folder)
 
     async def _run_unpacker(self, tar: Path, digest: str, dest: Path, on_progress: Progress | None) -> Unpacked:
         with await asyncio.to_thread(tar.open, "rb") as source, unpacking():

@@ -2,10 +2,11 @@
 
 Compiling the default profile takes crun as long as all the rest of a creation. It leaves the result with the
 container's state and takes a compiled filter instead of a profile; so what it compiled first is handed to it
-afterwards. Apart from `runtime.py`, its only user, because it keeps state of its own.
+afterwards. Containers have one, and the steps of builds.
 """
 
 import base64
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,14 +36,19 @@ class SeccompCache:
 
     def learn(self, spec: Mapping[str, Any], compiled: Path) -> None:
         """Keep what crun compiled from the profile of a configuration (as it was before `shorten`)."""
+        if self.misses(spec):
+            with contextlib.suppress(OSError):
+                self.keep(spec, compiled.read_bytes())
+
+    def misses(self, spec: Mapping[str, Any]) -> bool:
+        """Tell whether the compiled form of its profile is not known yet."""
         profile = spec["linux"].get("seccomp")
-        if not profile or _key(profile) in self._compiled:
-            return
-        try:
-            content = compiled.read_bytes()
-        except OSError:
-            return
-        if content:
+        return bool(profile) and _key(profile) not in self._compiled
+
+    def keep(self, spec: Mapping[str, Any], content: bytes) -> None:
+        """Remember a compiled form; see `learn`."""
+        profile = spec["linux"].get("seccomp")
+        if profile and content:
             self._compiled[_key(profile)] = base64.b64encode(content).decode()
             while len(self._compiled) > KEPT:
                 del self._compiled[next(iter(self._compiled))]

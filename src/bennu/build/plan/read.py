@@ -55,6 +55,9 @@ class BuildFile:
 
 def read_file(source: bytes, options: PlanOptions, *, all_stages: bool = False) -> BuildFile:
     """Read a Dockerfile; with `all_stages` those that the target does not need count too. Raises: PlanError."""
+    for name, value in (*options.arguments.items(), *options.labels.items()):
+        if "\0" in name + value:
+            raise DockerfileError(f"the value of {quote(name)} holds a byte 0")
     if options.platform:
         options = replace(options, platform=_read_target_platform(options))
     if (syntax := detect_syntax(source)) and not OURS.match(syntax):

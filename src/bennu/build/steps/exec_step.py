@@ -9,6 +9,7 @@ import contextlib
 import json
 import marshal
 import os
+import re
 import stat
 import sys
 import time
@@ -20,6 +21,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from bennu.beneath import clean
 from bennu.build.graph import Exec, GraphNode, MountKind, StepMount
 from bennu.build.place import BuildPlace
 from bennu.build.steps.cache_mounts import CacheMounts
@@ -43,14 +45,18 @@ from bennu.runtime.container_defaults import ContainerDefaults
 from bennu.runtime.crun import OciRuntime
 from bennu.runtime.failures import RuntimeFailure, start_reason
 from bennu.runtime.hostfacts import HostFacts
+from bennu.runtime.seccomp_cache import SeccompCache
 from bennu.runtime.users import find_user
 
 Log = Callable[[int, bytes], None]  # stream (1 or 2), and of what was written to it as much as BuildKit tells
 
-WORLD: Final = Path(__file__).with_name("world.py")
+# Isolated and without site-packages; as a module it need not be compiled each time.
+WORLD: Final = "import sys; sys.path.insert(0, sys.argv.pop(1)); from world import main; sys.exit(main())"
 PIECE: Final = 1 << 16
 LONGEST_ANSWER: Final = 1 << 20  # of a world
-BEGUN: Final = b"begun\n"
+BEGUN: Final = b"begun "
+# What crun says in the command's place when the kernel does not take the program.
+NOT_EXECUTED: Final = re.compile(rb"\Aexec container process (?:\([^)\n]*\) )?`([^`\n]*)`: ([^\n]*)\n\Z")
 FILES: Final = ("/etc/resolv.conf", "/etc/hosts")
 OUT_OF_MEMORY: Final = "cannot allocate memory"
 
@@ -123,6 +129,7 @@ class StepRunner:
         self._cgroups = cgroups
         self._host = host
         self._defaults = defaults
+        self._filters = SeccompCache()
 
     async def run(self, request: StepRequest, log: Log) -> None:
         """Run it to its end. A cancellation ends it at once. Raises: StepFailed, BennuError.
@@ -237,7 +244,7 @@ class StepRunner:
         """Run the world to its end; answers what it said, with `oom_kills` and `configuration`."""
         step, place = request.step, request.place
         name = request.into.name
-        group = f"{place.group}/{name}"
+        group = _group(step, place, name)
         container = StepContainer(
             step=step,
             user=prepared["user"],
@@ -251,7 +258,8 @@ class StepRunner:
             defaults=self._defaults,
         )
         configuration = write_configuration(container)
-        means.write("/bundle/config.json", msgspec.json.encode(configuration))
+        shortened = self._filters.shorten(configuration) if self._oci.is_crun else configuration
+        means.write("/bundle/config.json", msgspec.json.encode(shortened))
         means.write("/bundle/hosts", write_hosts(step).encode())
         means.write("/bundle/resolv.conf", place.resolv_conf.encode())
         room = request.into / "world"
@@ -265,9 +273,11 @@ class StepRunner:
             "files": means.files,
             "options": [option for option in self._oci.options if not option.startswith("--root")],
             "id": name,
+            "learns": self._oci.is_crun and self._filters.misses(configuration),
         }
         try:
             ended = await self._run_world(world, log)
+            self._filters.keep(configuration, ended["filter"])
             return {**ended, "oom_kills": self._cgroups.oom_kills(group), "configuration": configuration}
         finally:
             await asyncio.shield(self._clear(request.into, group))
@@ -280,7 +290,17 @@ class StepRunner:
             heard, said = os.pipe2(os.O_CLOEXEC)
             result = await _open_reader(stack, heard)
             try:
-                argv: list[str | Path] = [sys.executable, "-I", "-S", "-X", "utf8", WORLD, str(said), str(program)]
+                argv: list[str | Path] = [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    "-X",
+                    "utf8",
+                    "-c",
+                    WORLD,
+                    str(Path(__file__).parent),
+                ]
+                argv += [str(said), str(program)]
                 running = started(argv, stdin=asyncio.subprocess.PIPE, pass_fds=[said, program], env={"LC_ALL": "C"})
                 process = await stack.enter_async_context(running)
             finally:
@@ -307,8 +327,8 @@ async def _follow(
 ) -> dict[str, Any]:
     """Give the world its request, and tell what the command says as it comes; answers how it ended.
 
-    Before it has begun it is the runtime that speaks. `kept`: the last of what was left out, by stream. Raises:
-    BennuError if the world ended without a word.
+    Before it has begun it is the runtime that speaks. `kept`: the last of what was left out, by stream; `filter`: what
+    the runtime compiled. Raises: BennuError if the world ended without a word.
     """
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     process.stdin.write(marshal.dumps(dict(world)))
@@ -317,7 +337,9 @@ async def _follow(
     process.stdin.close()
     kept: list[bytes] = []
     answer = await result.readline()
-    if answer == BEGUN:
+    compiled = b""
+    if answer.startswith(BEGUN):
+        compiled = bytes.fromhex(answer.removeprefix(BEGUN).decode("ascii").strip())
         begun_ns = time.monotonic_ns()
         limits = LogLimit(begun_ns), LogLimit(begun_ns)
         async with asyncio.TaskGroup() as group:
@@ -331,13 +353,22 @@ async def _follow(
     kind, _, text = answer.decode(errors="replace").partition(" ")
     if not kind:
         raise BennuError("the world of a step ended without a word")
-    return {"kind": kind, "text": text, "kept": kept}
+    return {"kind": kind, "text": text, "kept": kept, "filter": compiled}
 
 
 async def _read_on(source: asyncio.StreamReader, stream: int, limit: LogLimit, log: Log) -> None:
     while data := await source.read(PIECE):
+        if NOT_EXECUTED.match(data):
+            data = NOT_EXECUTED.sub(lambda said: b"exec %s: %s\n" % (said[1], said[2].lower()), data)
         if told := limit.pass_on(data, time.monotonic_ns()):
             log(stream, told)
+
+
+def _group(step: Exec, place: BuildPlace, name: str) -> str:
+    """Answer the control group of a step: below that of the build, or where the client wants it."""
+    if not step.cgroup_parent:
+        return f"{place.group}/{name}"
+    return clean(f"{step.cgroup_parent}/{place.group.rpartition('/')[2]}-{name}")
 
 
 def _process(step: Exec) -> str:

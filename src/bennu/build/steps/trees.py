@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bennu.build.graph import Copy, FileAction, Files, GraphNode, Mkdir, Mkfile, Remove
-from bennu.confined.client import HELPER, Failure, Overlaid, Session
+from bennu.confined.client import HELPER, Failure, Folder, Overlaid, Session, Tree
 from bennu.errors import BennuError
 from bennu.images.overlay import remove_tree
 
@@ -68,9 +69,24 @@ async def digest_tree(layers: Folders, selections: Sequence[Selection]) -> str:
     Raises: MissingSource, FileStepFailed.
     """
     words = [(one.path, one.wildcards, one.follow, one.include, one.exclude) for one in selections]
+    tree = Overlaid(tuple(layers))
+    known = _hashes.pop(tree.folders, {})
     with _files():
-        answer: str = await HELPER.ask("digest", Overlaid(tuple(layers)), limit_s=None, selections=words)
-        return answer
+        async with HELPER.begin("digest", tree, input=True, selections=words) as session:
+            assert session.input is not None
+            session.input.write(json.dumps(known).encode())
+            session.input.close()
+            digest, seen = await session.answer()
+    _hashes[tree.folders] = {**known, **seen} if len(known) < HASHES_OF_A_TREE else seen
+    while len(_hashes) > TREES_REMEMBERED:
+        del _hashes[next(iter(_hashes))]
+    return str(digest)
+
+
+HASHES_OF_A_TREE: Final = 40_000
+TREES_REMEMBERED: Final = 8
+# What the helper has hashed of the trees that were looked at last; a file that was touched since then is another one.
+_hashes: dict[tuple[Path, ...], dict[str, str]] = {}
 
 
 async def apply_files(node: Files, base: Folders, into: Path, sources: Mapping[GraphNode, Folders]) -> None:
@@ -90,21 +106,19 @@ async def apply_files(node: Files, base: Folders, into: Path, sources: Mapping[G
 async def _apply(action: FileAction, root: Overlaid, sources: Mapping[GraphNode, Folders]) -> None:
     match action:
         case Copy():
-            for selection in select(action):
-                await HELPER.ask(
-                    "copy_files",
-                    root,
-                    Overlaid(tuple(sources[action.source])),
-                    limit_s=None,
-                    paths=[selection.path],
-                    destination=action.destination,
-                    user=action.user,
-                    mode=action.mode,
-                    include=selection.include,
-                    exclude=selection.exclude,
-                    unpack=action.unpack,
-                    literal=action.literal,
-                )
+            await HELPER.ask(
+                "copy_files",
+                root,
+                Overlaid(tuple(sources[action.source])),
+                limit_s=None,
+                paths=[(selection.path, selection.include) for selection in select(action)],
+                destination=action.destination,
+                user=action.user,
+                mode=action.mode,
+                exclude=action.exclude,
+                unpack=action.unpack,
+                literal=action.literal,
+            )
         case Mkdir():
             mode, user = action.mode, action.user
             await HELPER.ask("make_folder", root, path=action.path, mode=mode, user=user, created_ns=action.created_ns)
@@ -139,11 +153,10 @@ async def copy_tree(layers: Folders, path: str, into: Path) -> None:
             root,
             source,
             limit_s=None,
-            paths=[path],
+            paths=[(path, ())],
             destination="/",
             user="",
             mode="",
-            include=(),
             exclude=(),
             unpack=False,
             literal=False,
@@ -218,8 +231,21 @@ async def send_tree(layers: Folders) -> AsyncIterator[SentTree]:
 
 async def tar_tree(layers: Folders) -> AsyncIterator[bytes]:
     """Give a tree as a tar: `--output type=tar`. Raises: FileStepFailed."""
+    async with contextlib.aclosing(_packed("pack_root", Overlaid(tuple(layers)))) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+async def pack_step(layer: Path) -> AsyncIterator[bytes]:
+    """Give what a step wrote, all of it, as the tar of a layer. Raises: FileStepFailed."""
+    async with contextlib.aclosing(_packed("pack_step", Folder(layer))) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+async def _packed(task: str, tree: Tree) -> AsyncGenerator[bytes, None]:
     with _files():
-        async with HELPER.begin("pack_root", Overlaid(tuple(layers)), output=True) as session:
+        async with HELPER.begin(task, tree, output=True) as session:
             assert session.output is not None
             while data := await session.output.read(1 << 20):
                 yield data

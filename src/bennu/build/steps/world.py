@@ -1,4 +1,4 @@
-"""The world that one command of a build runs in. A program of its own, run by path: `world.py RESULT RUNTIME`.
+"""The world that one command of a build runs in. A program of its own: `world RESULT RUNTIME`.
 
 Law: what a Dockerfile talks a runtime into reaches no file and no process of this host but those it was given. The
 runtime sees an empty root with the programs and libraries of this host to read, control groups, a few harmless devices,
@@ -6,8 +6,9 @@ the layers of the step and what it mounts. It lives in namespaces of its own and
 it all that it started and mounted: secrets lie in its memory alone.
 
 Standard input is what `exec_step.py` writes, marshalled. RUNTIME is a descriptor of the OCI runtime. RESULT is one
-that hears lines: `begun`, and then `exited STATUS`, with a status as wait(2) has it; or, instead of both,
-`failed TEXT`: what the runtime said, or `refused TEXT`: what is wrong with the step. Standard output and error are the
+that hears lines: `begun FILTER`, and then `exited STATUS`, with a status as wait(2) has it; or, instead of both,
+`failed TEXT`: what the runtime said, or `refused TEXT`: what is wrong with the step. FILTER is the compiled filter of
+system calls in hexadecimal, if it was asked for. Standard output and error are the
 command's, but before `begun` also the runtime's.
 """
 
@@ -193,10 +194,10 @@ def live(world: "dict[str, Any]", outside: int, result: int, runtime: int) -> st
     program = [f"/proc/self/fd/{runtime}", *world["options"], f"--root={STATE}", f"--log={LOG}"]
     silent, nobody = os.pipe()
     os.close(nobody)
-    for words in (["create", f"--bundle={BUNDLE}", f"--pid-file={PID}"], ["start"]):
-        if call([*program, *words, world["id"]], silent):
-            return f"failed {said()}"
-    os.write(result, b"begun\n")
+    if call([*program, "run", "--detach", f"--bundle={BUNDLE}", f"--pid-file={PID}", world["id"]], silent):
+        return f"failed {said()}"
+    compiled = read(f"{STATE}/{world['id']}/seccomp.bpf") if world["learns"] else b""
+    os.write(result, f"begun {compiled.hex()}\n".encode())
     with open(PID) as file:
         first = int(file.read())
     while True:
@@ -213,11 +214,15 @@ def call(argv: list[str], standard_input: int) -> int:
 
 
 def said() -> str:
+    return read(LOG).decode(errors="replace")
+
+
+def read(path: str) -> bytes:
     try:
-        with open(LOG, errors="replace") as file:
+        with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
-        return ""
+        return b""
 
 
 def main() -> int:

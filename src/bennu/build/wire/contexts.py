@@ -12,12 +12,14 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import stat
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bennu.build.request import ContextTree
 from bennu.build.wire.diffcopy import DIR, SYMLINK, TYPE_BITS, receive
 from bennu.build.wire.http2 import Headers, StreamReset
 from bennu.build.wire.messages import BytesMessage, Stat
@@ -71,6 +73,7 @@ class Arriving:
 
     def __init__(self, former: list[Told], work: Work, heard: Heard) -> None:
         self.told: list[Told] = []
+        self.changed = False
         self._former = former
         self._at = 0
         self._work = work
@@ -85,6 +88,7 @@ class Arriving:
         self._heard(len(raw))
         self.told.append(Told(stat.path, raw))
         before = await self._before(sort_key(stat.path))
+        self.changed |= before is None or before.raw != raw
         is_folder = stat.mode & TYPE_BITS == DIR
         if before is not None and before.raw == raw and not is_folder:
             return False
@@ -102,6 +106,7 @@ class Arriving:
             self._at += 1
             if theirs == key:
                 return former
+            self.changed = True
             await self._write(b"R", 0, former.path.encode())
         return None
 
@@ -125,6 +130,7 @@ class Arriving:
 
     async def finish(self) -> None:
         for former in self._former[self._at :]:
+            self.changed = True
             await self._write(b"R", 0, former.path.encode())
         await self._write(b"F", 0, b"")
         await self.flush()
@@ -145,6 +151,7 @@ class Contexts:
         self._root = root
         self._used: dict[str, None] = {}  # keys, the one used last at the end
         self._busy: set[str] = set()
+        self._states: dict[str, str] = {}  # by key; of those that are kept
         self._count = 0
 
     def open(self) -> None:
@@ -166,7 +173,7 @@ class Contexts:
         self._used = dict.fromkeys(name for _, name in sorted(found))
 
     @contextlib.asynccontextmanager
-    async def lend(self, session: ClientSession, name: str, what: Headers, heard: Heard) -> AsyncIterator[Path]:
+    async def lend(self, session: ClientSession, name: str, what: Headers, heard: Heard) -> AsyncIterator[ContextTree]:
         """Bring a folder of the client's here; it is the caller's to read during the block.
 
         `what`: see `diffcopy.options`. `heard` gets the number of bytes that came. Raises: BennuError.
@@ -184,7 +191,7 @@ class Contexts:
             except BaseException:
                 kept = False
                 raise
-            yield folder / "tree"
+            yield ContextTree(folder / "tree", self._states[key] if kept else "")
         finally:
             if kept:
                 self._used.pop(key, None)
@@ -199,6 +206,7 @@ class Contexts:
         gone += idle[: max(0, len(self._used) - MAX_KEPT)]
         for other in gone:
             self._used.pop(other, None)
+            self._states.pop(other, None)
             await asyncio.to_thread(remove_tree, self._root / other)
         self._busy.discard(key)
 
@@ -211,6 +219,8 @@ class Contexts:
                     arriving = Arriving(former, work, heard)
                     await _both(work, _feed(session, what, arriving))
             if kept:
+                if arriving.changed or folder.name not in self._states:
+                    self._states[folder.name] = secrets.token_hex(16)
                 await asyncio.to_thread(_remember, folder, arriving.told)
         except OSError as error:
             raise disk_error(error) from error
@@ -223,6 +233,7 @@ class Contexts:
         """Remove a folder that no build uses."""
         if key in self._used and key not in self._busy:
             del self._used[key]
+            self._states.pop(key, None)
             await asyncio.to_thread(remove_tree, self._root / key)
 
 
