@@ -156,7 +156,6 @@ def test_the_failing_commands_code_is_in_the_stream(server: Server) -> None:
 
 def test_what_is_not_here_is_refused_by_name(server: Server) -> None:
     for query, word in (
-        ("version=2", "BuildKit"),
         ("cgroupparent=/x", "cgroupparent"),
         ("securityopt=%5B%22x%22%5D", "securityopt"),
     ):

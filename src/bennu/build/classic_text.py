@@ -15,6 +15,7 @@ from bennu.build.dockerfile.statements import CopyStatement, FromStatement, RunS
 from bennu.build.graph import Exec, GraphNode, ImageSource, digests, walk
 from bennu.build.request import BuildStepFailed
 from bennu.build.vertices import Vertex, VertexLog, VertexStatus, VertexWarning
+from bennu.errors import BennuError, InvalidParameter
 
 NOT_FOUND: Final = re.compile(r': "/?(.*)": not found\Z')
 NOT_STARTED: Final = "runc run failed: "
@@ -38,10 +39,12 @@ class _Step:
 class ClassicText:
     """A progress whose news go out as text, through `say`."""
 
-    def __init__(self, say: Callable[[str], None], labels: Mapping[str, str], target: str) -> None:
+    def __init__(self, say: Callable[[str], None], labels: Mapping[str, str], target: str, *, removes: bool) -> None:
+        """Make one. `removes`: say of containers that they are removed, as dockerd does only if it was asked to."""
         self._say = say
         self._labels = labels
         self._target = target.lower()
+        self._removes = removes
         self._steps: list[_Step] = []
         self._at: dict[str, list[_Step]] = {}  # by vertex; stages may begin from the same image
         self._now = 0
@@ -151,7 +154,7 @@ class ClassicText:
             self._last_cached = step.is_cached and self._last_cached is not False
         if self._last_cached:
             self._say(" ---> Using cache\n")
-        if step.is_running:
+        if step.is_running and self._removes:
             self._say(f" ---> Removed intermediate container {_short(step.own)}\n")
         if step.own:
             self._say(f" ---> {_short(step.own)}\n")
@@ -166,13 +169,19 @@ class ClassicText:
 
     # --- failures -----------------------------------------------------------------------------------------------------
 
-    def explain(self, error: BuildStepFailed) -> BuildStepFailed:
-        """Answer the same failure in the classic builder's words, after telling which step it was."""
+    def explain(self, error: BuildStepFailed) -> BennuError:
+        """Answer the same failure in the classic builder's words, after telling which step it was.
+
+        What is wrong with the Dockerfile is known before any step, and is the client's fault.
+        """
         step = next(iter(self._at.get(error.vertex, ())), None)
         if step is not None and not step.is_begun:
             self._now = self._steps.index(step)
             self._begin(step)
-        return BuildStepFailed(self._words(error, step), code=error.code, location=error.location, vertex=error.vertex)
+        words = self._words(error, step)
+        if error.location is not None and not error.vertex:
+            return InvalidParameter(words)
+        return BuildStepFailed(words, code=error.code, location=error.location, vertex=error.vertex)
 
     def _words(self, error: BuildStepFailed, step: _Step | None) -> str:
         message = str(error)

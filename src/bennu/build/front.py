@@ -175,6 +175,7 @@ class Front:
     async def export_image(self, solved: Solved, tags: Sequence[Reference], job: BuildJob) -> Image:
         """Make an image of a result and name it. Raises: BennuError."""
         image = await self._builder.export_image(solved, tags, job.recorder)
+        await self._announce("image", "create", image.id, {**image.labels, "name": image.id})
         for tag in tags:
             await self._announce("image", "tag", image.id, {**image.labels, "name": str(tag)})
         return image

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
@@ -31,9 +32,12 @@ IGNORE_FILE: Final = ".dockerignore"
 
 
 @contextlib.asynccontextmanager
-async def internal_step(progress: Progress, name: str) -> AsyncIterator[Telling]:
-    """Tell of something the daemon does for a build, as a vertex of its own."""
-    digest = "sha256:" + hashlib.sha256(name.encode()).hexdigest()
+async def internal_step(progress: Progress, name: str, *, shared: bool = False) -> AsyncIterator[Telling]:
+    """Tell of something the daemon does for a build, as a vertex of its own.
+
+    `shared`: clients show it once for all the targets that they build together.
+    """
+    digest = "sha256:" + (hashlib.sha256(name.encode()).hexdigest() if shared else secrets.token_hex(32))
     telling = Telling(Vertex(digest, name), progress)
     telling.start()
     try:
@@ -55,6 +59,7 @@ class Preparation:
         self._request = job.request
         self._progress = progress
         self._remote = remote
+        self._definition = ""  # the vertex of the Dockerfile
 
     async def plan(self) -> BuildPlan:
         """Make the plan; images it needs are here then. Raises: BuildStepFailed; BennuError."""
@@ -105,6 +110,7 @@ class Preparation:
         if self._remote and self._remote.dockerfile:
             name = self._remote.dockerfile
         async with internal_step(self._progress, f"[internal] load build definition from {name}") as telling:
+            self._definition = telling.digest
             found = await self._read_text(DOCKERFILE, name)
             if found is None:
                 raise InvalidParameter(f"failed to read dockerfile: open {name}: no such file or directory")
@@ -171,7 +177,7 @@ class Preparation:
         return {need: task.result() for need, task in zip(needs, tasks, strict=True)}
 
     async def _find_image(self, file: BuildFile, need: ImageNeed) -> BaseImage:
-        async with internal_step(self._progress, need.name) as telling:
+        async with internal_step(self._progress, need.name, shared=True) as telling:
             image = None if self._request.pull else self._here(need)
             try:
                 image = image or await self._pull(need)
@@ -202,10 +208,9 @@ class Preparation:
         raise BennuError(f"{need.reference} did not come")
 
     def _warn(self, warnings: Sequence[LintWarning], name: str, source: bytes) -> None:
-        digest = "sha256:" + hashlib.sha256(f"[internal] load build definition from {name}".encode()).hexdigest()
         for warning in warnings:
             lines = (warning.location.first, warning.location.last)
-            told = VertexWarning(digest, 1, warning.text, (warning.detail,), warning.url, name, source, lines)
+            told = VertexWarning(self._definition, 1, warning.text, (warning.detail,), warning.url, name, source, lines)
             self._progress.warning(told)
 
 

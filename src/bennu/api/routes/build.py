@@ -82,7 +82,7 @@ class BuildRoutes:
 
     async def _build(self, request: web.Request, asked: "ClassicRequest", tell: Callable[[Message], None]) -> None:
         solving = asked.solving
-        text = ClassicText(lambda words: tell({"stream": words}), solving.labels, solving.target)
+        told = ClassicText(lambda words: tell({"stream": words}), solving.labels, solving.target, removes=asked.removes)
 
         def hear_pull(step: Step) -> None:
             for line in pull_lines(step):
@@ -91,14 +91,14 @@ class BuildRoutes:
         async with contextlib.AsyncExitStack() as kept:
             work = await kept.enter_async_context(self._builder.work())
             logins = parse_logins(request.headers.get("X-Registry-Config", ""))
-            inputs = ClassicInputs(self._images.layers, body_of(request), logins, work, text.plan, hear_pull)
+            inputs = ClassicInputs(self._images.layers, body_of(request), logins, work, told.plan, hear_pull)
             try:
-                solved = await self._builder.solve(solving, inputs, text, kept)
+                solved = await self._builder.solve(solving, inputs, told, kept)
             except BuildStepFailed as error:
-                raise text.explain(error) from error
-            text.end()
+                raise told.explain(error) from error
+            told.end()
             known = {image.id for image in self._images.list()}
-            image = await self._builder.export_image(solved, asked.tags, text, squash=asked.squash)
+            image = await self._builder.export_image(solved, asked.tags, told, squash=asked.squash)
         if image.id not in known:
             await self._routes.announce("create", image.id, image.id, image.labels)
         tell({"aux": {"ID": image.id}})
@@ -189,6 +189,7 @@ class ClassicRequest:
     solving: SolveRequest
     tags: Sequence[Reference]
     squash: bool
+    removes: bool  # the containers of its steps are to be removed, as clients ask by default
 
 
 def read_request(request: web.Request, images: Images) -> ClassicRequest:
@@ -222,7 +223,8 @@ def read_request(request: web.Request, images: Images) -> ClassicRequest:
             cpuset_mems=text(request, "cpusetmems"),
         ),
     )
-    return ClassicRequest(solving, read_tags(request), flag(request, "squash"))
+    removes = flag(request, "rm", default=True) or flag(request, "forcerm")
+    return ClassicRequest(solving, read_tags(request), flag(request, "squash"), removes)
 
 
 def check_outputs(request: web.Request) -> None:
