@@ -40,9 +40,6 @@ NOT_ASKED: Final[dict[str, str]] = {
     "GET /images/json digests": CLIENT,
     "GET /images/json manifests": STORE,
     "GET /networks/{} verbose": ONE_NODE,
-    "GET /images/search term": "searching is refused by name",
-    "GET /images/search limit": "searching is refused by name",
-    "GET /images/search filters": "searching is refused by name",
     "GET /plugins filters": NO_PLUGINS,
     "GET /plugins/privileges remote": NO_PLUGINS,
     "POST /plugins/pull name": NO_PLUGINS,
@@ -54,9 +51,6 @@ NOT_ASKED: Final[dict[str, str]] = {
     "DELETE /nodes/{} force": ONE_NODE,
     "POST /build rm": BUILDS,
     "POST /build forcerm": BUILDS,
-    "POST /build memswap": "the limit of memory alone counts",
-    "POST /build outputs": "of BuildKit, which is refused by name",
-    "POST /build/prune all": "the cache is one piece",
 }
 
 
