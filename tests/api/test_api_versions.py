@@ -142,7 +142,8 @@ def test_disk_usage_is_told_by_kind(daemon: Daemon, busybox: str) -> None:
     volumes = ask(daemon, "GET", "/system/df?type=volume&type=build-cache")[1]
     there = len(ask(daemon, "GET", "/volumes")[1]["Volumes"])
     assert len(volumes.pop("Volumes")) == there
-    assert volumes == {"LayersSize": 0, "Images": None, "Containers": None, "BuildCache": []}
+    assert isinstance(volumes.pop("BuildCache"), list)
+    assert volumes == {"LayersSize": 0, "Images": None, "Containers": None}
     assert ask(daemon, "GET", "/system/df?type=zz") == (400, {"message": "unknown object type: zz"})
     assert ask(daemon, "GET", "/v1.41/system/df?type=zz")[0] == 200
     listed = {minor: ask(daemon, "GET", f"/v1.{minor}/images/json")[1] for minor in (50, 51)}

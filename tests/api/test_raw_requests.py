@@ -190,6 +190,9 @@ def test_bad_log_queries(daemon: Daemon, busybox: str, query: str, message: str)
         ({"Image": "busybox", "HostConfig": {"VolumesFrom": ["nope"]}}, "No such container: nope"),
         ({"Image": "busybox", "HostConfig": {"PidMode": "container:nope"}}, "No such container: nope"),
         ({"Image": "busybox", "HostConfig": {"IpcMode": "container:nope"}}, "No such container: nope"),
+        ({"Image": "busybox", "Volumes": {"x": {}}}, "invalid volume specification: 'x'"),
+        ({"Image": "busybox", "Volumes": {"//": {}}}, "invalid specification: destination can't be '/'"),
+        ({"Image": "busybox", "Volumes": {"/a/..": {}}}, "invalid specification: destination can't be '/'"),
         ({"Image": "busybox", "ExposedPorts": {"zz": {}}}, 'invalid port specification: "zz"'),
         ({"Image": "busybox", "MacAddress": "zz"}, "address zz: invalid MAC address"),
         (
@@ -378,6 +381,25 @@ def test_attach_errors_are_text(daemon: Daemon, busybox: str, name: str, query: 
     with connected(daemon, attach_head(name, query)) as client:
         assert read_head(client).splitlines()[0] == first
         assert read_all(client) == text
+
+
+@pytest.mark.parametrize("by_keys", [False, True], ids=["started-detached", "detached-by-keys"])
+def test_a_detached_exec_is_not_held_up_by_its_output(daemon: Daemon, busybox: str, by_keys: bool) -> None:
+    start(daemon, "loud")
+    script = "read -t 20 line; head -c 20000000 /dev/zero; exit 7"
+    asked = {"Cmd": ["sh", "-c", script], "AttachStdout": True, "AttachStdin": by_keys, "Tty": by_keys}
+    made = ask(daemon, "POST", "/containers/loud/exec", asked)[1]["Id"]
+    if by_keys:
+        body = '{"Tty": true}'
+        head = f"POST /v1.44/exec/{made}/start HTTP/1.1\r\nHost: x\r\n{UPGRADE}Content-Type: application/json\r\n"
+        with connected(daemon, f"{head}Content-Length: {len(body)}\r\n\r\n{body}") as client:
+            read_head(client)
+            client.sendall(b"\n\x10\x11")
+            read_all(client)
+    else:
+        assert ask(daemon, "POST", f"/exec/{made}/start", {"Detach": True})[0] == 200
+    wait_for(lambda: not ask(daemon, "GET", f"/exec/{made}/json")[1]["Running"], what="the exec to end")
+    assert ask(daemon, "GET", f"/exec/{made}/json")[1]["ExitCode"] == 7
 
 
 def test_a_late_exec_error_comes_inside_the_stream(daemon: Daemon, busybox: str) -> None:

@@ -51,8 +51,8 @@ async def serve_images(root: Path, path: Path) -> AsyncIterator[Images]:
         await services.images.open()
         await services.networks.open({})
         await builder.open()
-        engine: Any = SimpleNamespace(services=services, builder=builder, list=list)  # it has no containers
-        engine.build_front = LazyFront(services, builder)
+        front = LazyFront(services, builder)
+        engine: Any = SimpleNamespace(services=services, builder=builder, build_front=front, list=list)  # no containers
         routes = [web.route(method, "/_ping", ping) for method in ("GET", "HEAD")]
         routes.append(web.route("GET", "/events", EventRoutes(engine).events))
         routes += [*registries.routes(engine), *images.routes(engine), *build.routes(engine)]

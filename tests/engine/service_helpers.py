@@ -34,9 +34,9 @@ Server(("", 8000), Tcp).serve_forever()
 # Connects again and again until it is told to end, and says how often it failed and who answered.
 CALLER = """
 import collections, json, socket, sys, time
-host, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+host, port, seconds, wanted = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int([*sys.argv, 0][4])
 told, end = collections.Counter(), time.monotonic() + seconds
-while time.monotonic() < end:
+while time.monotonic() < end or len(told) < wanted and time.monotonic() < end + 20:
     try:
         with socket.create_connection((host, port), 5) as link:
             link.settimeout(5)
@@ -94,8 +94,11 @@ def call(address: str, port: int, *, host: str = "") -> str:
         return link.recv(100).decode()
 
 
-def calls_from(node: SwarmNode, container: str, address: str, port: int, seconds: float = 0.5) -> Counter[str]:
-    told = node.docker("exec", container, "python3", "-c", CALLER, address, str(port), str(seconds)).out
+def calls_from(
+    node: SwarmNode, container: str, address: str, port: int, seconds: float = 0.5, wanted: int = 0
+) -> Counter[str]:
+    """Who answers how often, from inside of a container; for longer, until so many different ones have answered."""
+    told = node.docker("exec", container, "python3", "-c", CALLER, address, str(port), str(seconds), str(wanted)).out
     return Counter(json.loads(told))
 
 

@@ -155,12 +155,8 @@ def test_the_failing_commands_code_is_in_the_stream(server: Server) -> None:
 
 
 def test_what_is_not_here_is_refused_by_name(server: Server) -> None:
-    for query, word in (
-        ("cgroupparent=/x", "cgroupparent"),
-        ("securityopt=%5B%22x%22%5D", "securityopt"),
-    ):
-        status, message = server.error("POST", f"/build?{query}", b"")
-        assert status == 501 and word in message
+    status, message = server.error("POST", "/build?securityopt=%5B%22x%22%5D", b"")
+    assert status == 501 and "securityopt" in message
     assert server.error("POST", "/build?networkmode=mynet", b"") == (404, "network mynet not found")
     assert server.error("POST", "/build?t=UPPER", b"")[0] == 400
     assert server.error("POST", "/build?buildargs=%5B1%5D", b"")[0] == 400

@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,23 @@ async def test_a_digest_changes_with_what_a_copy_would_make_and_with_nothing_els
         change()
         assert before != await digest()
     assert await digest() == await digest(path="/ldd"), "a link that is named stands for what it leads to"
+
+
+async def test_what_was_hashed_before_is_hashed_again_when_it_was_touched(trees: Trees) -> None:
+    large = trees.context / "d/a.txt"
+    large.write_bytes(bytes(8192))
+    while time.time_ns() < large.stat().st_ctime_ns + 200_000_000:  # what is so young is not remembered
+        await asyncio.sleep(0.05)
+
+    async def digest() -> str:
+        return await digest_tree([trees.context], [Selection("/d")])
+
+    before = await digest()
+    assert await digest() == before
+    with large.open("r+b") as file:
+        file.write(b"x")
+    os.utime(large, (OLD, OLD))
+    assert await digest() != before, "of the same size, and with whatever time its author likes"
 
 
 async def test_layers_are_digested_as_what_they_show(trees: Trees) -> None:

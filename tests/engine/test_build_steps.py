@@ -6,6 +6,7 @@ What is expected was seen with dockerd 28.5, where nothing else is said.
 import asyncio
 import contextlib
 import copy
+import dataclasses
 import json
 import secrets
 import signal
@@ -340,6 +341,16 @@ async def test_limits_are_those_of_the_build(steps: Steps) -> None:
         "ulimit -n; df -k /dev/shm | tail -n 1", shm_size=1 << 20, ulimits=(StepLimit("nofile", 99, 99),)
     )
     assert seen.startswith("99\n") and " 1024 " in seen
+
+
+async def test_a_steps_control_group_is_where_the_client_wants_it(steps: Steps) -> None:
+    parent = f"{steps.group}-elsewhere"
+    steps.place = dataclasses.replace(steps.place, cgroupns="host")
+    seen = await steps.run("cat /proc/self/cgroup", cgroup_parent=f"../..{parent}")
+    own = await steps.run("cat /proc/self/cgroup")
+    assert f":{parent}/{steps.group[1:]}-" in seen and f":{steps.group}/" in own
+    assert steps.cgroups.pids(parent) == []
+    await steps.cgroups.clear(parent)
 
 
 async def test_a_cancelled_step_ends_at_once_with_all_that_it_started(steps: Steps) -> None:

@@ -215,7 +215,7 @@ def test_a_broken_import_is_an_error_and_leaves_nothing(server: Server) -> None:
     assert server.error("POST", "/images/create?fromSrc=-&repo=X", tar)[0] == 400
     assert server.error("POST", "/images/create?fromSrc=-&changes=RUN+x", tar) == (
         400,
-        "run is not a valid change command",
+        "RUN is not a valid change command",
     )
     assert sorted(path.name for path in (server.images_root / "layers").iterdir()) == before
 

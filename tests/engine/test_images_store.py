@@ -3,10 +3,15 @@
 import asyncio
 import contextlib
 import gzip
+import io
+import json
 import os
 import stat
+import subprocess
+import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from images_helpers import digest_of, entry, is_root, make_image, make_tar, needs_root, stream
@@ -15,6 +20,7 @@ from bennu.errors import BennuError, Conflict, InvalidParameter, NotFound
 from bennu.images import Images
 from bennu.images.importing import commit_image, import_image
 from bennu.images.loading import Loaded, load
+from bennu.images.platform import host_architecture
 from bennu.images.reference import parse_reference
 from bennu.images.removal import chain_ids, prune_images, remove_image
 from bennu.images.saving import choose, save
@@ -409,6 +415,43 @@ async def test_an_archive_cut_short_is_refused(images: Images) -> None:
     assert files_of(images) == [] and list(images.layers.tmp.iterdir()) == []
 
 
+async def test_an_oci_layout_is_loaded_with_its_compressed_layers_and_without_its_attestations(images: Images) -> None:
+    blobs: dict[str, bytes] = {}
+
+    def put(data: bytes | dict[str, Any]) -> dict[str, Any]:
+        raw = data if isinstance(data, bytes) else json.dumps(data).encode()
+        blobs[f"blobs/sha256/{digest_of(raw)[7:]}"] = raw
+        return {"digest": digest_of(raw), "size": len(raw)}
+
+    def image(architecture: str) -> dict[str, Any]:
+        rootfs = {"type": "layers", "diff_ids": [digest_of(BASE), digest_of(TOP)]}
+        config = put({"architecture": architecture, "os": "linux", "rootfs": rootfs})
+        layers = [put(gzip.compress(BASE)), put(zstd(TOP))]
+        platform = {"architecture": architecture, "os": "linux"}
+        return put({"schemaVersion": 2, "config": config, "layers": layers}) | {"platform": platform}
+
+    def zstd(data: bytes) -> bytes:
+        return subprocess.run(["zstd", "-c"], input=data, capture_output=True, check=True).stdout
+
+    proof = put({"schemaVersion": 2, "config": put({}), "layers": [put(b"{}")]})
+    proof |= {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}
+    unknown = proof | {"platform": {"architecture": "unknown", "os": "unknown"}}
+    listed = put({"schemaVersion": 2, "manifests": [unknown, image("s390x"), image(host_architecture())]})
+    listed |= {"annotations": {"io.containerd.image.name": "docker.io/library/several:1"}}
+    index = json.dumps({"schemaVersion": 2, "manifests": [proof, listed]}).encode()
+    members = [entry(name, data) for name, data in blobs.items()]
+    archive = make_tar([*members, entry("index.json", index), entry("oci-layout", b"{}")])
+    loaded = await load_all(images, archive)
+    assert [[str(tag) for tag in item.tags] for item in loaded] == [["several:1"]]
+    assert images.find("several:1").architecture == host_architecture()
+    saved = await archive_of(images, "several:1")
+    with tarfile.open(fileobj=io.BytesIO(saved)) as tar:
+        names = [member.name for member in tar]
+        layer = tar.extractfile(f"blobs/sha256/{digest_of(TOP)[7:]}")
+        assert layer is not None and layer.read() == TOP
+        assert names[:2] == ["blobs", "blobs/sha256"] and names == sorted(names)
+
+
 async def test_links_in_an_archive_stay_in_it(images: Images) -> None:
     config = b'{"rootfs":{"diff_ids":["' + digest_of(TOP).encode() + b'"]}}'
     members = [
@@ -438,7 +481,7 @@ async def test_a_commit_holds_exactly_what_was_changed(images: Images, tmp_path:
     os.setxattr(merged / "fresh/a", "user.x", b"\xff\x00y")
     await images.unmount(upper)
     image = await commit_image(
-        images, upper, base, {"Cmd": ["x"]}, name=parse_reference("new"), changes=["ENV A=b"], author="me", comment="c"
+        images, upper, base, {"Cmd": ["x"], "Env": ["A=b"]}, name=parse_reference("new"), author="me", comment="c"
     )
     await images.remove_upper(upper)
     merged = await images.mount(image, upper)

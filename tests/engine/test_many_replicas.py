@@ -16,6 +16,7 @@ from support.waiting import wait_for
 MANY = 10_000
 PING_S = 0.2  # most of the time
 WORST_PING_S = 2.0  # where the processor has others to serve; in one piece it would be all the time that it takes
+IDLE_PING_S = 0.01  # at most, where this machine has nothing else to do
 SETTLE_S = 60.0
 MEMORY_BYTES = 400 * 1024 * 1024
 
@@ -39,6 +40,19 @@ def pinged(daemon: Daemon) -> Iterator[list[float]]:
     finally:
         ended.set()
         thread.join()
+
+
+def idle_pings(daemon: Daemon) -> list[float]:
+    with pinged(daemon) as took:
+        time.sleep(0.5)
+    return took
+
+
+def check_answered(took: list[float], idle: list[float]) -> None:
+    """Check how long pings took, on a machine that is so busy with other things as the `idle` ones tell."""
+    busy = max(1.0, sorted(idle)[len(idle) // 2] / IDLE_PING_S)
+    assert sorted(took)[len(took) * 3 // 4] < PING_S * busy, (busy, sorted(took)[-10:])
+    assert max(took) < WORST_PING_S * busy, (busy, sorted(took)[-10:])
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +90,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def test_ten_thousand_replicas_that_fit_nowhere_keep_nobody_waiting(swarm: SwarmNode) -> None:
+    idle = idle_pings(swarm.daemon)
     with pinged(swarm.daemon) as took:
         assert create(swarm, "many", {"Replicated": {"Replicas": MANY}}, **NOWHERE)[0] == 201
         assert swarm.docker("service", "ls", "--format", "{{.Name}}").line == "many"
@@ -86,8 +101,7 @@ def test_ten_thousand_replicas_that_fit_nowhere_keep_nobody_waiting(swarm: Swarm
         wait_for(lambda: task_count(swarm) == 3, timeout_s=SETTLE_S, what="all but three to be gone")
         swarm.docker("service", "rm", "many")
         wait_for(lambda: task_count(swarm) == 0, timeout_s=SETTLE_S, what="all tasks to be gone")
-    assert sorted(took)[len(took) * 3 // 4] < PING_S, sorted(took)[-10:]
-    assert max(took) < WORST_PING_S, sorted(took)[-10:]
+    check_answered(took, [*idle, *idle_pings(swarm.daemon)])
     assert resident_bytes(swarm.daemon.pid) < MEMORY_BYTES
 
 
@@ -125,8 +139,8 @@ def test_a_service_is_not_scaled_beyond_the_bound_either(swarm: SwarmNode) -> No
     ids=["nested", "environment"],
 )
 def test_a_large_request_keeps_nobody_waiting(swarm: SwarmNode, body: bytes) -> None:
+    idle = idle_pings(swarm.daemon)
     with pinged(swarm.daemon) as took:
         for _ in range(3):
             swarm.daemon.request("POST", "/containers/create", body, {"Content-Type": "application/json"})
-    assert sorted(took)[len(took) * 3 // 4] < PING_S, sorted(took)[-10:]
-    assert max(took) < WORST_PING_S, sorted(took)[-10:]
+    check_answered(took, [*idle, *idle_pings(swarm.daemon)])

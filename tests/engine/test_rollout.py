@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -373,28 +374,54 @@ def test_a_canary_that_is_never_ready_goes_back(make: Any) -> None:
     assert "0 of 1 slots of the new version were ready within 2 s" in web.bennu("rollout", "status").out
 
 
+def losses_seen(web: Any) -> int:
+    """How often the tasks of a watched service have lost their readiness, as far as it is on record."""
+    with contextlib.closing(sqlite3.connect(f"file:{web.daemon.data_root}/state.db?mode=ro", uri=True)) as state:
+        rows = state.execute("SELECT value FROM kv WHERE key LIKE 'cluster/sightings/%'").fetchall()
+    seen = [one for (value,) in rows for one in json.loads(value)["ledgers"].values()]
+    return sum(one.get("readiness_flaps", 0) for one in seen)
+
+
 def test_a_verdict_counts_what_was_seen_before_the_daemons_death(make: Any) -> None:
     web = make("--replicas=3")
     web.update(
         "--env-add=V=2", "--container-label-add=bennu.ready.cmd=test -e /tmp/ready",
-        *(f"--label-add=bennu.rollout.{said}" for said in ("strategy=canary", "watch=10m", "confidence=0.8")),
+        *(f"--label-add=bennu.rollout.{said}" for said in ("strategy=canary", "watch=10m", "confidence=0.95")),
     )  # fmt: skip
     find = ("ps", "-q", "--filter=label=bennu.ready.cmd")
     container = wait_for(lambda: web.daemon.docker(*find).out.strip(), what="the canary")
-    # Three losses of readiness beside none are more than this confidence allows.
-    for loss in range(3):
-        web.daemon.docker("exec", container, "touch", "/tmp/ready")
-        web.wait(lambda: web.running("2"), "the canary to run")
-        time.sleep(3)  # it is asked every second, and looked at every second
-        if loss == 2:
-            web.daemon.kill()
-            web.daemon.start()
-            time.sleep(3)
-        assert web.status["State"] == "updating"
-        web.daemon.docker("exec", container, "rm", "/tmp/ready")
-        time.sleep(3)
+
+    def is_ready() -> bool:
+        found = json.loads(web.daemon.request("GET", f"/containers/{container}/json")[1])
+        return bool(found.get("Bennu", {}).get("Ready"))
+
+    def lose() -> None:
+        """Have it become ready and lose that, again if it was for too short a time to be looked at."""
+        before = losses_seen(web)
+
+        def is_seen() -> bool:
+            return losses_seen(web) != before or web.status["State"] != "updating"
+
+        while not is_seen():
+            web.daemon.docker("exec", container, "touch", "/tmp/ready")
+            web.wait(is_ready, "the canary to be ready")
+            time.sleep(2)  # it is looked at every second
+            web.daemon.docker("exec", container, "rm", "/tmp/ready")
+            web.wait(lambda: not is_ready(), "the canary to be no longer ready")
+            with contextlib.suppress(AssertionError):
+                wait_for(is_seen, timeout_s=5)
+
+    lose()
+    web.daemon.kill()
+    web.daemon.start()
+    assert (losses_seen(web), web.status["State"]) == (1, "updating"), web.bennu("rollout", "status").out
+    lost = 1
+    while web.status["State"] == "updating":  # how many are too many depends on how long it was ready
+        lose()
+        lost += 1
     web.wait_state("rollback_completed")
-    assert "the new version lost its readiness 3 times, the old one 0 times" in web.bennu("rollout", "status").out
+    told = f"the new version lost its readiness {lost} times, the old one 0 times"
+    assert told in web.bennu("rollout", "status").out
 
 
 def test_a_canary_that_runs_out_of_memory_goes_back_with_the_reason(make: Any) -> None:

@@ -332,10 +332,10 @@ def test_a_published_port_is_reached_from_everywhere(node: SwarmNode) -> None:
     own = "192.0.2.2"
     for address in ("127.0.0.1", own):
         assert {call(address, port).split(" ")[0] for _ in range(4)} == names
-    assert calls_from(node, client(node, "bridge", "python"), own, port).keys() == names
-    assert calls_from(node, container_of(node.running("web")[0]), own, port).keys() == names
+    assert calls_from(node, client(node, "bridge", "python"), own, port, wanted=2).keys() == names
+    assert calls_from(node, container_of(node.running("web")[0]), own, port, wanted=2).keys() == names
     with another_host("198.51.100.1") as there:
-        call_it = [*there, sys.executable, "-c", CALLER, "198.51.100.1", str(port), "0.5"]
+        call_it = [*there, sys.executable, "-c", CALLER, "198.51.100.1", str(port), "0.5", "2"]
         found = subprocess.run(call_it, capture_output=True, text=True, check=True).stdout
     assert json.loads(found).keys() == names
 

@@ -26,6 +26,7 @@ from bennu.api.app import all_routes
 from bennu.api.routes import containers, exec, networks, nodes, plugins, secrets, swarm, volumes
 from bennu.cluster.api_types import ServiceSpecWire, SwarmSpecWire
 from bennu.cluster.swarm_spec import SPEC_DEFAULTS
+from bennu.images.registry.logins import Auth
 from bennu.model import ContainerConfig
 from bennu.network import NetworkRequest
 
@@ -207,6 +208,7 @@ BODIES: Final[dict[tuple[str, str], tuple[Any, dict[str, Json]]]] = {
     ("POST", "/containers/{id}/exec"): (exec.ExecBody, {"Cmd": ["true"]}),
     ("POST", "/exec/{id}/start"): (exec.StartBody, {"Detach": True}),
     ("POST", "/commit"): (ContainerConfig, {}),
+    ("POST", "/auth"): (Auth, {"username": "somebody", "password": "x", "serveraddress": "127.0.0.1:1"}),
     ("POST", "/networks/create"): (NetworkRequest, {"Name": "made"}),
     ("POST", "/networks/{id}/connect"): (networks.ConnectBody, {"Container": "subject"}),
     ("POST", "/networks/{id}/disconnect"): (networks.DisconnectBody, {"Container": "subject"}),

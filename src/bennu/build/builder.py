@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -26,15 +28,18 @@ from bennu.build.solver import NodeFailed, Solver
 from bennu.build.steps.cache_mounts import CacheMounts
 from bennu.build.steps.exec_step import StepFailed, StepRunner
 from bennu.build.steps.trees import Folders, MissingSource
-from bennu.build.usage import CACHE_MOUNT, PruneRequest, UsageRecord, choose_to_prune
+from bennu.build.usage import CACHE_MOUNT, PruneRequest, UsageRecord, automatic_prunes, choose_to_prune
 from bennu.build.vertices import Progress
-from bennu.errors import Conflict
+from bennu.errors import BennuError, Conflict
 from bennu.images import Image, Images
 from bennu.images.overlay import remove_tree
 from bennu.images.reference import Reference
 from bennu.store import Store
 
+REST_S: Final = 600.0  # between two looks at what the cache takes
 FORMER_CACHE: Final = "buildah"  # earlier versions kept it beside ours
+
+log = logging.getLogger(__name__)
 
 
 class Shelf(Protocol):
@@ -89,6 +94,7 @@ class Builder:
         self._exporter = Exporter(images, self._cache)
         self._pruning = asyncio.Lock()
         self._opened = asyncio.Event()
+        self._has_grown = asyncio.Event()
         self.shelves: list[Shelf] = [_MountShelf(self._caches)]
 
     async def read(self) -> None:
@@ -98,11 +104,26 @@ class Builder:
 
     async def open(self) -> None:
         """Remove what builds of a former daemon left half-done. The images are open."""
-        await self._places.clear()
-        await asyncio.to_thread(remove_tree, self._root.with_name(FORMER_CACHE))
-        await self._cache.open()
-        await asyncio.to_thread(self._caches.open)
-        self._opened.set()
+        try:
+            await self._places.clear()
+            await self._cache.open()
+            await asyncio.to_thread(self._caches.open)
+            await asyncio.to_thread(remove_tree, self._root.with_name(FORMER_CACHE))
+        finally:
+            self._opened.set()
+
+    async def keep_tidy(self) -> None:
+        """Prune what builds have made too much of, for as long as this daemon lives."""
+        while True:
+            await self._has_grown.wait()
+            self._has_grown.clear()
+            disk = await asyncio.to_thread(shutil.disk_usage, self._root)
+            for request in automatic_prunes(disk.total, time.time_ns()):
+                try:
+                    await self.prune(request)
+                except (BennuError, OSError) as error:
+                    log.warning("the build cache was not pruned: %s", error)
+            await asyncio.sleep(REST_S)
 
     # --- builds -------------------------------------------------------------------------------------------------------
 
@@ -116,6 +137,7 @@ class Builder:
         await self._opened.wait()
         self._places.check(request.network)
         job = await kept.enter_async_context(NodeRun(self._tools, request, inputs))
+        kept.callback(self._has_grown.set)
         kept.push_async_callback(self._cache.flush)
         try:
             remote = await fetch_context(job, self._solver, progress)

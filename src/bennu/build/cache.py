@@ -22,6 +22,7 @@ import msgspec
 from bennu.build.snapshots import IMAGE_LAYER, Snapshots, StepSnapshot
 from bennu.build.usage import UsageRecord
 from bennu.confined.client import measure_tree
+from bennu.errors import Unavailable
 from bennu.images.layers import Layers
 from bennu.store import Delete, Put, Store, Transaction
 
@@ -154,9 +155,15 @@ class Cache:
         self._by_key[record.key] = record.id
 
     async def flush(self) -> None:
-        """Have on the disk, whatever happens, what builds have made and used so far."""
+        """Have on the disk, whatever happens, what builds have made and used so far; what fails is tried again."""
         dirty, self._dirty = self._dirty, set()
-        found = [self._records[one] for one in dirty if one in self._records]
+        try:
+            await self._flush([self._records[one] for one in dirty if one in self._records])
+        except (Unavailable, OSError) as error:
+            self._dirty |= dirty
+            log.warning("the records of the build cache were not written: %s", error)
+
+    async def _flush(self, found: Sequence[CacheRecord]) -> None:
         fresh = [record for record in found if record.boot]
         if fresh:
             await self.snapshots.sync()

@@ -15,7 +15,7 @@ from bennu.build.builder import Builder
 from bennu.build.jobs import BuildJob, Jobs
 from bennu.build.preparation import internal_step
 from bennu.build.request import Solved, SolveRequest
-from bennu.build.session_inputs import SessionInputs, Transferring
+from bennu.build.session_inputs import ContextShelf, SessionInputs, Transferring
 from bennu.build.steps.trees import Folders, send_tree, tar_tree
 from bennu.build.usage import PruneRequest, UsageRecord, freed_bytes, matches
 from bennu.build.wire.contexts import Contexts
@@ -63,6 +63,7 @@ class Front:
     def __init__(self, builder: Builder, contexts: Contexts, gateways: Sequence[str], announce: Announce) -> None:
         """Make the services. `gateways`: the addresses that `host-gateway` stands for."""
         self._announce = announce
+        builder.shelves.append(ContextShelf(contexts))
         self._builder = builder
         self.sessions = sessions = Sessions()
         self.jobs = Jobs()
@@ -174,6 +175,7 @@ class Front:
     async def export_image(self, solved: Solved, tags: Sequence[Reference], job: BuildJob) -> Image:
         """Make an image of a result and name it. Raises: BennuError."""
         image = await self._builder.export_image(solved, tags, job.recorder)
+        await self._announce("image", "create", image.id, {**image.labels, "name": image.id})
         for tag in tags:
             await self._announce("image", "tag", image.id, {**image.labels, "name": str(tag)})
         return image

@@ -187,6 +187,7 @@ class NodeRun:
 
     async def _exec(self, node: Exec, key: str, given: Mapping[GraphNode, NodeResult], telling: Telling) -> NodeResult:
         base = given[node.base]
+        await asyncio.to_thread(check_can_run, node.platform)
         async with self.tools.cache.snapshots.work() as work, self.place() as place:
             request = StepRequest(
                 step=node,

@@ -113,8 +113,11 @@ class Jobs:
     def end(self, ref: str) -> None:
         """End a build, if it is there."""
         job = self._known.get(ref)
-        if job is not None and not job.returned.done():
-            job.returned.set_result(RpcFailed(Code.CANCELED, "context canceled"))
+        if job is not None:
+            if not job.returned.done():
+                job.returned.set_result(RpcFailed(Code.CANCELED, "context canceled"))
+            for task in job.tasks:
+                task.cancel()
 
 
 def definition_of(name: str) -> Definition:

@@ -12,13 +12,14 @@ from typing import Final
 from bennu.build.dockerfile.parse import ParsedDockerfile
 from bennu.build.graph import GraphNode, LocalSource, digests
 from bennu.build.request import CONTEXT, DOCKERFILE, ContextTree
+from bennu.build.usage import LOCAL, UsageRecord
 from bennu.build.vertices import Progress, VertexStatus
 from bennu.build.wire.agents import forward_agent
 from bennu.build.wire.contexts import Contexts, unpack_upload
 from bennu.build.wire.diffcopy import SmallFiles, options, receive
 from bennu.build.wire.session import ClientSession, Sessions
-from bennu.confined.client import HELPER, OUR_FAULT, Failure, Folder
-from bennu.errors import InvalidParameter
+from bennu.confined.client import HELPER, OUR_FAULT, Failure, Folder, measure_tree
+from bennu.errors import Conflict, InvalidParameter
 from bennu.images.pulling import Step
 from bennu.images.reference import Reference
 from bennu.images.registry.logins import Auth, login_for
@@ -146,6 +147,32 @@ class SessionInputs:
 
     def tell_pull(self, step: Step) -> None:
         pass
+
+
+class ContextShelf:
+    """The contexts that are kept, as the build cache counts and prunes them."""
+
+    def __init__(self, contexts: Contexts) -> None:
+        self._contexts = contexts
+
+    async def usage(self) -> Sequence[UsageRecord]:
+        return [
+            UsageRecord(
+                id=kept.key,
+                description="local source for context",
+                kind=LOCAL,
+                size=await measure_tree(kept.folder),
+                created_ns=kept.used_ns,
+                used_ns=kept.used_ns,
+                in_use=kept.busy,
+                mutable=True,
+            )
+            for kept in self._contexts.kept()
+        ]
+
+    async def remove(self, id: str) -> None:
+        if not await self._contexts.drop(id):
+            raise Conflict(f"the context {id} is in use")
 
 
 def beside(name: str) -> list[str]:

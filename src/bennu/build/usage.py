@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bennu.errors import InvalidParameter
@@ -10,6 +10,13 @@ from bennu.errors import InvalidParameter
 REGULAR: Final = "regular"
 CACHE_MOUNT: Final = "exec.cachemount"
 LOCAL: Final = "source.local"
+GIT: Final = "source.git.checkout"
+RESERVED_PERCENT: Final = 10
+MAX_USED_PERCENT: Final = 80
+MIN_FREE_PERCENT: Final = 20
+MIN_SHORT_LIVED: Final = 512 * 10**6
+SHORT_LIVED_SHARE: Final = 0.138  # of what is reserved
+DAY_NS: Final = 24 * 3600 * 10**9
 CONDITION: Final = re.compile(r'(?P<field>[a-z]+)(?:(?P<how>==|!=|~=)(?P<value>"(?:[^"\\]|\\.)*"|[^,"]*))?\Z')
 
 
@@ -43,6 +50,26 @@ class PruneRequest:
     reserved_space: int = 0  # so much stays in any case
     max_used_space: int = 0
     min_free_space: int = 0
+
+
+def automatic_prunes(disk_bytes: int, now_ns: int) -> list[PruneRequest]:
+    """List what is pruned by itself, one after the other: as dockerd has it without options for its garbage collection.
+
+    What is easily had again goes after two days if the cache is large; then what was not used for 60 days, then as much
+    as keeps the cache within its bounds, what images share last.
+    """
+    bounds = PruneRequest(
+        reserved_space=disk_bytes // 100 * RESERVED_PERCENT,
+        max_used_space=disk_bytes // 100 * MAX_USED_PERCENT,
+        min_free_space=disk_bytes // 100 * MIN_FREE_PERCENT,
+    )
+    short_lived = PruneRequest(
+        filters=tuple(f"type=={kind}" for kind in (LOCAL, CACHE_MOUNT, GIT)),
+        unused_before_ns=now_ns - 2 * DAY_NS,
+        max_used_space=max(MIN_SHORT_LIVED, int(bounds.reserved_space * SHORT_LIVED_SHARE)),
+    )
+    old = replace(bounds, unused_before_ns=now_ns - 60 * DAY_NS)
+    return [short_lived, old, bounds, replace(bounds, everything=True)]
 
 
 def matches(record: UsageRecord, filters: Sequence[str]) -> bool:

@@ -117,7 +117,7 @@ class Container(ContainerBase):
         return future
 
     async def attach(self) -> Attachment:
-        """Attach to the present run, or to the next one if none is."""
+        """Attach to the present run, or to the next one if none is. A cancellation leaves nothing attached."""
         if self.record.state is State.PAUSED:
             raise Conflict(f"container {self.record.name} is paused, unpause the container before attach")
         if self.record.state is State.RESTARTING:

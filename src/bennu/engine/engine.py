@@ -135,6 +135,7 @@ class Engine:
         self._wanted = await readopt(services, self.index)
         self._left = finish_pending_operations(services, self.list()[::-1])
         services.tasks.create_task(self.builder.open(), name="clear what builds left")
+        services.tasks.create_task(self.builder.keep_tidy(), name="prune the build cache")
         services.tasks.create_task(services.deaths.keep_pruned(self.index.ids), name="prune certificates")
 
     def begin(self) -> None:

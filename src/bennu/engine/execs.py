@@ -137,6 +137,9 @@ class Execs:
         try:
             with contextlib.suppress(Unavailable):  # an event that cannot be written ends no process
                 await session.container.publish(f"exec_start: {session.command}", execID=session.id)
+        except BaseException:
+            process.discard()  # nobody will read it
+            raise
         finally:
             self._tasks.create_task(self._watch(session, process), name=f"exec {session.id[:12]}")
         return process

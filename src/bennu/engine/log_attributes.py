@@ -15,7 +15,7 @@ from bennu.go.rfc3339 import format_rfc3339
 from bennu.go.template import expand_template
 from bennu.go.template_functions import Function
 from bennu.go.template_syntax import TemplateError
-from bennu.process import run
+from bennu.process import HelperTimeout, run
 
 MATCH_WITHIN_S: Final = 2.0
 # Python's expressions can take for ever, and bennud would stand still: another process does the matching.
@@ -74,9 +74,14 @@ async def _match(patterns: Sequence[str], names: Sequence[Collection[str]]) -> l
     """Find for each pattern the names that it matches; an empty one matches none. Raises: BennuError."""
     asked = [(pattern, list(some) if pattern else []) for pattern, some in zip(patterns, names, strict=True)]
     argv = [sys.executable, "-I", "-S", "-c", MATCH]
-    done = await run(argv, timeout_s=MATCH_WITHIN_S, stdin=msgspec.json.encode(asked))
+    wrong = "failed to initialize logging driver: "
+    try:
+        done = await run(argv, timeout_s=MATCH_WITHIN_S, stdin=msgspec.json.encode(asked))
+    except HelperTimeout:
+        told = " or ".join(f'"{pattern}"' for pattern, some in asked if some)
+        raise BennuError(f"{wrong}{told} takes more than {MATCH_WITHIN_S:g} s to match") from None
     if done.exit_code:
-        raise BennuError(f"failed to initialize logging driver: {done.stderr.decode(errors='replace').strip()[-200:]}")
+        raise BennuError(wrong + done.stderr.decode(errors="replace").strip()[-200:])
     return msgspec.json.decode(done.stdout, type=list[list[str]])
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 from msgspec import UNSET
 
+from bennu.beneath import clean
 from bennu.engine.context import EngineContext
 from bennu.engine.mount_parser import Planned, parse_bind, parse_mount, parse_volumes_from, shows
 from bennu.errors import InvalidParameter, NotFound
@@ -47,9 +48,11 @@ def plan_mounts(
     for target in config.volumes or {}:
         if not target.startswith("/"):
             raise InvalidParameter(f"invalid volume specification: '{target}'")
-        clean = posixpath.normpath(target)
-        if clean not in planned and clean not in tmpfs:
-            planned[clean] = Planned("volume", "", clean, anonymous=True, driver=host.volume_driver)
+        place = clean(target)
+        if place == "/":
+            raise InvalidParameter("invalid specification: destination can't be '/'")
+        if place not in planned and place not in tmpfs:
+            planned[place] = Planned("volume", "", place, anonymous=True, driver=host.volume_driver)
     return list(planned.values())
 
 

@@ -33,6 +33,7 @@ MAX_NAMES: Final = 16 << 20  # characters of all names and targets of links
 MAX_LINKS: Final = 40  # one leading to the next; as Linux
 MAX_INDEX_DEPTH: Final = 3
 CONTAINERD_NAME: Final = "io.containerd.image.name"
+REFERENCE_TYPE: Final = "vnd.docker.reference.type"
 OCI_NAME: Final = "org.opencontainers.image.ref.name"
 
 
@@ -273,8 +274,14 @@ def plan(archive: Archive) -> list[ArchivedImage]:
         return [_plan_docker(archive, entry) for entry in entries]
     if archive.find("index.json") is not None:
         index: Manifest = archive.read_json("index.json", Manifest)
-        return [_plan_oci(archive, descriptor) for descriptor in index.manifests or []]
+        entries = [descriptor for descriptor in index.manifests or [] if not _is_attestation(descriptor)]
+        return [_plan_oci(archive, descriptor) for descriptor in entries]
     raise InvalidParameter("invalid archive: does not contain a manifest.json or an index.json")
+
+
+def _is_attestation(descriptor: Descriptor) -> bool:
+    """Tell whether it says how an image was made, and is none itself."""
+    return (descriptor.annotations or {}).get(REFERENCE_TYPE) == "attestation-manifest"
 
 
 def _plan_docker(archive: Archive, entry: ManifestEntry) -> ArchivedImage:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from bennu.errors import BennuError, NotFound
-from bennu.images.compressing import compress, is_gzip, read_blocks
+from bennu.images.compressing import BlobUpload, is_gzip
 from bennu.images.image import Image
 from bennu.images.images import Images
 from bennu.images.layers import Layer, disk_error
@@ -192,13 +192,14 @@ class Pusher:
         path = self._images.layers.blob_path(layer.blob)
         total = layer.blob_size if is_kept_so else layer.tar_size
         paced = Paced(lambda count: tell(Pushing(layer.diff_id, "Pushing", count, total)), total)
-        summing = Summing((read_blocks if is_kept_so else compress)(path, paced.count))
+        outgoing = BlobUpload(path, paced.count, is_kept_so=is_kept_so)
         try:
-            upload = await self._repository.upload(summing.parts())
+            async with contextlib.aclosing(outgoing.parts()) as parts:
+                upload = await self._repository.upload(parts)
         except OSError as error:
             raise disk_error(error) from error
-        await upload.commit(summing.digest)
-        return RemoteBlob(summing.digest, summing.size, self._name.full_name)
+        await upload.commit(outgoing.digest)
+        return RemoteBlob(outgoing.digest, outgoing.size, self._name.full_name)
 
     async def send_manifest(self, image: Image, blobs: Sequence[RemoteBlob]) -> bytes:
         """Send configuration and manifest; answer the latter. Raises: RegistryError."""
@@ -209,26 +210,6 @@ class Pusher:
         manifest = manifest_of(image.id, len(config), [(blob.digest, blob.size, LAYER) for blob in blobs])
         await self._repository.put_manifest(self._name.tag, manifest, MANIFEST)
         return manifest
-
-
-class Summing:
-    """Passes data on and knows its digest and size in the end."""
-
-    def __init__(self, data: AsyncGenerator[bytes, None]) -> None:
-        self._data = data
-        self._sum = hashlib.sha256()
-        self.size = 0
-
-    async def parts(self) -> AsyncIterator[bytes]:
-        async with contextlib.aclosing(self._data):
-            async for part in self._data:
-                await asyncio.to_thread(self._sum.update, part)
-                self.size += len(part)
-                yield part
-
-    @property
-    def digest(self) -> str:
-        return f"sha256:{self._sum.hexdigest()}"
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

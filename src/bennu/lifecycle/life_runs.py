@@ -33,6 +33,7 @@ from bennu.lifecycle.status import State
 
 KEPT_RESTARTS: Final = 1000  # instants for the governor's budget
 UNKNOWN_AS: Final = 255  # an exit code that nobody knows, to clients of Docker's API (dockerd since 25)
+TELLING_CODES: Final = (126, 127)  # of a failed start: the command cannot be run, or there is none
 
 
 # --- starting ------------------------------------------------------------------------------------------------------
@@ -69,6 +70,8 @@ def _begin(moment: Moment, event: RunStarted, restarts: Restarts) -> Transition:
 def fail_start(moment: Moment, event: StartFailed) -> Transition:
     """Leave it `created` (or `exited`) with the failure's code and text, and no docker event.
 
+    A code that tells nothing of the command does not replace the one of the run before, as with dockerd.
+
     Waiters for the next exit go on waiting, as with dockerd: the start's own answer says that it failed.
     """
     return _fail(moment, event, Stay(moment.life.restarts.delay_ns, "a start that fails is not tried again"))
@@ -87,9 +90,10 @@ def fail_restart(moment: Moment, event: StartFailed) -> Transition:
 def _fail(moment: Moment, event: StartFailed, decision: Restart | Stay) -> Transition:
     life, restarts = moment.life, moment.life.restarts
     was_restart = life.state is State.RESTARTING
-    last_end = replace(
-        life.last_end, error=event.error, exit_code=life.last_end.exit_code if was_restart else event.exit_code
-    )
+    exit_code = life.last_end.exit_code
+    if not was_restart and (exit_code == 0 or event.exit_code in TELLING_CODES):
+        exit_code = event.exit_code
+    last_end = replace(life.last_end, error=event.error, exit_code=exit_code)
     failed = replace(
         life,
         state=_ended_state(life),

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bennu.build.usage import CACHE_MOUNT, PruneRequest, UsageRecord, bytes_to_keep, choose_to_prune, matches
+from bennu.build.usage import (
+    CACHE_MOUNT,
+    DAY_NS,
+    PruneRequest,
+    UsageRecord,
+    automatic_prunes,
+    bytes_to_keep,
+    choose_to_prune,
+    matches,
+)
 from bennu.errors import InvalidParameter
 
 BASE = UsageRecord("base", size=100, used_ns=1, description="[1/2] COPY a")
@@ -62,6 +71,30 @@ def test_so_much_stays_as_the_bounds_say() -> None:
     assert bytes_to_keep(PruneRequest(max_used_space=60), 100, 5) == 60
     assert bytes_to_keep(PruneRequest(min_free_space=25), 100, 5) == 80
     assert bytes_to_keep(PruneRequest(max_used_space=60, min_free_space=25, reserved_space=70), 100, 5) == 70
+
+
+def test_the_cache_stays_within_its_bounds_by_itself() -> None:
+    gigabyte = 10**9
+    now_ns = 100 * DAY_NS
+    records = [
+        UsageRecord("new", size=5 * gigabyte, used_ns=now_ns, shared=True),
+        UsageRecord("mount", size=gigabyte, used_ns=now_ns - 3 * DAY_NS, kind=CACHE_MOUNT),
+        UsageRecord("old", size=gigabyte, used_ns=now_ns - 61 * DAY_NS),
+        UsageRecord("recent", size=gigabyte, used_ns=now_ns - DAY_NS),
+    ]
+
+    def gone(disk: int, free: int) -> list[str]:
+        left, found = list(records), []
+        for request in automatic_prunes(disk, now_ns):
+            for one in choose_to_prune(left, request, free):
+                found.append(one.id)
+                left.remove(one)
+        return found
+
+    assert gone(1000 * gigabyte, free=900 * gigabyte) == []
+    assert gone(10 * gigabyte, free=9 * gigabyte) == ["mount"]
+    assert gone(10 * gigabyte, free=gigabyte) == ["mount", "old"]
+    assert gone(2 * gigabyte, free=gigabyte) == ["mount", "old"]
 
 
 @given(

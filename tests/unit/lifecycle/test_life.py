@@ -101,6 +101,14 @@ def test_a_failed_start_has_its_code_and_text_and_no_event_of_dockers() -> None:
     assert change.death is not None and change.death.ending.start_error == "not found"
 
 
+@pytest.mark.parametrize(("before", "code", "shown"), [(0, 128, 128), (3, 128, 3), (None, 128, None), (3, 127, 127)])
+def test_a_failed_start_that_says_nothing_of_the_command_keeps_the_exit_code_of_the_run_before(
+    before: int | None, code: int, shown: int | None
+) -> None:
+    ended = take(run(), exited(before)).life
+    assert take(ended, StartFailed(exit_code=code, error="no network")).life.last_end.exit_code == shown
+
+
 def test_a_restart_that_fails_keeps_the_exit_code_of_the_run_before_and_is_tried_again_only_for_a_shortage() -> None:
     waiting = take(run(), exited(3), policy=ALWAYS).life
     failed = take(waiting, StartFailed(exit_code=127, error="gone"), policy=ALWAYS)

@@ -19,6 +19,7 @@ KEEP_RAW: Final = 64 * 1024
 CONTENT_LENGTH: Final = re.compile(rb"^content-length:[ \t]*([0-9]{1,9})", re.IGNORECASE | re.MULTILINE)
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 MAX_HEAD_BYTES: Final = 1024 * 1024  # of a request line, and of a header: Go's limit for both together
+READ_BYTES: Final = 256 * 1024  # of a body, before its client has to wait
 MAX_HEADERS: Final = 4096
 BACKLOG: Final = 1024  # clients that may wait to be accepted; asyncio would listen anew with 100
 HALF_CLOSED_GRACE_S: Final = 0.5  # for a request that came together with the half-close to be taken up
@@ -117,7 +118,9 @@ class ApiServer:
     """Lets an application answer on any number of listening sockets."""
 
     def __init__(self, app: web.Application) -> None:
-        self._runner = web.AppRunner(app, handle_signals=False, access_log=None, handler_cancellation=True)
+        self._runner = web.AppRunner(
+            app, handle_signals=False, access_log=None, handler_cancellation=True, read_bufsize=READ_BYTES
+        )
         self._servers: list[asyncio.Server] = []
         self._fronts: list[TlsFront] = []
         self._metrics: web.AppRunner | None = None

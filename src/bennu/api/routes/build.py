@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiohttp import web
 
@@ -115,6 +115,7 @@ class BuildRoutes:
             await traced.upload(build_id, body_of(request))
             return web.Response()
         asked = read_request(request, self._images)
+        check_outputs(request)
         remote = text(request, "remote")
         is_local = remote in ("client-session", "upload-request")
         call = TracedCall(
@@ -224,6 +225,15 @@ def read_request(request: web.Request, images: Images) -> ClassicRequest:
     )
     removes = flag(request, "rm", default=True) or flag(request, "forcerm")
     return ClassicRequest(solving, read_tags(request), flag(request, "squash"), removes)
+
+
+def check_outputs(request: web.Request) -> None:
+    """Refuse results that are to go elsewhere than into the images. Raises: InvalidParameter, NotImplementedHere."""
+    outputs = _read_json(request, "outputs", list[dict[str, Any]]) or []
+    for output in outputs:
+        kind = output.get("Type", "")
+        if kind not in ("", "moby", "image", "docker"):
+            raise NotImplementedHere(f"the output type {kind} is not implemented for this way to build")
 
 
 def may_use_cache(cache_from: Sequence[str], images: Images) -> bool:

@@ -79,7 +79,7 @@ class ExecRoutes:
         if size is not None:
             session.request = dataclasses.replace(session.request, console_size=size)
         if body.detach:
-            await self._engine.execs.start(session)
+            (await self._engine.execs.start(session)).discard()
             return empty_response()
 
         async def work(connection: Hijacked) -> None:
@@ -102,14 +102,15 @@ class ExecRoutes:
             stderr=session.attach_stderr,
             keys=parse_keys(session.detach_keys) if session.request.tty else None,
         )
-        match await join(connection, process, options):
+        why = await join(connection, process, options)
+        process.discard()  # whatever comes now has no reader
+        match why:
             case SessionEnd.OUTPUT:
                 await session.ended.wait()
             case SessionEnd.DETACHED:
                 await session.container.publish("exec_detach", execID=session.id)
             case SessionEnd.LEFT:
                 await process.close_stdin()
-                process.discard()
 
     async def resize(self, request: web.Request) -> web.Response:
         height, width = read_size(request)

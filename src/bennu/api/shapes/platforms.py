@@ -7,7 +7,7 @@ import msgspec
 
 from bennu.decoding import decode
 from bennu.errors import InvalidParameter, NotFound
-from bennu.go.arch import architecture
+from bennu.go.platform import ImagePlatform, fits
 from bennu.images import Image
 
 
@@ -24,12 +24,10 @@ class PlatformShape(msgspec.Struct):
         return "/".join(filter(None, (self.os, self.architecture, self.variant)))
 
     def fits(self, config: Mapping[str, Any]) -> bool:
-        """Tell whether an image of this configuration is for the platform; a variant counts where both name one."""
-        own = (str(config.get("os") or "linux"), architecture(str(config.get("architecture") or "")))
+        """Tell whether an image of this configuration serves who asks for the platform, as containerd does."""
         variant = str(config.get("variant") or "")
-        return own == (self.os.lower(), architecture(self.architecture.lower())) and (
-            not variant or not self.variant or variant == self.variant
-        )
+        own = ImagePlatform(str(config.get("os") or "linux"), str(config.get("architecture") or ""), variant)
+        return fits(ImagePlatform(self.os, self.architecture, self.variant), own)
 
 
 def decode_platform(text: str) -> PlatformShape:

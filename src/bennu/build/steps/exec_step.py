@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from bennu.beneath import clean
 from bennu.build.graph import Exec, GraphNode, MountKind, StepMount
 from bennu.build.place import BuildPlace
 from bennu.build.steps.cache_mounts import CacheMounts
@@ -243,7 +244,7 @@ class StepRunner:
         """Run the world to its end; answers what it said, with `oom_kills` and `configuration`."""
         step, place = request.step, request.place
         name = request.into.name
-        group = f"{place.group}/{name}"
+        group = _group(step, place, name)
         container = StepContainer(
             step=step,
             user=prepared["user"],
@@ -361,6 +362,13 @@ async def _read_on(source: asyncio.StreamReader, stream: int, limit: LogLimit, l
             data = NOT_EXECUTED.sub(lambda said: b"exec %s: %s\n" % (said[1], said[2].lower()), data)
         if told := limit.pass_on(data, time.monotonic_ns()):
             log(stream, told)
+
+
+def _group(step: Exec, place: BuildPlace, name: str) -> str:
+    """Answer the control group of a step: below that of the build, or where the client wants it."""
+    if not step.cgroup_parent:
+        return f"{place.group}/{name}"
+    return clean(f"{step.cgroup_parent}/{place.group.rpartition('/')[2]}-{name}")
 
 
 def _process(step: Exec) -> str:

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bennu.build.graph import Copy, FileAction, Files, GraphNode, Mkdir, Mkfile, Remove
 from bennu.confined.client import HELPER, Failure, Folder, Overlaid, Session, Tree
@@ -68,9 +69,24 @@ async def digest_tree(layers: Folders, selections: Sequence[Selection]) -> str:
     Raises: MissingSource, FileStepFailed.
     """
     words = [(one.path, one.wildcards, one.follow, one.include, one.exclude) for one in selections]
+    tree = Overlaid(tuple(layers))
+    known = _hashes.pop(tree.folders, {})
     with _files():
-        answer: str = await HELPER.ask("digest", Overlaid(tuple(layers)), limit_s=None, selections=words)
-        return answer
+        async with HELPER.begin("digest", tree, input=True, selections=words) as session:
+            assert session.input is not None
+            session.input.write(json.dumps(known).encode())
+            session.input.close()
+            digest, seen = await session.answer()
+    _hashes[tree.folders] = {**known, **seen} if len(known) < HASHES_OF_A_TREE else seen
+    while len(_hashes) > TREES_REMEMBERED:
+        del _hashes[next(iter(_hashes))]
+    return str(digest)
+
+
+HASHES_OF_A_TREE: Final = 40_000
+TREES_REMEMBERED: Final = 8
+# What the helper has hashed of the trees that were looked at last; a file that was touched since then is another one.
+_hashes: dict[tuple[Path, ...], dict[str, str]] = {}
 
 
 async def apply_files(node: Files, base: Folders, into: Path, sources: Mapping[GraphNode, Folders]) -> None:

@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import stat
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from bennu.build.request import ContextTree
 from bennu.build.wire.diffcopy import DIR, SYMLINK, TYPE_BITS, receive
 from bennu.build.wire.http2 import Headers, StreamReset
 from bennu.build.wire.messages import BytesMessage, Stat
+from bennu.build.wire.protobuf import read_bytes
 from bennu.build.wire.session import PULL_UPLOAD, ClientSession, SessionGone
 from bennu.confined.arrivals import RECORD
 from bennu.confined.client import HELPER, Folder, cancel
@@ -144,12 +146,22 @@ def entry_record(entry: Stat, mode: int, *, same: bool) -> bytes:
     return json.dumps([entry.path, mode, *owner, ns, entry.linkname, *device, xattrs, same]).encode()
 
 
+@dataclass(frozen=True, slots=True)
+class KeptContext:
+    """A folder that is kept: its key, where it is, when it was used last, and whether a build uses it now."""
+
+    key: str
+    folder: Path
+    used_ns: int
+    busy: bool
+
+
 class Contexts:
     """The folders of one host. `root` is ours alone."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._used: dict[str, None] = {}  # keys, the one used last at the end
+        self._used: dict[str, int] = {}  # when each was used last, in ns; the latest at the end
         self._busy: set[str] = set()
         self._states: dict[str, str] = {}  # by key; of those that are kept
         self._count = 0
@@ -158,19 +170,19 @@ class Contexts:
         """Remove what a former daemon did not finish, or has not kept. Blocking."""
         self._root.mkdir(0o700, parents=True, exist_ok=True)
         boot = _boot()
-        found: list[tuple[float, str]] = []
+        found: list[tuple[int, str]] = []
         for folder in self._root.iterdir():
             try:
                 with (folder / "told").open("rb") as file:
                     whole = file.readline().decode().strip() == boot
-                    used = os.fstat(file.fileno()).st_mtime
+                    used = os.fstat(file.fileno()).st_mtime_ns
             except OSError:
-                whole, used = False, 0.0
+                whole, used = False, 0
             if whole:
                 found.append((used, folder.name))
             else:
                 remove_tree(folder)
-        self._used = dict.fromkeys(name for _, name in sorted(found))
+        self._used = {name: used for used, name in sorted(found)}
 
     @contextlib.asynccontextmanager
     async def lend(self, session: ClientSession, name: str, what: Headers, heard: Heard) -> AsyncIterator[ContextTree]:
@@ -195,7 +207,7 @@ class Contexts:
         finally:
             if kept:
                 self._used.pop(key, None)
-                self._used[key] = None
+                self._used[key] = time.time_ns()
             await asyncio.shield(self._leave(key, kept=kept))
 
     async def _leave(self, key: str, *, kept: bool) -> None:
@@ -225,16 +237,18 @@ class Contexts:
         except OSError as error:
             raise disk_error(error) from error
 
-    async def usage(self) -> list[tuple[str, Path, bool]]:
-        """List the folders that are kept: key, folder, whether a build uses it."""
-        return [(key, self._root / key, key in self._busy) for key in self._used]
+    def kept(self) -> list[KeptContext]:
+        """List the folders that are kept, the one used last at the end."""
+        return [KeptContext(key, self._root / key, used, key in self._busy) for key, used in self._used.items()]
 
-    async def drop(self, key: str) -> None:
-        """Remove a folder that no build uses."""
-        if key in self._used and key not in self._busy:
-            del self._used[key]
-            self._states.pop(key, None)
-            await asyncio.to_thread(remove_tree, self._root / key)
+    async def drop(self, key: str) -> bool:
+        """Remove a folder; answer False for one that a build uses. Raises: KeyError for what is not here."""
+        if key in self._busy:
+            return False
+        del self._used[key]
+        self._states.pop(key, None)
+        await asyncio.to_thread(remove_tree, self._root / key)
+        return True
 
 
 async def unpack_upload(session: ClientSession, path: str, work: Path) -> None:
@@ -307,8 +321,13 @@ def _read(file: Path) -> Iterator[Told]:
     while at < len(data):
         end = at + 4 + int.from_bytes(data[at : at + 4])
         raw = data[at + 4 : end]
-        yield Told(Stat.decode(raw).path, raw)
+        yield Told(path_of(raw), raw)
         at = end
+
+
+def path_of(raw: bytes) -> str:
+    """Read the path of an entry alone: it comes first, unless somebody writes fields in another order."""
+    return read_bytes(raw, 1)[0].decode() if raw[:1] == b"\x0a" else Stat.decode(raw).path
 
 
 def _boot() -> str:

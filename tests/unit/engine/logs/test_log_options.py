@@ -2,10 +2,13 @@
 
 import pytest
 
-from bennu.engine.log_attributes import FUNCTIONS, check_tag, encode_as_go, expand_tag
+from bennu.engine import log_attributes
+from bennu.engine.log_attributes import FUNCTIONS, check_tag, encode_as_go, expand_tag, read_attributes
 from bennu.engine.logs.options import LogSettings, parse_log_options
-from bennu.errors import InvalidParameter, NotImplementedHere
+from bennu.engine.record import Record
+from bennu.errors import BennuError, InvalidParameter, NotImplementedHere
 from bennu.go.template import Struct
+from bennu.model import ContainerConfig, HostConfig, LogConfig
 
 START = "failed to initialize logging driver: "
 
@@ -108,3 +111,21 @@ def test_a_tag_may_use_functions() -> None:
 
 def test_attributes_are_encoded_as_go_does() -> None:
     assert encode_as_go({"b": "x&é\u2028", "a": '"'}) == '{"a":"\\"","b":"x\\u0026é\\u2028"}'
+
+
+async def test_an_expression_that_matches_for_ever_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_attributes, "MATCH_WITHIN_S", 0.5)
+    record = Record(
+        id="c",
+        name="n",
+        created_ns=1,
+        image_id="sha256:1",
+        path="/bin/true",
+        args=[],
+        config=ContainerConfig(labels={"a" * 40 + "b": ""}),
+        host_config=HostConfig(log_config=LogConfig(config={"labels-regex": "^(a+)+$"})),
+        endpoints={},
+        mounts=[],
+    )
+    with pytest.raises(BennuError, match=r'^failed to initialize .*: "\^\(a\+\)\+\$" takes more than 0.5 s to match$'):
+        await read_attributes(record, "")
