@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from bennu.build.wire.grpc import Outgoing
-from bennu.build.wire.http2 import StreamReset
+from bennu.build.wire.http2_stream import StreamReset
 from bennu.build.wire.messages import BytesMessage
 from bennu.build.wire.session import FORWARD_AGENT, ClientSession
 from bennu.errors import BennuError

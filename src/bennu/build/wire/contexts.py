@@ -22,7 +22,7 @@ from typing import Final
 
 from bennu.build.request import ContextTree
 from bennu.build.wire.diffcopy import DIR, SYMLINK, TYPE_BITS, receive
-from bennu.build.wire.http2 import Headers, StreamReset
+from bennu.build.wire.http2_stream import Headers, StreamReset
 from bennu.build.wire.messages import BytesMessage, Stat
 from bennu.build.wire.protobuf import read_bytes
 from bennu.build.wire.session import PULL_UPLOAD, ClientSession, SessionGone

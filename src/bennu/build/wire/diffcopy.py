@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from bennu.build.wire.grpc import Outgoing
-from bennu.build.wire.http2 import Headers, StreamReset
+from bennu.build.wire.http2_stream import Headers, StreamReset
 from bennu.build.wire.messages import Packet, Stat
 from bennu.build.wire.protobuf import put_varint, read_bytes, read_varint, skip
 from bennu.build.wire.session import DIFF_COPY, ClientSession, SessionGone

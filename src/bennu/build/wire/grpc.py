@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import Final, TypeVar
 
-from bennu.build.wire.http2 import NO_ERROR, Headers, Http2, Http2Stream, StreamReset
+from bennu.build.wire.http2 import Http2
+from bennu.build.wire.http2_stream import NO_ERROR, Headers, Http2Stream, StreamReset
 from bennu.build.wire.messages import AnyValue, RpcStatus
 from bennu.build.wire.protobuf import Message
 from bennu.errors import BennuError, NotImplementedHere

@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 from bennu.build.wire.diffcopy import DATA, ERR, FIN, REQ, STAT, TYPE_BITS, read_packet
 from bennu.build.wire.grpc import Outgoing
-from bennu.build.wire.http2 import StreamReset
+from bennu.build.wire.http2_stream import StreamReset
 from bennu.build.wire.messages import BytesMessage, Packet, Stat
 from bennu.build.wire.session import SEND_FILES, ClientSession, SessionGone
 from bennu.errors import BennuError, InvalidParameter

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from bennu.build.wire.grpc import Call, Code, Outgoing, RpcFailed, ask, begin
-from bennu.build.wire.http2 import Headers, Http2, Link, StreamReset
+from bennu.build.wire.http2 import Http2, Link
+from bennu.build.wire.http2_stream import Headers, StreamReset
 from bennu.build.wire.messages import (
     BytesMessage,
     CheckAgentRequest,

@@ -19,11 +19,10 @@ from bennu.build.wire.http2 import (
     PREFACE,
     RST_STREAM,
     SETTINGS,
-    STREAM_WINDOW,
     WINDOW_UPDATE,
     Http2,
-    StreamReset,
 )
+from bennu.build.wire.http2_stream import STREAM_WINDOW, StreamReset
 from bennu.build.wire.messages import AnyValue, BytesMessage
 from bennu.errors import InvalidParameter, NotImplementedHere
 from support.links import link_pair
