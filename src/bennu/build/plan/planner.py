@@ -5,13 +5,12 @@ us to what that daemon has built.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any, Final
 
-from bennu.build.dockerfile.expansion import Expanded, Style, expand, split
-from bennu.build.dockerfile.failure import DockerfileError, nearest
+from bennu.build.dockerfile.expansion import Style
+from bennu.build.dockerfile.failure import DockerfileError
 from bennu.build.dockerfile.mounts import MountRequest
 from bennu.build.dockerfile.rules import Linter, LintWarning
 from bennu.build.dockerfile.statements import (
@@ -19,20 +18,7 @@ from bennu.build.dockerfile.statements import (
     CmdStatement,
     CopyStatement,
     EntrypointStatement,
-    EnvStatement,
-    ExposeStatement,
-    HealthcheckStatement,
-    LabelStatement,
-    MaintainerStatement,
-    OnbuildStatement,
-    Pair,
-    ProbeSettings,
     RunStatement,
-    ShellStatement,
-    StageStatement,
-    StopsignalStatement,
-    UserStatement,
-    VolumeStatement,
     WorkdirStatement,
 )
 from bennu.build.graph import (
@@ -51,25 +37,18 @@ from bennu.build.plan.copies import CopyPlace, git_source, plan_copy
 from bennu.build.plan.draft import DEFAULT_PATH, ImageDraft
 from bennu.build.plan.options import BaseImage, BuildPlan, ImageNeed, PlanError
 from bennu.build.plan.paths import clean
-from bennu.build.plan.ports import read_ports
+from bennu.build.plan.plan_words import NOT_IN_ENV, PlanWords
 from bennu.build.plan.read import BuildFile, KnownImages, context_name, context_of, need_of
 from bennu.build.plan.remotes import file_name, parse_repository
+from bennu.build.plan.settings import take_command, take_setting
 from bennu.build.plan.stage_state import StageState, shown
 from bennu.build.plan.stages import CONTEXT, Command, Stage
 from bennu.errors import InvalidParameter
-from bennu.go.duration import format_duration
 from bennu.go.printing import quote
 from bennu.go.rfc3339 import format_rfc3339
 from bennu.images.dockerignore import is_ignored
-from bennu.lifecycle.signals import parse_signal
 
 EPOCH: Final = "SOURCE_DATE_EPOCH"
-NOT_IN_ENV: Final = frozenset(("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"))
-SECRET_WORDS: Final = "apikey|auth|credential|credentials|key|password|pword|passwd|secret|token"
-SECRET: Final = re.compile(rf"(?:_|^)(?:{SECRET_WORDS})(?:_|$)", re.IGNORECASE)
-PUBLIC: Final = re.compile(r"(?:_|^)public(?:_|$)", re.IGNORECASE)
-MAX_OPTIONS: Final = 200  # so many variables are looked through for what was perhaps meant
-MAX_EXPANDED: Final = 64 << 20  # letters of all words of a plan
 
 
 def make_plan(file: BuildFile, known: KnownImages) -> BuildPlan:
@@ -119,15 +98,16 @@ class _PlanWalk:
     file: BuildFile
     known: KnownImages
     linter: Linter = field(init=False)
+    words: PlanWords = field(init=False)
     states: dict[Stage, StageState] = field(default_factory=dict)
     locals: dict[str, set[str]] = field(default_factory=dict)
     nodes: dict[str, LocalSource] = field(default_factory=dict)
     of_local: dict[Stage, str] = field(default_factory=dict)
     epoch_ns: int | None = None
-    expanded: int = 0
 
     def __post_init__(self) -> None:
         self.linter = replace(self.file.linter, warnings=list(self.file.linter.warnings))
+        self.words = PlanWords(Style(escape=self.file.parsed.escape), self.linter)
         self.epoch_ns = _read_epoch(self.file.options.arguments.get(EPOCH, ""))
 
     def run(self) -> StageState:
@@ -278,30 +258,6 @@ class _PlanWalk:
 
     # --- variables ----------------------------------------------------------------------------------------------------
 
-    def expand(self, state: StageState, text: str, statement: StageStatement, style: Style | None = None) -> str:
-        """Put variables into a word. Raises: DockerfileError."""
-        found = expand(text, state.env, style or Style(escape=self.file.parsed.escape))
-        self.count(found.text)
-        self.lint_missing(state, found, statement)
-        return found.text
-
-    def count(self, text: str) -> None:
-        self.expanded += len(text)
-        if self.expanded > MAX_EXPANDED:
-            raise DockerfileError(f"the words of the Dockerfile are longer than {MAX_EXPANDED} letters")
-
-    def lint_missing(self, state: StageState, found: Expanded, statement: StageStatement) -> None:
-        for name in found.missing if self.linter.hears("UndefinedVar") else ():
-            if name not in state.arguments and name not in NOT_IN_ENV:
-                near = nearest(name, islice(state.env, MAX_OPTIONS))
-                hint = f" (did you mean ${near}?)" if near else ""
-                self.linter.warn("UndefinedVar", statement.location, name, hint)
-
-    def expand_pairs(
-        self, state: StageState, pairs: Sequence[Pair], statement: StageStatement
-    ) -> list[tuple[str, str]]:
-        return [(self.expand(state, pair.name, statement), self.expand(state, pair.value, statement)) for pair in pairs]
-
     # --- instructions -------------------------------------------------------------------------------------------------
 
     def take(self, state: StageState, command: Command) -> None:
@@ -315,9 +271,9 @@ class _PlanWalk:
             case WorkdirStatement() as workdir:
                 self.take_workdir(state, workdir, is_trigger=command.is_trigger)
             case CmdStatement() | EntrypointStatement() as one:
-                self.take_command(state, one)
+                take_command(self.words, state, one)
             case other:
-                self.take_setting(state, other)
+                take_setting(self.words, state, other)
 
     def take_run(self, state: StageState, run: RunStatement, command: Command) -> None:
         if state.stage in self.of_local:
@@ -329,7 +285,7 @@ class _PlanWalk:
         place = RunPlace(
             options=self.file.options,
             escape=self.file.parsed.escape,
-            expand=lambda text: self.expand(state, text, run),
+            expand=lambda text: self.words.expand(state, text, run),
             source=source,
             no_cache=self.is_uncached(state),
             is_trigger=command.is_trigger,
@@ -340,13 +296,15 @@ class _PlanWalk:
         inner = Style(no_quotes=True)
         copy = replace(
             copy,
-            chown=self.expand(state, copy.chown, copy),
-            chmod=self.expand(state, copy.chmod, copy),
-            checksum=self.expand(state, copy.checksum, copy),
-            paths=tuple(self.expand(state, path, copy) for path in copy.paths),
-            destination=self.expand(state, copy.destination, copy),
+            chown=self.words.expand(state, copy.chown, copy),
+            chmod=self.words.expand(state, copy.chmod, copy),
+            checksum=self.words.expand(state, copy.checksum, copy),
+            paths=tuple(self.words.expand(state, path, copy) for path in copy.paths),
+            destination=self.words.expand(state, copy.destination, copy),
             documents=tuple(
-                replace(one, content=self.expand(state, one.text, copy, inner), tabs_go=False) if one.expand else one
+                replace(one, content=self.words.expand(state, one.text, copy, inner), tabs_go=False)
+                if one.expand
+                else one
                 for one in copy.documents
             ),
         )
@@ -375,10 +333,12 @@ class _PlanWalk:
     def take_arg(self, state: StageState, arg: ArgStatement) -> None:
         written = []
         for one in arg.definitions:
-            self.lint_secret("ARG", one.name, arg)
+            self.words.lint_secret("ARG", one.name, arg)
             value = self.file.options.arguments.get(one.name)
             if value is None:
-                value = self.file.globals.get(one.name) if one.value is None else self.expand(state, one.value, arg)
+                value = (
+                    self.file.globals.get(one.name) if one.value is None else self.words.expand(state, one.value, arg)
+                )
             if value is not None and one.name not in NOT_IN_ENV:
                 state.set_env(one.name, value)
             state.arguments[one.name] = value
@@ -386,13 +346,13 @@ class _PlanWalk:
         state.draft.commit("ARG " + " ".join(written))
 
     def take_workdir(self, state: StageState, workdir: WorkdirStatement, *, is_trigger: bool) -> None:
-        path = self.expand(state, workdir.path, workdir)
+        path = self.words.expand(state, workdir.path, workdir)
         if not state.workdir_set and not path.startswith("/"):
             self.linter.warn("WorkdirRelativePath", workdir.location, path)
         state.workdir_set = True
         state.cwd = state.draft.config["WorkingDir"] = clean(path, state.cwd)
         if state.cwd != "/":
-            name = shown(workdir.code, state.env, Style(escape=self.file.parsed.escape))
+            name = shown(workdir.code, state.env, self.words.style)
             state.node = Files(
                 name=state.step_name(name, is_trigger=is_trigger),
                 location=workdir.location,
@@ -401,95 +361,6 @@ class _PlanWalk:
                 actions=(Mkdir(path=state.cwd, user=state.user, created_ns=self.epoch_ns),),
             )
         state.draft.commit(f"WORKDIR {state.cwd}", layer=state.cwd != "/")
-
-    def take_command(self, state: StageState, one: CmdStatement | EntrypointStatement) -> None:
-        field_name = "Cmd" if isinstance(one, CmdStatement) else "Entrypoint"
-        self.lint_once(state, one)
-        draft = state.draft
-        if one.shell and not draft.config.get("Shell"):
-            self.linter.warn("JSONArgsRecommended", one.location, one.word)
-        words = draft.in_shell(one.words) if one.shell else list(one.words)
-        draft.set_or_drop(field_name, words)
-        if field_name == "Cmd":
-            draft.config["ArgsEscaped"] = True
-        elif "CMD" not in state.set_at:
-            draft.config.pop("Cmd", None)
-        draft.commit(f"{field_name.upper()} {_quoted_list(words)}")
-
-    def take_setting(self, state: StageState, statement: StageStatement) -> None:
-        draft = state.draft
-        match statement:
-            case EnvStatement() | LabelStatement():
-                self.take_pairs(state, statement)
-            case UserStatement():
-                state.user = self.expand(state, statement.user, statement)
-                draft.set_or_drop("User", state.user)
-                draft.commit(f"USER {state.user}")
-            case ExposeStatement():
-                self.take_expose(state, statement)
-            case VolumeStatement():
-                paths = [self.expand(state, path, statement) for path in statement.paths]
-                if "" in paths:
-                    raise DockerfileError("VOLUME specified can not be an empty string")
-                draft.merge("Volumes", {path: {} for path in paths})
-                draft.commit(f"VOLUME [{' '.join(paths)}]")
-            case StopsignalStatement():
-                signal = self.expand(state, statement.signal, statement)
-                parse_signal(signal)
-                draft.config["StopSignal"] = signal
-                draft.commit(f"STOPSIGNAL {signal}")
-            case ShellStatement():
-                draft.config["Shell"] = list(statement.words)
-                draft.commit(f"SHELL [{' '.join(statement.words)}]")
-            case HealthcheckStatement():
-                self.lint_once(state, statement)
-                draft.set_probe(statement.probe)
-                draft.commit(f"HEALTHCHECK {_probe_text(statement.probe)}")
-            case MaintainerStatement():
-                draft.facts["author"] = statement.maintainer
-                draft.commit(f"MAINTAINER {statement.maintainer}")
-            case OnbuildStatement():
-                draft.config["OnBuild"] = [*draft.config.get("OnBuild", ()), statement.trigger]
-            case _:
-                raise AssertionError(statement.word)
-
-    def take_pairs(self, state: StageState, statement: EnvStatement | LabelStatement) -> None:
-        is_env = isinstance(statement, EnvStatement)
-        pairs = self.expand_pairs(state, statement.pairs, statement)
-        for pair, (name, value) in zip(statement.pairs, pairs, strict=True):
-            if pair.legacy:
-                self.linter.warn("LegacyKeyValueFormat", statement.location, statement.word)
-            if is_env:
-                self.lint_secret("ENV", name, statement)
-                state.set_env(name, value)
-                state.draft.set_env(name, value)
-            else:
-                state.draft.merge("Labels", {name: value})
-        state.draft.commit(" ".join(["ENV" if is_env else "LABEL", *(f"{name}={value}" for name, value in pairs)]))
-
-    def take_expose(self, state: StageState, statement: ExposeStatement) -> None:
-        style = Style(escape=self.file.parsed.escape)
-        words = [word for text in statement.ports for word in split(text, style, state.env)]
-
-        def warn(rule: str, text: str) -> None:
-            self.linter.warn(rule, statement.location, text)
-
-        ports = [port for word in words for port in read_ports(word, warn)]
-        state.draft.merge("ExposedPorts", {port: {} for port in ports})
-        state.draft.commit(f"EXPOSE [{' '.join(ports)}]")
-
-    # --- rules --------------------------------------------------------------------------------------------------------
-
-    def lint_secret(self, instruction: str, name: str, statement: StageStatement) -> None:
-        if SECRET.search(name) and not PUBLIC.search(name):
-            self.linter.warn("SecretsUsedInArgOrEnv", statement.location, instruction, name)
-
-    def lint_once(self, state: StageState, statement: StageStatement) -> None:
-        """Warn of the earlier of two instructions of which only the last counts."""
-        kind = statement.word.upper()
-        if kind in state.set_at:
-            self.linter.warn("MultipleInstructionsDisallowed", state.set_at[kind], statement.word)
-        state.set_at[kind] = statement.location
 
 
 def _pinned(need: ImageNeed, image: BaseImage) -> str:
@@ -504,22 +375,3 @@ def _read_epoch(text: str) -> int | None:
     if not re.fullmatch(r"[0-9]{1,11}", text):
         raise DockerfileError(f"invalid SOURCE_DATE_EPOCH: {text}")
     return int(text) * 10**9
-
-
-def _quoted_list(words: Sequence[str]) -> str:
-    return f"[{' '.join(map(quote, words))}]"
-
-
-def _probe_text(probe: ProbeSettings) -> str:
-    """Write a HEALTHCHECK as Go's `%q` writes its fields: the number of retries becomes a letter."""
-    times = (probe.interval_ns, probe.timeout_ns, probe.start_period_ns, probe.start_interval_ns)
-    written = " ".join(quote(format_duration(time_ns)) for time_ns in times)
-    return f"&{{{_quoted_list(probe.test)} {written} {_quoted_letter(probe.retries)}}}"
-
-
-def _quoted_letter(number: int) -> str:
-    letter = chr(number) if number < 0x110000 and not 0xD800 <= number < 0xE000 else "\ufffd"
-    inside = quote(letter)[1:-1]
-    if inside.startswith("\\u00"):  # where Go writes less of a letter than of a text
-        inside = f"\\x{number:02x}"
-    return "'\\''" if letter == "'" else "'\"'" if letter == '"' else f"'{inside}'"
