@@ -240,6 +240,8 @@ def test_a_result_goes_to_a_folder_or_a_tarball_of_the_clients(docker: Cli, cont
 
 
 def test_a_dockerfile_is_checked_without_being_built(docker: Cli, context: Path) -> None:
+    if "--check" not in docker("buildx", "build", "--help").out:
+        pytest.skip("this docker command's buildx cannot check (0.15 and later can)")
     said = build(docker, context, "FROM base AS Mixed\nCOPY a.txt /a\n", "--check", ok=False)
     assert "StageNameCasing" in said.out + said.err
 
@@ -335,7 +337,8 @@ def test_compose_builds_what_it_brings_up_and_again_what_has_changed(
     for word in ("one", "two"):
         (context / "Dockerfile").write_text(f"FROM base\nRUN echo {word} > /x\n")
         docker(*compose, "up", "--build", "--exit-code-from", "job")
-        assert docker(*compose, "logs", "--no-log-prefix", "job").out.split() == [word]
+        said = docker(*compose, "logs", "--no-log-prefix", "job").out
+        assert said.replace("\x1b[2K", "").split() == [word]  # some versions clear the line first
     docker(*compose, "down", "--rmi", "all")
     assert docker("images", "-q", "composed-up-job").out == ""
 

@@ -20,7 +20,6 @@ CLIENT: Final = "clients keep it for themselves; dockerd does not read it either
 ONE_NODE: Final = "a swarm is one node: there is no other to choose, to wait for or to force"
 NO_PLUGINS: Final = "there are no plugins"
 STORE: Final = "of stores that keep images for several platforms; dockerd with layers on disk leaves it out too"
-BUILDS: Final = "of the classic builder, which leaves no containers behind here"
 
 # Fields of bodies that no shape has.
 NOT_READ: Final[dict[str, str]] = {"AuthConfig.email": "registries have had no use for it since 2016"}
@@ -49,8 +48,6 @@ NOT_ASKED: Final[dict[str, str]] = {
     "POST /plugins/{}/disable force": NO_PLUGINS,
     "PUT /volumes/{} version": "volumes of a cluster are refused by name",
     "DELETE /nodes/{} force": ONE_NODE,
-    "POST /build rm": BUILDS,
-    "POST /build forcerm": BUILDS,
 }
 
 

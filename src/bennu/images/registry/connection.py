@@ -230,7 +230,7 @@ async def send(
     timeout = ClientTimeout(total=seconds, sock_connect=CONNECT_S, sock_read=IDLE_S)
     host = urlsplit(url).netloc
     try:
-        proxy = proxy_for(url, os.environ)
+        proxy, login = _split_login(proxy_for(url, os.environ))
         pairs = [(key, one) for key, value in headers.items() for one in ([value] if isinstance(value, str) else value)]
         answer = await session.request(
             method,
@@ -238,6 +238,7 @@ async def send(
             headers=pairs,
             data=body,
             proxy=proxy,
+            proxy_auth=login,
             timeout=timeout,
             allow_redirects=False,
         )
@@ -248,6 +249,14 @@ async def send(
         raise RegistryError(str(error), spoken=False, final=True, request=of_request(method, url)) from None
     async with answer:
         yield answer
+
+
+def _split_login(proxy: str | None) -> tuple[URL | None, BasicAuth | None]:
+    """Take the login out of a proxy's URL, which errors and logs repeat."""
+    if proxy is None:
+        return None, None
+    url = URL(proxy)
+    return url.with_user(None), BasicAuth(url.user or "", url.password or "") if url.user or url.password else None
 
 
 @contextlib.asynccontextmanager
