@@ -197,7 +197,7 @@ def test_secrets_and_agents_are_lent_to_steps_and_stay_out_of_the_image(
     place = Path(tempfile.mkdtemp(prefix="bennu-agent-")) / "agent"
     (tmp_path / "word").write_text("open sesame")
     ask = "import os, socket; s = socket.socket(1); s.connect(os.environ['SSH_AUTH_SOCK']); "
-    ask += f"s.send(bytes.fromhex('{Agent.ASK}')); open('/said', 'w').write(s.recv(100).hex())"
+    ask += f"s.send(bytes.fromhex('{Agent.ASK}')); open('/said', 'w').write(s.recv(9, socket.MSG_WAITALL).hex())"
     dockerfile = f"""\
 FROM {python}
 RUN --mount=type=secret,id=word,required cp /run/secrets/word /copied
