@@ -28,25 +28,35 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def _go_expression(pattern: str) -> str:
-    out, place = "", 0
+    parts, place = [""], 0
     while place < len(pattern):
         char = pattern[place]
         place += 1
         if char == "*":
-            out += "[^/]*"
+            parts.append("")
         elif char == "?":
-            out += "[^/]"
+            parts[-1] += "[^/]"
         elif char == "[":
             words, place = _go_class(pattern, place)
-            out += words
+            parts[-1] += words
         elif char == "\\":
             if place == len(pattern):
                 raise _bad()
-            out += re.escape(pattern[place])
+            parts[-1] += re.escape(pattern[place])
             place += 1
         else:
-            out += re.escape(char)
-    return out
+            parts[-1] += re.escape(char)
+    return _join(parts)
+
+
+def _join(parts: Sequence[str]) -> str:
+    """Put stars between parts; what stands between two stars is taken where it comes first, for good.
+
+    Any later place leaves less to what follows, so nothing is lost; trying them all would take for ever.
+    """
+    first, *rest = parts
+    between = "".join(f"(?>[^/]*?{part})" for part in rest[:-1])
+    return first + between + (f"[^/]*{rest[-1]}" if rest else "")
 
 
 def _go_class(pattern: str, place: int) -> tuple[str, int]:
@@ -164,27 +174,33 @@ def _list_expression(pattern: str) -> str:
     """Translate a pattern: `*` and `?` stop at slashes, `**` does not; `**x` fits whatever ends in x."""
     if pattern.startswith("**") and pattern[2:3] != "/" and not re.search(r"[*?\[\]\\]", pattern[2:]):
         return ".*" + re.escape(pattern[2:])
-    out, place = "", 0
+    run, out, place = [""], "", 0
+    has_classes = "[" in pattern
     while place < len(pattern):
         char = pattern[place]
         place += 1
         if char == "*" and pattern[place : place + 1] == "*":
             place += 1
             place += pattern[place : place + 1] == "/"
-            out += ".*" if place >= len(pattern) else "(?:.*/)?"
+            while pattern.startswith("**/", place):  # the same again says nothing new
+                place += 3
+            out += _join(run) + (".*" if place >= len(pattern) else "(?:.*/)?")
+            run = [""]
+        elif char == "*" and not has_classes:
+            run.append("")
         elif char == "*":
-            out += "[^/]*"
+            run[-1] += "[^/]*"
         elif char == "?":
-            out += "[^/]"
+            run[-1] += "[^/]"
         elif char == "\\" and place < len(pattern):
-            out += re.escape(pattern[place])
+            run[-1] += re.escape(pattern[place])
             place += 1
         elif char == "\\":
-            out += "\\\\"
+            run[-1] += "\\\\"
         elif char in "[]":
-            out += char
+            run[-1] += char
         elif char in SPECIAL:
-            out += "\\" + char
+            run[-1] += "\\" + char
         else:
-            out += char
-    return out
+            run[-1] += char
+    return out + _join(run)

@@ -29,6 +29,13 @@ def test_a_pattern_of_a_source_means_what_it_means_to_go(pattern: str, name: str
     assert go_match(pattern, name) is fits
 
 
+def test_a_pattern_of_many_stars_is_soon_done() -> None:
+    assert not go_match("*a" * 30 + "x", "a" * 200)
+    assert go_match("*a" * 30 + "*", "ba" * 100)
+    for pattern in ("*a" * 30 + "x", "**/" * 30 + "x"):
+        assert not PatternList([pattern]).fits("a" * 200 + "/a" * 20, [])[0]
+
+
 @pytest.mark.parametrize("pattern", ["[", "[]", "[a", "[a-]", "[-a]", "a\\", "[a-"])
 def test_a_malformed_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(Refused, match="syntax error in pattern"):
